@@ -1,0 +1,1 @@
+"""The law of the node: pure functions and frozen values, standard library only."""

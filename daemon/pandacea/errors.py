@@ -1,0 +1,50 @@
+"""Errors, cut by what the caller should do next.
+
+`Refused`: change the request. `Unavailable`: try again later, nothing was decided. `Broken`: the operator must mend something.
+Every error has a stable `code` (it becomes the RFC 9457 `code` member over HTTP, and the exit status of the command line).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PandaceaError(Exception):
+    """Base of every error this project raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, detail: str = "", **context: object) -> None:
+        """Take one sentence that says what is wrong, on what value, and what to do now; `context` goes to the log."""
+        self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.context = context
+        super().__init__(self.detail)
+
+
+class Refused(PandaceaError):
+    """The request cannot be granted as it stands."""
+
+    code = "refused"
+
+
+class Unavailable(PandaceaError):
+    """The node cannot know or act right now; ask again later."""
+
+    code = "unavailable"
+
+    def __init__(self, detail: str = "", *, retry_after: int = 5, **context: object) -> None:
+        """`retry_after`: seconds until asking again makes sense."""
+        super().__init__(detail, **context)
+        self.retry_after = retry_after
+
+
+class Broken(PandaceaError):
+    """Something on this machine must be mended by its operator."""
+
+    code = "broken"
+
+
+class BadConfig(Broken):
+    """The configuration cannot be used."""
+
+    code = "bad-config"
