@@ -6,11 +6,11 @@ contract cannot produce (v0 deployments, odd contracts) and never raises on them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseId, Timestamp, Wei
+from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId, Timestamp, Wei
 
 
 @dataclass(frozen=True, slots=True)

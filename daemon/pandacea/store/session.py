@@ -77,7 +77,9 @@ class Database:
         except (OSError, DBAPIError) as problem:
             await database.close()
             shown = url.render_as_string(hide_password=True)
-            raise Broken(f"The database {shown} cannot be opened: {problem}. Check store.url and that the file or server is there.") from problem
+            raise Broken(
+                f"The database {shown} cannot be opened: {problem}. Check store.url and that the file or server is there."
+            ) from problem
         return database
 
     @asynccontextmanager
@@ -118,7 +120,9 @@ def parse(address: str) -> URL:
     try:
         url = make_url(address)
     except ArgumentError as problem:
-        raise BadConfig(f"store.url is {address!r}, which is no database URL; write sqlite+aiosqlite:///state/pandacea.db.") from problem
+        raise BadConfig(
+            f"store.url is {address!r}, which is no database URL; write sqlite+aiosqlite:///state/pandacea.db."
+        ) from problem
     if url.drivername not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
         raise BadConfig(f"store.url uses {url.drivername!r}; allowed are sqlite+aiosqlite and postgresql+asyncpg.")
     return url
