@@ -54,8 +54,8 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
 
     Args:
         path: config.yaml.
-        environment: variables to read; default `os.environ`. `RPC_URL`, `CONTRACT_ADDRESS` and `DATA_DIR` override their keys; every other
-            key is `PANDACEA_<SECTION>__<KEY>`, its value read as YAML (`PANDACEA_PRIVACY__LIMITS__CPUS=2`).
+        environment: variables to read; default `os.environ`. `RPC_URL`, `CONTRACT_ADDRESS` and `DATA_DIR` override their keys;
+            every other key is `PANDACEA_<SECTION>__<KEY>`, its value read as YAML (`PANDACEA_PRIVACY__LIMITS__CPUS=2`).
 
     Raises:
         BadConfig: a sentence for each key that is unknown, missing or bad, with its value and what is allowed.
