@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,10 +89,8 @@ class MqttBroker:
 
     async def _drop(self) -> None:
         self._client = None
-        try:
+        with suppress(aiomqtt.MqttError):  # already disconnected: that is what was wanted
             await self._stack.aclose()
-        except aiomqtt.MqttError:
-            pass  # already disconnected: that is what was wanted
         self._stack = AsyncExitStack()
 
 

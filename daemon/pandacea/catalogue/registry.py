@@ -69,7 +69,7 @@ class Catalogue:
         document = _document(stated, assets)
         version = Hash32("0x" + hashlib.sha256(rfc8785.dumps(document)).hexdigest())
         held = await self._book.version(version)
-        signature = held or await asyncio.to_thread(self._sign, bytes.fromhex(version[2:]))
+        signature = held if held is not None else await asyncio.to_thread(self._sign, bytes.fromhex(version[2:]))
         product_hash = Hash32("0x" + keccak256(stated.product_id.encode()).hex())
         product = Product(stated.product_id, product_hash, version, stated.rules, stated.price, assets, document, signature)
         await self._book.publish(product, self._clock.now())

@@ -35,7 +35,7 @@ from pandacea.flows.ports import (
     TableFormat,
     Work,
 )
-from pandacea.flows.seal import Sealer
+from pandacea.flows.seal import Sealer, seed_of
 from pandacea.flows.submit import job_message
 
 MAX_ATTEMPTS = 3
@@ -144,7 +144,7 @@ async def _run(job: Job, folder: Path, ports: ExecutePorts) -> Outcome:
         inputs=tuple(inputs),
         uploads={},
         limits=ports.limits,
-        seed=int(job.computation_id[2:10], 16),
+        seed=seed_of(job),
         threads=ports.threads,
         results=folder,
     )

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pandacea_sdk.protocol.computation import computation_id
+from pandacea_sdk.protocol.receipt import computation_id
 
 from pandacea.domain.access import Answer, Denied, Unknown, may_read
 from pandacea.domain.charge import Charge, used
