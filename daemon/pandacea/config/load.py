@@ -216,3 +216,15 @@ def _secret_file(path: Path) -> str:
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BadConfig(f"earner.passphrase_file {path} can be read by others (mode {mode & 0o777:o}); run: chmod 600 {path}")
     return text.rstrip("\r\n")
+
+
+def service_manager(environment: Mapping[str, str] | None = None) -> tuple[str | None, float | None]:
+    """Systemd's notification socket and watchdog interval in seconds (sd_notify(3), sd_watchdog_enabled(3))."""
+    variables = os.environ if environment is None else environment
+    micros = variables.get("WATCHDOG_USEC", "")
+    return variables.get("NOTIFY_SOCKET"), int(micros) / 1e6 if micros.isdigit() else None
+
+
+def docker_host(environment: Mapping[str, str] | None = None) -> str | None:
+    """`DOCKER_HOST`, as Docker's own tools read it."""
+    return (os.environ if environment is None else environment).get("DOCKER_HOST")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandacea.store.jobs import Jobs
+from pandacea.store.nonces import Nonces
 from pandacea.store.outbox import Outboxes
 from pandacea.store.session import Database, Transaction
 
@@ -18,6 +19,7 @@ class View:
     def __init__(self, connection: AsyncConnection) -> None:
         """Look through one connection."""
         self.jobs = Jobs(connection)
+        self.nonces = Nonces(connection)
         self.outbox = Outboxes(connection)
 
 
