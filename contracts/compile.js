@@ -8,6 +8,7 @@
 
 "use strict";
 
+const { createHash } = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const solc = require("solc");
@@ -52,7 +53,7 @@ function standardJson() {
     }
   }
   const sorted = Object.fromEntries(Object.entries(sources).sort(([a], [b]) => (a < b ? -1 : 1)));
-  const outputSelection = { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode", "storageLayout"], "": ["ast"] } };
+  const outputSelection = { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode", "storageLayout", "userdoc"], "": ["ast"] } };
   return { language: "Solidity", sources: sorted, settings: { ...SETTINGS, outputSelection } };
 }
 
@@ -64,28 +65,50 @@ function compile(input) {
   return output;
 }
 
-function artifact(name, contract, { code }) {
+// What each custom error means, by signature, for the sentence a caller is shown.
+function notices(errors) {
+  return Object.fromEntries(Object.entries(errors).map(([signature, [{ notice }]]) => [signature, notice]));
+}
+
+// Where state lives: [label, slot, offset in bytes, bytes], for the contract and for the struct it keeps.
+function storage({ storage: variables, types }) {
+  const rows = (members) => members.map(({ label, slot, offset, type }) => [label, Number(slot), offset, Number(types[type].numberOfBytes)]);
+  const structs = Object.values(types ?? {}).filter((type) => type.members);
+  return { contract: rows(variables), ...Object.fromEntries(structs.map((type) => [type.label, rows(type.members)])) };
+}
+
+// sha-256 of our own sources, so that a stale artifact is seen where there is no Node to compile with.
+function digests(sources, folder) {
+  const ours = Object.entries(sources).filter(([name]) => name.startsWith(folder));
+  return Object.fromEntries(ours.map(([name, { content }]) => [name, createHash("sha256").update(content).digest("hex")]));
+}
+
+function artifact(name, contract, { code, sources }) {
   const runtime = contract.evm.deployedBytecode;
   if (Object.keys(runtime.immutableReferences).length > 0) throw new Error(`${name} has immutables: its code hash is no constant`);
-  const described = { contractName: name, compiler: solc.version(), settings: SETTINGS, abi: contract.abi };
+  const described = { contractName: name, compiler: solc.version(), settings: SETTINGS, sources, abi: contract.abi };
   if (!code) return described;
   return {
     ...described,
+    errorNotices: notices(contract.userdoc.errors ?? {}),
+    storage: storage(contract.storageLayout),
     bytecode: `0x${contract.evm.bytecode.object}`,
     runtimeBytes: runtime.object.length / 2,
     runtimeCodeHash: `0x${keccak256(Buffer.from(runtime.object, "hex"))}`,
   };
 }
 
-function artifacts(output) {
+function artifacts(output, input) {
+  const ours = digests(input.sources, "src/");
+  const tests = digests(input.sources, "test/");
   const files = new Map();
   const put = (folder, name, contract, options) =>
     files.set(path.join(folder, `${name}.json`), `${JSON.stringify(artifact(name, contract, options), null, 2)}\n`);
-  put(PROTOCOL, "LeaseAgreement", output.contracts["src/LeaseAgreement.sol"].LeaseAgreement, { code: true });
-  put(PROTOCOL, "LeaseAgreementV0", output.contracts["test/solidity/LeaseAgreementV0.sol"].LeaseAgreementV0, { code: false });
+  put(PROTOCOL, "LeaseAgreement", output.contracts["src/LeaseAgreement.sol"].LeaseAgreement, { code: true, sources: ours });
+  put(PROTOCOL, "LeaseAgreementV0", output.contracts["test/solidity/LeaseAgreementV0.sol"].LeaseAgreementV0, { code: false, sources: tests });
   for (const [source, contracts] of Object.entries(output.contracts)) {
     if (!source.startsWith("test/solidity/")) continue;
-    for (const [name, contract] of Object.entries(contracts)) put(TEST, name, contract, { code: true });
+    for (const [name, contract] of Object.entries(contracts)) put(TEST, name, contract, { code: true, sources: tests });
   }
   return files;
 }
@@ -102,7 +125,7 @@ function main() {
     process.exit(2);
   }
   const stale = [];
-  for (const [file, text] of artifacts(compile(input))) {
+  for (const [file, text] of artifacts(compile(input), input)) {
     if (fs.existsSync(file) && fs.readFileSync(file, "utf8") === text) continue;
     stale.push(path.relative(path.join(HERE, ".."), file));
     if (flag !== "--check") {

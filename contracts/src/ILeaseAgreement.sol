@@ -71,9 +71,9 @@ interface ILeaseAgreement {
     error NotParty(bytes32 leaseId, address caller);
     /// @notice Only the arbiter fixed at creation may do this.
     error NotArbiter(bytes32 leaseId, address caller);
-    /// @notice This becomes possible after `after_`.
+    /// @notice Too early: this is possible only after the second `after_`.
     error TooEarly(bytes32 leaseId, uint256 after_);
-    /// @notice This was possible until `until`.
+    /// @notice Too late: this was possible until the second `until`.
     error TooLate(bytes32 leaseId, uint256 until);
     /// @notice More was sent than the Spender meant to pay.
     error PriceAboveMax(uint256 price, uint256 maxPrice);

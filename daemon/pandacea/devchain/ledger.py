@@ -151,8 +151,8 @@ class Ledger:
             except (ExecutionReverted, TransactionRefused):
                 gas += gas // 5
             else:
-                return gas
-        return limit
+                break
+        return min(gas, limit)
 
     # ---------------------------------------------------------------------------------------------- inside
 
