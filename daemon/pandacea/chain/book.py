@@ -20,7 +20,7 @@ from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import FINAL, Lease, LeaseStatus
 from pandacea.domain.seen import View
 from pandacea.flows.follow import Change
-from pandacea.flows.ports import ApprovedRow
+from pandacea.flows.records import ApprovedRow
 
 log = structlog.get_logger(__name__)
 

@@ -24,7 +24,7 @@ from pandacea.domain.ids import Address
 from pandacea.domain.seen import BlockRef, Step, View
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.follow import Telling, refresh, take
-from pandacea.flows.ports import ChainRecords
+from pandacea.flows.records import ChainRecords
 
 log = structlog.get_logger(__name__)
 

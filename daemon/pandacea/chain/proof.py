@@ -25,7 +25,7 @@ from pandacea.domain.access import Trust, terms_of
 from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.lease import Lease
 from pandacea.domain.seen import Held
-from pandacea.flows.ports import KeptProof
+from pandacea.flows.records import KeptProof
 
 OPERATOR_CHANGED: Final = topic("OperatorChanged(address,address)")
 SET_OPERATOR: Final = selector("setOperator(address)")

@@ -20,7 +20,7 @@ from pandacea.domain.lease import FINAL
 from pandacea.domain.seen import Held
 from pandacea.errors import Unavailable
 from pandacea.flows.follow import folded, prove
-from pandacea.flows.ports import ChainRecords
+from pandacea.flows.records import ChainRecords
 
 log = structlog.get_logger(__name__)
 

@@ -54,8 +54,8 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
 
     Args:
         path: config.yaml.
-        environment: variables to read; default `os.environ`. `RPC_URL`, `CONTRACT_ADDRESS` and `DATA_DIR` override their keys; every other
-            key is `PANDACEA_<SECTION>__<KEY>`, its value read as YAML (`PANDACEA_PRIVACY__LIMITS__CPUS=2`).
+        environment: variables to read; default `os.environ`. `RPC_URL`, `CONTRACT_ADDRESS` and `DATA_DIR` override their keys;
+            every other key is `PANDACEA_<SECTION>__<KEY>`, its value read as YAML (`PANDACEA_PRIVACY__LIMITS__CPUS=2`).
 
     Raises:
         BadConfig: a sentence for each key that is unknown, missing or bad, with its value and what is allowed.
@@ -216,3 +216,15 @@ def _secret_file(path: Path) -> str:
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BadConfig(f"earner.passphrase_file {path} can be read by others (mode {mode & 0o777:o}); run: chmod 600 {path}")
     return text.rstrip("\r\n")
+
+
+def service_manager(environment: Mapping[str, str] | None = None) -> tuple[str | None, float | None]:
+    """Systemd's notification socket and watchdog interval in seconds (sd_notify(3), sd_watchdog_enabled(3))."""
+    variables = os.environ if environment is None else environment
+    micros = variables.get("WATCHDOG_USEC", "")
+    return variables.get("NOTIFY_SOCKET"), int(micros) / 1e6 if micros.isdigit() else None
+
+
+def docker_host(environment: Mapping[str, str] | None = None) -> str | None:
+    """`DOCKER_HOST`, as Docker's own tools read it."""
+    return (os.environ if environment is None else environment).get("DOCKER_HOST")

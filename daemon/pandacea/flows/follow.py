@@ -10,7 +10,7 @@ from pandacea.domain.access import Trust, terms_of, trust_of
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import LeaseCreated
 from pandacea.domain.seen import Held, SeenEvent, Step, View, fold
-from pandacea.flows.ports import ChainRecords, ChainTransaction, KeptProof
+from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pandacea.domain.access import ChainStanding, KnownLease, Trust
-from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId
+from pandacea.domain.access import Answer, ChainStanding, KnownLease
+from pandacea.domain.charge import Charge
+from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
+from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
-from pandacea.domain.seen import BlockRef, Held, SeenEvent, View
+from pandacea.domain.product import Asset, Product
 
 
 class Clock(Protocol):
@@ -117,105 +119,209 @@ class Sandbox(Protocol):
         ...
 
 
-class PrivacyService(Protocol):
-    """The service of the specification: run a Spender's code on leased data, and say whether a lease allows it."""
-
-    async def execute_computation(self, computation_id: ComputationId) -> Outcome:
-        """Run an accepted computation to its end."""
-        ...
-
-    async def verify_lease(self, lease_id: str, spender: str, asset_ids: list[str]) -> Any:
-        """Say whether this caller may run on these assets now."""
-        ...
-
-
 class LeaseBook(Protocol):
-    """What the node believes about leases, answered from memory in O(1)."""
+    """The leases as the follower keeps them: from memory, O(1), exact at every moment."""
 
-    def lease(self, lease_id: LeaseId) -> KnownLease | None:
-        """A lease that was approved, as of the last block processed; None: not known, or not approved yet."""
-        ...
+    def lease(self, lease_id: LeaseId) -> KnownLease | None: ...
 
-    def standing(self) -> ChainStanding:
-        """How far the chain was read, and whether that may be believed now."""
-        ...
+    def standing(self) -> ChainStanding: ...
 
     def knows_spender(self, address: Address) -> bool:
-        """Whether some approved lease is this address's."""
+        """Whether this address is the spender of an approved lease of this Earner."""
         ...
 
-    def on_change(self, callback: Callable[[frozenset[LeaseId]], None]) -> None:
-        """Call back with the leases whose answer changed, after the change is durable. Callbacks must not block or raise."""
+    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
+        """Call back after a lease changed (None: any of them may have, or the standing did). Returns how to stop it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class KeptProof:
-    """Why an approval counts (or, unproven, why not): bound to terms, and to the approving transaction unless acknowledged."""
+class RunQuestion:
+    """May this caller start a new computation under this lease, on these assets, now?"""
 
-    trust: Trust
-    terms: str
-    approved_tx: Hash32 | None
+    lease_id: LeaseId
+    caller: Address
+    assets: tuple[AssetId, ...]
+    product_version: str | None
+    """The version the request names; None: whatever is current."""
+    used: int
+    reserved: int
+    time_limit: float
+    """Seconds the run may take."""
 
 
-ApprovedRow = Sequence[Any]
-"""Columns as `store.leases.APPROVED` names them: a plain row, for a hundred thousand are read at start."""
+class PrivacyService(Protocol):
+    """The service of the specification: say whether a lease allows a computation, and run it in a box of its own."""
+
+    def verify_lease(self, question: RunQuestion) -> Answer:
+        """Say whether this caller may start a new computation on these assets now. From memory, at once."""
+        ...
+
+    async def execute_computation(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+        """Run an accepted computation to its end, as `Sandbox.run`."""
+        ...
 
 
-class ChainTransaction(Protocol):
-    """One transaction of the follower: undone whole unless committed."""
+@dataclass(frozen=True, slots=True)
+class KeptArtifact:
+    """An artifact as the node keeps it: `file` is its file's name in the job's results folder."""
 
-    async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
+    name: str
+    file: str
+    size: int
+    sha256: str
 
-    async def leases_above(self, number: int) -> list[LeaseId]: ...
 
-    async def undo(self, number: int) -> None: ...
+class Channel(StrEnum):
+    """Where an outbox message is going."""
 
-    async def append(self, blocks: Sequence[BlockRef], events: Sequence[SeenEvent]) -> None: ...
+    MQTT = "mqtt"
+    CHAIN = "chain"
 
-    async def events_of(self, ids: Sequence[LeaseId]) -> list[SeenEvent]: ...
 
-    async def events_to(self, last: int) -> list[SeenEvent]: ...
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing to tell the world, at least once; `key` makes its effect happen once."""
 
-    async def settled(self, ids: Sequence[LeaseId]) -> dict[LeaseId, Held]: ...
+    channel: Channel
+    key: str
+    topic: str
+    payload: dict[str, Any]
 
-    async def save(self, held: Mapping[LeaseId, Held], before: Mapping[LeaseId, Held]) -> None: ...
 
-    async def settle(self, base: BlockRef) -> None: ...
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message in the outbox."""
 
-    async def save_cursor(self, view: View) -> None: ...
+    id: int
+    created_at: float
+    attempts: int
+    message: Message
 
-    async def proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, KeptProof]: ...
 
-    async def save_proof(self, lease_id: LeaseId, proof: KeptProof, by: str, at: int) -> None: ...
+class CodeChecker(Protocol):
+    """The early, clear error about a script. Never the boundary: the box is."""
+
+    async def check(self, code: str) -> None:
+        """Look at a script before it is queued.
+
+        Raises:
+            Refused: the script cannot run here; with its own code and the line.
+        """
+        ...
+
+
+class ResultPoster(Protocol):
+    """Puts a result's hash on-chain."""
+
+    async def commit_result(self, lease_id: LeaseId, computation_id: ComputationId, result_hash: Hash32) -> str:
+        """Commit once, however often called; returns the transaction hash when it is mined.
+
+        Raises:
+            Refused: the contract will never take it (the sentence says why).
+            Unavailable: not now.
+        """
+        ...
+
+
+class Broker(Protocol):
+    """Publishes the node's life."""
+
+    async def publish(self, topic: str, payload: dict[str, Any]) -> None:
+        """Hand one message over, at least once.
+
+        Raises:
+            Unavailable: the broker did not take it.
+        """
+        ...
+
+
+class JobRows(Protocol):
+    """The jobs of the database, inside one transaction or view."""
+
+    async def add(self, job: Job) -> None: ...
+    async def get(self, computation_id: str) -> Job | None: ...
+    async def by_idempotency_key(self, spender: Address, key: str) -> Job | None: ...
+    async def counted(self, key: LeaseKey) -> dict[Charge, int]: ...
+    async def live(self, *, key: LeaseKey | None = None, spender: Address | None = None) -> int: ...
+    async def next_pending(self) -> Job | None: ...
+    async def in_state(self, *states: JobState) -> list[Job]: ...
+    async def move(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool: ...
+    async def charge(self, computation_id: str) -> None: ...
+    async def add_artifacts(self, computation_id: str, artifacts: Sequence[KeptArtifact]) -> None: ...
+    async def artifacts(self, computation_id: str) -> list[KeptArtifact]: ...
+    async def ended_before(self, time: float) -> list[ComputationId]: ...
+    async def forget_result(self, computation_id: str, now: float) -> None: ...
+
+
+class NonceRows(Protocol):
+    """Request nonces, inside one transaction."""
+
+    async def insert_many(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Insert (keyid, nonce, expires); for each, whether it was new."""
+        ...
 
     async def prune(self, before: int) -> int: ...
 
-    async def tell(self, seen: SeenEvent, topic: str, payload: dict[str, Any], now: float) -> None: ...
+
+class OutboxRows(Protocol):
+    """The outbox of the database, inside one transaction or view."""
+
+    async def put(self, message: Message, now: float) -> None: ...
+    async def waiting(self, channel: Channel, now: float, limit: int = 100) -> list[Waiting]: ...
+    async def delivered(self, row_id: int, now: float, result: str | None = None) -> None: ...
+    async def again(self, row_id: int, next_at: float, reason: str) -> None: ...
+    async def depth(self, channel: Channel) -> int: ...
+    async def prune(self, before: float) -> int: ...
+
+
+class View(Protocol):
+    """A consistent look at the database."""
 
     @property
-    def after_commit(self) -> Callable[[Callable[[], None]], None]: ...
-
+    def jobs(self) -> JobRows: ...
     @property
-    def commit(self) -> Callable[[], Any]: ...
+    def nonces(self) -> NonceRows: ...
+    @property
+    def outbox(self) -> OutboxRows: ...
 
 
-class ChainRecords(Protocol):
-    """The rows of one contract on one chain."""
+class Work(View, Protocol):
+    """A transaction: undone unless `commit` is called, once, last."""
 
-    chain_id: int
-    contract: Address
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Run `callback` when the commit is durable."""
+        ...
 
-    async def begin(self, earner: Address, interface: str, deploy_block: int, base: BlockRef) -> View: ...
+    async def commit(self) -> None: ...
 
-    async def resume(self) -> View | None: ...
 
-    async def forget(self, earner: Address, interface: str, base: BlockRef) -> None: ...
+class Books(Protocol):
+    """The node's database as the journeys see it."""
 
-    def write(self) -> AbstractAsyncContextManager[ChainTransaction]: ...
+    def write(self) -> AbstractAsyncContextManager[Work]: ...
+    def read(self) -> AbstractAsyncContextManager[View]: ...
 
-    def approved(self) -> AsyncIterator[Sequence[ApprovedRow]]: ...
 
-    async def touched(self) -> list[LeaseId]: ...
+class Catalogue(Protocol):
+    """The products on offer, from memory."""
 
-    async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
+    def by_hash(self, product_hash: Hash32) -> Product | None:
+        """The product that a lease's `dataProductId` names."""
+        ...
+
+    def by_id(self, product_id: str) -> Product | None: ...
+
+    def all(self) -> list[Product]: ...
+
+
+class ProductBook(Protocol):
+    """Products and the versions of their assets, in the database."""
+
+    async def offered(self) -> set[str]: ...
+    async def version(self, version: Hash32) -> str | None: ...
+    async def publish(self, product: Product, now: float) -> None: ...
+    async def withdraw(self, product_id: str, now: float) -> None: ...
+    async def asset(self, product_id: str, asset_id: AssetId, digest: str) -> Asset | None: ...
+    async def asset_by_commitment(self, commitment: str) -> Asset | None: ...
+    async def add_asset(self, product_id: str, asset: Asset, digest: str, key: bytes, size: int, now: float) -> None: ...

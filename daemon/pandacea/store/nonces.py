@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import BigInteger, delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
-
-from pandacea.store.session import Transaction
 
 
 class RequestNonce(SQLModel, table=True):
@@ -18,31 +17,36 @@ class RequestNonce(SQLModel, table=True):
 
     keyid: str = Field(primary_key=True, max_length=80)
     nonce: str = Field(primary_key=True, max_length=64)
-    expires: int = Field(index=True)
+    expires: int = Field(index=True, sa_type=BigInteger)
 
 
 _nonce: Any = SQLModel.metadata.tables["request_nonce"]
 
 
-async def insert_many(tx: Transaction, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
-    """Insert (keyid, nonce, expires) rows; for each, True when it was new. Order matters: of two equal rows the first wins."""
-    wanted = {(keyid, nonce) for keyid, nonce, _ in rows}
-    keys = {keyid for keyid, _ in wanted}
-    query = select(_nonce.c.keyid, _nonce.c.nonce).where(_nonce.c.keyid.in_(keys) & _nonce.c.nonce.in_({n for _, n in wanted}))
-    seen = {(row.keyid, row.nonce) for row in (await tx.connection.execute(query)).all()}
-    fresh: list[bool] = []
-    values = []
-    for keyid, nonce, expires in rows:
-        new = (keyid, nonce) not in seen
-        fresh.append(new)
-        if new:
-            seen.add((keyid, nonce))
-            values.append({"keyid": keyid, "nonce": nonce, "expires": expires})
-    if values:
-        await tx.connection.execute(insert(_nonce), values)
-    return fresh
+class Nonces:
+    """The nonces as one connection sees them."""
 
+    def __init__(self, connection: AsyncConnection) -> None:
+        """Use the transaction's connection."""
+        self._connection = connection
 
-async def prune(tx: Transaction, before: int) -> int:
-    """Forget nonces that expired before a time; returns how many."""
-    return int((await tx.connection.execute(delete(_nonce).where(_nonce.c.expires < before))).rowcount)
+    async def insert_many(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Insert (keyid, nonce, expires) rows; for each, True when it was new. Of two equal rows the first wins."""
+        keys, nonces = {keyid for keyid, _, _ in rows}, {nonce for _, nonce, _ in rows}
+        query = select(_nonce.c.keyid, _nonce.c.nonce).where(_nonce.c.keyid.in_(keys) & _nonce.c.nonce.in_(nonces))
+        seen = {(row.keyid, row.nonce) for row in (await self._connection.execute(query)).all()}
+        fresh: list[bool] = []
+        values = []
+        for keyid, nonce, expires in rows:
+            new = (keyid, nonce) not in seen
+            fresh.append(new)
+            if new:
+                seen.add((keyid, nonce))
+                values.append({"keyid": keyid, "nonce": nonce, "expires": expires})
+        if values:
+            await self._connection.execute(insert(_nonce), values)
+        return fresh
+
+    async def prune(self, before: int) -> int:
+        """Forget nonces that expired before a time (Unix seconds); returns how many."""
+        return int((await self._connection.execute(delete(_nonce).where(_nonce.c.expires < before))).rowcount)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, Column, LargeBinary, Text, UniqueConstraint, insert, select, update
-from sqlalchemy.engine import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import JSON, BigInteger, Column, LargeBinary, Text, UniqueConstraint, insert, select, update
 from sqlmodel import Field, SQLModel
 
-from pandacea.store.session import Transaction
+from pandacea.domain.ids import AssetId, Hash32
+from pandacea.domain.product import Asset, Product
+from pandacea.store.session import Database
 
 
-class Product(SQLModel, table=True):
+class ProductRow(SQLModel, table=True):
     """What an Earner leases. `product_hash` = keccak256(utf-8 of the id), the contract's dataProductId."""
 
     __tablename__ = "product"
@@ -49,10 +49,9 @@ class AssetVersion(SQLModel, table=True):
     commitment_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     path: str = Field(sa_column=Column(Text, nullable=False))
     format: str = Field(max_length=16)
-    size: int
-    rows: int | None = None
+    size: int = Field(sa_type=BigInteger)
+    rows: int | None = Field(default=None, sa_type=BigInteger)
     table_schema: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
-    source: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     created_at: float
 
 
@@ -61,45 +60,85 @@ _version: Any = SQLModel.metadata.tables["product_version"]
 _asset: Any = SQLModel.metadata.tables["asset_version"]
 
 
-async def asset(connection: AsyncConnection, product_id: str, asset_id: str, digest: str) -> RowMapping | None:
-    """The version of an asset with this content, when it was registered before."""
-    here = (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.digest == digest)
-    return (await connection.execute(select(_asset).where(here))).mappings().first()
+class SqlProductBook:
+    """`flows.ports.ProductBook`: each call is a transaction of its own, for registration is rare."""
 
+    def __init__(self, database: Database) -> None:
+        """Share the node's one database."""
+        self._database = database
 
-async def asset_by_commitment(connection: AsyncConnection, commitment: str) -> RowMapping | None:
-    """The stored table behind a commitment."""
-    return (await connection.execute(select(_asset).where(_asset.c.commitment == commitment))).mappings().first()
+    async def offered(self) -> set[str]:
+        """Ids of the products on offer."""
+        query = select(_product.c.product_id).where(_product.c.withdrawn_at.is_(None))
+        async with self._database.read() as connection:
+            return {row[0] for row in (await connection.execute(query)).all()}
 
+    async def version(self, version: Hash32) -> str | None:
+        """The signature of a version, when it was published before."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(_version.c.signature).where(_version.c.version == version))).first()
+        return None if row is None else str(row[0])
 
-async def add_asset(tx: Transaction, values: dict[str, Any]) -> None:
-    """Record a new asset version."""
-    await tx.connection.execute(insert(_asset), [values])
+    async def publish(self, product: Product, now: float) -> None:
+        """Make a version the current one; publishing it again changes nothing."""
+        named = _product.c.product_id == product.product_id
+        async with self._database.write() as tx:
+            if (await tx.connection.execute(select(_product.c.product_id).where(named))).first() is None:
+                row = {"product_id": product.product_id, "product_hash": product.product_hash}
+                await tx.connection.execute(insert(_product), [row])
+            if (
+                await tx.connection.execute(select(_version.c.version).where(_version.c.version == product.version))
+            ).first() is None:
+                values = {
+                    "version": product.version,
+                    "product_id": product.product_id,
+                    "document": product.document,
+                    "signature": product.signature,
+                    "created_at": now,
+                }
+                await tx.connection.execute(insert(_version), [values])
+            current = update(_product).where(named).values(current_version=product.version, withdrawn_at=None)
+            await tx.connection.execute(current)
+            await tx.commit()
 
+    async def withdraw(self, product_id: str, now: float) -> None:
+        """Take a product out of the catalogue; its versions stay."""
+        async with self._database.write() as tx:
+            gone = update(_product).where(_product.c.product_id == product_id).values(withdrawn_at=now)
+            await tx.connection.execute(gone)
+            await tx.commit()
 
-async def publish(tx: Transaction, product: dict[str, Any], version: dict[str, Any]) -> None:
-    """Make a version the current one; publishing the same version again changes nothing."""
-    known = await tx.connection.execute(select(_product.c.product_id).where(_product.c.product_id == product["product_id"]))
-    current = {"current_version": version["version"], "withdrawn_at": None}
-    if known.first() is None:
-        await tx.connection.execute(insert(_product), [{**product, "current_version": None}])
-    held = await tx.connection.execute(select(_version.c.version).where(_version.c.version == version["version"]))
-    if held.first() is None:
-        await tx.connection.execute(insert(_version), [version])
-    await tx.connection.execute(update(_product).where(_product.c.product_id == product["product_id"]).values(**current))
+    async def asset(self, product_id: str, asset_id: AssetId, digest: str) -> Asset | None:
+        """The asset version with this content, when it was registered before."""
+        here = (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.digest == digest)
+        return await self._asset(here)
 
+    async def asset_by_commitment(self, commitment: str) -> Asset | None:
+        """The asset version behind a commitment."""
+        return await self._asset(_asset.c.commitment == commitment)
 
-async def withdraw(tx: Transaction, product_id: str, now: float) -> None:
-    """Take a product out of the catalogue; what was leased of it keeps its versions."""
-    await tx.connection.execute(update(_product).where(_product.c.product_id == product_id).values(withdrawn_at=now))
+    async def add_asset(self, product_id: str, asset: Asset, digest: str, key: bytes, size: int, now: float) -> None:
+        """Record a new asset version; `digest` and `key` never leave the node."""
+        row = {
+            "commitment": asset.commitment,
+            "product_id": product_id,
+            "asset_id": asset.asset_id,
+            "digest": digest,
+            "commitment_key": key,
+            "path": str(asset.path),
+            "format": asset.format,
+            "size": size,
+            "rows": asset.rows,
+            "table_schema": asset.schema,
+            "created_at": now,
+        }
+        async with self._database.write() as tx:
+            await tx.connection.execute(insert(_asset), [row])
+            await tx.commit()
 
-
-async def current(connection: AsyncConnection) -> Sequence[RowMapping]:
-    """Every product on offer, with its current version's document and signature."""
-    query = (
-        select(_product.c.product_id, _product.c.product_hash, _version)
-        .join(_version, _version.c.version == _product.c.current_version)
-        .where(_product.c.withdrawn_at.is_(None))
-        .order_by(_product.c.product_id)
-    )
-    return (await connection.execute(query)).mappings().all()
+    async def _asset(self, where: Any) -> Asset | None:
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(_asset).where(where))).mappings().first()
+        if row is None:
+            return None
+        return Asset(row["asset_id"], row["commitment"], Path(row["path"]), row["format"], row["table_schema"], row["rows"])

@@ -13,7 +13,8 @@ from pandacea.domain.access import Trust
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.seen import BlockRef, Held, SeenEvent, View
 from pandacea.errors import Unavailable
-from pandacea.flows.ports import ApprovedRow, KeptProof
+from pandacea.flows.ports import Channel, Message
+from pandacea.flows.records import ApprovedRow, KeptProof
 from pandacea.store import chain, leases, outbox
 from pandacea.store.session import Database, Transaction
 
@@ -122,7 +123,7 @@ class ChainTransaction:
 
     def __init__(self, tx: Transaction, records: ChainRecords) -> None:
         """Within `ChainRecords.write`."""
-        self._tx = tx
+        self._tx_outbox = outbox.Outboxes(tx.connection)
         self._records = records
         self.connection = tx.connection
         self.after_commit: Callable[[Callable[[], None]], None] = tx.after_commit
@@ -200,8 +201,8 @@ class ChainTransaction:
     async def tell(self, seen: SeenEvent, topic: str, payload: dict[str, Any], now: float) -> None:
         """Put one life-cycle message into the outbox, once per event: a reorg that brings it back does not repeat it."""
         key = f"chain:{self._id}:{seen.block_hash}:{seen.log_index}:{seen.part}"
-        if await outbox.by_key(self.connection, key) is None:
-            await outbox.put(self._tx, outbox.Channel.MQTT, key, topic, payload, now)
+        if not await outbox.has(self.connection, key):
+            await self._tx_outbox.put(Message(Channel.MQTT, key, topic, payload), now)
 
 
 async def _known(connection: AsyncConnection, records: ChainRecords, ids: Sequence[LeaseId]) -> set[LeaseId]:
