@@ -97,38 +97,39 @@ _SIGNATURE: Final = {
 }
 
 _LEASE: Final = {
-    "lease-not-found": Kind(404, "No such lease is visible to this caller"),
-    "not-spender": Kind(403, "The lease belongs to somebody else"),
-    "not-earner": Kind(403, "The lease is with another Earner"),
-    "lease-not-approved": Kind(403, "The lease is not approved"),
-    "lease-not-confirmed": Kind(403, "The approval is not confirmed deeply enough yet"),
-    "lease-unacknowledged": Kind(403, "The approval cannot be proved and was not acknowledged"),
-    "lease-executed": Kind(403, "The lease was executed"),
+    "lease-unknown": Kind(404, "No approved lease of this caller has this id here"),
+    "approval-gone": Kind(403, "The chain no longer shows the approval"),
+    "approval-unconfirmed": Kind(403, "The approval is not confirmed deeply enough yet"),
+    "approval-unproven": Kind(403, "The approval cannot be proved"),
     "lease-cancelled": Kind(403, "The lease was cancelled"),
     "lease-disputed": Kind(403, "The lease is in dispute"),
-    "lease-finalized": Kind(403, "The lease is finalized"),
     "lease-refunded": Kind(403, "The lease was refunded"),
-    "lease-expired": Kind(403, "The lease has expired or would during the run"),
+    "lease-doubted": Kind(403, "The chain's endpoints disagree about the lease"),
+    "lease-ended": Kind(403, "The lease allows no new computation"),
+    "lease-expired": Kind(403, "The lease has expired"),
+    "lease-expires-too-soon": Kind(403, "The lease expires before a run would be over"),
     "lease-used-up": Kind(403, "All computations of the lease are used"),
-    "lease-failures-used-up": Kind(403, "The lease's allowance of failed runs is used"),
-    "asset-not-in-product": Kind(403, "An asset is not in the leased product"),
-    "product-not-found": Kind(404, "No such product"),
+    "product-unknown": Kind(404, "The product is not served here"),
+    "asset-outside-product": Kind(403, "An asset is not in the leased product"),
     "product-version-moved": Kind(409, "The product is at another version"),
+}
+
+_JOB: Final = {
     "idempotency-conflict": Kind(409, "The idempotency key was used with another request"),
-    "computation-not-found": Kind(404, "No such computation is visible to this caller"),
-    "artifact-not-found": Kind(404, "No such artifact"),
+    "computation-unknown": Kind(404, "No such computation is visible to this caller"),
+    "artifact-unknown": Kind(404, "No such artifact"),
     "result-held": Kind(409, "The Earner has not released the result"),
     "result-refused": Kind(403, "The Earner refused to release the result"),
     "result-expired": Kind(410, "The result is no longer kept"),
     "not-cancellable": Kind(409, "The computation has ended"),
     "too-many-jobs": Kind(429, "Too many computations are waiting"),
     "too-many-streams": Kind(429, "Too many open streams"),
-    "upload-not-found": Kind(404, "An upload named by the request is not here"),
+    "upload-unknown": Kind(404, "An upload named by the request is not here"),
     "upload-mismatch": Kind(400, "The uploaded bytes do not have the digest in the path"),
     "uploads-full": Kind(507, "The Spender's room for uploads is full"),
     "rehearsal-off": Kind(403, "The product allows no rehearsal"),
-    "unavailable": Kind(503, "The node cannot know or act right now"),
     "disk-full": Kind(503, "The node has no room for another result"),
+    "unavailable": Kind(503, "The node cannot know or act right now"),
     "broken": Kind(503, "The node's operator must mend something"),
     "refused": Kind(403, "Refused"),
 }
@@ -153,4 +154,4 @@ _ANSWER: Final = {
     "not-on-chain": Kind(0, "The chain says something else"),
 }
 
-KINDS: Final[dict[str, Kind]] = {**_BODY, **_EDGE, **_SIGNATURE, **_LEASE, **_CODE, **_ANSWER}
+KINDS: Final[dict[str, Kind]] = {**_BODY, **_EDGE, **_SIGNATURE, **_LEASE, **_JOB, **_CODE, **_ANSWER}
