@@ -157,7 +157,8 @@ class Ledger:
     # ---------------------------------------------------------------------------------------------- inside
 
     def _next_timestamp(self) -> int:
-        return max(self.head.header.timestamp + 1, int(self.now()))
+        following: int = self.head.header.timestamp + 1
+        return max(following, int(self.now()))
 
     def _seal(self, applied: list[tuple[Any, Any]]) -> None:
         if not applied:
