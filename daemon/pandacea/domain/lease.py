@@ -6,11 +6,29 @@ contract cannot produce (v0 deployments, odd contracts) and never raises on them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
-from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseId, Timestamp, Wei
+from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
+
+DAY: Final = 86_400
+"""Seconds."""
+
+APPROVAL_PERIOD: Final = 7 * DAY
+"""Seconds after creation during which a lease may be approved (both ends included), and only before its expiry."""
+COMMIT_GRACE: Final = 1 * DAY
+"""Seconds after the expiry during which results may still be committed (both ends included)."""
+DISPUTE_WINDOW: Final = 7 * DAY
+"""Seconds after execution during which the Spender may still raise a dispute (both ends included)."""
+ARBITRATION_PERIOD: Final = 30 * DAY
+"""Seconds after a dispute was raised during which its arbiter decides (both ends included); then anyone may split."""
+DEFAULT_TERM: Final = 30 * DAY
+"""Seconds until the expiry of a lease made with the three-argument `createLease`."""
+STAKE_DIVISOR: Final = 10
+"""A dispute's stake is `price // STAKE_DIVISOR`, in wei."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +106,7 @@ LeaseEvent = (
 
 
 class LeaseStatus(StrEnum):
-    """Where a lease stands on-chain. The last four are final: their money is credited and they never change again."""
+    """Where a lease stands on-chain, earliest first. The last four are final: their money is credited, they never change."""
 
     CREATED = "created"
     APPROVED = "approved"
@@ -96,8 +114,166 @@ class LeaseStatus(StrEnum):
     DISPUTED = "disputed"
     FINALIZED = "finalized"
     CANCELLED = "cancelled"
-    REFUNDED = "refunded"  # a dispute found valid
+    REFUNDED = "refunded"  # a dispute found valid, or an equivocation proved
     SETTLED = "settled"  # a dispute that ended otherwise
 
 
 FINAL: Final = frozenset({LeaseStatus.FINALIZED, LeaseStatus.CANCELLED, LeaseStatus.REFUNDED, LeaseStatus.SETTLED})
+
+
+class Move(StrEnum):
+    """What can happen to a lease; `DisputeResolved` is two moves, for it ends in two places."""
+
+    APPROVE = "approve"
+    COMMIT = "commit"
+    EXECUTE = "execute"
+    CANCEL = "cancel"
+    FINALIZE = "finalize"
+    DISPUTE = "dispute"
+    RESOLVE_VALID = "resolve-valid"
+    RESOLVE_INVALID = "resolve-invalid"
+
+
+TRANSITIONS: Final[Mapping[tuple[LeaseStatus, Move], LeaseStatus]] = MappingProxyType(
+    {
+        (LeaseStatus.CREATED, Move.APPROVE): LeaseStatus.APPROVED,
+        (LeaseStatus.CREATED, Move.CANCEL): LeaseStatus.CANCELLED,
+        (LeaseStatus.APPROVED, Move.COMMIT): LeaseStatus.APPROVED,
+        (LeaseStatus.APPROVED, Move.EXECUTE): LeaseStatus.EXECUTED,
+        (LeaseStatus.APPROVED, Move.CANCEL): LeaseStatus.CANCELLED,
+        (LeaseStatus.APPROVED, Move.DISPUTE): LeaseStatus.DISPUTED,
+        # Without a dispute raised before: two receipts that contradict each other need no arbiter.
+        (LeaseStatus.APPROVED, Move.RESOLVE_VALID): LeaseStatus.REFUNDED,
+        # A result still running when the lease was executed may be committed; it moves no money.
+        (LeaseStatus.EXECUTED, Move.COMMIT): LeaseStatus.EXECUTED,
+        (LeaseStatus.EXECUTED, Move.CANCEL): LeaseStatus.CANCELLED,
+        (LeaseStatus.EXECUTED, Move.DISPUTE): LeaseStatus.DISPUTED,
+        (LeaseStatus.EXECUTED, Move.FINALIZE): LeaseStatus.FINALIZED,
+        (LeaseStatus.EXECUTED, Move.RESOLVE_VALID): LeaseStatus.REFUNDED,
+        # A Spender cannot stop a commitment by disputing first, and cancel later because nothing was committed.
+        (LeaseStatus.DISPUTED, Move.COMMIT): LeaseStatus.DISPUTED,
+        (LeaseStatus.DISPUTED, Move.CANCEL): LeaseStatus.CANCELLED,
+        (LeaseStatus.DISPUTED, Move.RESOLVE_VALID): LeaseStatus.REFUNDED,
+        (LeaseStatus.DISPUTED, Move.RESOLVE_INVALID): LeaseStatus.SETTLED,
+    }
+)
+"""The whole law of where a lease may go. What is not here, the contract reverts (`WrongStatus`)."""
+
+_USUAL: Final[Mapping[Move, LeaseStatus]] = MappingProxyType(
+    {
+        Move.APPROVE: LeaseStatus.APPROVED,
+        Move.COMMIT: LeaseStatus.CREATED,
+        Move.EXECUTE: LeaseStatus.EXECUTED,
+        Move.CANCEL: LeaseStatus.CANCELLED,
+        Move.FINALIZE: LeaseStatus.FINALIZED,
+        Move.DISPUTE: LeaseStatus.DISPUTED,
+        Move.RESOLVE_VALID: LeaseStatus.REFUNDED,
+        Move.RESOLVE_INVALID: LeaseStatus.SETTLED,
+    }
+)
+_RANK: Final = {status: rank for rank, status in enumerate(LeaseStatus)}
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One lease and the block in which each fact about it first appeared. Facts are only ever added; a reorg refolds."""
+
+    key: LeaseKey
+    spender: Address
+    earner: Address
+    price: Wei
+    created_block: BlockNumber
+    status: LeaseStatus = LeaseStatus.CREATED
+    data_product_id: Hash32 | None = None
+    """keccak256 of the product id; None until told: v0 keeps it in storage only."""
+    expires_at: Timestamp | None = None
+    """None: no expiry (v0)."""
+    max_computations: int = 1
+    committed: frozenset[ComputationId] = frozenset()
+    approved_block: BlockNumber | None = None
+    executed_block: BlockNumber | None = None
+    cancelled_block: BlockNumber | None = None
+    finalized_block: BlockNumber | None = None
+    disputed_block: BlockNumber | None = None
+    resolved_block: BlockNumber | None = None
+    resolved_for_spender: bool | None = None
+
+    @property
+    def committed_count(self) -> int:
+        """How many computations have a result on-chain."""
+        return len(self.committed)
+
+    @property
+    def in_dispute(self) -> bool:
+        """Whether a dispute is open."""
+        return self.disputed_block is not None and self.resolved_block is None and self.status not in FINAL
+
+    def approved_by(self, block: BlockNumber) -> bool:
+        """Whether the approval stands in `block` or before it: a grant counts only at the configured confidence."""
+        return self.approved_block is not None and self.approved_block <= block
+
+
+def next_status(status: LeaseStatus, move: Move) -> LeaseStatus:
+    """Where `move` leads from `status`: by the table, else (our contract cannot produce it) never back to an earlier status."""
+    if status in FINAL:
+        return status
+    target = TRANSITIONS.get((status, move))
+    return target if target is not None else max(status, _USUAL[move], key=_RANK.__getitem__)
+
+
+def apply(lease: Lease | None, event: LeaseEvent, key: LeaseKey, block: BlockNumber) -> Lease | None:
+    """Fold one event, seen in `block`, into `lease`. Total, pure and idempotent: the same range twice changes nothing.
+
+    `None` in means "not seen yet", and `None` out means the event belongs to a lease whose creation was not seen.
+    """
+    if lease is None:
+        return Lease(key, event.spender, event.earner, event.price, block) if isinstance(event, LeaseCreated) else None
+    match event:
+        case LeaseCreated():
+            return lease
+        case LeaseTerms():
+            return _with_terms(lease, event)
+        case ResultCommitted():
+            committed = lease.committed | {event.computation_id}
+            return replace(lease, status=next_status(lease.status, Move.COMMIT), committed=committed)
+        case DisputeResolved():
+            return _resolved(lease, event, block)
+    move, fact = _FACTS[type(event)]
+    known = getattr(lease, fact)
+    seen: dict[str, Any] = {fact: block if known is None else known}
+    return replace(lease, status=next_status(lease.status, move), **seen)
+
+
+_FACTS: Final[Mapping[type[LeaseEvent], tuple[Move, str]]] = MappingProxyType(
+    {
+        LeaseApproved: (Move.APPROVE, "approved_block"),
+        LeaseExecuted: (Move.EXECUTE, "executed_block"),
+        LeaseCancelled: (Move.CANCEL, "cancelled_block"),
+        LeaseFinalized: (Move.FINALIZE, "finalized_block"),
+        DisputeRaised: (Move.DISPUTE, "disputed_block"),
+    }
+)
+"""The events that are one move and one fact: the block that first showed it."""
+
+
+def _with_terms(lease: Lease, event: LeaseTerms) -> Lease:
+    if lease.data_product_id is not None:
+        return lease
+    return replace(
+        lease,
+        data_product_id=event.data_product_id,
+        expires_at=event.expires_at,
+        max_computations=event.max_computations,
+    )
+
+
+def _resolved(lease: Lease, event: DisputeResolved, block: BlockNumber) -> Lease:
+    if lease.resolved_block is not None:
+        return lease
+    move = Move.RESOLVE_VALID if event.is_dispute_valid else Move.RESOLVE_INVALID
+    return replace(
+        lease,
+        status=next_status(lease.status, move),
+        resolved_block=block,
+        resolved_for_spender=event.is_dispute_valid,
+    )
