@@ -136,9 +136,10 @@ class LeaseBookInMemory:
         tip = view.tip
         return ChainStanding(tip.number, tip.timestamp, self._confident(view), self._distrust(view), 5)
 
-    def on_change(self, callback: Callable[[frozenset[LeaseId]], None]) -> None:
+    def on_change(self, callback: Callable[[frozenset[LeaseId]], None]) -> Callable[[], None]:
         """See `LeaseBook`."""
         self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -252,7 +253,7 @@ class LeaseBookInMemory:
 
     def tell(self, leases: frozenset[LeaseId]) -> None:
         """Call back whoever wants to know."""
-        for callback in self._callbacks:
+        for callback in tuple(self._callbacks):
             callback(leases)
 
     # -- packing
