@@ -6,6 +6,7 @@ make up; a denial counts from the first block that shows it. Where the node cann
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,9 @@ from typing import Final
 
 from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import FINAL, Lease, LeaseStatus
+
+NEVER: Final = 2**63 - 1
+"""An expiry at or beyond it (Unix seconds) is none."""
 
 CLOCK_SKEW: Final = 60
 """Seconds by which the chain's clock and ours may differ before either is believed less."""
@@ -59,7 +63,7 @@ class KnownLease:
             lease.spender,
             lease.earner,
             lease.data_product_id,
-            lease.expires_at,
+            lease.expires_at if lease.expires_at is not None and lease.expires_at < NEVER else None,
             lease.max_computations,
             lease.status,
             lease.committed_count,
@@ -265,7 +269,9 @@ def _proof(lease: KnownLease) -> Denied | Unknown | None:
     )
 
 
-def _product(lease: KnownLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None) -> Denied | None:
+def _product(
+    lease: KnownLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None
+) -> Denied | None:
     if product is None or product.data_product_id != lease.data_product_id:
         return Denied("product-unknown", f"This node serves no product with the id hash {lease.data_product_id} of this lease.")
     outside = sorted(set(assets) - product.assets)
@@ -277,3 +283,34 @@ def _product(lease: KnownLease, product: ProductFacts | None, assets: Collection
             f"The product is now at version {product.version}; the request names {version}. Look at the product and ask again.",
         )
     return None
+
+
+def terms_of(lease: Lease) -> str:
+    """What an approval approves, as a digest: a proof given for these terms counts for no others."""
+    return digest_of_terms(
+        lease.key.lease_id,
+        lease.spender,
+        lease.earner,
+        lease.data_product_id,
+        lease.price,
+        lease.expires_at,
+        lease.max_computations,
+    )
+
+
+def digest_of_terms(
+    lease_id: str, spender: str, earner: str, product: str | None, price: int | str, expires_at: int | None, most: int
+) -> str:
+    """sha-256 hex over a lease's terms."""
+    expires = None if expires_at is None else min(expires_at, NEVER)
+    return hashlib.sha256(f"{lease_id}|{spender}|{earner}|{product}|{price}|{expires}|{most}".encode()).hexdigest()
+
+
+def trust_of(terms: str, approved_tx: Hash32 | None, kept: tuple[Trust, str, Hash32 | None] | None) -> Trust:
+    """What a kept proof (trust, terms, approving transaction) is worth for a lease as it stands now."""
+    if kept is None:
+        return Trust.PENDING
+    trust, for_terms, for_tx = kept
+    if for_terms != terms or (trust is not Trust.ACKNOWLEDGED and for_tx != approved_tx):
+        return Trust.PENDING
+    return trust

@@ -226,7 +226,7 @@ async def _end(job: Job, outcome: Outcome, ports: ExecutePorts, charge: Charge |
             charge=charge,
             finished_at=now,
             failure=outcome.failure,
-            detail=outcome.detail,
+            detail=_detail(outcome),
             error=_error(job, outcome),
             output=outcome.output,
             truncated=outcome.truncated,
@@ -252,12 +252,21 @@ def _state(job: Job, outcome: Outcome) -> JobState:
 def _error(job: Job, outcome: Outcome) -> dict[str, Any] | None:
     if outcome.failure is None:
         return None
-    error: dict[str, Any] = {"code": outcome.failure.value, "detail": outcome.detail}
+    error: dict[str, Any] = {"type": outcome.failure.value, "message": _detail(outcome)}
     if outcome.script_error is not None:
-        error |= {"type": outcome.script_error.type, "line": outcome.script_error.line}
+        error |= {"exception": outcome.script_error.type, "line": outcome.script_error.line}
         if job.show_messages:
-            error["message"] = outcome.script_error.message
+            error["exception_message"] = outcome.script_error.message
     return error
+
+
+def _detail(outcome: Outcome) -> str:
+    """One sentence; never the exception's own message, which may quote a row."""
+    raised = outcome.script_error
+    if raised is None:
+        return outcome.detail
+    where = "" if raised.line is None else f" in line {raised.line}"
+    return f"The script raised {raised.type}{where}."
 
 
 def _commitment(job: Job, result_hash: str) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, LargeBinary, Text, func, insert, select, update
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, func, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
@@ -29,7 +29,7 @@ class JobRow(SQLModel, table=True):
     )
 
     computation_id: str = Field(primary_key=True, max_length=66)
-    chain_id: int
+    chain_id: int = Field(sa_type=BigInteger)
     contract: str = Field(max_length=42)
     lease_id: str = Field(max_length=66)
     spender: str = Field(max_length=42)
@@ -75,7 +75,7 @@ class JobArtifact(SQLModel, table=True):
     computation_id: str = Field(primary_key=True, foreign_key="job.computation_id", max_length=66)
     name: str = Field(primary_key=True, max_length=1024)
     file: str = Field(max_length=16)
-    size: int
+    size: int = Field(sa_type=BigInteger)
     sha256: str = Field(max_length=64)
 
 

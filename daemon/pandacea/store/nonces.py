@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import BigInteger, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
@@ -17,7 +17,7 @@ class RequestNonce(SQLModel, table=True):
 
     keyid: str = Field(primary_key=True, max_length=80)
     nonce: str = Field(primary_key=True, max_length=64)
-    expires: int = Field(index=True)
+    expires: int = Field(index=True, sa_type=BigInteger)
 
 
 _nonce: Any = SQLModel.metadata.tables["request_nonce"]

@@ -84,3 +84,8 @@ class Outboxes:
 def _read(row: RowMapping) -> Waiting:
     message = Message(Channel(row["channel"]), row["key"], row["topic"], row["payload"])
     return Waiting(row["id"], row["created_at"], row["attempts"], message)
+
+
+async def has(connection: AsyncConnection, key: str) -> bool:
+    """Whether a message with this key was ever put and is not pruned yet."""
+    return (await connection.execute(select(_outbox.c.id).where(_outbox.c.key == key))).first() is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, Column, LargeBinary, Text, UniqueConstraint, insert, select, update
+from sqlalchemy import JSON, BigInteger, Column, LargeBinary, Text, UniqueConstraint, insert, select, update
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain.ids import AssetId, Hash32
@@ -49,8 +49,8 @@ class AssetVersion(SQLModel, table=True):
     commitment_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     path: str = Field(sa_column=Column(Text, nullable=False))
     format: str = Field(max_length=16)
-    size: int
-    rows: int | None = None
+    size: int = Field(sa_type=BigInteger)
+    rows: int | None = Field(default=None, sa_type=BigInteger)
     table_schema: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     created_at: float
 

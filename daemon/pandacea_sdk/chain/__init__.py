@@ -1,0 +1,30 @@
+"""The Spender's and the Earner's hand on the chain: make, settle and read leases over raw JSON-RPC."""
+
+from pandacea_sdk.chain.errors import (
+    ChainError,
+    ContractReverted,
+    NotMined,
+    RpcRefused,
+    RpcUnavailable,
+    WrongDeployment,
+)
+from pandacea_sdk.chain.lease import LeaseState
+from pandacea_sdk.chain.lease_chain import LeaseChain, deploy
+from pandacea_sdk.chain.sender import Receipt
+from pandacea_sdk.protocol.contract import LeaseStatus
+from pandacea_sdk.protocol.deployment import Deployment
+
+__all__ = [
+    "ChainError",
+    "ContractReverted",
+    "Deployment",
+    "LeaseChain",
+    "LeaseState",
+    "LeaseStatus",
+    "NotMined",
+    "Receipt",
+    "RpcRefused",
+    "RpcUnavailable",
+    "WrongDeployment",
+    "deploy",
+]

@@ -1,0 +1,52 @@
+"""A lease as the contract tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pandacea_sdk.protocol.contract import LeaseStatus
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """One lease. Amounts in wei, times in Unix seconds (0: not yet), ids and addresses in lower-case hex."""
+
+    lease_id: str
+    spender: str
+    earner: str
+    data_product_id: str
+    price: int
+    status: LeaseStatus
+    created_at: int
+    approved_at: int
+    executed_at: int
+    disputed_at: int
+    expires_at: int
+    max_computations: int
+    committed: int
+    stake: int
+    """What raising a dispute costs until it is decided."""
+    arbiter: str
+
+    @classmethod
+    def read(cls, lease_id: str, answer: Mapping[str, Any]) -> Self:
+        """From the struct `getLease` returns."""
+        return cls(
+            lease_id=lease_id,
+            spender=answer["spender"],
+            earner=answer["earner"],
+            data_product_id=answer["dataProductId"],
+            price=answer["price"],
+            status=LeaseStatus(answer["status"]),
+            created_at=answer["createdAt"],
+            approved_at=answer["approvedAt"],
+            executed_at=answer["executedAt"],
+            disputed_at=answer["disputedAt"],
+            expires_at=answer["expiresAt"],
+            max_computations=answer["maxComputations"],
+            committed=answer["committed"],
+            stake=answer["stake"],
+            arbiter=answer["arbiter"],
+        )

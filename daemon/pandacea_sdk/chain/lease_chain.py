@@ -1,0 +1,271 @@
+"""`LeaseChain`: what Spender, Earner, operator, arbiter and owner do on-chain, and what anyone can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, Self
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
+
+from pandacea_sdk.chain.errors import ChainError, WrongDeployment
+from pandacea_sdk.chain.lease import LeaseState
+from pandacea_sdk.chain.rpc import Rpc
+from pandacea_sdk.chain.sender import Receipt, Sender, reverting
+from pandacea_sdk.protocol.contract import data_product_id, lease_agreement, lease_id
+from pandacea_sdk.protocol.deployment import Deployment
+
+MINED_WITHIN: Final = 120.0
+"""Seconds we wait for a transaction to be mined, unless told otherwise."""
+_CREATE: Final = "createLease(address,bytes32,uint256,uint64,uint32)"
+
+
+class LeaseChain:
+    """One contract on one chain, seen by one account.
+
+    `async with LeaseChain(rpc_url, address, key=...) as chain: lease = await chain.create_lease(...)`. Every writing method
+    returns when its transaction is mined, and raises `ContractReverted` with the contract's own error when it is refused.
+    """
+
+    def __init__(
+        self,
+        rpc_url: str,
+        contract: str | Deployment,
+        *,
+        key: str | LocalAccount | None = None,
+        any_code: bool = False,
+        mined_within: float = MINED_WITHIN,
+        allow_http: bool = False,
+    ) -> None:
+        """Nothing is asked before `async with`.
+
+        Args:
+            rpc_url: https, or http on this machine.
+            contract: address, or a deployment record, whose chain id and code hash are then checked.
+            key: a private key in hex, or an account; without one nothing can be written.
+            any_code: accept code other than this version's (with a record: the record's).
+            mined_within: seconds to wait for a transaction.
+            allow_http: accept plain http to another machine.
+        """
+        self._record = contract if isinstance(contract, Deployment) else None
+        self.contract = (contract.address if isinstance(contract, Deployment) else contract).lower()
+        self._rpc = Rpc(rpc_url, allow_http=allow_http)
+        self._account: LocalAccount | None = Account.from_key(key) if isinstance(key, str) else key
+        self._any_code, self._mined_within = any_code, mined_within
+        self._abi = lease_agreement()
+        self._stack = AsyncExitStack()
+        self._sender: Sender | None = None
+        self.chain_id = 0
+
+    async def __aenter__(self) -> Self:
+        """Connect, and check that the chain and the code are the expected ones."""
+        try:
+            await self._stack.enter_async_context(self._rpc)
+            self.chain_id = int(await self._rpc.call("eth_chainId"), 16)
+            await self._check()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        if self._account is not None:
+            self._sender = Sender(self._rpc, self._account, self._abi, self.chain_id, timeout=self._mined_within)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _check(self) -> None:
+        if self._record is not None and self._record.chain_id != self.chain_id:
+            raise WrongDeployment(f"the endpoint serves chain {self.chain_id}, but the record is of chain {self._record.chain_id}")
+        code = bytes.fromhex((await self._rpc.call("eth_getCode", self.contract, "latest"))[2:])
+        if not code:
+            raise WrongDeployment(
+                f"there is no contract at {self.contract} on chain {self.chain_id}: check the address and the chain"
+            )
+        expected = self._record.code_hash if self._record is not None else self._abi.runtime_code_hash
+        found = "0x" + keccak(code).hex()
+        if found != expected and not self._any_code:
+            raise WrongDeployment(
+                f"the code at {self.contract} has the hash {found}, expected {expected}: another contract or version"
+            )
+
+    @property
+    def address(self) -> str:
+        """The account's address, lower-case hex."""
+        if self._account is None:
+            raise ChainError("this connection has no key: it only reads")
+        return self._account.address.lower()
+
+    # ---------------------------------------------------------------------------------------------- Spender
+
+    async def create_lease(
+        self, earner: str, product_id: str, *, price: int, expires_at: int, max_computations: int = 1, max_price: int | None = None
+    ) -> str:
+        """Pay `price` wei for up to `max_computations` on a product until `expires_at` (Unix seconds); the new lease's id.
+
+        The id is recomputed from the terms, so that an endpoint cannot hand us another one.
+        """
+        product = data_product_id(product_id)
+        nonce = await self._view("nonceOf", self.address)
+        values = (earner, product, price if max_price is None else max_price, expires_at, max_computations)
+        receipt = await self._write(_CREATE, *values, value=price)
+        created = receipt.event("LeaseCreated")["leaseId"]
+        terms: dict[str, Any] = {
+            "chain_id": self.chain_id,
+            "contract": self.contract,
+            "spender": self.address,
+            "earner": earner,
+            "data_product_id": product,
+            "price": price,
+            "expires_at": expires_at,
+            "max_computations": max_computations,
+        }
+        # Another lease of this account may have been mined in between: the nonce is at least what we read.
+        if created not in {lease_id(**terms, nonce=nonce + ahead) for ahead in range(_NONCES_AHEAD)}:
+            raise ChainError(f"the endpoint answered with lease {created}, which does not stand for these terms: do not use it")
+        return str(created)
+
+    async def finalize(self, lease_id: str) -> Receipt:
+        """Pay the Earner: the Spender at once after execution, the Earner 7 days later."""
+        return await self._write("finalizeLease", lease_id)
+
+    async def cancel(self, lease_id: str) -> Receipt:
+        """Undo the lease and refund the Spender."""
+        return await self._write("cancelLease", lease_id)
+
+    async def raise_dispute(self, lease_id: str, reason: str) -> Receipt:
+        """Object, putting up the stake the lease states. `reason`: at most 256 bytes of UTF-8."""
+        stake = (await self.lease(lease_id)).stake
+        return await self._write("raiseDispute", lease_id, reason, value=stake)
+
+    async def prove_equivocation(
+        self, first: Sequence[str], first_signature: str, second: Sequence[str], second_signature: str
+    ) -> Receipt:
+        """Refund a lease by two receipts that contradict each other.
+
+        A receipt is (lease id, computation id, request hash, product version, result hash), each 32 bytes in hex.
+        """
+        return await self._write("proveEquivocation", tuple(first), first_signature, tuple(second), second_signature)
+
+    # ---------------------------------------------------------------------------------------------- Earner and operator
+
+    async def approve(self, lease_id: str) -> Receipt:
+        """Agree to a lease's terms."""
+        return await self._write("approveLease", lease_id)
+
+    async def commit_result(self, lease_id: str, computation_id: str, result_hash: str) -> Receipt:
+        """Publish the hash of a computation's result. Both 32 bytes in hex."""
+        return await self._write("commitResult", lease_id, computation_id, result_hash)
+
+    async def execute(self, lease_id: str) -> Receipt:
+        """Call the work done."""
+        return await self._write("executeLease", lease_id)
+
+    async def set_operator(self, operator: str) -> Receipt:
+        """Let `operator` approve, commit, execute and sign receipts for this account's leases."""
+        return await self._write("setOperator", operator)
+
+    # ---------------------------------------------------------------------------------------------- either side
+
+    async def withdraw(self) -> int:
+        """Take this account's credit out; wei."""
+        return int((await self._write("withdraw")).event("Withdrawn")["amount"])
+
+    async def withdraw_to(self, recipient: str) -> int:
+        """Take this account's credit out to another address; wei."""
+        return int((await self._write("withdrawTo", recipient)).event("Withdrawn")["amount"])
+
+    # ---------------------------------------------------------------------------------------------- arbiter, owner, anyone
+
+    async def resolve(self, lease_id: str, *, valid: bool) -> Receipt:
+        """Decide a dispute: valid refunds the Spender with the stake, invalid pays the Earner both."""
+        return await self._write("resolveDispute", lease_id, valid)
+
+    async def split(self, lease_id: str) -> Receipt:
+        """Close a dispute that nobody decided in 30 days: half the price to each side."""
+        return await self._write("splitDispute", lease_id)
+
+    async def set_arbiter(self, arbiter: str) -> Receipt:
+        """Appoint who decides the disputes of leases created from now on (owner)."""
+        return await self._write("setArbiter", arbiter)
+
+    async def pause(self) -> Receipt:
+        """Stop creation and approval (owner)."""
+        return await self._write("pause")
+
+    async def unpause(self) -> Receipt:
+        """Allow them again (owner)."""
+        return await self._write("unpause")
+
+    # ---------------------------------------------------------------------------------------------- reading
+
+    async def lease(self, lease_id: str) -> LeaseState:
+        """Everything about a lease; `ContractReverted` with UnknownLease when there is none."""
+        return LeaseState.read(lease_id, await self._view("getLease", lease_id))
+
+    async def committed_result(self, lease_id: str, computation_id: str) -> str | None:
+        """The result hash committed for a computation, or None."""
+        found: str = await self._view("committedResult", lease_id, computation_id)
+        return found if int(found, 16) else None
+
+    async def verify_receipt(self, receipt: Sequence[str], signature: str) -> bool:
+        """Whether a receipt (five 32-byte values in hex) is signed by its lease's Earner, or who was operator during it."""
+        return bool(await self._view("verifyReceipt", tuple(receipt), signature))
+
+    async def credit_of(self, account: str) -> int:
+        """What an account may withdraw, in wei."""
+        return int(await self._view("creditOf", account))
+
+    async def operator_of(self, earner: str) -> str | None:
+        """Who acts for an Earner day to day, or None."""
+        found: str = await self._view("operatorOf", earner)
+        return found if int(found, 16) else None
+
+    async def current_arbiter(self) -> str:
+        """Who decides the disputes of leases created now."""
+        return str(await self._view("currentArbiter"))
+
+    async def now(self) -> int:
+        """The head's timestamp: the contract's clock, Unix seconds."""
+        return int((await self._rpc.call("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+
+    async def _view(self, function: str, *values: Any) -> Any:
+        asked = {"to": self.contract, "data": "0x" + self._abi.call(function, *values).hex()}
+        found = await reverting(self._rpc, self._abi, function, "eth_call", asked, "latest")
+        return self._abi.answer(function, bytes.fromhex(found[2:]))
+
+    async def _write(self, function: str, *values: Any, value: int = 0) -> Receipt:
+        if self._sender is None:
+            raise ChainError(f"{function} needs a key: pass `key` to write")
+        return await self._sender.send(function.partition("(")[0], self.contract, self._abi.call(function, *values), value)
+
+
+_NONCES_AHEAD: Final = 16
+
+
+async def deploy(
+    rpc_url: str,
+    key: str | LocalAccount,
+    *,
+    arbiter: str,
+    owner: str | None = None,
+    mined_within: float = MINED_WITHIN,
+    allow_http: bool = False,
+) -> Deployment:
+    """Deploy the LeaseAgreement of this version and check the code that arrived.
+
+    `arbiter` decides the first leases' disputes; `owner` (default: the deploying account) may pause and appoint arbiters.
+    """
+    account: LocalAccount = Account.from_key(key) if isinstance(key, str) else key
+    abi = lease_agreement()
+    async with Rpc(rpc_url, allow_http=allow_http) as rpc:
+        chain_id = int(await rpc.call("eth_chainId"), 16)
+        sender = Sender(rpc, account, abi, chain_id, timeout=mined_within)
+        receipt = await sender.send("deployment", None, abi.creation(owner or account.address, arbiter))
+        address = str(receipt.contract_address)
+        code = bytes.fromhex((await rpc.call("eth_getCode", address, "latest"))[2:])
+    code_hash = "0x" + keccak(code).hex()
+    if code_hash != abi.runtime_code_hash:
+        raise WrongDeployment(f"the code at {address} has the hash {code_hash}, expected {abi.runtime_code_hash}: do not use it")
+    return Deployment(chain_id, address, receipt.block_number, code_hash)

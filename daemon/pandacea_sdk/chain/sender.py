@@ -1,0 +1,158 @@
+"""Sign, send and wait: EIP-1559 where the chain has it, a legacy transaction where not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eth_account.signers.local import LocalAccount
+
+from pandacea_sdk.chain.errors import ContractReverted, NotMined, RpcRefused, RpcUnavailable
+from pandacea_sdk.chain.rpc import Rpc
+from pandacea_sdk.protocol.contract import ContractAbi, Event
+
+GAS_MARGIN: Final = 1.25
+"""Times the estimate: other transactions may come first and change what this one finds."""
+DEFAULT_PRIORITY_FEE: Final = 10**9
+"""Wei per gas, where the endpoint suggests none."""
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+_REVERTED: Final = 3
+"""The code execution clients give a revert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A mined transaction that did what it should. Gas in units, price in wei per gas."""
+
+    transaction_hash: str
+    block_number: int
+    gas_used: int
+    effective_gas_price: int
+    contract_address: str | None
+    events: tuple[Event, ...]
+    """The contract's own, decoded, in order."""
+
+    def event(self, name: str) -> Mapping[str, Any]:
+        """The values of the one event with this name."""
+        (found,) = (event for event in self.events if event.name == name)
+        return found.values
+
+
+class Sender:
+    """One account's transactions, one at a time so that nonces follow each other."""
+
+    def __init__(self, rpc: Rpc, account: LocalAccount, abi: ContractAbi, chain_id: int, *, timeout: float) -> None:
+        """`timeout`: seconds to wait for a block."""
+        self._rpc, self._account, self._abi, self._chain_id, self._timeout = rpc, account, abi, chain_id, timeout
+        self._lock = asyncio.Lock()
+
+    async def send(self, action: str, to: str | None, data: bytes, value: int = 0) -> Receipt:
+        """Send and wait until it is mined. `action`: what we are doing, for errors; `to` None creates; `value` in wei.
+
+        Raises:
+            ContractReverted: the contract refused, mostly before anything was sent.
+            RpcRefused, RpcUnavailable: the endpoint did.
+            NotMined: sent, but in no block in time.
+        """
+        fields: dict[str, Any] = {"value": value, "data": "0x" + data.hex()}
+        if to is not None:
+            fields["to"] = to
+        asked = {**fields, "value": hex(value), "from": self._account.address}
+        gas = int(await reverting(self._rpc, self._abi, action, "eth_estimateGas", asked), 16)
+        async with self._lock:
+            nonce = int(await self._rpc.call("eth_getTransactionCount", self._account.address, "pending"), 16)
+            transaction: dict[str, Any] = {
+                **fields,
+                **await self._fees(),
+                "gas": int(gas * GAS_MARGIN),
+                "nonce": nonce,
+                "chainId": self._chain_id,
+            }
+            if to is not None:
+                transaction["to"] = _checksummed(to)
+            raw = self._account.sign_transaction(transaction).raw_transaction
+            sent: str = await self._rpc.call("eth_sendRawTransaction", "0x" + bytes(raw).hex())
+        return await self._outcome(action, sent, asked)
+
+    async def _fees(self) -> dict[str, int]:
+        """Twice the base fee and a tip: enough for six full blocks in a row (EIP-1559 raises the base fee by an eighth each)."""
+        head = await self._rpc.call("eth_getBlockByNumber", "latest", False)
+        base = head.get("baseFeePerGas") if isinstance(head, dict) else None
+        if base is None:
+            return {"gasPrice": int(await self._rpc.call("eth_gasPrice"), 16)}
+        try:
+            tip = int(await self._rpc.call("eth_maxPriorityFeePerGas"), 16)
+        except RpcRefused:
+            tip = DEFAULT_PRIORITY_FEE
+        return {"maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * int(base, 16) + tip}
+
+    async def _outcome(self, action: str, sent: str, asked: dict[str, Any]) -> Receipt:
+        found = await self._mined(sent)
+        if int(found["status"], 16) != 1:
+            # Ask again on that block's state for the reason; a later transaction of the block may have hidden it.
+            try:
+                await reverting(self._rpc, self._abi, action, "eth_call", asked, found["blockNumber"])
+            except ContractReverted as error:
+                raise ContractReverted(action, error.revert, sent) from None
+            raise ContractReverted(action, self._abi.revert(b""), sent)
+        logs = (self._abi.event([_bytes(topic) for topic in log["topics"]], _bytes(log["data"])) for log in found["logs"])
+        return Receipt(
+            transaction_hash=sent,
+            block_number=int(found["blockNumber"], 16),
+            gas_used=int(found["gasUsed"], 16),
+            effective_gas_price=int(found.get("effectiveGasPrice") or "0x0", 16),
+            contract_address=found["contractAddress"].lower() if found.get("contractAddress") else None,
+            events=tuple(event for event in logs if event is not None),
+        )
+
+    async def _mined(self, sent: str) -> dict[str, Any]:
+        wait = _FIRST_WAIT
+        try:
+            async with asyncio.timeout(self._timeout):
+                while True:
+                    try:
+                        found = await self._rpc.call("eth_getTransactionReceipt", sent)
+                    except RpcUnavailable:
+                        found = None  # it is sent: a silent endpoint is waited out, up to the deadline
+                    if isinstance(found, dict) and found.get("blockNumber"):
+                        return found
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, _LONGEST_WAIT)
+        except TimeoutError:
+            raise NotMined(sent, self._timeout) from None
+
+
+async def reverting(rpc: Rpc, abi: ContractAbi, action: str, method: str, *params: Any) -> str:
+    """Call a method that runs the contract, and turn the endpoint's error into the contract's where it is one."""
+    try:
+        found: str = await rpc.call(method, *params)
+    except RpcRefused as error:
+        data = _revert_data(error.data)
+        if data is None and error.code != _REVERTED and "revert" not in error.message.lower():
+            raise
+        raise ContractReverted(action, abi.revert(data or b"")) from None
+    return found
+
+
+def _revert_data(data: Any) -> bytes | None:
+    """Endpoints put it in `data`, as text with or without a word before it, or in an object."""
+    if isinstance(data, dict):
+        data = data.get("data") or data.get("result")
+    if not isinstance(data, str):
+        return None
+    try:
+        return _bytes(data.rpartition(" ")[2])
+    except ValueError:
+        return None
+
+
+def _bytes(value: str) -> bytes:
+    return bytes.fromhex(value.removeprefix("0x"))
+
+
+def _checksummed(address: str) -> str:
+    from eth_utils.address import to_checksum_address
+
+    return to_checksum_address(address)

@@ -1,0 +1,233 @@
+"""The LeaseAgreement as bytes: calls, answers, errors and events by the checked-in ABI. No sockets.
+
+Addresses come out in lower-case hex, 32-byte values as `0x` + 64 lower-case hex digits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import DecodingError
+from eth_utils.crypto import keccak
+
+_ERROR_STRING: Final = bytes.fromhex("08c379a0")  # Error(string)
+_PANIC: Final = bytes.fromhex("4e487b71")  # Panic(uint256)
+_SELECTOR_BYTES: Final = 4
+
+
+class LeaseStatus(StrEnum):
+    """Where a lease stands, in the order of the contract's `Status`; from FINALIZED on nothing changes any more."""
+
+    NONE = "none"
+    CREATED = "created"
+    APPROVED = "approved"
+    EXECUTED = "executed"
+    DISPUTED = "disputed"
+    FINALIZED = "finalized"
+    CANCELLED = "cancelled"
+    REFUNDED = "refunded"
+    SETTLED = "settled"
+
+    @classmethod
+    def from_chain(cls, number: int) -> LeaseStatus:
+        """From the number the contract uses; a `ValueError` for one it does not."""
+        members = list(cls)
+        if number >= len(members):
+            raise ValueError(f"the contract has no status {number}")
+        return members[number]
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """Why a call was undone: the error's name, its values by parameter name, and what it means."""
+
+    name: str
+    values: Mapping[str, Any]
+    notice: str
+
+    def __str__(self) -> str:
+        """`TooLate(leaseId=0x…, until=17): too late …`."""
+        values = ", ".join(f"{name}={value}" for name, value in self.values.items())
+        return f"{self.name}({values}): {self.notice}" if self.notice else f"{self.name}({values})"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One log of the contract, decoded: its name and its values by parameter name."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
+class ContractAbi:
+    """One artifact of `contracts/`: what can be called, and how its bytes read."""
+
+    def __init__(self, artifact: Mapping[str, Any]) -> None:
+        """`artifact`: as `contracts/compile.js` writes it; without code for a contract we do not deploy."""
+        self.abi: list[dict[str, Any]] = artifact["abi"]
+        self.bytecode: str | None = artifact.get("bytecode")
+        self.runtime_code_hash: str | None = artifact.get("runtimeCodeHash")
+        """keccak256 of the deployed code: the same for every deployment, for there are no immutables."""
+        self._notices: Mapping[str, str] = artifact.get("errorNotices", {})
+        self._functions: dict[str, dict[str, Any]] = {signature(item): item for item in self.abi if item["type"] == "function"}
+        self._errors = {selector(signature(item)): item for item in self.abi if item["type"] == "error"}
+        self._events = {keccak(text=signature(item)): item for item in self.abi if item["type"] == "event"}
+
+    def call(self, name: str, *values: Any) -> bytes:
+        """Calldata of a function, by its name, or by its whole signature where the name is overloaded."""
+        item = self._function(name)
+        types = [type_of(one) for one in item["inputs"]]
+        return selector(signature(item)) + encode(types, [_inward(kind, one) for kind, one in zip(types, values, strict=True)])
+
+    def answer(self, name: str, data: bytes) -> Any:
+        """What a function returned: one value, a mapping for a struct, or a tuple of several.
+
+        Raises:
+            ValueError: the bytes are not an answer of this function.
+        """
+        outputs = self._function(name)["outputs"]
+        found = _decode([type_of(one) for one in outputs], data)
+        read = [_outward(parameter, value) for parameter, value in zip(outputs, found, strict=True)]
+        return read[0] if len(read) == 1 else tuple(read)
+
+    def creation(self, *values: Any) -> bytes:
+        """The code of a transaction that deploys the contract with these constructor arguments."""
+        if self.bytecode is None:
+            raise ValueError("this artifact has no bytecode: it is only read, never deployed")
+        types = [type_of(one) for item in self.abi if item["type"] == "constructor" for one in item["inputs"]]
+        return bytes.fromhex(self.bytecode[2:]) + encode(types, values)
+
+    def revert(self, data: bytes) -> Revert:
+        """Read revert data; what no ABI names becomes `Unknown` with its bytes."""
+        head, body = data[:_SELECTOR_BYTES], data[_SELECTOR_BYTES:]
+        try:
+            if head == _ERROR_STRING:
+                return Revert("Error", {"reason": _decode(["string"], body)[0]}, "")
+            if head == _PANIC:
+                return Revert(
+                    "Panic", {"code": _decode(["uint256"], body)[0]}, "the contract's own arithmetic or bounds check failed"
+                )
+            item = self._errors.get(head)
+            if item is not None:
+                found = _decode([type_of(one) for one in item["inputs"]], body)
+                values = {one["name"]: _outward(one, value) for one, value in zip(item["inputs"], found, strict=True)}
+                return Revert(item["name"], values, self._notices.get(signature(item), ""))
+        except ValueError:
+            pass  # named like an error, but not shaped like it: shown as bytes below
+        return Revert("Unknown", {"data": "0x" + data.hex()}, "" if data else "the call was undone without a reason")
+
+    def event(self, topics: Sequence[bytes], data: bytes) -> Event | None:
+        """Read a log; None when it is not an event of this ABI, or not shaped like one."""
+        item = self._events.get(topics[0]) if topics else None
+        if item is None:
+            return None
+        indexed = [one for one in item["inputs"] if one["indexed"]]
+        plain = [one for one in item["inputs"] if not one["indexed"]]
+        try:
+            found = dict(zip((one["name"] for one in plain), _decode([type_of(one) for one in plain], data), strict=True))
+            for parameter, topic in zip(indexed, topics[1:], strict=True):
+                found[parameter["name"]] = _decode([type_of(parameter)], topic)[0]
+        except ValueError:
+            return None
+        return Event(item["name"], {one["name"]: _outward(one, found[one["name"]]) for one in item["inputs"]})
+
+    def topic(self, name: str) -> str:
+        """topic0 of an event."""
+        return next("0x" + topic.hex() for topic, item in self._events.items() if item["name"] == name)
+
+    def _function(self, name: str) -> dict[str, Any]:
+        whole = "(" in name
+        (found,) = (item for text, item in self._functions.items() if (text if whole else item["name"]) == name)
+        return found
+
+
+@cache
+def lease_agreement() -> ContractAbi:
+    """The contract of this version."""
+    return _load("LeaseAgreement")
+
+
+@cache
+def lease_agreement_v0() -> ContractAbi:
+    """The first version, under which leases exist: read, never deployed."""
+    return _load("LeaseAgreementV0")
+
+
+def _load(name: str) -> ContractAbi:
+    text = files("pandacea_sdk.protocol").joinpath("abi", f"{name}.json").read_text(encoding="utf-8")
+    return ContractAbi(json.loads(text))
+
+
+def data_product_id(product_id: str) -> str:
+    """What stands for a product on-chain: keccak256 of its id in UTF-8."""
+    return "0x" + keccak(text=product_id).hex()
+
+
+def lease_id(
+    *,
+    chain_id: int,
+    contract: str,
+    spender: str,
+    earner: str,
+    data_product_id: str,
+    price: int,
+    expires_at: int,
+    max_computations: int,
+    nonce: int,
+) -> str:
+    """The id of a lease, from its terms: keccak256(abi.encode(...)). `price` in wei, `expires_at` in Unix seconds."""
+    types = ["uint256", "address", "address", "address", "bytes32", "uint256", "uint64", "uint32", "uint256"]
+    product = bytes.fromhex(data_product_id.removeprefix("0x"))
+    values = [chain_id, contract, spender, earner, product, price, expires_at, max_computations, nonce]
+    return "0x" + keccak(encode(types, values)).hex()
+
+
+def type_of(parameter: Mapping[str, Any]) -> str:
+    """The canonical type of a parameter: tuples spelled out."""
+    kind: str = parameter["type"]
+    if not kind.startswith("tuple"):
+        return kind
+    return f"({','.join(type_of(one) for one in parameter['components'])}){kind.removeprefix('tuple')}"
+
+
+def signature(item: Mapping[str, Any]) -> str:
+    """`name(type,type)`."""
+    return f"{item['name']}({','.join(type_of(one) for one in item['inputs'])})"
+
+
+def selector(text: str) -> bytes:
+    """The first four bytes of a signature's hash."""
+    return keccak(text=text)[:_SELECTOR_BYTES]
+
+
+def _decode(types: list[str], data: bytes) -> tuple[Any, ...]:
+    try:
+        return tuple(decode(types, data))
+    except (DecodingError, OverflowError, UnicodeDecodeError) as error:
+        raise ValueError(f"these bytes are not ({','.join(types)}): {error}") from error
+
+
+def _inward(kind: str, value: Any) -> Any:
+    """Hex text becomes bytes; tuples go element by element."""
+    if kind.startswith("(") and kind.endswith(")"):
+        return tuple(_inward(one, part) for one, part in zip(kind[1:-1].split(","), value, strict=True))
+    if kind.startswith("bytes") and isinstance(value, str):
+        return bytes.fromhex(value.removeprefix("0x"))
+    return value
+
+
+def _outward(parameter: Mapping[str, Any], value: Any) -> Any:
+    if parameter["type"] == "tuple":
+        return {one["name"]: _outward(one, part) for one, part in zip(parameter["components"], value, strict=True)}
+    if parameter.get("internalType") == "enum Status":
+        return LeaseStatus.from_chain(value).value
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    return value.lower() if parameter["type"] == "address" else value

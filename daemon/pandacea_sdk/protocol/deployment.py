@@ -1,0 +1,69 @@
+"""A deployment record: where a LeaseAgreement stands, since which block, and the hash of the code that must be found there."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+_ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}")
+_HASH: Final = re.compile(r"0x[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One deployed contract."""
+
+    chain_id: int
+    address: str
+    """Lower-case hex."""
+    deploy_block: int
+    """The block of its creation: nothing about it is older."""
+    code_hash: str
+    """keccak256 of the code at the address."""
+
+    def to_json(self) -> str:
+        """The record as text: one object, a line each."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Deployment:
+        """Read a record.
+
+        Raises:
+            ValueError: it is no JSON object with exactly these members, or one of them has an impossible value.
+        """
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"a deployment record is JSON: {error}") from error
+        names = set(cls.__dataclass_fields__)
+        if not isinstance(found, dict) or set(found) != names:
+            raise ValueError(f"a deployment record is an object with exactly {', '.join(sorted(names))}")
+        _check(found)
+        return cls(**{**found, "address": found["address"].lower(), "code_hash": found["code_hash"].lower()})
+
+    @classmethod
+    def read(cls, path: Path) -> Deployment:
+        """Read a record from a file; a `ValueError` names the file."""
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """Write the record to a file."""
+        path.write_text(self.to_json(), encoding="utf-8")
+
+
+def _check(found: dict[str, Any]) -> None:
+    for name, least in (("chain_id", 1), ("deploy_block", 0)):
+        value = found[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number from {least} on, not {value!r}")
+    for name, pattern, digits in (("address", _ADDRESS, 40), ("code_hash", _HASH, 64)):
+        value = found[name]
+        if not isinstance(value, str) or not pattern.fullmatch(value.lower()):
+            raise ValueError(f"{name} must be 0x and {digits} hex digits, not {value!r}")
