@@ -157,7 +157,7 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     db = await stack.enter_async_context(parts.database(config))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
-    catalogue = Catalogue(products, lambda digest: "0x" + keys.sign_personal(signer, digest).hex(), clock)
+    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock)
     await catalogue.register(read_products(config.privacy.data_dir), config.privacy.data_dir)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     following = _task(follower.run(), "follower", stack)
