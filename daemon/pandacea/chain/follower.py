@@ -130,7 +130,7 @@ class Follower:
             self._clock.now,
         )
         self.book.wanted = self.proving.want
-        self.book.on_change(self.proving.changed)
+        self.book.changed = self.proving.changed
         await self._fill(view)
         log.info("chain.following", chain=chain_id, contract=options.contract, interface=self.interface, block=view.tip.number)
 

@@ -156,4 +156,4 @@ async def _tell(tx: ChainTransaction, events: Sequence[SeenEvent], telling: Tell
             # uint256 and hostile text: numbers beyond 2^53 travel as strings.
             "arguments": {k: v if isinstance(v, bool) else str(v) for k, v in asdict(seen.event).items()},
         }
-        await tx.tell(seen, f"lease/{name}", payload, telling.now())
+        await tx.tell(seen, f"leases/{name}", payload, telling.now())
