@@ -50,7 +50,7 @@ class Anvil:
         self._process: subprocess.Popen[str] | None = None
         self._session: aiohttp.ClientSession | None = None
         self.url = ""
-        self.nonces: dict[str, int] = {}
+        self.chain_id = 31337
 
     async def __aenter__(self) -> Anvil:
         arguments = [str(ANVIL), "--port", "0", *self._options]
@@ -127,7 +127,7 @@ class Anvil:
         if nonce is None:
             nonce = int(await self.call("eth_getTransactionCount", account.address, "pending"), 16)
         fields: dict[str, Any] = {
-            "chainId": 31337,
+            "chainId": self.chain_id,
             "nonce": nonce,
             "gas": 8_000_000 if to is None else 500_000,
             "value": value,

@@ -54,6 +54,9 @@ class Confidence:
     confirmations: int = 0
 
 
+AT_SAFE: Final = Confidence()
+
+
 class Clock(Protocol):
     def now(self) -> float: ...
 
@@ -171,7 +174,7 @@ class LeaseBookInMemory:
                 number = BlockNumber(view.tip.number - self._confidence.confirmations)
         return BlockNumber(min(number, view.tip.number))
 
-    def _distrust(self, view: View) -> str | None:
+    def _distrust(self, view: View) -> str | None:  # noqa: PLR0911 - one line a reason, in order of weight
         now = self._clock.now()
         self._latest_clock = max(self._latest_clock, now)
         if self.trouble is not None:
