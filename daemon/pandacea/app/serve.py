@@ -45,6 +45,7 @@ from pandacea.sandbox.choose import choose
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
+from pandacea.store.session import Database
 from pandacea.telemetry.notify import ServiceManager
 from pandacea_sdk.protocol.signing import SigningPolicy
 
@@ -94,6 +95,7 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
 class _Core:
     """What is opened before anything serves."""
 
+    database: Database
     books: SqlBooks
     products: SqlProductBook
     catalogue: Catalogue
@@ -203,7 +205,7 @@ def _sandbox_settings(config: Config) -> tuple[DockerSettings, BubblewrapSetting
 def _deliveries(config: Config, core: _Core, stack: AsyncExitStack) -> list[Loop]:
     loops = []
     if config.settlement.post_results:
-        poster = parts.poster(config, core.follower, core.signer)
+        poster = parts.poster(config, core.follower, core.database, core.contract, core.signer)
         loops.append(Loop("settle", lambda: settle(core.books, poster, core.clock)))
     if (broker := parts.broker(config)) is not None:
         stack.push_async_callback(broker.close)

@@ -162,8 +162,8 @@ async def _watched(job: Job, box: SandboxJob, ports: ExecutePorts) -> Outcome:
     stop = asyncio.Event()
     reason: list[Outcome] = []
 
-    def look(changed: frozenset[LeaseId]) -> None:
-        if job.lease_id not in changed:
+    def look(changed: LeaseId | None) -> None:
+        if changed not in {None, job.lease_id}:
             return
         answer = may_continue(ports.book.lease(job.lease_id), ports.book.standing())
         if isinstance(answer, Denied):

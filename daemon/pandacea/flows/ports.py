@@ -130,8 +130,8 @@ class LeaseBook(Protocol):
         """Whether this address is the spender of an approved lease of this Earner."""
         ...
 
-    def on_change(self, callback: Callable[[frozenset[LeaseId]], None]) -> Callable[[], None]:
-        """Call back with the leases that changed, after the change is durable. Returns how to stop it."""
+    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
+        """Call back after a lease changed (None: any of them may have, or the standing did). Returns how to stop it."""
         ...
 
 
