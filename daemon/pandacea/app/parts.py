@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pandacea import keys
+from pandacea.chain.book import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import Endpoints
-from pandacea.chain.follower import Confidence, ConfidenceKind, Follower, FollowOptions
+from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sender import ChainSender, FeeLimits
 from pandacea.config import Config

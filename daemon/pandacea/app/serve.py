@@ -133,6 +133,11 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, list[as
     )
     await recover(execute)
     workers = [Loop(f"worker-{number}", lambda: run_next(execute)) for number in range(privacy_section.workers)]
+
+    def wake() -> None:
+        for worker in workers:
+            worker.wake()
+
     submit = SubmitPorts(
         chain_id=core.chain_id,
         contract=core.contract,
@@ -144,7 +149,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, list[as
         clock=core.clock,
         limits=limits,
         queue=Queue(privacy_section.queue_per_spender, privacy_section.queue_total, privacy_section.queue_seconds),
-        wake=lambda: [worker.wake() for worker in workers] and None,
+        wake=wake,
     )
     loops = [*workers, *_deliveries(config, core, stack), _housekeeping(config, core, results_dir)]
     tasks = [_task(loop.run(), loop.name, stack) for loop in loops]
@@ -168,7 +173,7 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     stack.push_async_callback(sandbox.close)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
     chain_id = await _chain_id(follower, following)
-    return _Core(SqlBooks(db), products, catalogue, follower, chain_id, contract.address, sandbox, identity, signer, clock, Watch())
+    return _Core(db, SqlBooks(db), products, catalogue, follower, chain_id, contract.address, sandbox, identity, signer, clock, Watch())
 
 
 async def _chain_id(follower: Follower, following: asyncio.Task[None]) -> int:
