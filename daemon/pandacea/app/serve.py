@@ -100,6 +100,7 @@ class _Core:
     products: SqlProductBook
     catalogue: Catalogue
     follower: Follower
+    following: asyncio.Task[None]
     chain_id: int
     contract: Address
     sandbox: Sandbox
@@ -152,7 +153,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, list[as
         wake=wake,
     )
     loops = [*workers, *_deliveries(config, core, stack), _housekeeping(config, core, results_dir)]
-    tasks = [_task(loop.run(), loop.name, stack) for loop in loops]
+    tasks = [core.following, *(_task(loop.run(), loop.name, stack) for loop in loops)]
     return await _listen(config, core, submit, results_dir, stack, tasks), tasks
 
 
@@ -173,7 +174,7 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     stack.push_async_callback(sandbox.close)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
     chain_id = await _chain_id(follower, following)
-    return _Core(db, SqlBooks(db), products, catalogue, follower, chain_id, contract.address, sandbox, identity, signer, clock, Watch())
+    return _Core(db, SqlBooks(db), products, catalogue, follower, following, chain_id, contract.address, sandbox, identity, signer, clock, Watch())
 
 
 async def _chain_id(follower: Follower, following: asyncio.Task[None]) -> int:
