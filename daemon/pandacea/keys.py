@@ -15,11 +15,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import rfc8785
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig
-from pandacea_sdk.protocol.hashing import KeySigner
+from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
@@ -71,6 +72,7 @@ def import_key(file: Path, private_key: bytes | str, passphrase: str) -> Address
         raise BadConfig("This is not a private key: 64 hex digits are needed.") from None
     document = create_keyfile_json(raw, passphrase.encode(), kdf="scrypt")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         raise BadConfig(f"{file} exists; a keystore is never overwritten. Name another file.") from None
@@ -162,3 +164,13 @@ def _document(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadConfig(f"{file} is not a keystore: it is not a JSON object.")
     return found
+
+
+def sign_personal(signer: KeystoreSigner, message: bytes) -> str:
+    """EIP-191 `personal_sign` of raw bytes: `0x` and 130 hex digits (r || s || v)."""
+    return "0x" + signer.sign_digest(eip191_digest(message)).hex()
+
+
+def signed_document(signer: KeystoreSigner, document: dict[str, Any]) -> dict[str, Any]:
+    """A document with its `signature`: EIP-191 over the RFC 8785 JSON of the rest."""
+    return {**document, "signature": sign_personal(signer, rfc8785.dumps(document))}

@@ -100,8 +100,15 @@ class FakeNode:
 
 def seal(manifest: dict[str, Any], results: dict[str, Any], signer: KeySigner = EARNER) -> dict[str, Any]:
     """An answer around a manifest, signed."""
-    names = ("lease_id", "computation_id", "request_hash", "product_version")
-    receipt = Receipt(CHAIN, CONTRACT, *(manifest[name] for name in names), result_hash(manifest))
+    receipt = Receipt(
+        chain_id=CHAIN,
+        contract=CONTRACT,
+        lease_id=manifest["lease_id"],
+        computation_id=manifest["computation_id"],
+        request_hash=manifest["request_hash"],
+        product_version=manifest["product_version"],
+        result_hash=result_hash(manifest),
+    )
     return {
         "success": manifest["exit"]["failure"] is None,
         "computation_id": manifest["computation_id"],

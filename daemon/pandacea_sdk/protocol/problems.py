@@ -121,7 +121,7 @@ JOB: Final = {
     "result-held": Kind(409, "The Earner has not released the result"),
     "result-refused": Kind(403, "The Earner refused to release the result"),
     "result-expired": Kind(410, "The result is no longer kept"),
-    "computation-failed": Kind(409, "The computation ended before any of the script ran"),
+    "computation-failed": Kind(409, "The computation ended without a result"),
     "computation-cancelled": Kind(409, "The computation was cancelled"),
     "not-cancellable": Kind(409, "The computation has ended"),
     "too-many-jobs": Kind(429, "Too many computations are waiting"),
