@@ -105,13 +105,20 @@ class Agreement:
         assert receipt["status"] == 1
         return str(receipt["contractAddress"]).lower()
 
+    def creation(self, *values: Any) -> Done | Refusal:
+        """Deploy another LeaseAgreement with these constructor arguments; what it emitted, or why it was refused."""
+        return self.raw(self.abi.creation(*values), by=self.stranger, to="", gas=5_000_000)
+
     def raw(self, data: bytes, *, by: str, value: int = 0, to: str | None = None, gas: int = 1_000_000) -> Done | Refusal:
         """Send a transaction; what it did, or how it was undone."""
-        asked: Any = {"from": self._checked(by), "to": self._checked(to or self.address), "data": data, "value": value, "gas": gas}
+        asked: Any = {"from": self._checked(by), "data": data, "value": value, "gas": gas}
+        if to != "":  # "" creates
+            asked["to"] = self._checked(to or self.address)
         receipt = self.w3.eth.get_transaction_receipt(self.w3.eth.send_transaction(asked))
         if receipt["status"] == 0:
             return self._refusal(asked, receipt["blockNumber"])
-        logs = [log for log in receipt["logs"] if log["address"].lower() == self.address]
+        ours = (receipt["contractAddress"] or self.address).lower()
+        logs = [log for log in receipt["logs"] if log["address"].lower() == ours]
         events = [self.abi.event([bytes(topic) for topic in log["topics"]], bytes(log["data"])) for log in logs]
         assert None not in events, "the contract emitted something that its ABI does not name"
         timestamp = self.w3.eth.get_block(receipt["blockNumber"])["timestamp"]
@@ -153,7 +160,9 @@ class Agreement:
 
     # ---------------------------------------------------------------------------------------------- leases in each status
 
-    def create(self, *, price: int = ETHER, expires_at: int | None = None, computations: int = 1, spender: str | None = None) -> str:
+    def create(
+        self, *, price: int = ETHER, expires_at: int | None = None, computations: int = 1, spender: str | None = None
+    ) -> str:
         """A new lease; its id. It expires in 30 days unless told otherwise."""
         expiry = expires_at if expires_at is not None else self.now + 30 * DAY
         done = self.send(CREATE, self.earner, PRODUCT, price, expiry, computations, by=spender or self.spender, value=price)
@@ -241,9 +250,9 @@ class Agreement:
     def _refusal(self, asked: Any, block: int) -> Refusal:
         """Ask again on the state and in the second of that block: eth-tester tells the reason of a call only."""
         try:
-            self.w3.eth.call({**asked, "gas": 30_000_000}, block)
+            self.w3.eth.call(asked | {"gas": 30_000_000}, block)
         except TransactionFailed as error:
-            text = str(error).removeprefix("execution reverted: ")
+            text = str(error).removeprefix("execution reverted: ")  # then the bytes as Python writes them
             data = ast.literal_eval(text) if text.startswith(("b'", 'b"')) else b""
             revert = self.abi.revert(data)
             return Refusal(revert.name, revert.values)

@@ -23,8 +23,8 @@ def proved(agreement: Agreement, lease: str, values: tuple[Any, ...], amount: in
     """By a stranger; the Spender may withdraw that much, and nobody else anything."""
     done = agreement.send("proveEquivocation", *values, by=agreement.stranger)
     assert agreement.status(lease) == "refunded"
-    credits = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.stranger)]
-    assert credits == [amount, 0, 0]
+    credited = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.stranger)]
+    assert credited == [amount, 0, 0]
     return done
 
 

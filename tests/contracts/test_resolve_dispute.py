@@ -70,8 +70,8 @@ def test_when_the_dispute_is_valid_it_credits_the_spender_with_price_and_stake_a
         Event("DisputeResolved", {"leaseId": lease, "isDisputeValid": True, "stakeAmount": STAKE}),
     ]
     assert agreement.status(lease) == "refunded"
-    credits = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.arbiter)]
-    assert credits == [ETHER + STAKE, 0, 0]
+    credited = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.arbiter)]
+    assert credited == [ETHER + STAKE, 0, 0]
 
 
 def test_when_the_dispute_is_invalid_it_credits_the_earner_with_price_and_stake_and_emits_dispute_resolved(
@@ -85,5 +85,5 @@ def test_when_the_dispute_is_invalid_it_credits_the_earner_with_price_and_stake_
         Event("DisputeResolved", {"leaseId": lease, "isDisputeValid": False, "stakeAmount": STAKE}),
     ]
     assert agreement.status(lease) == "settled"
-    credits = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.arbiter)]
-    assert credits == [0, ETHER + STAKE, 0]
+    credited = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.arbiter)]
+    assert credited == [0, ETHER + STAKE, 0]

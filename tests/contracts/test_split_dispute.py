@@ -53,8 +53,8 @@ def test_when_more_than_30_days_have_passed_it_gives_each_half_and_the_stake_bac
         Event("DisputeSplit", {"leaseId": lease, "spenderAmount": spender, "earnerAmount": earner}),
     ]
     assert agreement.status(lease) == "settled"
-    credits = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.stranger)]
-    assert credits == [spender, earner, 0]
+    credited = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.stranger)]
+    assert credited == [spender, earner, 0]
 
 
 def test_when_the_price_is_odd_it_gives_the_odd_wei_to_the_spender(agreement: Agreement) -> None:
