@@ -41,6 +41,9 @@ class Endpoints:
         if not endpoints:
             raise Broken("No RPC endpoint is configured. Set blockchain.rpc_url to at least one http:// or https:// URL.")
         self.all = tuple(endpoints)
+        for place, endpoint in enumerate(self.all):
+            if any(other.name == endpoint.name for other in self.all[:place]):
+                endpoint.name += f"#{place + 1}"  # one host, several keys or paths
         self.chain_id = chain_id
         self.contract = contract
         self._current = self.all[0]

@@ -84,13 +84,20 @@ class ChainSource:
             RpcFault: the endpoint failed or contradicted itself; nothing was decided.
             FinalityViolatedError: it shows another chain below what was final.
         """
-        head = (await endpoint.header("latest")).ref()
+        newest = await endpoint.header("latest")
+        head = newest.ref()
         endpoint.head = head.number
         self.heard(head.number)
         tip = view.tip
         if head.number <= tip.number:
             return await self._not_ahead(endpoint, view, head)
-        safe, final = await asyncio.gather(self._tag(endpoint, "safe"), self._tag(endpoint, "finalized"))
+        if head.parent == tip.hash:
+            # The usual case, one new block: its logs are asked for together with the tags, so that an answer changes at once.
+            safe, final, logs = await asyncio.gather(
+                self._tag(endpoint, "safe"), self._tag(endpoint, "finalized"), self._logs(endpoint, [newest])
+            )
+        else:
+            safe, final, logs = *await asyncio.gather(self._tag(endpoint, "safe"), self._tag(endpoint, "finalized")), None
         if final is not None and (held := view.at(final.number)) is not None and held.hash != final.hash:
             return await self._reorganise(endpoint, view, head)
         marks = (safe.number if safe else -1, final.number if final else -1)
@@ -99,6 +106,9 @@ class ChainSource:
             return await self._gap(endpoint, view, head, floor, marks)
         if min(view.finalized, tip.number) - view.base.number >= self.settle_every or len(view.blocks) >= self.max_held:
             return await self._settle(endpoint, view, tip.number - self.max_held // 2)
+        if logs is not None:
+            events = tuple(await self.events(endpoint, logs))
+            return Step(blocks=(head,), events=events, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
         return await self._advance(endpoint, view, head, marks)
 
     async def start_block(self, endpoint: Endpoint, deploy_block: int) -> BlockRef:
@@ -142,7 +152,7 @@ class ChainSource:
         end = (await endpoint.header(last)).ref()
         if any(found.block_hash != end.hash for found in logs if int(found.block_number, 16) == last):
             raise endpoint.inconsistent("eth_getLogs", f"logs of another block {last} than its header's")
-        events = await self._events(endpoint, logs)
+        events = await self.events(endpoint, logs)
         return Step(events=tuple(events), settle_to=end, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
 
     async def _still_there(self, endpoint: Endpoint, block: BlockRef) -> bool:
@@ -166,7 +176,7 @@ class ChainSource:
         ref = view.at(end)
         assert ref is not None
         ours = [found for found in logs if (held := view.at(int(found.block_number, 16))) and held.hash == found.block_hash]
-        return Step(events=tuple(await self._events(endpoint, ours)), settle_to=ref)
+        return Step(events=tuple(await self.events(endpoint, ours)), settle_to=ref)
 
     # -- at the tip
 
@@ -178,7 +188,7 @@ class ChainSource:
             if await self._still_there(endpoint, tip):
                 raise endpoint.inconsistent("eth_getBlockByNumber", f"block {first.number} is no child of block {tip.number}")
             return await self._reorganise(endpoint, view, head)
-        events = await self._events(endpoint, await self._logs(endpoint, headers))
+        events = await self.events(endpoint, await self._logs(endpoint, headers))
         blocks = tuple(header.ref() for header in headers)
         return Step(blocks=blocks, events=tuple(events), safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
 
@@ -252,7 +262,7 @@ class ChainSource:
         headers = await self._headers(endpoint, ancestor.number + 1, last, head)
         if headers and headers[0].parent_hash != ancestor.hash:
             raise endpoint.inconsistent("eth_getBlockByNumber", f"block {ancestor.number + 1} has no parent that is shown")
-        events = await self._events(endpoint, await self._logs(endpoint, headers)) if headers else []
+        events = await self.events(endpoint, await self._logs(endpoint, headers)) if headers else []
         depth = view.tip.number - ancestor.number
         self.counters.reorgs += 1
         self.counters.deepest_reorg = max(self.counters.deepest_reorg, depth)
@@ -290,7 +300,12 @@ class ChainSource:
 
     # -- events
 
-    async def _events(self, endpoint: Endpoint, logs: Sequence[Log]) -> list[SeenEvent]:
+    async def events(self, endpoint: Endpoint, logs: Sequence[Log]) -> list[SeenEvent]:
+        """The events of checked logs, in order, without other Earners' creations; completed for v0.
+
+        Raises:
+            RpcFault: v0's completion needed the endpoint, and it failed.
+        """
         events = []
         topic = self._earner_topic
         for one in logs:

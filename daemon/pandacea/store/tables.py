@@ -1,6 +1,6 @@
 """Every table of the node: importing this module fills `SQLModel.metadata`."""
 
-from pandacea.store.chain import ChainBlock, ChainEvent, Deployment
+from pandacea.store.chain import ChainBlock, ChainEvent, Deployment, SettledRange
 from pandacea.store.jobs import JobArtifact, JobRow
 from pandacea.store.leases import Commitment, LeaseProof, LeaseRow
 from pandacea.store.nonces import RequestNonce
@@ -23,4 +23,5 @@ __all__ = [
     "ProductVersion",
     "RequestNonce",
     "SentRow",
+    "SettledRange",
 ]
