@@ -150,7 +150,7 @@ def _take(tag: bytes, payload: bytes, account: Account, on_event: Callable[[Sand
         account.ended = _json(payload)
     elif tag == wire.REFUSED:
         entry = _json(payload)
-        account.refused = f"artifact {ascii(str(entry['name'])[:200])}: {str(entry['reason'])[:300]}"
+        account.refused = f"artifact {str(entry['name'])[:200]!a}: {str(entry['reason'])[:300]}"
     elif tag == wire.UNREADABLE:
         account.unreadable = _json(payload)
     elif tag == wire.DONE:

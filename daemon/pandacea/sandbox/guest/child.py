@@ -160,7 +160,7 @@ def _reporter(status: socket.socket) -> Any:
         """Tell whoever waits how far the script is; at most twenty reports a second leave, the last always does."""
         nonlocal last
         now = time.monotonic()
-        if done < total and now - last < 0.05:  # noqa: PLR2004 - twenty a second
+        if done < total and now - last < 0.05:
             return
         last = now
         status.send(PROGRESS + CALL.pack(float(done), float(total)))
