@@ -64,9 +64,7 @@ class ResultsWriter:
             raise ArtifactRefusedError(f"artifact {name!a}: {size} bytes exceed artifact_bytes={limits.artifact_bytes}")
         self._total += size
         if self._total > limits.artifacts_bytes:
-            raise ArtifactRefusedError(
-                f"artifact {name!a}: the files together exceed artifacts_bytes={limits.artifacts_bytes}"
-            )
+            raise ArtifactRefusedError(f"artifact {name!a}: the files together exceed artifacts_bytes={limits.artifacts_bytes}")
         self._names.add(folded)
         self._name, self._size, self._left = name, size, size
         self._digest = hashlib.sha256()

@@ -119,7 +119,7 @@ def _leave(leaving: SystemExit, status: socket.socket) -> int:
         if leaving.code:
             _report(leaving, status, quiet=True)
         return leaving.code & 0xFF
-    print(leaving.code, file=sys.stderr)
+    sys.stderr.write(f"{leaving.code}\n")
     _report(leaving, status, quiet=True)
     return 1
 
