@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pandacea", description="Run strangers' code on your data, on your machine, under on-chain leases.")
+    parser = argparse.ArgumentParser(
+        prog="pandacea", description="Run strangers' code on your data, on your machine, under on-chain leases."
+    )
     parser.add_argument("--version", action="version", version=f"pandacea {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -42,9 +44,6 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = _command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
     doctor.add_argument("--json", action="store_true", help="print JSON")
-
-    leases = _command(commands, "leases", _leases, "show which leases the node believes, and why")
-    leases.add_argument("--json", action="store_true", help="print JSON")
 
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
     create = _command(keys, "create", _keys_create, "make a new key and keep it encrypted", config=False)
@@ -95,21 +94,6 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return 0 if all(row["ok"] for row in rows) else 1
 
 
-def _leases(parsed: argparse.Namespace) -> int:
-    from pandacea import app
-    from pandacea.config import load
-
-    rows = asyncio.run(app.lease_rows(load(parsed.config)))
-    if parsed.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    for row in rows:
-        print(f"{row['lease_id']}  {row['status']:<10} {row['approval']:<13} {row['reason'] or 'may run'}")
-    if not rows:
-        print("No lease of this Earner is known yet.")
-    return 0
-
-
 def _keys_create(parsed: argparse.Namespace) -> int:
     from pandacea import keys
 
@@ -125,7 +109,7 @@ def _keys_address(parsed: argparse.Namespace) -> int:
 
 
 def _environment_build(parsed: argparse.Namespace) -> int:
-    from pandacea.sandbox.environment import build_environment
+    from pandacea.sandbox.environments import build_environment
 
     build_environment(parsed.directory, progress=lambda line: print(line, flush=True))
     return 0

@@ -34,7 +34,9 @@ async def result_answer(job: Job, books: Books, results_dir: Path) -> dict[str, 
             `result-expired`: the bytes are no longer kept.
     """
     if job.removed_at is not None:
-        raise Forbidden("result-expired", "The node no longer keeps this result's bytes; its manifest and receipt were sent with it.")
+        raise Forbidden(
+            "result-expired", "The node no longer keeps this result's bytes; its manifest and receipt were sent with it."
+        )
     if job.manifest is None or job.receipt is None:
         raise Forbidden("computation-failed", job.detail, failure=job.failure)
     async with books.read() as view:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from pandacea.api.auth import Authenticator
 from pandacea.api.throttle import Streams
 from pandacea.domain.ids import Address
 from pandacea.flows.ports import Books, Catalogue, Clock, LeaseBook
@@ -36,7 +35,6 @@ class Node:
     submit: SubmitPorts
     watch: Watch
     clock: Clock
-    authenticator: Authenticator
     streams: Streams
     results_dir: Path
     well_known: dict[str, Any]

@@ -41,14 +41,16 @@ class RpcFault(Unavailable):
         *,
         retry_after: int = 0,
         hint: RangeHint | None = None,
+        data: Any = None,
     ) -> None:
-        """`endpoint` is the redacted name; `retry_after` in seconds, 0 when the endpoint did not say."""
+        """`endpoint` is the redacted name; `retry_after` in seconds, 0 when it did not say; `data` of the JSON-RPC error."""
         super().__init__(f"{endpoint}: {method}: {detail}", retry_after=retry_after)
         self.kind = kind
         self.reason = detail
         self.endpoint = endpoint
         self.method = method
         self.hint = hint
+        self.data = data
 
 
 @dataclass(frozen=True, slots=True)

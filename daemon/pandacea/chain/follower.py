@@ -10,10 +10,10 @@ from typing import Final
 
 import structlog
 
-from pandacea.chain.book import Clock, Confidence, ConfidenceKind, LeaseBookInMemory
+from pandacea.chain.book import AT_SAFE, Clock, Confidence, LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import RpcFault
-from pandacea.chain.interfaces import Interface, V0, find_interface
+from pandacea.chain.interfaces import V0, Interface, find_interface
 from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import Metrics, snapshot
 from pandacea.chain.proof import Prover
@@ -21,7 +21,7 @@ from pandacea.chain.proving import Proving
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.source import SETTLE_EVERY, ChainSource, FinalityViolatedError
 from pandacea.domain.ids import Address
-from pandacea.domain.seen import BlockRef, Step, View
+from pandacea.domain.seen import Step, View
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.follow import Telling, refresh, take
 from pandacea.flows.records import ChainRecords
@@ -45,7 +45,7 @@ class FollowOptions:
     chain_id: int | None = None
     deploy_block: int | None = None
     """None: found by asking for the contract's code at earlier blocks."""
-    confidence: Confidence = Confidence()
+    confidence: Confidence = AT_SAFE
     poll_interval: float = 1.0
     max_head_age: float = 300.0
     max_silence: float = 60.0
@@ -57,15 +57,11 @@ class FollowOptions:
 class Follower:
     """Follows one LeaseAgreement for one Earner."""
 
-    def __init__(
-        self, endpoints: Endpoints, records: Callable[[int], ChainRecords], clock: Clock, options: FollowOptions
-    ) -> None:
+    def __init__(self, endpoints: Endpoints, records: Callable[[int], ChainRecords], clock: Clock, options: FollowOptions) -> None:
         """`records`: the rows of the contract on a chain, once the chain id is known."""
         self.endpoints = endpoints
         self.options = options
-        self.book = LeaseBookInMemory(
-            clock, options.confidence, max_head_age=options.max_head_age, max_silence=options.max_silence
-        )
+        self.book = LeaseBookInMemory(clock, options.confidence, max_head_age=options.max_head_age, max_silence=options.max_silence)
         self._records_of = records
         self._clock = clock
         self.wake = asyncio.Event()
@@ -130,7 +126,7 @@ class Follower:
             self._clock.now,
         )
         self.book.wanted = self.proving.want
-        self.book.on_change(self.proving.changed)
+        self.book.changed = self.proving.changed
         await self._fill(view)
         log.info("chain.following", chain=chain_id, contract=options.contract, interface=self.interface, block=view.tip.number)
 
@@ -222,8 +218,7 @@ class Follower:
     async def _take(self, step: Step) -> bool:
         assert self.records is not None
         assert self._view is not None
-        live = self.options.announce and step.settle_to is None
-        telling = Telling(self._clock.now) if live else None
+        telling = Telling(self._clock.now) if self.options.announce and self.caught_up.is_set() else None
         try:
             self._view = await take(step, self._view, self.records, self.book, telling)
         except Unavailable as problem:
@@ -331,6 +326,3 @@ async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:
             raise
         low, high = (low, middle) if there else (middle + 1, high)
     return low
-
-
-__all__ = ["BlockRef", "Confidence", "ConfidenceKind", "FollowOptions", "Follower", "find_deploy_block"]

@@ -89,7 +89,7 @@ class LeaseHead:
 
 
 async def lease_head(endpoint: Endpoint, contract: Address, lease_id: LeaseId, block: int | str) -> LeaseHead:
-    """getLease as of a block; where the endpoint keeps no state that old, as of now (what is read of it never changes).
+    """GetLease as of a block; where the endpoint keeps no state that old, as of now (what is read of it never changes).
 
     Raises:
         RpcFault: the endpoint failed or answered something shorter.
@@ -188,5 +188,3 @@ class V0:
 
 
 Known = Callable[[Sequence[LeaseId]], Awaitable[set[LeaseId]]]
-
-

@@ -84,9 +84,7 @@ def _smaller(fault: RpcFault, first: int, span: int) -> int:
     return max(1, span // 2)
 
 
-def check(
-    endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequence[str], first: int, last: int
-) -> list[Log]:
+def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequence[str], first: int, last: int) -> list[Log]:
     """The logs sorted by (block, index), each once, removed ones left out.
 
     Raises:

@@ -137,7 +137,7 @@ class Endpoint:
             if status == 429:
                 kind = Fault.RATE_LIMIT
             detail = f"error {response.error.code}: {response.error.message[:300]}"
-            raise self._fault(kind, method, detail, retry_after=wait, hint=hint)
+            raise self._fault(kind, method, detail, retry_after=wait, hint=hint, data=response.error.data)
         if status >= 300:
             raise self._fault(Fault.RATE_LIMIT if status == 429 else Fault.HTTP, method, f"HTTP {status}", retry_after=wait)
         return response.result
@@ -221,7 +221,7 @@ def _decoder(shape: type[T]) -> msgspec.json.Decoder[Response[T]]:
     decoder = _decoders.get(shape)
     if decoder is None:
         decoder = _decoders[shape] = msgspec.json.Decoder(Response[shape])  # type: ignore[valid-type]
-    return decoder  # type: ignore[no-any-return]
+    return decoder
 
 
 def _quantity(block: int | str) -> str:

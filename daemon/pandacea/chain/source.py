@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, Protocol
 
 import structlog
@@ -189,7 +190,7 @@ class ChainSource:
                 return await endpoint.header(number)
 
         headers = await asyncio.gather(*(one(number) for number in range(first, last + 1)))
-        for parent, child in zip(headers, headers[1:], strict=False):
+        for parent, child in pairwise(headers):
             if child.parent_hash != parent.hash:
                 raise endpoint.inconsistent("eth_getBlockByNumber", f"block {child.number} is no child of the one before")
         if last == head.number and headers[-1].hash != head.hash:
@@ -197,7 +198,7 @@ class ChainSource:
         return list(headers)
 
     async def _logs(self, endpoint: Endpoint, headers: Sequence[Header]) -> list[Log]:
-        """Logs of consecutive blocks, each held against its header: right hash, nothing a bloom rules out, nothing it hints at missing."""
+        """Logs of consecutive blocks, held against the headers: right hashes, none a bloom rules out, none it hints at missing."""
         by_number = {int(header.number, 16): header for header in headers}
         first, last = min(by_number), max(by_number)
         logs: list[Log] = []
@@ -310,5 +311,3 @@ class ChainSource:
             )
         events.sort(key=lambda seen: seen.place)
         return events if self.completer is None else await self.completer.complete(endpoint, events)
-
-

@@ -10,6 +10,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pandacea.domain.ids import ADDRESS
 from pandacea.domain.limits import MIB, Limits
 
+BESIDE_TMPFS_MB = 400
+"""Of a sandbox's memory: 320 MiB for the warm supervisor, 16 MiB of shared memory, 64 MiB to spare."""
+
 
 class Section(BaseModel):
     """A section knows its keys: any other is refused."""
@@ -100,9 +103,11 @@ class PrivacyLimits(Section):
     @model_validator(mode="after")
     def _tmpfs_fits(self) -> PrivacyLimits:
         # tmpfs pages count against the memory limit: a full tmpfs must never be what kills the supervisor.
-        needed = self.workspace_mb + self.tmp_mb + 64
+        needed = self.workspace_mb + self.tmp_mb + BESIDE_TMPFS_MB
         if needed > self.memory_mb:
-            raise ValueError(f"workspace_mb + tmp_mb + 64 for the supervisor is {needed}, above memory_mb {self.memory_mb}")
+            raise ValueError(
+                f"workspace_mb + tmp_mb + {BESIDE_TMPFS_MB} for the supervisor is {needed}, above memory_mb {self.memory_mb}"
+            )
         return self
 
     def limits(self) -> Limits:

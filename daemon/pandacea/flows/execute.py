@@ -163,9 +163,10 @@ async def _watched(job: Job, box: SandboxJob, ports: ExecutePorts) -> Outcome:
     reason: list[Outcome] = []
 
     def look(changed: LeaseId | None) -> None:
-        if changed in (None, job.lease_id) and isinstance(
-            answer := may_continue(ports.book.lease(job.lease_id), ports.book.standing()), Denied
-        ):
+        if changed not in {None, job.lease_id}:
+            return
+        answer = may_continue(ports.book.lease(job.lease_id), ports.book.standing())
+        if isinstance(answer, Denied):
             reason.append(_outcome(Failure.LEASE_LOST, answer.detail))
             stop.set()
 

@@ -65,7 +65,8 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
         changes = await _changes(tx, sorted(touched), records, settled, above=bool(after.blocks))
         await tx.save_cursor(after)
         if telling is not None:
-            await _tell(tx, fresh, telling)
+            known_to = view.tip.number if step.undo_to is None else step.undo_to.number
+            await _tell(tx, [seen for seen in events if seen.block > known_to], telling)
         tx.after_commit(lambda: memory.publish(after, changes))
         await tx.commit()
     return after
@@ -156,4 +157,4 @@ async def _tell(tx: ChainTransaction, events: Sequence[SeenEvent], telling: Tell
             # uint256 and hostile text: numbers beyond 2^53 travel as strings.
             "arguments": {k: v if isinstance(v, bool) else str(v) for k, v in asdict(seen.event).items()},
         }
-        await tx.tell(seen, f"lease/{name}", payload, telling.now())
+        await tx.tell(seen, f"leases/{name}", payload, telling.now())

@@ -134,19 +134,19 @@ async def insert_deployment(
         "checked_number": base.number,
     }
     result = await connection.execute(_deployment.insert().values(values))
-    return int(result.inserted_primary_key[0])
+    key: Any = result.inserted_primary_key
+    return int(key[0])
 
 
 async def load_view(connection: AsyncConnection, row: Any) -> View:
     """The view as it was last made durable."""
-    base = BlockRef(
-        BlockNumber(row.base_number), Hash32(row.base_hash), Hash32(row.base_parent), Timestamp(row.base_timestamp)
-    )
+    base = BlockRef(BlockNumber(row.base_number), Hash32(row.base_hash), Hash32(row.base_parent), Timestamp(row.base_timestamp))
     query = marked(
         connection,
         "SELECT number, hash, parent, timestamp FROM chain_block WHERE deployment = ? AND number > ? ORDER BY number",
     )
-    blocks = tuple(BlockRef(*found) for found in (await connection.exec_driver_sql(query, (row.id, base.number))).all())
+    rows: Any = (await connection.exec_driver_sql(query, (row.id, base.number))).all()
+    blocks = tuple(BlockRef(number, block_hash, parent, time) for number, block_hash, parent, time in rows)
     return View(base, blocks, BlockNumber(row.safe_number), BlockNumber(row.finalized_number))
 
 

@@ -115,6 +115,7 @@ _LEASE: Final = {
 }
 
 _JOB: Final = {
+    "computation-failed": Kind(409, "The computation ended without a result"),
     "idempotency-conflict": Kind(409, "The idempotency key was used with another request"),
     "computation-unknown": Kind(404, "No such computation is visible to this caller"),
     "artifact-unknown": Kind(404, "No such artifact"),

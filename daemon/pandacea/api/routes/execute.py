@@ -7,8 +7,9 @@ import hashlib
 from aiohttp import web
 
 from pandacea.api.answers import result_answer
+from pandacea.api.auth import signed
+from pandacea.api.middleware import require_json
 from pandacea.api.node import NODE, Node
-from pandacea.api.middleware import HEAD, require_json
 from pandacea.domain.access import may_read
 from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
 from pandacea.domain.job import TERMINAL, Job, JobState, Mode
@@ -23,10 +24,9 @@ ENDED = TERMINAL | {JobState.HELD}
 async def execute(request: web.Request) -> web.Response:
     """Accept a computation; answer its result, or with `Prefer: respond-async` (RFC 7240) a place to ask for it."""
     node = request.app[NODE]
+    signer = await signed(request)
     require_json(request)
     body = await request.read()
-    head = request[HEAD]
-    signed = await node.authenticator.authenticate(head, body)
     asked = read_execute_request(body)
     background = _respond_async(request)
     if asked.mode == "mock" or asked.lease_id is None:
@@ -43,10 +43,10 @@ async def execute(request: web.Request) -> web.Response:
         product_version=asked.product_version,
         mode=Mode.LIVE,
         body_sha256=hashlib.sha256(body).hexdigest(),
-        idempotency_key=request.headers.get("Idempotency-Key"),
+        idempotency_key=signer.idempotency_key,
         wants_token=background,
     )
-    caller = Caller(Address(signed.address), Hash32(signed.request_hash))
+    caller = Caller(Address(signer.address), Hash32(signer.request_hash))
     accepted = await submit(order, caller, node.submit)
     if background:
         return _accepted(accepted)
@@ -81,7 +81,9 @@ async def _result(job: Job, caller: Caller, node: Node) -> dict[str, object]:
         node.watch.leave(job.computation_id, ended)
     allow(may_read(node.book.lease(job.lease_id), node.book.standing(), caller=caller.address))
     if current.state is JobState.HELD:
-        raise Forbidden("result-held", "The computation ended; its Earner looks at the result before releasing it. Ask again later.")
+        raise Forbidden(
+            "result-held", "The computation ended; its Earner looks at the result before releasing it. Ask again later."
+        )
     if current.state not in TERMINAL:
         raise Unavailable("The computation has not ended yet; ask for its result by its id.", retry_after=30)
     return await result_answer(current, node.books, node.results_dir)

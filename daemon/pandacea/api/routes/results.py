@@ -10,9 +10,8 @@ from urllib.parse import quote
 from aiohttp import web
 
 from pandacea.api.answers import status_answer
-from pandacea.api.auth import job_token
+from pandacea.api.auth import job_token, signed
 from pandacea.api.node import NODE, Node
-from pandacea.api.middleware import HEAD
 from pandacea.domain.access import Denied, may_read
 from pandacea.domain.ids import HASH32, Address
 from pandacea.domain.job import TERMINAL, Job, JobState
@@ -57,7 +56,7 @@ async def artifact(request: web.Request) -> web.StreamResponse:
     async with node.books.read() as view:
         kept = {item.name: item for item in await view.jobs.artifacts(job.computation_id)}
     if job.state not in TERMINAL or name not in kept:
-        raise Forbidden("artifact-not-found", "This computation left no such artifact; its manifest names those it left.")
+        raise Forbidden("artifact-unknown", "This computation left no such artifact; its manifest names those it left.")
     if job.removed_at is not None:
         raise Forbidden("result-expired", "The node no longer keeps this result's bytes.")
     path = node.results_dir / job.computation_id / kept[name].file
@@ -71,11 +70,9 @@ async def artifact(request: web.Request) -> web.StreamResponse:
 
 async def _readable(request: web.Request, node: Node, *, token_opens: bool = True) -> Job:
     """The computation, if this caller may read it. An unknown id and somebody else's look alike."""
-    body = await request.read()
-    head = request[HEAD]
     computation_id = request.match_info["computation_id"]
-    token = job_token(head) if token_opens else None
-    spender = None if token else Address((await node.authenticator.authenticate(head, body)).address)
+    token = job_token(request) if token_opens else None
+    spender = None if token else Address((await signed(request)).address)
     job = None
     if HASH32.fullmatch(computation_id):
         async with node.books.read() as view:
@@ -85,7 +82,7 @@ async def _readable(request: web.Request, node: Node, *, token_opens: bool = Tru
         if job is None or job.token_sha256 is None or not hmac.compare_digest(digest, job.token_sha256):
             raise ProtocolError("job-token-invalid", "This job token opens no such computation; sign the request instead.")
     elif job is None or job.spender != spender:
-        raise Forbidden("computation-not-found", "No computation of yours has this id here.")
+        raise Forbidden("computation-unknown", "No computation of yours has this id here.")
     assert job is not None
     _may_read(job, node)
     return job
@@ -94,7 +91,7 @@ async def _readable(request: web.Request, node: Node, *, token_opens: bool = Tru
 def _may_read(job: Job, node: Node) -> None:
     answer = may_read(node.book.lease(job.lease_id), node.book.standing(), caller=Address(job.spender))
     if isinstance(answer, Denied) and answer.code == "lease-unknown":
-        answer = Denied("computation-not-found", "No computation of yours has this id here.")
+        answer = Denied("computation-unknown", "No computation of yours has this id here.")
     allow(answer)
 
 
