@@ -50,8 +50,7 @@ class BoxCgroup:
     def _told(self, on_kill: Callable[[], None]) -> None:
         with contextlib.suppress(BlockingIOError):  # another callback read it
             os.eventfd_read(self._eventfd)
-            if self.kills() > 0 or "under_oom 1" in self._read("memory", "memory.oom_control"):
-                on_kill()
+            on_kill()  # told for nothing else while the group exists, and we listen no longer than that
 
     async def _poll(self, on_kill: Callable[[], None]) -> None:
         while self.kills() == 0:

@@ -82,7 +82,7 @@ class BoxSandbox:
         """Return the cause as seen from outside the box, or None when the guest's own account stands."""
         limits = account.limits
         lost = talk.exception() if talk.done() else None
-        killed = account.ended is not None and account.ended.get("exit") == -9  # noqa: PLR2004 - SIGKILL
+        killed = account.ended is not None and account.ended.get("exit") == -9
         if lost is not None or killed:
             await _within(box.out_of_memory, _OOM_GRACE_SECONDS)
         if box.out_of_memory.is_set():

@@ -9,34 +9,33 @@ import signal
 import site
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from . import box, supervise, wire
+from . import box, supervise, template, wire
 
 
 def main(argument: str) -> None:
-    """Run one guest. `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`."""
-    started = time.monotonic()
+    """Run one guest, or a template that forks guests.
+
+    `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`, `template`, `masked`.
+    """
     settings: dict[str, Any] = json.loads(argument)
     sock = _connect(settings)
     try:
+        if settings["template"]:
+            _prepare_imports(settings)
+            preload(settings["preload"])
+            template.serve(sock, settings)
+            return
         _settle(settings)
+        _prepare_imports(settings)
         preload(settings["preload"])
         box.install_filter(Path(settings["filter"]))
     except BaseException as error:
         wire.send_json(sock, wire.UNFIT, {"message": f"{type(error).__name__}: {error}"[:2000]})
         raise
-    hello = {
-        "version": wire.VERSION,
-        "uid": os.getuid(),
-        "pid": os.getpid(),
-        "threads": box.thread_count(),
-        "python": sys.version.split()[0],
-        "ready_ms": round((time.monotonic() - started) * 1000),
-    }
-    wire.send_json(sock, wire.HELLO, hello)
+    wire.send_json(sock, wire.HELLO, wire.hello(box.thread_count(), os.getuid()))
     job = supervise.receive_job(sock)
     if job is not None:
         supervise.Supervisor(sock, job).run()
@@ -47,8 +46,11 @@ def _settle(settings: dict[str, Any]) -> None:
         box.become(settings["uid"])
     box.forbid_new_privileges()
     box.set_dumpable(False)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 is deaf to signals it does not handle: the script cannot interrupt it
     box.limit(settings["rlimits"])
+
+
+def _prepare_imports(settings: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 is deaf to signals it does not handle: the script cannot interrupt it
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site.addsitedir(f"{settings['environment']}/lib/{version}/site-packages")
     site.setquit()  # type: ignore[attr-defined,unused-ignore]

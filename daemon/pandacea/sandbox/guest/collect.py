@@ -47,7 +47,7 @@ def _walk(folder: bytes, prefix: bytes, depth: int, caps: dict[str, int]) -> Ite
     with os.scandir(folder) as entries:
         for seen, entry in enumerate(entries):
             name = prefix + entry.name
-            if seen > 10 * caps["artifact_count"] + 100:  # noqa: PLR2004 - enough to know that it is too many
+            if seen > 10 * caps["artifact_count"] + 100:
                 raise _RefusedError(name, f"more than artifact_count={caps['artifact_count']} files")
             if name == UPLOADS.encode():
                 continue
