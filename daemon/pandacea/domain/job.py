@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
+
+from pandacea.domain.charge import Charge
+from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId, LeaseKey, ProductId
+from pandacea.domain.outcome import Failure
+
+
+class Mode(StrEnum):
+    """On what a script runs: the leased rows, or the product's mock rows (a rehearsal)."""
+
+    LIVE = "live"
+    MOCK = "mock"
 
 
 class JobState(StrEnum):
@@ -22,9 +34,61 @@ TERMINAL: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCE
 MOVES: Final[dict[JobState, frozenset[JobState]]] = {
     # RUNNING -> PENDING only when no user code ran (a retry of ours).
     JobState.PENDING: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.PENDING, JobState.HELD, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {JobState.PENDING, JobState.HELD, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED},
+    ),
     JobState.HELD: frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}),
     JobState.COMPLETED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One computation as its row tells it. Times are Unix seconds; JSON members are as on the wire."""
+
+    computation_id: ComputationId
+    chain_id: int
+    contract: Address
+    lease_id: LeaseId
+    spender: Address
+    request_hash: Hash32
+    body_sha256: str
+    mode: Mode
+    product_id: ProductId
+    product_version: Hash32
+    code: str
+    params: str
+    """JSON text, as the Spender sent it in meaning: re-serialised by us."""
+    inputs: list[dict[str, str]]
+    """`{"asset_id", "variable_name", "commitment"}`: the commitment pins the version of the asset."""
+    uploads: dict[str, str]
+    policy_decision: str
+    release: str
+    live_output: str
+    show_messages: bool
+    max_computations: int
+    created_at: float
+    queue_deadline: float
+    state: JobState = JobState.PENDING
+    charge: Charge = Charge.RESERVED
+    idempotency_key: str | None = None
+    token_sha256: str | None = None
+    attempt: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    failure: Failure | None = None
+    detail: str = ""
+    error: dict[str, Any] | None = None
+    output: bytes = b""
+    truncated: bool = False
+    manifest: str | None = None
+    result_hash: Hash32 | None = None
+    receipt: dict[str, Any] | None = None
+    removed_at: float | None = None
+
+    @property
+    def key(self) -> LeaseKey:
+        """The lease it runs under."""
+        return LeaseKey(self.chain_id, self.contract, self.lease_id)

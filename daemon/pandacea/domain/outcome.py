@@ -21,6 +21,7 @@ class Failure(StrEnum):
     CANCELLED = "cancelled"
     LEASE_LOST = "lease-lost"
 
+    QUEUE_DEADLINE = "queue-deadline"  # waited longer than the queue allows: never charged
     DATA_UNREADABLE = "data-unreadable"  # the Earner's asset could not be opened as a table: never charged
     SANDBOX_FAILED = "sandbox-failed"  # engine or host, seen independently of the guest: never charged
     INTERRUPTED = "interrupted"  # the node stopped before any result was kept

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pandacea.domain.ids import AssetId, ComputationId
+from pandacea.domain.access import Answer, ChainStanding, KnownLease
+from pandacea.domain.charge import Charge
+from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
+from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
+from pandacea.domain.product import Asset, Product
 
 
 class Clock(Protocol):
@@ -114,13 +119,209 @@ class Sandbox(Protocol):
         ...
 
 
+class LeaseBook(Protocol):
+    """The leases as the follower keeps them: from memory, O(1), exact at every moment."""
+
+    def lease(self, lease_id: LeaseId) -> KnownLease | None: ...
+
+    def standing(self) -> ChainStanding: ...
+
+    def knows_spender(self, address: Address) -> bool:
+        """Whether this address is the spender of an approved lease of this Earner."""
+        ...
+
+    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
+        """Call back after a lease changed (None: any of them may have, or the standing did). Returns how to stop it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuestion:
+    """May this caller start a new computation under this lease, on these assets, now?"""
+
+    lease_id: LeaseId
+    caller: Address
+    assets: tuple[AssetId, ...]
+    product_version: str | None
+    """The version the request names; None: whatever is current."""
+    used: int
+    reserved: int
+    time_limit: float
+    """Seconds the run may take."""
+
+
 class PrivacyService(Protocol):
-    """The service of the specification: run a Spender's code on leased data, and say whether a lease allows it."""
+    """The service of the specification: say whether a lease allows a computation, and run it in a box of its own."""
 
-    async def execute_computation(self, computation_id: ComputationId) -> Outcome:
-        """Run an accepted computation to its end."""
+    def verify_lease(self, question: RunQuestion) -> Answer:
+        """Say whether this caller may start a new computation on these assets now. From memory, at once."""
         ...
 
-    async def verify_lease(self, lease_id: str, spender: str, asset_ids: list[str]) -> Any:
-        """Say whether this caller may run on these assets now."""
+    async def execute_computation(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+        """Run an accepted computation to its end, as `Sandbox.run`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptArtifact:
+    """An artifact as the node keeps it: `file` is its file's name in the job's results folder."""
+
+    name: str
+    file: str
+    size: int
+    sha256: str
+
+
+class Channel(StrEnum):
+    """Where an outbox message is going."""
+
+    MQTT = "mqtt"
+    CHAIN = "chain"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing to tell the world, at least once; `key` makes its effect happen once."""
+
+    channel: Channel
+    key: str
+    topic: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message in the outbox."""
+
+    id: int
+    created_at: float
+    attempts: int
+    message: Message
+
+
+class CodeChecker(Protocol):
+    """The early, clear error about a script. Never the boundary: the box is."""
+
+    async def check(self, code: str) -> None:
+        """Look at a script before it is queued.
+
+        Raises:
+            Refused: the script cannot run here; with its own code and the line.
+        """
+        ...
+
+
+class ResultPoster(Protocol):
+    """Puts a result's hash on-chain."""
+
+    async def commit_result(self, lease_id: LeaseId, computation_id: ComputationId, result_hash: Hash32) -> str:
+        """Commit once, however often called; returns the transaction hash when it is mined.
+
+        Raises:
+            Refused: the contract will never take it (the sentence says why).
+            Unavailable: not now.
+        """
+        ...
+
+
+class Broker(Protocol):
+    """Publishes the node's life."""
+
+    async def publish(self, topic: str, payload: dict[str, Any]) -> None:
+        """Hand one message over, at least once.
+
+        Raises:
+            Unavailable: the broker did not take it.
+        """
+        ...
+
+
+class JobRows(Protocol):
+    """The jobs of the database, inside one transaction or view."""
+
+    async def add(self, job: Job) -> None: ...
+    async def get(self, computation_id: str) -> Job | None: ...
+    async def by_idempotency_key(self, spender: Address, key: str) -> Job | None: ...
+    async def counted(self, key: LeaseKey) -> dict[Charge, int]: ...
+    async def live(self, *, key: LeaseKey | None = None, spender: Address | None = None) -> int: ...
+    async def next_pending(self) -> Job | None: ...
+    async def in_state(self, *states: JobState) -> list[Job]: ...
+    async def move(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool: ...
+    async def charge(self, computation_id: str) -> None: ...
+    async def add_artifacts(self, computation_id: str, artifacts: Sequence[KeptArtifact]) -> None: ...
+    async def artifacts(self, computation_id: str) -> list[KeptArtifact]: ...
+    async def ended_before(self, time: float) -> list[ComputationId]: ...
+    async def forget_result(self, computation_id: str, now: float) -> None: ...
+
+
+class NonceRows(Protocol):
+    """Request nonces, inside one transaction."""
+
+    async def insert_many(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Insert (keyid, nonce, expires); for each, whether it was new."""
+        ...
+
+    async def prune(self, before: int) -> int: ...
+
+
+class OutboxRows(Protocol):
+    """The outbox of the database, inside one transaction or view."""
+
+    async def put(self, message: Message, now: float) -> None: ...
+    async def waiting(self, channel: Channel, now: float, limit: int = 100) -> list[Waiting]: ...
+    async def delivered(self, row_id: int, now: float, result: str | None = None) -> None: ...
+    async def again(self, row_id: int, next_at: float, reason: str) -> None: ...
+    async def depth(self, channel: Channel) -> int: ...
+    async def prune(self, before: float) -> int: ...
+
+
+class View(Protocol):
+    """A consistent look at the database."""
+
+    @property
+    def jobs(self) -> JobRows: ...
+    @property
+    def nonces(self) -> NonceRows: ...
+    @property
+    def outbox(self) -> OutboxRows: ...
+
+
+class Work(View, Protocol):
+    """A transaction: undone unless `commit` is called, once, last."""
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Run `callback` when the commit is durable."""
+        ...
+
+    async def commit(self) -> None: ...
+
+
+class Books(Protocol):
+    """The node's database as the journeys see it."""
+
+    def write(self) -> AbstractAsyncContextManager[Work]: ...
+    def read(self) -> AbstractAsyncContextManager[View]: ...
+
+
+class Catalogue(Protocol):
+    """The products on offer, from memory."""
+
+    def by_hash(self, product_hash: Hash32) -> Product | None:
+        """The product that a lease's `dataProductId` names."""
+        ...
+
+    def by_id(self, product_id: str) -> Product | None: ...
+
+    def all(self) -> list[Product]: ...
+
+
+class ProductBook(Protocol):
+    """Products and the versions of their assets, in the database."""
+
+    async def offered(self) -> set[str]: ...
+    async def version(self, version: Hash32) -> str | None: ...
+    async def publish(self, product: Product, now: float) -> None: ...
+    async def withdraw(self, product_id: str, now: float) -> None: ...
+    async def asset(self, product_id: str, asset_id: AssetId, digest: str) -> Asset | None: ...
+    async def asset_by_commitment(self, commitment: str) -> Asset | None: ...
+    async def add_asset(self, product_id: str, asset: Asset, digest: str, key: bytes, size: int, now: float) -> None: ...

@@ -1,0 +1,52 @@
+# Two commands do everything: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SANDBOX := .sandbox
+NPM := npm --silent
+
+.PHONY: help setup demo test test-long check format contracts gas soak image clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+setup: $(SANDBOX)/.ready  ## Make the node's environment (.venv) and the sandbox's (.sandbox)
+
+$(VENV)/.ready: pyproject.toml .ci/requirements.lock
+	@sh .ci/system-packages node
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the node into $(VENV) ..."
+	@$(BIN)/pip install --quiet --upgrade pip
+	@$(BIN)/pip install --quiet -c .ci/requirements.lock -e '.[dev]'
+	@touch $@
+
+$(SANDBOX)/.ready: $(VENV)/.ready daemon/pandacea/sandbox/environment/requirements.txt
+	@$(BIN)/pandacea environment build --directory $(SANDBOX)
+	@touch $@
+
+demo: setup  ## From an approved on-chain lease to trained weights; ARGS="--csv FILE --features a,b --label y" for your table
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: setup  ## Every check and every test, with real parts
+	@sh .ci/system-packages test
+	@$(MAKE) --no-print-directory check
+	@sh .ci/test
+
+test-long: setup  ## The same with the randomised suites at full size
+	@sh .ci/system-packages test
+	@PANDACEA_TEST_SCALE=10 sh .ci/test
+
+check: $(VENV)/.ready  ## ruff, mypy (strict), import rules, the compiled contract's freshness
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PYTHONPATH=daemon $(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory contracts-fresh
+
+format: $(VENV)/.ready  ## Format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## Remove what was built here
+	rm -rf $(VENV) $(SANDBOX) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

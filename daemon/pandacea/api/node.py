@@ -1,0 +1,46 @@
+"""What the routes serve from: one frozen bundle, put together by `app`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from pandacea.api.throttle import Streams
+from pandacea.domain.ids import Address
+from pandacea.flows.ports import Books, Catalogue, Clock, LeaseBook
+from pandacea.flows.submit import SubmitPorts
+from pandacea.flows.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the node may be believed now, and each part's own word."""
+
+    ready: bool
+    parts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Everything a route may use."""
+
+    earner: Address
+    books: Books
+    book: LeaseBook
+    catalogue: Catalogue
+    submit: SubmitPorts
+    watch: Watch
+    clock: Clock
+    streams: Streams
+    results_dir: Path
+    well_known: dict[str, Any]
+    openapi: bytes
+    readiness: Callable[[], Readiness]
+    """From memory: no I/O."""
+
+
+NODE: Final = web.AppKey("node", Node)

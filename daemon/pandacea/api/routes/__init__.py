@@ -1,0 +1,20 @@
+"""One file per resource; `add_routes` is the table."""
+
+from aiohttp import web
+
+from pandacea.api.routes import about, catalogue, execute, leases, results
+
+
+def add_routes(app: web.Application) -> None:
+    """Everything the node answers."""
+    app.router.add_post(execute.ROUTE, execute.execute)
+    app.router.add_get(results.ROUTE, results.status)
+    app.router.add_delete(results.ROUTE, results.remove)
+    app.router.add_get(results.ARTIFACT_ROUTE, results.artifact)
+    app.router.add_get(catalogue.ROUTE, catalogue.products)
+    app.router.add_get(catalogue.ROUTE + "/{product_id}", catalogue.product)
+    app.router.add_get(leases.ROUTE, leases.lease)
+    app.router.add_get("/.well-known/pandacea", about.well_known)
+    app.router.add_get("/healthz", about.healthz)
+    app.router.add_get("/readyz", about.readyz)
+    app.router.add_get("/openapi.json", about.openapi)

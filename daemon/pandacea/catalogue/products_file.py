@@ -1,0 +1,145 @@
+"""products.yaml in the data folder: what the Earner leases, and under which rules."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from pandacea.domain.ids import ASSET_ID, PRODUCT_ID, AssetId, ProductId, Wei
+from pandacea.domain.product import LiveOutput, Policy, Rehearsal, Release, Rules
+from pandacea.errors import BadConfig
+
+FILE_NAME: Final = "products.yaml"
+FORMATS: Final = (".csv", ".parquet")
+UNITS: Final = {"wei": 1, "gwei": 10**9, "ether": 10**18, "eth": 10**18}
+PRODUCT_KEYS: Final = ("id", "name", "description", "data_type", "keywords", "price", "assets", "rules")
+_ENUMS: Final[dict[str, type[StrEnum]]] = {
+    "policy": Policy,
+    "release": Release,
+    "live_output": LiveOutput,
+    "rehearsal": Rehearsal,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StatedProduct:
+    """A product as its Earner states it; `files` are the sources of its assets."""
+
+    product_id: ProductId
+    name: str
+    description: str
+    data_type: str
+    keywords: tuple[str, ...]
+    price: Wei
+    files: dict[AssetId, Path]
+    rules: Rules
+
+
+def read(data_dir: Path) -> list[StatedProduct]:
+    """Read the products of a data folder.
+
+    Raises:
+        BadConfig: the file, a key, a value or an asset's file is missing or bad; the sentence names it.
+    """
+    path = data_dir / FILE_NAME
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise BadConfig(f"{path} cannot be read: {' '.join(str(problem).split())}.") from problem
+    stated = tree.get("products") if isinstance(tree, dict) else None
+    if not isinstance(stated, list):
+        raise BadConfig(f"{path} must hold `products:` with a list of products.")
+    products = [_product(path, data_dir, entry, f"products[{number}]") for number, entry in enumerate(stated)]
+    ids = [product.product_id for product in products]
+    for product_id in ids:
+        if ids.count(product_id) > 1:
+            raise BadConfig(f"{path}: two products have the id {product_id!r}.")
+    return products
+
+
+def _product(path: Path, data_dir: Path, entry: Any, where: str) -> StatedProduct:
+    if not isinstance(entry, dict):
+        raise BadConfig(f"{path}: {where} must be a mapping with the keys {', '.join(PRODUCT_KEYS)}.")
+    for key in entry:
+        if key not in PRODUCT_KEYS:
+            raise BadConfig(f"{path}: {where}.{key} is not a key; allowed here: {', '.join(PRODUCT_KEYS)}.")
+    product_id = entry.get("id")
+    if not isinstance(product_id, str) or not PRODUCT_ID.fullmatch(product_id):
+        raise BadConfig(f"{path}: {where}.id is {product_id!r}; it must match {PRODUCT_ID.pattern}.")
+    where = f"product {product_id}"
+    assets = entry.get("assets")
+    if isinstance(assets, list):
+        assets = dict.fromkeys(assets)
+    if not isinstance(assets, dict) or not assets:
+        raise BadConfig(f"{path}: {where}: `assets` must list at least one asset id.")
+    return StatedProduct(
+        product_id=ProductId(product_id),
+        name=_text(path, where, entry, "name", product_id),
+        description=_text(path, where, entry, "description", ""),
+        data_type=_text(path, where, entry, "data_type", "tabular"),
+        keywords=tuple(str(word) for word in entry.get("keywords") or ()),
+        price=wei(path, where, entry.get("price", 0)),
+        files={AssetId(str(asset)): _file(path, data_dir, where, str(asset), source) for asset, source in assets.items()},
+        rules=_rules(path, where, entry.get("rules") or {}),
+    )
+
+
+def _text(path: Path, where: str, entry: dict[str, Any], key: str, default: str) -> str:
+    value = entry.get(key, default)
+    if not isinstance(value, str):
+        raise BadConfig(f"{path}: {where}.{key} is {value!r}; it must be text.")
+    return value
+
+
+def wei(path: Path, where: str, value: Any) -> Wei:
+    """Read a price: a whole number of wei, or "0.02 ether"."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value))
+    try:
+        amount = Decimal(match[1]) * UNITS[match[2] or "wei"] if match else None
+    except (KeyError, InvalidOperation):
+        amount = None
+    if amount is None or amount != int(amount):
+        raise BadConfig(f"{path}: {where}.price is {value!r}; write a whole number of wei, or for example '0.02 ether'.")
+    return Wei(int(amount))
+
+
+def _rules(path: Path, where: str, stated: Any) -> Rules:
+    names = [field.name for field in fields(Rules)]
+    if not isinstance(stated, dict):
+        raise BadConfig(f"{path}: {where}.rules must be a mapping with the keys {', '.join(names)}.")
+    values: dict[str, Any] = {}
+    for key, value in stated.items():
+        kind = _ENUMS.get(key)
+        if key not in names:
+            raise BadConfig(f"{path}: {where}.rules.{key} is not a rule; allowed: {', '.join(names)}.")
+        if kind is None and not isinstance(value, bool):
+            raise BadConfig(f"{path}: {where}.rules.{key} is {value!r}; allowed: true, false.")
+        try:
+            values[key] = kind(value) if kind else value
+        except ValueError:
+            allowed = ", ".join(kind) if kind else ""
+            raise BadConfig(f"{path}: {where}.rules.{key} is {value!r}; allowed: {allowed}.") from None
+    return Rules(**values)
+
+
+def _file(path: Path, data_dir: Path, where: str, asset_id: str, source: Any) -> Path:
+    if not ASSET_ID.fullmatch(asset_id):
+        raise BadConfig(f"{path}: {where}: the asset id {asset_id!r} must match {ASSET_ID.pattern}.")
+    names = [str(source)] if source else [asset_id + suffix for suffix in FORMATS]
+    for name in names:
+        candidate = data_dir / name
+        if candidate.suffix not in FORMATS:
+            raise BadConfig(f"{path}: {where}: {name} is not a table this node reads; allowed endings: {', '.join(FORMATS)}.")
+        if candidate.exists():
+            return candidate
+    raise BadConfig(
+        f"{path}: {where}: asset {asset_id} has no file {' or '.join(names)} in {data_dir}. Put it there, or mend the id."
+    )

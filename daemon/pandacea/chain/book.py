@@ -1,0 +1,336 @@
+"""The lease book in memory: packed rows, O(1) answers, changed only by what is durable.
+
+A lease is 65 + 130 bytes here and no object of its own until somebody asks, so a hundred thousand of them are 30 MB and cost the
+garbage collector nothing. Leases that nobody approved are not here: spam stays in the database, where it is pruned.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+import structlog
+
+from pandacea.domain.access import CLOCK_SKEW, NEVER, ChainStanding, KnownLease, Trust, digest_of_terms, trust_of
+from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
+from pandacea.domain.lease import FINAL, Lease, LeaseStatus
+from pandacea.domain.seen import View
+from pandacea.flows.follow import Change
+from pandacea.flows.records import ApprovedRow
+
+log = structlog.get_logger(__name__)
+
+_PACKED: Final = struct.Struct(">20s20siqIIqBBB")
+# spender, earner, product (place in a table, -1: none), expiry (-1: none), max, committed, approved block, status, flags, trust
+
+_STATUSES: Final = tuple(LeaseStatus)
+_STATUS_CODE: Final = {status: code for code, status in enumerate(_STATUSES)}
+_TRUSTS: Final = tuple(Trust)
+_TRUST_CODE: Final = {trust: code for code, trust in enumerate(_TRUSTS)}
+_IN_DISPUTE: Final = 1
+_FOR_SPENDER: Final = 2
+MANY: Final = 256
+"""Changed leases beyond which callbacks are told None: any of them."""
+_LIMIT32: Final = 2**32 - 1
+
+
+class ConfidenceKind(StrEnum):
+    """What an approval must have behind it before it counts."""
+
+    SAFE = "safe"
+    FINALIZED = "finalized"
+    CONFIRMATIONS = "confirmations"
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """`confirmations`: blocks on top of the approval's; 0 only on development chains."""
+
+    kind: ConfidenceKind = ConfidenceKind.SAFE
+    confirmations: int = 0
+
+
+AT_SAFE: Final = Confidence()
+
+
+class Clock(Protocol):
+    def now(self) -> float: ...
+
+
+class LeaseBookInMemory:
+    """Implements `flows.ports.LeaseBook`."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        confidence: Confidence,
+        *,
+        max_head_age: float = 300.0,
+        max_silence: float = 60.0,
+        max_behind: int = 8,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Seconds and blocks after which the node no longer believes itself.
+
+        Args:
+            clock: own time.
+            confidence: when approvals count.
+            max_head_age: oldest timestamp of the newest block, in seconds; 0: any (a development chain that mines on demand).
+            max_silence: longest time without an answer from any endpoint.
+            max_behind: blocks by which the node may lag behind the head it has heard of.
+            monotonic: a clock that never jumps.
+        """
+        self._clock = clock
+        self._confidence = confidence
+        self._max_head_age = max_head_age
+        self._max_silence = max_silence
+        self._max_behind = max_behind
+        self._monotonic = monotonic
+        self._leases: dict[bytes, bytes] = {}
+        self._spenders: dict[bytes, int] = {}
+        self._products: list[Hash32] = []
+        self._product_place: dict[Hash32, int] = {}
+        self._callbacks: list[Callable[[LeaseId | None], None]] = []
+        self.changed: Callable[[frozenset[LeaseId]], None] = lambda _leases: None
+        """Told first, with all leases of one change (the queue of proofs)."""
+        self._doubted: dict[str, frozenset[LeaseId]] = {}
+        self._latest_clock = 0.0
+        self.view: View | None = None
+        self.head_heard = -1
+        """The highest block number any endpoint has told."""
+        self.heard_at = float("-inf")
+        """`monotonic()` of the last answer."""
+        self.contradictions: dict[str, str] = {}
+        """Endpoint -> how it contradicts what was final."""
+        self.trouble: str | None = "it has not read the chain yet."
+        """Why nothing may be believed at all (starting, or the database is down)."""
+        self.wanted: Callable[[LeaseId], None] | None = None
+        """Told when somebody asks for a lease whose approval is not proved yet."""
+
+    # -- answers
+
+    def lease(self, lease_id: LeaseId) -> KnownLease | None:
+        """See `LeaseBook`."""
+        known = self.peek(lease_id)
+        if known is not None and self.wanted is not None and known.trust in {Trust.PENDING, Trust.UNPROVEN}:
+            self.wanted(lease_id)
+        return known
+
+    def peek(self, lease_id: LeaseId) -> KnownLease | None:
+        """The same without asking for a proof."""
+        try:
+            packed = self._leases.get(bytes.fromhex(lease_id[2:]))
+        except ValueError:
+            return None
+        return None if packed is None else self._unpack(lease_id, packed)
+
+    def knows_spender(self, address: Address) -> bool:
+        """See `LeaseBook`."""
+        try:
+            return bytes.fromhex(address[2:]) in self._spenders
+        except ValueError:
+            return False
+
+    def standing(self) -> ChainStanding:
+        """See `LeaseBook`."""
+        view = self.view
+        if view is None:
+            return ChainStanding(BlockNumber(-1), Timestamp(0), BlockNumber(-1), self.trouble or "it has not read the chain yet.")
+        tip = view.tip
+        return ChainStanding(tip.number, tip.timestamp, self._confident(view), self._distrust(view), 5)
+
+    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
+        """See `LeaseBook`."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def ids(self) -> list[LeaseId]:
+        """Every lease in memory."""
+        return [LeaseId("0x" + key.hex()) for key in self._leases]
+
+    def usable_unproven(self, now: float) -> list[LeaseId]:
+        """Leases that could be used if their approval were proved."""
+        waiting = []
+        for key, packed in self._leases.items():
+            _, _, _, expires, _, _, _, status, _, trust = _PACKED.unpack(packed)
+            if _TRUSTS[trust] is Trust.PENDING and _STATUSES[status] not in FINAL and (expires < 0 or expires > now):
+                waiting.append(LeaseId("0x" + key.hex()))
+        return waiting
+
+    def _confident(self, view: View) -> BlockNumber:
+        match self._confidence.kind:
+            case ConfidenceKind.SAFE:
+                number = max(view.safe, view.finalized)
+            case ConfidenceKind.FINALIZED:
+                number = view.finalized
+            case ConfidenceKind.CONFIRMATIONS:
+                number = BlockNumber(view.tip.number - self._confidence.confirmations)
+        return BlockNumber(min(number, view.tip.number))
+
+    def _distrust(self, view: View) -> str | None:
+        now = self._clock.now()
+        self._latest_clock = max(self._latest_clock, now)
+        if self.trouble is not None:
+            return self.trouble
+        if self.contradictions:
+            return "an endpoint contradicts what was final: " + "; ".join(self.contradictions.values())
+        if self.head_heard - view.tip.number > self._max_behind:
+            return f"it is reading block {view.tip.number} of {self.head_heard}."
+        if self._monotonic() - self.heard_at > self._max_silence:
+            return f"no chain endpoint has answered for {self._max_silence:.0f} s."
+        if self._latest_clock - now > CLOCK_SKEW:
+            return "its own clock went backwards."
+        if view.tip.timestamp > now + CLOCK_SKEW:
+            return "the chain's newest block lies in the future of its clock."
+        if self._max_head_age and now - view.tip.timestamp > self._max_head_age:
+            return f"the newest block it knows is {now - view.tip.timestamp:.0f} s old."
+        return None
+
+    # -- changes
+
+    def publish(self, view: View, changes: Sequence[Change]) -> None:
+        """Take over a view and the leases that changed with it. Nothing in here awaits: readers see before or after."""
+        for change in changes:
+            lease = None if change.held is None else change.held.lease
+            key = bytes.fromhex(change.lease_id[2:])
+            if lease is None or lease.approved_block is None:
+                self._drop(key)
+            else:
+                self._put(key, self._pack(lease, change.trust), bytes.fromhex(lease.spender[2:]))
+        self.view = view
+        if changes:
+            self.tell(frozenset(change.lease_id for change in changes))
+
+    def load(self, rows: Sequence[ApprovedRow]) -> None:
+        """Fill from rows as `store.leases.APPROVED` names them; `publish` follows for what lies above the base."""
+        place, put = self._place, self._put
+        for row in rows:
+            (lease_id, spender, earner, product, expires, most, status, committed, approved, disputed, resolved, for_spender) = row[
+                :12
+            ]
+            approved_tx, price, kept_trust, kept_terms, kept_tx = row[12:]
+            trust = Trust.PENDING
+            if kept_trust is not None:
+                terms = digest_of_terms(lease_id, spender, earner, product, price, expires, most)
+                trust = trust_of(terms, approved_tx, (Trust(kept_trust), kept_terms, kept_tx))
+            state = LeaseStatus(status)
+            open_dispute = disputed is not None and resolved is None and state not in FINAL
+            packed = _PACKED.pack(
+                spender_key := bytes.fromhex(spender[2:]),
+                bytes.fromhex(earner[2:]),
+                place(product),
+                _expiry(expires),
+                min(most, _LIMIT32),
+                min(committed, _LIMIT32),
+                approved,
+                _STATUS_CODE[state],
+                (_IN_DISPUTE if open_dispute else 0) | (_FOR_SPENDER if for_spender else 0),
+                _TRUST_CODE[trust],
+            )
+            put(bytes.fromhex(lease_id[2:]), packed, spender_key)
+
+    def clear(self) -> None:
+        """Forget everything: what follows is a reload from the database."""
+        self._leases.clear()
+        self._spenders.clear()
+
+    def doubt(self, endpoint: str, leases: Iterable[LeaseId]) -> None:
+        """Another endpoint shows these leases, and no others, as cancelled or disputed, where the one followed does not."""
+        before = self._doubted.get(endpoint, frozenset())
+        after = frozenset(leases)
+        if after:
+            self._doubted[endpoint] = after
+        else:
+            self._doubted.pop(endpoint, None)
+        if before != after:
+            log.warning("chain.doubt", endpoint=endpoint, leases=sorted(after), no_longer=sorted(before - after))
+            self.tell(before ^ after)
+
+    def heard(self, head: int) -> None:
+        """An endpoint answered, and this is its head."""
+        self.heard_at = self._monotonic()
+        self.head_heard = head
+
+    def tell(self, leases: frozenset[LeaseId]) -> None:
+        """Call back whoever wants to know; of a large change (catching up) only that there was one."""
+        self.changed(leases)
+        for callback in tuple(self._callbacks):
+            if len(leases) > MANY:
+                callback(None)
+            else:
+                for lease_id in leases:
+                    callback(lease_id)
+
+    # -- packing
+
+    def _put(self, key: bytes, packed: bytes, spender: bytes) -> None:
+        old = self._leases.get(key)
+        if old is not None:
+            self._forget_spender(old[:20])
+        self._leases[key] = packed
+        self._spenders[spender] = self._spenders.get(spender, 0) + 1
+
+    def _drop(self, key: bytes) -> None:
+        old = self._leases.pop(key, None)
+        if old is not None:
+            self._forget_spender(old[:20])
+
+    def _forget_spender(self, spender: bytes) -> None:
+        left = self._spenders[spender] - 1
+        if left:
+            self._spenders[spender] = left
+        else:
+            del self._spenders[spender]
+
+    def _place(self, product: Hash32 | None) -> int:
+        if product is None:
+            return -1
+        place = self._product_place.get(product)
+        if place is None:
+            place = self._product_place[product] = len(self._products)
+            self._products.append(product)
+        return place
+
+    def _pack(self, lease: Lease, trust: Trust) -> bytes:
+        assert lease.approved_block is not None
+        return _PACKED.pack(
+            bytes.fromhex(lease.spender[2:]),
+            bytes.fromhex(lease.earner[2:]),
+            self._place(lease.data_product_id),
+            _expiry(lease.expires_at),
+            min(lease.max_computations, _LIMIT32),
+            min(lease.committed_count, _LIMIT32),
+            lease.approved_block,
+            _STATUS_CODE[lease.status],
+            (_IN_DISPUTE if lease.in_dispute else 0) | (_FOR_SPENDER if lease.resolved_for_spender else 0),
+            _TRUST_CODE[trust],
+        )
+
+    def _unpack(self, lease_id: LeaseId, packed: bytes) -> KnownLease:
+        spender, earner, product, expires, most, committed, approved, status, flags, trust = _PACKED.unpack(packed)
+        return KnownLease(
+            lease_id,
+            Address("0x" + spender.hex()),
+            Address("0x" + earner.hex()),
+            self._products[product] if product >= 0 else None,
+            Timestamp(expires) if expires >= 0 else None,
+            most,
+            _STATUSES[status],
+            committed,
+            BlockNumber(approved),
+            bool(flags & _IN_DISPUTE),
+            bool(flags & _FOR_SPENDER),
+            _TRUSTS[trust],
+            any(lease_id in doubted for doubted in self._doubted.values()),
+        )
+
+
+def _expiry(expires: int | None) -> int:
+    return -1 if expires is None or expires >= NEVER else expires

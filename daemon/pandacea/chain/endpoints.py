@@ -1,0 +1,154 @@
+"""Several RPC endpoints: which one to ask now, and how long to leave the others alone."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from pandacea.chain.faults import Fault, RpcFault
+from pandacea.chain.rpc import Endpoint
+from pandacea.domain.ids import Address
+from pandacea.errors import Broken, Unavailable
+
+log = structlog.get_logger(__name__)
+
+FIRST_REST: Final = 0.25
+LONGEST_REST: Final = 60.0
+"""Seconds: rests double from the first to the longest, each taken at random between half and whole (jitter)."""
+
+_HARMLESS: Final = frozenset({Fault.RANGE})
+"""Says nothing about the endpoint's health: we asked too much."""
+
+
+class Endpoints:
+    """The configured endpoints in order of preference. One is followed at a time; a fault moves on to the next that rests not."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        chain_id: int | None,
+        contract: Address,
+        rng: random.Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        longest_rest: float = LONGEST_REST,
+    ) -> None:
+        """`chain_id` None: whatever the first endpoint says, and then the same everywhere."""
+        if not endpoints:
+            raise Broken("No RPC endpoint is configured. Set blockchain.rpc_url to at least one http:// or https:// URL.")
+        self.all = tuple(endpoints)
+        for place, endpoint in enumerate(self.all):
+            if any(other.name == endpoint.name for other in self.all[:place]):
+                endpoint.name += f"#{place + 1}"  # one host, several keys or paths
+        self.chain_id = chain_id
+        self.contract = contract
+        self._current = self.all[0]
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self._monotonic = monotonic
+        self._longest_rest = longest_rest
+        self.failovers = 0
+
+    async def pick(self) -> Endpoint:
+        """The endpoint to ask now, its chain id and the contract's code checked.
+
+        Raises:
+            RpcFault: the one picked cannot be verified now (already set aside).
+            Unavailable: all of them are resting; `wait()` says how long.
+        """
+        now = self._monotonic()
+        ready = [endpoint for endpoint in self.all if endpoint.resting_until <= now]
+        if not ready:
+            raise Unavailable("Every RPC endpoint failed a moment ago; each is tried again after a pause.")
+        chosen = self._current if self._current in ready else ready[0]
+        if chosen is not self._current:
+            self.failovers += 1
+            log.info("chain.failover", left=self._current.name, to=chosen.name)
+            self._current = chosen
+        await self.verify(chosen)
+        return chosen
+
+    @property
+    def current(self) -> Endpoint:
+        """The endpoint being followed."""
+        return self._current
+
+    def others(self, than: Endpoint) -> list[Endpoint]:
+        """The rest of them that are not resting."""
+        now = self._monotonic()
+        return [endpoint for endpoint in self.all if endpoint is not than and endpoint.resting_until <= now]
+
+    async def verify(self, endpoint: Endpoint) -> None:
+        """Check what makes an endpoint ours: its chain id, and code at the contract's address.
+
+        Raises:
+            RpcFault: it cannot be asked, or (`wrong-chain`) it is not ours; either way it was set aside.
+        """
+        if endpoint.verified:
+            return
+        try:
+            chain_id = await endpoint.chain_id()
+            if self.chain_id is None:
+                self.chain_id = chain_id
+            if chain_id != self.chain_id:
+                raise endpoint.wrong(
+                    f"it serves chain {chain_id}, but this node follows chain {self.chain_id}. "
+                    "Correct blockchain.rpc_url or blockchain.chain_id."
+                )
+            if len(await endpoint.code(self.contract)) <= 2:
+                raise endpoint.wrong(
+                    f"there is no contract at {self.contract} on chain {chain_id} as it shows it. "
+                    "Correct blockchain.contract_address, or wait until that endpoint is in sync."
+                )
+        except RpcFault as fault:
+            self.failed(endpoint, fault)
+            raise
+        endpoint.verified = True
+
+    async def verify_all(self) -> None:
+        """At start: an endpoint that is down is left for later, one that is not ours stops the node.
+
+        Raises:
+            Broken: an endpoint serves another chain or has no contract at the address; names which and what to do.
+            Unavailable: not one of them answers.
+        """
+        down = []
+        for endpoint in self.all:
+            try:
+                await self.verify(endpoint)
+            except RpcFault as fault:
+                if fault.kind is Fault.WRONG_CHAIN:
+                    raise Broken(f"RPC endpoint {endpoint.name}: {fault.reason}") from fault
+                down.append(fault.detail)
+        if len(down) == len(self.all):
+            raise Unavailable(f"No RPC endpoint answers: {'; '.join(down)}. Check blockchain.rpc_url and the network.")
+
+    def failed(self, endpoint: Endpoint, fault: RpcFault) -> None:
+        """It did not answer usefully: let it rest, longer each time, and follow another meanwhile."""
+        if fault.kind in _HARMLESS:
+            return
+        endpoint.failures += 1
+        if fault.kind in {Fault.NETWORK, Fault.TIMEOUT, Fault.HTTP}:
+            endpoint.verified = False  # what answers next may be another machine
+        if fault.kind is Fault.WRONG_CHAIN:
+            endpoint.failures = 20
+        longest = min(FIRST_REST * 2 ** min(endpoint.failures - 1, 20), self._longest_rest)
+        pause = max(longest * self._rng.uniform(0.5, 1.0), float(fault.retry_after))
+        endpoint.resting_until = self._monotonic() + pause
+        log.warning("chain.rpc-fault", endpoint=endpoint.name, kind=fault.kind, detail=fault.detail, rests=round(pause, 2))
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        """It answered usefully."""
+        endpoint.failures = 0
+
+    def wait(self) -> float:
+        """Seconds until one of them may be asked again."""
+        return max(0.0, min(endpoint.resting_until for endpoint in self.all) - self._monotonic())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for endpoint in self.all:
+            await endpoint.close()

@@ -1,0 +1,144 @@
+"""Reading logs: by ranges that fit the provider, by block hash at the tip, every one of them checked before it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from eth_utils.crypto import keccak
+
+from pandacea.chain.decode import TOPICS
+from pandacea.chain.faults import Fault, RpcFault
+from pandacea.chain.rpc import Endpoint
+from pandacea.chain.wire import Log
+from pandacea.domain.ids import Address
+
+FIRST_SPAN: Final = 64
+LARGEST_SPAN: Final = 50_000
+ENOUGH_LOGS: Final = 3_000
+"""Logs of one answer the spans aim at: 1.7 MB of JSON, so a gap of any size costs the same memory."""
+
+
+@dataclass(slots=True)
+class LogReader:
+    """Reads one contract's logs. Remembers for each endpoint how many blocks it may ask at once."""
+
+    contract: Address
+    topics: Sequence[str] = TOPICS
+    more: tuple[str, ...] = ()
+    """Indexed arguments to filter by, after the event itself."""
+    spans: dict[str, int] = field(default_factory=dict)
+    limited: set[str] = field(default_factory=set)
+    """Endpoints that refused a range once: their span grows slowly."""
+
+    async def read(self, endpoint: Endpoint, first: int, last: int) -> tuple[int, list[Log]]:
+        """Logs of blocks `first` to a block not after `last`, which is returned too: as far as the endpoint lets us at once.
+
+        Raises:
+            RpcFault: the endpoint failed, or refuses even a single block.
+        """
+        while True:
+            span = min(self.spans.get(endpoint.url, FIRST_SPAN), last - first + 1)
+            end = first + span - 1
+            try:
+                logs = await endpoint.call("eth_getLogs", [self._filter(fromBlock=hex(first), toBlock=hex(end))], list[Log])
+            except RpcFault as fault:
+                if fault.kind not in {Fault.RANGE, Fault.TIMEOUT} or span <= 1:
+                    raise
+                self.limited.add(endpoint.url)
+                self.spans[endpoint.url] = _smaller(fault, first, span)
+                continue
+            self._grow(endpoint.url, span, len(logs), whole=end == last)
+            return end, check(endpoint, logs, self.contract, self.topics, first, end)
+
+    async def at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[Log]:
+        """Logs of one block by its hash: an endpoint that has not got this very block cannot answer with another's."""
+        logs = await endpoint.call("eth_getLogs", [self._filter(blockHash=block_hash)], list[Log])
+        checked = check(endpoint, logs, self.contract, self.topics, number, number)
+        if any(log.block_hash != block_hash for log in checked):
+            raise endpoint.inconsistent("eth_getLogs", f"logs of another block than {block_hash}")
+        return checked
+
+    def _filter(self, **where: str) -> dict[str, Any]:
+        return {"address": self.contract, "topics": [list(self.topics), *self.more], **where}
+
+    def _grow(self, url: str, span: int, count: int, *, whole: bool) -> None:
+        known = self.spans.get(url, FIRST_SPAN)
+        if count > ENOUGH_LOGS:
+            self.spans[url] = max(1, span * ENOUGH_LOGS // count)
+        elif not whole and span == known:
+            factor = 1.1 if url in self.limited else 2.0
+            if count:
+                factor = min(factor, ENOUGH_LOGS / count)
+            self.spans[url] = min(LARGEST_SPAN, max(span + 1, int(span * factor))) if factor > 1 else span
+
+
+def _smaller(fault: RpcFault, first: int, span: int) -> int:
+    hint = fault.hint
+    if hint is not None:
+        if hint.span is not None and hint.span < span:
+            return max(1, hint.span)
+        if hint.first == first and hint.last is not None and first <= hint.last < first + span - 1:
+            return hint.last - first + 1
+    return max(1, span // 2)
+
+
+def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequence[str], first: int, last: int) -> list[Log]:
+    """The logs sorted by (block, index), each once, removed ones left out.
+
+    Raises:
+        RpcFault: one that was not asked for (another contract, topic or block): the endpoint is not to be believed.
+    """
+    allowed = frozenset(topics)
+    kept: dict[tuple[int, int], Log] = {}
+    for log in logs:
+        if log.removed:
+            continue  # says that a reorg happened; the parent hashes show it, and undo it, by themselves
+        try:
+            number, index = int(log.block_number, 16), int(log.log_index, 16)
+        except ValueError as problem:
+            raise endpoint.inconsistent("eth_getLogs", "a log whose place is no number") from problem
+        if (
+            not first <= number <= last
+            or not 0 <= index < 2**31
+            or not log.topics
+            or log.topics[0] not in allowed
+            or (log.address != contract and log.address.lower() != contract)
+            or len(log.block_hash) != 66
+            or len(log.transaction_hash) != 66
+        ):
+            raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {index})")
+        other = kept.get((number, index))
+        if other is not None and other.block_hash != log.block_hash:
+            raise endpoint.inconsistent("eth_getLogs", f"two logs at one place (block {number}, index {index})")
+        kept[number, index] = log
+    return [kept[place] for place in sorted(kept)]
+
+
+def bloom_bits(value: str) -> int:
+    """The three bits that a value (hex) sets in a block's 2048-bit bloom filter (Yellow Paper, 4.4.3)."""
+    digest = keccak(hexstr=value)
+    bits = 0
+    for place in (0, 2, 4):
+        bits |= 1 << (int.from_bytes(digest[place : place + 2], "big") & 2047)
+    return bits
+
+
+class BloomCheck:
+    """Whether a block may contain logs of ours, by its header alone."""
+
+    def __init__(self, contract: Address, topics: Sequence[str] = TOPICS) -> None:
+        """`topics`: the events asked for."""
+        self._address = bloom_bits(contract)
+        self._topics = [bloom_bits(topic) for topic in topics]
+
+    def may_contain(self, bloom: str) -> bool | None:
+        """True: perhaps; False: certainly not; None: the chain keeps no blooms (empty or unreadable)."""
+        try:
+            value = int(bloom, 16)
+        except ValueError:
+            return None
+        if value & self._address != self._address:
+            return None if value == 0 else False
+        return any(value & bits == bits for bits in self._topics)

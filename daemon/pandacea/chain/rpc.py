@@ -1,0 +1,234 @@
+"""One JSON-RPC endpoint over HTTP: web3's provider interface underneath, our own decoding and limits on top."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from web3.providers.async_base import AsyncJSONBaseProvider
+from web3.types import RPCEndpoint
+
+from pandacea.chain.faults import Fault, RpcFault, classify, shown
+from pandacea.chain.wire import Header, Response
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+"""An answer larger than this is cut off and the range halved: memory stays bounded whatever the endpoint sends."""
+
+_TOO_LARGE: Final = 413
+
+
+class RawHttpProvider(AsyncJSONBaseProvider):
+    """web3's provider interface, answering with the raw bytes.
+
+    web3's own HTTP provider opens a connection per request, retries by itself, follows redirects and logs its URL; its result
+    formatters cost a hundred times what parsing does. None of that here.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        """`timeout` in seconds bounds one request from connect to last byte."""
+        super().__init__()
+        self.endpoint_uri = url
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 10.0))
+        self._session: aiohttp.ClientSession | None = None
+
+    async def make_request(self, method: RPCEndpoint, params: Any) -> Any:
+        """Post one request; returns (HTTP status, Retry-After in seconds, body)."""
+        body = msgspec.json.encode(self.form_request(method, params))
+        async with self._open().post(self.endpoint_uri, data=body, allow_redirects=False) as answer:
+            return answer.status, _seconds(answer.headers.get("Retry-After", "")), await _read(answer)
+
+    async def disconnect(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout,
+                headers={"Content-Type": "application/json"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=aiohttp.TCPConnector(limit=16, keepalive_timeout=60),
+            )
+        return self._session
+
+
+class _AnswerTooLargeError(Exception):
+    """The body is beyond `MAX_ANSWER_BYTES`."""
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes | bytearray:
+    if (answer.content_length or 0) > MAX_ANSWER_BYTES:
+        raise _AnswerTooLargeError
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise _AnswerTooLargeError
+    return body
+
+
+def _seconds(text: str) -> int:
+    return min(int(text), 3600) if text.strip().isdigit() else 0
+
+
+class Endpoint:
+    """One RPC URL: calls with typed answers, and what is known of its health."""
+
+    def __init__(self, url: str, *, timeout: float = 20.0) -> None:
+        """`timeout` in seconds for one call."""
+        self.name = redacted(url)
+        self.url = url
+        self._provider = RawHttpProvider(url, timeout)
+        self.calls = 0
+        self.faults: dict[Fault, int] = {}
+        self.failures = 0
+        """In a row."""
+        self.resting_until = 0.0
+        """`time.monotonic()` before which it is left alone."""
+        self.verified = False
+        """Chain id and code were checked since its last fault of the network."""
+        self.head = -1
+
+    async def call(self, method: str, params: list[Any], shape: type[T]) -> T:
+        """One call; the answer is decoded from bytes into `shape`.
+
+        Raises:
+            RpcFault: whatever went wrong, classified. A null answer is a fault: it never means "nothing there".
+        """
+        answer = await self.maybe(method, params, shape)
+        if answer is None:
+            raise self._fault(Fault.NULL, method, "answered null")
+        return answer
+
+    async def maybe(self, method: str, params: list[Any], shape: type[T]) -> T | None:
+        """The same where null is an answer (a transaction or a block by hash that the endpoint does not know)."""
+        self.calls += 1
+        try:
+            status, wait, body = await self._provider.make_request(RPCEndpoint(method), params)
+        except TimeoutError as problem:
+            raise self._fault(Fault.TIMEOUT, method, "no answer in time") from problem
+        except _AnswerTooLargeError as problem:
+            raise self._fault(Fault.RANGE, method, f"answer beyond {MAX_ANSWER_BYTES} bytes") from problem
+        except (aiohttp.ClientError, OSError, ValueError) as problem:
+            raise self._fault(Fault.NETWORK, method, shown(problem)) from problem
+        return self._decode(method, status, wait, body, shape)
+
+    def _decode(self, method: str, status: int, wait: int, body: bytes | bytearray, shape: type[T]) -> T | None:
+        try:
+            response = _decoder(shape).decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+            if status == 429:
+                raise self._fault(Fault.RATE_LIMIT, method, "HTTP 429", retry_after=wait) from problem
+            if status == _TOO_LARGE:
+                raise self._fault(Fault.RANGE, method, "HTTP 413") from problem
+            if status >= 300:
+                raise self._fault(Fault.HTTP, method, f"HTTP {status}", retry_after=wait) from problem
+            raise self._fault(Fault.MALFORMED, method, shown(problem)) from problem
+        if response.error is not None:
+            kind, hint = classify(response.error)
+            if status == 429:
+                kind = Fault.RATE_LIMIT
+            detail = f"error {response.error.code}: {response.error.message[:300]}"
+            raise self._fault(kind, method, detail, retry_after=wait, hint=hint, data=response.error.data)
+        if status >= 300:
+            raise self._fault(Fault.RATE_LIMIT if status == 429 else Fault.HTTP, method, f"HTTP {status}", retry_after=wait)
+        return response.result
+
+    def _fault(self, kind: Fault, method: str, detail: str, **more: Any) -> RpcFault:
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+        return RpcFault(kind, self.name, method, detail, **more)
+
+    def inconsistent(self, method: str, detail: str) -> RpcFault:
+        """What it answered contradicts itself or the question."""
+        return self._fault(Fault.INCONSISTENT, method, detail)
+
+    def wrong(self, detail: str) -> RpcFault:
+        """It is not an endpoint of our chain."""
+        return self._fault(Fault.WRONG_CHAIN, "eth_chainId", detail)
+
+    async def header(self, block: int | str) -> Header:
+        """A block's header by number or tag; null is a fault."""
+        answer = await self.call("eth_getBlockByNumber", [_quantity(block), False], Header)
+        self._number_agrees(block, answer)
+        return answer
+
+    async def header_or_none(self, block: int) -> Header | None:
+        """A block's header by number, None when the endpoint has not got it."""
+        answer = await self.maybe("eth_getBlockByNumber", [_quantity(block), False], Header)
+        if answer is not None:
+            self._number_agrees(block, answer)
+        return answer
+
+    def _number_agrees(self, block: int | str, header: Header) -> None:
+        try:
+            number = int(header.number, 16)
+            timestamp = int(header.timestamp, 16)
+        except ValueError as problem:
+            raise self._fault(Fault.MALFORMED, "eth_getBlockByNumber", "numbers that are no hex") from problem
+        if not (0 <= number < 2**62 and 0 <= timestamp < 2**62 and len(header.hash) == len(header.parent_hash) == 66):
+            raise self._fault(Fault.MALFORMED, "eth_getBlockByNumber", "a header out of bounds")
+        if isinstance(block, int) and number != block:
+            raise self.inconsistent("eth_getBlockByNumber", f"asked for block {block}, got {number}")
+
+    async def chain_id(self) -> int:
+        """`eth_chainId`."""
+        return self._int(await self.call("eth_chainId", [], str), "eth_chainId")
+
+    async def code(self, address: str, block: int | str = "latest") -> str:
+        """`eth_getCode`: hex."""
+        return await self.call("eth_getCode", [address, _quantity(block)], str)
+
+    async def eth_call(self, to: str, data: str, block: int | str = "latest") -> bytes:
+        """`eth_call` with no sender; the returned bytes."""
+        answer = await self.call("eth_call", [{"to": to, "data": data}, _quantity(block)], str)
+        try:
+            return bytes.fromhex(answer[2:])
+        except ValueError as problem:
+            raise self._fault(Fault.MALFORMED, "eth_call", "no hex") from problem
+
+    def _int(self, text: str, method: str) -> int:
+        try:
+            return int(text, 16)
+        except ValueError as problem:
+            raise self._fault(Fault.MALFORMED, method, f"{text[:40]!r} is no number") from problem
+
+    async def quantity(self, method: str, params: list[Any]) -> int:
+        """A call whose answer is one hex number."""
+        return self._int(await self.call(method, params, str), method)
+
+    def rest(self, seconds: float) -> None:
+        """Leave it alone for a while."""
+        self.resting_until = time.monotonic() + seconds
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._provider.disconnect()
+        await asyncio.sleep(0)
+
+
+_decoders: dict[Any, Any] = {}
+
+
+def _decoder(shape: type[T]) -> msgspec.json.Decoder[Response[T]]:
+    decoder = _decoders.get(shape)
+    if decoder is None:
+        decoder = _decoders[shape] = msgspec.json.Decoder(Response[shape])  # type: ignore[valid-type]
+    return decoder
+
+
+def _quantity(block: int | str) -> str:
+    return hex(block) if isinstance(block, int) else block
+
+
+def redacted(url: str) -> str:
+    """scheme://host:port of a URL: paths, queries and user names carry keys."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or '?'}" + (f":{parts.port}" if parts.port else "")

@@ -1,0 +1,115 @@
+"""The command line: parse, call, print. Exit status 0 done, 1 failed, 2 bad configuration or usage."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pandacea import __version__
+from pandacea.errors import BadConfig, PandaceaError
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command."""
+    parsed = _parser().parse_args(arguments)
+    handler: Handler = parsed.handler
+    try:
+        return handler(parsed)
+    except BadConfig as problem:
+        sys.stderr.write(f"pandacea: {problem}\n")
+        return 2
+    except PandaceaError as problem:
+        sys.stderr.write(f"pandacea: {problem}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pandacea", description="Run strangers' code on your data, on your machine, under on-chain leases."
+    )
+    parser.add_argument("--version", action="version", version=f"pandacea {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", _run, "start the node")
+    run.add_argument("--debug", action="store_true", help="log at level debug")
+
+    doctor = _command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
+    create = _command(keys, "create", _keys_create, "make a new key and keep it encrypted", config=False)
+    create.add_argument("file", type=Path)
+    create.add_argument("--passphrase-file", type=Path, required=True, help="file (mode 600) whose first line is the passphrase")
+    show = _command(keys, "address", _keys_address, "print the address of a keystore", config=False)
+    show.add_argument("file", type=Path)
+
+    environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
+    build = _command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
+    build.add_argument("--directory", type=Path, default=Path(".sandbox"))
+    return parser
+
+
+def _command(parent: Any, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = parent.add_parser(name, help=summary, description=summary)
+    command.set_defaults(handler=handler)
+    if config:
+        command.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
+    return command
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load, service_manager
+    from pandacea.log import setup
+    from pandacea.telemetry.notify import ServiceManager
+
+    config = load(parsed.config)
+    setup("debug" if parsed.debug else config.log.level, config.log.format)
+    asyncio.run(app.serve(config, ServiceManager(*service_manager())))
+    return 0
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load
+    from pandacea.log import setup
+
+    config = load(parsed.config)
+    setup("warning", config.log.format)
+    rows = asyncio.run(app.examine(config))
+    if parsed.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<34} {row['detail']}")
+    return 0 if all(row["ok"] for row in rows) else 1
+
+
+def _keys_create(parsed: argparse.Namespace) -> int:
+    from pandacea import keys
+
+    print(keys.create(parsed.file, keys.read_passphrase(parsed.passphrase_file)))
+    return 0
+
+
+def _keys_address(parsed: argparse.Namespace) -> int:
+    from pandacea import keys
+
+    print(keys.address(parsed.file))
+    return 0
+
+
+def _environment_build(parsed: argparse.Namespace) -> int:
+    from pandacea.sandbox.environments import build_environment
+
+    build_environment(parsed.directory, progress=lambda line: print(line, flush=True))
+    return 0

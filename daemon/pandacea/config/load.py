@@ -1,0 +1,230 @@
+"""Read config.yaml, credentials and the environment into a `Config`, or say in one sentence a key what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pandacea.config.sections import Config
+from pandacea.errors import BadConfig
+
+PREFIX: Final = "PANDACEA_"
+SHORT: Final = {"RPC_URL": "blockchain.rpc_url", "CONTRACT_ADDRESS": "blockchain.contract_address", "DATA_DIR": "privacy.data_dir"}
+CREDENTIALS: Final = {"keystore-passphrase": "earner.passphrase", "mqtt-password": "mqtt.password"}
+OTHER_VARIABLES: Final = {
+    "PANDACEA_KEYSTORE_PASSPHRASE": "earner.passphrase",
+    # Read by the SDK, by tests or by the Makefile, not by the node.
+    "PANDACEA_PRIVATE_KEY": None,
+    "PANDACEA_KEYSTORE": None,
+    "PANDACEA_CONFIG": None,
+}
+PATHS: Final = (
+    "blockchain.deployment",
+    "earner.keystore",
+    "earner.passphrase_file",
+    "privacy.data_dir",
+    "privacy.environment",
+    "server.tls_certificate",
+    "server.tls_key",
+    "store.state_dir",
+)
+SECRET_KEYS: Final = ("passphrase", "password")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses one key twice: the second would win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        twice = {str(key) for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {min(twice)!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Load the configuration.
+
+    Args:
+        path: config.yaml.
+        environment: variables to read; default `os.environ`. `RPC_URL`, `CONTRACT_ADDRESS` and `DATA_DIR` override their keys;
+            every other key is `PANDACEA_<SECTION>__<KEY>`, its value read as YAML (`PANDACEA_PRIVACY__LIMITS__CPUS=2`).
+
+    Raises:
+        BadConfig: a sentence for each key that is unknown, missing or bad, with its value and what is allowed.
+    """
+    variables = os.environ if environment is None else environment
+    tree = _read(path)
+    base = path.resolve().parent
+    for key in PATHS:
+        _anchor(tree, key, base)
+    _credentials(tree, variables)
+    _overrides(tree, variables)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as problem:
+        raise BadConfig("\n".join(f"{path}: {line}" for line in _sentences(problem))) from None
+    return _resolved(config, base)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadConfig(f"{path} does not exist. Write one with `pandacea init`, or name yours with --config FILE.") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadConfig(f"{path} cannot be read: {problem}.") from problem
+    try:
+        tree = yaml.load(text, _UniqueKeys)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as problem:
+        raise BadConfig(f"{path} is not YAML: {' '.join(str(problem).split())}.") from problem
+    if not isinstance(tree, dict):
+        raise BadConfig(f"{path} holds {type(tree).__name__}; it must hold sections such as `blockchain:` and `earner:`.")
+    for section, keys in tree.items():
+        if keys is None:
+            tree[section] = {}
+    return tree
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return  # the validator names the bad section
+        tree = inner
+    tree[last] = value
+
+
+def _anchor(tree: dict[str, Any], key: str, base: Path) -> None:
+    section, name = key.split(".")
+    inner = tree.get(section)
+    if isinstance(inner, dict) and isinstance(inner.get(name), str):
+        inner[name] = str(base / Path(inner[name]).expanduser())
+
+
+def _credentials(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
+    folder = variables.get("CREDENTIALS_DIRECTORY")
+    if folder:
+        for name, key in CREDENTIALS.items():
+            file = Path(folder) / name
+            if file.is_file():
+                _put(tree, key, file.read_text(encoding="utf-8").rstrip("\r\n"))
+
+
+def _overrides(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
+    for name, key in SHORT.items():
+        if variables.get(name):
+            _put(tree, key, variables[name].split(",") if name == "RPC_URL" else variables[name])
+            if name == "CONTRACT_ADDRESS" and isinstance(tree.get("blockchain"), dict):
+                tree["blockchain"].pop("deployment", None)
+    for name, text in variables.items():
+        if not name.startswith(PREFIX) or name.startswith("PANDACEA_TEST_"):
+            continue
+        if name in OTHER_VARIABLES:
+            target = OTHER_VARIABLES[name]
+            if target:
+                _put(tree, target, text)
+            continue
+        parts = name[len(PREFIX) :].lower().split("__")
+        if len(parts) < 2 or parts[0] not in Config.model_fields:
+            raise BadConfig(
+                f"The environment variable {name} names no key; write {PREFIX}<SECTION>__<KEY>, sections: {_allowed(Config)}."
+            )
+        secret = parts[-1] in SECRET_KEYS
+        _put(tree, ".".join(parts), text if secret else yaml.safe_load(text))
+
+
+def _sentences(problem: ValidationError) -> list[str]:
+    """One a key: of a union's several complaints the first is enough."""
+    sentences: dict[str, str] = {}
+    for error in problem.errors(include_url=False):
+        key, sentence = _sentence(error)
+        sentences.setdefault(key, sentence)
+    return list(sentences.values())
+
+
+def _sentence(error: Any) -> tuple[str, str]:
+    where = [str(part) for part in error["loc"] if not str(part).startswith(("literal[", "Confirmations"))]
+    key = ".".join(where)
+    model = _model(where[:-1])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where[-1], model.model_fields, n=1) if model else []
+        hint = f"did you mean {near[0]}? " if near else ""
+        return key, f"{key} is not a key; {hint}allowed here: {_allowed(model)}."
+    if error["type"] == "missing":
+        return key, f"{key} is missing; it must be given."
+    message = error["msg"].removeprefix("Value error, ")
+    value = error["input"]
+    if any(name in SECRET_KEYS for name in where) or isinstance(value, dict):
+        return key, f"{key or 'config'}: {message}."
+    if key == "blockchain.confidence":
+        message = "allowed are safe, finalized, or {confirmations: N}"
+    shown = redact_url(value) if isinstance(value, str) and "://" in value else value
+    return key, f"{key} is {shown!r}: {message}."
+
+
+def redact_url(address: str) -> str:
+    """Scheme, host and port only: API keys travel in paths, queries and user names."""
+    scheme, _, rest = address.partition("://")
+    host = rest.split("/")[0].split("?")[0].rpartition("@")[2]
+    return f"{scheme}://{host}"
+
+
+def _model(where: list[str]) -> type[BaseModel] | None:
+    model: Any = Config
+    for name in where:
+        field = model.model_fields.get(name)
+        if field is None:
+            return None
+        kinds = [field.annotation, *get_args(field.annotation)]
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if model is None:
+            return None
+    return model  # type: ignore[no-any-return]
+
+
+def _allowed(model: type[BaseModel] | None) -> str:
+    return ", ".join(name for name, field in model.model_fields.items() if not field.exclude) if model else "nothing"
+
+
+def _resolved(config: Config, base: Path) -> Config:
+    """Anchor the defaults too, and read the passphrase file."""
+    privacy = config.privacy.model_copy(
+        update={"data_dir": base / config.privacy.data_dir, "environment": base / config.privacy.environment}
+    )
+    store = config.store.model_copy(update={"state_dir": base / config.store.state_dir})
+    earner = config.earner
+    if earner.passphrase is None and earner.passphrase_file is not None:
+        earner = type(earner).model_validate({**earner.model_dump(), "passphrase": _secret_file(earner.passphrase_file)})
+    return config.model_copy(update={"privacy": privacy, "store": store, "earner": earner})
+
+
+def _secret_file(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise BadConfig(f"earner.passphrase_file {path} cannot be read: {problem.strerror}.") from problem
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadConfig(f"earner.passphrase_file {path} can be read by others (mode {mode & 0o777:o}); run: chmod 600 {path}")
+    return text.rstrip("\r\n")
+
+
+def service_manager(environment: Mapping[str, str] | None = None) -> tuple[str | None, float | None]:
+    """Systemd's notification socket and watchdog interval in seconds (sd_notify(3), sd_watchdog_enabled(3))."""
+    variables = os.environ if environment is None else environment
+    micros = variables.get("WATCHDOG_USEC", "")
+    return variables.get("NOTIFY_SOCKET"), int(micros) / 1e6 if micros.isdigit() else None
+
+
+def docker_host(environment: Mapping[str, str] | None = None) -> str | None:
+    """`DOCKER_HOST`, as Docker's own tools read it."""
+    return (os.environ if environment is None else environment).get("DOCKER_HOST")

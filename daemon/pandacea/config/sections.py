@@ -1,0 +1,225 @@
+"""The sections of config.yaml, frozen. Units stand in the names; relative paths are taken from the file's own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, SecretStr, TypeAdapter, model_validator
+
+from pandacea.domain.ids import ADDRESS
+from pandacea.domain.limits import MIB, Limits
+
+BESIDE_TMPFS_MB = 400
+"""Of a sandbox's memory: 320 MiB for the warm supervisor, 16 MiB of shared memory, 64 MiB to spare."""
+
+
+class Section(BaseModel):
+    """A section knows its keys: any other is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
+
+
+def _address(value: str) -> str:
+    lower = value.lower()
+    if not ADDRESS.fullmatch(lower):
+        raise ValueError("must be 0x and 40 hex digits")
+    return lower
+
+
+def _rpc_url(value: str) -> str:
+    TypeAdapter(HttpUrl).validate_python(value)
+    return value
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+HexAddress = Annotated[str, AfterValidator(_address)]
+RpcUrl = Annotated[str, AfterValidator(_rpc_url)]
+
+
+class Confirmations(Section):
+    """`confirmations: N`: an approval counts N blocks below the head. 0 only on a development chain."""
+
+    confirmations: int = Field(ge=0, le=10_000)
+
+
+class Blockchain(Section):
+    rpc_url: Annotated[tuple[RpcUrl, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    """One HTTP JSON-RPC endpoint, or several in order of preference."""
+    ws_url: str | None = Field(default=None, pattern=r"^wss?://")
+    """Optional: only wakes the follower earlier; truth always comes over HTTP."""
+    contract_address: HexAddress | None = None
+    deployment: Path | None = None
+    """A deployment record written by `pandacea deploy`, instead of contract_address and start_block."""
+    chain_id: int | None = Field(default=None, ge=1)
+    """When given, an endpoint of another chain is refused."""
+    start_block: int = Field(default=0, ge=0)
+    """The contract's deploy block: nothing before it is read."""
+    confidence: Literal["safe", "finalized"] | Confirmations = "safe"
+    poll_seconds: float = Field(default=1.0, ge=0.05, le=300)
+    timeout_seconds: float = Field(default=10.0, ge=0.1, le=300)
+    max_head_age_seconds: float = Field(default=300.0, ge=1)
+    """A head older than this and the node answers 503: it cannot know what it missed."""
+    development: bool = False
+    """A chain of your own: allows `confirmations: 0`, and a head that stands still."""
+
+    @model_validator(mode="after")
+    def _one_contract(self) -> Blockchain:
+        if (self.contract_address is None) == (self.deployment is None):
+            raise ValueError("give exactly one of contract_address and deployment")
+        if isinstance(self.confidence, Confirmations) and self.confidence.confirmations == 0 and not self.development:
+            raise ValueError("confidence.confirmations is 0, which a reorganisation undoes; allowed only with development: true")
+        return self
+
+
+class Earner(Section):
+    address: HexAddress
+    keystore: Path
+    """Web3 Secret Storage v3 file of the key that approves, commits and signs receipts: the operator's, or the Earner's own."""
+    passphrase_file: Path | None = None
+    """Default: the systemd credential `keystore-passphrase`, then PANDACEA_KEYSTORE_PASSPHRASE."""
+    passphrase: SecretStr | None = Field(default=None, exclude=True)
+
+
+class PrivacyLimits(Section):
+    """The limits of one computation."""
+
+    memory_mb: int = Field(default=1024, ge=256)
+    cpus: float = Field(default=1.0, gt=0, le=1024)
+    time_seconds: float = Field(default=300, gt=0, le=604_800)
+    pids: int = Field(default=64, ge=16, le=4096)
+    workspace_mb: int = Field(default=256, ge=1)
+    workspace_inodes: int = Field(default=4096, ge=64)
+    tmp_mb: int = Field(default=64, ge=1)
+    output_kb: int = Field(default=1024, ge=1)
+    artifact_mb: int = Field(default=64, ge=1)
+    artifacts_mb: int = Field(default=128, ge=1)
+    artifact_count: int = Field(default=64, ge=1, le=4096)
+    artifact_depth: int = Field(default=4, ge=1, le=16)
+
+    @model_validator(mode="after")
+    def _tmpfs_fits(self) -> PrivacyLimits:
+        # tmpfs pages count against the memory limit: a full tmpfs must never be what kills the supervisor.
+        needed = self.workspace_mb + self.tmp_mb + BESIDE_TMPFS_MB
+        if needed > self.memory_mb:
+            raise ValueError(
+                f"workspace_mb + tmp_mb + {BESIDE_TMPFS_MB} for the supervisor is {needed}, above memory_mb {self.memory_mb}"
+            )
+        return self
+
+    def limits(self) -> Limits:
+        """The same in bytes."""
+        return Limits(
+            memory_bytes=self.memory_mb * MIB,
+            cpus=self.cpus,
+            time_seconds=self.time_seconds,
+            pids=self.pids,
+            workspace_bytes=self.workspace_mb * MIB,
+            workspace_inodes=self.workspace_inodes,
+            tmp_bytes=self.tmp_mb * MIB,
+            output_bytes=self.output_kb * 1024,
+            artifact_bytes=self.artifact_mb * MIB,
+            artifacts_bytes=self.artifacts_mb * MIB,
+            artifact_count=self.artifact_count,
+            artifact_depth=self.artifact_depth,
+        )
+
+
+class Privacy(Section):
+    data_dir: Path = Path("data")
+    sandbox: Literal["auto", "docker", "bubblewrap"] = "auto"
+    docker_image: str = Field(default="pandacea/pysyft-datasite:latest", min_length=1)
+    docker_url: str | None = None
+    """Engine API address; default: DOCKER_HOST, then the local socket."""
+    docker_runtime: str | None = None
+    """For example `runsc` (gVisor)."""
+    environment: Path = Path(".sandbox")
+    """Folder of the bubblewrap environment (`pandacea environment build`)."""
+    pool_size: int = Field(default=2, ge=0, le=64)
+    """Warm boxes kept ready; 0: every computation starts cold."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Computations at the same time."""
+    queue_per_spender: int = Field(default=16, ge=1)
+    queue_total: int = Field(default=1000, ge=1)
+    queue_seconds: float = Field(default=3600, gt=0)
+    """A job that has not started by then fails, uncharged."""
+    refused_imports: tuple[str, ...] = ("os", "sys")
+    threads: int = Field(default=1, ge=1, le=64)
+    limits: PrivacyLimits = PrivacyLimits()
+
+
+class Server(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    authorities: tuple[str, ...] = ()
+    """What signers may write as @authority; default: localhost and 127.0.0.1 at `port`."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    behind_proxy: bool = False
+    """TLS ends at a proxy in front: allows a bind off loopback without a certificate."""
+    max_connections: int = Field(default=1024, ge=1)
+    grace_seconds: float = Field(default=20, ge=0)
+
+    @model_validator(mode="after")
+    def _tls_whole(self) -> Server:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        return self
+
+
+class Store(Section):
+    url: str | None = None
+    """Default: SQLite in state_dir. PostgreSQL: postgresql+asyncpg://user@host/name."""
+    state_dir: Path = Path("state")
+    keep_results_seconds: float = Field(default=7 * 86_400, ge=0)
+    max_results_mb: int = Field(default=4096, ge=1)
+
+
+class Settlement(Section):
+    post_results: bool = False
+    """Commit each result's hash on-chain (costs gas from the keystore's account)."""
+    max_fee_eth_per_transaction: float = Field(default=0.01, gt=0)
+    max_fee_eth_per_day: float = Field(default=0.1, gt=0)
+
+
+class Mqtt(Section):
+    host: str | None = None
+    """Broker; without it nothing is published."""
+    port: int = Field(default=1883, ge=1, le=65_535)
+    username: str | None = None
+    password: SecretStr | None = Field(default=None, exclude=True)
+    """Default: the systemd credential `mqtt-password`, then PANDACEA_MQTT__PASSWORD."""
+    tls: bool = False
+    topic: str = Field(default="pandacea", pattern=r"^[A-Za-z0-9_/-]{1,64}$")
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: console on a terminal, JSON lines otherwise."""
+
+
+class Config(Section):
+    """Everything the node can be told."""
+
+    blockchain: Blockchain
+    earner: Earner
+    privacy: Privacy = Privacy()
+    server: Server = Server()
+    store: Store = Store()
+    settlement: Settlement = Settlement()
+    mqtt: Mqtt = Mqtt()
+    log: Log = Log()
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the store."""
+        return self.store.url or f"sqlite+aiosqlite:///{self.store.state_dir / 'pandacea.db'}"
+
+    @property
+    def authorities(self) -> tuple[str, ...]:
+        """The authorities that signed requests may name."""
+        return self.server.authorities or (f"localhost:{self.server.port}", f"127.0.0.1:{self.server.port}")

@@ -1,0 +1,314 @@
+"""Who may do what, as three pure questions, never one: may_run, may_continue, may_read.
+
+Grant slowly, deny at once: an approval counts only at the configured confidence and with a proof that no RPC endpoint can
+make up; a denial counts from the first block that shows it. Where the node cannot know, the answer is `Unknown`, never a guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, Timestamp
+from pandacea.domain.lease import FINAL, Lease, LeaseStatus
+
+NEVER: Final = 2**63 - 1
+"""An expiry at or beyond it (Unix seconds) is none."""
+
+CLOCK_SKEW: Final = 60
+"""Seconds by which the chain's clock and ours may differ before either is believed less."""
+
+
+class Trust(StrEnum):
+    """Why the node believes that the Earner approved a lease, or why it does not yet."""
+
+    PENDING = "pending"  # the approving transaction has not been checked yet
+    UNPROVEN = "unproven"  # it was checked and proves nothing: one endpoint's word is not enough
+    SIGNED = "signed"  # the approving transaction carries the Earner's or operator's own signature over these terms
+    AGREED = "agreed"  # two independent endpoints show the same lease
+    ACKNOWLEDGED = "acknowledged"  # the operator said so on this machine
+
+
+TRUSTED: Final = frozenset({Trust.SIGNED, Trust.AGREED, Trust.ACKNOWLEDGED})
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLease:
+    """A lease as the node's memory holds it: what the three questions need, and nothing more."""
+
+    lease_id: LeaseId
+    spender: Address
+    earner: Address
+    data_product_id: Hash32 | None
+    expires_at: Timestamp | None
+    """Unix seconds; None: no expiry (v0)."""
+    max_computations: int
+    status: LeaseStatus
+    committed_count: int
+    approved_block: BlockNumber | None
+    in_dispute: bool
+    resolved_for_spender: bool
+    trust: Trust
+    doubted: bool = False
+    """Another endpoint shows a cancellation or a dispute that the endpoint being followed does not show."""
+
+    @classmethod
+    def of(cls, lease: Lease, trust: Trust, *, doubted: bool = False) -> KnownLease:
+        """Take from a folded lease what access needs."""
+        return cls(
+            lease.key.lease_id,
+            lease.spender,
+            lease.earner,
+            lease.data_product_id,
+            lease.expires_at if lease.expires_at is not None and lease.expires_at < NEVER else None,
+            lease.max_computations,
+            lease.status,
+            lease.committed_count,
+            lease.approved_block,
+            lease.in_dispute,
+            bool(lease.resolved_for_spender),
+            trust,
+            doubted,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChainStanding:
+    """How far the node has read the chain, and whether that may be believed now."""
+
+    head_number: BlockNumber
+    head_timestamp: Timestamp
+    confident: BlockNumber
+    """Approvals in this block or before it count."""
+    distrust: str | None
+    """None: believe it. Otherwise one sentence: why the node cannot know right now."""
+    retry_after: int = 5
+
+    @property
+    def trusted(self) -> bool:
+        """Whether answers may be given at all."""
+        return self.distrust is None
+
+
+@dataclass(frozen=True, slots=True)
+class ProductFacts:
+    """The product of a lease as this node serves it now."""
+
+    data_product_id: Hash32
+    assets: frozenset[AssetId]
+    version: str
+    """Hash of the product version (schema, rows, commitments)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """No; `code` is the stable problem code, `detail` the sentence for the Spender."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The node cannot know now: 503 with Retry-After (seconds), nothing decided."""
+
+    detail: str
+    retry_after: int
+
+
+Answer = Granted | Denied | Unknown
+
+GRANTED: Final = Granted()
+
+
+def chain_now(standing: ChainStanding, clock: float) -> float:
+    """The time expiry is measured by (Unix seconds): never earlier than the chain's, never earlier than ours less the skew."""
+    return max(float(standing.head_timestamp), clock - CLOCK_SKEW)
+
+
+def may_run(
+    lease: KnownLease | None,
+    standing: ChainStanding,
+    *,
+    caller: Address,
+    earner: Address,
+    product: ProductFacts | None,
+    assets: Collection[AssetId],
+    product_version: str | None,
+    used: int,
+    reserved: int,
+    time_limit: float,
+    clock: float,
+) -> Answer:
+    """May `caller` start a NEW computation on `assets` now? Asked at submit and again at start.
+
+    `used`: computations charged in the database; `reserved`: accepted and not yet charged (without the one asking, when asked
+    at start); `time_limit` in seconds; `clock`: own Unix time. `product`: of the lease, or None when this node serves none such.
+    """
+    if not standing.trusted:
+        return _cannot_know(standing)
+    if lease is None or lease.spender != caller or lease.earner != earner:
+        return _UNKNOWN_LEASE
+    return (
+        _ended(lease)
+        or _spent(lease, used, reserved)
+        or _expires(lease, chain_now(standing, clock), time_limit)
+        or _approval(lease, standing)
+        or _product(lease, product, assets, product_version)
+        or GRANTED
+    )
+
+
+def may_continue(lease: KnownLease | None, standing: ChainStanding) -> Answer:
+    """May an accepted computation go on? Executed, finalized, expired or used up does not stop it."""
+    if lease is not None and (denied := _withdrawn(lease)):
+        return denied
+    if not standing.trusted:
+        return _cannot_know(standing)
+    if lease is None or lease.approved_block is None:
+        return _APPROVAL_GONE
+    return _proof(lease) or GRANTED
+
+
+def may_read(lease: KnownLease | None, standing: ChainStanding, *, caller: Address) -> Answer:
+    """May `caller` see status, result, artifacts and events of a computation of this lease, or cancel it?"""
+    if lease is not None and lease.spender != caller:
+        return _UNKNOWN_LEASE
+    return may_continue(lease, standing)
+
+
+_UNKNOWN_LEASE: Final = Denied(
+    "lease-unknown",
+    "No approved lease of yours with this id is known here. Check the id and the key you sign with; "
+    "a lease counts only after the Earner approved it.",
+)
+_APPROVAL_GONE: Final = Denied(
+    "approval-gone", "The chain no longer shows this lease's approval. Ask the Earner to approve it again, then resubmit."
+)
+
+
+def _cannot_know(standing: ChainStanding) -> Unknown:
+    return Unknown(f"The node cannot tell how this lease stands now: {standing.distrust} Try again later.", standing.retry_after)
+
+
+def _withdrawn(lease: KnownLease) -> Denied | None:
+    """What ends even a running computation."""
+    if lease.status is LeaseStatus.CANCELLED:
+        return Denied("lease-cancelled", "This lease was cancelled on-chain; nothing more runs or leaves under it.")
+    if lease.in_dispute:
+        return Denied("lease-disputed", "A dispute is open on this lease; nothing runs or leaves until it is resolved.")
+    if lease.resolved_for_spender:
+        return Denied("lease-refunded", "This lease was refunded to its Spender; nothing more runs or leaves under it.")
+    if lease.doubted:
+        return Denied(
+            "lease-doubted", "One of the node's chain endpoints shows this lease as cancelled or disputed; the Earner must look."
+        )
+    return None
+
+
+def _ended(lease: KnownLease) -> Denied | None:
+    if denied := _withdrawn(lease):
+        return denied
+    if lease.status is LeaseStatus.EXECUTED or lease.status in FINAL:
+        return Denied("lease-ended", f"This lease is {lease.status} on-chain; it allows no new computation. Create a new lease.")
+    return None
+
+
+def _spent(lease: KnownLease, used: int, reserved: int) -> Denied | None:
+    # A wiped database grants nothing: what was committed on-chain was used.
+    spent = max(used, lease.committed_count)
+    if spent + reserved < lease.max_computations:
+        return None
+    return Denied(
+        "lease-used-up",
+        f"This lease allows {lease.max_computations} computation(s): {spent} used, {reserved} under way. Create a new lease.",
+    )
+
+
+def _expires(lease: KnownLease, now: float, time_limit: float) -> Denied | None:
+    if lease.expires_at is None or now + time_limit < lease.expires_at:
+        return None
+    if now >= lease.expires_at:
+        return Denied("lease-expired", f"This lease expired at {lease.expires_at} (Unix time). Create a new lease.")
+    return Denied(
+        "lease-expires-too-soon",
+        f"This lease expires at {lease.expires_at} (Unix time), before a run of up to {time_limit:.0f} s would be over. "
+        "Create a new lease.",
+    )
+
+
+def _approval(lease: KnownLease, standing: ChainStanding) -> Denied | Unknown | None:
+    if lease.approved_block is None:
+        return _UNKNOWN_LEASE
+    if lease.approved_block > standing.confident:
+        return Denied(
+            "approval-unconfirmed",
+            f"The approval is in block {lease.approved_block}; this node counts approvals up to block {standing.confident} now. "
+            "Try again in a few minutes.",
+        )
+    return _proof(lease)
+
+
+def _proof(lease: KnownLease) -> Denied | Unknown | None:
+    if lease.trust in TRUSTED:
+        return None
+    if lease.trust is Trust.PENDING:
+        return Unknown("The node is checking who signed the approval of this lease. Try again later.", 2)
+    return Denied(
+        "approval-unproven",
+        "The approval of this lease cannot be proved from the chain (an old contract, a contract wallet or a relayed approval). "
+        "Ask the Earner to acknowledge the lease on their node.",
+    )
+
+
+def _product(lease: KnownLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None) -> Denied | None:
+    if product is None or product.data_product_id != lease.data_product_id:
+        return Denied("product-unknown", f"This node serves no product with the id hash {lease.data_product_id} of this lease.")
+    outside = sorted(set(assets) - product.assets)
+    if outside:
+        return Denied("asset-outside-product", f"Not in this lease's product: {', '.join(outside)}. Ask for assets of the product.")
+    if version is not None and version != product.version:
+        return Denied(
+            "product-version-moved",
+            f"The product is now at version {product.version}; the request names {version}. Look at the product and ask again.",
+        )
+    return None
+
+
+def terms_of(lease: Lease) -> str:
+    """What an approval approves, as a digest: a proof given for these terms counts for no others."""
+    return digest_of_terms(
+        lease.key.lease_id,
+        lease.spender,
+        lease.earner,
+        lease.data_product_id,
+        lease.price,
+        lease.expires_at,
+        lease.max_computations,
+    )
+
+
+def digest_of_terms(
+    lease_id: str, spender: str, earner: str, product: str | None, price: int | str, expires_at: int | None, most: int
+) -> str:
+    """sha-256 hex over a lease's terms."""
+    expires = None if expires_at is None else min(expires_at, NEVER)
+    return hashlib.sha256(f"{lease_id}|{spender}|{earner}|{product}|{price}|{expires}|{most}".encode()).hexdigest()
+
+
+def trust_of(terms: str, approved_tx: Hash32 | None, kept: tuple[Trust, str, Hash32 | None] | None) -> Trust:
+    """What a kept proof (trust, terms, approving transaction) is worth for a lease as it stands now."""
+    if kept is None:
+        return Trust.PENDING
+    trust, for_terms, for_tx = kept
+    if for_terms != terms or (trust is not Trust.ACKNOWLEDGED and for_tx != approved_tx):
+        return Trust.PENDING
+    return trust

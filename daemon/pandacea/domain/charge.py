@@ -1,0 +1,45 @@
+"""What a computation costs its lease. Reserved when accepted, charged when user code starts, given back only if none ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from pandacea.domain.outcome import Failure
+
+FAILED_RUNS_FREE: Final = 5
+"""A lease's allowance of runs that end in the script's own exception, used before a computation is."""
+
+
+class Charge(StrEnum):
+    """Where a job stands against its lease's `max_computations`."""
+
+    RESERVED = "reserved"
+    CHARGED = "charged"
+    ALLOWANCE = "allowance"  # a failed run, paid from the allowance
+    RETURNED = "returned"
+    FREE = "free"  # a rehearsal on mock rows
+
+
+COUNTS: Final = frozenset({Charge.RESERVED, Charge.CHARGED})
+
+
+def used(counts: Mapping[Charge, int], committed_on_chain: int) -> int:
+    """Computations used: the larger of what this database and what the chain says, so a wiped database grants nothing."""
+    return max(counts.get(Charge.CHARGED, 0), committed_on_chain)
+
+
+def at_end(failure: Failure | None, *, code_started: bool, failed_runs: int) -> Charge:
+    """The charge of a run that ended.
+
+    Args:
+        failure: why it failed, or None.
+        code_started: the guest acknowledged the first byte of the script.
+        failed_runs: runs of this lease already paid from the allowance.
+    """
+    if not code_started:
+        return Charge.RETURNED
+    if failure is Failure.SCRIPT_ERROR and failed_runs < FAILED_RUNS_FREE:
+        return Charge.ALLOWANCE
+    return Charge.CHARGED

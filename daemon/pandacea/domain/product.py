@@ -1,0 +1,100 @@
+"""A product: what an Earner leases. Its assets, its rules, and the version that a request may name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pandacea.domain.ids import AssetId, Hash32, ProductId, Wei
+
+
+class Policy(StrEnum):
+    """Which scripts may run."""
+
+    APPROVED_CODE = "approved-code"
+    ANY_CODE = "any-code"
+
+
+class Release(StrEnum):
+    """Who lets a result out."""
+
+    HOLD = "hold"
+    AUTO = "auto"
+
+
+class LiveOutput(StrEnum):
+    """What a Spender sees while a script runs."""
+
+    NONE = "none"
+    PROGRESS = "progress"
+    FULL = "full"
+
+
+class Rehearsal(StrEnum):
+    """Who may run a script on the mock rows."""
+
+    LEASE = "lease"
+    OPEN = "open"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The Earner's rules; the defaults are the strictest values, and what a product without stated rules gets."""
+
+    policy: Policy = Policy.APPROVED_CODE
+    release: Release = Release.HOLD
+    live_output: LiveOutput = LiveOutput.NONE
+    rehearsal: Rehearsal = Rehearsal.LEASE
+    show_messages: bool = True
+    """Whether a script's exception message (which may quote data) is in the result, beside its class and line."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As published in the catalogue and in the signed product version."""
+        return {
+            "policy": self.policy.value,
+            "release": self.release.value,
+            "live_output": self.live_output.value,
+            "rehearsal": self.rehearsal.value,
+            "show_messages": self.show_messages,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One table, at one version. `path` is the node's own; `commitment` is all that leaves of its content."""
+
+    asset_id: AssetId
+    commitment: str
+    """64 hex digits: HMAC-SHA-256(key of this asset version, sha-256 of the stored bytes)."""
+    path: Path
+    format: str
+    schema: list[dict[str, Any]] | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A published product at its current version."""
+
+    product_id: ProductId
+    product_hash: Hash32
+    """keccak256 of the UTF-8 id: the contract's `dataProductId`."""
+    version: Hash32
+    rules: Rules
+    price: Wei
+    assets: Mapping[AssetId, Asset]
+    document: dict[str, Any] = field(repr=False)
+    """The signed document, as the catalogue shows it."""
+    signature: str = field(repr=False, default="")
+
+
+def rounded_rows(rows: int | None) -> int | None:
+    """A row count as published: two significant digits, so that adding one person does not show."""
+    if rows is None or rows < 10:
+        return None if rows is None else 0
+    scale = 10 ** (len(str(rows)) - 2)
+    return int(round(rows / scale) * scale) if scale > 1 else rows // 10 * 10

@@ -1,0 +1,229 @@
+"""The follower's journey: from a step of the chain to rows, outbox and memory, in ONE transaction; memory follows the commit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from pandacea.domain.access import Trust, terms_of, trust_of
+from pandacea.domain.ids import LeaseId, LeaseKey
+from pandacea.domain.lease import Lease, LeaseCreated
+from pandacea.domain.seen import BlockRef, Held, SeenEvent, Step, View, fold
+from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How one lease stands now; `held` None: nothing of it is left."""
+
+    lease_id: LeaseId
+    held: Held | None
+    trust: Trust
+
+
+class Memory(Protocol):
+    """What answers the three questions: changed only after the commit, and only under the database's one write lock."""
+
+    view: View | None
+
+    def publish(self, view: View, changes: Sequence[Change]) -> None:
+        """Take over a view and the leases that changed with it, at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Where life-cycle messages go: into the outbox of the same transaction, at `now` (Unix seconds)."""
+
+    now: Callable[[], float]
+
+
+async def take(step: Step, view: View, records: ChainRecords, memory: Memory, telling: Telling | None) -> View:
+    """Make one step durable and then visible; returns the view it leads to.
+
+    `telling` None: no messages (a backfill, or no broker).
+
+    Raises:
+        Unavailable: the database failed. Whether the step became durable must be read back before the next.
+    """
+    after = step.moves(view)
+    async with records.write() as tx:
+        touched: set[LeaseId] = set()
+        settled: dict[LeaseId, Held] = {}
+        if step.undo_to is not None:
+            touched.update(await tx.leases_above(step.undo_to.number))
+            await tx.undo(step.undo_to.number)
+        events = await ours(tx, step.events)
+        touched.update(seen.event.lease_id for seen in events)
+        fresh = [seen for seen in events if seen.block > after.base.number]
+        await tx.append(step.blocks, fresh)
+        if step.settle_to is not None:
+            old = [seen for seen in events if seen.block <= after.base.number]
+            settled = await _settle(tx, step, old, records)
+            if view.tip.number < after.base.number:
+                # Read by numbers, unseen by any header: one answer is not enough for it.
+                await tx.insert_range(view.tip.number + 1, after.base.number, digest_of(old))
+            touched.update(settled)
+        changes = await _changes(tx, sorted(touched), records, settled, above=bool(after.blocks))
+        await tx.save_cursor(after)
+        if telling is not None:
+            known_to = view.tip.number if step.undo_to is None else step.undo_to.number
+            await _tell(tx, [seen for seen in events if seen.block > known_to], telling)
+        tx.after_commit(lambda: memory.publish(after, changes))
+        await tx.commit()
+    return after
+
+
+async def refresh(ids: Sequence[LeaseId], view: View, records: ChainRecords, memory: Memory) -> None:
+    """Bring memory in line with the rows of some leases, after a (re)load."""
+    async with records.write() as tx:
+        memory.publish(view, await _changes(tx, ids, records, {}))
+
+
+async def reread(events: Sequence[SeenEvent], records: ChainRecords) -> tuple[bool, list[LeaseId]]:
+    """Compare a second reading of the oldest waiting range with the first. True: they agree, and it waits no more.
+
+    Otherwise the leases it speaks of, whose rows must be folded anew from all their events.
+    """
+    async with records.write() as tx:
+        waiting = await tx.oldest_range()
+        if waiting is None:
+            return True, []
+        first, _, digest = waiting
+        found = await ours(tx, events)
+        if digest_of(found) != digest:
+            return False, sorted({seen.event.lease_id for seen in found})
+        await tx.delete_range(first)
+        await tx.commit()
+        return True, []
+
+
+async def mend(lease_id: LeaseId, events: Sequence[SeenEvent], base: BlockRef, records: ChainRecords, memory: Memory) -> bool:
+    """Write a lease's row anew from all its events up to `base`; False when nothing was gained.
+
+    A poorer reading never takes a fact away: the row is replaced only by one that knows all it knew.
+    """
+    async with records.write() as tx:
+        view = memory.view
+        if view is None or view.base != base:
+            return False  # settled further meanwhile: the next reading tries again
+        before = await tx.settled([lease_id])
+        anew = folded({}, sorted(events, key=lambda seen: seen.place), records, base.timestamp)
+        if lease_id not in anew or not _knows_all(anew[lease_id].lease, before.get(lease_id)) or anew == before:
+            return False
+        await tx.save(anew, before)
+        changes = await _changes(tx, [lease_id], records, {})
+        tx.after_commit(lambda: memory.publish(view, changes))
+        await tx.commit()
+    return True
+
+
+_FACTS = ("approved_block", "executed_block", "cancelled_block", "finalized_block", "disputed_block", "resolved_block")
+
+
+def _knows_all(anew: Lease, before: Held | None) -> bool:
+    if before is None:
+        return True
+    old = before.lease
+    pairs = [(getattr(old, fact), getattr(anew, fact)) for fact in _FACTS]
+    return old.committed <= anew.committed and all(was is None or (now is not None and now <= was) for was, now in pairs)
+
+
+async def reread_again(first: int, last: int, events: Sequence[SeenEvent], records: ChainRecords) -> None:
+    """Hold a range against its newest reading from now on: it waits until two in a row agree."""
+    async with records.write() as tx:
+        await tx.delete_range(first)
+        await tx.insert_range(first, last, digest_of(await ours(tx, events)))
+        await tx.commit()
+
+
+async def prove(lease_id: LeaseId, proof: KeptProof, by: str, at: int, records: ChainRecords, memory: Memory) -> None:
+    """Keep why an approval counts, or why it does not; `at` in Unix seconds."""
+    async with records.write() as tx:
+        await tx.save_proof(lease_id, proof, by, at)
+        changes = await _changes(tx, [lease_id], records, {})
+        view = memory.view
+        if view is not None:
+            tx.after_commit(lambda: memory.publish(view, changes))
+        await tx.commit()
+
+
+async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> list[SeenEvent]:
+    """Leave out events of leases whose creation for our Earner was never seen: they are another Earner's."""
+    created = {seen.event.lease_id for seen in events if type(seen.event) is LeaseCreated}
+    asked = {seen.event.lease_id for seen in events} - created
+    ours = created | await tx.known(sorted(asked))
+    return [seen for seen in events if seen.event.lease_id in ours]
+
+
+def digest_of(events: Iterable[SeenEvent]) -> str:
+    """sha-256 over the identities of events, in the order they happened."""
+    digest = hashlib.sha256()
+    for seen in events:
+        digest.update(f"{seen.block_hash}{seen.log_index},{seen.part};".encode())
+    return digest.hexdigest()
+
+
+async def _settle(tx: ChainTransaction, step: Step, old: Iterable[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
+    """Fold what is final into the rows. Events held already and those the step brings are merged by identity."""
+    assert step.settle_to is not None
+    known = {seen.identity: seen for seen in old}
+    known.update((seen.identity, seen) for seen in await tx.events_to(step.settle_to.number))
+    events = sorted(known.values(), key=lambda seen: seen.place)
+    ids = sorted({seen.event.lease_id for seen in events})
+    before = await tx.settled(ids)
+    after = folded(before, events, records, step.settle_to.timestamp)
+    await tx.save(after, before)
+    await tx.settle(step.settle_to)
+    return after
+
+
+def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records: ChainRecords, at: int) -> dict[LeaseId, Held]:
+    """Fold events in order into the leases they belong to; `at`: timestamp of a block at or after them."""
+    after = dict(before)
+    for seen in events:
+        lease_id = seen.event.lease_id
+        held = fold(after.get(lease_id), seen, LeaseKey(records.chain_id, records.contract, lease_id), at)  # type: ignore[arg-type]
+        if held is not None:
+            after[lease_id] = held
+    return after
+
+
+async def _changes(
+    tx: ChainTransaction,
+    ids: Sequence[LeaseId],
+    records: ChainRecords,
+    settled: Mapping[LeaseId, Held],
+    *,
+    above: bool = True,
+) -> list[Change]:
+    """The newest state of leases: rows (`settled` where just written), and the events held above them, if any."""
+    if not ids:
+        return []
+    rows = {**await tx.settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
+    newest = folded(rows, await tx.events_of(ids), records, 0) if above else rows
+    proofs = await tx.proofs(ids)
+    return [Change(lease_id, held, _trust(held, proofs.get(lease_id))) for lease_id in ids for held in (newest.get(lease_id),)]
+
+
+def _trust(held: Held | None, kept: KeptProof | None) -> Trust:
+    if held is None or kept is None:
+        return Trust.PENDING
+    return trust_of(terms_of(held.lease), held.approved_tx, (kept.trust, kept.terms, kept.approved_tx))
+
+
+async def _tell(tx: ChainTransaction, events: Sequence[SeenEvent], telling: Telling) -> None:
+    for seen in events:
+        name = type(seen.event).__name__
+        payload = {
+            "event": name,
+            "block": seen.block,
+            "block_hash": seen.block_hash,
+            "log_index": seen.log_index,
+            "transaction": seen.transaction,
+            # uint256 and hostile text: numbers beyond 2^53 travel as strings.
+            "arguments": {k: v if isinstance(v, bool) else str(v) for k, v in asdict(seen.event).items()},
+        }
+        await tx.tell(seen, f"leases/{name}", payload, telling.now())

@@ -1,0 +1,237 @@
+"""A request becomes a job: the lease asked, the script looked at, the reservation and the row in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pandacea.domain.access import Answer, Denied, Unknown, may_read
+from pandacea.domain.charge import Charge, used
+from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
+from pandacea.domain.job import Job, Mode
+from pandacea.domain.limits import Limits
+from pandacea.domain.product import LiveOutput, Policy, Product, Release
+from pandacea.errors import Refused, Unavailable
+from pandacea.flows.ports import (
+    Books,
+    Catalogue,
+    Channel,
+    Clock,
+    CodeChecker,
+    LeaseBook,
+    Message,
+    PrivacyService,
+    RunQuestion,
+    View,
+)
+from pandacea_sdk.protocol.receipt import computation_id
+
+
+class Forbidden(Refused):
+    """The lease does not allow this."""
+
+    def __init__(self, code: str, detail: str, **context: object) -> None:
+        """`code`: the stable problem code."""
+        super().__init__(detail, **context)
+        self.code = code  # type: ignore[misc]  # an instance of a family: the code is data here
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a Spender asks for, read and checked for form."""
+
+    lease_id: LeaseId
+    code: str
+    inputs: tuple[tuple[AssetId, str], ...]
+    """(asset_id, variable_name)"""
+    params: str
+    """JSON text."""
+    uploads: dict[str, str]
+    product_version: str | None
+    mode: Mode
+    body_sha256: str
+    idempotency_key: str | None
+    wants_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who signed the request, and the hash of what was signed."""
+
+    address: Address
+    request_hash: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The job, and the token that may poll it (told once, kept hashed). `repeated`: an earlier request had made the job."""
+
+    job: Job
+    token: str | None = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How much may wait."""
+
+    per_spender: int
+    total: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitPorts:
+    """What `submit` works with."""
+
+    chain_id: int
+    contract: Address
+    books: Books
+    book: LeaseBook
+    catalogue: Catalogue
+    privacy: PrivacyService
+    checker: CodeChecker
+    clock: Clock
+    limits: Limits
+    queue: Queue
+    wake: Callable[[], None]
+    """A job is waiting."""
+
+
+async def submit(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted:
+    """Accept a computation.
+
+    Raises:
+        Forbidden: the lease, the product or the code policy says no; with the code the Spender sees.
+        Unavailable: the node cannot know now, or has no room; nothing was written.
+    """
+    async with ports.books.read() as view:
+        if earlier := await _earlier(view, order, caller, ports):
+            return earlier
+        allow(_ask(order, caller, ports, *await _counts(view, order, ports)))
+    product = _product(order, ports)
+    decision = await _policy(order, product, ports)
+    token = secrets.token_urlsafe(32) if order.wants_token else None
+    job = _job(order, caller, product, decision, token, ports)
+    async with ports.books.write() as work:
+        if earlier := await _earlier(work, order, caller, ports):
+            return earlier
+        # Asked again inside the transaction: two requests for the last computation cannot both pass.
+        allow(_ask(order, caller, ports, *await _counts(work, order, ports)))
+        await _room(work, caller, ports.queue)
+        await work.jobs.add(job)
+        await work.outbox.put(job_message(job), job.created_at)
+        work.after_commit(ports.wake)
+        await work.commit()
+    return Accepted(job, token)
+
+
+def allow(answer: Answer) -> None:
+    """Turn an answer of `domain.access` into its error.
+
+    Raises:
+        Forbidden: denied.
+        Unavailable: unknown.
+    """
+    if isinstance(answer, Denied):
+        raise Forbidden(answer.code, answer.detail)
+    if isinstance(answer, Unknown):
+        raise Unavailable(answer.detail, retry_after=answer.retry_after)
+
+
+def job_message(job: Job, **more: object) -> Message:
+    """A job's life as it is told over MQTT: ids and states, never content."""
+    payload = {"computation_id": job.computation_id, "lease_id": job.lease_id, "state": job.state.value, **more}
+    return Message(Channel.MQTT, f"mqtt:{job.computation_id}:{job.state}:{job.attempt}", f"computations/{job.state}", payload)
+
+
+async def _earlier(view: View, order: Order, caller: Caller, ports: SubmitPorts) -> Accepted | None:
+    if order.idempotency_key is None:
+        return None
+    job = await view.jobs.by_idempotency_key(caller.address, order.idempotency_key)
+    if job is None or job.lease_id != order.lease_id:
+        return None
+    allow(may_read(ports.book.lease(job.lease_id), ports.book.standing(), caller=caller.address))
+    if job.body_sha256 != order.body_sha256:
+        raise Forbidden(
+            "idempotency-conflict", "This Idempotency-Key was used with another body; take a new key for a new computation."
+        )
+    return Accepted(job, repeated=True)
+
+
+async def _counts(view: View, order: Order, ports: SubmitPorts) -> tuple[int, int]:
+    counts = await view.jobs.counted(LeaseKey(ports.chain_id, ports.contract, order.lease_id))
+    lease = ports.book.lease(order.lease_id)
+    return used(counts, lease.committed_count if lease else 0), counts.get(Charge.RESERVED, 0)
+
+
+def _ask(order: Order, caller: Caller, ports: SubmitPorts, charged: int, reserved: int) -> Answer:
+    assets = tuple(asset_id for asset_id, _ in order.inputs)
+    limit = ports.limits.time_seconds
+    return ports.privacy.verify_lease(
+        RunQuestion(order.lease_id, caller.address, assets, order.product_version, charged, reserved, limit)
+    )
+
+
+def _product(order: Order, ports: SubmitPorts) -> Product:
+    lease = ports.book.lease(order.lease_id)
+    product = ports.catalogue.by_hash(lease.data_product_id) if lease and lease.data_product_id else None
+    if product is None:  # it was there a moment ago: withdrawn between two awaits
+        raise Forbidden("product-unknown", "The product of this lease is no longer offered by this node.")
+    return product
+
+
+async def _policy(order: Order, product: Product, ports: SubmitPorts) -> str:
+    if product.rules.policy is Policy.APPROVED_CODE:
+        raise Forbidden(
+            "code-not-approved",
+            f"The product {product.product_id} runs only scripts its Earner approved. Hand yours in for approval first.",
+        )
+    await ports.checker.check(order.code)
+    return f"{product.rules.policy}: passed the static check"
+
+
+async def _room(view: View, caller: Caller, queue: Queue) -> None:
+    if await view.jobs.live(spender=caller.address) >= queue.per_spender:
+        raise Forbidden("too-many-jobs", f"You have {queue.per_spender} computations waiting or running here; wait for one to end.")
+    if await view.jobs.live() >= queue.total:
+        raise Unavailable("The node's queue is full; try again in a minute.", retry_after=60)
+
+
+def _job(order: Order, caller: Caller, product: Product, decision: str, token: str | None, ports: SubmitPorts) -> Job:
+    now = ports.clock.now()
+    lease = ports.book.lease(order.lease_id)
+    digest = computation_id(ports.chain_id, ports.contract, order.lease_id, caller.request_hash)
+    return Job(
+        computation_id=ComputationId(digest),
+        chain_id=ports.chain_id,
+        contract=ports.contract,
+        lease_id=order.lease_id,
+        spender=caller.address,
+        request_hash=caller.request_hash,
+        body_sha256=order.body_sha256,
+        mode=order.mode,
+        product_id=product.product_id,
+        product_version=product.version,
+        code=order.code,
+        params=order.params,
+        inputs=[
+            {"asset_id": asset_id, "variable_name": name, "commitment": product.assets[asset_id].commitment}
+            for asset_id, name in order.inputs
+        ],
+        uploads=order.uploads,
+        policy_decision=decision,
+        release=product.rules.release.value,
+        live_output=product.rules.live_output.value,
+        show_messages=product.rules.show_messages,
+        max_computations=lease.max_computations if lease else 0,
+        created_at=now,
+        queue_deadline=now + ports.queue.seconds,
+        idempotency_key=order.idempotency_key,
+        token_sha256=None if token is None else hashlib.sha256(token.encode()).hexdigest(),
+    )
+
+
+__all__ = ["Accepted", "Caller", "Forbidden", "LiveOutput", "Order", "Queue", "Release", "SubmitPorts", "allow", "submit"]

@@ -1,0 +1,59 @@
+"""Logging: structlog, one event a line, values as fields; secrets and control characters never pass."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+from pandacea.domain.printable import printable
+
+SECRET_NAMES: Final = re.compile(
+    r"pass(word|phrase)|secret|private_key|token|signature$|commitment_key|authorization", re.IGNORECASE
+)
+URL: Final = re.compile(r"(\w+://)(?:[^\s/@]*@)?([^\s/?#]+)[^\s'\"]*")
+
+
+def setup(level: str = "info", fmt: str = "auto", stream: TextIO | None = None) -> None:
+    """Set structlog and the standard library's logging to one stream (default: stderr)."""
+    out = stream or sys.stderr
+    console = fmt == "console" or (fmt == "auto" and out.isatty())
+    threshold = getattr(logging, level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    if console:
+        renderer: Any = structlog.dev.ConsoleRenderer(colors=out.isatty())
+    else:
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries speak at warning and above: at debug they would print requests, and requests carry signatures and URLs with keys.
+    root.setLevel(max(threshold, logging.WARNING))
+
+
+def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Hide secrets by name, shorten URLs to their host, and make hostile text printable."""
+    for name, value in list(event.items()):
+        if SECRET_NAMES.search(name):
+            event[name] = "[redacted]"
+        elif isinstance(value, str):
+            text = URL.sub(r"\1\2", value) if "://" in value else value
+            event[name] = text if name == "exception" else printable(text, limit=4096)
+    return event

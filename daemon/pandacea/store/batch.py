@@ -1,0 +1,54 @@
+"""Whole batches through the driver: the tables are SQLModel's, the rows go past its objects (ten times the speed)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+IN_LIST: Final = 400
+"""Values of one IN list: below SQLite's old limit of 999 parameters."""
+
+
+def upsert(connection: AsyncConnection, table: Table, *, update: bool = True) -> str:
+    """INSERT of whole rows (every column, in table order); a row whose key exists is replaced, or kept when not `update`."""
+    columns = [column.name for column in table.columns]
+    key = [column.name for column in table.primary_key.columns]
+    rest = [name for name in columns if name not in key]
+    marks = ", ".join(mark(connection, place) for place in range(len(columns)))
+    action = "UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in rest) if update and rest else "NOTHING"
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT ({', '.join(key)}) DO {action}"  # noqa: S608 - names of our own tables
+
+
+def mark(connection: AsyncConnection, place: int) -> str:
+    """The driver's placeholder for the parameter at `place` (from 0)."""
+    return f"${place + 1}" if connection.dialect.name == "postgresql" else "?"
+
+
+async def run(connection: AsyncConnection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Execute one statement for many rows of parameters."""
+    if rows:
+        await connection.exec_driver_sql(sql, list(rows))
+
+
+def marked(connection: AsyncConnection, sql: str) -> str:
+    """Write `?` as the driver wants it."""
+    pieces = sql.split("?")
+    return "".join(piece + (mark(connection, place) if place < len(pieces) - 1 else "") for place, piece in enumerate(pieces))
+
+
+async def rows_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]) -> list[Any]:
+    """Rows of `sql`, whose last `(IN)` is filled with `values`, chunk by chunk; `fixed` are the parameters before it."""
+    found: list[Any] = []
+    for chunk in chunks(values, IN_LIST):
+        query = marked(connection, sql.replace("(IN)", f"({', '.join('?' * len(chunk))})"))
+        found.extend((await connection.exec_driver_sql(query, (*fixed, *chunk))).all())
+    return found
+
+
+def chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Cut a sequence into pieces of at most `size`."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

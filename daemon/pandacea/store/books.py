@@ -1,0 +1,60 @@
+"""The database as the journeys see it: `flows.ports.Books` over `session.Database`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pandacea.store.jobs import Jobs
+from pandacea.store.nonces import Nonces
+from pandacea.store.outbox import Outboxes
+from pandacea.store.session import Database, Transaction
+
+
+class View:
+    """A consistent look at the database."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        """Look through one connection."""
+        self.jobs = Jobs(connection)
+        self.nonces = Nonces(connection)
+        self.outbox = Outboxes(connection)
+
+
+class Work(View):
+    """A transaction, undone unless committed."""
+
+    def __init__(self, tx: Transaction) -> None:
+        """Write through one transaction."""
+        super().__init__(tx.connection)
+        self.tx = tx
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Run `callback` when the commit is durable."""
+        self.tx.after_commit(callback)
+
+    async def commit(self) -> None:
+        """Make it durable."""
+        await self.tx.commit()
+
+
+class SqlBooks:
+    """`flows.ports.Books` on SQLite or PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        """Share the node's one database."""
+        self._database = database
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Work]:
+        """Begin a transaction."""
+        async with self._database.write() as tx:
+            yield Work(tx)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[View]:
+        """Look."""
+        async with self._database.read() as connection:
+            yield View(connection)

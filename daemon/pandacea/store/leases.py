@@ -1,0 +1,218 @@
+"""Leases as settled rows, their commitments, and why the node trusts an approval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, Index
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import Field, SQLModel
+
+from pandacea.domain.access import NEVER
+from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
+from pandacea.domain.lease import Lease, LeaseStatus
+from pandacea.domain.seen import Held
+from pandacea.store.batch import marked, rows_in, run, upsert
+
+LARGEST: Final = NEVER
+"""A uint64 beyond it (a lease that never expires) is kept as it."""
+
+
+def _number(*, nullable: bool = False) -> Any:
+    return Field(default=None, sa_column=Column(BigInteger, nullable=nullable))
+
+
+class LeaseRow(SQLModel, table=True):
+    """One lease of this node's Earner, as of its deployment's `base` block. The newest state is this plus the events held."""
+
+    __tablename__ = "lease"
+    __table_args__ = (Index("lease_waiting", "deployment", "approved_block", "seen_at"),)
+
+    deployment: int = Field(primary_key=True)
+    lease_id: str = Field(primary_key=True, max_length=66)
+    spender: str = Field(max_length=42)
+    earner: str = Field(max_length=42)
+    price: str = Field(max_length=78)
+    """Wei, decimal: uint256 fits no SQL integer."""
+    created_block: int = _number()
+    status: str = Field(max_length=16)
+    data_product_id: str | None = Field(default=None, max_length=66)
+    expires_at: int | None = _number(nullable=True)
+    max_computations: int = _number()
+    committed_count: int = _number()
+    approved_block: int | None = _number(nullable=True)
+    executed_block: int | None = _number(nullable=True)
+    cancelled_block: int | None = _number(nullable=True)
+    finalized_block: int | None = _number(nullable=True)
+    disputed_block: int | None = _number(nullable=True)
+    resolved_block: int | None = _number(nullable=True)
+    resolved_for_spender: bool | None = None
+    approved_tx: str | None = Field(default=None, max_length=66)
+    seen_at: int = _number()
+
+
+class Commitment(SQLModel, table=True):
+    """A result committed on-chain under a lease, settled."""
+
+    __tablename__ = "commitment"
+
+    deployment: int = Field(primary_key=True)
+    lease_id: str = Field(primary_key=True, max_length=66)
+    computation_id: str = Field(primary_key=True, max_length=66)
+
+
+class LeaseProof(SQLModel, table=True):
+    """Why an approval counts: the Earner's signature, a second endpoint, or the operator's own word.
+
+    Bound to the lease's terms and, unless the operator gave it, to the approving transaction.
+    """
+
+    __tablename__ = "lease_proof"
+
+    deployment: int = Field(primary_key=True)
+    lease_id: str = Field(primary_key=True, max_length=66)
+    trust: str = Field(max_length=16)
+    terms: str = Field(max_length=66)
+    """sha-256 over the terms it was given for."""
+    approved_tx: str | None = Field(default=None, max_length=66)
+    by: str = Field(max_length=200)
+    """Signer's address, the endpoints, or the operator's account and words."""
+    at: int = _number()
+
+
+_lease: Any = SQLModel.metadata.tables["lease"]
+_commitment: Any = SQLModel.metadata.tables["commitment"]
+_proof: Any = SQLModel.metadata.tables["lease_proof"]
+
+_COLUMNS: Final = ", ".join(column.name for column in _lease.columns if column.name not in {"deployment", "committed_count"})
+
+
+def _held(row: Any, committed: frozenset[ComputationId], key: LeaseKey) -> Held:
+    (_, spender, earner, price, created, status, product, expires, most, *facts) = row
+    approved, executed, cancelled, finalized, disputed, resolved, for_spender, approved_tx, seen_at = facts
+    lease = Lease(
+        key,
+        Address(spender),
+        Address(earner),
+        Wei(int(price)),
+        BlockNumber(created),
+        LeaseStatus(status),
+        None if product is None else Hash32(product),
+        None if expires is None else Timestamp(expires),
+        most,
+        committed,
+        approved,
+        executed,
+        cancelled,
+        finalized,
+        disputed,
+        resolved,
+        None if for_spender is None else bool(for_spender),
+    )
+    return Held(lease, None if approved_tx is None else Hash32(approved_tx), Timestamp(seen_at))
+
+
+def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
+    lease = held.lease
+    return (
+        deployment,
+        lease_id,
+        lease.spender,
+        lease.earner,
+        str(lease.price),
+        lease.created_block,
+        lease.status.value,
+        lease.data_product_id,
+        None if lease.expires_at is None else min(lease.expires_at, LARGEST),
+        lease.max_computations,
+        len(lease.committed),
+        lease.approved_block,
+        lease.executed_block,
+        lease.cancelled_block,
+        lease.finalized_block,
+        lease.disputed_block,
+        lease.resolved_block,
+        lease.resolved_for_spender,
+        held.approved_tx,
+        min(held.seen_at, LARGEST),
+    )
+
+
+async def settled(
+    connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId], chain_id: int, contract: Address
+) -> dict[LeaseId, Held]:
+    """The settled rows of some leases; those never settled are missing from the answer."""
+    if not leases:
+        return {}
+    query = f"SELECT {_COLUMNS} FROM lease WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608 - our own columns
+    rows = await rows_in(connection, query, (deployment,), leases)
+    if not rows:
+        return {}
+    found = [row[0] for row in rows]
+    query = "SELECT lease_id, computation_id FROM commitment WHERE deployment = ? AND lease_id IN (IN)"
+    committed: dict[str, set[ComputationId]] = {}
+    for lease_id, computation in await rows_in(connection, query, (deployment,), found):
+        committed.setdefault(lease_id, set()).add(ComputationId(computation))
+    return {row[0]: _held(row, frozenset(committed.get(row[0], ())), LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows}
+
+
+async def save(
+    connection: AsyncConnection, deployment: int, leases: Mapping[LeaseId, Held], before: Mapping[LeaseId, Held]
+) -> None:
+    """Write leases as they stand at the new base; `before` is how their rows stood, so that only new commitments are written."""
+    rows = [_row(deployment, lease_id, held) for lease_id, held in leases.items() if held is not before.get(lease_id)]
+    await run(connection, upsert(connection, _lease), rows)
+    commitments: list[tuple[int, LeaseId, ComputationId]] = []
+    for lease_id, held in leases.items():
+        old = before.get(lease_id)
+        fresh = held.lease.committed if old is None else held.lease.committed - old.lease.committed
+        commitments.extend((deployment, lease_id, computation) for computation in fresh)
+    await run(connection, upsert(connection, _commitment, update=False), commitments)
+
+
+APPROVED: Final = (
+    "SELECT l.lease_id, l.spender, l.earner, l.data_product_id, l.expires_at, l.max_computations, l.status, l.committed_count, "
+    "l.approved_block, l.disputed_block, l.resolved_block, l.resolved_for_spender, l.approved_tx, l.price, "
+    "p.trust, p.terms, p.approved_tx "
+    "FROM lease l LEFT JOIN lease_proof p ON p.deployment = l.deployment AND p.lease_id = l.lease_id "
+    "WHERE l.deployment = ? AND l.approved_block IS NOT NULL AND l.lease_id > ? ORDER BY l.lease_id LIMIT ?"
+)
+
+
+async def approved_page(connection: AsyncConnection, deployment: int, after: str, size: int) -> Sequence[Any]:
+    """One page of the approved leases with their proofs, by lease id: what memory is filled from at start."""
+    return (await connection.exec_driver_sql(marked(connection, APPROVED), (deployment, after, size))).all()
+
+
+async def proofs(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> dict[LeaseId, Any]:
+    """The proofs kept of some leases: rows of (lease_id, trust, terms, approved_tx)."""
+    query = "SELECT lease_id, trust, terms, approved_tx FROM lease_proof WHERE deployment = ? AND lease_id IN (IN)"
+    return {row[0]: row for row in await rows_in(connection, query, (deployment,), leases)}
+
+
+async def save_proof(
+    connection: AsyncConnection,
+    deployment: int,
+    lease_id: LeaseId,
+    *,
+    trust: str,
+    terms: str,
+    approved_tx: Hash32 | None,
+    by: str,
+    at: int,
+) -> None:
+    """Keep why an approval counts."""
+    await run(connection, upsert(connection, _proof), [(deployment, lease_id, trust, terms, approved_tx, by[:200], at)])
+
+
+async def prune_waiting(connection: AsyncConnection, deployment: int, before: int) -> int:
+    """Forget settled leases that nobody approved and that were created before a time (Unix seconds); returns how many."""
+    sql = marked(connection, "DELETE FROM lease WHERE deployment = ? AND approved_block IS NULL AND seen_at < ?")
+    return int((await connection.exec_driver_sql(sql, (deployment, before))).rowcount)
+
+
+async def existing(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> set[LeaseId]:
+    """Those of the leases that have a settled row."""
+    query = "SELECT lease_id FROM lease WHERE deployment = ? AND lease_id IN (IN)"
+    return {row[0] for row in await rows_in(connection, query, (deployment,), leases)}

@@ -1,0 +1,40 @@
+"""Bring a database to the newest schema: Alembic, forward only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from pandacea.errors import Broken
+from pandacea.store.session import Database
+
+VERSIONS = Path(__file__).parent / "migrations"
+
+
+async def upgrade(database: Database) -> None:
+    """Run every migration the database has not seen.
+
+    Raises:
+        Broken: the database was written by a newer node, or a migration failed; nothing was changed.
+    """
+    async with database.write() as tx:
+        await tx.connection.run_sync(_upgrade)
+        await tx.commit()
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(VERSIONS))
+    config.attributes["connection"] = connection
+    script = ScriptDirectory.from_config(config)
+    have = MigrationContext.configure(connection).get_current_revision()
+    known = {revision.revision for revision in script.walk_revisions()}
+    if have is not None and have not in known:
+        raise Broken(f"The database is at schema {have!r}, unknown here: a newer node wrote it. Upgrade pandacea.")
+    command.upgrade(config, "head")

@@ -1,0 +1,144 @@
+"""Products, the versions of their assets, and the signed version of the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, LargeBinary, Text, UniqueConstraint, insert, select, update
+from sqlmodel import Field, SQLModel
+
+from pandacea.domain.ids import AssetId, Hash32
+from pandacea.domain.product import Asset, Product
+from pandacea.store.session import Database
+
+
+class ProductRow(SQLModel, table=True):
+    """What an Earner leases. `product_hash` = keccak256(utf-8 of the id), the contract's dataProductId."""
+
+    __tablename__ = "product"
+
+    product_id: str = Field(primary_key=True, max_length=64)
+    product_hash: str = Field(max_length=66, unique=True)
+    current_version: str | None = Field(default=None, max_length=66)
+    withdrawn_at: float | None = None
+
+
+class ProductVersion(SQLModel, table=True):
+    """A product as it was published: the signed document, and the asset versions it opens."""
+
+    __tablename__ = "product_version"
+
+    version: str = Field(primary_key=True, max_length=66)
+    product_id: str = Field(foreign_key="product.product_id", index=True, max_length=64)
+    document: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    signature: str = Field(max_length=132)
+    created_at: float
+
+
+class AssetVersion(SQLModel, table=True):
+    """One table as stored. `commitment` = HMAC-SHA-256(key, sha-256 of the stored bytes); the key never leaves the node."""
+
+    __tablename__ = "asset_version"
+    __table_args__ = (UniqueConstraint("product_id", "asset_id", "digest"),)
+
+    commitment: str = Field(primary_key=True, max_length=64)
+    product_id: str = Field(max_length=64)
+    asset_id: str = Field(max_length=64)
+    digest: str = Field(max_length=64)
+    commitment_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    path: str = Field(sa_column=Column(Text, nullable=False))
+    format: str = Field(max_length=16)
+    size: int = Field(sa_type=BigInteger)
+    rows: int | None = Field(default=None, sa_type=BigInteger)
+    table_schema: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    created_at: float
+
+
+_product: Any = SQLModel.metadata.tables["product"]
+_version: Any = SQLModel.metadata.tables["product_version"]
+_asset: Any = SQLModel.metadata.tables["asset_version"]
+
+
+class SqlProductBook:
+    """`flows.ports.ProductBook`: each call is a transaction of its own, for registration is rare."""
+
+    def __init__(self, database: Database) -> None:
+        """Share the node's one database."""
+        self._database = database
+
+    async def offered(self) -> set[str]:
+        """Ids of the products on offer."""
+        query = select(_product.c.product_id).where(_product.c.withdrawn_at.is_(None))
+        async with self._database.read() as connection:
+            return {row[0] for row in (await connection.execute(query)).all()}
+
+    async def version(self, version: Hash32) -> str | None:
+        """The signature of a version, when it was published before."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(_version.c.signature).where(_version.c.version == version))).first()
+        return None if row is None else str(row[0])
+
+    async def publish(self, product: Product, now: float) -> None:
+        """Make a version the current one; publishing it again changes nothing."""
+        named = _product.c.product_id == product.product_id
+        async with self._database.write() as tx:
+            if (await tx.connection.execute(select(_product.c.product_id).where(named))).first() is None:
+                row = {"product_id": product.product_id, "product_hash": product.product_hash}
+                await tx.connection.execute(insert(_product), [row])
+            if (
+                await tx.connection.execute(select(_version.c.version).where(_version.c.version == product.version))
+            ).first() is None:
+                values = {
+                    "version": product.version,
+                    "product_id": product.product_id,
+                    "document": product.document,
+                    "signature": product.signature,
+                    "created_at": now,
+                }
+                await tx.connection.execute(insert(_version), [values])
+            current = update(_product).where(named).values(current_version=product.version, withdrawn_at=None)
+            await tx.connection.execute(current)
+            await tx.commit()
+
+    async def withdraw(self, product_id: str, now: float) -> None:
+        """Take a product out of the catalogue; its versions stay."""
+        async with self._database.write() as tx:
+            gone = update(_product).where(_product.c.product_id == product_id).values(withdrawn_at=now)
+            await tx.connection.execute(gone)
+            await tx.commit()
+
+    async def asset(self, product_id: str, asset_id: AssetId, digest: str) -> Asset | None:
+        """The asset version with this content, when it was registered before."""
+        here = (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.digest == digest)
+        return await self._asset(here)
+
+    async def asset_by_commitment(self, commitment: str) -> Asset | None:
+        """The asset version behind a commitment."""
+        return await self._asset(_asset.c.commitment == commitment)
+
+    async def add_asset(self, product_id: str, asset: Asset, digest: str, key: bytes, size: int, now: float) -> None:
+        """Record a new asset version; `digest` and `key` never leave the node."""
+        row = {
+            "commitment": asset.commitment,
+            "product_id": product_id,
+            "asset_id": asset.asset_id,
+            "digest": digest,
+            "commitment_key": key,
+            "path": str(asset.path),
+            "format": asset.format,
+            "size": size,
+            "rows": asset.rows,
+            "table_schema": asset.schema,
+            "created_at": now,
+        }
+        async with self._database.write() as tx:
+            await tx.connection.execute(insert(_asset), [row])
+            await tx.commit()
+
+    async def _asset(self, where: Any) -> Asset | None:
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(_asset).where(where))).mappings().first()
+        if row is None:
+            return None
+        return Asset(row["asset_id"], row["commitment"], Path(row["path"]), row["format"], row["table_schema"], row["rows"])

@@ -1,0 +1,233 @@
+"""The follower's transaction over the chain and lease tables of one deployment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pandacea.domain.access import Trust
+from pandacea.domain.ids import Address, Hash32, LeaseId
+from pandacea.domain.seen import BlockRef, Held, SeenEvent, View
+from pandacea.errors import Unavailable
+from pandacea.flows.ports import Channel, Message
+from pandacea.flows.records import ApprovedRow, KeptProof
+from pandacea.store import chain, leases, outbox
+from pandacea.store.session import Database, Transaction
+
+PAGE: Final = 5_000
+
+
+class ChainRecords:
+    """Rows of one LeaseAgreement on one chain."""
+
+    def __init__(self, database: Database, chain_id: int, contract: Address) -> None:
+        """`begin` before anything else."""
+        self._database = database
+        self.chain_id = chain_id
+        self.contract = contract
+        self.deployment = -1
+        self.deploy_block: int | None = None
+        """Where the contract begins, once it was followed."""
+
+    async def begin(self, earner: Address, interface: str, deploy_block: int, base: BlockRef) -> View:
+        """Where to resume: the view in the database, or a new one from `base` when there is none or it is another Earner's.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        async with self.write() as tx:
+            row = await chain.find_deployment(tx.connection, self.chain_id, self.contract)
+            if row is not None and row.earner == earner and row.interface == interface:
+                self.deployment, self.deploy_block = row.id, row.deploy_block
+                return await chain.load_view(tx.connection, row)
+            self.deploy_block = deploy_block
+            if row is None:
+                self.deployment = await chain.insert_deployment(
+                    tx.connection,
+                    chain_id=self.chain_id,
+                    contract=self.contract,
+                    earner=earner,
+                    interface=interface,
+                    deploy_block=deploy_block,
+                    base=base,
+                )
+            else:
+                self.deployment = row.id
+                await chain.forget(tx.connection, row.id, earner=earner, interface=interface, base=base)
+            await tx.commit()
+        return View(base)
+
+    async def resume(self) -> View | None:
+        """The view in the database, None when the contract was never followed here."""
+        async with self.read() as connection:
+            row = await chain.find_deployment(connection, self.chain_id, self.contract)
+            if row is None:
+                return None
+            self.deployment, self.deploy_block = row.id, row.deploy_block
+            return await chain.load_view(connection, row)
+
+    async def forget(self, earner: Address, interface: str, base: BlockRef) -> None:
+        """Forget what was read of the chain and begin again from `base`; proofs and acknowledgements stay."""
+        async with self.write() as tx:
+            await chain.forget(tx.connection, self.deployment, earner=earner, interface=interface, base=base)
+            await tx.commit()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[ChainTransaction]:
+        """One transaction; rolled back unless committed.
+
+        Raises:
+            Unavailable: the database failed; whether a commit under way became durable must be read back.
+        """
+        try:
+            async with self._database.write() as tx:
+                yield ChainTransaction(tx, self)
+        except (SQLAlchemyError, OSError) as problem:
+            raise Unavailable(_said(problem)) from problem
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A consistent view for reading."""
+        try:
+            async with self._database.read() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError) as problem:
+            raise Unavailable(_said(problem)) from problem
+
+    async def approved(self) -> AsyncIterator[Sequence[ApprovedRow]]:
+        """Every approved lease as settled, page by page."""
+        after = ""
+        while True:
+            async with self.read() as connection:
+                page = await leases.approved_page(connection, self.deployment, after, PAGE)
+            if page:
+                yield page
+            if len(page) < PAGE:
+                return
+            after = page[-1][0]
+
+    async def touched(self) -> list[LeaseId]:
+        """The leases that have events above the base."""
+        async with self.read() as connection:
+            return await chain.leases_above(connection, self.deployment, -1)
+
+    async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]:
+        """Those of the leases whose creation was seen."""
+        async with self.read() as connection:
+            return await _known(connection, self, ids)
+
+
+class ChainTransaction:
+    """A transaction of the follower: what it reads and writes, by name."""
+
+    def __init__(self, tx: Transaction, records: ChainRecords) -> None:
+        """Within `ChainRecords.write`."""
+        self._tx_outbox = outbox.Outboxes(tx.connection)
+        self._records = records
+        self.connection = tx.connection
+        self.after_commit: Callable[[Callable[[], None]], None] = tx.after_commit
+        self.commit = tx.commit
+
+    @property
+    def _id(self) -> int:
+        return self._records.deployment
+
+    async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]:
+        """Those of the leases whose creation was seen."""
+        return await _known(self.connection, self._records, ids)
+
+    async def leases_above(self, number: int) -> list[LeaseId]:
+        """The leases with an event above a block."""
+        return await chain.leases_above(self.connection, self._id, number)
+
+    async def undo(self, number: int) -> None:
+        """Forget blocks and events above a number."""
+        await chain.undo(self.connection, self._id, number)
+
+    async def append(self, blocks: Sequence[BlockRef], events: Sequence[SeenEvent]) -> None:
+        """Hold blocks and events."""
+        await chain.insert_blocks(self.connection, self._id, blocks)
+        await chain.insert_events(self.connection, self._id, events)
+
+    async def events_of(self, ids: Sequence[LeaseId]) -> list[SeenEvent]:
+        """The events held of some leases, in order."""
+        return await chain.events_of(self.connection, self._id, ids)
+
+    async def events_to(self, last: int) -> list[SeenEvent]:
+        """The events held up to a block, in order."""
+        return await chain.events_to(self.connection, self._id, last)
+
+    async def settled(self, ids: Sequence[LeaseId]) -> dict[LeaseId, Held]:
+        """The settled rows of some leases."""
+        return await leases.settled(self.connection, self._id, ids, self._records.chain_id, self._records.contract)
+
+    async def save(self, held: Mapping[LeaseId, Held], before: Mapping[LeaseId, Held]) -> None:
+        """Write settled rows."""
+        await leases.save(self.connection, self._id, held, before)
+
+    async def settle(self, base: BlockRef) -> None:
+        """Hold nothing up to `base` any longer."""
+        await chain.settle(self.connection, self._id, base)
+
+    async def save_cursor(self, view: View) -> None:
+        """Write how far the view is settled, safe and finalized."""
+        await chain.save_cursor(self.connection, self._id, view)
+
+    async def proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, KeptProof]:
+        """Why approvals of these leases count."""
+        rows = await leases.proofs(self.connection, self._id, ids)
+        return {
+            lease_id: KeptProof(Trust(row[1]), row[2], None if row[3] is None else Hash32(row[3])) for lease_id, row in rows.items()
+        }
+
+    async def save_proof(self, lease_id: LeaseId, proof: KeptProof, by: str, at: int) -> None:
+        """Keep why an approval counts."""
+        await leases.save_proof(
+            self.connection,
+            self._id,
+            lease_id,
+            trust=proof.trust.value,
+            terms=proof.terms,
+            approved_tx=proof.approved_tx,
+            by=by,
+            at=at,
+        )
+
+    async def insert_range(self, first: int, last: int, digest: str) -> None:
+        """A range was settled from one answer: it waits to be read a second time."""
+        await chain.insert_range(self.connection, self._id, first, last, digest)
+
+    async def oldest_range(self) -> tuple[int, int, str] | None:
+        """A range (first, last, digest) that waits for a second reading."""
+        return await chain.oldest_range(self.connection, self._id)
+
+    async def delete_range(self, first: int) -> None:
+        """Two readings agree."""
+        await chain.delete_range(self.connection, self._id, first)
+
+    async def prune(self, before: int) -> int:
+        """Forget leases nobody approved that are older than a time (Unix seconds)."""
+        return await leases.prune_waiting(self.connection, self._id, before)
+
+    async def tell(self, seen: SeenEvent, topic: str, payload: dict[str, Any], now: float) -> None:
+        """Put one life-cycle message into the outbox, once per event: a reorg that brings it back does not repeat it."""
+        key = f"chain:{self._id}:{seen.block_hash}:{seen.log_index}:{seen.part}"
+        if not await outbox.has(self.connection, key):
+            await self._tx_outbox.put(Message(Channel.MQTT, key, topic, payload), now)
+
+
+async def _known(connection: AsyncConnection, records: ChainRecords, ids: Sequence[LeaseId]) -> set[LeaseId]:
+    if not ids:
+        return set()
+    found = await chain.created_of(connection, records.deployment, ids)
+    rest = [lease_id for lease_id in ids if lease_id not in found]
+    return found | await leases.existing(connection, records.deployment, rest)
+
+
+def _said(problem: SQLAlchemyError | OSError) -> str:
+    cause = problem.orig if isinstance(problem, DBAPIError) else problem
+    return f"The node's database does not answer ({type(cause).__name__}: {cause})."

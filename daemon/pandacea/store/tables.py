@@ -1,0 +1,27 @@
+"""Every table of the node: importing this module fills `SQLModel.metadata`."""
+
+from pandacea.store.chain import ChainBlock, ChainEvent, Deployment, SettledRange
+from pandacea.store.jobs import JobArtifact, JobRow
+from pandacea.store.leases import Commitment, LeaseProof, LeaseRow
+from pandacea.store.nonces import RequestNonce
+from pandacea.store.outbox import Outbox
+from pandacea.store.products import AssetVersion, ProductRow, ProductVersion
+from pandacea.store.sent import SentRow
+
+__all__ = [
+    "AssetVersion",
+    "ChainBlock",
+    "ChainEvent",
+    "Commitment",
+    "Deployment",
+    "JobArtifact",
+    "JobRow",
+    "LeaseProof",
+    "LeaseRow",
+    "Outbox",
+    "ProductRow",
+    "ProductVersion",
+    "RequestNonce",
+    "SentRow",
+    "SettledRange",
+]

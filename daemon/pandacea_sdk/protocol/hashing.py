@@ -1,0 +1,103 @@
+"""Hashes and signatures under every other module of the protocol: keccak-256, secp256k1 recovery, ABI words, lower-case hex."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final, Protocol
+
+from eth_hash.auto import keccak as _keccak
+from eth_keys.datatypes import PrivateKey, Signature
+from eth_keys.exceptions import BadSignature
+from eth_utils.exceptions import ValidationError
+
+HASH32: Final = re.compile(r"0x[0-9a-f]{64}")
+ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}")
+SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
+
+_HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+
+
+class Signer(Protocol):
+    """Whoever signs: a key in memory here, a keystore in the node, anything that can sign 32 bytes with secp256k1."""
+
+    @property
+    def address(self) -> str:
+        """`0x` + 40 hex digits, in any case."""
+        ...
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """Sign 32 bytes; return the 65 bytes r || s || v with v 27 or 28 and s in the lower half (EIP-2)."""
+        ...
+
+
+class KeySigner:
+    """A private key held in memory. Its representation never shows the key."""
+
+    __slots__ = ("_key", "address")
+
+    def __init__(self, private_key: bytes | str) -> None:
+        """`private_key`: 32 bytes, or 64 hex digits with or without `0x`.
+
+        Raises:
+            ValueError: it is not a secp256k1 private key. The message does not repeat it.
+        """
+        try:
+            raw = bytes.fromhex(private_key.removeprefix("0x")) if isinstance(private_key, str) else bytes(private_key)
+            self._key = PrivateKey(raw)
+            self.address = self._key.public_key.to_address()
+        except (ValueError, ValidationError):
+            raise ValueError("not a private key: 32 bytes, as 64 hex digits, are needed") from None
+
+    def __repr__(self) -> str:
+        return f"KeySigner({self.address})"
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """See `Signer`. Deterministic (RFC 6979)."""
+        raw = self._key.sign_msg_hash(digest).to_bytes()
+        return raw[:64] + bytes([raw[64] + 27])
+
+
+def keccak256(data: bytes) -> bytes:
+    """Keccak-256 as Ethereum uses it (not SHA3-256)."""
+    return _keccak(data)
+
+
+def sha256_hex(data: bytes) -> str:
+    """sha-256 as 64 lower-case hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def eip191_digest(message: bytes) -> bytes:
+    """The 32 bytes that personal_sign signs (EIP-191, version 0x45)."""
+    return keccak256(b"\x19Ethereum Signed Message:\n" + str(len(message)).encode() + message)
+
+
+def recover(digest: bytes, signature: bytes) -> str | None:
+    """The address, in lower case, whose key made `signature` over `digest`; None when there is none.
+
+    Only the canonical form is taken: 65 bytes, v 27 or 28, s in the lower half (EIP-2), as OpenZeppelin's ECDSA demands on-chain.
+    """
+    if len(signature) != 65 or signature[64] not in (27, 28) or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
+        return None
+    try:
+        return Signature(signature[:64] + bytes([signature[64] - 27])).recover_public_key_from_msg_hash(digest).to_address()
+    except (BadSignature, ValidationError):
+        return None
+
+
+def word(value: int | str | bytes) -> bytes:
+    """One 32-byte ABI word: an integer or address padded on the left, or bytes32 given as 32 bytes or `0x` hex."""
+    if isinstance(value, int):
+        return value.to_bytes(32, "big")
+    raw = bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else value
+    if len(raw) not in (20, 32):
+        raise ValueError(f"an ABI word is 32 bytes, or an address of 20; got {len(raw)} bytes")
+    return raw.rjust(32, b"\0")
+
+
+def hex32(raw: bytes) -> str:
+    """`0x` + 64 lower-case hex digits."""
+    if len(raw) != 32:
+        raise ValueError(f"32 bytes are needed, got {len(raw)}")
+    return "0x" + raw.hex()

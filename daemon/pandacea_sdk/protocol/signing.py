@@ -1,0 +1,300 @@
+"""ERC-8128: HTTP requests signed with an Ethereum key (RFC 9421 message signatures over EIP-191 personal_sign).
+
+Everything the draft could change is in this module. `sign` makes the headers; `parse` checks all that can be checked without a
+body, a database or a curve, in a fixed order, cheap first; `SignedRequest.check_body` and `.recover` follow. Whether the address is
+known and the nonce new is asked by the server between and after them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from pandacea_sdk.protocol.digest import check_digest, content_digest, parse_content_digest
+from pandacea_sdk.protocol.hashing import Signer, eip191_digest, hex32, recover
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.signature_fields import dictionary_member, listed, malformed, read_input
+from pandacea_sdk.protocol.targets import split_target
+
+LABEL: Final = "eth"
+MAX_WINDOW: Final = 300
+SKEW: Final = 30
+SDK_WINDOW: Final = 60
+MAX_SIGNATURE_BYTES: Final = 1024
+"""Longer than any ERC-1271 signature seen in use; the header limit of a server is near 8 KB."""
+
+ACCEPT_SIGNATURE: Final = f'{LABEL}=("@authority" "@method" "@path" "content-digest");created;expires;nonce;keyid'
+"""For the Accept-Signature field (RFC 9421, section 5.1) of a 401."""
+
+BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
+_SIGNED_WHEN_SENT: Final = ("content-digest", "idempotency-key", "prefer")
+_PARAMETERS: Final = frozenset({"created", "expires", "nonce", "keyid"})
+
+_KEYID: Final = re.compile(r"erc8128:([1-9][0-9]{0,77}):(0x[0-9a-fA-F]{40})")
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{22,64}")
+_BYTES: Final = re.compile(r":([A-Za-z0-9+/=]+):")
+_VISIBLE: Final = re.compile(r"[\x20-\x7e]+")
+_IDEMPOTENCY_KEY: Final = re.compile(r'[A-Za-z0-9_.:-]{1,128}|"[A-Za-z0-9_.:-]{1,128}"')
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request without its body. `target` is the raw request target; header names are lower-case, one entry for each line."""
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]]
+
+    def values(self, name: str) -> list[str]:
+        """Every line of one header, trimmed."""
+        return [value.strip(" \t") for key, value in self.headers if key == name]
+
+    def joined(self, name: str) -> str | None:
+        """The lines of one header as one value (RFC 9421, section 2.1); None when there is none."""
+        values = self.values(name)
+        return ", ".join(values) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class SigningPolicy:
+    """What a server asks of a signature. Times are in seconds; authorities are lower-case, without a default port."""
+
+    chain_id: int
+    authorities: frozenset[str]
+    max_window: int = MAX_WINDOW
+    skew: int = SKEW
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """A request whose signature was read but not yet verified: until `recover` agrees, `address` is only a claim."""
+
+    address: str
+    keyid: str
+    nonce: str
+    created: int
+    expires: int
+    base: bytes
+    signature: bytes
+    body_sha256: bytes | None
+    idempotency_key: str | None
+
+    @property
+    def digest(self) -> bytes:
+        """The 32 bytes that were signed."""
+        return eip191_digest(self.base)
+
+    @property
+    def request_hash(self) -> str:
+        """sha-256 of the signature base, as bytes32 in hex: names this very request in the manifest and in the computation id."""
+        return hex32(sha256(self.base).digest())
+
+    def check_body(self, body: bytes) -> None:
+        """Compare the body with the signed digest.
+
+        Raises:
+            ProtocolError: `digest-mismatch`; `body-not-allowed` for a body that no digest covers.
+        """
+        if self.body_sha256 is not None:
+            check_digest(self.body_sha256, sha256(body).digest())
+        elif body:
+            raise ProtocolError("body-not-allowed", "This request carries a body that its signature does not cover; send none.")
+
+    def recovers(self) -> bool:
+        """Whether the named address made the signature. False also for a contract wallet: ask it (ERC-1271) before refusing."""
+        return recover(self.digest, self.signature) == self.address
+
+
+def sign(
+    signer: Signer,
+    *,
+    method: str,
+    authority: str,
+    target: str,
+    chain_id: int,
+    created: int,
+    nonce: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    expires: int | None = None,
+) -> dict[str, str]:
+    """The headers to add to a request: Content-Digest (when there is a body), Signature-Input and Signature.
+
+    `authority` is host[:port] in lower case without the scheme's default port; `target` the raw path and query that will be sent;
+    `headers` those that will be sent (idempotency-key and prefer among them are signed); `nonce` base64url of 16 random bytes.
+
+    Raises:
+        ProtocolError: `bad-target` when the target is not in its plain form.
+    """
+    added: dict[str, str] = {}
+    sent = {name.lower(): value for name, value in (headers or {}).items()}
+    if body is not None or method in BODY_METHODS:
+        sent["content-digest"] = added["Content-Digest"] = content_digest(body or b"")
+    head = RequestHead(method, target, [("host", authority), *sent.items()])
+    components = _components(head, *split_target(target))
+    names = " ".join(f'"{name}"' for name, _ in components)
+    parameters = (
+        f"({names});created={created};expires={created + SDK_WINDOW if expires is None else expires}"
+        f';nonce="{nonce}";keyid="erc8128:{chain_id}:{signer.address.lower()}"'
+    )
+    signature = signer.sign_digest(eip191_digest(_base(components, parameters)))
+    added["Signature-Input"] = f"{LABEL}={parameters}"
+    added["Signature"] = f"{LABEL}=:{base64.b64encode(signature).decode()}:"
+    return added
+
+
+def parse(head: RequestHead, policy: SigningPolicy, now: float) -> SignedRequest:
+    """Read and check a signature, all but body, curve and nonce. `now`: Unix seconds.
+
+    Raises:
+        ProtocolError: the first of, in this order: signature-missing, -malformed, -parameters, -coverage; wrong-chain;
+            digest-missing, digest-malformed; signature-window, -not-yet-valid, -expired; wrong-authority; bad-target;
+            content-encoding-refused; bad-idempotency-key. With the coverage may come bad-host and bad-parameter: the
+            components could not be formed.
+    """
+    inner, signature = _read_fields(head)
+    names, parameters = read_input(inner)
+    if parameters.keys() != _PARAMETERS:
+        raise ProtocolError(
+            "signature-parameters",
+            "The signature must have exactly the parameters created, expires, nonce and keyid; "
+            f"missing: {listed(_PARAMETERS - parameters.keys())}; not taken: {listed(parameters.keys() - _PARAMETERS)}.",
+        )
+    created, expires = _times(parameters)
+    nonce, (chain_id, address) = _nonce(parameters), _keyid(parameters)
+    path, _, query = head.target.partition("?")
+    components = _components(head, path, query if "?" in head.target else None)
+    covered = dict(components)
+    _check_coverage(names, covered)
+    if chain_id != policy.chain_id:
+        raise ProtocolError("wrong-chain", f"The key is named on chain {chain_id}; this node serves chain {policy.chain_id}.")
+    body_sha256 = _body_digest(head)
+    _check_times(created, expires, policy, now)
+    if covered["@authority"] not in policy.authorities:
+        raise ProtocolError(
+            "wrong-authority",
+            "The signed authority is not one of this node's; sign for its public address, and let proxies keep the Host header.",
+        )
+    split_target(head.target)
+    check_encoding(head)
+    idempotency_key = covered.get("idempotency-key")
+    if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise ProtocolError("bad-idempotency-key", "Idempotency-Key must be 1 to 128 letters, digits or one of _ . : -")
+    return SignedRequest(
+        address=address,
+        keyid=f"erc8128:{chain_id}:{address}",
+        nonce=nonce,
+        created=created,
+        expires=expires,
+        base=_base([(name, covered[name]) for name in names], inner),
+        signature=signature,
+        body_sha256=body_sha256,
+        idempotency_key=idempotency_key.strip('"') if idempotency_key is not None else None,
+    )
+
+
+def check_encoding(head: RequestHead) -> None:
+    """Refuse compressed bodies: a limit on bytes must be a limit on what they become.
+
+    Raises:
+        ProtocolError: `content-encoding-refused`.
+    """
+    if any(value.lower() != "identity" for value in head.values("content-encoding")):
+        raise ProtocolError("content-encoding-refused", "Send the body as it is, without Content-Encoding.")
+
+
+def _components(head: RequestHead, path: str, query: str | None) -> list[tuple[str, str]]:
+    """Everything a signature of this request must cover, in the order in which we sign it."""
+    hosts = head.values("host")
+    if len(hosts) != 1 or not hosts[0]:
+        raise ProtocolError("bad-host", "Send exactly one Host header.")
+    found = [("@authority", hosts[0].lower()), ("@method", head.method), ("@path", path)]
+    if query is not None:
+        found.append(("@query", "?" + query))
+    for name in _SIGNED_WHEN_SENT:
+        value = head.joined(name)
+        if value is not None:
+            found.append((name, value))
+    for name, value in found:
+        if not _VISIBLE.fullmatch(value):
+            raise ProtocolError("bad-parameter", f"{name} may hold printable ASCII only.")
+    return found
+
+
+def _base(components: Iterable[tuple[str, str]], parameters: str) -> bytes:
+    """The signature base (RFC 9421, section 2.5)."""
+    lines = [f'"{name}": {value}' for name, value in components]
+    return "\n".join([*lines, f'"@signature-params": {parameters}']).encode()
+
+
+def _read_fields(head: RequestHead) -> tuple[str, bytes]:
+    inputs, signatures = head.joined("signature-input"), head.joined("signature")
+    if inputs is None or signatures is None:
+        raise ProtocolError("signature-missing", "Sign the request: Signature-Input and Signature are needed (ERC-8128).")
+    encoded = dictionary_member(signatures, LABEL, "Signature")
+    match = _BYTES.fullmatch(encoded)
+    try:
+        signature = base64.b64decode(match[1], validate=True) if match else b""
+    except binascii.Error:
+        signature = b""
+    if not 0 < len(signature) <= MAX_SIGNATURE_BYTES:
+        raise malformed(f"the eth member of Signature must be :base64: of 1 to {MAX_SIGNATURE_BYTES} bytes")
+    return dictionary_member(inputs, LABEL, "Signature-Input"), signature
+
+
+def _times(parameters: Mapping[str, int | str]) -> tuple[int, int]:
+    created, expires = parameters["created"], parameters["expires"]
+    if not isinstance(created, int) or not isinstance(expires, int):
+        raise ProtocolError("signature-parameters", "created and expires must be integers: Unix seconds.")
+    return created, expires
+
+
+def _nonce(parameters: Mapping[str, int | str]) -> str:
+    nonce = parameters["nonce"]
+    if not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
+        raise ProtocolError("signature-parameters", "nonce must be base64url of 16 random bytes or more, without padding.")
+    return nonce
+
+
+def _keyid(parameters: Mapping[str, int | str]) -> tuple[int, str]:
+    keyid = parameters["keyid"]
+    match = _KEYID.fullmatch(keyid) if isinstance(keyid, str) else None
+    if match is None:
+        raise ProtocolError("signature-parameters", 'keyid must be "erc8128:<chain id>:<0x address>".')
+    return int(match[1]), match[2].lower()
+
+
+def _check_coverage(names: Sequence[str], components: Mapping[str, str]) -> None:
+    missing, extra = components.keys() - set(names), set(names) - components.keys()
+    if missing or extra or len(names) != len(set(names)):
+        raise ProtocolError(
+            "signature-coverage",
+            "The signature must cover exactly what it must, once each; "
+            f"missing: {listed(missing)}; not taken or not sent: {listed(extra)}.",
+        )
+
+
+def _body_digest(head: RequestHead) -> bytes | None:
+    value = head.joined("content-digest")
+    if value is not None:
+        return parse_content_digest(value)
+    if head.method in BODY_METHODS:
+        raise ProtocolError("digest-missing", f"Every {head.method} needs a Content-Digest, also over an empty body.")
+    return None
+
+
+def _check_times(created: int, expires: int, policy: SigningPolicy, now: float) -> None:
+    window = expires - created
+    if not 0 < window <= policy.max_window:
+        raise ProtocolError("signature-window", f"expires - created must be 1 to {policy.max_window} s, it is {window}.")
+    if created > now + policy.skew:
+        raise ProtocolError(
+            "signature-not-yet-valid", f"The signature was made {created - now:.0f} s in the future; set your clock."
+        )
+    if expires < now - policy.skew:
+        raise ProtocolError("signature-expired", f"The signature expired {now - expires:.0f} s ago; sign the request again.")

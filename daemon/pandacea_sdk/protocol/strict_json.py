@@ -1,0 +1,150 @@
+"""JSON read strictly (RFC 8259 within the limits of RFC 7493, I-JSON): what one reader accepts, every reader reads the same way.
+
+Refused: a byte order mark, bytes that are not UTF-8, one key twice (also after NFC normalisation), whole numbers
+beyond 2^53 - 1 (below 10^21, where RFC 8785 turns to exponents), numbers that overflow, NaN and Infinity, half
+surrogate pairs, nesting beyond `MAX_DEPTH`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from pandacea_sdk.protocol.problems import ProtocolError
+
+TYPE_NAMES: Final[Mapping[type, str]] = {
+    dict: "object",
+    list: "array",
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    type(None): "null",
+}
+
+MAX_DEPTH: Final = 32
+MAX_INTEGER: Final = 2**53 - 1
+
+# Possessive, and the closing quote optional: an unterminated string is one match to the end, so hostile bytes cost linear time.
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object as it was written, before its keys were checked."""
+
+
+def read(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Parse `raw` into dict, list, str, int, float, bool and None.
+
+    Raises:
+        ProtocolError: with the code of the first fault, and the pointer of the value where one can be given.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProtocolError("not-utf8", f"The body is not UTF-8: byte {error.start} cannot be read. Send JSON in UTF-8.") from None
+    _check_depth(raw, max_depth)
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_Pairs,
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=_constant,
+        )
+    except json.JSONDecodeError as error:
+        raise ProtocolError(
+            "malformed-json", f"The body is not JSON: {error.msg} at line {error.lineno} column {error.colno}."
+        ) from None
+    except RecursionError:  # cannot happen below max_depth; kept because the C scanner's own limit is not ours
+        raise ProtocolError("json-too-deep", f"The JSON is nested deeper than {max_depth}.") from None
+    return _settle(value, "", surrogates=b"\\u" in raw)
+
+
+def escape(token: str) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return token.replace("~", "~0").replace("/", "~1")
+
+
+def _check_depth(raw: bytes, max_depth: int) -> None:
+    """Count brackets outside strings before parsing: a megabyte of `[` must cost nothing."""
+    depth = 0
+    for match in _BRACKETS.finditer(raw):
+        first = raw[match.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > max_depth:
+                raise ProtocolError("json-too-deep", f"The JSON is nested deeper than {max_depth}; flatten it.")
+        elif first in b"]}":
+            depth -= 1
+
+
+def _integer(literal: str) -> int:
+    # The length is looked at first: int() of a very long literal costs quadratic time and Python refuses it in its own way.
+    if len(literal) > 17 or abs(int(literal)) > MAX_INTEGER:
+        raise ProtocolError("number-out-of-range", f"The integer {_short(literal)} is beyond 2^53 - 1: send it as a string.")
+    return int(literal)
+
+
+def _number(literal: str) -> float:
+    value = float(literal) if len(literal) <= 400 else math.inf
+    if not math.isfinite(value):
+        raise ProtocolError("number-out-of-range", f"The number {_short(literal)} does not fit a 64-bit float.")
+    if MAX_INTEGER < abs(value) < 1e21:  # RFC 8785 would write it as an integer, and a reader of integers would see another
+        raise ProtocolError(
+            "number-out-of-range", f"The number {_short(literal)} is a whole number beyond 2^53 - 1: send a string."
+        )
+    return value
+
+
+def _constant(literal: str) -> NoReturn:
+    raise ProtocolError("malformed-json", f"{literal} is not JSON; send null or a string instead.")
+
+
+def _short(literal: str) -> str:
+    return literal if len(literal) <= 24 else f"{literal[:20]}… ({len(literal)} digits)"
+
+
+def _settle(value: Any, pointer: str, *, surrogates: bool) -> Any:
+    """Turn pairs into dicts, now that every fault can be told with its place. Depth is bounded by `_check_depth`."""
+    if isinstance(value, _Pairs):
+        return _object(value, pointer, surrogates=surrogates)
+    if isinstance(value, list):
+        return [_settle(item, f"{pointer}/{index}", surrogates=surrogates) for index, item in enumerate(value)]
+    if surrogates and isinstance(value, str):
+        _check_surrogates(value, pointer)
+    return value
+
+
+def _object(pairs: _Pairs, pointer: str, *, surrogates: bool) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    normal: set[str] = set()
+    for key, item in pairs:
+        if surrogates:
+            _check_surrogates(key, pointer)
+        here = f"{pointer}/{escape(key)}"
+        if key in result:
+            raise ProtocolError("duplicate-key", f"The key {_short(key)!r} appears twice; send it once.", here)
+        form = key if key.isascii() else unicodedata.normalize("NFC", key)
+        if form in normal:
+            raise ProtocolError(
+                "name-collision", f"The key {_short(key)!r} is the same as another one after NFC normalisation.", here
+            )
+        normal.add(form)
+        result[key] = _settle(item, here, surrogates=surrogates)
+    return result
+
+
+def _check_surrogates(text: str, pointer: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ProtocolError(
+            "lone-surrogate",
+            f"A string holds half of a surrogate pair at character {error.start}; it cannot be written as UTF-8.",
+            pointer,
+        ) from None

@@ -1,0 +1,181 @@
+"""What a Spender checks in an answer: bytes against manifest, manifest against request, manifest against receipt.
+
+The node is not trusted: everything that comes in may be malformed, too large, or about another computation.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pandacea_sdk.protocol.hashing import sha256_hex
+from pandacea_sdk.protocol.manifest import FORMAT, result_hash
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.receipt import computation_id, read_receipt
+from pandacea_sdk.protocol.wire import ExecuteRequest
+
+MAX_ARTIFACTS_BYTES: Final = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the Spender knows from their own side. `contract` is None when it was learnt from the node itself."""
+
+    request: ExecuteRequest
+    request_hash: str
+    chain_id: int
+    spender: str
+    contract: str | None = None
+    max_bytes: int = MAX_ARTIFACTS_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedResult:
+    """A result whose parts agree. `signer` still has to be compared with the lease's earner or operator on the chain."""
+
+    success: bool
+    computation_id: str
+    result_hash: str
+    signer: str
+    contract: str
+    manifest: Mapping[str, Any] = field(repr=False)
+    output: bytes = field(repr=False)
+    artifacts: Mapping[str, bytes] = field(repr=False)
+
+
+def verify_result(answer: Any, expected: Expected) -> VerifiedResult:
+    """Check an answer to `expected.request`.
+
+    Raises:
+        ProtocolError: `bad-answer` (it has not the shape of a result), `bad-manifest` (it speaks of something else than was asked),
+            `bytes-mismatch` (output or an artifact is not what the manifest says), `bad-receipt`. The message names the member.
+    """
+    manifest, results = _mapping(answer, "manifest"), _mapping(answer, "results")
+    computation, digest = _text(answer, "computation_id"), _text(answer, "result_hash")
+    if not isinstance(answer.get("success"), bool):
+        raise _answer("success is not true or false")
+    receipt, signer = read_receipt(answer.get("receipt"))
+    contract = expected.contract or receipt.contract
+    try:
+        if result_hash(manifest) != digest:
+            raise _manifest("its sha-256 is not result_hash")
+    except (ValueError, TypeError, RecursionError):
+        raise _manifest("it cannot be written as RFC 8785 JSON") from None
+    _check_manifest(manifest, expected, contract, computation)
+    exit_ = _mapping(manifest, "exit")
+    if answer["success"] != (exit_.get("failure") is None):
+        raise _manifest("success says something else than its exit")
+    claimed = (
+        receipt.chain_id,
+        receipt.contract,
+        receipt.lease_id,
+        receipt.computation_id,
+        receipt.request_hash,
+        receipt.product_version,
+    )
+    wanted = (expected.chain_id, contract, manifest["lease_id"], computation, expected.request_hash, manifest["product_version"])
+    if claimed != wanted or receipt.result_hash != digest:
+        raise ProtocolError(
+            "bad-receipt", "The receipt is for another result than the one it came with; keep both and ask the Earner."
+        )
+    output, artifacts = _bytes(results, manifest, expected.max_bytes)
+    return VerifiedResult(answer["success"], computation, digest, signer, contract, manifest, output, artifacts)
+
+
+def decode_base64(text: Any, what: str) -> bytes:
+    """Standard base64, strictly.
+
+    Raises:
+        ProtocolError: `bad-answer`.
+    """
+    if not isinstance(text, str):
+        raise _answer(f"{what} is not base64 text")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise _answer(f"{what} is not base64") from None
+
+
+def _check_manifest(manifest: Mapping[str, Any], expected: Expected, contract: str, computation: str) -> None:
+    request = expected.request
+    lease_id = manifest.get("lease_id") if request.lease_id is None else request.lease_id
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "contract": contract,
+        "lease_id": lease_id,
+        "request_hash": expected.request_hash,
+        "spender": expected.spender.lower(),
+        "code_sha256": request.code_sha256(),
+        "params_sha256": sha256_hex(request.params_bytes()),
+        "uploads": dict(request.uploads),
+        "computation_id": computation,
+    }
+    if request.product_version is not None:
+        facts["product_version"] = request.product_version
+    for name, value in facts.items():
+        if manifest.get(name) != value:
+            raise _manifest(f"its {name} is not the one that was asked for")
+    if str(manifest.get("chain_id")) != str(expected.chain_id):
+        raise _manifest("its chain_id is another")
+    if not isinstance(lease_id, str) or computation != computation_id(expected.chain_id, contract, lease_id, expected.request_hash):
+        raise _manifest("its computation_id does not follow from chain, contract, lease and request")
+    if not isinstance(manifest.get("product_version"), str):
+        raise _manifest("its product_version is missing")
+    inputs = manifest.get("inputs")
+    named = [_named(item) for item in inputs] if isinstance(inputs, list) else None
+    if named != [(item.asset_id, item.variable_name) for item in request.inputs]:
+        raise _manifest("its inputs are not the ones that were asked for")
+
+
+def _bytes(results: Mapping[str, Any], manifest: Mapping[str, Any], max_bytes: int) -> tuple[bytes, dict[str, bytes]]:
+    artifacts, stated = _mapping(results, "artifacts"), _mapping(manifest, "artifacts")
+    if artifacts.keys() != stated.keys():
+        raise ProtocolError("bytes-mismatch", "The artifacts are not the ones that the manifest lists.")
+    if sum(len(text) for text in artifacts.values() if isinstance(text, str)) * 3 // 4 > max_bytes:
+        raise _answer(f"the artifacts are larger than {max_bytes:,} bytes")
+    encoded = results.get("output_base64")
+    output = (
+        decode_base64(encoded, "output_base64")
+        if encoded is not None
+        else _text(results, "output").encode("utf-8", "surrogatepass")
+    )
+    _check_bytes("the output", output, manifest.get("output"))
+    found = {}
+    for name, text in artifacts.items():
+        found[name] = decode_base64(text, f"the artifact {name!a}")
+        _check_bytes(f"the artifact {name!a}", found[name], stated[name])
+    return output, found
+
+
+def _check_bytes(what: str, raw: bytes, stated: Any) -> None:
+    if not isinstance(stated, Mapping) or stated.get("size") != len(raw) or stated.get("sha256") != sha256_hex(raw):
+        raise ProtocolError("bytes-mismatch", f"The bytes of {what} are not the ones that the manifest names.")
+
+
+def _named(item: Any) -> tuple[Any, Any] | None:
+    return (item.get("asset_id"), item.get("variable_name")) if isinstance(item, Mapping) else None
+
+
+def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+    member = value.get(name) if isinstance(value, Mapping) else None
+    if not isinstance(member, Mapping):
+        raise _answer(f"{name} is missing or not an object")
+    return member
+
+
+def _text(value: Mapping[str, Any], name: str) -> str:
+    member = value.get(name)
+    if not isinstance(member, str):
+        raise _answer(f"{name} is missing or not a string")
+    return member
+
+
+def _answer(why: str) -> ProtocolError:
+    return ProtocolError("bad-answer", f"The node's answer is not a result: {why}.")
+
+
+def _manifest(why: str) -> ProtocolError:
+    return ProtocolError("bad-manifest", f"The manifest cannot be trusted: {why}. Keep the answer and ask the Earner.")

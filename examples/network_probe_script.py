@@ -1,0 +1,23 @@
+"""A script that tries to leave: every attempt must fail, and it says how. Only loopback addresses are tried."""
+
+import json
+import socket
+
+attempts = {}
+for name, family, address in (
+    ("tcp", socket.AF_INET, ("127.0.0.1", int(params["port"]))),  # noqa: F821
+    ("unix", socket.AF_UNIX, "/var/run/docker.sock"),
+):
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(2)
+            connection.connect(address)
+        attempts[name] = "connected"
+    except OSError as problem:
+        attempts[name] = type(problem).__name__
+try:
+    socket.getaddrinfo("example.invalid", 80)
+    attempts["dns"] = "resolved"
+except OSError as problem:
+    attempts["dns"] = type(problem).__name__
+print(json.dumps(attempts))

@@ -1,0 +1,147 @@
+"""What the node says about its configuration: the key, the value, what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pandacea.config import Config, load
+from pandacea.errors import BadConfig
+
+ADDRESS = "0x" + "1" * 40
+GOOD = f"""
+blockchain: {{rpc_url: "http://127.0.0.1:8545", contract_address: "{ADDRESS}"}}
+earner: {{address: "0x{"Ab" * 20}", keystore: keys/operator.json}}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def refused(folder: Path, text: str, environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(BadConfig) as caught:
+        load(write(folder, text), environment or {})
+    return str(caught.value)
+
+
+def test_defaults_are_the_specified_ones(tmp_path: Path) -> None:
+    """A file with only what must be given serves on 8080, from ./data, in the image of the specification."""
+    config = load(write(tmp_path, GOOD), {})
+    assert config.server.port == 8080
+    assert config.privacy.data_dir == tmp_path / "data"
+    assert config.privacy.docker_image == "pandacea/pysyft-datasite:latest"
+    assert config.blockchain.confidence == "safe"
+    assert not config.settlement.post_results
+
+
+def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
+    """A service's working directory does not decide which keystore is opened."""
+    assert load(write(tmp_path, GOOD), {}).earner.keystore == tmp_path / "keys/operator.json"
+
+
+def test_addresses_are_lower_case_inside(tmp_path: Path) -> None:
+    """Whatever the case in the file, one address is one string."""
+    assert load(write(tmp_path, GOOD), {}).earner.address == "0x" + "ab" * 20
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("RPC_URL", "http://a:1,http://b:2", lambda c: c.blockchain.rpc_url == ("http://a:1", "http://b:2")),
+        ("CONTRACT_ADDRESS", "0x" + "2" * 40, lambda c: c.blockchain.contract_address == "0x" + "2" * 40),
+        ("DATA_DIR", "/srv/tables", lambda c: c.privacy.data_dir == Path("/srv/tables")),
+        ("PANDACEA_SERVER__PORT", "9000", lambda c: c.server.port == 9000),
+        ("PANDACEA_PRIVACY__LIMITS__CPUS", "0.5", lambda c: c.privacy.limits.cpus == 0.5),
+        ("PANDACEA_BLOCKCHAIN__CONFIDENCE", "{confirmations: 3}", lambda c: c.blockchain.confidence.confirmations == 3),
+        ("PANDACEA_KEYSTORE_PASSPHRASE", "0123", lambda c: c.earner.passphrase.get_secret_value() == "0123"),
+    ],
+)
+def test_the_environment_overrides(tmp_path: Path, name: str, value: str, read: object) -> None:
+    """Three short names, and one prefix for every other key; a passphrase stays text even when it looks like a number."""
+    assert callable(read)
+    assert read(load(write(tmp_path, GOOD), {name: value}))
+
+
+def test_credentials_stand_between_the_file_and_the_environment(tmp_path: Path) -> None:
+    """config.yaml < credentials < environment."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "keystore-passphrase").write_text("from systemd\n")
+    variables = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    first = load(write(tmp_path, GOOD), variables)
+    second = load(write(tmp_path, GOOD), {**variables, "PANDACEA_KEYSTORE_PASSPHRASE": "from the environment"})
+    assert first.earner.passphrase is not None
+    assert first.earner.passphrase.get_secret_value() == "from systemd"
+    assert second.earner.passphrase is not None
+    assert second.earner.passphrase.get_secret_value() == "from the environment"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("server: {prot: 1}", "server.prot is not a key; did you mean port?"),
+        ("serevr: {port: 1}", "serevr is not a key; did you mean server?"),
+        ("server: {port: 99999}", "server.port is 99999"),
+        ("privacy: {sandbox: dokcer}", "privacy.sandbox is 'dokcer'"),
+        ("privacy: {limits: {cpuss: 1}}", "privacy.limits.cpuss is not a key; did you mean cpus?"),
+        ("privacy: {limits: {workspace_mb: 2000}}", "above memory_mb 1024"),
+        ("server: {tls_key: k.pem}", "tls_certificate and tls_key go together"),
+    ],
+)
+def test_a_bad_key_is_named_with_its_value_and_what_is_allowed(tmp_path: Path, more: str, said: str) -> None:
+    """One sentence tells the operator what to change."""
+    assert said in refused(tmp_path, GOOD + more)
+
+
+def test_every_bad_key_is_named_at_once(tmp_path: Path) -> None:
+    """Three mistakes take one run to find."""
+    lines = refused(tmp_path, GOOD + "server: {port: -1, prot: 2}\nlog: {level: loud}").splitlines()
+    assert [line.split(": ", 1)[1].split(" is ")[0] for line in lines] == ["server.port", "server.prot", "log.level"]
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    """The node cannot guess whose leases it serves."""
+    text = f'blockchain: {{rpc_url: "http://h", contract_address: "{ADDRESS}"}}\nearner: {{keystore: k}}'
+    assert "earner.address is missing" in refused(tmp_path, text)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """YAML would let the second win silently."""
+    assert "'port' stands twice" in refused(tmp_path, GOOD + "server: {port: 1, port: 2}")
+
+
+def test_a_variable_that_names_no_key_is_refused(tmp_path: Path) -> None:
+    """A misspelt override must not be ignored."""
+    assert "PANDACEA_SERVER_PORT names no key" in refused(tmp_path, GOOD, {"PANDACEA_SERVER_PORT": "1"})
+
+
+def test_zero_confirmations_need_a_development_chain(tmp_path: Path) -> None:
+    """An approval that a reorganisation undoes opens nothing on a real chain."""
+    assert "development: true" in refused(tmp_path, GOOD, {"PANDACEA_BLOCKCHAIN__CONFIDENCE": "{confirmations: 0}"})
+
+
+def test_an_endpoints_key_is_not_repeated(tmp_path: Path) -> None:
+    """API keys travel in paths and user names of RPC URLs: a complaint shows only the host."""
+    said = refused(tmp_path, GOOD, {"RPC_URL": "ftp://user:hunter2@node.example/v3/0123456789abcdef"})
+    assert "node.example" in said
+    assert "hunter2" not in said
+    assert "0123456789abcdef" not in said
+
+
+def test_a_passphrase_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """With the command that mends it."""
+    secret = tmp_path / "passphrase"
+    secret.write_text("x")
+    secret.chmod(0o644)
+    assert "chmod 600" in refused(tmp_path, GOOD.replace("keystore:", "passphrase_file: passphrase, keystore:"))
+
+
+def test_the_file_in_the_repository_loads() -> None:
+    """config.yaml as shipped has no key that the node does not know."""
+    config = load(Path(__file__).parents[2] / "config.yaml", {})
+    assert isinstance(config, Config)
+    assert config.privacy.sandbox == "auto"

@@ -1,0 +1,148 @@
+"""Fakes of the ports: as small as the promises they keep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pandacea.domain.access import ChainStanding, KnownLease, Trust
+from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, ProductId, Timestamp, Wei
+from pandacea.domain.lease import LeaseStatus
+from pandacea.domain.outcome import Outcome
+from pandacea.domain.product import Asset, Policy, Product, Release, Rules
+from pandacea.flows.ports import CodeStarted, SandboxEvent, SandboxIdentity, SandboxJob
+
+CHAIN_ID = 31337
+CONTRACT = Address("0x" + "c0" * 20)
+EARNER = Address("0x" + "ea" * 20)
+SPENDER = Address("0x" + "5e" * 20)
+STRANGER = Address("0x" + "99" * 20)
+LEASE_ID = LeaseId("0x" + "1e" * 32)
+PRODUCT_HASH = Hash32("0x" + "aa" * 32)
+VERSION = Hash32("0x" + "bb" * 32)
+NOW = 1_800_000_000.0
+
+
+@dataclass
+class FakeClock:
+    """Time that moves when told."""
+
+    time: float = NOW
+
+    def now(self) -> float:
+        return self.time
+
+
+def known_lease(**changes: object) -> KnownLease:
+    """An approved, proved lease of SPENDER with EARNER for one computation, expiring in a day."""
+    lease = KnownLease(
+        lease_id=LEASE_ID,
+        spender=SPENDER,
+        earner=EARNER,
+        data_product_id=PRODUCT_HASH,
+        expires_at=Timestamp(int(NOW) + 86_400),
+        max_computations=1,
+        status=LeaseStatus.APPROVED,
+        committed_count=0,
+        approved_block=BlockNumber(10),
+        in_dispute=False,
+        resolved_for_spender=False,
+        trust=Trust.SIGNED,
+    )
+    return replace(lease, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class FakeBook:
+    """A lease book whose leases the test sets; `change` tells the listeners."""
+
+    leases: dict[LeaseId, KnownLease] = field(default_factory=dict)
+    chain: ChainStanding = field(
+        default_factory=lambda: ChainStanding(BlockNumber(20), Timestamp(int(NOW)), BlockNumber(18), distrust=None)
+    )
+    listeners: list[Callable[[LeaseId | None], None]] = field(default_factory=list)
+
+    def lease(self, lease_id: LeaseId) -> KnownLease | None:
+        return self.leases.get(lease_id)
+
+    def standing(self) -> ChainStanding:
+        return self.chain
+
+    def knows_spender(self, address: Address) -> bool:
+        return any(lease.spender == address for lease in self.leases.values())
+
+    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
+        self.listeners.append(callback)
+        return lambda: self.listeners.remove(callback)
+
+    def change(self, lease: KnownLease) -> None:
+        self.leases[lease.lease_id] = lease
+        for listener in list(self.listeners):
+            listener(lease.lease_id)
+
+
+def product(path: Path, *, rules: Rules | None = None) -> Product:
+    """A product of two assets whose tables lie at `path`."""
+    assets = {
+        AssetId(name): Asset(AssetId(name), commitment=digit * 64, path=path, format="csv")
+        for name, digit in (("a", "1"), ("b", "2"))
+    }
+    rules = rules or Rules(policy=Policy.ANY_CODE, release=Release.AUTO)
+    return Product(ProductId("p"), PRODUCT_HASH, VERSION, rules, Wei(0), assets, {}, "0x")
+
+
+@dataclass
+class FakeCatalogue:
+    """One product."""
+
+    product: Product
+
+    def by_hash(self, product_hash: Hash32) -> Product | None:
+        return self.product if product_hash == self.product.product_hash else None
+
+    def by_id(self, product_id: str) -> Product | None:
+        return self.product if product_id == self.product.product_id else None
+
+    def all(self) -> list[Product]:
+        return [self.product]
+
+
+@dataclass
+class FakeSandbox:
+    """Runs nothing: starts the code when `started`, waits for `gate`, then answers `outcome`, or raises it."""
+
+    outcome: Outcome | Exception
+    started: bool = True
+    gate: asyncio.Event | None = None
+    jobs: list[SandboxJob] = field(default_factory=list)
+    running: asyncio.Event = field(default_factory=asyncio.Event)
+    destroyed: int = 0
+
+    async def open(self) -> SandboxIdentity:
+        return SandboxIdentity("fake", "sha256:" + "0" * 64, "0" * 64)
+
+    async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+        self.jobs.append(job)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        if self.started:
+            on_event(CodeStarted())
+        self.running.set()
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        finally:
+            self.destroyed += 1
+        return self.outcome
+
+    async def close(self) -> None:
+        """Nothing was opened."""
+
+
+class AllowAll:
+    """A code checker that finds nothing."""
+
+    async def check(self, code: str) -> None:
+        """Pass."""

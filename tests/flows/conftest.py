@@ -1,0 +1,129 @@
+"""The journeys on a real database, everything else faked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pandacea.domain.ids import AssetId, Hash32, LeaseKey
+from pandacea.domain.job import Mode
+from pandacea.domain.limits import Limits
+from pandacea.domain.outcome import Outcome
+from pandacea.flows.execute import ExecutePorts
+from pandacea.flows.privacy import LeasedPrivacy
+from pandacea.flows.seal import Sealer
+from pandacea.flows.submit import Caller, Order, Queue, SubmitPorts
+from pandacea.store.books import SqlBooks
+from pandacea.store.migrate import upgrade
+from pandacea.store.products import SqlProductBook
+from pandacea.store.session import Database
+from pandacea_sdk.protocol.hashing import KeySigner
+from tests.fakes import (
+    CHAIN_ID,
+    CONTRACT,
+    EARNER,
+    LEASE_ID,
+    SPENDER,
+    AllowAll,
+    FakeBook,
+    FakeCatalogue,
+    FakeClock,
+    FakeSandbox,
+    known_lease,
+    product,
+)
+
+COMPLETED = Outcome(None, "", b"hello\n", exit_status=0, code_started=True)
+LIMITS = Limits(time_seconds=60)
+
+
+@dataclass
+class World:
+    """Everything a journey touches. `sandbox.outcome` is what the next run ends in."""
+
+    submit: SubmitPorts
+    execute: ExecutePorts
+    book: FakeBook
+    catalogue: FakeCatalogue
+    sandbox: FakeSandbox
+    clock: FakeClock
+    ended: list[str] = field(default_factory=list)
+    woken: list[None] = field(default_factory=list)
+    cancel: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    @property
+    def key(self) -> LeaseKey:
+        """The lease of the tests."""
+        return LeaseKey(CHAIN_ID, CONTRACT, LEASE_ID)
+
+
+def order(**changes: object) -> Order:
+    """A request for asset `a`."""
+    values: dict[str, object] = {
+        "lease_id": LEASE_ID,
+        "code": "print('hello')",
+        "inputs": ((AssetId("a"), "table"),),
+        "params": "{}",
+        "uploads": {},
+        "product_version": None,
+        "mode": Mode.LIVE,
+        "body_sha256": "0" * 64,
+        "idempotency_key": None,
+        "wants_token": False,
+        **changes,
+    }
+    return Order(**values)  # type: ignore[arg-type]
+
+
+def caller(number: int = 1, address: str = SPENDER) -> Caller:
+    """Request number `number`, signed by `address`."""
+    return Caller(address, Hash32(f"0x{number:064x}"))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """One approved lease for one computation; a sandbox whose runs complete."""
+    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    await upgrade(database)
+    yield await make_world(tmp_path, database)
+    await database.close()
+
+
+async def make_world(tmp_path: Path, database: Database) -> World:
+    """Put the journeys together as `app` does."""
+    table = tmp_path / "a.csv"
+    table.write_text("x\n1\n")
+    clock, book, sandbox = FakeClock(), FakeBook({LEASE_ID: known_lease()}), FakeSandbox(COMPLETED)
+    catalogue = FakeCatalogue(product(table))
+    books, products = SqlBooks(database), SqlProductBook(database)
+    for asset in catalogue.product.assets.values():
+        await products.add_asset("p", asset, digest=asset.commitment, key=b"k", size=4, now=clock.now())
+    privacy = LeasedPrivacy(book, catalogue, sandbox, EARNER, clock)
+    woken: list[None] = []
+    ended: list[str] = []
+    cancel: dict[str, asyncio.Event] = {}
+    wake: Callable[[], None] = lambda: woken.append(None)  # noqa: E731
+    submit_ports = SubmitPorts(
+        CHAIN_ID, CONTRACT, books, book, catalogue, privacy, AllowAll(), clock, LIMITS, Queue(4, 8, 600.0), wake
+    )
+    sealer = Sealer(EARNER, KeySigner("11" * 32), await sandbox.open(), LIMITS, 1, "test")
+    execute_ports = ExecutePorts(
+        books,
+        book,
+        catalogue,
+        products,
+        privacy,
+        sealer,
+        clock,
+        LIMITS,
+        1,
+        tmp_path / "results",
+        post_results=True,
+        ended=ended.append,
+        cancelled=lambda computation_id: cancel.setdefault(computation_id, asyncio.Event()),
+    )
+    return World(submit_ports, execute_ports, book, catalogue, sandbox, clock, ended, woken, cancel)

@@ -1,0 +1,211 @@
+"""A job becomes a result: charged or not, sealed, and told to the world, in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from pandacea.domain.charge import FAILED_RUNS_FREE, Charge
+from pandacea.domain.ids import BlockNumber
+from pandacea.domain.job import Job, JobState
+from pandacea.domain.lease import LeaseStatus
+from pandacea.domain.outcome import Failure, Outcome, ScriptError
+from pandacea.domain.product import Policy, Release, Rules
+from pandacea.errors import Unavailable
+from pandacea.flows.execute import recover, run_next
+from pandacea.flows.ports import Channel
+from pandacea.flows.submit import submit
+from pandacea_sdk.protocol.manifest import result_hash
+from pandacea_sdk.protocol.receipt import read_receipt
+from tests.fakes import known_lease, product
+from tests.flows.conftest import COMPLETED, World, caller, order
+
+SCRIPT_FAILED = Outcome(
+    Failure.SCRIPT_ERROR,
+    "The script raised KeyError in line 3.",
+    b"",
+    script_error=ScriptError("KeyError", 3, "'age of Ada'"),
+    exit_status=1,
+    code_started=True,
+)
+
+
+async def started(world: World, number: int = 1) -> str:
+    """A job waits."""
+    return (await submit(order(), caller(number), world.submit)).job.computation_id
+
+
+async def row(world: World, computation_id: str) -> Job:
+    async with world.submit.books.read() as view:
+        job = await view.jobs.get(computation_id)
+    assert job is not None
+    return job
+
+
+async def test_a_completed_run_is_sealed_charged_and_announced(world: World) -> None:
+    """Manifest, receipt, charge, MQTT message and commitment belong to one commit."""
+    computation_id = await started(world)
+    assert await run_next(world.execute)
+    job = await row(world, computation_id)
+    assert (job.state, job.charge, job.output) == (JobState.COMPLETED, Charge.CHARGED, b"hello\n")
+    assert job.manifest is not None
+    manifest = json.loads(job.manifest)
+    assert result_hash(manifest) == job.result_hash
+    assert (manifest["index"], manifest["max_computations"]) == (1, 1)
+    receipt, _ = read_receipt(job.receipt)
+    assert receipt.result_hash == job.result_hash
+    async with world.submit.books.read() as view:
+        told = await view.outbox.waiting(Channel.MQTT, world.clock.now())
+        commitments = await view.outbox.waiting(Channel.CHAIN, world.clock.now())
+    assert [waiting.message.payload["state"] for waiting in told] == ["pending", "running", "completed"]
+    assert [waiting.message.payload["result_hash"] for waiting in commitments] == [job.result_hash]
+    assert world.ended == [computation_id]
+
+
+async def test_the_lease_is_asked_again_at_start(world: World) -> None:
+    """A lease cancelled while the job waited runs nothing and costs nothing."""
+    computation_id = await started(world)
+    world.book.change(known_lease(status=LeaseStatus.CANCELLED))
+    await run_next(world.execute)
+    job = await row(world, computation_id)
+    assert (job.state, job.failure, job.charge) == (JobState.FAILED, Failure.LEASE_LOST, Charge.RETURNED)
+    assert not world.sandbox.jobs
+
+
+async def test_a_job_waits_while_the_node_cannot_know(world: World) -> None:
+    """An RPC outage fails no job."""
+    computation_id = await started(world)
+    world.book.chain = replace(world.book.chain, distrust="No endpoint answers.")
+    assert not await run_next(world.execute)
+    assert (await row(world, computation_id)).state is JobState.PENDING
+
+
+async def test_a_lease_lost_while_running_ends_the_run(world: World) -> None:
+    """A cancellation counts from the first block that shows it: the box is destroyed, nothing is kept."""
+    world.sandbox.gate = asyncio.Event()
+    computation_id = await started(world)
+    running = asyncio.create_task(run_next(world.execute))
+    await world.sandbox.running.wait()
+    world.book.change(known_lease(status=LeaseStatus.CANCELLED))
+    await running
+    job = await row(world, computation_id)
+    assert (job.state, job.failure, job.charge) == (JobState.FAILED, Failure.LEASE_LOST, Charge.CHARGED)
+    assert world.sandbox.destroyed == 1
+    assert job.output == b""
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"status": LeaseStatus.EXECUTED},
+        {"status": LeaseStatus.FINALIZED},
+        {"expires_at": 1},
+        {"committed_count": 1},
+        {"approved_block": BlockNumber(19)},
+    ],
+)
+async def test_being_executed_finalized_expired_or_used_up_does_not_stop_a_run(world: World, harmless: dict[str, object]) -> None:
+    """An accepted computation is owed to its Spender."""
+    world.sandbox.gate = asyncio.Event()
+    computation_id = await started(world)
+    running = asyncio.create_task(run_next(world.execute))
+    await world.sandbox.running.wait()
+    world.book.change(known_lease(**harmless))
+    world.sandbox.gate.set()
+    await running
+    assert (await row(world, computation_id)).state is JobState.COMPLETED
+
+
+async def test_a_cancelled_run_is_destroyed_and_charged(world: World) -> None:
+    """User code ran: cancelling does not give it back."""
+    world.sandbox.gate = asyncio.Event()
+    computation_id = await started(world)
+    running = asyncio.create_task(run_next(world.execute))
+    await world.sandbox.running.wait()
+    world.cancel[computation_id].set()
+    await running
+    job = await row(world, computation_id)
+    assert (job.state, job.charge) == (JobState.CANCELLED, Charge.CHARGED)
+    assert world.sandbox.destroyed == 1
+
+
+async def test_engine_failures_are_retried_and_never_charged(world: World) -> None:
+    """Ours, seen before any user code ran: back into the queue, at the end an uncharged failure."""
+    world.sandbox.outcome = Unavailable("The engine does not answer.")
+    computation_id = await started(world)
+    while await run_next(world.execute):
+        pass
+    job = await row(world, computation_id)
+    assert (job.state, job.failure, job.charge) == (JobState.FAILED, Failure.SANDBOX_FAILED, Charge.RETURNED)
+    assert len(world.sandbox.jobs) == 3
+
+
+async def test_the_allowance_pays_for_script_errors(world: World) -> None:
+    """Five mistakes leave the lease's one computation; the sixth uses it."""
+    world.sandbox.outcome = SCRIPT_FAILED
+    charges = []
+    for number in range(FAILED_RUNS_FREE + 1):
+        computation_id = await started(world, number)
+        await run_next(world.execute)
+        charges.append((await row(world, computation_id)).charge)
+    assert charges == [Charge.ALLOWANCE] * FAILED_RUNS_FREE + [Charge.CHARGED]
+
+
+async def test_a_message_that_quotes_data_stays_when_the_product_says_so(world: World) -> None:
+    """`show_messages: false`: class and line leave, the message does not."""
+    world.sandbox.outcome = SCRIPT_FAILED
+    rules = Rules(policy=Policy.ANY_CODE, release=Release.AUTO, show_messages=False)
+    world.catalogue.product = product(next(iter(world.catalogue.product.assets.values())).path, rules=rules)
+    computation_id = await started(world)
+    await run_next(world.execute)
+    job = await row(world, computation_id)
+    assert job.error is not None
+    assert (job.error["exception"], job.error["line"]) == ("KeyError", 3)
+    assert "Ada" not in json.dumps(job.error) + job.detail
+
+
+async def test_a_product_that_holds_results_releases_none_by_itself(world: World) -> None:
+    """`release: hold`: the Earner looks first."""
+    rules = Rules(policy=Policy.ANY_CODE, release=Release.HOLD)
+    world.catalogue.product = product(next(iter(world.catalogue.product.assets.values())).path, rules=rules)
+    computation_id = await started(world)
+    await run_next(world.execute)
+    assert (await row(world, computation_id)).state is JobState.HELD
+
+
+async def test_what_a_killed_node_left_running_ends_uncharged(world: World) -> None:
+    """Every job reaches a terminal state: the box is gone, nothing was released."""
+    world.sandbox.gate = asyncio.Event()
+    computation_id = await started(world)
+    running = asyncio.create_task(run_next(world.execute))
+    await world.sandbox.running.wait()
+    # What kill -9 leaves: the row as it was last committed.
+    assert (await row(world, computation_id)).state is JobState.RUNNING
+    await recover(world.execute)
+    job = await row(world, computation_id)
+    assert (job.state, job.failure, job.charge) == (JobState.FAILED, Failure.INTERRUPTED, Charge.RETURNED)
+    world.sandbox.gate.set()
+    await running
+    assert (await row(world, computation_id)).state is JobState.FAILED, "a result after the end changes nothing"
+
+
+async def test_a_job_that_waited_too_long_fails_uncharged(world: World) -> None:
+    """The queue's deadline is apart from the run's limit."""
+    computation_id = await started(world)
+    world.clock.time += 601
+    await run_next(world.execute)
+    job = await row(world, computation_id)
+    assert (job.state, job.failure, job.charge) == (JobState.FAILED, Failure.QUEUE_DEADLINE, Charge.RETURNED)
+
+
+async def test_the_queue_is_fair(world: World) -> None:
+    """The Spender with fewer running jobs goes first; COMPLETED is asserted to keep the fixture honest."""
+    world.book.change(known_lease(max_computations=10))
+    first, second = await started(world, 1), await started(world, 2)
+    assert world.sandbox.outcome == COMPLETED
+    await run_next(world.execute)
+    assert (await row(world, first)).state is JobState.COMPLETED
+    assert (await row(world, second)).state is JobState.PENDING

@@ -1,0 +1,35 @@
+"""Job tokens: only the hash is kept, only the very token opens."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pandacea_sdk.protocol.job_token import job_token, job_token_hash, job_token_opens
+
+RANDOM = st.binary(min_size=32, max_size=32)
+
+
+@given(RANDOM, RANDOM)
+def test_a_token_opens_its_own_hash_only(one: bytes, two: bytes) -> None:
+    """The stored hash opens for its token, and for another only if that is the same."""
+    token, other = job_token(one), job_token(two)
+    stored = job_token_hash(token)
+    assert stored is not None
+    assert token not in stored
+    assert job_token_opens(token, stored)
+    assert job_token_opens(other, stored) == (one == two)
+
+
+@given(st.text(max_size=80))
+def test_what_is_no_token_opens_nothing(text: str) -> None:
+    """Odd text has no hash and opens nothing, not even an empty one."""
+    if job_token_hash(text) is None:
+        assert not job_token_opens(text, "0" * 64)
+
+
+def test_a_token_is_made_of_32_random_bytes() -> None:
+    """Fewer would be guessable."""
+    with pytest.raises(ValueError, match="32 random bytes"):
+        job_token(b"short")
