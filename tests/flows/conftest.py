@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from pandacea_sdk.protocol.hashing import KeySigner
 
 from pandacea.domain.ids import AssetId, Hash32, LeaseKey
 from pandacea.domain.job import Mode
@@ -22,6 +21,7 @@ from pandacea.store.books import SqlBooks
 from pandacea.store.migrate import upgrade
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
+from pandacea_sdk.protocol.hashing import KeySigner
 from tests.fakes import (
     CHAIN_ID,
     CONTRACT,

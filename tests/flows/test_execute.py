@@ -7,8 +7,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from pandacea_sdk.protocol.manifest import result_hash
-from pandacea_sdk.protocol.receipt import read_receipt
 
 from pandacea.domain.charge import FAILED_RUNS_FREE, Charge
 from pandacea.domain.ids import BlockNumber
@@ -20,6 +18,8 @@ from pandacea.errors import Unavailable
 from pandacea.flows.execute import recover, run_next
 from pandacea.flows.ports import Channel
 from pandacea.flows.submit import submit
+from pandacea_sdk.protocol.manifest import result_hash
+from pandacea_sdk.protocol.receipt import read_receipt
 from tests.fakes import known_lease, product
 from tests.flows.conftest import COMPLETED, World, caller, order
 

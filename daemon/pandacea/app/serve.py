@@ -174,7 +174,21 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     stack.push_async_callback(sandbox.close)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
     chain_id = await _chain_id(follower, following)
-    return _Core(db, SqlBooks(db), products, catalogue, follower, following, chain_id, contract.address, sandbox, identity, signer, clock, Watch())
+    return _Core(
+        database=db,
+        books=SqlBooks(db),
+        products=products,
+        catalogue=catalogue,
+        follower=follower,
+        following=following,
+        chain_id=chain_id,
+        contract=contract.address,
+        sandbox=sandbox,
+        identity=identity,
+        signer=signer,
+        clock=clock,
+        watch=Watch(),
+    )
 
 
 async def _chain_id(follower: Follower, following: asyncio.Task[None]) -> int:

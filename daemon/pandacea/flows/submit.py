@@ -7,8 +7,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pandacea_sdk.protocol.receipt import computation_id
-
 from pandacea.domain.access import Answer, Denied, Unknown, may_read
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
@@ -28,6 +26,7 @@ from pandacea.flows.ports import (
     RunQuestion,
     View,
 )
+from pandacea_sdk.protocol.receipt import computation_id
 
 
 class Forbidden(Refused):
