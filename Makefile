@@ -17,8 +17,7 @@ $(VENV)/.ready: pyproject.toml .ci/requirements.lock
 	@sh .ci/system-packages node
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the node into $(VENV) ..."
-	@$(BIN)/pip install --quiet --upgrade pip
-	@$(BIN)/pip install --quiet -c .ci/requirements.lock -e '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/requirements.lock -e '.[dev]'
 	@touch $@
 
 $(SANDBOX)/.ready: $(VENV)/.ready daemon/pandacea/sandbox/environment/requirements.txt

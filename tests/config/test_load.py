@@ -159,7 +159,7 @@ def test_the_documentation_names_every_key() -> None:
             documented[section] = set()
         elif line.startswith("| `") and section:
             documented[section].add(line.split("`")[1])
-    fields = {name: set(field.annotation.model_fields) for name, field in Config.model_fields.items() if field.annotation}  # type: ignore[attr-defined]
+    fields = {name: set(field.annotation.model_fields) for name, field in Config.model_fields.items() if field.annotation}
     fields["privacy.limits"] = set(PrivacyLimits.model_fields)
     fields["privacy"].discard("limits")
     fields["earner"].discard("passphrase")
