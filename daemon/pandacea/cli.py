@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 
     deploy = _command(commands, "deploy", _deploy, "deploy the LeaseAgreement and write its deployment record", config=False)
     deploy.add_argument("--rpc-url", required=True)
-    deploy.add_argument("--keystore", type=Path, required=True, help="the account that pays for the deployment and owns the contract")
+    deploy.add_argument(
+        "--keystore", type=Path, required=True, help="the account that pays for the deployment and owns the contract"
+    )
     deploy.add_argument("--passphrase-file", type=Path, help="default: asked for")
     deploy.add_argument("--arbiter", required=True, help="who decides the disputes of leases created from now on")
     deploy.add_argument("--owner", help="who may pause and appoint arbiters; default: the deploying account")
@@ -154,8 +156,8 @@ def _environment_build(parsed: argparse.Namespace) -> int:
 
 
 def _show_build(line: str) -> None:
-    """pip's long story in short: what is being fetched, not from where."""
+    """Pip's long story in short: what is being fetched, not from where."""
     if line.startswith("Collecting"):
-        print(f"  {line.split(' (')[0]}", flush=True)
+        print(f"  {line.split(' (', maxsplit=1)[0]}", flush=True)
     elif not line.startswith(("WARNING", "Processing", "Downloading", "  ", "Requirement", "Successfully", "Looking")):
         print(line if len(line) < 160 else line[:159] + "…", flush=True)
