@@ -25,6 +25,7 @@ from pandacea.api.server import Listener, Server, Tls, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app import parts
 from pandacea.app.loops import Loop
+from pandacea.app.measures import measure
 from pandacea.catalogue.codecheck import ChildCodeChecker
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.catalogue.registry import Catalogue
@@ -46,6 +47,7 @@ from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSe
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
+from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
 from pandacea_sdk.protocol.signing import SigningPolicy
 
@@ -154,6 +156,10 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, list[as
     )
     loops = [*workers, *_deliveries(config, core, stack), _housekeeping(config, core, results_dir)]
     tasks = [core.following, *(_task(loop.run(), loop.name, stack) for loop in loops)]
+    if config.telemetry.metrics_port is not None:
+        metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
+        await metrics.start()
+        stack.push_async_callback(metrics.stop)
     return await _listen(config, core, submit, results_dir, stack, tasks), tasks
 
 
@@ -278,7 +284,7 @@ async def _listen(
         results_dir=results_dir,
         well_known=_well_known(config, core),
         openapi=b"{}",
-        readiness=lambda: _readiness(core),
+        readiness=lambda: _readiness(core, config.store.state_dir),
     )
     add_routes(app)
     tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
@@ -310,9 +316,9 @@ def _well_known(config: Config, core: _Core) -> dict[str, Any]:
     return keys.signed_document(core.signer, document)
 
 
-def _readiness(core: _Core) -> Readiness:
+def _readiness(core: _Core, state_dir: Path) -> Readiness:
     standing = core.follower.book.standing()
-    free = shutil.disk_usage(Path.cwd()).free
+    free = shutil.disk_usage(state_dir).free
     parts_ready: dict[str, Any] = {
         "chain": standing.distrust or "ok",
         "head": standing.head_number,
