@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pandacea.chain.follower import Follower
-from pandacea.telemetry.metrics import Metric
+from pandacea.telemetry.metrics import Labels, Metric
 
 _CHAIN: Final = {
     "head": ("pandacea_chain_head_block", "Highest block number any endpoint has told", "gauge"),
@@ -35,8 +35,10 @@ def measure(follower: Follower, state_dir: Path) -> Iterator[Metric]:
     yield Metric.one("pandacea_ready", "1 when leases may be believed", 0 if chain.distrust else 1)
     for name, (metric, meaning, kind) in _CHAIN.items():
         yield Metric.one(metric, meaning, getattr(chain, name), kind)
-    calls = {(("endpoint", endpoint),): float(count) for endpoint, count in chain.rpc_calls.items()}
+    calls: dict[Labels, float] = {(("endpoint", endpoint),): float(count) for endpoint, count in chain.rpc_calls.items()}
     yield Metric("pandacea_rpc_calls_total", "RPC calls by endpoint", "counter", calls)
-    errors = {(("endpoint", endpoint), ("class", kind)): float(count) for (endpoint, kind), count in chain.rpc_errors.items()}
+    errors: dict[Labels, float] = {
+        (("endpoint", endpoint), ("class", kind)): float(count) for (endpoint, kind), count in chain.rpc_errors.items()
+    }
     yield Metric("pandacea_rpc_errors_total", "RPC errors by endpoint and class", "counter", errors)
     yield Metric.one("pandacea_disk_free_bytes", "Free bytes where results are kept", shutil.disk_usage(state_dir).free)

@@ -14,6 +14,10 @@ HOST: Final = "127.0.0.1"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
+Labels = tuple[tuple[str, str], ...]
+"""(name, value) pairs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One metric: its name, its meaning with the unit, `gauge` or `counter`, and a value for each set of labels."""
@@ -21,7 +25,7 @@ class Metric:
     name: str
     help: str
     kind: str
-    values: Mapping[tuple[tuple[str, str], ...], float] = field(default_factory=dict)
+    values: Mapping[Labels, float] = field(default_factory=dict)
 
     @classmethod
     def one(cls, name: str, meaning: str, value: float, kind: str = "gauge") -> Metric:
