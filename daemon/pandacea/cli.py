@@ -18,7 +18,7 @@ Handler = Callable[[argparse.Namespace], int]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     handler: Handler = parsed.handler
     try:
         return handler(parsed)
@@ -32,12 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Every command and its arguments."""
+    root = argparse.ArgumentParser(
         prog="pandacea", description="Run strangers' code on your data, on your machine, under on-chain leases."
     )
-    parser.add_argument("--version", action="version", version=f"pandacea {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    root.add_argument("--version", action="version", version=f"pandacea {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     run = _command(commands, "run", _run, "start the node")
     run.add_argument("--debug", action="store_true", help="log at level debug")
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
     build = _command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
     build.add_argument("--directory", type=Path, default=Path(".sandbox"))
-    return parser
+    return root
 
 
 def _command(parent: Any, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
