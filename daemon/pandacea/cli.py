@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pandacea import __version__
-from pandacea.errors import BadConfig, PandaceaError
+from pandacea.errors import BadConfig, Broken, PandaceaError
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -41,6 +41,20 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _command(commands, "run", _run, "start the node")
     run.add_argument("--debug", action="store_true", help="log at level debug")
+
+    init = _command(commands, "init", _init, "write a config.yaml and a products.yaml to start from", config=False)
+    init.add_argument("--directory", type=Path, default=Path())
+
+    deploy = _command(commands, "deploy", _deploy, "deploy the LeaseAgreement and write its deployment record", config=False)
+    deploy.add_argument("--rpc-url", required=True)
+    deploy.add_argument(
+        "--keystore", type=Path, required=True, help="the account that pays for the deployment and owns the contract"
+    )
+    deploy.add_argument("--passphrase-file", type=Path, help="default: asked for")
+    deploy.add_argument("--arbiter", required=True, help="who decides the disputes of leases created from now on")
+    deploy.add_argument("--owner", help="who may pause and appoint arbiters; default: the deploying account")
+    deploy.add_argument("--record", type=Path, default=Path("deployment.json"))
+    deploy.add_argument("--insecure-http", action="store_true", help="accept plain http to another machine")
 
     doctor = _command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
     doctor.add_argument("--json", action="store_true", help="print JSON")
@@ -78,6 +92,32 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _init(parsed: argparse.Namespace) -> int:
+    from pandacea.config.example import write_example
+
+    for path in write_example(parsed.directory):
+        print(path)
+    return 0
+
+
+def _deploy(parsed: argparse.Namespace) -> int:
+    from pandacea import keys
+    from pandacea_sdk.chain import ChainError, deploy
+
+    if parsed.record.exists():
+        raise BadConfig(f"{parsed.record} exists already; name another --record.")
+    account = keys.unlock(parsed.keystore, keys.read_passphrase(parsed.passphrase_file)).account()
+    try:
+        record = asyncio.run(
+            deploy(parsed.rpc_url, account, arbiter=parsed.arbiter, owner=parsed.owner, allow_http=parsed.insecure_http)
+        )
+    except ChainError as problem:
+        raise Broken(f"The contract was not deployed: {problem}") from problem
+    record.write(parsed.record)
+    print(f"LeaseAgreement {record.address} on chain {record.chain_id}, block {record.deploy_block}; record: {parsed.record}")
+    return 0
+
+
 def _doctor(parsed: argparse.Namespace) -> int:
     from pandacea import app
     from pandacea.config import load
@@ -111,5 +151,13 @@ def _keys_address(parsed: argparse.Namespace) -> int:
 def _environment_build(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environments import build_environment
 
-    build_environment(parsed.directory, progress=lambda line: print(line, flush=True))
+    build_environment(parsed.directory, progress=_show_build)
     return 0
+
+
+def _show_build(line: str) -> None:
+    """Pip's long story in short: what is being fetched, not from where."""
+    if line.startswith("Collecting"):
+        print(f"  {line.split(' (', maxsplit=1)[0]}", flush=True)
+    elif not line.startswith(("WARNING", "Processing", "Downloading", "  ", "Requirement", "Successfully", "Looking")):
+        print(line if len(line) < 160 else line[:159] + "…", flush=True)

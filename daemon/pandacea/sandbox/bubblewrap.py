@@ -187,7 +187,7 @@ class BubblewrapMaker:
             self._opener.close()
             self._opener = None
         if self._cgroups is not None:
-            await self._cgroups.sweep()
+            await self._cgroups.sweep(corner=True)
 
 
 async def _spawn(line: Sequence[str], descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:

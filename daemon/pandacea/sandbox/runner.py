@@ -26,23 +26,23 @@ class BoxSandbox:
 
     def __init__(self, maker: BoxMaker, pool: PoolSettings, opener: Callable[[Path], int]) -> None:
         self._maker, self._settings, self._opener = maker, pool, opener
-        self._pool = Pool(maker, pool)
+        self.pool = Pool(maker, pool)
         self._ending_boxes: set[asyncio.Task[None]] = set()
 
     async def open(self) -> SandboxIdentity:
         BoxShape.of(self._settings.limits)
         identity = await self._maker.open()
-        self._pool.start()
+        self.pool.start()
         return identity
 
     async def close(self) -> None:
-        await self._pool.close()
+        await self.pool.close()
         await asyncio.gather(*self._ending_boxes, return_exceptions=True)
         await self._maker.close()
 
     async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
-        with self._pool.running():
-            box = await self._pool.take(BoxShape.of(job.limits))
+        with self.pool.running():
+            box = await self.pool.take(BoxShape.of(job.limits))
             try:
                 return await self._run_in(box, job, on_event)
             finally:
