@@ -23,7 +23,9 @@ IMAGE = "pandacea/pysyft-datasite:latest"
 MODES = ("docker-cold", "docker-warm", "bubblewrap-cold", "bubblewrap-warm")
 USER_MODES = ("bubblewrap-user-cold", "bubblewrap-user-warm")
 """bubblewrap started by a plain user: in a process of its own, see tests/hostile/as_user.py."""
-LIMITS = Limits(memory_bytes=640 * MIB, workspace_bytes=64 * MIB, tmp_bytes=16 * MIB, time_seconds=60.0, pids=64, output_bytes=256 * 1024)
+LIMITS = Limits(
+    memory_bytes=640 * MIB, workspace_bytes=64 * MIB, tmp_bytes=16 * MIB, time_seconds=60.0, pids=64, output_bytes=256 * 1024
+)
 """Small enough that breaking them is quick, large enough for the supervisor."""
 
 

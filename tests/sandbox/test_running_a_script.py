@@ -17,7 +17,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def test_output_and_artifacts_come_back(laboratory: Laboratory) -> None:
     """What a script prints is its output; what it leaves in its folder are its artifacts, byte for byte."""
-    outcome = await laboratory.run("print('hi')\nimport os\nos.mkdir('out')\nopen('out/a.bin', 'wb').write(bytes(range(256)) * 1000)\n")
+    outcome = await laboratory.run(
+        "print('hi')\nimport os\nos.mkdir('out')\nopen('out/a.bin', 'wb').write(bytes(range(256)) * 1000)\n"
+    )
     assert outcome.failure is None, outcome
     assert outcome.output == b"hi\n"
     assert [artifact.name for artifact in outcome.artifacts] == ["out/a.bin"]
@@ -68,7 +70,9 @@ async def test_a_syntax_error_names_its_line(laboratory: Laboratory) -> None:
     assert (outcome.script_error.type, outcome.script_error.line) == ("SyntaxError", 2)
 
 
-@pytest.mark.parametrize(("code", "status"), [("import sys; sys.exit(0)", 0), ("raise SystemExit", 0), ("import os; os._exit(0)", 0)])
+@pytest.mark.parametrize(
+    ("code", "status"), [("import sys; sys.exit(0)", 0), ("raise SystemExit", 0), ("import os; os._exit(0)", 0)]
+)
 async def test_leaving_with_status_zero_is_success(laboratory: Laboratory, code: str, status: int) -> None:
     """A script may leave early, by any road, with status 0."""
     outcome = await laboratory.run(code)
