@@ -146,6 +146,8 @@ class Privacy(Section):
     queue_total: int = Field(default=1000, ge=1)
     queue_seconds: float = Field(default=3600, gt=0)
     """A job that has not started by then fails, uncharged."""
+    hold_seconds: float = Field(default=14 * 86_400, ge=60)
+    """A held result that nobody released by then is refused."""
     refused_imports: tuple[str, ...] = ("os", "sys")
     threads: int = Field(default=1, ge=1, le=64)
     limits: PrivacyLimits = PrivacyLimits()
@@ -176,6 +178,10 @@ class Store(Section):
     state_dir: Path = Path("state")
     keep_results_seconds: float = Field(default=7 * 86_400, ge=0)
     max_results_mb: int = Field(default=4096, ge=1)
+    keep_uploads_seconds: float = Field(default=86_400, ge=60)
+    """An upload goes this long after it was last sent, unless a waiting computation names it."""
+    uploads_mb: int = Field(default=2048, ge=1)
+    uploads_mb_per_spender: int = Field(default=256, ge=1)
 
 
 class Settlement(Section):
