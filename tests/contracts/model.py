@@ -54,7 +54,7 @@ class Held:
         return self.price + (self.stake if self.status is LeaseStatus.DISPUTED else 0)
 
 
-class Refused(Exception):  # noqa: N818 -- it is an answer, not a failure
+class Refused(Exception):
     """What the contract must revert with."""
 
     def __init__(self, name: str, **values: object) -> None:
