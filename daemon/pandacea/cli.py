@@ -18,7 +18,7 @@ Handler = Callable[[argparse.Namespace], int]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     handler: Handler = parsed.handler
     try:
         return handler(parsed)
@@ -32,12 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Every command and its arguments."""
+    root = argparse.ArgumentParser(
         prog="pandacea", description="Run strangers' code on your data, on your machine, under on-chain leases."
     )
-    parser.add_argument("--version", action="version", version=f"pandacea {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    root.add_argument("--version", action="version", version=f"pandacea {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     run = _command(commands, "run", _run, "start the node")
     run.add_argument("--debug", action="store_true", help="log at level debug")
@@ -66,10 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(keys, "address", _keys_address, "print the address of a keystore", config=False)
     show.add_argument("file", type=Path)
 
+    _desk_commands(commands)
+
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
     build = _command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
     build.add_argument("--directory", type=Path, default=Path(".sandbox"))
-    return parser
+    return root
 
 
 def _command(parent: Any, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
@@ -78,6 +81,44 @@ def _command(parent: Any, name: str, handler: Handler, summary: str, *, config: 
     if config:
         command.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
     return command
+
+
+def _desk_commands(commands: Any) -> None:
+    """What the Earner decides: the running node is asked to act; when none runs, the command does it."""
+    results = commands.add_parser("results", help="held results").add_subparsers(required=True, metavar="ACTION")
+    code = commands.add_parser("code", help="scripts handed in for approval").add_subparsers(required=True, metavar="ACTION")
+    for actions, verb, summary in (
+        (results, "results list", "results that wait for your word"),
+        (results, "results show", "one result: its output and where its files lie"),
+        (results, "results release", "let a held result out to its Spender"),
+        (results, "results refuse", "keep a held result back for good"),
+        (code, "code list", "scripts that wait for your word"),
+        (code, "code show", "one script, what an approval covers, and lines to look at"),
+        (code, "code approve", "let a script run with its inputs, uploads and params"),
+        (code, "code reject", "refuse a script; takes an approval back, too"),
+    ):
+        command = _command(actions, verb.split()[1], _desk, summary)
+        command.set_defaults(verb=verb)
+        command.add_argument("--json", action="store_true", help="print JSON")
+        if verb == "code list":
+            command.add_argument("--all", action="store_true", help="those already decided, too")
+        if not verb.endswith("list"):
+            command.add_argument("id")
+        if verb in {"results refuse", "code reject"}:
+            command.add_argument("--reason", default="", help="one sentence for the Spender")
+
+
+def _desk(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load
+    from pandacea.log import setup
+
+    config = load(parsed.config)
+    setup("warning", config.log.format)
+    asked = {name: value for name in ("id", "reason", "all") if (value := getattr(parsed, name, None)) is not None}
+    answer = asyncio.run(app.ask(config, parsed.verb, asked))
+    print(json.dumps(answer, indent=2) if parsed.json else app.shown(parsed.verb, answer))
+    return 0
 
 
 def _run(parsed: argparse.Namespace) -> int:
