@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import box, supervise, wire
+from . import box, convert, supervise, wire
 
 
 def main(argument: str) -> None:
@@ -38,7 +38,9 @@ def main(argument: str) -> None:
     }
     wire.send_json(sock, wire.HELLO, hello)
     job = supervise.receive_job(sock)
-    if job is not None:
+    if job is not None and job.header["kind"] == "convert":
+        convert.run(sock, json.loads(job.params), job.inputs[0][1], job.outputs)
+    elif job is not None:
         supervise.Supervisor(sock, job).run()
 
 

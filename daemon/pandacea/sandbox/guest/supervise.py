@@ -26,6 +26,7 @@ class Job:
     header: dict[str, Any]
     inputs: list[tuple[dict[str, Any], int]] = field(default_factory=list)
     uploads: list[tuple[dict[str, Any], int]] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
     params: bytearray = field(default_factory=bytearray)
     code: bytearray = field(default_factory=bytearray)
 
@@ -43,6 +44,8 @@ def receive_job(sock: socket.socket) -> Job | None:
             job.inputs.append((json.loads(payload), descriptor))
         elif tag == wire.UPLOAD and descriptor is not None:
             job.uploads.append((json.loads(payload), descriptor))
+        elif tag == wire.OUTPUT_FILE and descriptor is not None:
+            job.outputs.append(descriptor)
         elif tag == wire.PARAMS:
             job.params += payload
         elif tag == wire.CODE:
