@@ -62,7 +62,7 @@ class FakeBook:
     chain: ChainStanding = field(
         default_factory=lambda: ChainStanding(BlockNumber(20), Timestamp(int(NOW)), BlockNumber(18), distrust=None)
     )
-    listeners: list[Callable[[frozenset[LeaseId]], None]] = field(default_factory=list)
+    listeners: list[Callable[[LeaseId | None], None]] = field(default_factory=list)
 
     def lease(self, lease_id: LeaseId) -> KnownLease | None:
         return self.leases.get(lease_id)
@@ -73,14 +73,14 @@ class FakeBook:
     def knows_spender(self, address: Address) -> bool:
         return any(lease.spender == address for lease in self.leases.values())
 
-    def on_change(self, callback: Callable[[frozenset[LeaseId]], None]) -> Callable[[], None]:
+    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
         self.listeners.append(callback)
         return lambda: self.listeners.remove(callback)
 
     def change(self, lease: KnownLease) -> None:
         self.leases[lease.lease_id] = lease
         for listener in list(self.listeners):
-            listener(frozenset({lease.lease_id}))
+            listener(lease.lease_id)
 
 
 def product(path: Path, *, rules: Rules | None = None) -> Product:

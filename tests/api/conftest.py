@@ -127,16 +127,23 @@ async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answ
     return Answer(int(head[0].split()[1]), headers, await reader.readexactly(length))
 
 
-async def talk(port: int, raw: bytes, timeout: float = 10.0) -> Answer:
+async def talk(port: int, raw: bytes, seconds: float = 10.0) -> Answer:
     """Send bytes on a new connection and read one answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             writer.write(raw)
             await writer.drain()
             return await read_answer(reader, raw.split(b" ", 1)[0].decode("latin-1"))
     finally:
         writer.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for something another task does; fails when it does not come."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # what is waited for lives in the server, which has no event for it
+            await asyncio.sleep(0.01)
 
 
 StartNode = Callable[..., Awaitable[Node]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ async def test_a_stranger_costs_nothing_but_a_look(start_node: StartNode) -> Non
         ({"headers": {"Idempotency-Key": "a b"}}, "bad-idempotency-key"),
     ],
 )
-async def test_each_fault_keeps_its_code_over_the_wire(start_node: StartNode, changes: dict[str, object], code: str) -> None:
+async def test_each_fault_keeps_its_code_over_the_wire(start_node: StartNode, changes: dict[str, Any], code: str) -> None:
     """The table of codes is what a client sees."""
     node = await start_node()
     answer = await talk(node.port, node.signed_request(**changes))

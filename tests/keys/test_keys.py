@@ -1,73 +1,102 @@
-"""The keystore: encrypted, never overwritten, never open to others, never in a message."""
+"""The node's key: encrypted at rest, opened by its passphrase only, never shown."""
 
 from __future__ import annotations
 
 import json
 import stat
+import traceback
 from pathlib import Path
 
 import pytest
+from eth_account import Account
 
 from pandacea import keys
 from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest, recover
 
-PASSPHRASE = "correct horse battery staple"
-
-
-@pytest.fixture(autouse=True)
-def _light_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost is scrypt's to prove; here only its being used matters."""
-    monkeypatch.setattr(keys, "SCRYPT_WORK", 1 << 12)
+PRIVATE, PASSPHRASE = "0x" + "5a" * 32, "correct horse battery"
 
 
-def test_a_created_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:
-    """The address printed at creation is the one that signs."""
-    path = tmp_path / "keys" / "operator.json"
-    address = keys.create(path, PASSPHRASE)
-    assert keys.unlock(path, PASSPHRASE).address.lower() == address == keys.address(path)
-    with pytest.raises(BadConfig, match="does not open") as caught:
-        keys.unlock(path, "wrong")
-    assert "wrong" not in str(caught.value)
+@pytest.fixture(scope="module")
+def keystore(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One keystore for all: scrypt takes its second."""
+    file = tmp_path_factory.mktemp("keys") / "operator.json"
+    keys.import_key(file, PRIVATE, PASSPHRASE)
+    return file
 
 
-def test_the_file_is_for_its_owner_and_holds_no_key(tmp_path: Path) -> None:
-    """Mode 600, scrypt, and not a trace of the private key."""
-    path = tmp_path / "operator.json"
-    keys.import_key(path, "11" * 32, PASSPHRASE)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert "11" * 32 not in path.read_text()
-    assert json.loads(path.read_text())["crypto"]["kdf"] == "scrypt"
+def test_a_key_comes_back_with_its_passphrase(keystore: Path) -> None:
+    """What was kept signs again, as itself, receipts and transactions alike."""
+    signer = keys.unlock(keystore, PASSPHRASE)
+    assert signer.address == KeySigner(PRIVATE).address == keys.address(keystore)
+    digest = eip191_digest(b"hello")
+    assert recover(digest, signer.sign_digest(digest)) == signer.address
+    assert signer.account().address.lower() == signer.address
 
 
-def test_a_keystore_is_never_overwritten(tmp_path: Path) -> None:
-    """The key of an approved lease must not vanish by a typing mistake."""
-    path = tmp_path / "operator.json"
-    keys.create(path, PASSPHRASE)
-    with pytest.raises(BadConfig, match="exists already"):
-        keys.create(path, PASSPHRASE)
+def test_another_wallet_opens_the_file(keystore: Path) -> None:
+    """It is Web3 Secret Storage v3: eth-account, and so geth, reads it."""
+    document = json.loads(keystore.read_text())
+    assert document["version"] == 3
+    assert Account.decrypt(document, PASSPHRASE).hex() == PRIVATE.removeprefix("0x")
 
 
-def test_a_keystore_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    """With the command that mends it."""
-    path = tmp_path / "operator.json"
-    keys.create(path, PASSPHRASE)
-    path.chmod(0o640)
-    with pytest.raises(BadConfig, match="chmod 600"):
-        keys.unlock(path, PASSPHRASE)
+def test_nothing_of_the_key_lies_in_the_clear(keystore: Path) -> None:
+    """The file is private and encrypted; neither signer nor error shows key or passphrase."""
+    assert stat.S_IMODE(keystore.stat().st_mode) == 0o600
+    assert "5a5a5a" not in keystore.read_text()
+    assert "5a5a5a" not in repr(keys.unlock(keystore, PASSPHRASE))
+    with pytest.raises(BadConfig) as caught:
+        keys.unlock(keystore, "a wrong passphrase")
+    told = "".join(traceback.format_exception(caught.value))
+    assert "does not open" in told
+    assert "a wrong passphrase" not in str(caught.value)
 
 
-def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
-    """What it is instead, and what to run."""
-    with pytest.raises(BadConfig, match="pandacea keys create"):
+def test_a_new_key_is_random_and_never_overwrites(tmp_path: Path) -> None:
+    """Two new keys differ; an existing file is left alone."""
+    one, two = (keys.create(tmp_path / name, PASSPHRASE) for name in ("one.json", "two.json"))
+    assert one != two
+    before = (tmp_path / "one.json").read_text()
+    with pytest.raises(BadConfig, match="never overwritten"):
+        keys.create(tmp_path / "one.json", PASSPHRASE)
+    assert (tmp_path / "one.json").read_text() == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"crypto": 1, "version": 3}', '{"crypto": {}, "version": 2}'])
+def test_what_is_no_keystore_is_named(tmp_path: Path, content: str) -> None:
+    """Damaged or foreign files are one sentence, never an exception of a library."""
+    file = tmp_path / "bad.json"
+    file.write_text(content)
+    for attempt in (lambda: keys.address(file), lambda: keys.unlock(file, PASSPHRASE)):
+        with pytest.raises(BadConfig, match=r"bad\.json"):
+            attempt()
+    with pytest.raises(BadConfig, match="does not exist"):
         keys.unlock(tmp_path / "none.json", PASSPHRASE)
-    other = tmp_path / "other.json"
-    other.write_text("{}")
-    with pytest.raises(BadConfig, match="no Web3 Secret Storage keystore"):
-        keys.unlock(other, PASSPHRASE)
 
 
-def test_an_unlocked_key_does_not_show_itself(tmp_path: Path) -> None:
-    """Not in a representation, which is what reaches a log."""
-    path = tmp_path / "operator.json"
-    keys.import_key(path, "11" * 32, PASSPHRASE)
-    assert "1111" not in repr(keys.unlock(path, PASSPHRASE))
+def test_bad_keys_and_short_passphrases_are_refused_without_repeating_them(tmp_path: Path) -> None:
+    """Neither ends in a message or a file."""
+    with pytest.raises(BadConfig) as caught:
+        keys.import_key(tmp_path / "k.json", "0x1234567890", PASSPHRASE)
+    assert "1234567890" not in str(caught.value)
+    with pytest.raises(BadConfig, match="at least 8"):
+        keys.import_key(tmp_path / "k.json", PRIVATE, "short")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_passphrase_file_must_be_private(tmp_path: Path) -> None:
+    """Readable by others, missing, empty or a folder: refused with what to do. The first line counts."""
+    file = tmp_path / "passphrase"
+    file.write_text("first line\nsecond\n")
+    file.chmod(0o640)
+    with pytest.raises(BadConfig, match="chmod 600"):
+        keys.read_passphrase(file)
+    file.chmod(0o600)
+    assert keys.read_passphrase(file) == "first line"
+    file.write_text("\n")
+    with pytest.raises(BadConfig, match="No passphrase"):
+        keys.read_passphrase(file)
+    for other in (tmp_path, tmp_path / "none"):
+        with pytest.raises(BadConfig, match="passphrase file"):
+            keys.read_passphrase(other)

@@ -43,6 +43,7 @@ class Connections:
         self._exempt = exempt
         self._peers: Counter[str] = Counter()
         self.open = 0
+        self.opened = 0
         self.refused = 0
 
     def enter(self, peer: str) -> bool:
@@ -55,6 +56,7 @@ class Connections:
                 del self._peers[peer]
             return False
         self.open += 1
+        self.opened += 1
         self._peers[peer] += 1
         return True
 

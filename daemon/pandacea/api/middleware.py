@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from pandacea.api.edge import EdgeHandler
 from pandacea.api.edge_limits import EdgeLimits
@@ -79,6 +79,8 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     state, limits = request.app[STATE], request.app[LIMITS]
     if state.stopping:
         raise ProtocolError("shutting-down", "The node is stopping; try again in a minute.")
+    if request.version not in {HttpVersion11, HttpVersion10}:
+        raise ProtocolError("bad-request", "This server speaks HTTP/1.1.")
     head = head_of(request)
     split_target(head.target)
     request[HEAD] = head

@@ -9,6 +9,7 @@ from typing import Any
 from pandacea.app import parts
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.config import Config
+from pandacea.domain.ids import Address
 from pandacea.errors import PandaceaError
 
 Check = Callable[[], Awaitable[str]]
@@ -45,7 +46,7 @@ async def _chain(config: Config) -> str:
     contract = parts.contract_of(config)
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(parts.database(config))
-        follower = await stack.enter_async_context(parts.follower(config, contract, db, parts.Address(config.earner.address)))
+        follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(config.earner.address)))
         await follower.endpoints.verify_all()
         endpoint = await follower.endpoints.pick()
         header = await endpoint.header("latest")

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pandacea import keys
+from pandacea.chain.book import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import Endpoints
-from pandacea.chain.follower import Confidence, ConfidenceKind, Follower, FollowOptions
+from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
+from pandacea.chain.sender import ChainSender, FeeLimits
 from pandacea.config import Config
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address
@@ -21,6 +23,7 @@ from pandacea.errors import BadConfig, Broken
 from pandacea.mqtt import MqttBroker, MqttSettings
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
+from pandacea.store.sent import SentTransactions
 from pandacea.store.session import Database
 from pandacea_sdk.protocol.deployment import Deployment
 
@@ -136,6 +139,15 @@ def signer(config: Config) -> keys.KeystoreSigner:
             "or earner.passphrase_file."
         )
     return keys.unlock(config.earner.keystore, passphrase.get_secret_value())
+
+
+def poster(config: Config, followed: Follower, db: Database, contract: Address, key: keys.KeystoreSigner) -> ChainSender:
+    """Who puts result hashes on-chain, within the fees the operator allows."""
+    limits = FeeLimits(
+        per_transaction=int(config.settlement.max_fee_eth_per_transaction * 10**18),
+        per_day=int(config.settlement.max_fee_eth_per_day * 10**18),
+    )
+    return ChainSender(followed.endpoints, SentTransactions(db), key.account(), contract, limits=limits)
 
 
 def broker(config: Config) -> MqttBroker | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import rfc8785
 import structlog
-from pandacea_sdk.protocol.hashing import keccak256
 
 from pandacea.catalogue.document import document, kept_schema, published_columns, shape_kept, unknown_columns
 from pandacea.catalogue.mock import mock_csv
@@ -26,6 +25,7 @@ from pandacea.domain.table import SourceFormat, StatedAsset
 from pandacea.errors import BadConfig
 from pandacea.flows.conversion import UnfitSource
 from pandacea.flows.ports import Clock, ProductBook
+from pandacea_sdk.protocol.hashing import keccak256
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -33,6 +33,8 @@ _TRUSTS: Final = tuple(Trust)
 _TRUST_CODE: Final = {trust: code for code, trust in enumerate(_TRUSTS)}
 _IN_DISPUTE: Final = 1
 _FOR_SPENDER: Final = 2
+MANY: Final = 256
+"""Changed leases beyond which callbacks are told None: any of them."""
 _LIMIT32: Final = 2**32 - 1
 
 
@@ -50,6 +52,9 @@ class Confidence:
 
     kind: ConfidenceKind = ConfidenceKind.SAFE
     confirmations: int = 0
+
+
+AT_SAFE: Final = Confidence()
 
 
 class Clock(Protocol):
@@ -89,7 +94,9 @@ class LeaseBookInMemory:
         self._spenders: dict[bytes, int] = {}
         self._products: list[Hash32] = []
         self._product_place: dict[Hash32, int] = {}
-        self._callbacks: list[Callable[[frozenset[LeaseId]], None]] = []
+        self._callbacks: list[Callable[[LeaseId | None], None]] = []
+        self.changed: Callable[[frozenset[LeaseId]], None] = lambda _leases: None
+        """Told first, with all leases of one change (the queue of proofs)."""
         self._doubted: dict[str, frozenset[LeaseId]] = {}
         self._latest_clock = 0.0
         self.view: View | None = None
@@ -136,7 +143,7 @@ class LeaseBookInMemory:
         tip = view.tip
         return ChainStanding(tip.number, tip.timestamp, self._confident(view), self._distrust(view), 5)
 
-    def on_change(self, callback: Callable[[frozenset[LeaseId]], None]) -> Callable[[], None]:
+    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
         """See `LeaseBook`."""
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
@@ -234,7 +241,7 @@ class LeaseBookInMemory:
         self._leases.clear()
         self._spenders.clear()
 
-    def doubt(self, endpoint: str, leases: Collection[LeaseId]) -> None:
+    def doubt(self, endpoint: str, leases: Iterable[LeaseId]) -> None:
         """Another endpoint shows these leases, and no others, as cancelled or disputed, where the one followed does not."""
         before = self._doubted.get(endpoint, frozenset())
         after = frozenset(leases)
@@ -252,9 +259,14 @@ class LeaseBookInMemory:
         self.head_heard = head
 
     def tell(self, leases: frozenset[LeaseId]) -> None:
-        """Call back whoever wants to know."""
+        """Call back whoever wants to know; of a large change (catching up) only that there was one."""
+        self.changed(leases)
         for callback in tuple(self._callbacks):
-            callback(leases)
+            if len(leases) > MANY:
+                callback(None)
+            else:
+                for lease_id in leases:
+                    callback(lease_id)
 
     # -- packing
 

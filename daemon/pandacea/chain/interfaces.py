@@ -69,7 +69,7 @@ async def _answers(endpoint: Endpoint, contract: Address, data: str) -> bool:
     try:
         return len(await endpoint.eth_call(contract, data)) == 32
     except RpcFault as fault:
-        if fault.kind in {Fault.ERROR, Fault.UNSUPPORTED}:  # reverted: the function is not there
+        if fault.reverted:  # the function is not there
             return False
         raise
 
@@ -89,7 +89,7 @@ class LeaseHead:
 
 
 async def lease_head(endpoint: Endpoint, contract: Address, lease_id: LeaseId, block: int | str) -> LeaseHead:
-    """getLease as of a block; where the endpoint keeps no state that old, as of now (what is read of it never changes).
+    """GetLease as of a block; where the endpoint keeps no state that old, as of now (what is read of it never changes).
 
     Raises:
         RpcFault: the endpoint failed or answered something shorter.
@@ -188,5 +188,3 @@ class V0:
 
 
 Known = Callable[[Sequence[LeaseId]], Awaitable[set[LeaseId]]]
-
-

@@ -65,8 +65,6 @@ def snapshot(
         failovers=endpoints.failovers,
         contradictions=len(book.contradictions),
         rpc_calls={endpoint.name: endpoint.calls for endpoint in endpoints.all},
-        rpc_errors={
-            (endpoint.name, kind.value): count for endpoint in endpoints.all for kind, count in endpoint.faults.items()
-        },
+        rpc_errors={(endpoint.name, kind.value): count for endpoint in endpoints.all for kind, count in endpoint.faults.items()},
         distrust=book.standing().distrust,
     )

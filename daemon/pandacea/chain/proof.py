@@ -130,7 +130,7 @@ class Prover:
         return found
 
     async def _binds(self, lease: Lease, endpoint: Endpoint) -> bool:
-        """Whether the id is keccak256 over the terms and one of the Spender's nonces. Which nonce, the endpoint may tell; the hash decides."""
+        """Whether the id is keccak256 over the terms and a nonce of the Spender's. An endpoint may tell which; the hash decides."""
         if lease.data_product_id is None or lease.expires_at is None:
             return False
         data = NONCE_OF + word(lease.spender)
@@ -187,7 +187,7 @@ def lease_id_of(chain_id: int, contract: Address, lease: Lease, nonce: int) -> s
     """keccak256(abi.encode(chainid, contract, spender, earner, dataProductId, price, expiresAt, maxComputations, nonce))."""
     assert lease.data_product_id is not None
     assert lease.expires_at is not None
-    words = (
+    words: tuple[str | int, ...] = (
         chain_id,
         contract,
         lease.spender,

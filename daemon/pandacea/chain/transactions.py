@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import rlp
 from eth_keys.datatypes import Signature
-from eth_keys.exceptions import BadSignature, ValidationError
+from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
+from eth_utils.exceptions import ValidationError
 
 from pandacea.chain.wire import Transaction
 from pandacea.domain.ids import Address, Hash32

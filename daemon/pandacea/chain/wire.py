@@ -110,3 +110,9 @@ class Receipt(msgspec.Struct, rename="camel"):
     logs: list[Log] = []
     gas_used: str = "0x0"
     effective_gas_price: str | None = None
+
+
+class BaseFee(msgspec.Struct, rename="camel"):
+    """EIP-1559's base fee of a block, in wei as hex; 0 on a chain without one."""
+
+    base_fee_per_gas: str = "0x0"

@@ -269,9 +269,7 @@ def _proof(lease: KnownLease) -> Denied | Unknown | None:
     )
 
 
-def _product(
-    lease: KnownLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None
-) -> Denied | None:
+def _product(lease: KnownLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None) -> Denied | None:
     if product is None or product.data_product_id != lease.data_product_id:
         return Denied("product-unknown", f"This node serves no product with the id hash {lease.data_product_id} of this lease.")
     outside = sorted(set(assets) - product.assets)

@@ -8,6 +8,9 @@ from typing import Final
 from pandacea.domain.ids import BlockNumber, Hash32, LeaseId, LeaseKey, Timestamp
 from pandacea.domain.lease import Lease, LeaseApproved, LeaseEvent, apply
 
+BEFORE_ANY: Final = BlockNumber(-1)
+"""Lower than every block."""
+
 NO_HASH: Final = Hash32("0x" + "0" * 64)
 """The parent of a genesis block."""
 
@@ -55,8 +58,8 @@ class View:
     base: BlockRef
     blocks: tuple[BlockRef, ...] = ()
     """`base.number + 1` up to the tip, without gaps, each the parent of the next."""
-    safe: BlockNumber = BlockNumber(-1)
-    finalized: BlockNumber = BlockNumber(-1)
+    safe: BlockNumber = BEFORE_ANY
+    finalized: BlockNumber = BEFORE_ANY
 
     @property
     def tip(self) -> BlockRef:
@@ -81,8 +84,8 @@ class Step:
     events: tuple[SeenEvent, ...] = ()
     settle_to: BlockRef | None = None
     """Fold everything up to this block into lease rows and hold its blocks no longer."""
-    safe: BlockNumber = BlockNumber(-1)
-    finalized: BlockNumber = BlockNumber(-1)
+    safe: BlockNumber = BEFORE_ANY
+    finalized: BlockNumber = BEFORE_ANY
 
     def moves(self, view: View) -> View:
         """The view after this step."""
@@ -99,13 +102,16 @@ class Step:
         return View(base, blocks, BlockNumber(max(safe, self.safe)), BlockNumber(max(view.finalized, self.finalized)))
 
 
+_NO_TIME: Final = Timestamp(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A lease as rows hold it: the fold, and the transaction to prove its approval by."""
 
     lease: Lease
     approved_tx: Hash32 | None = None
-    seen_at: Timestamp = Timestamp(0)
+    seen_at: Timestamp = _NO_TIME
     """Timestamp of a block at or after its creation: what pruning measures by."""
 
 

@@ -52,6 +52,12 @@ class ChainTransaction(Protocol):
 
     async def save_proof(self, lease_id: LeaseId, proof: KeptProof, by: str, at: int) -> None: ...
 
+    async def insert_range(self, first: int, last: int, digest: str) -> None: ...
+
+    async def oldest_range(self) -> tuple[int, int, str] | None: ...
+
+    async def delete_range(self, first: int) -> None: ...
+
     async def prune(self, before: int) -> int: ...
 
     async def tell(self, seen: SeenEvent, topic: str, payload: dict[str, Any], now: float) -> None: ...
@@ -68,6 +74,8 @@ class ChainRecords(Protocol):
 
     chain_id: int
     contract: Address
+    deploy_block: int | None
+    """Where the contract begins; None before it was first followed."""
 
     async def begin(self, earner: Address, interface: str, deploy_block: int, base: BlockRef) -> View: ...
 
@@ -82,3 +90,37 @@ class ChainRecords(Protocol):
     async def touched(self) -> list[LeaseId]: ...
 
     async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SentTransaction:
+    """One signed attempt; amounts in wei, `at` in Unix seconds."""
+
+    chain_id: int
+    sender: Address
+    nonce: int
+    attempt: int
+    purpose: str
+    tx_hash: Hash32
+    raw: str
+    max_cost: int
+    max_fee: int
+    priority_fee: int
+    at: float
+    state: str
+    """`signed`, `mined`, `final` or `lost`."""
+    mined_block: int | None = None
+
+
+class SentRecords(Protocol):
+    """The transactions this node signed, durable before they are sent."""
+
+    async def of(self, chain_id: int, sender: Address, purpose: str) -> list[SentTransaction]: ...
+
+    async def open(self, chain_id: int, sender: Address) -> list[SentTransaction]: ...
+
+    async def since(self, chain_id: int, sender: Address, at: float) -> list[SentTransaction]: ...
+
+    async def add(self, row: SentTransaction) -> None: ...
+
+    async def mark(self, row: SentTransaction, state: str, mined_block: int | None = None) -> None: ...

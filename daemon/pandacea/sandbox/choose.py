@@ -7,8 +7,8 @@ from typing import Final
 import aiodocker
 
 from pandacea.errors import BadConfig, Broken
-from pandacea.sandbox.docker import ENGINE_ERRORS
-from pandacea.sandbox.kinds import BubblewrapSandbox, DockerSandbox
+from pandacea.sandbox.bubblewrap import BubblewrapSandbox
+from pandacea.sandbox.docker import ENGINE_ERRORS, DockerSandbox
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings
 
 KINDS: Final = ("auto", "docker", "bubblewrap")

@@ -66,7 +66,12 @@ def job_packets(job: SandboxJob, box: Box) -> Iterator[tuple[bytes, bytes]]:
 
 
 async def send_job(box: Box, job: SandboxJob, opener: Callable[[Any], int]) -> None:
-    """Send a whole job; `opener` turns a path into a read-only descriptor fit for this guest. Raises OSError when the guest is gone."""
+    """Send a whole job; `opener` turns a path into a read-only descriptor fit for this guest.
+
+    Raises:
+        OSError: the guest is gone.
+        Broken: a file is missing or must not be handed over.
+    """
     packets = job_packets(job, box)
     await send_packet(box.sock, *next(packets))
     for table in job.inputs:
@@ -100,7 +105,12 @@ async def send_packet(sock: socket.socket, tag: bytes, payload: bytes, descripto
 async def _writable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(sock, lambda: ready.done() or ready.set_result(None))
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(sock, wake)
     try:
         await ready
     finally:
@@ -151,7 +161,7 @@ def _take(tag: bytes, payload: bytes, account: Account, on_event: Callable[[Sand
         account.ended = _json(payload)
     elif tag == wire.REFUSED:
         entry = _json(payload)
-        account.refused = f"artifact {ascii(str(entry['name'])[:200])}: {str(entry['reason'])[:300]}"
+        account.refused = f"artifact {str(entry['name'])[:200]!a}: {str(entry['reason'])[:300]}"
     elif tag == wire.UNREADABLE:
         account.unreadable = _json(payload)
     elif tag == wire.DONE:

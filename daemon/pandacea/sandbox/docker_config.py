@@ -28,6 +28,7 @@ def container(
         "environment": program.BOX_ENVIRONMENT,
         "preload": preload,
         "rlimits": {"RLIMIT_CORE": 0},
+        "template": False,
     }
     mounts = [_bind(staged, program.BOX_PROGRAM), _bind(socket_folder, str(Path(BOX_SOCKET).parent))]
     if settings.environment is not None:

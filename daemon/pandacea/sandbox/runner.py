@@ -29,23 +29,23 @@ class BoxSandbox:
 
     def __init__(self, maker: BoxMaker, pool: PoolSettings, opener: Callable[[Path], int]) -> None:
         self._maker, self._settings, self._opener = maker, pool, opener
-        self._pool = Pool(maker, pool)
+        self.pool = Pool(maker, pool)
         self._ending_boxes: set[asyncio.Task[None]] = set()
 
     async def open(self) -> SandboxIdentity:
         BoxShape.of(self._settings.limits)
         identity = await self._maker.open()
-        self._pool.start()
+        self.pool.start()
         return identity
 
     async def close(self) -> None:
-        await self._pool.close()
+        await self.pool.close()
         await asyncio.gather(*self._ending_boxes, return_exceptions=True)
         await self._maker.close()
 
     async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
-        with self._pool.running():
-            box = await self._pool.take(BoxShape.of(job.limits))
+        with self.pool.running():
+            box = await self.pool.take(BoxShape.of(job.limits))
             try:
                 return await self._run_in(box, job, on_event)
             finally:
@@ -94,7 +94,7 @@ class BoxSandbox:
         """Return the cause as seen from outside the box, or None when the guest's own account stands."""
         limits = account.limits
         lost = talk.exception() if talk.done() else None
-        killed = account.ended is not None and account.ended.get("exit") == -9  # noqa: PLR2004 - SIGKILL
+        killed = account.ended is not None and account.ended.get("exit") == -9
         if lost is not None or killed:
             await _within(box.out_of_memory, _OOM_GRACE_SECONDS)
         if box.out_of_memory.is_set():

@@ -10,7 +10,7 @@ from pandacea.domain.limits import MIB, Limits
 
 GUEST_UID: Final = 10_001
 SHM_BYTES: Final = 16 * MIB
-"""/dev/shm of a box: room for semaphores, counted like the other tmpfs."""
+"""Shared memory of a box: room for semaphores, counted like its other tmpfs."""
 
 PRELOAD: Final = ("numpy", "pandas", "pyarrow", "torch")
 

@@ -39,9 +39,7 @@ def marked(connection: AsyncConnection, sql: str) -> str:
     return "".join(piece + (mark(connection, place) if place < len(pieces) - 1 else "") for place, piece in enumerate(pieces))
 
 
-async def rows_in(
-    connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]
-) -> list[Any]:
+async def rows_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]) -> list[Any]:
     """Rows of `sql`, whose last `(IN)` is filled with `values`, chunk by chunk; `fixed` are the parameters before it."""
     found: list[Any] = []
     for chunk in chunks(values, IN_LIST):

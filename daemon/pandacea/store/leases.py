@@ -89,7 +89,8 @@ _COLUMNS: Final = ", ".join(column.name for column in _lease.columns if column.n
 
 
 def _held(row: Any, committed: frozenset[ComputationId], key: LeaseKey) -> Held:
-    (_, spender, earner, price, created, status, product, expires, most, *blocks, for_spender, approved_tx, seen_at) = row
+    (_, spender, earner, price, created, status, product, expires, most, *facts) = row
+    approved, executed, cancelled, finalized, disputed, resolved, for_spender, approved_tx, seen_at = facts
     lease = Lease(
         key,
         Address(spender),
@@ -101,7 +102,12 @@ def _held(row: Any, committed: frozenset[ComputationId], key: LeaseKey) -> Held:
         None if expires is None else Timestamp(expires),
         most,
         committed,
-        *blocks,
+        approved,
+        executed,
+        cancelled,
+        finalized,
+        disputed,
+        resolved,
         None if for_spender is None else bool(for_spender),
     )
     return Held(lease, None if approved_tx is None else Hash32(approved_tx), Timestamp(seen_at))
@@ -148,9 +154,7 @@ async def settled(
     committed: dict[str, set[ComputationId]] = {}
     for lease_id, computation in await rows_in(connection, query, (deployment,), found):
         committed.setdefault(lease_id, set()).add(ComputationId(computation))
-    return {
-        row[0]: _held(row, frozenset(committed.get(row[0], ())), LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows
-    }
+    return {row[0]: _held(row, frozenset(committed.get(row[0], ())), LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows}
 
 
 async def save(
@@ -159,7 +163,7 @@ async def save(
     """Write leases as they stand at the new base; `before` is how their rows stood, so that only new commitments are written."""
     rows = [_row(deployment, lease_id, held) for lease_id, held in leases.items() if held is not before.get(lease_id)]
     await run(connection, upsert(connection, _lease), rows)
-    commitments = []
+    commitments: list[tuple[int, LeaseId, ComputationId]] = []
     for lease_id, held in leases.items():
         old = before.get(lease_id)
         fresh = held.lease.committed if old is None else held.lease.committed - old.lease.committed

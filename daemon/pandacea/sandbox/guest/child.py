@@ -119,7 +119,7 @@ def _leave(leaving: SystemExit, status: socket.socket) -> int:
         if leaving.code:
             _report(leaving, status, quiet=True)
         return leaving.code & 0xFF
-    print(leaving.code, file=sys.stderr)
+    sys.stderr.write(f"{leaving.code}\n")
     _report(leaving, status, quiet=True)
     return 1
 
@@ -160,7 +160,7 @@ def _reporter(status: socket.socket) -> Any:
         """Tell whoever waits how far the script is; at most twenty reports a second leave, the last always does."""
         nonlocal last
         now = time.monotonic()
-        if done < total and now - last < 0.05:  # noqa: PLR2004 - twenty a second
+        if done < total and now - last < 0.05:
             return
         last = now
         status.send(PROGRESS + CALL.pack(float(done), float(total)))

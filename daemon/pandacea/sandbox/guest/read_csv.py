@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from .one_batch import Column, Unfit
 
-_ARROW: Final = {"i": pa.int64(), "u": pa.uint64(), "f": pa.float64(), "b": pa.bool_(), "s": pa.large_string()}
-_PANDAS: Final = {"i": "int64", "u": "uint64", "f": "float64", "s": "str"}
+_RAW: Final = "S"
+_ARROW: Final = {"i": pa.int64(), "u": pa.uint64(), "f": pa.float64(), "b": pa.bool_(), "s": pa.large_string(), _RAW: pa.large_string()}
+_PANDAS: Final = {"i": "int64", "u": "uint64", "f": "float64", "s": "str", _RAW: "str"}
 _WHOLE: Final = r"\s*([+-]?)0*([0-9]+)\s*"
 _SIZES: Final = {"": 2**63 - 1, "+": 2**63 - 1, "-": 2**63}
 _SEPARATORS: Final = ";\t|"
@@ -154,11 +155,13 @@ class CsvReader:
     def _again(self, kinds: dict[str, str], make: Callable[[Any], Column], rows: int) -> dict[str, tuple[str, Column] | None]:
         """Read some columns once more, now that their types are known."""
         columns = {name: make(_ARROW[kind]) for name, kind in kinds.items()}
-        dtypes = {name: _PANDAS[kind] for name, kind in kinds.items() if kind != "b"}
-        for piece in self._open(chunksize=rows, dtype=dtypes):
-            for name, column in columns.items():
-                column.add(_array(piece[name], kinds[name]))
-            self._progress(os.lseek(self._descriptor, 0, os.SEEK_CUR))
+        for raw in (False, True):
+            wanted = {name: kind for name, kind in kinds.items() if (kind == _RAW) is raw}
+            dtypes = {name: _PANDAS[kind] for name, kind in wanted.items() if kind != "b"}
+            for piece in self._open(chunksize=rows, dtype=dtypes, usecols=list(wanted), na_filter=not raw) if wanted else ():
+                for name, kind in wanted.items():
+                    columns[name].add(_array(piece[name], kind))
+                self._progress(os.lseek(self._descriptor, 0, os.SEEK_CUR))
         return {name: (kinds[name], column) for name, column in columns.items()}
 
     def _texts_say(self, name: str, rows: int) -> str:
@@ -172,7 +175,9 @@ class CsvReader:
         asked = io.StringIO()
         pd.DataFrame({"x": list(first.values())}, dtype="str").to_csv(asked, index=False, quoting=csv.QUOTE_ALL)
         asked.seek(0)
-        return _kind(pd.read_csv(asked, low_memory=False)["x"])
+        answer = pd.read_csv(asked, low_memory=False)["x"]
+        # Where pandas gives up on unsigned numbers it keeps the texts as they are, "NA" too.
+        return _RAW if "missing" in first and answer.notna().all() else _kind(answer)
 
     def _check(self, piece: Any, first: int) -> None:
         if not isinstance(piece.index, pd.RangeIndex):

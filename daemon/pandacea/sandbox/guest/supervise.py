@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import box, child, collect, wire
+from . import box, child, collect, convert, wire
 
 _DRAIN: Final = 65_536
 _WATCH_SECONDS: Final = 0.05
@@ -54,6 +54,17 @@ def receive_job(sock: socket.socket) -> Job | None:
             return job
         else:
             raise ValueError(f"the node sent an unknown packet {tag!r}")
+
+
+def run_job(sock: socket.socket) -> None:
+    """Take the box's only job and do it: a script, or the conversion of a file."""
+    job = receive_job(sock)
+    if job is None:
+        return
+    if job.header["kind"] == "convert":
+        convert.run(sock, json.loads(job.params), job.inputs[0][1], job.outputs)
+    else:
+        Supervisor(sock, job).run()
 
 
 def place_uploads(uploads: list[tuple[dict[str, Any], int]]) -> None:
@@ -255,7 +266,7 @@ def _resident() -> int:
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             try:
-                with open(f"/proc/{name}/statm", "rb") as file:  # noqa: PTH123 - read twenty times a second
+                with open(f"/proc/{name}/statm", "rb") as file:
                     fields = file.read().split()
             except OSError:
                 continue  # it ended meanwhile

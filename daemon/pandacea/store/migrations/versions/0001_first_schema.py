@@ -1,4 +1,4 @@
-"""first schema."""
+"""The first schema. Frozen: databases were written with it; change it by a new migration."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,59 +27,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("commitment"),
         sa.UniqueConstraint("product_id", "asset_id", "digest"),
     )
-    op.create_table(
-        "chain_block",
-        sa.Column("deployment", sa.Integer(), nullable=False),
-        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("hash", sa.String(length=66), nullable=False),
-        sa.Column("parent", sa.String(length=66), nullable=False),
-        sa.Column("timestamp", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("deployment", "number"),
-    )
-    op.create_table(
-        "chain_event",
-        sa.Column("deployment", sa.Integer(), nullable=False),
-        sa.Column("block_hash", sa.String(length=66), nullable=False),
-        sa.Column("log_index", sa.Integer(), nullable=False),
-        sa.Column("part", sa.Integer(), nullable=False),
-        sa.Column("block_number", sa.BigInteger(), nullable=False),
-        sa.Column("tx_hash", sa.String(length=66), nullable=False),
-        sa.Column("lease_id", sa.String(length=66), nullable=False),
-        sa.Column("kind", sa.String(length=32), nullable=False),
-        sa.Column("arguments", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("deployment", "block_hash", "log_index", "part"),
-    )
-    with op.batch_alter_table("chain_event", schema=None) as batch_op:
-        batch_op.create_index("chain_event_block", ["deployment", "block_number"], unique=False)
-        batch_op.create_index("chain_event_lease", ["deployment", "lease_id"], unique=False)
-
-    op.create_table(
-        "commitment",
-        sa.Column("deployment", sa.Integer(), nullable=False),
-        sa.Column("lease_id", sa.String(length=66), nullable=False),
-        sa.Column("computation_id", sa.String(length=66), nullable=False),
-        sa.PrimaryKeyConstraint("deployment", "lease_id", "computation_id"),
-    )
-    op.create_table(
-        "deployment",
-        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("chain_id", sa.BigInteger(), nullable=False),
-        sa.Column("contract", sa.String(length=42), nullable=False),
-        sa.Column("earner", sa.String(length=42), nullable=False),
-        sa.Column("interface", sa.String(length=8), nullable=False),
-        sa.Column("deploy_block", sa.BigInteger(), nullable=False),
-        sa.Column("base_number", sa.BigInteger(), nullable=False),
-        sa.Column("base_hash", sa.String(length=66), nullable=False),
-        sa.Column("base_parent", sa.String(length=66), nullable=False),
-        sa.Column("base_timestamp", sa.BigInteger(), nullable=False),
-        sa.Column("safe_number", sa.BigInteger(), nullable=False),
-        sa.Column("finalized_number", sa.BigInteger(), nullable=False),
-        sa.Column("checked_number", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-    )
-    with op.batch_alter_table("deployment", schema=None) as batch_op:
-        batch_op.create_index("deployment_place", ["chain_id", "contract"], unique=True)
-
     op.create_table(
         "job",
         sa.Column("computation_id", sa.String(length=66), nullable=False),
@@ -126,44 +73,6 @@ def upgrade() -> None:
         batch_op.create_index("job_by_lease", ["chain_id", "contract", "lease_id"], unique=False)
         batch_op.create_index("job_by_state", ["state", "created_at"], unique=False)
 
-    op.create_table(
-        "lease",
-        sa.Column("deployment", sa.Integer(), nullable=False),
-        sa.Column("lease_id", sa.String(length=66), nullable=False),
-        sa.Column("spender", sa.String(length=42), nullable=False),
-        sa.Column("earner", sa.String(length=42), nullable=False),
-        sa.Column("price", sa.String(length=78), nullable=False),
-        sa.Column("created_block", sa.BigInteger(), nullable=False),
-        sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("data_product_id", sa.String(length=66), nullable=True),
-        sa.Column("expires_at", sa.BigInteger(), nullable=True),
-        sa.Column("max_computations", sa.BigInteger(), nullable=False),
-        sa.Column("committed_count", sa.BigInteger(), nullable=False),
-        sa.Column("approved_block", sa.BigInteger(), nullable=True),
-        sa.Column("executed_block", sa.BigInteger(), nullable=True),
-        sa.Column("cancelled_block", sa.BigInteger(), nullable=True),
-        sa.Column("finalized_block", sa.BigInteger(), nullable=True),
-        sa.Column("disputed_block", sa.BigInteger(), nullable=True),
-        sa.Column("resolved_block", sa.BigInteger(), nullable=True),
-        sa.Column("resolved_for_spender", sa.Boolean(), nullable=True),
-        sa.Column("approved_tx", sa.String(length=66), nullable=True),
-        sa.Column("seen_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("deployment", "lease_id"),
-    )
-    with op.batch_alter_table("lease", schema=None) as batch_op:
-        batch_op.create_index("lease_waiting", ["deployment", "approved_block", "seen_at"], unique=False)
-
-    op.create_table(
-        "lease_proof",
-        sa.Column("deployment", sa.Integer(), nullable=False),
-        sa.Column("lease_id", sa.String(length=66), nullable=False),
-        sa.Column("trust", sa.String(length=16), nullable=False),
-        sa.Column("terms", sa.String(length=66), nullable=False),
-        sa.Column("approved_tx", sa.String(length=66), nullable=True),
-        sa.Column("by", sa.String(length=200), nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("deployment", "lease_id"),
-    )
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),

@@ -1,0 +1,237 @@
+"""A real anvil for tests, and the hand of Spender and Earner on it: transactions signed here, sent raw."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import aiohttp
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
+
+ROOT: Final = Path(__file__).parents[2]
+ANVIL: Final = ROOT / "tests/npm/node_modules/.bin/anvil"
+V1: Final = json.loads((ROOT / "daemon/pandacea_sdk/protocol/abi/LeaseAgreement.json").read_text())
+V0: Final = json.loads((ROOT / "contracts/test/artifacts/LeaseAgreementV0.json").read_text())
+
+# anvil's well-known development keys: public, worth nothing anywhere else.
+KEYS: Final = (
+    "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+    "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+    "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+    "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
+    "0x47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a",
+)
+OWNER, EARNER, SPENDER, STRANGER, OPERATOR = (Account.from_key(key) for key in KEYS)
+PRODUCT: Final = "0x" + keccak(text="diabetes").hex()
+
+
+class RpcRefusedError(Exception):
+    """anvil answered with an error."""
+
+
+class Anvil:
+    """One anvil process on a free loopback port."""
+
+    def __init__(self, *options: str) -> None:
+        """`options`: as on anvil's command line. Finality is one block behind `safe`, two behind the head, unless told."""
+        if not any(option == "--slots-in-an-epoch" for option in options):
+            options = ("--slots-in-an-epoch", "1", *options)
+        self._options = options
+        self._process: subprocess.Popen[str] | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self.url = ""
+        self.chain_id = 31337
+
+    async def __aenter__(self) -> Anvil:
+        arguments = [str(ANVIL), "--port", "0", *self._options]
+        self._process = subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        port = await asyncio.to_thread(self._port)
+        self.url = f"http://127.0.0.1:{port}"
+        self._session = aiohttp.ClientSession()
+        self._drain = asyncio.create_task(asyncio.to_thread(self._read_on))
+        return self
+
+    def _port(self) -> int:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if match := re.search(r"Listening on 127\.0\.0\.1:(\d+)", line):
+                return int(match[1])
+        raise RuntimeError("anvil did not start: " + "".join(said[-5:]))
+
+    def _read_on(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for _ in self._process.stdout:
+            pass
+
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        await self.kill()
+        if self._session is not None:
+            await self._session.close()
+
+    async def kill(self) -> None:
+        """End it, as a crash would."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            await asyncio.to_thread(self._process.wait)
+            await self._drain
+
+    @property
+    def ws_url(self) -> str:
+        """Its WebSocket."""
+        return self.url.replace("http", "ws", 1)
+
+    async def call(self, method: str, *params: Any) -> Any:
+        """One JSON-RPC call."""
+        assert self._session is not None
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+        async with self._session.post(self.url, json=body) as answer:
+            said = await answer.json()
+        if "error" in said:
+            raise RpcRefusedError(said["error"])
+        return said["result"]
+
+    async def mine(self, blocks: int = 1) -> None:
+        """Mine empty blocks."""
+        await self.call("anvil_mine", hex(blocks))
+
+    async def head(self) -> int:
+        """The newest block's number."""
+        return int(await self.call("eth_blockNumber"), 16)
+
+    async def reorg(self, depth: int, transactions: Sequence[tuple[str, int]] = ()) -> None:
+        """Replace the last `depth` blocks. Raw transactions may go into the new ones, by place from the first."""
+        await self.call("anvil_reorg", depth, [[raw, place] for raw, place in transactions])
+
+    async def sign(
+        self,
+        account: LocalAccount,
+        to: str | None,
+        data: str,
+        *,
+        value: int = 0,
+        nonce: int | None = None,
+        kind: int = 2,
+        gas: int = 500_000,
+    ) -> str:
+        """A raw transaction."""
+        if nonce is None:
+            nonce = int(await self.call("eth_getTransactionCount", account.address, "pending"), 16)
+        fields: dict[str, Any] = {
+            "chainId": self.chain_id,
+            "nonce": nonce,
+            "gas": 8_000_000 if to is None else gas,
+            "value": value,
+            "data": data,
+        }
+        if to is not None:
+            fields["to"] = to_checksum(to)
+        if kind == 2:
+            fields |= {"maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9, "type": 2}
+        else:
+            fields |= {"gasPrice": 10**11} | ({"type": 1, "accessList": []} if kind == 1 else {})
+        return "0x" + account.sign_transaction(fields).raw_transaction.hex().removeprefix("0x")
+
+    async def send(self, account: LocalAccount, to: str | None, data: str, *, value: int = 0, kind: int = 2) -> dict[str, Any]:
+        """Sign, send, and wait for the receipt (anvil mines at once unless told otherwise)."""
+        tx_hash = await self.call("eth_sendRawTransaction", await self.sign(account, to, data, value=value, kind=kind))
+        return await self.receipt(tx_hash)
+
+    async def receipt(self, tx_hash: str) -> dict[str, Any]:
+        """A receipt, waited for."""
+        for _ in range(400):
+            found: dict[str, Any] | None = await self.call("eth_getTransactionReceipt", tx_hash)
+            if found is not None:
+                assert found["status"] == "0x1", f"reverted: {found}"
+                return found
+            await asyncio.sleep(0.025)
+        raise AssertionError(f"{tx_hash} was not mined")
+
+    async def deploy(self, artifact: dict[str, Any] = V1) -> Agreement:
+        """Deploy a LeaseAgreement."""
+        code = artifact["bytecode"]
+        if artifact is V1:
+            code += word(OWNER.address) + word(OWNER.address)
+        receipt = await self.send(OWNER, None, code)
+        return Agreement(self, receipt["contractAddress"].lower(), int(receipt["blockNumber"], 16))
+
+
+class Agreement:
+    """A LeaseAgreement and the calls the tests make."""
+
+    def __init__(self, chain: Anvil, address: str, block: int) -> None:
+        """`block`: of its deployment."""
+        self.chain = chain
+        self.address = address
+        self.block = block
+
+    async def create(
+        self,
+        *,
+        spender: LocalAccount = SPENDER,
+        earner: str = EARNER.address,
+        product: str = PRODUCT,
+        price: int = 1000,
+        days: int = 30,
+        most: int = 3,
+    ) -> str:
+        """Create a v1 lease; returns its id."""
+        now = int((await self.chain.call("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+        data = call("createLease(address,bytes32,uint256,uint64,uint32)", earner, product, price, now + days * 86400, most)
+        receipt = await self.chain.send(spender, self.address, data, value=price)
+        return str(receipt["logs"][0]["topics"][1])
+
+    async def create_v0(self, *, spender: LocalAccount = SPENDER, earner: str = EARNER.address, product: str = PRODUCT) -> str:
+        """Create a lease by the first interface; returns its id."""
+        data = call("createLease(address,bytes32,uint256)", earner, product, 1000)
+        receipt = await self.chain.send(spender, self.address, data, value=1000)
+        return str(receipt["logs"][0]["topics"][1])
+
+    async def approve(self, lease_id: str, *, by: LocalAccount = EARNER, kind: int = 2) -> dict[str, Any]:
+        """Approve."""
+        return await self.chain.send(by, self.address, call("approveLease(bytes32)", lease_id), kind=kind)
+
+    async def commit(self, lease_id: str, computation: str, result: str = "0x" + "11" * 32) -> dict[str, Any]:
+        """Commit a result."""
+        data = call("commitResult(bytes32,bytes32,bytes32)", lease_id, computation, result)
+        return await self.chain.send(EARNER, self.address, data)
+
+    async def cancel(self, lease_id: str, *, by: LocalAccount = EARNER) -> dict[str, Any]:
+        """Cancel."""
+        return await self.chain.send(by, self.address, call("cancelLease(bytes32)", lease_id))
+
+    async def execute(self, lease_id: str, *, by: LocalAccount = EARNER) -> dict[str, Any]:
+        """Execute."""
+        return await self.chain.send(by, self.address, call("executeLease(bytes32)", lease_id))
+
+
+def word(value: str | int) -> str:
+    """One ABI word."""
+    return f"{value:064x}" if isinstance(value, int) else value.lower().removeprefix("0x").rjust(64, "0")
+
+
+def call(signature: str, *arguments: str | int) -> str:
+    """Calldata of a function whose arguments are words."""
+    return "0x" + keccak(text=signature)[:4].hex() + "".join(map(word, arguments))
+
+
+def to_checksum(address: str) -> str:
+    """EIP-55, which eth-account wants."""
+    from eth_utils.address import to_checksum_address
+
+    return to_checksum_address(address)
