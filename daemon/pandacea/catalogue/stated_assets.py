@@ -33,7 +33,7 @@ def stated_asset(asset_id: str, stated: Any, data_dir: Path) -> StatedAsset:
     entry = {"file": stated} if isinstance(stated, str) else stated or {}
     _mapping(entry, KEYS, f"asset {asset_id}")
     source = _file(asset_id, entry.get("file"), data_dir)
-    mock = entry.get("mock") or {}
+    mock: dict[str, Any] = entry.get("mock") or {}
     _mapping(mock, MOCK_KEYS, f"asset {asset_id}.mock")
     columns = entry.get("columns") or {}
     if not isinstance(columns, dict):
