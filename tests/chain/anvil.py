@@ -79,9 +79,7 @@ class Anvil:
         for _ in self._process.stdout:
             pass
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         await self.kill()
         if self._session is not None:
             await self._session.close()

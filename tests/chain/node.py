@@ -16,7 +16,7 @@ from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.domain.access import KnownLease, Trust
-from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.ids import Address, LeaseId, Timestamp
 from pandacea.domain.seen import Held
 from pandacea.errors import Broken
 from pandacea.flows.follow import folded
@@ -83,9 +83,7 @@ class Node:
         self._task = asyncio.create_task(self.follower.run())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         assert self._task is not None
         self._task.cancel()
         with suppress(asyncio.CancelledError, Broken):  # what it ended with, the test has seen
@@ -141,7 +139,7 @@ class Node:
             query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
             ids = [row[0] for row in (await connection.exec_driver_sql(query)).all()]
             held = folded(await tx.settled(ids), await tx.events_of(ids), records, 0)
-        return {lease_id: replace(one, seen_at=0) for lease_id, one in held.items()}
+        return {lease_id: replace(one, seen_at=Timestamp(0)) for lease_id, one in held.items()}
 
     async def believes(self) -> tuple[dict[str, Held], dict[str, KnownLease | None]]:
         """Rows and memory; trust left out, for proving takes its own time."""

@@ -62,9 +62,7 @@ class FaultProxy:
         self.url, self.ws_url = f"http://127.0.0.1:{port}/", f"ws://127.0.0.1:{port}/"
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         await self.cut()
         await self._session.close()
         await self._runner.cleanup()
@@ -130,9 +128,7 @@ def _response(number: Any, said: Answer) -> web.Response:
         return web.Response(status=said.status, body=said.body, headers=said.headers)
     answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
     answer |= {"error": said.error} if said.error is not None else {"result": said.result}
-    return web.Response(
-        status=said.status, body=json.dumps(answer).encode(), content_type="application/json", headers=said.headers
-    )
+    return web.Response(status=said.status, body=json.dumps(answer).encode(), content_type="application/json", headers=said.headers)
 
 
 def sometimes(proxy: FaultProxy, share: float, answer: Answer, methods: Sequence[str] = ()) -> Before:

@@ -339,5 +339,3 @@ async def test_row_18_a_head_that_grows_old(anvil: Anvil, tmp_path: Path) -> Non
         assert "old" in (node.book.standing().distrust or "")
         await anvil.mine(1)
         await node.until(lambda: node.book.standing().trusted)
-
-

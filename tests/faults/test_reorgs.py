@@ -182,5 +182,3 @@ async def _something(chain: Anvil, depth: int) -> str:
 async def _exists(agreement: Agreement, lease: str) -> bool:
     said = await agreement.chain.call("eth_call", {"to": agreement.address, "data": call("leaseExists(bytes32)", lease)}, "latest")
     return int(said, 16) == 1
-
-

@@ -174,7 +174,7 @@ class LeaseBookInMemory:
                 number = BlockNumber(view.tip.number - self._confidence.confirmations)
         return BlockNumber(min(number, view.tip.number))
 
-    def _distrust(self, view: View) -> str | None:  # noqa: PLR0911 - one line a reason, in order of weight
+    def _distrust(self, view: View) -> str | None:
         now = self._clock.now()
         self._latest_clock = max(self._latest_clock, now)
         if self.trouble is not None:

@@ -1,7 +1,8 @@
 """JSON read strictly (RFC 8259 within the limits of RFC 7493, I-JSON): what one reader accepts, every reader reads the same way.
 
-Refused: a byte order mark, bytes that are not UTF-8, one key twice (also after NFC normalisation), whole numbers beyond
-2^53 - 1 (below 10^21, where RFC 8785 turns to exponents), numbers that overflow, NaN and Infinity, half surrogate pairs, nesting beyond `MAX_DEPTH`.
+Refused: a byte order mark, bytes that are not UTF-8, one key twice (also after NFC normalisation), whole numbers
+beyond 2^53 - 1 (below 10^21, where RFC 8785 turns to exponents), numbers that overflow, NaN and Infinity, half
+surrogate pairs, nesting beyond `MAX_DEPTH`.
 """
 
 from __future__ import annotations

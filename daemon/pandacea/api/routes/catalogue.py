@@ -24,7 +24,7 @@ async def product(request: web.Request) -> web.Response:
     node = request.app[NODE]
     found = node.catalogue.by_id(request.match_info["product_id"])
     if found is None:
-        raise Forbidden("product-not-found", "This node offers no product with this id; GET /api/v1/products lists them.")
+        raise Forbidden("product-unknown", "This node offers no product with this id; GET /api/v1/products lists them.")
     return web.json_response(_whole(found, node))
 
 

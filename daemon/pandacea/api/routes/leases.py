@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from pandacea.api.auth import signed
 from pandacea.api.node import NODE
-from pandacea.api.middleware import HEAD
 from pandacea.domain.access import Denied, Unknown
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.ids import Address, LeaseId, LeaseKey
@@ -19,13 +19,11 @@ ROUTE = "/api/v1/leases/{lease_id}"
 async def lease(request: web.Request) -> web.Response:
     """Status, terms, what is used, and whether a computation would be accepted now."""
     node = request.app[NODE]
-    body = await request.read()
-    signed = await node.authenticator.authenticate(request[HEAD], body)
+    caller = Address((await signed(request)).address)
     lease_id = LeaseId(check_lease_id(request.match_info["lease_id"], "/lease_id"))
-    caller = Address(signed.address)
     found = node.book.lease(lease_id)
     if found is None or found.spender != caller:
-        raise Forbidden("lease-not-found", "No lease of yours with this id is known here; a lease counts after its approval.")
+        raise Forbidden("lease-unknown", "No lease of yours with this id is known here; a lease counts after its approval.")
     ports = node.submit
     async with node.books.read() as view:
         counts = await view.jobs.counted(LeaseKey(ports.chain_id, ports.contract, lease_id))

@@ -1,0 +1,182 @@
+"""What happens to every request before its route: deadlines, plain form, body limits; and to every answer after it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiohttp import HttpVersion10, HttpVersion11, web
+
+from pandacea.api.edge import EdgeHandler
+from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.problems import BROKEN, from_error, problem
+from pandacea.errors import PandaceaError
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.signing import BODY_METHODS, RequestHead, check_encoding
+from pandacea_sdk.protocol.targets import split_target
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+LIMITS: Final = web.AppKey("limits", EdgeLimits)
+
+HEAD: Final = web.RequestKey("head", RequestHead)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+
+_log = structlog.get_logger(__name__)
+
+
+class ServerState:
+    """What the middleware shares: whether the server stops, and how many bytes of bodies it holds."""
+
+    def __init__(self) -> None:
+        """Start running and empty."""
+        self.stopping = False
+        self.body_bytes = 0
+
+
+STATE: Final = web.AppKey("state", ServerState)
+
+
+@web.middleware
+async def edge_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into a problem, and refuse what no route should see."""
+    request_id = request[REQUEST_ID] = secrets.token_hex(8)
+    connection = request.protocol
+    assert isinstance(connection, EdgeHandler)
+    connection.begin()
+    try:
+        response = await _guarded(request, handler)
+    except (ProtocolError, PandaceaError, web.HTTPException) as error:
+        _must_be_unanswered(request, error)
+        response = from_error(error, request_id)
+        if isinstance(error, PandaceaError) and response.status >= 500:
+            _log.warning("request not served", request_id=request_id, code=error.code, detail=error.detail)
+    except ConnectionError:
+        raise  # the client is gone; aiohttp tidies up
+    except Exception as error:  # noqa: BLE001  # the last line before the client: nothing of it may leave, all of it is kept
+        _log.exception("request broke", request_id=request_id, method=request.method)
+        _must_be_unanswered(request, error)
+        response = problem("internal-error", BROKEN, request_id)
+    finally:
+        connection.end()
+    return response
+
+
+def _must_be_unanswered(request: web.Request, error: Exception) -> None:
+    """An answer that began to stream cannot become an error any more: cut it off, so that it is not taken for whole.
+
+    Raises:
+        ConnectionError: bytes of an answer were sent.
+    """
+    if request.writer.output_size > 0:
+        raise ConnectionResetError("the answer had begun") from error
+
+
+async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    state, limits = request.app[STATE], request.app[LIMITS]
+    if state.stopping:
+        raise ProtocolError("shutting-down", "The node is stopping; try again in a minute.")
+    if request.version not in {HttpVersion11, HttpVersion10}:
+        raise ProtocolError("bad-request", "This server speaks HTTP/1.1.")
+    head = head_of(request)
+    split_target(head.target)
+    request[HEAD] = head
+    if request.method not in BODY_METHODS:
+        if request.body_exists:
+            raise ProtocolError("body-not-allowed", f"{request.method} takes no body here.")
+        return await handler(request)
+    check_encoding(head)
+    if request.method == "PUT":
+        _check_length(request, limits.upload_bytes)
+        return await handler(request)
+    _check_length(request, limits.body_bytes)
+    reserved = request.content_length if request.content_length is not None else limits.body_bytes
+    if state.body_bytes + reserved > limits.bodies_bytes:
+        raise ProtocolError("too-many-connections", "The node is reading too many requests at once; try again.")
+    state.body_bytes += reserved
+    try:
+        await _read_whole(request, limits)
+        return await handler(request)
+    finally:
+        state.body_bytes -= reserved
+
+
+def head_of(request: web.Request) -> RequestHead:
+    """The request as it came over the wire: raw target, raw header bytes."""
+    lines = [(name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers]
+    return RequestHead(request.method, request.raw_path, lines)
+
+
+def require_json(request: web.Request) -> None:
+    """Refuse a body that does not say it is JSON.
+
+    Raises:
+        ProtocolError: `unsupported-media-type`.
+    """
+    if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
+        raise ProtocolError("unsupported-media-type", "Send Content-Type: application/json, in UTF-8.")
+
+
+async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """The body of a PUT piece by piece, never more than `upload_bytes`, never slower than the limits allow.
+
+    Raises:
+        ProtocolError: `body-too-large`, `request-timeout`.
+    """
+    limits = request.app[LIMITS]
+    loop = asyncio.get_running_loop()
+    start, size = loop.time(), 0
+    while True:
+        allowed = limits.body_seconds + size / limits.body_bytes_per_second
+        try:
+            async with asyncio.timeout_at(start + allowed):
+                chunk = await request.content.readany()
+        except TimeoutError:
+            raise _too_slow() from None
+        if not chunk:
+            return
+        size += len(chunk)
+        if size > limits.upload_bytes:
+            raise _too_large(limits.upload_bytes)
+        yield chunk
+
+
+async def _read_whole(request: web.Request, limits: EdgeLimits) -> None:
+    """Read a POST body; `request.read()` answers from memory afterwards."""
+    allowed = limits.body_seconds + (request.content_length or 0) / limits.body_bytes_per_second
+    try:
+        async with asyncio.timeout(allowed):
+            await request.read()
+    except TimeoutError:
+        raise _too_slow() from None
+
+
+def _check_length(request: web.Request, limit: int) -> None:
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> ProtocolError:
+    return ProtocolError("body-too-large", f"The body may have {limit:,} bytes here.")
+
+
+def _too_slow() -> ProtocolError:
+    return ProtocolError("request-timeout", "The body came too slowly.")
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """On every answer, streamed ones too: what a result must never do is stay in a cache or be sniffed into a page."""
+    headers = response.headers
+    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["Server"] = "pandacea"
+    request_id = request.get(REQUEST_ID)
+    if request_id is not None:
+        headers["X-Request-Id"] = request_id
+    if response.status in {408, 413} or request.app[STATE].stopping:
+        response.force_close()

@@ -1,0 +1,98 @@
+"""Errors over HTTP: RFC 9457 problem+json with a stable `code`, its status from the protocol's one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from pandacea.errors import Broken, PandaceaError, Unavailable
+from pandacea_sdk.protocol.problems import KINDS, Kind, ProtocolError
+from pandacea_sdk.protocol.signing import ACCEPT_SIGNATURE
+
+MEDIA_TYPE: Final = "application/problem+json"
+BROKEN: Final = "The node made an error; its operator can find the request id in the log."
+
+_BY_CLASS: Final = {Unavailable: KINDS["unavailable"], Broken: KINDS["broken"]}
+_BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large", 416: "range-not-satisfiable"}
+# What the node broke or lacks is the operator's to read; a stranger learns only that it is so.
+_HIDDEN: Final = "The node cannot serve this now; its operator can read why in its log. Try again later."
+
+
+def problem_body(
+    code: str, detail: str, request_id: str, kind: Kind, *, pointer: str | None = None, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The members of a problem, in a stable order; `more` adds members such as `line` and `retry_after`."""
+    body: dict[str, Any] = {
+        "type": f"urn:pandacea:problem:{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+    if pointer is not None:
+        body["pointer"] = pointer
+    return body | dict(more or {})
+
+
+def problem(
+    code: str,
+    detail: str,
+    request_id: str,
+    *,
+    kind: Kind | None = None,
+    pointer: str | None = None,
+    retry_after: int | None = None,
+    line: int | None = None,
+) -> web.Response:
+    """A problem as a response. `kind` overrides the table for codes that are not in it; `retry_after` is in seconds."""
+    known = kind or KINDS[code]
+    more = {name: value for name, value in (("line", line), ("retry_after", retry_after)) if value is not None}
+    headers = {"X-Request-Id": request_id}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    if known.status == 401:
+        headers["WWW-Authenticate"] = "Signature"
+        headers["Accept-Signature"] = ACCEPT_SIGNATURE
+    body = problem_body(code, detail, request_id, known, pointer=pointer, more=more)
+    return web.Response(
+        body=json.dumps(body, separators=(",", ":")).encode(), status=known.status, content_type=MEDIA_TYPE, headers=headers
+    )
+
+
+def from_error(error: ProtocolError | PandaceaError | web.HTTPException, request_id: str) -> web.Response:
+    """The response for an error that was raised on purpose."""
+    if isinstance(error, ProtocolError):
+        return problem(error.code, error.detail, request_id, pointer=error.pointer, retry_after=_pause(error.code))
+    if isinstance(error, PandaceaError):
+        kind = KINDS.get(error.code) or next((kind for cls, kind in _BY_CLASS.items() if isinstance(error, cls)), KINDS["refused"])
+        retry_after = error.retry_after if isinstance(error, Unavailable) else _pause(error.code)
+        detail = _HIDDEN if isinstance(error, Broken) else error.detail
+        line = error.context.get("line")
+        return problem(
+            error.code, detail, request_id, kind=kind, retry_after=retry_after, line=line if isinstance(line, int) else None
+        )
+    return _from_aiohttp(error, request_id)
+
+
+def _from_aiohttp(error: web.HTTPException, request_id: str) -> web.Response:
+    """What aiohttp itself refuses (no such route, method, body size), in our words."""
+    code = _BY_STATUS.get(error.status, "bad-request" if error.status < 500 else "internal-error")
+    details = {
+        "not-found": "There is nothing at this path; /openapi.json lists the routes.",
+        "method-not-allowed": f"This path takes {error.headers.get('Allow', 'other methods')}.",
+        "body-too-large": "The body is larger than this route takes.",
+    }
+    response = problem(code, details.get(code, "The request cannot be read; /openapi.json says what is taken."), request_id)
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+def _pause(code: str) -> int | None:
+    """A Retry-After for codes that pass by themselves."""
+    kind = KINDS.get(code)
+    return 5 if kind is not None and kind.status in {429, 503, 507} else None

@@ -1,0 +1,189 @@
+"""The HTTP server: an application to add routes to, a guarded listener, TLS that reloads, a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import resource
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from pandacea.api.edge import EdgeHandler
+from pandacea.api.edge_limits import Connections, EdgeLimits
+from pandacea.api.middleware import LIMITS, STATE, ServerState, add_headers, edge_middleware
+from pandacea.errors import BadConfig
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files; read again when one of them changes."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where and how to listen. `port` 0 takes any free one; `proxies` are addresses whose connections are not counted each."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls: Tls | None = None
+    behind_proxy: bool = False
+    proxies: frozenset[str] = frozenset()
+    grace_seconds: float = 20.0
+    limits: EdgeLimits = field(default_factory=EdgeLimits)
+
+
+def create_app(limits: EdgeLimits | None = None) -> web.Application:
+    """An application with every guard in place and no routes; add them to its `router`."""
+    edge = limits or EdgeLimits()
+    app = web.Application(middlewares=[edge_middleware], client_max_size=edge.body_bytes)
+    app[LIMITS] = edge
+    app[STATE] = ServerState()
+    app.on_response_prepare.append(add_headers)
+    return app
+
+
+class Server:
+    """Serves one application until stopped."""
+
+    def __init__(self, app: web.Application, listener: Listener) -> None:
+        """Check the binding before anything is opened.
+
+        Raises:
+            BadConfig: a bind off loopback with neither TLS nor a declared proxy, or a certificate that cannot be loaded.
+        """
+        check_binding(listener)
+        self._app = app
+        self._listener = listener
+        self._context = _tls_context(listener.tls) if listener.tls else None
+        self._stamp = _stamp(listener.tls)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=listener.grace_seconds)
+        self._server: asyncio.Server | None = None
+        self.connections = Connections(listener.limits, listener.proxies)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._server is not None, "start the server first"
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            BadConfig: the address cannot be bound; the message names it.
+        """
+        _allow_descriptors(self._listener.limits.connections + 512)
+        await self._runner.setup()
+        manager = self._runner.server
+        assert manager is not None
+        limits = self._listener.limits
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: EdgeHandler(manager, self.connections, limits),
+                self._listener.host,
+                self._listener.port,
+                ssl=self._context,
+                ssl_handshake_timeout=limits.head_seconds if self._context else None,
+                backlog=min(limits.connections, 1024),
+            )
+        except OSError as error:
+            await self._runner.cleanup()
+            where = f"{self._listener.host}:{self._listener.port}"
+            raise BadConfig(
+                f"The server cannot listen on {where} ({error.strerror}): choose another server.host or server.port."
+            ) from error
+
+    async def stop(self) -> None:
+        """Take no new connections or requests, let those under way end within the grace period, then cut them off."""
+        self._app[STATE].stopping = True
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def reload_tls(self, every_seconds: float = 60.0) -> None:
+        """Run as a task: load certificate and key again when a file changed; a broken pair is logged, the old one stays."""
+        tls = self._listener.tls
+        while tls is not None and self._context is not None:
+            await asyncio.sleep(every_seconds)
+            self.reload_tls_now()
+
+    def reload_tls_now(self) -> bool:
+        """Load certificate and key if they changed; True when new ones are in use."""
+        tls = self._listener.tls
+        if tls is None or self._context is None or (stamp := _stamp(tls)) == self._stamp:
+            return False
+        try:
+            _tls_context(tls)  # tried apart: a half-written pair must not break the context in use
+            self._context.load_cert_chain(tls.certificate, tls.key)
+        except (BadConfig, OSError, ssl.SSLError) as error:
+            _log.error("TLS certificate not reloaded; the old one stays in use", reason=str(error))
+            return False
+        self._stamp = stamp
+        _log.info("TLS certificate reloaded", certificate=str(tls.certificate))
+        return True
+
+
+def check_binding(listener: Listener) -> None:
+    """Refuse to show plain HTTP to a network.
+
+    Raises:
+        BadConfig: the host is not loopback, and there is neither TLS nor a declared proxy.
+    """
+    if listener.tls is None and not listener.behind_proxy and not is_loopback(listener.host):
+        raise BadConfig(
+            f"server.host is {listener.host}, which others can reach, without TLS: give server.tls_certificate and server.tls_key, "
+            "or set server.behind_proxy: true when a proxy in front ends TLS, or bind 127.0.0.1."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host can only be reached from this machine. A name other than localhost counts as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise BadConfig(f"The TLS certificate {tls.certificate} and key {tls.key} cannot be used: {error}.") from error
+    return context
+
+
+def _stamp(tls: Tls | None) -> tuple[tuple[int, int], ...]:
+    """What changes when a file does; a file that is missing for a moment counts as changed."""
+    if tls is None:
+        return ()
+    stamps = []
+    for path in (tls.certificate, tls.key):
+        try:
+            status = path.stat()
+            stamps.append((status.st_mtime_ns, status.st_size))
+        except OSError:
+            stamps.append((0, 0))
+    return tuple(stamps)
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise the soft limit on open files towards `wanted`: 1,024 is a common default, and less than the connections we take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

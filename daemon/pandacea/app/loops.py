@@ -1,0 +1,50 @@
+"""One loop skeleton for everything that works through rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from pandacea.errors import Broken, Unavailable
+
+log = structlog.get_logger(__name__)
+
+IDLE_SECONDS: Final = 1.0
+TROUBLE_SECONDS: Final = 5.0
+
+
+class Loop:
+    """Repeats a step while it has work; sleeps until woken or `idle` seconds passed when it has none.
+
+    `Unavailable` and `Broken` of a step are logged and waited out: the next step may find the world mended. Anything else is a defect of
+    ours and ends the node, which starts again from its rows.
+    """
+
+    def __init__(self, name: str, step: Callable[[], Awaitable[object]], *, idle: float = IDLE_SECONDS) -> None:
+        """`step` returns something true when it did work and may have more."""
+        self.name = name
+        self._step = step
+        self._idle = idle
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is work."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            self._wake.clear()
+            try:
+                busy = bool(await self._step())
+                pause = self._idle
+            except (Unavailable, Broken) as problem:
+                log.warning("loop.waits", loop=self.name, problem=problem.detail)
+                busy, pause = False, TROUBLE_SECONDS
+            if not busy:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), pause)

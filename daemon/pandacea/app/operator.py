@@ -1,0 +1,53 @@
+"""What the operator asks of a node that is not running: is everything here, and which leases does it believe?"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from pandacea.app import parts
+from pandacea.catalogue.products_file import read as read_products
+from pandacea.config import Config
+from pandacea.domain.ids import Address
+from pandacea.errors import PandaceaError
+
+Check = Callable[[], Awaitable[str]]
+
+
+async def examine(config: Config) -> list[dict[str, Any]]:
+    """Check keys, data, chain and sandbox one by one: `{"check", "ok", "detail"}` a row."""
+    rows = []
+    checks: dict[str, Check] = {
+        "keystore": lambda: _keystore(config),
+        "products and data": lambda: _products(config),
+        "chain endpoints": lambda: _chain(config),
+    }
+    for name, check in checks.items():
+        try:
+            rows.append({"check": name, "ok": True, "detail": await check()})
+        except PandaceaError as problem:
+            rows.append({"check": name, "ok": False, "detail": problem.detail})
+    return rows
+
+
+async def _keystore(config: Config) -> str:
+    return f"opens; its address is {parts.signer(config).address}"
+
+
+async def _products(config: Config) -> str:
+    products = read_products(config.privacy.data_dir)
+    if not products:
+        return f"none stated in {config.privacy.data_dir}: nothing will be served"
+    return ", ".join(f"{product.product_id} ({len(product.files)} assets)" for product in products)
+
+
+async def _chain(config: Config) -> str:
+    contract = parts.contract_of(config)
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(parts.database(config))
+        follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(config.earner.address)))
+        await follower.endpoints.verify_all()
+        endpoint = await follower.endpoints.pick()
+        header = await endpoint.header("latest")
+        return f"chain {follower.endpoints.chain_id}, contract {contract.address}, head {int(header.number, 16)}"

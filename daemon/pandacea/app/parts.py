@@ -1,0 +1,161 @@
+"""From sections of the configuration to opened adapters."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pandacea import keys
+from pandacea.chain.book import Confidence, ConfidenceKind
+from pandacea.chain.endpoints import Endpoints
+from pandacea.chain.follower import Follower, FollowOptions
+from pandacea.chain.rpc import Endpoint
+from pandacea.chain.sender import ChainSender, FeeLimits
+from pandacea.config import Config
+from pandacea.config.sections import Confirmations
+from pandacea.domain.ids import Address
+from pandacea.errors import BadConfig, Broken
+from pandacea.mqtt import MqttBroker, MqttSettings
+from pandacea.store.migrate import upgrade
+from pandacea.store.records import ChainRecords
+from pandacea.store.sent import SentTransactions
+from pandacea.store.session import Database
+from pandacea_sdk.protocol.deployment import Deployment
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Which LeaseAgreement is followed, and from which block on (None: found by asking)."""
+
+    address: Address
+    chain_id: int | None
+    deploy_block: int | None
+
+
+def contract_of(config: Config) -> Contract:
+    """The contract of the configuration, or of its deployment record.
+
+    Raises:
+        BadConfig: the record cannot be read, or is of another chain than `blockchain.chain_id`.
+    """
+    chain = config.blockchain
+    if chain.deployment is None:
+        assert chain.contract_address is not None  # the section's validator
+        return Contract(Address(chain.contract_address), chain.chain_id, chain.start_block or None)
+    try:
+        record = Deployment.read(chain.deployment)
+    except (OSError, ValueError) as problem:
+        raise BadConfig(f"blockchain.deployment cannot be used: {problem}. `pandacea deploy` writes such a record.") from problem
+    if chain.chain_id is not None and chain.chain_id != record.chain_id:
+        raise BadConfig(f"blockchain.chain_id is {chain.chain_id}, but {chain.deployment} is of chain {record.chain_id}.")
+    return Contract(Address(record.address), record.chain_id, record.deploy_block)
+
+
+def lock(state_dir: Path, stack: AsyncExitStack) -> None:
+    """Hold the state folder: two nodes over one database would each believe to be the only writer.
+
+    Raises:
+        Broken: another node runs on it.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(state_dir / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Broken(f"Another node runs on {state_dir}. Stop it, or give this one its own store.state_dir.") from None
+
+
+@asynccontextmanager
+async def database(config: Config) -> AsyncIterator[Database]:
+    """The database at the newest schema."""
+    opened = await Database.open(config.database_url)
+    try:
+        await upgrade(opened)
+        yield opened
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
+async def follower(config: Config, contract: Contract, db: Database, operator: Address) -> AsyncIterator[Follower]:
+    """The chain follower, not yet started."""
+    chain = config.blockchain
+    endpoints = Endpoints(
+        [Endpoint(url, timeout=chain.timeout_seconds) for url in chain.rpc_url],
+        chain_id=contract.chain_id,
+        contract=contract.address,
+    )
+    options = FollowOptions(
+        contract=contract.address,
+        earner=Address(config.earner.address),
+        authorities=frozenset({operator}),
+        chain_id=contract.chain_id,
+        deploy_block=contract.deploy_block,
+        confidence=confidence(config),
+        poll_interval=chain.poll_seconds,
+        # A chain that mines on demand has a head that stands still.
+        max_head_age=0 if chain.development else chain.max_head_age_seconds,
+        announce=config.mqtt.host is not None,
+    )
+    try:
+        yield Follower(endpoints, lambda chain_id: ChainRecords(db, chain_id, contract.address), SystemClock(), options)
+    finally:
+        for endpoint in endpoints.all:
+            await endpoint.close()
+
+
+def confidence(config: Config) -> Confidence:
+    """When an approval counts."""
+    stated = config.blockchain.confidence
+    if isinstance(stated, Confirmations):
+        return Confidence(ConfidenceKind.CONFIRMATIONS, stated.confirmations)
+    return Confidence(ConfidenceKind(stated))
+
+
+def signer(config: Config) -> keys.KeystoreSigner:
+    """The key that approves, commits and signs receipts.
+
+    Raises:
+        BadConfig: the keystore is missing or its passphrase does not open it; never says the passphrase.
+    """
+    passphrase = config.earner.passphrase
+    if passphrase is None:
+        raise BadConfig(
+            "earner.keystore needs its passphrase: give the systemd credential keystore-passphrase, PANDACEA_KEYSTORE_PASSPHRASE, "
+            "or earner.passphrase_file."
+        )
+    return keys.unlock(config.earner.keystore, passphrase.get_secret_value())
+
+
+def poster(config: Config, followed: Follower, db: Database, contract: Address, key: keys.KeystoreSigner) -> ChainSender:
+    """Who puts result hashes on-chain, within the fees the operator allows."""
+    limits = FeeLimits(
+        per_transaction=int(config.settlement.max_fee_eth_per_transaction * 10**18),
+        per_day=int(config.settlement.max_fee_eth_per_day * 10**18),
+    )
+    return ChainSender(followed.endpoints, SentTransactions(db), key.account(), contract, limits=limits)
+
+
+def broker(config: Config) -> MqttBroker | None:
+    """The MQTT broker, when one is configured."""
+    mqtt = config.mqtt
+    if mqtt.host is None:
+        return None
+    password = None if mqtt.password is None else mqtt.password.get_secret_value()
+    return MqttBroker(
+        MqttSettings(mqtt.host, mqtt.port, mqtt.username, password, tls=mqtt.tls, topic=mqtt.topic, node=config.earner.address)
+    )

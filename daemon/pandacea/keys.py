@@ -1,0 +1,176 @@
+"""The node's key: an encrypted keystore (Web3 Secret Storage v3), opened once, never written or logged in the clear.
+
+Values come in as arguments; where a passphrase is looked for (credential, environment, file) is the configuration's business.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import secrets
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import rfc8785
+from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
+
+from pandacea.domain.ids import Address
+from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+MIN_PASSPHRASE: Final = 8
+_MAX_FILE: Final = 16 * 1024
+_ADDRESS: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{40})")
+
+
+class KeystoreSigner(KeySigner):
+    """The opened key: signs receipts (see `protocol.hashing.Signer`) and, through `account`, transactions."""
+
+    __slots__ = ("_private_key",)
+
+    def __init__(self, private_key: bytes) -> None:
+        """`private_key`: 32 bytes; kept in memory for as long as the node runs."""
+        super().__init__(private_key)
+        self._private_key = private_key
+
+    def account(self) -> LocalAccount:
+        """The same key as eth-account knows it, for signing transactions."""
+        from eth_account import Account
+
+        account: LocalAccount = Account.from_key(self._private_key)
+        return account
+
+
+def create(file: Path, passphrase: str) -> Address:
+    """Make a new key and keep it encrypted in `file` (created, mode 0600); returns its address.
+
+    Raises:
+        BadConfig: the file exists, cannot be written, or the passphrase is too short.
+    """
+    return import_key(file, secrets.token_bytes(32), passphrase)
+
+
+def import_key(file: Path, private_key: bytes | str, passphrase: str) -> Address:
+    """Keep an existing private key (32 bytes, or 64 hex digits) encrypted in `file`; returns its address.
+
+    Raises:
+        BadConfig: it is no private key, or as `create`.
+    """
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise BadConfig(f"The passphrase has {len(passphrase)} characters; use at least {MIN_PASSPHRASE}.")
+    try:
+        raw = bytes.fromhex(private_key.strip().removeprefix("0x")) if isinstance(private_key, str) else private_key
+        address = Address(KeySigner(raw).address)
+    except ValueError:
+        raise BadConfig("This is not a private key: 64 hex digits are needed.") from None
+    document = create_keyfile_json(raw, passphrase.encode(), kdf="scrypt")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise BadConfig(f"{file} exists; a keystore is never overwritten. Name another file.") from None
+    except OSError as error:
+        raise BadConfig(f"{file} cannot be written: {error.strerror}.") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        json.dump(document, out)
+        out.flush()
+        os.fsync(out.fileno())
+    return address
+
+
+def address(file: Path) -> Address:
+    """The address of a keystore, without opening it.
+
+    Raises:
+        BadConfig: the file is missing or no keystore.
+    """
+    match = _ADDRESS.fullmatch(str(_document(file).get("address", "")))
+    if match is None:
+        raise BadConfig(f"{file} names no address; it is not a Web3 Secret Storage file of a known kind.")
+    return Address("0x" + match[1].lower())
+
+
+def unlock(file: Path, passphrase: str) -> KeystoreSigner:
+    """Decrypt a keystore. Takes about a second: that is what makes guessing expensive.
+
+    Raises:
+        BadConfig: the file is missing or no keystore, or the passphrase does not open it; never says the passphrase.
+    """
+    document = _document(file)
+    try:
+        signer = KeystoreSigner(bytes(decode_keyfile_json(document, passphrase.encode())))
+    except (ValueError, KeyError, TypeError, NotImplementedError):
+        # eth-keyfile says "MAC mismatch" and worse; chained, its frames would carry the passphrase into a traceback.
+        raise BadConfig(f"The passphrase does not open {file}, or the file is damaged.") from None
+    named = _ADDRESS.fullmatch(str(document.get("address", "")))
+    if named is not None and "0x" + named[1].lower() != signer.address:
+        raise BadConfig(f"{file} names the address 0x{named[1].lower()}, but holds the key of {signer.address}.")
+    return signer
+
+
+def read_passphrase(file: Path | None) -> str:
+    """A passphrase from a private file (its first line), or asked for at the terminal, or one line of standard input.
+
+    Raises:
+        BadConfig: the file is missing, is readable by others, or is empty.
+    """
+    if file is None:
+        text = getpass.getpass("Passphrase: ") if sys.stdin.isatty() else sys.stdin.readline()
+        return _some(text, "standard input")
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BadConfig(f"The passphrase file {file} cannot be read: {error.strerror}.") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadConfig(f"The passphrase file {file} is not a regular file.")
+        if status.st_mode & 0o077:
+            mode = stat.S_IMODE(status.st_mode)
+            raise BadConfig(f"The passphrase file {file} can be read by others (mode {mode:o}): run chmod 600 {file}.")
+        raw = os.read(descriptor, _MAX_FILE)
+    finally:
+        os.close(descriptor)
+    try:
+        return _some(raw.decode("utf-8").partition("\n")[0], str(file))
+    except UnicodeDecodeError:
+        raise BadConfig(f"The passphrase file {file} is not UTF-8.") from None
+
+
+def _some(text: str, source: str) -> str:
+    passphrase = text.rstrip("\r\n")
+    if not passphrase:
+        raise BadConfig(f"No passphrase in {source}.")
+    return passphrase
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as source:
+            found = json.loads(source.read(_MAX_FILE))
+    except FileNotFoundError:
+        raise BadConfig(f"The keystore {file} does not exist. Make one with `pandacea keys create {file}`.") from None
+    except OSError as error:
+        raise BadConfig(f"The keystore {file} cannot be read: {error.strerror}.") from error
+    except ValueError:
+        raise BadConfig(f"{file} is not a keystore: it is not JSON.") from None
+    if not isinstance(found, dict):
+        raise BadConfig(f"{file} is not a keystore: it is not a JSON object.")
+    return found
+
+
+def sign_personal(signer: KeystoreSigner, message: bytes) -> str:
+    """EIP-191 `personal_sign` of raw bytes: `0x` and 130 hex digits (r || s || v)."""
+    return "0x" + signer.sign_digest(eip191_digest(message)).hex()
+
+
+def signed_document(signer: KeystoreSigner, document: dict[str, Any]) -> dict[str, Any]:
+    """A document with its `signature`: EIP-191 over the RFC 8785 JSON of the rest."""
+    return {**document, "signature": sign_personal(signer, rfc8785.dumps(document))}

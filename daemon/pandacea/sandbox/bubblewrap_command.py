@@ -1,0 +1,127 @@
+"""The command line of one bubblewrap box, argument by argument."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pandacea.sandbox import program
+from pandacea.sandbox.boxes import BoxShape
+from pandacea.sandbox.environments import Environment
+from pandacea.sandbox.settings import GUEST_UID, SHM_BYTES
+from pandacea.sandbox.template import tmpfs_mounts
+
+_BOX_PYTHON: Final = "/opt/pandacea/python"
+MASKED: Final = (
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/latency_stats",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """Host folders of a box. `points`: where the launcher mounts the box's tmpfs before bubblewrap moves them in."""
+
+    points: Path
+    program: Path
+    environment: Environment
+
+
+def command(mounts: Mounts, shape: BoxShape, start: str, outer: int, cgroup_files: Sequence[Path]) -> list[str]:
+    """Return the command of one box: enter the cgroup, make a mount namespace with capped tmpfs, then bubblewrap, then the guest."""
+    root = os.geteuid() == 0
+    enter = "".join(f"echo $$ > {shlex.quote(str(path))} && " for path in cgroup_files)
+    unshare = ["unshare", "--mount", "--propagation", "private"] + ([] if root else ["--user", "--map-root-user"])
+    mount, binds = "", []
+    for target, options in tmpfs_mounts(shape, owner=root):
+        point = mounts.points.resolve() / Path(target).name
+        mount += f"mount -t tmpfs -o nosuid,nodev,noexec,{options} tmpfs {shlex.quote(str(point))} && "
+        binds += ["--bind", str(point), target]
+    for path in MASKED:
+        if Path(path).exists():
+            binds += ["--ro-bind", "/dev/null", path]
+    line = _namespaces(root) + _capabilities(root, ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")) + _files(mounts) + binds
+    line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--seccomp", str(outer)]
+    inner = mount + "exec " + shlex.join([*line, *_guest(mounts, start)])
+    return ["/bin/sh", "-c", f"{enter}exec {shlex.join([*unshare, '/bin/sh', '-c', inner])}"]
+
+
+def template_command(mounts: Mounts, start: str) -> list[str]:
+    """Return the command of a template (root only): the same files and namespaces, and the right to make more of them."""
+    line = _namespaces(True) + _capabilities(True, ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN")) + _files(mounts)
+    for target in ("/workspace", "/dev/shm"):  # noqa: S108 - mount points of the boxes' own tmpfs
+        line += ["--dir", target]
+    line += ["--size", str(SHM_BYTES), "--tmpfs", "/tmp"]  # noqa: S108 - imports look for one; every box mounts its own over it
+    line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    return [*line, *_guest(mounts, start)]
+
+
+def _namespaces(root: bool) -> list[str]:
+    line = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    line += ["--die-with-parent", "--as-pid-1", "--new-session", "--hostname", "sandbox", "--clearenv"]
+    return line if root else [*line, "--unshare-user", "--uid", str(GUEST_UID), "--gid", str(GUEST_UID)]
+
+
+def _capabilities(root: bool, kept: Sequence[str]) -> list[str]:
+    """As root the guest changes to a uid that owns nothing by itself, which needs a few capabilities until it has."""
+    line = ["--cap-drop", "ALL"]
+    for capability in kept if root else ():
+        line += ["--cap-add", capability]
+    return line
+
+
+def _files(mounts: Mounts) -> list[str]:
+    environment = dict(program.ENVIRONMENT)
+    _, binds = _python(mounts.environment)
+    if binds:
+        environment["LD_LIBRARY_PATH"] = _BOX_PYTHON + "/lib"
+    line = []
+    for name, value in environment.items():
+        line += ["--setenv", name, value]
+    line += _system()
+    for source, target in binds:
+        line += ["--ro-bind", source, target]
+    line += ["--ro-bind", str(mounts.environment.folder.resolve()), program.BOX_ENVIRONMENT]
+    line += ["--ro-bind", str(mounts.program.resolve()), program.BOX_PROGRAM]
+    return [*line, "--proc", "/proc", "--dev", "/dev"]
+
+
+def _guest(mounts: Mounts, start: str) -> list[str]:
+    return ["--", _python(mounts.environment)[0], *program.FLAGS, program.START, start]
+
+
+def _python(environment: Environment) -> tuple[str, list[tuple[str, str]]]:
+    """Where the box finds the interpreter the environment was made with, and what must be bound for it."""
+    if environment.base_prefix == "/usr":
+        return environment.interpreter, []
+    name = Path(environment.interpreter).name
+    return f"{_BOX_PYTHON}/bin/{name}", [(environment.base_prefix, _BOX_PYTHON)]
+
+
+def _system() -> list[str]:
+    """The host's libraries, read-only, and the few files in /etc a program expects; nothing else of the host."""
+    line = ["--ro-bind", "/usr", "/usr"]
+    for name in ("/opt", "/opt/pandacea", "/etc", "/etc/ssl"):  # parents that a bind makes by itself are root's alone
+        line += ["--perms", "0755", "--dir", name]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        path = Path("/", name)
+        if path.is_symlink():
+            line += ["--symlink", os.readlink(path), str(path)]  # noqa: PTH115 - the link's text, not its target
+        elif path.is_dir():
+            line += ["--ro-bind", str(path), str(path)]
+    for name in ("/usr/local", "/usr/src", "/usr/games"):
+        if Path(name).is_dir():
+            line += ["--tmpfs", name, "--remount-ro", name]
+    for name in ("/etc/ld.so.cache", "/etc/ssl/certs", "/etc/alternatives"):
+        if Path(name).exists():
+            line += ["--ro-bind", name, name]
+    return line

@@ -1,0 +1,181 @@
+"""Control groups of bubblewrap boxes, version 1 and 2; where none may be made, the caller falls back to resource limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pandacea.errors import Broken
+from pandacea.sandbox.boxes import BoxShape
+
+_ROOT: Final = Path("/sys/fs/cgroup")
+_CONTROLLERS: Final = ("memory", "pids", "cpu")
+_PERIOD_MICROSECONDS: Final = 100_000
+_POLL_SECONDS: Final = 0.02
+_EMPTY_TRIES: Final = 250
+
+
+class BoxCgroup:
+    """The groups of one box, one folder for each hierarchy (version 1) or just one (version 2)."""
+
+    def __init__(self, folders: dict[str, Path], unified: bool) -> None:
+        self._folders, self._unified = folders, unified
+        self._eventfd = -1
+        self._polling: asyncio.Task[None] | None = None
+
+    @property
+    def enter(self) -> tuple[Path, ...]:
+        """Files a process writes its own pid to."""
+        return tuple(dict.fromkeys(folder / "cgroup.procs" for folder in self._folders.values()))
+
+    def watch(self, on_kill: Callable[[], None]) -> None:
+        """Call `on_kill` when the kernel kills a process of the group for memory."""
+        if self._unified:
+            self._polling = asyncio.create_task(self._poll(on_kill))
+            return
+        folder = self._folders["memory"]
+        self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        control = os.open(folder / "memory.oom_control", os.O_RDONLY)
+        try:
+            (folder / "cgroup.event_control").write_text(f"{self._eventfd} {control}", encoding="ascii")
+        finally:
+            os.close(control)
+        asyncio.get_running_loop().add_reader(self._eventfd, self._told, on_kill)
+
+    def _told(self, on_kill: Callable[[], None]) -> None:
+        with contextlib.suppress(BlockingIOError):  # another callback read it
+            os.eventfd_read(self._eventfd)
+            on_kill()  # told for nothing else while the group exists, and we listen no longer than that
+
+    async def _poll(self, on_kill: Callable[[], None]) -> None:
+        while self.kills() == 0:
+            await asyncio.sleep(_POLL_SECONDS)
+        on_kill()
+
+    def kills(self) -> int:
+        """How many processes of the group were killed for memory so far."""
+        text = self._read("memory", "memory.events" if self._unified else "memory.oom_control")
+        for line in text.splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+        return 0
+
+    def _read(self, controller: str, name: str) -> str:
+        try:
+            return (self._folders[controller] / name).read_text(encoding="ascii")
+        except FileNotFoundError:
+            return ""  # removed meanwhile: it has nothing more to tell
+
+    async def remove(self) -> None:
+        """Kill what is left inside and remove the folders; idempotent."""
+        if self._polling is not None:
+            self._polling.cancel()
+        if self._eventfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._eventfd)
+            os.close(self._eventfd)
+            self._eventfd = -1
+        for folder in dict.fromkeys(self._folders.values()):
+            await _remove(folder)
+
+
+class Cgroups:
+    """This node's corner of the cgroup tree."""
+
+    def __init__(self, parents: dict[str, Path], unified: bool) -> None:
+        self._parents, self._unified = parents, unified
+
+    @classmethod
+    def find(cls, instance: str, root: Path = _ROOT, own: Path = Path("/proc/self/cgroup")) -> Cgroups | None:
+        """Return a corner this process may write to, or None when there is none (a plain user without delegation)."""
+        unified = (root / "cgroup.controllers").exists()
+        parents = {}
+        for controller, path in _own_groups(own.read_text(encoding="utf-8"), unified).items():
+            hierarchy = root if unified else root / controller
+            parents[controller] = hierarchy / path.lstrip("/") / f"pandacea-{instance}"
+        try:
+            for parent in dict.fromkeys(parents.values()):
+                parent.mkdir(exist_ok=True)
+            if unified:
+                wanted = " ".join(f"+{name}" for name in _CONTROLLERS)
+                for folder in (parents["memory"].parent, parents["memory"]):
+                    (folder / "cgroup.subtree_control").write_text(wanted, encoding="ascii")
+        except (OSError, KeyError):
+            return None
+        return cls(parents, unified) if set(parents) == set(_CONTROLLERS) else None
+
+    def create(self, name: str, shape: BoxShape) -> BoxCgroup:
+        """Make a group with the box's limits. Raises Broken when the kernel takes one of them not."""
+        folders = {controller: parent / name for controller, parent in self._parents.items()}
+        try:
+            for folder in dict.fromkeys(folders.values()):
+                folder.mkdir(exist_ok=True)
+            for controller, file, value in self._values(shape):
+                path = folders[controller] / file
+                if path.exists():
+                    path.write_text(value, encoding="ascii")
+        except OSError as error:
+            raise Broken(f"cannot make the control group {name}: {error}; see sandbox.md, or set privacy.cgroups: false") from error
+        return BoxCgroup(folders, self._unified)
+
+    def _values(self, shape: BoxShape) -> list[tuple[str, str, str]]:
+        memory, quota = str(shape.memory_bytes), int(shape.cpus * _PERIOD_MICROSECONDS)
+        if self._unified:
+            return [
+                ("memory", "memory.max", memory),
+                ("memory", "memory.swap.max", "0"),
+                ("memory", "memory.oom.group", "1"),
+                ("pids", "pids.max", str(shape.pids)),
+                ("cpu", "cpu.max", f"{quota} {_PERIOD_MICROSECONDS}"),
+            ]
+        return [
+            ("memory", "memory.limit_in_bytes", memory),
+            ("memory", "memory.memsw.limit_in_bytes", memory),
+            ("pids", "pids.max", str(shape.pids)),
+            ("cpu", "cpu.cfs_period_us", str(_PERIOD_MICROSECONDS)),
+            ("cpu", "cpu.cfs_quota_us", str(quota)),
+        ]
+
+    async def sweep(self, *, corner: bool = False) -> None:
+        """Remove every group beneath this corner, and with `corner` itself; processes in them are killed."""
+        for parent in dict.fromkeys(self._parents.values()):
+            if parent.exists():
+                for child in list(parent.iterdir()):
+                    if child.is_dir():
+                        await _remove(child)
+                if corner:
+                    await _remove(parent)
+
+
+def _own_groups(text: str, unified: bool) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if unified and not controllers:
+            return dict.fromkeys(_CONTROLLERS, path)
+        for controller in controllers.split(","):
+            if controller in _CONTROLLERS:
+                found[controller] = path
+    return found
+
+
+async def _remove(folder: Path) -> None:
+    for _ in range(_EMPTY_TRIES):
+        try:
+            processes = (folder / "cgroup.procs").read_text(encoding="ascii").split()
+            for pid in processes:
+                with contextlib.suppress(ProcessLookupError):  # gone between the reading and the killing
+                    os.kill(int(pid), signal.SIGKILL)
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            await asyncio.sleep(_POLL_SECONDS)  # processes that die are still counted for a moment
+        else:
+            return
+    raise Broken(f"the control group {folder} will not become empty; a process in it cannot be killed")

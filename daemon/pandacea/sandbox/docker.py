@@ -1,0 +1,228 @@
+"""Boxes made by a container engine through its API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import struct
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import aiodocker
+import aiohttp
+
+from pandacea.errors import Broken, Unavailable
+from pandacea.flows.ports import SandboxIdentity
+from pandacea.sandbox import program
+from pandacea.sandbox.boxes import BoxShape
+from pandacea.sandbox.docker_config import BOX_SOCKET, INSTANCE_LABEL, container
+from pandacea.sandbox.docker_events import Events
+from pandacea.sandbox.hello import greet
+from pandacea.sandbox.inputs import open_for_guest
+from pandacea.sandbox.runner import BoxSandbox
+from pandacea.sandbox.settings import GUEST_UID, DockerSettings
+
+_UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
+ENGINE_ERRORS: Final = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError)
+
+
+class DockerBox:
+    """One container whose PID 1 is our guest."""
+
+    watched_memory_bytes = 0
+
+    def __init__(self, maker: DockerMaker, name: str, sock: socket.socket, warm: bool) -> None:
+        self._maker, self.name, self.sock, self.warm = maker, name, sock, warm
+        self.out_of_memory = asyncio.Event()
+        self._destroyed = False
+
+    async def host_failure(self) -> str | None:
+        return await self._maker.why_gone(self)
+
+    async def destroy(self) -> None:
+        """Have the engine kill and remove the container; a dead engine's containers are swept when it is back."""
+        if self._destroyed:
+            return
+        self._destroyed = True
+        self.sock.close()
+        await self._maker.remove(self.name)
+
+
+class DockerMaker:
+    """Makes containers; see `BoxMaker`."""
+
+    def __init__(self, settings: DockerSettings) -> None:
+        self._settings = settings
+        self._engine: aiodocker.Docker | None = None
+        self._events: Events | None = None
+        self._image = ""
+        self._program: program.GuestProgram | None = None
+        self._boxes: dict[str, DockerBox] = {}
+
+    async def open(self) -> SandboxIdentity:
+        settings = self._settings
+        sockets = settings.state_dir / "boxes"
+        sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._program = program.stage(settings.state_dir)
+        try:
+            self._engine = aiodocker.Docker(url=settings.engine_url)
+            await self._engine.version()
+        except (*ENGINE_ERRORS, ValueError) as error:
+            raise Broken(
+                f"no container engine answers at {settings.engine_url or 'the default socket'} ({error}); "
+                "start Docker, set privacy.docker_url, or set privacy.sandbox: bubblewrap"
+            ) from error
+        try:
+            found = await self._engine.images.inspect(settings.image)
+        except aiodocker.DockerError as error:
+            raise Broken(
+                f"the image {settings.image!r} is not there; build it: docker build -f Dockerfile.pysyft -t {settings.image} ."
+            ) from error
+        self._image = str(found["Id"])
+        await self.sweep()
+        for left in sockets.iterdir():
+            shutil.rmtree(left)
+        self._events = Events(self._engine, settings.instance, self._on_oom)
+        self._events.start()
+        return SandboxIdentity("docker", self._image, self._program.digest)
+
+    async def make(self, shape: BoxShape, preload: tuple[str, ...], boot_seconds: float) -> DockerBox:
+        assert self._engine is not None
+        name = uuid.uuid4().hex[:16]
+        folder = self._settings.state_dir / "boxes" / name
+        try:
+            async with asyncio.timeout(boot_seconds):
+                sock = await self._boot(shape, preload, name, folder)
+        except TimeoutError as error:
+            await self.remove(name)
+            raise Unavailable(f"the guest was not ready within {boot_seconds:g} s") from error
+        except ENGINE_ERRORS as error:
+            await self.remove(name)
+            raise Unavailable(f"the container engine did not start a box: {error}") from error
+        except BaseException:
+            await asyncio.shield(self.remove(name))
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # the listener is gone: nobody can dial it again
+        box = DockerBox(self, name, sock, bool(preload))
+        self._boxes[name] = box
+        return box
+
+    async def _boot(self, shape: BoxShape, preload: tuple[str, ...], name: str, folder: Path) -> socket.socket:
+        assert self._engine is not None
+        assert self._program is not None
+        folder.mkdir(mode=0o711)
+        folder.chmod(0o711)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            _listen(listener, folder)
+            config = container(self._settings, self._image, shape, preload, self._program.folder, folder, name)
+            created = await self._engine.containers.create(config, name=self._container_name(name))
+            accepted = asyncio.create_task(asyncio.get_running_loop().sock_accept(listener))
+            try:
+                await created.start()
+                pid = int((await created.show())["State"]["Pid"])
+                gone = asyncio.create_task(self._gone(name))
+                done, _ = await asyncio.wait({accepted, gone}, return_when=asyncio.FIRST_COMPLETED)
+                gone.cancel()
+                if accepted not in done:
+                    raise Unavailable("the container ended before its guest connected; does the image hold python3?")
+            finally:
+                if not accepted.done():
+                    accepted.cancel()
+        sock, _ = accepted.result()
+        try:
+            peer = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+            if peer not in {pid, 0}:
+                raise Unavailable(f"process {peer} answered in place of the guest's PID 1, {pid}")
+            await greet(sock)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _gone(self, name: str) -> None:
+        """Return when the engine reports the end of a box."""
+        assert self._events is not None
+        await self._events.ended(name)
+
+    def _container_name(self, name: str) -> str:
+        return f"pandacea-{self._settings.instance}-{name}"
+
+    def _on_oom(self, name: str) -> None:
+        box = self._boxes.get(name)
+        if box is not None:
+            box.out_of_memory.set()
+
+    async def why_gone(self, box: DockerBox) -> str | None:
+        """Return the engine's own failure, if there was one."""
+        assert self._engine is not None
+        assert self._events is not None
+        if self._events.lost_at_least_once_since(box.name):
+            return "The container engine was restarted or failed while the script ran."
+        try:
+            await self._engine.version()
+        except ENGINE_ERRORS as error:
+            return f"The container engine does not answer any more: {error}"
+        return None
+
+    async def remove(self, name: str) -> None:
+        """Kill and remove one container; none is left when this returns, unless the engine is down."""
+        assert self._engine is not None
+        self._boxes.pop(name, None)
+        if self._events is not None:
+            self._events.forget(name)
+        with contextlib.suppress(*ENGINE_ERRORS):  # gone already, on its way out, or the engine is down: swept at the next start
+            await self._engine.containers.container(self._container_name(name)).delete(force=True, v=True)
+
+    async def sweep(self) -> None:
+        """Remove every container that carries this node's label."""
+        assert self._engine is not None
+        filters: dict[str, Any] = {"label": [f"{INSTANCE_LABEL}={self._settings.instance}"]}
+        for found in await self._engine.containers.list(all=True, filters=_filters(filters)):
+            with contextlib.suppress(aiodocker.DockerError):  # removed by itself meanwhile
+                await found.delete(force=True, v=True)
+
+    async def close(self) -> None:
+        for box in list(self._boxes.values()):
+            await box.destroy()
+        if self._events is not None:
+            await self._events.stop()
+        if self._engine is not None:
+            with contextlib.suppress(*ENGINE_ERRORS):
+                await self.sweep()
+            await self._engine.close()
+
+
+def _filters(value: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def _listen(listener: socket.socket, folder: Path) -> None:
+    """Listen in `folder`; only the guest's uid (or, where the node is not root, whoever reaches the folder) may connect."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        path = f"/proc/self/fd/{descriptor}/{Path(BOX_SOCKET).name}"  # a socket's path has 108 bytes, a state folder may need more
+        listener.bind(path)
+        if os.geteuid() == 0:
+            os.chown(path, GUEST_UID, GUEST_UID)
+            os.chmod(path, 0o600)  # noqa: PTH101 - through the descriptor
+        else:
+            os.chmod(path, 0o666)  # noqa: PTH101, S103 - the folders above are the node's alone
+    finally:
+        os.close(descriptor)
+    listener.listen(1)
+    listener.setblocking(False)
+
+
+class DockerSandbox(BoxSandbox):
+    """One container for each job, through the engine's API."""
+
+    def __init__(self, settings: DockerSettings) -> None:
+        self.maker = DockerMaker(settings)
+        super().__init__(self.maker, settings.pool, lambda path: open_for_guest(path, GUEST_UID))

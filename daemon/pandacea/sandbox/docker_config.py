@@ -1,0 +1,83 @@
+"""What the engine is asked for: one container, every flag of the box."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from pandacea.sandbox import program
+from pandacea.sandbox.boxes import BoxShape
+from pandacea.sandbox.seccomp.profile import engine_profile
+from pandacea.sandbox.settings import GUEST_UID, SHM_BYTES, DockerSettings
+
+INSTANCE_LABEL: Final = "org.pandacea.instance"
+BOX_LABEL: Final = "org.pandacea.box"
+BOX_SOCKET: Final = "/run/pandacea/guest"
+_OOM_SCORE: Final = 500
+
+
+def container(
+    settings: DockerSettings, image: str, shape: BoxShape, preload: tuple[str, ...], staged: Path, socket_folder: Path, name: str
+) -> dict[str, Any]:
+    """Return the body of POST /containers/create (Docker Engine API 1.40 and later)."""
+    start = {
+        "socket": BOX_SOCKET,
+        "uid": None,
+        "filter": program.BOX_FILTER,
+        "environment": program.BOX_ENVIRONMENT,
+        "preload": preload,
+        "rlimits": {"RLIMIT_CORE": 0},
+        "template": False,
+    }
+    mounts = [_bind(staged, program.BOX_PROGRAM), _bind(socket_folder, str(Path(BOX_SOCKET).parent))]
+    if settings.environment is not None:
+        mounts.append(_bind(settings.environment.resolve(), program.BOX_ENVIRONMENT))
+    host: dict[str, Any] = {
+        "NetworkMode": "none",
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={engine_profile()}"],
+        "Memory": shape.memory_bytes,
+        "MemorySwap": shape.memory_bytes,
+        "NanoCpus": int(shape.cpus * 1e9),
+        "PidsLimit": shape.pids,
+        "OomScoreAdj": _OOM_SCORE,
+        "ShmSize": SHM_BYTES,
+        "Tmpfs": {
+            "/workspace": _tmpfs(shape.workspace_bytes, shape.workspace_inodes),
+            "/tmp": _tmpfs(shape.tmp_bytes, shape.workspace_inodes),  # noqa: S108 - the box's own
+        },
+        "Ulimits": [
+            {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": "nofile", "Soft": 1024, "Hard": 1024},
+            # No fsize here: a script's child gets the workspace's size from its job, a conversion what a table may have.
+        ],
+        "Mounts": mounts,
+        "LogConfig": {"Type": "none"},
+        "AutoRemove": True,  # a node that is killed leaves guests whose connection ends, so they end, so they are removed
+    }
+    if settings.runtime is not None:
+        host["Runtime"] = settings.runtime
+    return {
+        "Image": image,
+        "Entrypoint": ["python3"],
+        "Cmd": [*program.FLAGS, program.START, json.dumps(start)],
+        "Env": [f"{name}={value}" for name, value in program.ENVIRONMENT.items()],
+        "User": f"{GUEST_UID}:{GUEST_UID}",
+        "WorkingDir": "/",
+        "Hostname": "sandbox",
+        "NetworkDisabled": True,
+        "Labels": {INSTANCE_LABEL: settings.instance, BOX_LABEL: name},
+        "HostConfig": host,
+    }
+
+
+def _bind(source: Path, target: str) -> dict[str, Any]:
+    return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True, "BindOptions": {"Propagation": "rprivate"}}
+
+
+def _tmpfs(size: int, inodes: int) -> str:
+    return f"rw,noexec,nosuid,nodev,mode=0700,uid={GUEST_UID},gid={GUEST_UID},size={size},nr_inodes={inodes}"

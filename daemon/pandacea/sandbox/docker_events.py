@@ -1,0 +1,73 @@
+"""The engine's events about our boxes: killed for memory, ended, and gaps during which the engine said nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiodocker
+import aiohttp
+
+from pandacea.sandbox.docker_config import BOX_LABEL, INSTANCE_LABEL
+
+_RETRY_SECONDS: Final = 0.5
+
+
+class Events:
+    """Follows GET /events for one instance's label; reconnects for ever."""
+
+    def __init__(self, engine: aiodocker.Docker, instance: str, on_oom: Callable[[str], None]) -> None:
+        self._engine, self._instance, self._on_oom = engine, instance, on_oom
+        self._task: asyncio.Task[None] | None = None
+        self._ended: dict[str, asyncio.Event] = {}
+        self._generation = 0
+        self._born: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._task = asyncio.create_task(self._follow(), name="docker-events")
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def ended(self, name: str) -> None:
+        """Return when the box `name` has ended."""
+        self._born.setdefault(name, self._generation)
+        await self._ended.setdefault(name, asyncio.Event()).wait()
+
+    def lost_at_least_once_since(self, name: str) -> bool:
+        """Whether the connection to the engine broke since `ended` was first asked for this box."""
+        return self._born.get(name, self._generation) != self._generation
+
+    def forget(self, name: str) -> None:
+        """Nobody asks about this box any more."""
+        self._ended.pop(name, None)
+        self._born.pop(name, None)
+
+    async def _follow(self) -> None:
+        filters = json.dumps({"type": ["container"], "event": ["oom", "die"], "label": [f"{INSTANCE_LABEL}={self._instance}"]})
+        while True:
+            with contextlib.suppress(aiodocker.DockerError, aiohttp.ClientError, OSError, ValueError):
+                timeout = aiohttp.ClientTimeout(total=None)
+                async with self._engine._query("events", params={"filters": filters}, timeout=timeout) as response:  # noqa: SLF001
+                    async for line in response.content:
+                        self._take(json.loads(line))
+            self._generation += 1  # a gap: what happened in it was not seen
+            for event in self._ended.values():
+                event.set()
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        name = event.get("Actor", {}).get("Attributes", {}).get(BOX_LABEL)
+        if not isinstance(name, str):
+            return
+        if event.get("Action") == "oom":
+            self._on_oom(name)
+        elif event.get("Action") == "die" and name in self._ended:
+            self._ended[name].set()

@@ -1,0 +1,87 @@
+"""Start of a guest: connect, leave root, become untouchable, import what jobs will want, lock the door, wait for one job."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import site
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import box, supervise, template, wire
+
+
+def main(argument: str) -> None:
+    """Run one guest, or a template that forks guests.
+
+    `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`, `template`, `masked`.
+    """
+    settings: dict[str, Any] = json.loads(argument)
+    sock = _connect(settings)
+    try:
+        if settings["template"]:
+            _prepare_imports(settings)
+            preload(settings["preload"])
+            template.serve(sock, settings)
+            return
+        _settle(settings)
+        _prepare_imports(settings)
+        preload(settings["preload"])
+        box.install_filter(Path(settings["filter"]))
+    except BaseException as error:
+        wire.send_json(sock, wire.UNFIT, {"message": f"{type(error).__name__}: {error}"[:2000]})
+        raise
+    wire.send_json(sock, wire.HELLO, wire.hello(box.thread_count(), os.getuid()))
+    supervise.run_job(sock)
+
+
+def _settle(settings: dict[str, Any]) -> None:
+    if settings["uid"] is not None and os.getuid() == 0:
+        box.become(settings["uid"])
+    box.forbid_new_privileges()
+    box.set_dumpable(False)
+    box.limit(settings["rlimits"])
+
+
+def _prepare_imports(settings: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 is deaf to signals it does not handle: the script cannot interrupt it
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site.addsitedir(f"{settings['environment']}/lib/{version}/site-packages")
+    site.setquit()  # type: ignore[attr-defined,unused-ignore]
+    site.setcopyright()  # type: ignore[attr-defined,unused-ignore]
+    site.sethelper()  # type: ignore[attr-defined,unused-ignore]
+
+
+def _connect(settings: dict[str, Any]) -> socket.socket:
+    if settings.get("fd") is not None:
+        return socket.socket(fileno=settings["fd"])
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.connect(settings["socket"])
+    return sock
+
+
+def preload(modules: list[str]) -> None:
+    """Import ahead of the job. The first torch optimizer imports another second's worth of modules, so one is built and stepped."""
+    for name in modules:
+        importlib.import_module(name)
+    if "torch" in modules:
+        import torch
+
+        torch.set_num_threads(1)
+        weight = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        (weight * 1.0).sum().backward()
+        optimizer.step()
+    if "pandas" in modules:
+        import io
+
+        import pandas as pd
+
+        pd.read_csv(io.BytesIO(b"a,b\n1,2\n")).describe()
+    for left in Path("/tmp").iterdir():  # noqa: S108 - the box's own; imports leave caches there, and every job starts from nothing
+        shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,274 @@
+"""PID 1 of a box: takes one job, forks the script, passes on what it writes, kills everything, streams the results out, exits."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from . import box, child, collect, convert, wire
+
+_DRAIN: Final = 65_536
+_WATCH_SECONDS: Final = 0.05
+
+
+@dataclass
+class Job:
+    """What the node sent for one run."""
+
+    header: dict[str, Any]
+    inputs: list[tuple[dict[str, Any], int]] = field(default_factory=list)
+    uploads: list[tuple[dict[str, Any], int]] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    params: bytearray = field(default_factory=bytearray)
+    code: bytearray = field(default_factory=bytearray)
+
+
+def receive_job(sock: socket.socket) -> Job | None:
+    """Block until a whole job has come; None when the node went away."""
+    job = Job({})
+    while True:
+        tag, payload, descriptor = wire.receive(sock)
+        if not tag:
+            return None
+        if tag == wire.JOB:
+            job.header = json.loads(payload)
+        elif tag == wire.INPUT and descriptor is not None:
+            job.inputs.append((json.loads(payload), descriptor))
+        elif tag == wire.UPLOAD and descriptor is not None:
+            job.uploads.append((json.loads(payload), descriptor))
+        elif tag == wire.OUTPUT_FILE and descriptor is not None:
+            job.outputs.append(descriptor)
+        elif tag == wire.PARAMS:
+            job.params += payload
+        elif tag == wire.CODE:
+            job.code += payload
+        elif tag == wire.GO:
+            return job
+        else:
+            raise ValueError(f"the node sent an unknown packet {tag!r}")
+
+
+def run_job(sock: socket.socket) -> None:
+    """Take the box's only job and do it: a script, or the conversion of a file."""
+    job = receive_job(sock)
+    if job is None:
+        return
+    if job.header["kind"] == "convert":
+        convert.run(sock, json.loads(job.params), job.inputs[0][1], job.outputs)
+    else:
+        Supervisor(sock, job).run()
+
+
+def place_uploads(uploads: list[tuple[dict[str, Any], int]]) -> None:
+    """Copy each upload to /workspace/in/NAME, mode 0444."""
+    if not uploads:
+        return
+    folder = os.path.join(collect.WORKSPACE, collect.UPLOADS)
+    os.mkdir(folder, 0o755)
+    for entry, source in uploads:
+        target = os.open(os.path.join(folder, entry["name"]), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        while os.sendfile(target, source, None, 1 << 24):
+            pass
+        os.close(target)
+        os.close(source)
+
+
+class Supervisor:
+    """One run, seen from PID 1."""
+
+    def __init__(self, sock: socket.socket, job: Job) -> None:
+        self._sock, self._job = sock, job
+        self._caps: dict[str, int] = job.header["caps"]
+        self._sent = 0
+        self._end: dict[str, Any] = {}
+        self._exit: int | None = None
+        self._progressed = 0.0
+
+    def run(self) -> None:
+        """Run the job to its end and send everything the node may know of it."""
+        place_uploads(self._job.uploads)
+        self._wake, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        os.set_blocking(self._wake, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self._output, output_write = os.pipe()
+        self._status, status_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        code_read, self._code = os.pipe()
+        gc.freeze()
+        self._main = os.fork()
+        if self._main == 0:
+            self._become_child(output_write, status_child, code_read)
+        for descriptor in (output_write, code_read, *(number for _, number in self._job.inputs)):
+            os.close(descriptor)
+        status_child.close()
+        self._watch()
+        self._finish()
+
+    def _become_child(self, output: int, status: socket.socket, code: int) -> None:
+        try:
+            box.set_dumpable(True)  # its own /proc entries become its own again; the supervisor's stay closed
+            null = os.open("/dev/null", os.O_RDONLY)
+            for source, target in ((null, 0), (output, 1), (output, 2)):
+                os.dup2(source, target)
+            keep = {0, 1, 2, status.fileno(), code, *(number for _, number in self._job.inputs)}
+            for name in os.listdir("/proc/self/fd"):
+                if int(name) not in keep:
+                    _close_quietly(int(name))
+            child.become_script(self._job.header, self._job.inputs, status, code)
+        finally:
+            os._exit(1)
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        for descriptor in (self._sock.fileno(), self._output, self._status.fileno(), self._wake):
+            poll.register(descriptor, select.POLLIN)
+        memory = self._caps.get("watched_memory_bytes", 0)
+        while self._exit is None:
+            for descriptor, events in poll.poll(_WATCH_SECONDS * 1000 if memory else None):
+                if descriptor == self._sock.fileno():
+                    _vanish()  # the node closed the connection, or speaks out of turn: nobody wants this run any more
+                elif descriptor == self._output:
+                    if not self._pass_output():
+                        poll.unregister(descriptor)
+                elif descriptor == self._status.fileno():
+                    if events & select.POLLIN:
+                        self._hear(self._status.recv(wire.MAX_PAYLOAD))
+                    else:
+                        poll.unregister(descriptor)
+                elif descriptor == self._wake:
+                    os.read(self._wake, 512)
+            self._reap()
+            if memory and _resident() > memory:
+                self._end["memory"] = True
+                break
+            if self._end.get("output"):
+                break
+
+    def _pass_output(self) -> bool:
+        data = os.read(self._output, _DRAIN)
+        room = self._caps["output_bytes"] - self._sent
+        if len(data) > room:
+            self._end["output"] = True
+            data = data[:room]
+        self._sent += len(data)
+        if data:
+            wire.send(self._sock, wire.WRITTEN, data)
+        return bool(data) or self._end.get("output", False)
+
+    def _hear(self, message: bytes) -> None:
+        """The child's word: binding only until it holds the script, hearsay afterwards."""
+        tag, body = message[:1], message[1:]
+        if self._code >= 0:
+            if tag == child.LOADED and self._exit is None:
+                self._hand_over()
+            elif tag == b"D":
+                wire.send(self._sock, wire.UNREADABLE, body)
+        elif tag == child.PROGRESS and len(body) == child.CALL.size:
+            now = time.monotonic()
+            done, total = child.CALL.unpack(body)
+            if now - self._progressed >= _WATCH_SECONDS or done >= total:
+                self._progressed = now
+                wire.send(self._sock, wire.PROGRESS, body)
+        elif tag == child.FAILED:
+            self._end["error"] = body.decode("utf-8", "replace")[:16_384]
+
+    def _hand_over(self) -> None:
+        wire.send(self._sock, wire.STARTED)
+        params, code = bytes(self._job.params), bytes(self._job.code)
+        descriptor, self._code = self._code, -1
+        try:
+            with os.fdopen(descriptor, "wb") as pipe:
+                pipe.write(len(params).to_bytes(8, "big") + params + code)
+        except BrokenPipeError:
+            return  # the child is gone already; its exit tells why
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._main:
+                self._exit = os.waitstatus_to_exitcode(status)
+
+    def _finish(self) -> None:
+        self._kill_all()
+        self._drain()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._end |= collect.space_left()
+        self._end |= {"exit": self._exit, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_bytes": usage.ru_maxrss * 1024}
+        wire.send_json(self._sock, wire.ENDED, self._end)
+        if not self._end.get("output") and not self._end.get("memory"):
+            collect.stream(self._sock, self._caps)
+        wire.send(self._sock, wire.DONE)
+
+    def _kill_all(self) -> None:
+        """End every process of the box but this one; a fork bomb needs more than one round."""
+        while True:
+            try:
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            try:
+                pid, status = os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+            if pid == self._main and self._exit is None:
+                self._exit = os.waitstatus_to_exitcode(status)
+
+    def _drain(self) -> None:
+        os.set_blocking(self._output, False)
+        self._status.setblocking(False)
+        while not self._end.get("output"):
+            try:
+                if not self._pass_output():
+                    break
+            except BlockingIOError:
+                break
+        while True:
+            try:
+                message = self._status.recv(wire.MAX_PAYLOAD)
+            except (BlockingIOError, ConnectionError):
+                break
+            if not message:
+                break
+            self._hear(message)
+
+
+def _close_quietly(descriptor: int) -> None:
+    try:
+        os.close(descriptor)
+    except OSError:
+        return  # it was the listing's own descriptor, or never open
+
+
+def _vanish() -> None:
+    try:
+        os.kill(-1, signal.SIGKILL)
+    finally:
+        os._exit(0)
+
+
+def _resident() -> int:
+    """Resident bytes of every process but this one: the memory limit where no cgroup may be made."""
+    pages = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open(f"/proc/{name}/statm", "rb") as file:
+                    fields = file.read().split()
+            except OSError:
+                continue  # it ended meanwhile
+            pages += int(fields[1])
+    return pages * resource.getpagesize()

@@ -1,0 +1,102 @@
+"""What comes out of a box is hostile: names are checked, sizes are counted while bytes arrive, nothing is interpreted."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pandacea.domain.limits import Limits
+from pandacea.domain.outcome import Artifact
+
+_NAME_BYTES: Final = 1024
+_PART_BYTES: Final = 255
+_FORBIDDEN: Final = frozenset('\\:*?"<>|')
+
+
+class ArtifactRefusedError(Exception):
+    """A file may not leave; its message names the file and the cap."""
+
+
+def checked_name(name: str, depth: int) -> str:
+    """Return the name in NFC, relative and safe to join beneath a folder on any system; raises ArtifactRefusedError."""
+    safe = unicodedata.normalize("NFC", name)
+    shown = ascii(name[:200])
+    parts = safe.split("/")
+    if len(safe.encode("utf-8", "replace")) > _NAME_BYTES or any(
+        len(part.encode("utf-8", "replace")) > _PART_BYTES for part in parts
+    ):
+        raise ArtifactRefusedError(f"artifact {shown}: its name is too long")
+    if len(parts) > depth:
+        raise ArtifactRefusedError(f"artifact {shown}: folders nest deeper than artifact_depth={depth}")
+    if any(part in {"", ".", ".."} for part in parts):
+        raise ArtifactRefusedError(f"artifact {shown}: its name is not a plain relative path")
+    for character in safe:
+        if character in _FORBIDDEN or unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+            raise ArtifactRefusedError(f"artifact {shown}: its name holds a character that is not allowed")
+    return safe
+
+
+class ResultsWriter:
+    """Writes artifacts to a node-private folder as 0, 1, 2 ...; raises ArtifactRefusedError at the first broken cap."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder, self._limits = folder, limits
+        self._artifacts: list[Artifact] = []
+        self._names: set[str] = set()
+        self._total = 0
+        self._file: BinaryIO | None = None
+        self._name, self._size, self._left = "", 0, 0
+        self._digest = hashlib.sha256()
+
+    def begin(self, name: str, size: int) -> None:
+        """Start the next file; the one before must be complete."""
+        self._complete()
+        limits = self._limits
+        name = checked_name(name, limits.artifact_depth)
+        folded = name.casefold()
+        if folded in self._names:
+            raise ArtifactRefusedError(f"artifact {name!a}: another file has the same name on some systems")
+        if len(self._artifacts) >= limits.artifact_count:
+            raise ArtifactRefusedError(f"artifact {name!a}: more than artifact_count={limits.artifact_count} files")
+        if not 0 <= size <= limits.artifact_bytes:
+            raise ArtifactRefusedError(f"artifact {name!a}: {size} bytes exceed artifact_bytes={limits.artifact_bytes}")
+        self._total += size
+        if self._total > limits.artifacts_bytes:
+            raise ArtifactRefusedError(f"artifact {name!a}: the files together exceed artifacts_bytes={limits.artifacts_bytes}")
+        self._names.add(folded)
+        self._name, self._size, self._left = name, size, size
+        self._digest = hashlib.sha256()
+        self._file = (self._folder / str(len(self._artifacts))).open("xb")
+
+    def write(self, data: bytes) -> None:
+        """Add bytes to the current file."""
+        self._left -= len(data)
+        if self._file is None or self._left < 0:
+            raise ArtifactRefusedError(f"artifact {self._name!a}: more bytes arrived than were announced")
+        self._digest.update(data)
+        self._file.write(data)
+
+    def finish(self) -> tuple[Artifact, ...]:
+        """Return every artifact; raises when the last one is incomplete."""
+        self._complete()
+        return tuple(self._artifacts)
+
+    def discard(self) -> None:
+        """Remove everything written so far."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        for path in self._folder.iterdir():
+            path.unlink()
+        self._artifacts.clear()
+
+    def _complete(self) -> None:
+        if self._file is None:
+            return
+        self._file.close()
+        path, self._file = Path(self._file.name), None
+        if self._left:
+            raise ArtifactRefusedError(f"artifact {self._name!a}: {self._left} announced bytes never came")
+        self._artifacts.append(Artifact(self._name, path, self._size, self._digest.hexdigest()))

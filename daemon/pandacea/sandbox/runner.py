@@ -1,0 +1,119 @@
+"""The Sandbox port over any kind of box: take one, run one job in it, destroy it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pandacea.domain.outcome import Failure, Outcome
+from pandacea.domain.table import TableShape
+from pandacea.errors import Unavailable
+from pandacea.flows.conversion import ConversionJob
+from pandacea.flows.ports import SandboxEvent, SandboxIdentity, SandboxJob
+from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
+from pandacea.sandbox.conversation import Account, GuestLostError, listen, send_job
+from pandacea.sandbox.converting import convert_in
+from pandacea.sandbox.pool import Pool
+from pandacea.sandbox.results import ResultsWriter
+from pandacea.sandbox.settings import PoolSettings
+from pandacea.sandbox.verdict import memory_detail, outcome_of
+
+_OOM_GRACE_SECONDS: Final = 1.0  # a kill and the report of its cause travel on different roads
+
+
+class BoxSandbox:
+    """Implements `flows.ports.Sandbox` with boxes from one maker and a pool of warm ones."""
+
+    def __init__(self, maker: BoxMaker, pool: PoolSettings, opener: Callable[[Path], int]) -> None:
+        self._maker, self._settings, self._opener = maker, pool, opener
+        self.pool = Pool(maker, pool)
+        self._ending_boxes: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> SandboxIdentity:
+        BoxShape.of(self._settings.limits)
+        identity = await self._maker.open()
+        self.pool.start()
+        return identity
+
+    async def close(self) -> None:
+        await self.pool.close()
+        await asyncio.gather(*self._ending_boxes, return_exceptions=True)
+        await self._maker.close()
+
+    async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+        with self.pool.running():
+            box = await self.pool.take(BoxShape.of(job.limits))
+            try:
+                return await self._run_in(box, job, on_event)
+            finally:
+                self._end(box)
+
+    async def convert(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
+        """Implements `flows.conversion.Converter`: a box of its own for one file."""
+        with self.pool.running():
+            box = await self.pool.take(BoxShape.of(job.limits))
+            try:
+                return await convert_in(box, job, on_progress)
+            finally:
+                self._end(box)
+
+    def _end(self, box: Box) -> None:
+        """Destroy a box without making the result wait for it; `close` waits."""
+        task = asyncio.create_task(box.destroy())
+        self._ending_boxes.add(task)
+        task.add_done_callback(self._ending_boxes.discard)
+
+    async def _run_in(self, box: Box, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+        started = time.monotonic()
+        account = Account(job.limits, ResultsWriter(job.results, job.limits))
+        talk = asyncio.create_task(self._talk(box, job, account, on_event))
+        memory = asyncio.create_task(box.out_of_memory.wait())
+        try:
+            await asyncio.wait({talk, memory}, timeout=job.limits.time_seconds, return_when=asyncio.FIRST_COMPLETED)
+            ending = await self._ending(box, account, talk)
+        finally:
+            for task in (talk, memory):
+                task.cancel()
+            await asyncio.gather(talk, memory, return_exceptions=True)
+        outcome = outcome_of(account, time.monotonic() - started, ending)
+        if not outcome.code_started and outcome.failure in {Failure.GUEST_DIED, Failure.SANDBOX_FAILED}:
+            raise Unavailable(f"the box failed before any user code ran: {outcome.detail}")
+        return outcome
+
+    async def _talk(self, box: Box, job: SandboxJob, account: Account, on_event: Callable[[SandboxEvent], None]) -> None:
+        try:
+            await send_job(box, job, self._opener)
+        except OSError as error:
+            raise GuestLostError(f"the guest did not take the job: {error}") from error
+        await listen(box.sock, account, on_event)
+
+    async def _ending(self, box: Box, account: Account, talk: asyncio.Task[None]) -> tuple[Failure, str] | None:
+        """Return the cause as seen from outside the box, or None when the guest's own account stands."""
+        limits = account.limits
+        lost = talk.exception() if talk.done() else None
+        killed = account.ended is not None and account.ended.get("exit") == -9
+        if lost is not None or killed:
+            await _within(box.out_of_memory, _OOM_GRACE_SECONDS)
+        if box.out_of_memory.is_set():
+            return Failure.MEMORY_LIMIT, memory_detail(limits)
+        if not talk.done():
+            return Failure.TIME_LIMIT, f"The script did not end within time_seconds={limits.time_seconds:g} and was ended."
+        if lost is None:
+            return None
+        if not isinstance(lost, GuestLostError):
+            raise lost
+        failure = await box.host_failure()
+        if failure is not None:
+            return Failure.SANDBOX_FAILED, failure
+        return Failure.GUEST_DIED, f"The box ended before its result was complete ({lost}); this counts as the script's doing."
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

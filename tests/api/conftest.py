@@ -1,0 +1,230 @@
+"""A real server on loopback with the real guards, and a client that says exactly what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from pandacea.api.auth import AUTHENTICATOR, Authenticator, signed, signed_by_anyone, signed_head
+from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.middleware import body_chunks
+from pandacea.api.nonces import MemoryNonces
+from pandacea.api.server import Listener, Server, create_app
+from pandacea.api.throttle import Rate
+from pandacea.domain.ids import Address
+from pandacea.errors import Broken, Unavailable
+from pandacea_sdk.protocol.hashing import KeySigner
+from pandacea_sdk.protocol.signing import SigningPolicy, sign
+
+CHAIN, AUTHORITY = 31337, "earner.example:8080"
+SPENDER, STRANGER = KeySigner("11" * 32), KeySigner("22" * 32)
+NONCE = iter(f"{number:022d}" for number in range(10**6))
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+
+@dataclass
+class Known:
+    """The spenders a test's node knows; counts how often it was asked."""
+
+    addresses: set[str] = field(default_factory=lambda: {SPENDER.address})
+    asked: int = 0
+
+    def knows_spender(self, address: Address) -> bool:
+        self.asked += 1
+        return address in self.addresses
+
+
+class Wallets:
+    """Contract wallets that accept one signature."""
+
+    def __init__(self) -> None:
+        self.accepted: set[bytes] = set()
+        self.asked = 0
+
+    async def accepts(self, address: Address, digest: bytes, signature: bytes) -> bool:
+        self.asked += 1
+        return signature in self.accepted
+
+
+@dataclass
+class Node:
+    """A running server and what stands behind its authenticator."""
+
+    server: Server
+    known: Known
+    nonces: MemoryNonces
+    wallets: Wallets
+    handled: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def signed_request(self, method: str = "POST", target: str = "/signed", body: bytes | None = b"{}", **changes: Any) -> bytes:
+        """The bytes of a signed request."""
+        headers: dict[str, str] = dict(changes.pop("headers", {}))
+        parts: dict[str, Any] = {
+            "method": method,
+            "authority": AUTHORITY,
+            "target": target,
+            "chain_id": CHAIN,
+            "created": int(time.time()),
+            "nonce": next(NONCE),
+            "headers": headers,
+            "body": body,
+        } | changes
+        host = parts["authority"]
+        added = sign(parts.pop("signer", SPENDER), **parts)
+        return raw_request(method, target, headers | added, body, host=host)
+
+
+def raw_request(method: str, target: str, headers: dict[str, str], body: bytes | None, host: str = "127.0.0.1") -> bytes:
+    """HTTP/1.1 as bytes."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b"")
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.body)  # type: ignore[no-any-return]
+
+    @property
+    def code(self) -> str:
+        """The problem's code, once its form was looked at."""
+        problem = self.json
+        assert self.headers["content-type"].startswith("application/problem+json")
+        assert problem["status"] == self.status
+        assert problem["request_id"] == self.headers["x-request-id"]
+        assert problem["title"]
+        assert problem["detail"]
+        return str(problem["code"])
+
+
+async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answer:
+    """One response."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    length = int(headers.get("content-length", 0)) if method != "HEAD" else 0
+    return Answer(int(head[0].split()[1]), headers, await reader.readexactly(length))
+
+
+async def talk(port: int, raw: bytes, seconds: float = 10.0) -> Answer:
+    """Send bytes on a new connection and read one answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(seconds):
+            writer.write(raw)
+            await writer.drain()
+            return await read_answer(reader, raw.split(b" ", 1)[0].decode("latin-1"))
+    finally:
+        writer.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for something another task does; fails when it does not come."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # what is waited for lives in the server, which has no event for it
+            await asyncio.sleep(0.01)
+
+
+StartNode = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def start_node() -> AsyncIterator[StartNode]:
+    """Start nodes with given limits; all are stopped at the end."""
+    started: list[Server] = []
+
+    async def start(limits: EdgeLimits | None = None, **listener: Any) -> Node:
+        edge = limits or EdgeLimits()
+        app = create_app(edge)
+        known, wallets = Known(), Wallets()
+        nonces = MemoryNonces(time.time, 30)
+        handled: list[str] = []
+        app[AUTHENTICATOR] = Authenticator(
+            SigningPolicy(CHAIN, frozenset({AUTHORITY})),
+            SystemClock(),
+            known,
+            nonces,
+            stranger_nonces=MemoryNonces(time.time, 30),
+            stranger_rate=Rate(1, 3, time.monotonic),
+            wallets=wallets,
+        )
+        _add_routes(app, handled)
+        server = Server(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))
+        await server.start()
+        started.append(server)
+        return Node(server, known, nonces, wallets, handled)
+
+    def _add_routes(app: web.Application, handled: list[str]) -> None:
+        async def plain(request: web.Request) -> web.Response:
+            handled.append(request.path)
+            return web.json_response({"body": (await request.read()).decode("latin-1")})
+
+        async def whoami(request: web.Request) -> web.Response:
+            caller = await signed(request)
+            handled.append(request.path)
+            return web.json_response({"address": caller.address, "request_hash": caller.request_hash})
+
+        async def anyone(request: web.Request) -> web.Response:
+            return web.json_response({"address": (await signed_by_anyone(request)).address})
+
+        async def upload(request: web.Request) -> web.Response:
+            await signed_head(request)
+            size = 0
+            async for chunk in body_chunks(request):
+                size += len(chunk)
+            return web.json_response({"size": size})
+
+        async def breaks(request: web.Request) -> web.Response:
+            raise {"unavailable": Unavailable("not now", retry_after=7), "broken": Broken("/secret/path is gone")}.get(
+                request.query.get("how", ""), RuntimeError("secret")
+            )
+
+        async def stream(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b"x" * 100)
+            raise RuntimeError("in the middle")
+
+        async def big(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=b"x" * 50_000_000)
+
+        async def slow(request: web.Request) -> web.Response:
+            handled.append("slow")
+            await asyncio.sleep(float(request.query["seconds"]))
+            return web.json_response({})
+
+        app.router.add_route("*", "/plain", plain)
+        app.router.add_route("*", "/signed", whoami)
+        app.router.add_post("/anyone", anyone)
+        app.router.add_put("/upload", upload)
+        app.router.add_get("/breaks", breaks)
+        app.router.add_get("/stream", stream)
+        app.router.add_get("/big", big)
+        app.router.add_get("/slow", slow)
+
+    try:
+        yield start
+    finally:
+        for server in started:
+            await server.stop()

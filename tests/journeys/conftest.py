@@ -1,0 +1,207 @@
+"""A whole system for whole trips: chain, contract, node and sandbox, each a real process on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pandacea import keys
+from pandacea_sdk.chain import LeaseChain, deploy
+from pandacea_sdk.client import PandaceaClient
+from pandacea_sdk.errors import PandaceaError
+from tests.parts import ROOT, free_port, missing
+
+PASSPHRASE = "only for tests"
+FEATURES, LABELS = "earner-data-asset-123", "earner-data-asset-456"
+INPUTS = [{"asset_id": FEATURES, "variable_name": "features"}, {"asset_id": LABELS, "variable_name": "labels"}]
+PRODUCT = "weather"
+OPEN_RULES = {"policy": "any-code", "release": "auto", "live_output": "full"}
+ENVIRONMENT = Path(os.environ.get("PANDACEA_TEST_ENVIRONMENT", ROOT / ".sandbox"))
+
+
+@dataclass
+class System:
+    """A running system. `accounts`: 0 deployer, 1 Earner, 2 Spender, 3 another Spender, 4 arbiter."""
+
+    folder: Path
+    rpc_url: str
+    accounts: list[dict[str, str]]
+    contract: str
+    port: int
+    config: dict[str, Any]
+    node: subprocess.Popen[bytes] | None = None
+    clients: list[PandaceaClient] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where the node serves."""
+        return f"http://localhost:{self.port}"
+
+    def start(self) -> None:
+        """Start the node and wait until it may be believed."""
+        (self.folder / "config.yaml").write_text(json.dumps(self.config))
+        log = (self.folder / "node.log").open("ab")
+        command = [sys.executable, "-m", "pandacea", "run", "--config", str(self.folder / "config.yaml")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
+        self.node = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=self.folder)
+        log.close()
+        self.until(self._ready, "the node does not become ready")
+
+    def _ready(self) -> bool:
+        assert self.node is not None
+        assert self.node.poll() is None, f"the node ended: {self.log()[-2000:]}"
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self, *, kill: bool = False) -> int:
+        """Stop the node; its exit status."""
+        assert self.node is not None
+        if kill:
+            self.node.kill()
+        else:
+            self.node.terminate()
+        return self.node.wait(30)
+
+    def until(self, condition: Any, otherwise: str, seconds: float = 60) -> None:
+        """Wait for something to become true."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if condition():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{otherwise}\n{self.log()[-2000:]}")
+
+    def log(self) -> str:
+        """What the node said."""
+        path = self.folder / "node.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def client(self, account: int = 2, **options: Any) -> PandaceaClient:
+        """A Spender's client."""
+        client = PandaceaClient(self.url, key=self.accounts[account]["private_key"], **options)
+        self.clients.append(client)
+        return client
+
+    def lease(self, *, spender: int = 2, computations: int = 20, approve: bool = True, wait: bool = True) -> str:
+        """A new lease, approved and seen by the node."""
+        lease_id = asyncio.run(self._lease(spender, computations, approve))
+        if approve and wait:
+            client = self.client(spender)
+            self.until(lambda: _may_run(client, lease_id), "the node does not see the approval")
+        return lease_id
+
+    async def _lease(self, spender: int, computations: int, approve: bool) -> str:
+        async with LeaseChain(self.rpc_url, self.contract, key=self.accounts[spender]["private_key"]) as chain:
+            expires = await chain.now() + 7 * 86_400
+            lease_id = await chain.create_lease(
+                self.accounts[1]["address"], PRODUCT, price=10**15, expires_at=expires, max_computations=computations
+            )
+        if approve:
+            async with self.earner() as chain:
+                await chain.approve(lease_id)
+        return lease_id
+
+    def earner(self) -> LeaseChain:
+        """The Earner's hand on the chain."""
+        return LeaseChain(self.rpc_url, self.contract, key=self.accounts[1]["private_key"])
+
+
+def _may_run(client: PandaceaClient, lease_id: str) -> bool:
+    try:
+        return bool(client.lease(lease_id)["may_run"])
+    except PandaceaError as problem:
+        assert problem.code in {"unknown-spender", "lease-unknown", "unavailable"}, problem
+        return False
+
+
+@contextmanager
+def system(folder: Path, sandbox: str, *, rules: dict[str, Any] | None = None, **sections: Any) -> Iterator[System]:
+    """Chain, contract, tables and a node's configuration; the node is not started yet."""
+    folder.mkdir(exist_ok=True)
+    if not (ENVIRONMENT / "bin" / "python").exists():
+        missing(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
+    with ExitStack() as stack:
+        chain = _chain(stack)
+        accounts = chain["accounts"]
+        record = asyncio.run(deploy(chain["url"], accounts[0]["private_key"], arbiter=accounts[4]["address"]))
+        record.write(folder / "deployment.json")
+        data = folder / "data"
+        data.mkdir()
+        (data / f"{FEATURES}.csv").write_text("wind,sun\n" + "".join(f"{n % 7},{n % 5}\n" for n in range(200)))
+        (data / f"{LABELS}.csv").write_text("warmth\n" + "".join(f"{2 * (n % 5) - n % 7}\n" for n in range(200)))
+        product = {"id": PRODUCT, "name": "Weather", "assets": [FEATURES, LABELS], "rules": rules or OPEN_RULES}
+        (data / "products.yaml").write_text(json.dumps({"products": [product]}))
+        passphrase = folder / "passphrase"
+        passphrase.touch(mode=0o600)
+        passphrase.write_text(PASSPHRASE)
+        keys.import_key(folder / "operator.json", accounts[1]["private_key"], PASSPHRASE)
+        port = free_port()
+        config: dict[str, Any] = {
+            "blockchain": {
+                "rpc_url": chain["url"],
+                "deployment": "deployment.json",
+                "confidence": {"confirmations": 0},
+                "development": True,
+                "poll_seconds": 0.1,
+            },
+            "earner": {"address": accounts[1]["address"], "keystore": "operator.json", "passphrase_file": "passphrase"},
+            "privacy": {"sandbox": sandbox, "environment": str(ENVIRONMENT), "pool_size": 1},
+            "server": {"port": port},
+        }
+        for section, values in sections.items():
+            config[section] = {**config.get(section, {}), **values}
+        built = System(folder, chain["url"], accounts, record.address, port, config)
+        stack.callback(_end, built)
+        yield built
+
+
+def _chain(stack: ExitStack) -> dict[str, Any]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pandacea.devchain", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")},
+    )
+
+    def end() -> None:
+        process.terminate()
+        process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()
+
+    stack.callback(end)
+    assert process.stdout is not None
+    started: dict[str, Any] = json.loads(process.stdout.readline())
+    return started
+
+
+def _end(built: System) -> None:
+    for client in built.clients:
+        client.close()
+    if built.node is not None and built.node.poll() is None:
+        built.node.terminate()
+        built.node.wait(30)
+
+
+@pytest.fixture(scope="module")
+def weather(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One system for a module's tests: bubblewrap, results posted on-chain."""
+    with system(tmp_path_factory.mktemp("weather"), "bubblewrap", settlement={"post_results": True}) as built:
+        built.start()
+        yield built

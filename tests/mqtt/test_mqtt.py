@@ -1,0 +1,130 @@
+"""The node's life over a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from pandacea.errors import Unavailable
+from pandacea.flows.announce import announce
+from pandacea.flows.ports import Channel, Message
+from pandacea.mqtt import MqttBroker, MqttSettings
+from pandacea.store.books import SqlBooks
+from pandacea.store.migrate import upgrade
+from pandacea.store.session import Database
+from tests.fakes import FakeClock
+from tests.parts import free_port, program
+
+NODE = "0x" + "ea" * 20
+
+
+@dataclass
+class Mosquitto:
+    """A broker on loopback that the test starts and stops."""
+
+    folder: Path
+    port: int
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        config = self.folder / "mosquitto.conf"
+        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+        command = program("mosquitto", "mosquitto")
+        self.process = await asyncio.create_subprocess_exec(command, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("mosquitto does not listen")
+
+    async def stop(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+            await self.process.wait()
+
+
+@pytest.fixture
+async def mosquitto(tmp_path: Path) -> AsyncIterator[Mosquitto]:
+    broker = Mosquitto(tmp_path, free_port())
+    await broker.start()
+    yield broker
+    await broker.stop()
+
+
+def node(port: int) -> MqttBroker:
+    return MqttBroker(MqttSettings("127.0.0.1", port, None, None, tls=False, topic="pandacea", node=NODE))
+
+
+async def heard(client: aiomqtt.Client, count: int) -> list[tuple[str, dict[str, object]]]:
+    messages = []
+    async with asyncio.timeout(10):
+        async for message in client.messages:
+            assert isinstance(message.payload, bytes)
+            messages.append((str(message.topic).removeprefix(f"pandacea/{NODE}/"), json.loads(message.payload)))
+            if len(messages) == count:
+                break
+    return messages
+
+
+async def test_a_subscriber_hears_the_node_and_its_end(mosquitto: Mosquitto) -> None:
+    """`status` is retained: whoever comes late knows whether the node is there."""
+    broker = node(mosquitto.port)
+    async with aiomqtt.Client("127.0.0.1", mosquitto.port) as client:
+        await client.subscribe("pandacea/#", qos=1)
+        await broker.publish("computations/completed", {"computation_id": "0x1"})
+        await broker.close()
+        told = await heard(client, 3)
+    assert told == [
+        ("status", {"state": "online"}),
+        ("computations/completed", {"computation_id": "0x1"}),
+        ("status", {"state": "offline"}),
+    ]
+
+
+async def test_hostile_text_is_made_printable(mosquitto: Mosquitto) -> None:
+    """Subscribers show messages on dashboards and terminals."""
+    broker = node(mosquitto.port)
+    async with aiomqtt.Client("127.0.0.1", mosquitto.port) as client:
+        await client.subscribe(f"pandacea/{NODE}/computations/#", qos=1)
+        await broker.publish("computations/failed", {"detail": "a\x1b[2Jb"})
+        assert await heard(client, 1) == [("computations/failed", {"detail": r"a\x1b[2Jb"})]
+    await broker.close()
+
+
+async def test_messages_outlive_a_broker_that_is_down(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """The outbox keeps what the broker did not take, in order, and hands it over when it is back."""
+    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    await upgrade(database)
+    books, clock = SqlBooks(database), FakeClock()
+    async with books.write() as work:
+        for number in range(3):
+            await work.outbox.put(Message(Channel.MQTT, f"k{number}", "computations/pending", {"n": number}), clock.now())
+        await work.commit()
+    broker = node(mosquitto.port)
+    await mosquitto.stop()
+    assert await announce(books, broker, clock) == 0
+    await mosquitto.start()
+    clock.time += 1000
+    async with aiomqtt.Client("127.0.0.1", mosquitto.port) as client:
+        await client.subscribe(f"pandacea/{NODE}/computations/#", qos=1)
+        assert await announce(books, broker, clock) == 3
+        assert [payload["n"] for _, payload in await heard(client, 3)] == [0, 1, 2]
+    assert await announce(books, broker, clock) == 0, "delivered messages are not sent again"
+    await broker.close()
+    await database.close()
+
+
+async def test_a_missing_broker_is_named() -> None:
+    """The sentence says which broker does not answer."""
+    port = free_port()
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
+        await node(port).publish("status", {})

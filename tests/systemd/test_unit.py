@@ -1,0 +1,38 @@
+"""The service unit."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+from pathlib import Path
+
+from tests.parts import ROOT, program
+
+UNIT = ROOT / "systemd" / "pandacea.service"
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """`systemd-analyze verify` has nothing to say, once the command it names exists."""
+    command = tmp_path / "pandacea"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    text = UNIT.read_text().replace("/opt/pandacea/.venv/bin/pandacea", str(command))
+    copy = tmp_path / "pandacea.service"
+    copy.write_text(text)
+    done = subprocess.run(
+        [program("systemd-analyze", "systemd"), "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+def test_the_unit_is_hardened_and_gives_up_on_a_bad_configuration() -> None:
+    """Exit status 2 is a bad configuration: starting again would not mend it."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(UNIT.read_text())
+    service = unit["Service"]
+    assert service["Type"] == "notify"
+    assert service["RestartPreventExitStatus"] == "2"
+    assert service["NoNewPrivileges"] == "yes"
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
