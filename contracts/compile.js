@@ -99,16 +99,15 @@ function artifact(name, contract, { code, sources }) {
 }
 
 function artifacts(output, input) {
-  const ours = digests(input.sources, "src/");
-  const tests = digests(input.sources, "test/");
+  const below = (folder) => digests(input.sources, folder);
   const files = new Map();
   const put = (folder, name, contract, options) =>
     files.set(path.join(folder, `${name}.json`), `${JSON.stringify(artifact(name, contract, options), null, 2)}\n`);
-  put(PROTOCOL, "LeaseAgreement", output.contracts["src/LeaseAgreement.sol"].LeaseAgreement, { code: true, sources: ours });
-  put(PROTOCOL, "LeaseAgreementV0", output.contracts["test/solidity/LeaseAgreementV0.sol"].LeaseAgreementV0, { code: false, sources: tests });
+  put(PROTOCOL, "LeaseAgreement", output.contracts["src/LeaseAgreement.sol"].LeaseAgreement, { code: true, sources: below("src/") });
+  put(PROTOCOL, "LeaseAgreementV0", output.contracts["test/solidity/LeaseAgreementV0.sol"].LeaseAgreementV0, { code: false, sources: below("test/solidity/LeaseAgreementV0.sol") });
   for (const [source, contracts] of Object.entries(output.contracts)) {
     if (!source.startsWith("test/solidity/")) continue;
-    for (const [name, contract] of Object.entries(contracts)) put(TEST, name, contract, { code: true, sources: tests });
+    for (const [name, contract] of Object.entries(contracts)) put(TEST, name, contract, { code: true, sources: below(source) });
   }
   return files;
 }

@@ -123,6 +123,10 @@ def image() -> str:
     return IMAGE
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
 def environment() -> Path:
     """Return a bubblewrap environment: the one PANDACEA_TEST_ENVIRONMENT names, else one built beneath .sandbox/."""
     named = os.environ.get("PANDACEA_TEST_ENVIRONMENT")
@@ -135,7 +139,7 @@ def environment() -> Path:
         sys.path.insert(0, str(ROOT / "daemon"))
         from pandacea.sandbox.environments import build_environment
 
-        build_environment(folder, REQUIREMENTS, lambda line: sys.stderr.write(line + "\n"))
+        build_environment(folder, REQUIREMENTS, _say)
     return folder
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import rfc8785
 import structlog
-from pandacea_sdk.protocol.hashing import keccak256
 
 from pandacea.catalogue.products_file import StatedProduct
 from pandacea.domain.ids import AssetId, Hash32
 from pandacea.domain.product import Asset, Product, rounded_rows
 from pandacea.errors import BadConfig
 from pandacea.flows.ports import Clock, ProductBook
+from pandacea_sdk.protocol.hashing import keccak256
 
 log = structlog.get_logger(__name__)
 CHUNK = 1 << 20

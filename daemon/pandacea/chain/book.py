@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -174,7 +174,7 @@ class LeaseBookInMemory:
                 number = BlockNumber(view.tip.number - self._confidence.confirmations)
         return BlockNumber(min(number, view.tip.number))
 
-    def _distrust(self, view: View) -> str | None:  # noqa: PLR0911 - one line a reason, in order of weight
+    def _distrust(self, view: View) -> str | None:
         now = self._clock.now()
         self._latest_clock = max(self._latest_clock, now)
         if self.trouble is not None:
@@ -241,7 +241,7 @@ class LeaseBookInMemory:
         self._leases.clear()
         self._spenders.clear()
 
-    def doubt(self, endpoint: str, leases: Collection[LeaseId]) -> None:
+    def doubt(self, endpoint: str, leases: Iterable[LeaseId]) -> None:
         """Another endpoint shows these leases, and no others, as cancelled or disputed, where the one followed does not."""
         before = self._doubted.get(endpoint, frozenset())
         after = frozenset(leases)

@@ -12,7 +12,7 @@ import structlog
 
 from pandacea.chain.book import LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
-from pandacea.chain.faults import RpcFault
+from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.proof import Prover
 from pandacea.domain.access import Trust
 from pandacea.domain.ids import LeaseId
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 ASK_AGAIN: Final = 60.0
 """Seconds before a lease found unproven is looked at again."""
+SOON: Final = 1.0
+"""Seconds before a proof that could not be had is tried again."""
 
 
 @dataclass(slots=True)
@@ -69,12 +71,13 @@ class Proving:
                 lease_id = next(reversed(self.waiting))
                 try:
                     await self._one(lease_id)
-                except RpcFault as fault:
-                    await asyncio.sleep(max(0.1, self.endpoints.wait()))
-                    log.info("lease.proof-postponed", lease_id=lease_id, because=fault.detail)
                 except Unavailable as problem:
-                    await asyncio.sleep(max(0.5, self.endpoints.wait()))
+                    # It may be gone with a reorg, or its endpoint behind: look at the others first, and at this one again later.
+                    self.waiting.pop(lease_id, None)
+                    self.asked[lease_id] = time.monotonic() + SOON
+                    asyncio.get_running_loop().call_later(SOON, self.changed, (lease_id,))
                     log.info("lease.proof-postponed", lease_id=lease_id, because=problem.detail)
+                    await asyncio.sleep(min(self.endpoints.wait(), 5.0))
                 else:
                     self.waiting.pop(lease_id, None)
 
@@ -89,7 +92,8 @@ class Proving:
         try:
             verdict = await self.prover.prove(held, endpoint, self.endpoints.others(endpoint))
         except RpcFault as fault:
-            self.endpoints.failed(endpoint, fault)
+            if fault.kind not in {Fault.INCONSISTENT, Fault.ERROR, Fault.NULL}:
+                self.endpoints.failed(endpoint, fault)
             raise
         if verdict.proof.trust is Trust.UNPROVEN:
             self.asked[lease_id] = time.monotonic() + ASK_AGAIN

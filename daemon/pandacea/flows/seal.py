@@ -7,15 +7,14 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from pandacea_sdk.protocol.hashing import Signer
-from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, canonical, result_hash
-from pandacea_sdk.protocol.receipt import Receipt
-
 from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.job import Job
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Artifact, Outcome
 from pandacea.flows.ports import SandboxIdentity
+from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, canonical, result_hash
+from pandacea_sdk.protocol.receipt import Receipt
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ _STDERR_BYTES: Final = 4096
 class BubblewrapBox:
     """See `Box`. `process` is bubblewrap itself, or None for a box that a template made."""
 
-    def __init__(self, sock: socket.socket, warm: bool, cgroup: BoxCgroup | None, process: asyncio.subprocess.Process | None) -> None:
+    def __init__(
+        self, sock: socket.socket, warm: bool, cgroup: BoxCgroup | None, process: asyncio.subprocess.Process | None
+    ) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.sock, self.warm = sock, warm
@@ -61,7 +63,11 @@ class BubblewrapBox:
         data, ancillary, _, _ = self.sock.recvmsg(wire.MAX_PAYLOAD + 1, socket.CMSG_SPACE(_UCRED.size))
         if not data:
             raise GuestLostError("it ended")
-        pids = [_UCRED.unpack(value)[0] for level, kind, value in ancillary if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)]
+        pids = [
+            _UCRED.unpack(value)[0]
+            for level, kind, value in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
+        ]
         if not pids or pids[0] <= 0:
             raise GuestLostError("its process cannot be seen from here")
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)

@@ -120,8 +120,9 @@ def warn_of_cuda(python: str, requirements: Path, progress: Callable[[str], None
             "--ignore-installed",
             "--report",
             "-",
+            "-r",
+            str(requirements),
         ]
-        + ["-r", str(requirements)]
     )
     names = [item["metadata"]["name"].lower() for item in json.loads(report)["install"]]
     heavy = [name for name in names if name.startswith(("nvidia-", "cuda-", "triton"))]

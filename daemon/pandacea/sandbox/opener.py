@@ -44,7 +44,7 @@ class ReadOnlyOpener:
         self._sock.settimeout(_ANSWER_SECONDS)
         view = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--"]
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own helper
+            self._process = subprocess.Popen(
                 [*view, sys.executable, "-I", "-S", "-c", _HELPER, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -53,7 +53,12 @@ class ReadOnlyOpener:
             )
 
     def open(self, path: Path) -> int:
-        """Return a descriptor opened through the read-only view. Raises OSError as open(2) does, or Broken when the helper is gone."""
+        """Return a descriptor opened through the read-only view.
+
+        Raises:
+            OSError: as the system call does.
+            Broken: the helper is gone.
+        """
         try:
             self._sock.send(os.fsencode(path.absolute()))
             data, ancillary, _, _ = self._sock.recvmsg(64, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)

@@ -52,7 +52,9 @@ class Template:
         request = json.dumps({"uid": GUEST_UID, "mounts": tmpfs_mounts(shape, owner=True), "rlimits": {"RLIMIT_CORE": 0}})
         descriptors = array.array("i", [theirs.fileno(), *files])
         try:
-            self._sock.sendmsg((wire.FORK, request.encode()), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)], socket.MSG_NOSIGNAL)
+            self._sock.sendmsg(
+                (wire.FORK, request.encode()), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)], socket.MSG_NOSIGNAL
+            )
         except OSError as error:
             raise Unavailable(f"the template process is gone: {error}") from error
         finally:

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from pandacea.api.routes import about, catalogue, execute, leases, results
+from pandacea.api.routes import about, catalogue, code, events, execute, leases, results, uploads
 
 
 def add_routes(app: web.Application) -> None:
@@ -11,6 +11,10 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get(results.ROUTE, results.status)
     app.router.add_delete(results.ROUTE, results.remove)
     app.router.add_get(results.ARTIFACT_ROUTE, results.artifact)
+    app.router.add_get(events.ROUTE, events.events)
+    app.router.add_put(uploads.ROUTE, uploads.put)
+    app.router.add_post(code.ROUTE, code.submit)
+    app.router.add_get(code.STATE_ROUTE, code.state)
     app.router.add_get(catalogue.ROUTE, catalogue.products)
     app.router.add_get(catalogue.ROUTE + "/{product_id}", catalogue.product)
     app.router.add_get(leases.ROUTE, leases.lease)

@@ -252,7 +252,7 @@ def _resident() -> int:
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             try:
-                with open(f"/proc/{name}/statm", "rb") as file:  # noqa: PTH123 - read twenty times a second
+                with open(f"/proc/{name}/statm", "rb") as file:
                     fields = file.read().split()
             except OSError:
                 continue  # it ended meanwhile

@@ -32,14 +32,14 @@ def load(descriptor: int, form: str) -> Any:
 def _csv(descriptor: int) -> Any:
     import pandas as pd
 
-    with open(os.dup(descriptor), "rb") as file:  # noqa: PTH123 - there is no path: the folder stays outside
+    with open(os.dup(descriptor), "rb") as file:
         return pd.read_csv(file)
 
 
 def _parquet(descriptor: int) -> Any:
     import pandas as pd
 
-    with open(os.dup(descriptor), "rb") as file:  # noqa: PTH123
+    with open(os.dup(descriptor), "rb") as file:
         return pd.read_parquet(file)
 
 

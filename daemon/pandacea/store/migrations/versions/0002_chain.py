@@ -55,7 +55,6 @@ def upgrade() -> None:
         sa.Column("base_timestamp", sa.BigInteger(), nullable=False),
         sa.Column("safe_number", sa.BigInteger(), nullable=False),
         sa.Column("finalized_number", sa.BigInteger(), nullable=False),
-        sa.Column("checked_number", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("deployment_place", "deployment", ["chain_id", "contract"], unique=True)
@@ -113,3 +112,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("chain_id", "sender", "nonce", "attempt"),
     )
     op.create_index(op.f("ix_sent_transaction_purpose"), "sent_transaction", ["purpose"], unique=False)
+    op.create_table(
+        "settled_range",
+        sa.Column("deployment", sa.Integer(), nullable=False),
+        sa.Column("first", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("deployment", "first"),
+    )

@@ -1,0 +1,86 @@
+"""The checked-in artifacts are what the sources compile to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from eth_utils.crypto import keccak
+
+from pandacea_sdk.protocol.contract import lease_agreement
+from tests.contracts.agreement import ROOT, Agreement, artifact
+
+CONTRACTS = ROOT / "contracts"
+PUBLISHED = ROOT / "daemon" / "pandacea_sdk" / "protocol" / "abi"
+ARTIFACTS = [*PUBLISHED.glob("*.json"), *(CONTRACTS / "test" / "artifacts").glob("*.json")]
+
+
+@pytest.fixture
+def node() -> str:
+    """Node with the pinned packages installed; without it the test is skipped, but never in CI."""
+    found = shutil.which("node")
+    if found is None or not (CONTRACTS / "node_modules" / "solc").exists():
+        reason = "needs Node and `npm --prefix contracts ci`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+def test_a_fresh_compile_changes_nothing(node: str) -> None:
+    """Same compiler, settings and libraries: the same bytes."""
+    run = subprocess.run([node, "compile.js", "--check"], cwd=CONTRACTS, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("path", ARTIFACTS, ids=lambda path: path.stem)
+def test_no_source_was_edited_since(path: Path) -> None:
+    """Seen without a compiler, by the digests the artifact carries."""
+    sources = json.loads(path.read_text(encoding="utf-8"))["sources"]
+    assert sources
+    stale = [name for name, digest in sources.items() if hashlib.sha256((CONTRACTS / name).read_bytes()).hexdigest() != digest]
+    assert stale == [], "run `make contracts`"
+
+
+def test_every_deployment_has_the_published_code_hash(agreement: Agreement) -> None:
+    """Two deployments with other constructor arguments, one runtime code: its hash can be compared anywhere."""
+    other = agreement.deploy(agreement.abi, agreement.stranger, agreement.other)
+    for address in (agreement.address, other):
+        code = bytes(agreement.w3.eth.get_code(agreement.w3.to_checksum_address(address)))
+        assert "0x" + keccak(code).hex() == lease_agreement().runtime_code_hash
+
+
+def test_a_lease_takes_four_slots_and_only_one_of_them_changes_later() -> None:
+    """The layout that docs/contract.md states."""
+    with (PUBLISHED / "LeaseAgreement.json").open(encoding="utf-8") as file:
+        layout = json.load(file)["storage"]["struct Lease"]
+    slots: dict[int, list[str]] = {}
+    for label, slot, _, _ in layout:
+        slots.setdefault(slot, []).append(label)
+    assert slots == {
+        0: ["spender", "price"],
+        1: ["earner", "expiresAt", "maxComputations"],
+        2: ["dataProductId"],
+        3: ["arbiterId", "status", "committed", "createdAt", "approvedAt", "executedAt", "disputedAt"],
+    }
+
+
+def test_the_lock_file_names_no_place_to_download_from() -> None:
+    """Packages are pinned by integrity; where they come from is the machine's business."""
+    lock = json.loads((CONTRACTS / "package-lock.json").read_text(encoding="utf-8"))
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert all("resolved" not in package for package in packages.values())
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+
+
+def test_the_first_versions_shape_is_here_for_tests_only() -> None:
+    """The node reads old deployments by an ABI without code; the tests have the code."""
+    with (PUBLISHED / "LeaseAgreementV0.json").open(encoding="utf-8") as file:
+        published = json.load(file)
+    assert "bytecode" not in published
+    assert published["abi"] == artifact("LeaseAgreementV0")["abi"]
