@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import box, child, collect, wire
+from . import box, child, collect, rehearsal, wire
 
 _DRAIN: Final = 65_536
 _WATCH_SECONDS: Final = 0.05
@@ -109,7 +109,8 @@ class Supervisor:
             for name in os.listdir("/proc/self/fd"):
                 if int(name) not in keep:
                     _close_quietly(int(name))
-            child.become_script(self._job.header, self._job.inputs, status, code)
+            header = self._job.header | {"names_files": rehearsal.WORD in self._job.code}
+            child.become_script(header, self._job.inputs, status, code)
         finally:
             os._exit(1)
 
