@@ -207,4 +207,6 @@ class BubblewrapSandbox(BoxSandbox):
 
     def __init__(self, settings: BubblewrapSettings) -> None:
         self.maker = BubblewrapMaker(settings)
-        super().__init__(self.maker, settings.pool, self.maker.open_input)
+        super().__init__(
+            self.maker, settings.pool, self.maker.open_input, state_dir=settings.state_dir, self_tested=settings.self_test
+        )

@@ -240,7 +240,7 @@ while True:
     Attack(
         "zombies",
         "processes that end unreaped are reaped by PID 1",
-        "for _ in range(500):\n    if os.fork() == 0:\n        if os.fork() == 0:\n            os._exit(0)\n        os._exit(0)\n    os.wait()\nheld('reaped')\n",
+        "for _ in range(100):\n    if os.fork() == 0:\n        if os.fork() == 0:\n            os._exit(0)\n        os._exit(0)\n    os.wait()\nheld('reaped')\n",
         (None,),
     ),
     Attack(
