@@ -132,7 +132,7 @@ def sign(
         ProtocolError: `bad-target` when the target is not in its plain form.
     """
     added: dict[str, str] = {}
-    sent = {name.lower(): value for name, value in (headers or {}).items()}
+    sent = {name.lower(): value for name, value in (headers or {}).items() if name.lower() != "host"}
     if body is not None or method in BODY_METHODS:
         sent["content-digest"] = added["Content-Digest"] = content_digest(body or b"")
     head = RequestHead(method, target, [("host", authority), *sent.items()])
