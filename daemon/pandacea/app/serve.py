@@ -31,6 +31,7 @@ from pandacea.app.workers import Workers
 from pandacea.catalogue.codecheck import ChildCodeChecker
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.catalogue.registry import Catalogue
+from pandacea.catalogue.tables import Tables
 from pandacea.chain.follower import Follower
 from pandacea.config import Config, docker_host
 from pandacea.domain.ids import Address
@@ -199,14 +200,16 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     db = await stack.enter_async_context(parts.database(config))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
-    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock)
-    await catalogue.register(read_products(config.privacy.data_dir), config.privacy.data_dir)
+    stated = read_products(config.privacy.data_dir)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     following = _task(follower.run(), "follower", stack)
     sandbox, reason = await choose(config.privacy.sandbox, *_sandbox_settings(config))
     identity = await sandbox.open()
     stack.push_async_callback(sandbox.close)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
+    tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
+    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
+    await catalogue.register(stated, config.privacy.data_dir)
     chain_id = await _chain_id(follower, following)
     return _Core(
         database=db,
