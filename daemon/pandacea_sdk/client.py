@@ -116,9 +116,13 @@ class PandaceaClient:
         """Put bytes on the node for a script to use; returns their sha-256."""
         return self._loop.run(self._client.upload(content))
 
-    def submit_code(self, code_path: str | os.PathLike[str], inputs: Inputs, product_id: str, **more: Any) -> dict[str, Any]:
-        """Hand in a script for the Earner's approval."""
-        return self._loop.run(self._client.submit_code(code_path, inputs, product_id, **more))
+    def submit_code(self, code_path: str | os.PathLike[str], inputs: Inputs, product_id: str, **options: Any) -> dict[str, Any]:
+        """Hand in a script for the Earner's approval. See `AsyncPandaceaClient.submit_code`."""
+        return self._loop.run(self._client.submit_code(code_path, inputs, product_id, **options))
+
+    def code_state(self, code_id: str) -> dict[str, Any]:
+        """How the Earner decided about a script that was handed in, and why."""
+        return self._loop.run(self._client.code_state(code_id))
 
     def products(self) -> list[dict[str, Any]]:
         """All products on offer."""
