@@ -290,7 +290,7 @@ async def _listen(
     app[AUTHENTICATOR] = Authenticator(
         SigningPolicy(core.chain_id, authorities),
         core.clock,
-        core.follower.book,
+        parts.Spenders(core.follower.book),
         nonces,
         stranger_nonces=MemoryNonces(core.clock.now, skew=30),
         stranger_rate=Rate(1, 5, time.monotonic),
