@@ -53,8 +53,8 @@ class BoxSandbox:
 
     async def convert(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
         """Implements `flows.conversion.Converter`: a box of its own for one file."""
-        with self._pool.running():
-            box = await self._pool.take(BoxShape.of(job.limits))
+        with self.pool.running():
+            box = await self.pool.take(BoxShape.of(job.limits))
             try:
                 return await convert_in(box, job, on_progress)
             finally:
