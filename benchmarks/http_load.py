@@ -1,6 +1,6 @@
 """What the node's HTTP side costs, beside one bare aiohttp handler in the same run. Needs wrk; one server process, loopback.
 
-    python benchmarks/http.py [--seconds 8] [--connections 32] [--json FILE]
+    python benchmarks/http.py [--seconds 8] [--connections 64] [--json FILE]
 
 unsigned   a POST without a signature: refused with 401 after every guard of the edge
 signed     a known Spender, full signature, a new nonce committed to SQLite (synchronous=FULL), refused for its lease: 403
@@ -248,7 +248,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if shutil.which("wrk") is None:

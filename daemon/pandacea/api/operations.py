@@ -144,12 +144,12 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET",
-        "/api/v1/privacy/code/{code_sha256}",
+        "/api/v1/privacy/code/{code_id}",
         "Where a handed-in script stands",
         Auth.SIGNED,
         {200: answers.CodeAnswer},
-        ("code-refused", "computation-unknown", "rate-limited"),
-        parameters=(_path("code_sha256", {"type": "string", "pattern": f"^{SHA256_HEX.pattern}$"}),),
+        ("code-unknown", "rate-limited"),
+        parameters=(_path("code_id", _HASH),),
     ),
     Operation("GET", "/api/v1/products", "What is on offer", Auth.PUBLIC, {200: answers.ProductList}),
     Operation(

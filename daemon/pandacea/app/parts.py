@@ -110,6 +110,7 @@ async def follower(config: Config, contract: Contract, db: Database, operator: A
         # A chain that mines on demand has a head that stands still.
         max_head_age=0 if chain.development else chain.max_head_age_seconds,
         announce=config.mqtt.host is not None,
+        ws_url=chain.ws_url,
     )
     try:
         yield Follower(endpoints, lambda chain_id: ChainRecords(db, chain_id, contract.address), SystemClock(), options)

@@ -21,6 +21,7 @@ from pandacea.api.edge_limits import EdgeLimits
 from pandacea.api.node import NODE, Node, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.routes import add_routes
+from pandacea.api.routes.about import describe
 from pandacea.api.server import Listener, Server, Tls, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app import parts
@@ -306,10 +307,10 @@ async def _listen(
         uploads=uploads,
         approve=ApprovePorts(core.books, core.follower.book, core.catalogue, submit.checker, core.clock),
         well_known=_well_known(config, core),
-        openapi=b"{}",
         readiness=lambda: _readiness(core, config.store.state_dir),
     )
     add_routes(app)
+    describe(app, __version__)
     tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
     server = Server(
         app,

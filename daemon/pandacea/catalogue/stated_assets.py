@@ -33,7 +33,8 @@ def stated_asset(asset_id: str, stated: Any, data_dir: Path) -> StatedAsset:
     entry = {"file": stated} if isinstance(stated, str) else stated or {}
     _mapping(entry, KEYS, f"asset {asset_id}")
     source = _file(asset_id, entry.get("file"), data_dir)
-    mock = entry.get("mock") or {}
+    stated_mock: Any = entry.get("mock")
+    mock: dict[str, Any] = stated_mock or {}
     _mapping(mock, MOCK_KEYS, f"asset {asset_id}.mock")
     columns = entry.get("columns") or {}
     if not isinstance(columns, dict):

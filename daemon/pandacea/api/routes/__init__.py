@@ -22,3 +22,4 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/healthz", about.healthz)
     app.router.add_get("/readyz", about.readyz)
     app.router.add_get("/openapi.json", about.openapi)
+    app.router.add_get("/docs", about.docs)

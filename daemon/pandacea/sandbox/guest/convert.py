@@ -48,7 +48,7 @@ def run(sock: socket.socket, header: dict[str, Any], source: int, outputs: list[
 
 def _data_bytes() -> int:
     """What this process has reserved already, of what RLIMIT_DATA counts."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         line = next(line for line in file if line.startswith("VmData:"))
     return int(line.split()[1]) * 1024
 

@@ -99,7 +99,7 @@ class Column:
             if types.is_dictionary(self.kind):
                 self._add_fixed(self._coded(piece), 4)
             elif types.is_boolean(self.kind):
-                bits = pc.fill_null(piece, False).to_numpy(zero_copy_only=False)  # noqa: FBT003
+                bits = pc.fill_null(piece, False).to_numpy(zero_copy_only=False)
                 self._values.add(np.packbits(bits, bitorder="little"))
             elif self._variable:
                 self._add_variable(piece)
@@ -138,7 +138,7 @@ class Column:
     def _coded(self, piece: Any) -> Any:
         """The piece's codes in the dictionary of the whole column, which grows in order of appearance."""
         words = piece.dictionary
-        if words.null_count or self._categories is None and len(words) != pc.count_distinct(words).as_py():
+        if words.null_count or (self._categories is None and len(words) != pc.count_distinct(words).as_py()):
             piece = piece.dictionary_decode().dictionary_encode()
             words = piece.dictionary
         if self._categories is None:

@@ -26,7 +26,7 @@ class ParquetReader:
 
     def __init__(self, descriptor: int, cap: int) -> None:
         try:
-            source = open(os.dup(descriptor), "rb")  # noqa: PTH123, SIM115 - there is no path; it lives as long as the reader
+            source = open(os.dup(descriptor), "rb")  # noqa: SIM115 - there is no path; it lives as long as the reader
             self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
             self.schema = self._file.schema_arrow
             self.rows = self._file.metadata.num_rows

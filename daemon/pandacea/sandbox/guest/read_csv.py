@@ -108,7 +108,7 @@ class CsvReader:
 
     def _open(self, **options: Any) -> Any:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        file = open(os.dup(self._descriptor), "rb")  # noqa: PTH123, SIM115 - there is no path; pandas' reader keeps it open
+        file = open(os.dup(self._descriptor), "rb")  # noqa: SIM115 - there is no path; pandas' reader keeps it open
         return pd.read_csv(file, sep=self._separator, low_memory=False, **options)
 
     def sample(self) -> Any:
@@ -136,7 +136,7 @@ class CsvReader:
             if not len(piece):
                 break
             self._check(piece, first)
-            if first == 2:  # noqa: PLR2004 - the line after the header
+            if first == 2:
                 sample(piece[kept].head(100_000))
             first += len(piece)
             last = len(piece) < rows
@@ -145,7 +145,7 @@ class CsvReader:
                 if name not in redo and not _store(columns, name, kind, piece[name], make):
                     redo.add(name)
             self._progress(os.lseek(self._descriptor, 0, os.SEEK_CUR) if not last else self._size)
-        if first == 2:  # noqa: PLR2004 - no rows: pandas gives such columns no type, and so does Arrow's null
+        if first == 2:
             return [make(pa.null()) for _ in kept]
         kinds = {name: one.whole() for name, one in seen.items()}
         redo |= {name for name, have in columns.items() if have is None or have[0] != kinds[name]}
@@ -245,7 +245,7 @@ def _array(values: Any, kind: str) -> Any:
 def typed(descriptor: int, kinds: dict[str, Any], make: Callable[[Any], Column]) -> list[Column]:
     """A small CSV file read as the types of another table: what a mock is, beside the table it stands for."""
     os.lseek(descriptor, 0, os.SEEK_SET)
-    with open(os.dup(descriptor), "rb") as file:  # noqa: PTH123
+    with open(os.dup(descriptor), "rb") as file:
         frame = pd.read_csv(file, dtype="str", keep_default_na=False, na_values=[""])
     columns = []
     for name, kind in kinds.items():
