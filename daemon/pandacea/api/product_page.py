@@ -49,7 +49,7 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6p
 .soft { color: var(--soft); }
 .tags { padding: 0; margin: .75rem 0; list-style: none; display: flex; flex-wrap: wrap; gap: .4rem; }
 .tags li { background: var(--panel); border: 1px solid var(--line); border-radius: 1rem; padding: 0 .7rem; font-size: .8125rem; }
-dl.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; margin: 1.25rem 0; }
+dl.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; margin: 1.25rem 0; }
 dl.facts div { background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; }
 dl.facts dt { color: var(--soft); font-size: .8125rem; }
 dl.facts dd { margin: 0; font-size: 1.125rem; font-weight: 600; overflow-wrap: anywhere; }
@@ -134,7 +134,7 @@ def _asset(product_id: str, asset: Mapping[str, Any]) -> str:
     mock = asset.get("mock")
     link = (
         f'<p><a href="/api/v1/products/{_text(product_id)}/assets/{_text(asset["asset_id"])}/mock.csv" download>'
-        f"{_text(asset['asset_id'])}_mock.csv</a> <span class=\"soft\">({mock['rows']} mock rows, made from the table below; "
+        f"{_text(asset['asset_id'])}_mock.csv</a> <span class=\"soft\">({mock['rows']} mock rows, made from the description above; "
         "none of them is real)</span></p>"
         if mock
         else ""
@@ -211,7 +211,8 @@ def _usage(document: Mapping[str, Any], product_hash: str, earner: str) -> str:
         'with PandaceaClient("https://…") as node:          # this node\n'
         f'    node.save_mocks("{document["product_id"]}", "mock")    # to write the script against\n'
         f'    lease_id = "0x…"                               # a lease on product "{document["product_id"]}"\n'
-        f'    answer = node.execute_computation(lease_id, "script.py", [{{"asset_id": "{first}", "variable_name": "table"}}])'
+        f'    inputs = [{{"asset_id": "{first}", "variable_name": "table"}}]\n'
+        '    answer = node.execute_computation(lease_id, "script.py", inputs)'
     )
     return (
         "<p>A lease is made on-chain: its <code>dataProductId</code> and its Earner are those below. The script then sees each table "
