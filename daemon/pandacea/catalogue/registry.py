@@ -13,7 +13,7 @@ from pathlib import Path
 import rfc8785
 import structlog
 
-from pandacea.catalogue.document import document, kept_schema, published_columns, shape_kept, unknown_columns
+from pandacea.catalogue.document import document, published_columns, shape_kept, unknown_columns
 from pandacea.catalogue.mock import mock_csv
 from pandacea.catalogue.products_file import StatedProduct
 from pandacea.catalogue.sources import Source, opened, sha256_of
@@ -129,12 +129,12 @@ class Catalogue:
         known = await self._book.asset_by_recipe(product_id, asset_id, recipe)
         if known is not None and known.path.is_file():
             return known
-        made = await self._tables.make(source, said.recipe, lambda done, total: on_progress(asset_id, done, total))
+        made = await self._tables.make(source, said.recipe, recipe, lambda done, total: on_progress(asset_id, done, total))
         known = await self._book.asset(product_id, asset_id, made.digest)
         if known is None:
             key = secrets.token_bytes(32)
             commitment = hmac.new(key, bytes.fromhex(made.digest), hashlib.sha256).hexdigest()
-            known = Asset(asset_id, commitment, made.path, "arrow", kept_schema(made.shape), made.shape.rows)
+            known = Asset(asset_id, commitment, made.path, "arrow", made.shape.as_json(), made.shape.rows)
             await self._book.add_asset(product_id, known, made.digest, key, made.size, self._clock.now())
         await self._book.seen(known.commitment, recipe, source.stamp)
         return known

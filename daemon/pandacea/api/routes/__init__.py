@@ -16,7 +16,12 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post(code.ROUTE, code.submit)
     app.router.add_get(code.STATE_ROUTE, code.state)
     app.router.add_get(catalogue.ROUTE, catalogue.products)
-    app.router.add_get(catalogue.ROUTE + "/{product_id}", catalogue.product)
+    app.router.add_get(catalogue.PRODUCT_ROUTE, catalogue.product)
+    app.router.add_get(catalogue.CROISSANT_ROUTE, catalogue.croissant_of)
+    app.router.add_get(catalogue.MOCK_ROUTE, catalogue.mock)
+    app.router.add_get(catalogue.PAGES_ROUTE, catalogue.pages)
+    app.router.add_get(catalogue.PAGE_ROUTE, catalogue.product_page)
+    app[catalogue.BUILT] = {}
     app.router.add_get(leases.ROUTE, leases.lease)
     app.router.add_get("/.well-known/pandacea", about.well_known)
     app.router.add_get("/healthz", about.healthz)

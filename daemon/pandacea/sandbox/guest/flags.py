@@ -52,4 +52,4 @@ def of(name: str, values: Any) -> list[str]:
 
 def _measured(values: Any) -> bool:
     """Whether unique integers look measured rather than given: spread far wider than there are rows."""
-    return bool(values.max() - values.min() > 1000 * len(values)) and not bool((values > 0).all())
+    return bool(float(values.max()) - float(values.min()) > 1000 * len(values)) and not bool((values > 0).all())

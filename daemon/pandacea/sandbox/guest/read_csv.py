@@ -22,6 +22,8 @@ _RAW: Final = "S"
 _ARROW: Final = {"i": pa.int64(), "u": pa.uint64(), "f": pa.float64(), "b": pa.bool_(), "s": pa.large_string(), _RAW: pa.large_string()}
 _PANDAS: Final = {"i": "int64", "u": "uint64", "f": "float64", "s": "str", _RAW: "str"}
 _WHOLE: Final = r"\s*([+-]?)0*([0-9]+)\s*"
+_DOUBTFUL: Final = r"\s*[+-]?[0-9]+\s*|-.*|[A-Za-z#<>/.]{0,8}"
+"""A column of texts that begins like this may be one of numbers that pandas gave up on."""
 _SIZES: Final = {"": 2**63 - 1, "+": 2**63 - 1, "-": 2**63}
 _SEPARATORS: Final = ";\t|"
 Keep = Callable[[list[str]], list[str]]
@@ -43,7 +45,7 @@ class _Seen:
             self.empty = True
             return None
         kind = _kind(values)
-        self.kinds.add(kind)
+        self.kinds.add("?" if kind == "s" and re.fullmatch(_DOUBTFUL, str(values.iloc[0])) else kind)
         return kind
 
     def whole(self) -> str:
