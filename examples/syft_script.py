@@ -1,7 +1,7 @@
 """How readmission goes with age. The same file at home, where syft gives the mock, and in the Earner's sandbox, where it gives the table.
 
-    at home:         run by examples/syft_example.py, or by hand with SYFTBOX_FOLDER and SYFTBOX_EMAIL set
-    in the sandbox:  sent unchanged; nothing is injected, syft finds the private table by its name
+at home:         run by examples/syft_example.py, or by hand with SYFTBOX_FOLDER and SYFTBOX_EMAIL set
+in the sandbox:  sent unchanged; nothing is injected, syft finds the private table by its name
 """
 
 import json

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
 import io
 import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.data.converted import Converted, convert_file
 
-from hypothesis import Phase
-NOSHRINK=[Phase.explicit,Phase.generate]
+NOSHRINK = [Phase.explicit, Phase.generate]
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
 MANY = settings(max_examples=int(200 * SCALE), deadline=None, phases=NOSHRINK)
 
@@ -33,8 +26,28 @@ missing = st.sampled_from(["", "NA", "nan", "NULL", "N/A"])
 dates = st.dates().map(str)
 words = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
 labels = words.filter(lambda name: name.strip() and not set(name) & set(";\t|"))
-cells = [small, integers, unsigned, floats, truths, dates, words, small | missing, floats | missing, truths | missing, words | missing]
-cells += [small | floats, small | words, truths | small, unsigned | small, missing, floats | unsigned | missing, small | truths | missing]
+cells = [
+    small,
+    integers,
+    unsigned,
+    floats,
+    truths,
+    dates,
+    words,
+    small | missing,
+    floats | missing,
+    truths | missing,
+    words | missing,
+]
+cells += [
+    small | floats,
+    small | words,
+    truths | small,
+    unsigned | small,
+    missing,
+    floats | unsigned | missing,
+    small | truths | missing,
+]
 
 
 @st.composite
@@ -45,7 +58,9 @@ def csv_tables(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(1, 5))):
         first, second = draw(st.sampled_from(cells)), draw(st.sampled_from(cells))
         turn = draw(st.integers(0, rows)) if draw(st.booleans()) else rows
-        columns.append(draw(st.lists(first, min_size=turn, max_size=turn)) + draw(st.lists(second, min_size=rows - turn, max_size=rows - turn)))
+        columns.append(
+            draw(st.lists(first, min_size=turn, max_size=turn)) + draw(st.lists(second, min_size=rows - turn, max_size=rows - turn))
+        )
     names = draw(st.lists(labels, min_size=len(columns), max_size=len(columns), unique=True))
     out = io.StringIO()
     frame = pd.DataFrame(dict(enumerate(columns)), dtype="str")

@@ -121,7 +121,7 @@ def product_page(
         "<h2>Rules</h2>" + _sentences(rules),
         "<h2>How to use it</h2>" + _usage(document, product_hash, earner),
         "<h2>What a script runs in</h2>" + _limits(limits) + _environment(environment),
-        f'<footer><p>Version <code>{_text(version)}</code>, signed by the Earner <code>{_text(earner)}</code>: '
+        f"<footer><p>Version <code>{_text(version)}</code>, signed by the Earner <code>{_text(earner)}</code>: "
         f"<code>{_text(signature)}</code>.</p><p>Machine-readable: "
         f'<a href="/api/v1/products/{_text(document["product_id"])}">JSON</a>, '
         f'<a href="/api/v1/products/{_text(document["product_id"])}/croissant.json">Croissant</a> (of the mock files).</p></footer>',
@@ -134,7 +134,7 @@ def _asset(product_id: str, asset: Mapping[str, Any]) -> str:
     mock = asset.get("mock")
     link = (
         f'<p><a href="/api/v1/products/{_text(product_id)}/assets/{_text(asset["asset_id"])}/mock.csv" download>'
-        f"{_text(asset['asset_id'])}_mock.csv</a> <span class=\"soft\">({mock['rows']} mock rows, made from the description above; "
+        f'{_text(asset["asset_id"])}_mock.csv</a> <span class="soft">({mock["rows"]} mock rows, made from the description above; '
         "none of them is real)</span></p>"
         if mock
         else ""
@@ -188,7 +188,11 @@ def _price(wei: str) -> str:
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    return '<dl class="facts">' + "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts) + "</dl>"
+    return (
+        '<dl class="facts">'
+        + "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
+        + "</dl>"
+    )
 
 
 def _sentences(rules: Mapping[str, Any]) -> str:
@@ -217,7 +221,7 @@ def _usage(document: Mapping[str, Any], product_hash: str, earner: str) -> str:
     return (
         "<p>A lease is made on-chain: its <code>dataProductId</code> and its Earner are those below. The script then sees each table "
         "as a pandas DataFrame of the name you choose.</p>"
-        f"<p class=\"soft\">dataProductId <code>{_text(product_hash)}</code><br>Earner <code>{_text(earner)}</code></p>"
+        f'<p class="soft">dataProductId <code>{_text(product_hash)}</code><br>Earner <code>{_text(earner)}</code></p>'
         f"<pre>{_text(script, 4000, newlines=True)}</pre>"
     )
 

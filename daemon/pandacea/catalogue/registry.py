@@ -63,9 +63,7 @@ class Catalogue:
         """Every product on offer, by id."""
         return sorted(self._by_hash.values(), key=lambda product: product.product_id)
 
-    async def register(
-        self, stated: list[StatedProduct], data_dir: Path, on_progress: OnProgress | None = None
-    ) -> list[Trouble]:
+    async def register(self, stated: list[StatedProduct], data_dir: Path, on_progress: OnProgress | None = None) -> list[Trouble]:
         """Make the catalogue what the Earner states: new content becomes a new version, unchanged content changes nothing.
 
         A product whose source cannot be used is not on offer, in no version: what the Earner changed may be what must not be served any
@@ -119,9 +117,7 @@ class Catalogue:
         digest, csv, table = await self._tables.mock(text, types, missing_as_nan=as_nan)
         return replace(asset, mock=Mock(digest, csv, table))
 
-    async def _table(
-        self, product_id: str, asset_id: AssetId, said: StatedAsset, source: Source, on_progress: OnProgress
-    ) -> Asset:
+    async def _table(self, product_id: str, asset_id: AssetId, said: StatedAsset, source: Source, on_progress: OnProgress) -> Asset:
         """The asset version of this content: the known one, or a new one that is recorded when it is whole."""
         digest, _ = await asyncio.to_thread(sha256_of, source.descriptor)
         source.check_unchanged()
@@ -144,8 +140,6 @@ class Catalogue:
         strays = sorted(path.name for path in data_dir.iterdir() if path.name not in named) if data_dir.is_dir() else []
         if strays:
             log.warning("catalogue.unnamed_files", files=strays[:20], count=len(strays), meaning="in no product: served to nobody")
-
-
 
 
 def _say(asset_id: str, done: float, total: float) -> None:

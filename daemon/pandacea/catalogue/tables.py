@@ -143,7 +143,9 @@ class Tables:
         for suffix in ("-wal", "-journal"):
             beside = source.path.with_name(source.path.name + suffix)
             if beside.exists() and beside.stat().st_size:
-                raise UnfitSource(f"{beside.name} holds changes that are not in the file yet; close what writes to it, then try again")
+                raise UnfitSource(
+                    f"{beside.name} holds changes that are not in the file yet; close what writes to it, then try again"
+                )
         copy = self._incoming_folder / f"{secrets.token_hex(8)}.sqlite"
         try:
             with copy.open("xb") as file:
@@ -212,5 +214,3 @@ def _adopt(fresh: Path, path: Path) -> Path:
     finally:
         os.close(descriptor)
     return path
-
-

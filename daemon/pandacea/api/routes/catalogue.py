@@ -30,7 +30,11 @@ async def products(request: web.Request) -> web.Response:
     """Every product, in short."""
     node = request.app[NODE]
     offered = node.catalogue.all()
-    body = _built(request, ("list", *(one.version for one in offered)), lambda: _json({"data": [_short(one) for one in offered], "nextCursor": ""}))
+    body = _built(
+        request,
+        ("list", *(one.version for one in offered)),
+        lambda: _json({"data": [_short(one) for one in offered], "nextCursor": ""}),
+    )
     return _answer(body, "application/json")
 
 

@@ -120,7 +120,9 @@ class Column:
     def _hold(self, piece: Any) -> None:
         self._held.append(piece)
         if sum(one.nbytes for one in self._held) > HELD_BYTES:
-            raise Unfit(f"a nested column ({self.kind}) holds more than {HELD_BYTES >> 20} MiB; store it as plain columns or drop it")
+            raise Unfit(
+                f"a nested column ({self.kind}) holds more than {HELD_BYTES >> 20} MiB; store it as plain columns or drop it"
+            )
 
     def _add_fixed(self, piece: Any, width: int) -> None:
         self._values.add(piece.buffers()[1].slice(piece.offset * width, len(piece) * width))

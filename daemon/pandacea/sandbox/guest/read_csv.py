@@ -19,7 +19,14 @@ import pyarrow as pa
 from .one_batch import Column, Unfit
 
 _RAW: Final = "S"
-_ARROW: Final = {"i": pa.int64(), "u": pa.uint64(), "f": pa.float64(), "b": pa.bool_(), "s": pa.large_string(), _RAW: pa.large_string()}
+_ARROW: Final = {
+    "i": pa.int64(),
+    "u": pa.uint64(),
+    "f": pa.float64(),
+    "b": pa.bool_(),
+    "s": pa.large_string(),
+    _RAW: pa.large_string(),
+}
 _PANDAS: Final = {"i": "int64", "u": "uint64", "f": "float64", "s": "str", _RAW: "str"}
 _WHOLE: Final = r"\s*([+-]?)0*([0-9]+)\s*"
 _DOUBTFUL: Final = r"\s*[+-]?[0-9]+\s*|-.*|[A-Za-z#<>/.]{0,8}"

@@ -26,7 +26,9 @@ class SqliteReader:
             found = self._db.execute(f"SELECT name, hidden FROM pragma_table_xinfo({_text(self.table)})").fetchall()
             self.names = [str(name) for name, hidden in found if hidden == 0]
             if len(self.names) != len(found):
-                raise Unfit(f"table {self.table!r} has generated columns, whose expressions would run here; copy it to a plain table")
+                raise Unfit(
+                    f"table {self.table!r} has generated columns, whose expressions would run here; copy it to a plain table"
+                )
         except sqlite3.Error as error:
             raise Unfit(f"it cannot be read as SQLite: {error}") from error
 
@@ -48,7 +50,9 @@ class SqliteReader:
         if table not in bases:
             kind = next((kind for name, kind in rows if name == table), None)
             if kind is not None:
-                raise Unfit(f"{table!r} is a {kind}, which would run the file's own SQL; only base tables are read: {', '.join(bases[:20])}")
+                raise Unfit(
+                    f"{table!r} is a {kind}, which would run the file's own SQL; only base tables are read: {', '.join(bases[:20])}"
+                )
             raise Unfit(f"there is no table {table!r}; there are: {', '.join(bases[:20])}")
         return table
 
@@ -70,10 +74,12 @@ class SqliteReader:
             return pa.null()
         if len(held) > 1:
             words = " and ".join(sorted(held))
-            where = self._db.execute(
-                f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_text(min(held))}"
-            ).fetchone()[0]
-            raise Unfit(f"column {name!r} mixes {words} values ({where} of them {min(held)}); make them one kind, or drop the column")
+            where = self._db.execute(f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_text(min(held))}").fetchone()[
+                0
+            ]
+            raise Unfit(
+                f"column {name!r} mixes {words} values ({where} of them {min(held)}); make them one kind, or drop the column"
+            )
         return _KINDS[held.pop()]
 
     def batches(self, kinds: dict[str, Any], rows: int) -> Iterator[Any]:
