@@ -77,6 +77,17 @@ class SqlProductBook:
         async with self._database.read() as connection:
             return {row[0] for row in (await connection.execute(query)).all()}
 
+    async def current(self) -> list[ProductVersion]:
+        """The current version of every product on offer, by id."""
+        query = (
+            select(_version)
+            .join(_product, _product.c.current_version == _version.c.version)
+            .where(_product.c.withdrawn_at.is_(None))
+            .order_by(_version.c.product_id)
+        )
+        async with self._database.read() as connection:
+            return [ProductVersion(**row) for row in (await connection.execute(query)).mappings().all()]
+
     async def version(self, version: Hash32) -> str | None:
         """The signature of a version, when it was published before."""
         async with self._database.read() as connection:
