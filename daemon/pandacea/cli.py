@@ -195,7 +195,9 @@ def _columns(texts: list[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             said = None
         if not isinstance(said, dict) or not all(isinstance(about, dict) for about in said.values()):
-            raise BadConfig(f"--column {text!r} is not understood; write for example 'age: {{unit: years, minimum: 0, maximum: 110}}'.")
+            raise BadConfig(
+                f"--column {text!r} is not understood; write for example 'age: {{unit: years, minimum: 0, maximum: 110}}'."
+            )
         columns |= said
     return columns
 

@@ -127,7 +127,9 @@ def _ask(wanted: Wanted, entry: dict[str, Any], said: dict[str, Any], seen: Tabl
     label = wanted.label if wanted.label or wanted.yes else wanted.ask("Which column is the outcome (label)? [none] ").strip()
     if label:
         if label not in {column.name for column in kept}:
-            raise BadConfig(f"the label {label!r} is not a kept column; kept are: {', '.join(column.name for column in kept[:30])}.")
+            raise BadConfig(
+                f"the label {label!r} is not a kept column; kept are: {', '.join(column.name for column in kept[:30])}."
+            )
         columns.setdefault(label, {})["label"] = True
     if not wanted.yes:
         for column in kept:
@@ -143,7 +145,11 @@ def _columns(wanted: Wanted, said: dict[str, Any], columns: Sequence[TableColumn
     for column in columns:
         for flag in column.flags:
             wanted.say(f"  ! {printable(column.name)} ({column.type}): {printable(flag)}")
-        if column.flags and not wanted.yes and wanted.ask(f"Drop {printable(column.name)}? [Y/n] ").strip().lower() in {"", "y", "yes"}:
+        if (
+            column.flags
+            and not wanted.yes
+            and wanted.ask(f"Drop {printable(column.name)}? [Y/n] ").strip().lower() in {"", "y", "yes"}
+        ):
             dropped.add(column.name)
             wanted.say(f"    {printable(column.name)} is dropped: it is not converted and no script sees it.")
     flagged = [printable(column.name) for column in columns if column.flags and column.name not in dropped]
@@ -160,7 +166,9 @@ def _columns(wanted: Wanted, said: dict[str, Any], columns: Sequence[TableColumn
 def _about(wanted: Wanted, column: TableColumn, columns: dict[str, Any]) -> None:
     name = printable(column.name)
     if _RANGED.match(column.type) and not {"minimum", "maximum"} & set(columns.get(column.name, {})):
-        text = wanted.ask(f"{name} ({column.type}): plausible range, e.g. 0..100, rounder than your data's own extremes? [none] ").strip()
+        text = wanted.ask(
+            f"{name} ({column.type}): plausible range, e.g. 0..100, rounder than your data's own extremes? [none] "
+        ).strip()
         if text:
             low, _, high = text.partition("..")
             columns.setdefault(column.name, {}).update(minimum=yaml.safe_load(low), maximum=yaml.safe_load(high))
@@ -173,7 +181,11 @@ def _about(wanted: Wanted, column: TableColumn, columns: dict[str, Any]) -> None
 
 
 def _words(wanted: Wanted, entry: dict[str, Any]) -> None:
-    for key, question in (("name", "Name of the product"), ("description", "What is it, from when, in which units"), ("price", "Price")):
+    for key, question in (
+        ("name", "Name of the product"),
+        ("description", "What is it, from when, in which units"),
+        ("price", "Price"),
+    ):
         if key not in entry and (text := wanted.ask(f"{question}? [{entry['id'] if key == 'name' else 'none'}] ").strip()):
             entry[key] = text
     rules = entry.setdefault("rules", {})
