@@ -119,7 +119,15 @@ class Anvil:
         await self.call("anvil_reorg", depth, [[raw, place] for raw, place in transactions])
 
     async def sign(
-        self, account: LocalAccount, to: str | None, data: str, *, value: int = 0, nonce: int | None = None, kind: int = 2
+        self,
+        account: LocalAccount,
+        to: str | None,
+        data: str,
+        *,
+        value: int = 0,
+        nonce: int | None = None,
+        kind: int = 2,
+        gas: int = 500_000,
     ) -> str:
         """A raw transaction."""
         if nonce is None:
@@ -127,7 +135,7 @@ class Anvil:
         fields: dict[str, Any] = {
             "chainId": self.chain_id,
             "nonce": nonce,
-            "gas": 8_000_000 if to is None else 500_000,
+            "gas": 8_000_000 if to is None else gas,
             "value": value,
             "data": data,
         }

@@ -18,6 +18,7 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.domain.access import KnownLease, Trust
 from pandacea.domain.ids import Address, LeaseId, Timestamp
 from pandacea.domain.seen import Held
+from pandacea.errors import Broken
 from pandacea.flows.follow import folded
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
@@ -70,6 +71,7 @@ class Node:
             [Endpoint(url, timeout=self.timeout) for url in self.urls],
             chain_id=self.options.chain_id,
             contract=self.options.contract,
+            first_rest=0.05,
             longest_rest=0.5,
         )
         self.follower = Follower(
@@ -84,7 +86,7 @@ class Node:
     async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         assert self._task is not None
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, Broken):  # what it ended with, the test has seen
             await self._task
         await self.endpoints.close()
         await self.database.close()

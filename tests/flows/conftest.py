@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +12,15 @@ from pandacea.domain.ids import AssetId, Hash32, LeaseKey
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
+from pandacea.flows.approve import ApprovePorts
 from pandacea.flows.execute import ExecutePorts
 from pandacea.flows.privacy import LeasedPrivacy
+from pandacea.flows.release import ReleasePorts
 from pandacea.flows.seal import Sealer
+from pandacea.flows.shelf import Shelf
 from pandacea.flows.submit import Caller, Order, Queue, SubmitPorts
+from pandacea.flows.uploads import Room, Uploads
+from pandacea.flows.watch import Watch
 from pandacea.store.books import SqlBooks
 from pandacea.store.migrate import upgrade
 from pandacea.store.products import SqlProductBook
@@ -39,6 +43,7 @@ from tests.fakes import (
 
 COMPLETED = Outcome(None, "", b"hello\n", exit_status=0, code_started=True)
 LIMITS = Limits(time_seconds=60)
+ROOM = Room(each_bytes=1000, spender_bytes=2000, spender_files=3, total_bytes=3000, seconds=100.0)
 
 
 @dataclass
@@ -51,9 +56,10 @@ class World:
     catalogue: FakeCatalogue
     sandbox: FakeSandbox
     clock: FakeClock
-    ended: list[str] = field(default_factory=list)
+    release: ReleasePorts
+    uploads: Uploads
+    approve: ApprovePorts
     woken: list[None] = field(default_factory=list)
-    cancel: dict[str, asyncio.Event] = field(default_factory=dict)
 
     @property
     def key(self) -> LeaseKey:
@@ -104,11 +110,15 @@ async def make_world(tmp_path: Path, database: Database) -> World:
         await products.add_asset("p", asset, digest=asset.commitment, key=b"k", size=4, now=clock.now())
     privacy = LeasedPrivacy(book, catalogue, sandbox, EARNER, clock)
     woken: list[None] = []
-    ended: list[str] = []
-    cancel: dict[str, asyncio.Event] = {}
-    wake: Callable[[], None] = lambda: woken.append(None)  # noqa: E731
+    shelf = Shelf(tmp_path / "results", most=10**9, free=lambda _: 10**12)
+    for name in ("results", "uploads"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    uploads = Uploads(books, clock, tmp_path / "uploads", ROOM, free=lambda _: 10**12)
+    watch = Watch()
+    checker = AllowAll()
+    queue = Queue(4, 8, 600.0)
     submit_ports = SubmitPorts(
-        CHAIN_ID, CONTRACT, books, book, catalogue, privacy, AllowAll(), clock, LIMITS, Queue(4, 8, 600.0), wake
+        CHAIN_ID, CONTRACT, books, book, catalogue, privacy, checker, clock, LIMITS, queue, lambda: woken.append(None), shelf
     )
     sealer = Sealer(EARNER, KeySigner("11" * 32), await sandbox.open(), LIMITS, 1, "test")
     execute_ports = ExecutePorts(
@@ -121,9 +131,11 @@ async def make_world(tmp_path: Path, database: Database) -> World:
         clock,
         LIMITS,
         1,
-        tmp_path / "results",
+        shelf,
+        uploads.folder,
         post_results=True,
-        ended=ended.append,
-        cancelled=lambda computation_id: cancel.setdefault(computation_id, asyncio.Event()),
+        watch=watch,
     )
-    return World(submit_ports, execute_ports, book, catalogue, sandbox, clock, ended, woken, cancel)
+    release = ReleasePorts(books, clock, shelf, watch, post_results=True, hold_seconds=86_400.0)
+    approve = ApprovePorts(books, book, catalogue, checker, clock)
+    return World(submit_ports, execute_ports, book, catalogue, sandbox, clock, release, uploads, approve, woken)

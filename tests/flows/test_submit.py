@@ -24,7 +24,7 @@ async def refused(world: World, code: str, **changes: object) -> None:
         await submit(order(**changes), caller(), world.submit)
     assert caught.value.code == code
     async with world.submit.books.read() as view:
-        assert await view.jobs.live() == 0
+        assert await view.jobs.queued() == 0
 
 
 async def test_an_approved_lease_makes_a_pending_job(world: World) -> None:

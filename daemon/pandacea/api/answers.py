@@ -1,59 +1,127 @@
-"""Jobs as they are answered: the shapes of `pandacea_sdk.protocol.answers`, from rows and files."""
+"""Jobs as they are answered: the shapes of `pandacea_sdk.protocol.answers`, from rows and files, streamed where they are large."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, BinaryIO, Final
 
+from aiohttp import web
+
+from pandacea.api.node import Node
+from pandacea.api.reading import seen, still_readable
 from pandacea.domain.job import TERMINAL, Job, JobState
-from pandacea.flows.ports import Books, KeptArtifact
+from pandacea.domain.outcome import Failure
+from pandacea.flows.ports import KeptArtifact
 from pandacea.flows.submit import Forbidden
 from pandacea_sdk.protocol.answers import output_members
 
+PIECE: Final = 3 * 65_536
+"""Bytes of a file between two looks at the lease; a multiple of 3, so that pieces of base64 join without padding."""
 
-async def status_answer(job: Job, books: Books, results_dir: Path) -> dict[str, Any]:
+_AGAIN: Final = frozenset({Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED, Failure.INTERRUPTED})
+"""Ends that were the node's doing: the same request, sent again, may well work."""
+
+
+async def status_answer(request: web.Request, job: Job, node: Node) -> web.StreamResponse:
     """GET results: where a computation stands, with its result once it ended with one and while that is kept."""
-    answer: dict[str, Any] = {"computation_id": job.computation_id, "status": job.state.value}
-    if job.state in TERMINAL and job.receipt is not None and job.removed_at is None:
-        return answer | await result_answer(job, books, results_dir)
-    if job.state in TERMINAL:
-        answer["reason"] = job.detail
-        if job.error is not None:
-            answer["error"] = job.error
-    return answer
+    state = seen(job, node)
+    answer: dict[str, Any] = {"computation_id": job.computation_id, "status": state.value}
+    if state not in TERMINAL:
+        return web.json_response(answer, headers={"Retry-After": "1"})
+    if job.receipt is not None and job.removed_at is None:
+        return await _streamed(request, answer, job, node)
+    answer["reason"] = job.detail
+    if job.error is not None:
+        answer["error"] = job.error
+    return web.json_response(answer)
 
 
-async def result_answer(job: Job, books: Books, results_dir: Path) -> dict[str, Any]:
+async def result_answer(request: web.Request, job: Job, node: Node) -> web.StreamResponse:
     """The 200 of POST execute: output and artifacts whole, manifest and receipt as they were sealed.
 
     Raises:
-        Forbidden: `computation-failed`: it ended before any user code ran, so there is no result; the sentence says why.
-            `result-expired`: the bytes are no longer kept.
+        Forbidden: there is no result, and why: `result-refused`, `result-expired`, `computation-cancelled`, `computation-failed`,
+            or `computation-interrupted` (sent again it may work).
     """
+    if job.failure is Failure.RESULT_REFUSED:
+        raise Forbidden("result-refused", job.detail)
     if job.removed_at is not None:
         raise Forbidden(
             "result-expired", "The node no longer keeps this result's bytes; its manifest and receipt were sent with it."
         )
     if job.manifest is None or job.receipt is None:
-        raise Forbidden("computation-failed", job.detail, failure=job.failure)
-    async with books.read() as view:
+        raise Forbidden(_code_of(job), f"The computation {job.computation_id} has no result: {job.detail}", failure=job.failure)
+    return await _streamed(request, {"computation_id": job.computation_id}, job, node)
+
+
+def _code_of(job: Job) -> str:
+    if job.state is JobState.CANCELLED:
+        return "computation-cancelled"
+    return "computation-interrupted" if job.failure in _AGAIN else "computation-failed"
+
+
+async def _streamed(request: web.Request, first: dict[str, Any], job: Job, node: Node) -> web.StreamResponse:
+    """Write the answer piece by piece: artifacts may have a hundred megabytes, and the lease is asked before each piece."""
+    async with node.books.read() as view:
         kept = await view.jobs.artifacts(job.computation_id)
-    artifacts = await asyncio.to_thread(_encoded, results_dir / job.computation_id, kept)
+    head, tail = await asyncio.to_thread(_frame, first, job)
+    between = [b"," if index else b"" for index in range(len(kept))]
+    names = [comma + json.dumps(item.name).encode() + b':"' for comma, item in zip(between, kept, strict=True)]
+    size = len(head) + len(tail) + sum(len(name) + 1 + 4 * -(-item.size // 3) for name, item in zip(names, kept, strict=True))
+    response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8", "Content-Length": str(size)})
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    await response.write(head)
+    for name, item in zip(names, kept, strict=True):
+        await response.write(name)
+        async for piece in file_pieces(job, item, node):
+            await response.write(base64.b64encode(piece))
+        await response.write(b'"')
+    await response.write(tail)
+    await response.write_eof()
+    return response
+
+
+def _frame(first: dict[str, Any], job: Job) -> tuple[bytes, bytes]:
+    """What stands before and after the artifacts' members."""
+    assert job.manifest is not None
+    results = {**output_members(job.output), "artifacts": {}}
     answer: dict[str, Any] = {
-        "success": job.state is JobState.COMPLETED and job.failure is None,
-        "computation_id": job.computation_id,
-        "results": {**output_members(job.output), "artifacts": artifacts},
+        **first,
+        "success": job.failure is None,
         "manifest": json.loads(job.manifest),
         "result_hash": job.result_hash,
         "receipt": job.receipt,
     }
     if job.error is not None:
         answer["error"] = job.error
-    return answer
+    text = json.dumps(answer | {"results": results}, separators=(",", ":"))
+    # `results` is the last member and `artifacts` the last of it: the text ends in the two objects' closing braces.
+    return text[:-3].encode(), b"}}}"
 
 
-def _encoded(folder: Path, kept: list[KeptArtifact]) -> dict[str, str]:
-    return {item.name: base64.b64encode((folder / item.file).read_bytes()).decode("ascii") for item in kept}
+async def file_pieces(job: Job, item: KeptArtifact, node: Node, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    """Bytes [start, end) of an artifact, the lease asked before each piece.
+
+    Raises:
+        Forbidden, Unavailable: nothing more may leave.
+    """
+    left = (item.size if end is None else end) - start
+    with await asyncio.to_thread((node.submit.shelf.of(job.computation_id) / item.file).open, "rb") as file:
+        await asyncio.to_thread(file.seek, start)
+        while left > 0:
+            piece = await asyncio.to_thread(_read, file, min(PIECE, left))
+            still_readable(job, node)
+            left -= len(piece)
+            yield piece
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    piece = file.read(size)
+    if len(piece) != size:
+        raise ConnectionResetError("a kept artifact is shorter than its row says")
+    return piece

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
 from pandacea.api.throttle import Streams
 from pandacea.domain.ids import Address
+from pandacea.flows.approve import ApprovePorts
 from pandacea.flows.ports import Books, Catalogue, Clock, LeaseBook
 from pandacea.flows.submit import SubmitPorts
+from pandacea.flows.uploads import Uploads
 from pandacea.flows.watch import Watch
 
 
@@ -36,9 +37,9 @@ class Node:
     watch: Watch
     clock: Clock
     streams: Streams
-    results_dir: Path
+    uploads: Uploads
+    approve: ApprovePorts
     well_known: dict[str, Any]
-    openapi: bytes
     readiness: Callable[[], Readiness]
     """From memory: no I/O."""
 

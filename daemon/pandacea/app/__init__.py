@@ -1,6 +1,8 @@
 """The composition root: opens adapters, starts loops, stops in reverse. Only this room knows two adapters at once."""
 
+from pandacea.app.desk import ask
 from pandacea.app.operator import examine
 from pandacea.app.serve import serve
+from pandacea.app.showing import shown
 
-__all__ = ["examine", "serve"]
+__all__ = ["ask", "examine", "serve", "shown"]

@@ -21,31 +21,42 @@ from pandacea.api.edge_limits import EdgeLimits
 from pandacea.api.node import NODE, Node, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.routes import add_routes
+from pandacea.api.routes.about import describe
 from pandacea.api.server import Listener, Server, Tls, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app import parts
+from pandacea.app.desk import Desk, release_ports, serve_desk
 from pandacea.app.loops import Loop
+from pandacea.app.measures import measure
+from pandacea.app.workers import Workers
 from pandacea.catalogue.codecheck import ChildCodeChecker
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.catalogue.registry import Catalogue
+from pandacea.catalogue.tables import Tables
 from pandacea.chain.follower import Follower
 from pandacea.config import Config, docker_host
 from pandacea.domain.ids import Address
+from pandacea.domain.limits import MIB
 from pandacea.errors import Broken
 from pandacea.flows.announce import announce
-from pandacea.flows.execute import ExecutePorts, recover, run_next
-from pandacea.flows.housekeeping import sweep
+from pandacea.flows.approve import ApprovePorts
+from pandacea.flows.execute import ExecutePorts, run_next
+from pandacea.flows.housekeeping import SweepPorts, sweep
 from pandacea.flows.ports import Sandbox, SandboxIdentity
 from pandacea.flows.privacy import LeasedPrivacy
+from pandacea.flows.recover import recover
 from pandacea.flows.seal import Sealer
 from pandacea.flows.settle import settle
+from pandacea.flows.shelf import Shelf
 from pandacea.flows.submit import Queue, SubmitPorts
+from pandacea.flows.uploads import Room, Uploads
 from pandacea.flows.watch import Watch
 from pandacea.sandbox.choose import choose
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
+from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
 from pandacea_sdk.protocol.signing import SigningPolicy
 
@@ -67,13 +78,14 @@ async def serve(config: Config, manager: ServiceManager) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
     async with AsyncExitStack() as stack:
-        server, tasks = await _start(config, stack)
+        server, workers, tasks = await _start(config, stack)
         manager.tell("READY=1")
         log.info("node.serving", host=config.server.host, port=server.port, version=__version__)
         await _until(stop, [*tasks, asyncio.create_task(manager.keep_alive(), name="watchdog")])
         manager.tell("STOPPING=1")
         log.info("node.stopping", grace_seconds=config.server.grace_seconds)
-        await server.stop()
+        workers.watch.stop()
+        await asyncio.gather(server.stop(), workers.drain(config.server.grace_seconds))
     log.info("node.stopped")
 
 
@@ -110,13 +122,13 @@ class _Core:
     watch: Watch
 
 
-async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, list[asyncio.Task[None]]]:
+async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers, list[asyncio.Task[None]]]:
     core = await _open(config, stack)
-    results_dir = config.store.state_dir / "results"
-    results_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shelf, uploads = _folders(config, core)
     limits, privacy_section = config.privacy.limits.limits(), config.privacy
     earner = Address(config.earner.address)
     privacy = LeasedPrivacy(core.follower.book, core.catalogue, core.sandbox, earner, core.clock)
+    workers = Workers(privacy_section.workers, core.watch)
     execute = ExecutePorts(
         books=core.books,
         book=core.follower.book,
@@ -127,18 +139,15 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, list[as
         clock=core.clock,
         limits=limits,
         threads=privacy_section.threads,
-        results_dir=results_dir,
+        shelf=shelf,
+        uploads_dir=uploads.folder,
         post_results=config.settlement.post_results,
-        ended=core.watch.ended,
-        cancelled=core.watch.cancelled,
+        watch=core.watch,
+        pause=lambda: workers.stopping,
     )
     await recover(execute)
-    workers = [Loop(f"worker-{number}", lambda: run_next(execute)) for number in range(privacy_section.workers)]
-
-    def wake() -> None:
-        for worker in workers:
-            worker.wake()
-
+    await uploads.sweep_strangers()
+    workers.begin(lambda: run_next(execute))
     submit = SubmitPorts(
         chain_id=core.chain_id,
         contract=core.contract,
@@ -150,11 +159,38 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, list[as
         clock=core.clock,
         limits=limits,
         queue=Queue(privacy_section.queue_per_spender, privacy_section.queue_total, privacy_section.queue_seconds),
-        wake=wake,
+        wake=workers.wake,
+        shelf=shelf,
     )
-    loops = [*workers, *_deliveries(config, core, stack), _housekeeping(config, core, results_dir)]
+    release = release_ports(config, core.books, core.watch)
+    sweeping = SweepPorts(core.books, core.clock, shelf, limits, uploads, release, config.store.keep_results_seconds)
+    housekeeping = Loop("housekeeping", lambda: _swept(sweeping), idle=HOUSEKEEPING_SECONDS)
+    loops = [*workers.loops, *_deliveries(config, core, stack), housekeeping]
     tasks = [core.following, *(_task(loop.run(), loop.name, stack) for loop in loops)]
-    return await _listen(config, core, submit, results_dir, stack, tasks), tasks
+    if config.telemetry.metrics_port is not None:
+        metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
+        await metrics.start()
+        stack.push_async_callback(metrics.stop)
+    await serve_desk(Desk(release, core.clock), config.store.state_dir, stack)
+    return await _listen(config, core, submit, uploads, stack, tasks), workers, tasks
+
+
+async def _swept(ports: SweepPorts) -> None:
+    await sweep(ports)
+
+
+def _folders(config: Config, core: _Core) -> tuple[Shelf, Uploads]:
+    """Where results and uploads lie."""
+    store = config.store
+    for name in ("results", "uploads"):
+        (store.state_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    room = Room(
+        spender_bytes=store.uploads_mb_per_spender * MIB,
+        total_bytes=store.uploads_mb * MIB,
+        seconds=store.keep_uploads_seconds,
+    )
+    shelf = Shelf(store.state_dir / "results", store.max_results_mb * MIB)
+    return shelf, Uploads(core.books, core.clock, store.state_dir / "uploads", room)
 
 
 async def _open(config: Config, stack: AsyncExitStack) -> _Core:
@@ -165,14 +201,16 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     db = await stack.enter_async_context(parts.database(config))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
-    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock)
-    await catalogue.register(read_products(config.privacy.data_dir), config.privacy.data_dir)
+    stated = read_products(config.privacy.data_dir)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     following = _task(follower.run(), "follower", stack)
     sandbox, reason = await choose(config.privacy.sandbox, *_sandbox_settings(config))
     identity = await sandbox.open()
     stack.push_async_callback(sandbox.close)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
+    tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
+    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
+    await catalogue.register(stated, config.privacy.data_dir)
     chain_id = await _chain_id(follower, following)
     return _Core(
         database=db,
@@ -233,17 +271,8 @@ def _deliveries(config: Config, core: _Core, stack: AsyncExitStack) -> list[Loop
     return loops
 
 
-def _housekeeping(config: Config, core: _Core, results_dir: Path) -> Loop:
-    keep = config.store.keep_results_seconds
-
-    async def step() -> None:
-        await sweep(core.books, core.clock, results_dir, keep)
-
-    return Loop("housekeeping", step, idle=HOUSEKEEPING_SECONDS)
-
-
 async def _listen(
-    config: Config, core: _Core, submit: SubmitPorts, results_dir: Path, stack: AsyncExitStack, tasks: list[asyncio.Task[None]]
+    config: Config, core: _Core, submit: SubmitPorts, uploads: Uploads, stack: AsyncExitStack, tasks: list[asyncio.Task[None]]
 ) -> Server:
     section = config.server
     edge = EdgeLimits(connections=section.max_connections)
@@ -261,7 +290,7 @@ async def _listen(
     app[AUTHENTICATOR] = Authenticator(
         SigningPolicy(core.chain_id, authorities),
         core.clock,
-        core.follower.book,
+        parts.Spenders(core.follower.book),
         nonces,
         stranger_nonces=MemoryNonces(core.clock.now, skew=30),
         stranger_rate=Rate(1, 5, time.monotonic),
@@ -275,12 +304,13 @@ async def _listen(
         watch=core.watch,
         clock=core.clock,
         streams=Streams(),
-        results_dir=results_dir,
+        uploads=uploads,
+        approve=ApprovePorts(core.books, core.follower.book, core.catalogue, submit.checker, core.clock),
         well_known=_well_known(config, core),
-        openapi=b"{}",
-        readiness=lambda: _readiness(core),
+        readiness=lambda: _readiness(core, config.store.state_dir),
     )
     add_routes(app)
+    describe(app, __version__)
     tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
     server = Server(
         app,
@@ -310,9 +340,9 @@ def _well_known(config: Config, core: _Core) -> dict[str, Any]:
     return keys.signed_document(core.signer, document)
 
 
-def _readiness(core: _Core) -> Readiness:
+def _readiness(core: _Core, state_dir: Path) -> Readiness:
     standing = core.follower.book.standing()
-    free = shutil.disk_usage(Path.cwd()).free
+    free = shutil.disk_usage(state_dir).free
     parts_ready: dict[str, Any] = {
         "chain": standing.distrust or "ok",
         "head": standing.head_number,

@@ -172,7 +172,8 @@ class Follower:
             await asyncio.sleep(0)
         await refresh(await self.records.touched(), view, self.records, self.book)
         self._view = view
-        self.book.trouble = None
+        # What happened while the node was down is not known before the head was reached once.
+        self.book.trouble = None if self.caught_up.is_set() else "it has not caught up with the chain since it started."
         if self.proving is not None:
             self.proving.changed(self.book.usable_unproven(self._clock.now()))
 
@@ -263,6 +264,7 @@ class Follower:
             assert self._view is not None
             log.info("chain.caught-up", block=self._view.tip.number, leases=len(self.book))
             self.caught_up.set()
+            self.book.trouble = None
 
     async def _reload(self, problem: Unavailable) -> None:
         """The database failed in a transaction: it may have become durable or not, so read back what is."""

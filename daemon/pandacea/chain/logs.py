@@ -14,10 +14,13 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import Log
 from pandacea.domain.ids import Address
 
-FIRST_SPAN: Final = 64
+FIRST_SPAN: Final = 16
 LARGEST_SPAN: Final = 50_000
 ENOUGH_LOGS: Final = 3_000
 """Logs of one answer the spans aim at: 1.7 MB of JSON, so a gap of any size costs the same memory."""
+
+GROW_EVERY: Final = 8
+"""After a refusal, grow only with every eighth answer."""
 
 
 @dataclass(slots=True)
@@ -29,8 +32,10 @@ class LogReader:
     more: tuple[str, ...] = ()
     """Indexed arguments to filter by, after the event itself."""
     spans: dict[str, int] = field(default_factory=dict)
-    limited: set[str] = field(default_factory=set)
-    """Endpoints that refused a range once: their span grows slowly."""
+    ceilings: dict[str, int] = field(default_factory=dict)
+    """Endpoints that said how many blocks they allow."""
+    smooth: dict[str, int] = field(default_factory=dict)
+    """Endpoints that refused a range once -> answers since: their span grows slowly."""
 
     async def read(self, endpoint: Endpoint, first: int, last: int) -> tuple[int, list[Log]]:
         """Logs of blocks `first` to a block not after `last`, which is returned too: as far as the endpoint lets us at once.
@@ -46,7 +51,9 @@ class LogReader:
             except RpcFault as fault:
                 if fault.kind not in {Fault.RANGE, Fault.TIMEOUT} or span <= 1:
                     raise
-                self.limited.add(endpoint.url)
+                self.smooth[endpoint.url] = 0
+                if fault.hint is not None and fault.hint.span is not None:
+                    self.ceilings[endpoint.url] = fault.hint.span
                 self.spans[endpoint.url] = _smaller(fault, first, span)
                 continue
             self._grow(endpoint.url, span, len(logs), whole=end == last)
@@ -68,10 +75,16 @@ class LogReader:
         if count > ENOUGH_LOGS:
             self.spans[url] = max(1, span * ENOUGH_LOGS // count)
         elif not whole and span == known:
-            factor = 1.1 if url in self.limited else 2.0
+            factor = 2.0
+            if url in self.smooth:
+                self.smooth[url] += 1
+                if self.smooth[url] % GROW_EVERY:
+                    return
+                factor = 1.25
             if count:
                 factor = min(factor, ENOUGH_LOGS / count)
-            self.spans[url] = min(LARGEST_SPAN, max(span + 1, int(span * factor))) if factor > 1 else span
+            if factor > 1:
+                self.spans[url] = min(self.ceilings.get(url, LARGEST_SPAN), max(span + 1, int(span * factor)))
 
 
 def _smaller(fault: RpcFault, first: int, span: int) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -19,6 +19,8 @@ from pandacea.domain.ids import Address, BlockNumber, Hash32
 from pandacea.domain.seen import NO_HASH, BlockRef, SeenEvent, Step, View
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 MAX_HELD: Final = 2_000
 """Unfinalized blocks held at most; without finality, what is deeper counts as settled."""
@@ -54,6 +56,18 @@ class Counters:
     """Logs that a second look found."""
     lagging: int = 0
     """Heads behind what was processed already."""
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask up to three times for something that exists: behind a balancer, the next node asked may have it already."""
+    for pause in (0.02, 0.1):
+        try:
+            return await ask()
+        except RpcFault as fault:
+            if fault.kind not in {Fault.NULL, Fault.ERROR}:
+                raise
+        await asyncio.sleep(pause)
+    return await ask()
 
 
 @dataclass(slots=True)
@@ -148,7 +162,7 @@ class ChainSource:
             return await self._reorganise(endpoint, view, head)
         if view.blocks:
             return await self._settle(endpoint, view, tip.number, upto=tip.number)
-        last, logs = await self.reader.read(endpoint, tip.number + 1, floor)
+        last, logs = await patiently(lambda: self.reader.read(endpoint, tip.number + 1, floor))
         end = (await endpoint.header(last)).ref()
         if any(found.block_hash != end.hash for found in logs if int(found.block_number, 16) == last):
             raise endpoint.inconsistent("eth_getLogs", f"logs of another block {last} than its header's")
@@ -158,7 +172,7 @@ class ChainSource:
     async def _still_there(self, endpoint: Endpoint, block: BlockRef) -> bool:
         if block.number < 0:
             return True
-        return (await endpoint.header(block.number)).hash == block.hash
+        return (await patiently(lambda: endpoint.header(block.number))).hash == block.hash
 
     # -- settling what became final
 
@@ -168,7 +182,7 @@ class ChainSource:
         last = min(last, view.base.number + 256)
         other = self.second(endpoint)
         try:
-            end, logs = await self.reader.read(other, view.base.number + 1, last)
+            end, logs = await patiently(lambda: self.reader.read(other, view.base.number + 1, last))
         except RpcFault:
             if other is endpoint:
                 raise
@@ -197,7 +211,7 @@ class ChainSource:
 
         async def one(number: int) -> Header:
             async with gate:
-                return await endpoint.header(number)
+                return await patiently(lambda: endpoint.header(number))
 
         headers = await asyncio.gather(*(one(number) for number in range(first, last + 1)))
         for parent, child in pairwise(headers):
@@ -213,7 +227,7 @@ class ChainSource:
         first, last = min(by_number), max(by_number)
         logs: list[Log] = []
         if len(headers) <= 3:
-            found = await asyncio.gather(*(self.reader.at(endpoint, header.hash, number) for number, header in by_number.items()))
+            found = await asyncio.gather(*(self._at(endpoint, header.hash, number) for number, header in by_number.items()))
             logs = [one for block in found for one in block]
         else:
             at = first
@@ -234,6 +248,9 @@ class ChainSource:
             if number not in present and may:
                 logs.extend(await self._again(endpoint, header, number))
         return logs
+
+    async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[Log]:
+        return await patiently(lambda: self.reader.at(endpoint, block_hash, number))
 
     async def _again(self, endpoint: Endpoint, header: Header, number: int) -> list[Log]:
         """The bloom filter says there may be logs and none came: ask once more, elsewhere if possible, by the block's hash."""

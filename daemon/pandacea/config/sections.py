@@ -146,6 +146,8 @@ class Privacy(Section):
     queue_total: int = Field(default=1000, ge=1)
     queue_seconds: float = Field(default=3600, gt=0)
     """A job that has not started by then fails, uncharged."""
+    hold_seconds: float = Field(default=14 * 86_400, ge=60)
+    """A held result that nobody released by then is refused."""
     refused_imports: tuple[str, ...] = ("os", "sys")
     threads: int = Field(default=1, ge=1, le=64)
     limits: PrivacyLimits = PrivacyLimits()
@@ -176,6 +178,10 @@ class Store(Section):
     state_dir: Path = Path("state")
     keep_results_seconds: float = Field(default=7 * 86_400, ge=0)
     max_results_mb: int = Field(default=4096, ge=1)
+    keep_uploads_seconds: float = Field(default=86_400, ge=60)
+    """An upload goes this long after it was last sent, unless a waiting computation names it."""
+    uploads_mb: int = Field(default=2048, ge=1)
+    uploads_mb_per_spender: int = Field(default=256, ge=1)
 
 
 class Settlement(Section):
@@ -196,6 +202,11 @@ class Mqtt(Section):
     topic: str = Field(default="pandacea", pattern=r"^[A-Za-z0-9_/-]{1,64}$")
 
 
+class Telemetry(Section):
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Prometheus text at http://127.0.0.1:PORT/metrics; without it nothing listens."""
+
+
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
@@ -212,6 +223,7 @@ class Config(Section):
     store: Store = Store()
     settlement: Settlement = Settlement()
     mqtt: Mqtt = Mqtt()
+    telemetry: Telemetry = Telemetry()
     log: Log = Log()
 
     @property

@@ -30,15 +30,20 @@ def used(counts: Mapping[Charge, int], committed_on_chain: int) -> int:
     return max(counts.get(Charge.CHARGED, 0), committed_on_chain)
 
 
-def at_end(failure: Failure | None, *, code_started: bool, failed_runs: int) -> Charge:
+NOT_THE_SCRIPTS: Final = frozenset({Failure.INTERRUPTED, Failure.SANDBOX_FAILED})
+"""Node, engine or host ended the run, seen independently of the guest."""
+
+
+def at_end(failure: Failure | None, *, code_started: bool, released: bool, failed_runs: int) -> Charge:
     """The charge of a run that ended.
 
     Args:
         failure: why it failed, or None.
         code_started: the guest acknowledged the first byte of the script.
+        released: something of the run left before its end (live output or progress).
         failed_runs: runs of this lease already paid from the allowance.
     """
-    if not code_started:
+    if not code_started or (failure in NOT_THE_SCRIPTS and not released):
         return Charge.RETURNED
     if failure is Failure.SCRIPT_ERROR and failed_runs < FAILED_RUNS_FREE:
         return Charge.ALLOWANCE

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pandacea.domain.charge import Charge
 from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId, LeaseKey, ProductId
 from pandacea.domain.outcome import Failure
+from pandacea.domain.product import LiveOutput, Release
 
 
 class Mode(StrEnum):
@@ -87,8 +88,33 @@ class Job:
     result_hash: Hash32 | None = None
     receipt: dict[str, Any] | None = None
     removed_at: float | None = None
+    """When the result's bytes were thrown away."""
+    live_at: float | None = None
+    """When the first of its live output or progress left."""
+    cancel_asked: bool = False
+    """Its Spender asked to cancel it while it ran: whatever comes of the run, it ends CANCELLED."""
+    stored_bytes: int = 0
+    """What its result takes on disk: output and artifacts."""
 
     @property
     def key(self) -> LeaseKey:
         """The lease it runs under."""
         return LeaseKey(self.chain_id, self.contract, self.lease_id)
+
+    @property
+    def shows(self) -> LiveOutput:
+        """What may leave while it runs. A result that waits for the Earner's word shows nothing, whatever the product says."""
+        return LiveOutput.NONE if self.release == Release.HOLD else LiveOutput(self.live_output)
+
+    def held_shows_at(self, time_limit: float) -> float:
+        """Unix time from which a held computation reads as `held`.
+
+        Until the run's time limit has passed since its start it reads as `running`, so that how long it ran is no message.
+        """
+        return (self.started_at or self.created_at) + time_limit
+
+    def seen_state(self, now: float, time_limit: float) -> JobState:
+        """The state as its Spender may see it now; times in Unix seconds, the limit in seconds."""
+        if self.state is JobState.HELD and now < self.held_shows_at(time_limit):
+            return JobState.RUNNING
+        return self.state

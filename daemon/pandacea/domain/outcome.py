@@ -25,6 +25,7 @@ class Failure(StrEnum):
     DATA_UNREADABLE = "data-unreadable"  # the Earner's asset could not be opened as a table: never charged
     SANDBOX_FAILED = "sandbox-failed"  # engine or host, seen independently of the guest: never charged
     INTERRUPTED = "interrupted"  # the node stopped before any result was kept
+    RESULT_REFUSED = "result-refused"  # the Earner looked at the result and keeps it
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, Final
+
 from pandacea.domain.charge import Charge
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure
-from pandacea.flows.ports import Books, Clock
+from pandacea.flows.ports import Books, Clock, Work
+from pandacea.flows.shelf import Shelf
 from pandacea.flows.submit import Forbidden, job_message
 from pandacea.flows.watch import Watch
 
+EMPTIED: Final[dict[str, Any]] = {"output": b"", "manifest": None, "receipt": None, "truncated": False, "stored_bytes": 0}
+"""A result of which nothing is left to leave. Its blinded hash stays, for the Earner's own record."""
 
-async def cancel(job: Job, books: Books, watch: Watch, clock: Clock) -> None:
-    """Cancel a computation that has not ended: a waiting one at once and uncharged, a running one by destroying its box.
+
+async def cancel(job: Job, books: Books, watch: Watch, clock: Clock, shelf: Shelf) -> None:
+    """Cancel a computation: a waiting one at once and uncharged; a running one by destroying its box; a held one by dropping it.
+
+    For a running one the wish is durable when this returns: the job ends CANCELLED even if the node dies now.
 
     Raises:
         Forbidden: `not-cancellable`: it has ended.
     """
     now = clock.now()
     async with books.write() as work:
-        values = {"finished_at": now, "failure": Failure.CANCELLED, "detail": "Cancelled by its Spender before it started."}
-        if await work.jobs.move(job.computation_id, JobState.PENDING, JobState.CANCELLED, charge=Charge.RETURNED, **values):
-            current = await work.jobs.get(job.computation_id)
-            if current is not None:
-                await work.outbox.put(job_message(current), now)
-            work.after_commit(lambda: watch.ended(job.computation_id))
-            await work.commit()
-            return
         current = await work.jobs.get(job.computation_id)
-    if current is not None and current.state is JobState.RUNNING:
-        watch.cancelled(job.computation_id).set()
-        return
-    state = "gone" if current is None else current.state.value
-    raise Forbidden("not-cancellable", f"This computation is {state}; only a pending or running one can be cancelled.")
+        if current is None or current.state not in {JobState.PENDING, JobState.RUNNING, JobState.HELD}:
+            state = "gone" if current is None else current.state.value
+            raise Forbidden("not-cancellable", f"This computation is {state}; only one that has not ended can be cancelled.")
+        if current.state is JobState.RUNNING:
+            await work.jobs.ask_to_cancel(job.computation_id)
+            work.after_commit(watch.cancelled(job.computation_id).set)
+        else:
+            await _drop(current, work, now)
+            work.after_commit(lambda: watch.changed(job.computation_id))
+        await work.commit()
+    if current.state is JobState.HELD:
+        await shelf.remove(job.computation_id)
+
+
+async def _drop(job: Job, work: Work, now: float) -> None:
+    values: dict[str, Any] = {"finished_at": now, "failure": Failure.CANCELLED, "detail": "Cancelled by its Spender."}
+    values["error"] = {"type": Failure.CANCELLED.value, "message": values["detail"]}
+    if job.state is JobState.PENDING:
+        values["charge"] = Charge.FREE if job.charge is Charge.FREE else Charge.RETURNED
+    else:  # its code ran: what it cost stays
+        values |= EMPTIED | {"removed_at": now}
+        await work.jobs.forget_artifacts(job.computation_id)
+    await work.jobs.move(job.computation_id, job.state, JobState.CANCELLED, **values)
+    await work.outbox.put(job_message(replace(job, state=JobState.CANCELLED)), now)

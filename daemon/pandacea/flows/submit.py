@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pandacea.domain.access import Answer, Denied, Unknown, may_read
 from pandacea.domain.charge import Charge, used
+from pandacea.domain.code import covered
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
 from pandacea.domain.job import Job, Mode
 from pandacea.domain.limits import Limits
@@ -25,7 +27,9 @@ from pandacea.flows.ports import (
     PrivacyService,
     RunQuestion,
     View,
+    Work,
 )
+from pandacea.flows.shelf import Shelf
 from pandacea_sdk.protocol.receipt import computation_id
 
 
@@ -98,6 +102,7 @@ class SubmitPorts:
     queue: Queue
     wake: Callable[[], None]
     """A job is waiting."""
+    shelf: Shelf
 
 
 async def submit(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted:
@@ -107,25 +112,63 @@ async def submit(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted:
         Forbidden: the lease, the product or the code policy says no; with the code the Spender sees.
         Unavailable: the node cannot know now, or has no room; nothing was written.
     """
+    if order.idempotency_key is None:
+        # From memory: what no count can change is refused before the database is asked for anything.
+        allow(_ask(order, caller, ports, 0, 0))
     async with ports.books.read() as view:
-        if earlier := await _earlier(view, order, caller, ports):
-            return earlier
-        allow(_ask(order, caller, ports, *await _counts(view, order, ports)))
+        known = await _earlier(view, order, caller, ports)
+        if known is None:
+            allow(_ask(order, caller, ports, *await _counts(view, order, ports)))
+    if known is not None:
+        return await _repeated(known, order, ports)
     product = _product(order, ports)
     decision = await _policy(order, product, ports)
-    token = secrets.token_urlsafe(32) if order.wants_token else None
+    # Nobody waits in one request for a result that waits for a person: such a request is answered like an asynchronous one.
+    token = secrets.token_urlsafe(32) if order.wants_token or product.rules.release is Release.HOLD else None
     job = _job(order, caller, product, decision, token, ports)
     async with ports.books.write() as work:
-        if earlier := await _earlier(work, order, caller, ports):
-            return earlier
-        # Asked again inside the transaction: two requests for the last computation cannot both pass.
-        allow(_ask(order, caller, ports, *await _counts(work, order, ports)))
-        await _room(work, caller, ports.queue)
-        await work.jobs.add(job)
-        await work.outbox.put(job_message(job), job.created_at)
-        work.after_commit(ports.wake)
+        known = await _earlier(work, order, caller, ports)
+        if known is None:
+            # Asked again inside the transaction: two requests for the last computation cannot both pass.
+            allow(_ask(order, caller, ports, *await _counts(work, order, ports)))
+            await _accept(work, job, caller, ports)
+    return Accepted(job, token) if known is None else await _repeated(known, order, ports)
+
+
+async def _accept(work: Work, job: Job, caller: Caller, ports: SubmitPorts) -> None:
+    await _room(work, caller, ports.queue)
+    await ports.shelf.need_room(work, ports.limits)
+    await _uploads(work, job)
+    if await work.jobs.get(job.computation_id) is not None:
+        raise Forbidden("request-replayed", "This very request made a computation before; sign a new one with a new nonce.")
+    await work.jobs.add(job)
+    await work.outbox.put(job_message(job), job.created_at)
+    work.after_commit(ports.wake)
+    await work.commit()
+
+
+async def _repeated(job: Job, order: Order, ports: SubmitPorts) -> Accepted:
+    """Answer a retry with the job its first try made, and with a new token: the first may never have come."""
+    if not (order.wants_token or job.release == Release.HOLD):
+        return Accepted(job, repeated=True)
+    token = secrets.token_urlsafe(32)
+    async with ports.books.write() as work:
+        await work.jobs.set_token(job.computation_id, token_hash(token))
         await work.commit()
-    return Accepted(job, token)
+    return Accepted(job, token, repeated=True)
+
+
+async def _uploads(view: View, job: Job) -> None:
+    for name, digest in job.uploads.items():
+        if not await view.uploads.has(job.spender, digest, job.created_at):
+            raise Forbidden(
+                "upload-unknown", f"The upload {name} ({digest}) is not on this node (any more); send it first, with PUT."
+            )
+
+
+def token_hash(token: str) -> str:
+    """What is kept of a job token: sha-256 hex of its text."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def allow(answer: Answer) -> None:
@@ -147,18 +190,19 @@ def job_message(job: Job, **more: object) -> Message:
     return Message(Channel.MQTT, f"mqtt:{job.computation_id}:{job.state}:{job.attempt}", f"computations/{job.state}", payload)
 
 
-async def _earlier(view: View, order: Order, caller: Caller, ports: SubmitPorts) -> Accepted | None:
+async def _earlier(view: View, order: Order, caller: Caller, ports: SubmitPorts) -> Job | None:
     if order.idempotency_key is None:
         return None
-    job = await view.jobs.by_idempotency_key(caller.address, order.idempotency_key)
-    if job is None or job.lease_id != order.lease_id:
+    lease = LeaseKey(ports.chain_id, ports.contract, order.lease_id)
+    job = await view.jobs.by_idempotency_key(caller.address, lease, order.idempotency_key)
+    if job is None:
         return None
     allow(may_read(ports.book.lease(job.lease_id), ports.book.standing(), caller=caller.address))
     if job.body_sha256 != order.body_sha256:
         raise Forbidden(
             "idempotency-conflict", "This Idempotency-Key was used with another body; take a new key for a new computation."
         )
-    return Accepted(job, repeated=True)
+    return job
 
 
 async def _counts(view: View, order: Order, ports: SubmitPorts) -> tuple[int, int]:
@@ -184,19 +228,24 @@ def _product(order: Order, ports: SubmitPorts) -> Product:
 
 
 async def _policy(order: Order, product: Product, ports: SubmitPorts) -> str:
-    if product.rules.policy is Policy.APPROVED_CODE:
-        raise Forbidden(
-            "code-not-approved",
-            f"The product {product.product_id} runs only scripts its Earner approved. Hand yours in for approval first.",
-        )
-    await ports.checker.check(order.code)
-    return f"{product.rules.policy}: passed the static check"
+    """Why this script may run on this product, as the manifest says it."""
+    if product.rules.policy is Policy.ANY_CODE:
+        await ports.checker.check(order.code)
+        return f"{product.rules.policy}: passed the static check"
+    digest = hashlib.sha256(order.code.encode()).hexdigest()
+    async with ports.books.read() as view:
+        submissions = await view.code.of_script(product.product_id, digest)
+    inputs = {name: str(asset_id) for asset_id, name in order.inputs}
+    decision = covered(submissions, inputs, list(order.uploads), json.loads(order.params))
+    if decision.code_id is None:
+        raise Forbidden(decision.code, decision.detail)
+    return f"{product.rules.policy}: {decision.code_id}"
 
 
 async def _room(view: View, caller: Caller, queue: Queue) -> None:
-    if await view.jobs.live(spender=caller.address) >= queue.per_spender:
+    if await view.jobs.queued(caller.address) >= queue.per_spender:
         raise Forbidden("too-many-jobs", f"You have {queue.per_spender} computations waiting or running here; wait for one to end.")
-    if await view.jobs.live() >= queue.total:
+    if await view.jobs.queued() >= queue.total:
         raise Unavailable("The node's queue is full; try again in a minute.", retry_after=60)
 
 
@@ -230,7 +279,7 @@ def _job(order: Order, caller: Caller, product: Product, decision: str, token: s
         created_at=now,
         queue_deadline=now + ports.queue.seconds,
         idempotency_key=order.idempotency_key,
-        token_sha256=None if token is None else hashlib.sha256(token.encode()).hexdigest(),
+        token_sha256=None if token is None else token_hash(token),
     )
 
 

@@ -1,44 +1,69 @@
-"""Who waits for a computation, and who asked to cancel it: in memory only, for the row is the truth."""
+"""Who waits for a computation, what a running one shows, and who asked to cancel it: in memory, for the row is the truth."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pandacea.flows.live import Feed
 
 
 class Watch:
-    """Wakes those who wait for a computation to end."""
+    """Wakes those who wait for a computation to move on, and holds what running ones show."""
 
     def __init__(self) -> None:
         """Nobody waits yet."""
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._cancels: dict[str, asyncio.Event] = {}
+        self._feeds: dict[str, Feed] = {}
+        self.stopping = False
 
-    def ended(self, computation_id: str) -> None:
-        """The computation's row reached its end, or is held."""
-        self._cancels.pop(computation_id, None)
-        for event in self._waiting.pop(computation_id, ()):
+    def stop(self) -> None:
+        """The node stops: whoever waits for something that will not happen any more is told so."""
+        self.stopping = True
+        for computation_id in list(self._waiting):
+            self.changed(computation_id)
+
+    def changed(self, computation_id: str) -> None:
+        """Something that may be seen happened to a computation: its row moved on, or it wrote."""
+        for event in self._waiting.get(computation_id, ()):
             event.set()
 
-    def join(self, computation_id: str) -> asyncio.Event:
-        """Start waiting. Look at the row after this: an end between the look and the join would be missed otherwise."""
+    @contextmanager
+    def joined(self, computation_id: str) -> Iterator[asyncio.Event]:
+        """Wait for a computation inside this block. Look at the row AFTER entering: an earlier look could miss a change."""
         event = asyncio.Event()
         self._waiting[computation_id].add(event)
-        return event
-
-    def leave(self, computation_id: str, event: asyncio.Event) -> None:
-        """Stop waiting."""
-        if waiting := self._waiting.get(computation_id):
+        try:
+            yield event
+        finally:
+            waiting = self._waiting[computation_id]
             waiting.discard(event)
             if not waiting:
                 del self._waiting[computation_id]
 
-    async def until(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait for a joined event, at most `seconds`."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+    def opened(self, computation_id: str, feed: Feed) -> None:
+        """A run begins to show itself."""
+        self._feeds[computation_id] = feed
+
+    def feed(self, computation_id: str) -> Feed | None:
+        """What a running computation showed so far; None when it does not run or shows nothing."""
+        return self._feeds.get(computation_id)
+
+    def closed(self, computation_id: str) -> None:
+        """A run is over, whatever became of it."""
+        self._feeds.pop(computation_id, None)
+        self._cancels.pop(computation_id, None)
 
     def cancelled(self, computation_id: str) -> asyncio.Event:
         """The event that says its Spender asked to cancel a running computation."""
         return self._cancels.setdefault(computation_id, asyncio.Event())
+
+
+async def until(event: asyncio.Event, seconds: float) -> None:
+    """Wait for a joined event, at most `seconds`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(seconds, 0)):
+            await event.wait()

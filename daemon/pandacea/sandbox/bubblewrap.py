@@ -187,7 +187,7 @@ class BubblewrapMaker:
             self._opener.close()
             self._opener = None
         if self._cgroups is not None:
-            await self._cgroups.sweep()
+            await self._cgroups.sweep(corner=True)
 
 
 async def _spawn(line: Sequence[str], descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
@@ -207,4 +207,6 @@ class BubblewrapSandbox(BoxSandbox):
 
     def __init__(self, settings: BubblewrapSettings) -> None:
         self.maker = BubblewrapMaker(settings)
-        super().__init__(self.maker, settings.pool, self.maker.open_input)
+        super().__init__(
+            self.maker, settings.pool, self.maker.open_input, state_dir=settings.state_dir, self_tested=settings.self_test
+        )

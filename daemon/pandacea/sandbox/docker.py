@@ -225,4 +225,10 @@ class DockerSandbox(BoxSandbox):
 
     def __init__(self, settings: DockerSettings) -> None:
         self.maker = DockerMaker(settings)
-        super().__init__(self.maker, settings.pool, lambda path: open_for_guest(path, GUEST_UID))
+        super().__init__(
+            self.maker,
+            settings.pool,
+            lambda path: open_for_guest(path, GUEST_UID),
+            state_dir=settings.state_dir,
+            self_tested=settings.self_test,
+        )

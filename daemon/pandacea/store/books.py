@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pandacea.store.code import Submissions
 from pandacea.store.jobs import Jobs
 from pandacea.store.nonces import Nonces
 from pandacea.store.outbox import Outboxes
 from pandacea.store.session import Database, Transaction
+from pandacea.store.uploads import Uploads
 
 
 class View:
@@ -19,6 +21,8 @@ class View:
     def __init__(self, connection: AsyncConnection) -> None:
         """Look through one connection."""
         self.jobs = Jobs(connection)
+        self.uploads = Uploads(connection)
+        self.code = Submissions(connection)
         self.nonces = Nonces(connection)
         self.outbox = Outboxes(connection)
 

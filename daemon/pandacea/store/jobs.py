@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, func, insert, select, update
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, case, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
@@ -25,7 +25,8 @@ class JobRow(SQLModel, table=True):
     __table_args__ = (
         Index("job_by_state", "state", "created_at"),
         Index("job_by_lease", "chain_id", "contract", "lease_id"),
-        Index("job_by_idempotency_key", "spender", "idempotency_key"),
+        Index("job_by_spender", "spender", "state"),
+        Index("job_by_idempotency_key", "spender", "lease_id", "idempotency_key"),
     )
 
     computation_id: str = Field(primary_key=True, max_length=66)
@@ -42,7 +43,7 @@ class JobRow(SQLModel, table=True):
     params: str = Field(sa_column=Column(Text, nullable=False))
     inputs: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
     uploads: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
-    policy_decision: str = Field(max_length=64)
+    policy_decision: str = Field(max_length=128)
     release: str = Field(max_length=16)
     live_output: str = Field(max_length=16)
     show_messages: bool
@@ -65,6 +66,9 @@ class JobRow(SQLModel, table=True):
     result_hash: str | None = Field(default=None, max_length=66)
     receipt: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     removed_at: float | None = None
+    live_at: float | None = None
+    cancel_asked: bool
+    stored_bytes: int = Field(sa_type=BigInteger)
 
 
 class JobArtifact(SQLModel, table=True):
@@ -82,6 +86,7 @@ class JobArtifact(SQLModel, table=True):
 _job: Any = SQLModel.metadata.tables["job"]
 _artifact: Any = SQLModel.metadata.tables["job_artifact"]
 _LIVE = (JobState.PENDING, JobState.RUNNING, JobState.HELD)
+_QUEUED = (JobState.PENDING, JobState.RUNNING)
 
 
 def _read(row: RowMapping) -> Job:
@@ -116,9 +121,9 @@ class Jobs:
         """The whole row, or None."""
         return await self._first(select(_job).where(_job.c.computation_id == computation_id))
 
-    async def by_idempotency_key(self, spender: Address, key: str) -> Job | None:
-        """The job a spender's earlier request with this key made."""
-        mine = (_job.c.spender == spender) & (_job.c.idempotency_key == key)
+    async def by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None:
+        """The job that a spender's earlier request under this lease with this key made."""
+        mine = (_job.c.spender == spender) & (_job.c.idempotency_key == key) & _of(lease)
         return await self._first(select(_job).where(mine).order_by(_job.c.created_at).limit(1))
 
     async def counted(self, key: LeaseKey) -> dict[Charge, int]:
@@ -126,11 +131,14 @@ class Jobs:
         query = select(_job.c.charge, func.count()).where(_of(key)).group_by(_job.c.charge)
         return {Charge(charge): int(count) for charge, count in (await self._connection.execute(query)).all()}
 
-    async def live(self, *, key: LeaseKey | None = None, spender: Address | None = None) -> int:
-        """How many jobs have not ended: of a lease, of a spender, or in all."""
-        query = select(func.count()).where(_job.c.state.in_(_LIVE))
-        if key is not None:
-            query = query.where(_of(key))
+    async def live(self, key: LeaseKey) -> int:
+        """How many jobs of a lease have not ended, held results among them."""
+        query = select(func.count()).where(_job.c.state.in_(_LIVE) & _of(key))
+        return int((await self._connection.execute(query)).scalar_one())
+
+    async def queued(self, spender: Address | None = None) -> int:
+        """How many jobs wait or run: of a spender, or in all."""
+        query = select(func.count()).where(_job.c.state.in_(_QUEUED))
         if spender is not None:
             query = query.where(_job.c.spender == spender)
         return int((await self._connection.execute(query)).scalar_one())
@@ -140,18 +148,20 @@ class Jobs:
         count = func.count().label("running")
         running = select(_job.c.spender, count).where(_job.c.state == JobState.RUNNING).group_by(_job.c.spender).subquery()
         query = (
-            select(_job)
+            select(_job.c.computation_id)
             .outerjoin(running, running.c.spender == _job.c.spender)
             .where(_job.c.state == JobState.PENDING)
             .order_by(func.coalesce(running.c.running, 0), _job.c.created_at, _job.c.computation_id)
             .limit(1)
         )
-        return await self._first(query)
+        # The whole row only of the one that was chosen: a full queue is a hundred megabytes of scripts.
+        found = (await self._connection.execute(query)).scalar_one_or_none()
+        return None if found is None else await self.get(found)
 
-    async def in_state(self, *states: JobState) -> list[Job]:
-        """Every job in these states, oldest first."""
-        query = select(_job).where(_job.c.state.in_(states)).order_by(_job.c.created_at)
-        return [_read(row) for row in (await self._connection.execute(query)).mappings().all()]
+    async def in_state(self, *states: JobState) -> list[ComputationId]:
+        """Ids of every job in these states, oldest first."""
+        query = select(_job.c.computation_id).where(_job.c.state.in_(states)).order_by(_job.c.created_at)
+        return [ComputationId(row[0]) for row in (await self._connection.execute(query)).all()]
 
     async def move(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool:
         """Move a job on, or say False when it is no longer in `source`: two workers cannot both win.
@@ -170,6 +180,22 @@ class Jobs:
         here = (_job.c.computation_id == computation_id) & (_job.c.charge == Charge.RESERVED)
         await self._connection.execute(update(_job).where(here).values(charge=Charge.CHARGED))
 
+    async def show(self, computation_id: str, now: float) -> bool:
+        """Something of a run leaves before its end, so it is charged for good; False when it does not run (any more)."""
+        here = (_job.c.computation_id == computation_id) & (_job.c.state == JobState.RUNNING)
+        charge = case((_job.c.charge == Charge.RESERVED, Charge.CHARGED.value), else_=_job.c.charge)
+        shown = update(_job).where(here).values(live_at=func.coalesce(_job.c.live_at, now), charge=charge)
+        return bool((await self._connection.execute(shown)).rowcount == 1)
+
+    async def ask_to_cancel(self, computation_id: str) -> None:
+        """Whatever comes of the run, it ends CANCELLED."""
+        await self._connection.execute(update(_job).where(_job.c.computation_id == computation_id).values(cancel_asked=True))
+
+    async def set_token(self, computation_id: str, token_sha256: str) -> None:
+        """Another job token opens it from now on; the one before opens nothing."""
+        here = _job.c.computation_id == computation_id
+        await self._connection.execute(update(_job).where(here).values(token_sha256=token_sha256))
+
     async def add_artifacts(self, computation_id: str, artifacts: Sequence[KeptArtifact]) -> None:
         """Record what a run left."""
         if artifacts:
@@ -181,6 +207,34 @@ class Jobs:
         rows = (await self._connection.execute(query)).mappings().all()
         return [KeptArtifact(row["name"], row["file"], row["size"], row["sha256"]) for row in rows]
 
+    async def forget_artifacts(self, computation_id: str) -> None:
+        """Forget even the names."""
+        await self._connection.execute(delete(_artifact).where(_artifact.c.computation_id == computation_id))
+
+    async def stored(self) -> int:
+        """Bytes of every result that is kept."""
+        query = select(func.coalesce(func.sum(_job.c.stored_bytes), 0)).where(_job.c.removed_at.is_(None))
+        return int((await self._connection.execute(query)).scalar_one())
+
+    async def with_results(self) -> set[str]:
+        """Ids of ended jobs that left artifacts which are kept."""
+        kept = (_job.c.computation_id == _artifact.c.computation_id) & _job.c.removed_at.is_(None)
+        query = select(_job.c.computation_id).where(kept & _job.c.state.not_in(_QUEUED)).distinct()
+        return {row[0] for row in (await self._connection.execute(query)).all()}
+
+    async def oldest_results(self, before: float) -> list[tuple[ComputationId, int]]:
+        """Ended jobs whose results take room and ended before a time: ids and bytes, oldest first."""
+        ended = _job.c.state.in_(list(TERMINAL)) & _job.c.removed_at.is_(None) & (_job.c.finished_at < before)
+        query = select(_job.c.computation_id, _job.c.stored_bytes).where(ended & (_job.c.stored_bytes > 0))
+        rows = (await self._connection.execute(query.order_by(_job.c.finished_at))).all()
+        return [(ComputationId(row[0]), int(row[1])) for row in rows]
+
+    async def uploads_wanted(self) -> set[tuple[str, str]]:
+        """(spender, sha-256) of every upload that a waiting or running job will be given."""
+        query = select(_job.c.spender, _job.c.uploads).where(_job.c.state.in_(_QUEUED))
+        rows = (await self._connection.execute(query)).all()
+        return {(spender, digest) for spender, uploads in rows for digest in uploads.values()}
+
     async def ended_before(self, time: float) -> list[ComputationId]:
         """Ended jobs whose results are still kept and ended before a time."""
         ended = _job.c.state.in_(list(TERMINAL)) & _job.c.removed_at.is_(None) & (_job.c.finished_at < time)
@@ -188,7 +242,7 @@ class Jobs:
 
     async def forget_result(self, computation_id: str, now: float) -> None:
         """The bytes are gone; the row, its manifest and its charge stay."""
-        gone = update(_job).where(_job.c.computation_id == computation_id).values(output=b"", removed_at=now)
+        gone = update(_job).where(_job.c.computation_id == computation_id).values(output=b"", removed_at=now, stored_bytes=0)
         await self._connection.execute(gone)
 
     async def _first(self, query: Any) -> Job | None:

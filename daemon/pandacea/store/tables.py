@@ -1,17 +1,20 @@
 """Every table of the node: importing this module fills `SQLModel.metadata`."""
 
 from pandacea.store.chain import ChainBlock, ChainEvent, Deployment, SettledRange
+from pandacea.store.code import CodeSubmission
 from pandacea.store.jobs import JobArtifact, JobRow
 from pandacea.store.leases import Commitment, LeaseProof, LeaseRow
 from pandacea.store.nonces import RequestNonce
 from pandacea.store.outbox import Outbox
 from pandacea.store.products import AssetVersion, ProductRow, ProductVersion
 from pandacea.store.sent import SentRow
+from pandacea.store.uploads import Upload
 
 __all__ = [
     "AssetVersion",
     "ChainBlock",
     "ChainEvent",
+    "CodeSubmission",
     "Commitment",
     "Deployment",
     "JobArtifact",
@@ -24,4 +27,5 @@ __all__ = [
     "RequestNonce",
     "SentRow",
     "SettledRange",
+    "Upload",
 ]

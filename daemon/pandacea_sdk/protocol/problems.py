@@ -115,6 +115,7 @@ LEASE: Final = {
 }
 
 JOB: Final = {
+    "computation-interrupted": Kind(503, "The node ended the computation; the same request may be sent again"),
     "idempotency-conflict": Kind(409, "The idempotency key was used with another request"),
     "computation-unknown": Kind(404, "No such computation is visible to this caller"),
     "artifact-unknown": Kind(404, "No such artifact"),
@@ -124,6 +125,7 @@ JOB: Final = {
     "computation-failed": Kind(409, "The computation ended without a result"),
     "computation-cancelled": Kind(409, "The computation was cancelled"),
     "not-cancellable": Kind(409, "The computation has ended"),
+    "not-held": Kind(409, "The result is not held"),
     "too-many-jobs": Kind(429, "Too many computations are waiting"),
     "too-many-streams": Kind(429, "Too many open streams"),
     "upload-unknown": Kind(404, "An upload named by the request is not here"),
@@ -145,6 +147,11 @@ CODE: Final = {
     "code-import-missing": Kind(400, "The script imports a module the environment lacks"),
     "code-not-approved": Kind(403, "The Earner has not approved this script"),
     "code-refused": Kind(403, "The Earner refused this script"),
+    "code-unknown": Kind(404, "No such script was handed in here"),
+    "bad-product-id": Kind(400, "Not a product id"),
+    "bad-params-schema": Kind(400, "Not a params schema that is understood here"),
+    "note-too-long": Kind(400, "The note is too long"),
+    "too-many-submissions": Kind(429, "Too many scripts wait for a decision"),
 }
 
 # Never sent by a node: the SDK raises these about an answer. Status 0 says so.

@@ -1,0 +1,105 @@
+"""POST /api/v1/privacy/code and GET of its state: scripts for products that run approved code only."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import web
+
+from pandacea.api.auth import signed_by_anyone
+from pandacea.api.middleware import require_json
+from pandacea.api.node import NODE
+from pandacea.domain.code import CodeState, Handed, Submission
+from pandacea.domain.ids import HASH32, PRODUCT_ID, Address, ProductId
+from pandacea.domain.schema import NO_PARAMS
+from pandacea.flows.approve import NOTE_CHARACTERS, hand_in, state_of
+from pandacea.flows.submit import Forbidden
+from pandacea_sdk.protocol import strict_json
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.wire import MAX_UPLOADS, UPLOAD_NAME, execute_request
+
+ROUTE: Final = "/api/v1/privacy/code"
+STATE_ROUTE: Final = ROUTE + "/{code_id}"
+
+_REQUIRED: Final = ("product_id", "code", "inputs")
+_FIELDS: Final = (*_REQUIRED, "uploads", "params_schema", "note")
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Hand a script in, before paying for a lease: the Earner reads it and decides."""
+    node = request.app[NODE]
+    caller = await signed_by_anyone(request)
+    require_json(request)
+    submission = await hand_in(read_handed(await request.read()), Address(caller.address), node.approve)
+    location = f"{ROUTE}/{submission.code_id}"
+    return web.json_response(_answer(submission) | {"location": location}, status=202, headers={"Location": location})
+
+
+async def state(request: web.Request) -> web.Response:
+    """How the Earner decided, and why: to whoever can name the script and everything its approval covers."""
+    node = request.app[NODE]
+    await signed_by_anyone(request)
+    code_id = request.match_info["code_id"]
+    if not HASH32.fullmatch(code_id):
+        raise Forbidden("code-unknown", "A code id is 0x and 64 lower-case hex digits, as POST /api/v1/privacy/code answered it.")
+    return web.json_response(_answer(await state_of(code_id, node.books)))
+
+
+def _answer(submission: Submission) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "code_id": submission.code_id,
+        "product_id": submission.product_id,
+        "code_sha256": submission.code_sha256,
+        "status": submission.state.value,
+    }
+    if submission.state is not CodeState.PENDING and submission.reason:
+        answer["reason"] = submission.reason
+    return answer
+
+
+def read_handed(raw: bytes) -> Handed:
+    """Read the body of a submission.
+
+    Raises:
+        ProtocolError: for the first fault found, with its code and a JSON pointer to the field.
+    """
+    body = strict_json.read(raw)
+    if not isinstance(body, dict):
+        raise ProtocolError("wrong-type", "The body must be an object.", "")
+    for name in body:
+        if name not in _FIELDS:
+            raise ProtocolError("unknown-field", f"Known here: {', '.join(_FIELDS)}.", f"/{strict_json.escape(name)}")
+    for name in _REQUIRED:
+        if name not in body:
+            raise ProtocolError("missing-field", f"{name} is missing; add it.", f"/{name}")
+    product_id = _text(body, "product_id")
+    if not PRODUCT_ID.fullmatch(product_id):
+        raise ProtocolError("bad-product-id", "product_id is no product id.", "/product_id")
+    # Script and inputs have the form they will have when they run: one reader for both.
+    asked = execute_request({"mode": "mock", "code": body["code"], "inputs": body["inputs"]})
+    schema = body.get("params_schema", NO_PARAMS)
+    if not isinstance(schema, dict):
+        raise ProtocolError("wrong-type", "params_schema must be an object.", "/params_schema")
+    note = _text(body, "note") if "note" in body else ""
+    if len(note) > NOTE_CHARACTERS:
+        raise ProtocolError("note-too-long", f"A note may have {NOTE_CHARACTERS} characters.", "/note")
+    inputs = {item.variable_name: item.asset_id for item in asked.inputs}
+    return Handed(ProductId(product_id), asked.code, inputs, _uploads(body.get("uploads", [])), schema, note)
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body[name]
+    if not isinstance(value, str):
+        raise ProtocolError("wrong-type", f"{name} must be a string.", f"/{name}")
+    return value
+
+
+def _uploads(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise ProtocolError("wrong-type", "uploads must be an array of names.", "/uploads")
+    if len(value) > MAX_UPLOADS or len(set(map(str, value))) != len(value):
+        raise ProtocolError("bad-upload", f"At most {MAX_UPLOADS} uploads are taken, each once.", "/uploads")
+    for index, name in enumerate(value):
+        if not isinstance(name, str) or not UPLOAD_NAME.fullmatch(name):
+            raise ProtocolError("bad-upload", f"An upload name is like {UPLOAD_NAME.pattern}", f"/uploads/{index}")
+    return value

@@ -1,0 +1,146 @@
+"""GET .../events: server-sent events (WHATWG HTML, 9.2): states, and while it runs progress and output as the product allows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Final
+
+from aiohttp import web
+
+from pandacea.api.node import NODE, Node
+from pandacea.api.reading import current, readable, seen, still_readable
+from pandacea.domain.ids import LeaseId
+from pandacea.domain.job import TERMINAL, Job, JobState
+from pandacea.errors import Refused, Unavailable
+from pandacea.flows.live import Feed, Place, may_show
+from pandacea.flows.watch import until
+from pandacea_sdk.protocol.answers import output_members
+
+ROUTE: Final = "/api/v1/privacy/results/{computation_id}/events"
+HEARTBEAT_SECONDS: Final = 15.0
+FLUSH_SECONDS: Final = 0.1
+"""Between two flushes: what comes meanwhile leaves together."""
+LONGEST_SECONDS: Final = 3600.0
+"""After which a stream ends; the client comes back with its Last-Event-ID."""
+PIECE: Final = 65_536
+"""Bytes of output in one event."""
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Stream what happens to a computation until it ends. A client that comes back goes on where its Last-Event-ID says."""
+    node = request.app[NODE]
+    job = await readable(request, node)
+    with node.streams.hold(job.spender):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _Stream(request, response, job, node).run()
+        await response.write_eof()
+    return response
+
+
+class _Stream:
+    """One client's stream."""
+
+    def __init__(self, request: web.Request, response: web.StreamResponse, job: Job, node: Node) -> None:
+        self._response, self._job, self._node = response, job, node
+        self._place = Place.read(request.headers.get("Last-Event-ID"))
+        self._told: JobState | None = None
+        self._showing = False
+
+    async def run(self) -> None:
+        """Until the computation ends, may not be read any more, or the stream grew old. Ends of the node's cut the connection."""
+        loop, node = asyncio.get_running_loop(), self._node
+        oldest = loop.time() + LONGEST_SECONDS
+        with node.watch.joined(self._job.computation_id) as changed:
+
+            def look(lease_id: LeaseId | None) -> None:
+                if lease_id in {None, self._job.lease_id}:
+                    changed.set()
+
+            unsubscribe = node.book.on_change(look)
+            try:
+                while loop.time() < oldest and not node.watch.stopping:
+                    changed.clear()
+                    if await self._flush():
+                        return
+                    await until(changed, self._patience())
+                    if not changed.is_set():
+                        await self._write(b": still here\n\n")
+                    await asyncio.sleep(FLUSH_SECONDS)
+            except (Refused, Unavailable) as denied:
+                # From here on nothing leaves but the reason.
+                await self._event("denied", {"code": denied.code, "detail": denied.detail})
+            finally:
+                unsubscribe()
+
+    async def _flush(self) -> bool:
+        """Send what is new; True when it was the last there will be."""
+        node = self._node
+        # The feed before the row: a run that ends in between has shown everything it ever will.
+        feed = node.watch.feed(self._job.computation_id)
+        self._job = await current(self._job.computation_id, node) or self._job
+        still_readable(self._job, node)
+        state = seen(self._job, node)
+        if state is not self._told and state not in TERMINAL:
+            await self._state(state)
+        if feed is not None:
+            await self._show(feed, over=state in TERMINAL)
+        if state not in TERMINAL:
+            return False
+        await self._state(state)
+        return True
+
+    async def _state(self, state: JobState) -> None:
+        self._told = state
+        data: dict[str, Any] = {"status": state.value}
+        if state in TERMINAL and self._job.error is not None:
+            data["error"] = self._job.error
+        await self._event("state", data)
+
+    async def _show(self, feed: Feed, *, over: bool) -> None:
+        output, progress, _ = feed.since(self._place)
+        if not output and progress is None:
+            return
+        if not self._showing and not await may_show(self._job.computation_id, self._node.books, self._node.clock):
+            return
+        self._showing = True
+        while True:
+            still_readable(self._job, self._node)
+            output, progress, _ = feed.since(self._place)
+            place = self._place if self._place.attempt == feed.attempt else Place(feed.attempt)
+            if progress is not None:
+                self._place = Place(feed.attempt, place.offset, feed.reports)
+                await self._event("progress", {"done": progress[0], "total": progress[1]})
+                continue
+            piece = _whole_characters(output[:PIECE]) or (output if over else b"")
+            if not piece:
+                return
+            self._place = Place(feed.attempt, place.offset + len(piece), place.reports)
+            await self._event("output", {"offset": place.offset, **output_members(piece)})
+
+    def _patience(self) -> float:
+        if self._job.state is JobState.HELD and self._told is JobState.RUNNING:
+            shown = self._job.held_shows_at(self._node.submit.limits.time_seconds)
+            return min(HEARTBEAT_SECONDS, max(shown - self._node.clock.now(), 0.01))
+        return HEARTBEAT_SECONDS
+
+    async def _event(self, kind: str, data: dict[str, Any]) -> None:
+        # JSON in ASCII on one line: nothing a script writes can end the event or begin another.
+        text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+        await self._write(f"event: {kind}\nid: {self._place}\ndata: {text}\n\n".encode())
+
+    async def _write(self, data: bytes) -> None:
+        await self._response.write(data)
+
+
+def _whole_characters(piece: bytes) -> bytes:
+    """Leave out a last character whose bytes have not all come, while it can still become one."""
+    for back in range(1, min(4, len(piece)) + 1):
+        lead = piece[-back]
+        if lead & 0xC0 == 0x80:
+            continue
+        length = 1 if lead < 0x80 else 2 if lead >> 5 == 0b110 else 3 if lead >> 4 == 0b1110 else 4 if lead >> 3 == 0b11110 else 1
+        return piece[:-back] if length > back else piece
+    return piece

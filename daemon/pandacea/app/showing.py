@@ -1,0 +1,102 @@
+"""The desk's answers as text for a terminal. Everything a Spender wrote passes `printable` or `revealed` first."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import Any
+
+from pandacea.domain.printable import printable
+from pandacea.domain.review import revealed
+
+
+def shown(verb: str, answer: dict[str, Any]) -> str:
+    """One answer as lines."""
+    if verb == "results list":
+        return "\n".join(_held(one) for one in answer["results"]) or "No result is held."
+    if verb == "results show":
+        return _result(answer)
+    if verb == "code list":
+        return "\n".join(_script(one) for one in answer["scripts"]) or "No script waits."
+    if verb == "code show":
+        return _whole_script(answer)
+    named = answer.get("computation_id") or answer.get("code_id")
+    return f"{named} is {answer['state']} now."
+
+
+def _held(one: dict[str, Any]) -> str:
+    ended = one["failure"] or "completed"
+    return (
+        f"{one['computation_id']}  {_when(one['finished_at'])}  {ended:<16} {one['stored_bytes']:>10,} bytes  {one['product_id']}"
+    )
+
+
+def _result(one: dict[str, Any]) -> str:
+    text = base64.b64decode(one["output"]).decode("utf-8", "backslashreplace")
+    inputs = ", ".join(f"{item['asset_id']} as {printable(item['variable_name'])}" for item in one["inputs"])
+    lines = [
+        f"computation  {one['computation_id']}",
+        f"state        {one['state']}",
+        f"product      {one['product_id']}",
+        f"spender      {one['spender']}",
+        f"lease        {one['lease_id']}",
+        f"ran          {_when(one['started_at'])} to {_when(one['finished_at'])}",
+        f"ended        {printable(one['detail'])}",
+        f"inputs       {inputs or 'none'}",
+        f"params       {printable(one['params'], limit=2000)}",
+        "",
+        f"--- output, {one['output_bytes']:,} bytes; control characters and the like as escapes ---",
+        printable(text, limit=len(text), newlines=True),
+        "--- artifacts: look with care, a file here is whatever the script wrote ---",
+        *(f"{item['size']:>12,}  {printable(item['name'])}  {item['file']}" for item in one["artifacts"]),
+    ]
+    if one["error"] is not None and one["error"].get("exception_message"):
+        lines.insert(7, f"message      {printable(one['error']['exception_message'], limit=2000)}")
+    if one["state"] == "held":
+        lines += [
+            "",
+            f"pandacea results release {one['computation_id']}",
+            f"pandacea results refuse {one['computation_id']} --reason ...",
+        ]
+    return "\n".join(lines)
+
+
+def _script(one: dict[str, Any]) -> str:
+    lease = "has a lease" if one["has_lease"] else "no lease"
+    return (
+        f"{one['code_id']}  {_when(one['created_at'])}  {one['state']:<8} {one['bytes']:>7,} bytes  {one['product_id']}  "
+        f"{one['submitter']} ({lease})"
+    )
+
+
+def _whole_script(one: dict[str, Any]) -> str:
+    numbered = enumerate(revealed(one["code"]).split("\n"), 1)
+    inputs = ", ".join(f"{printable(name)} = {asset}" for name, asset in sorted(one["inputs"].items())) or "none"
+    warnings = [f"line {item['line']:>4}: {printable(item['why'], limit=400)}" for item in one["warnings"]]
+    return "\n".join(
+        [
+            f"script       {one['code_id']}",
+            f"state        {one['state']}{': ' + printable(one['reason']) if one['reason'] else ''}",
+            f"product      {one['product_id']}",
+            f"from         {one['submitter']} ({'has a lease' if one['has_lease'] else 'no lease'}), {_when(one['created_at'])}",
+            f"note         {printable(one['note'], newlines=True)}",
+            "",
+            "An approval covers the script together with these, and nothing else:",
+            f"inputs       {inputs}",
+            f"uploads      {', '.join(one['uploads']) or 'none'}",
+            f"params       {printable(json.dumps(one['params_schema'], sort_keys=True), limit=20_000)}",
+            "",
+            "--- script; everything beyond plain ASCII as escapes ---",
+            *(f"{number:>5}  {line}" for number, line in numbered),
+            "--- look at these lines; the list is a help, not a proof ---",
+            *(warnings or ["nothing was noticed"]),
+            "",
+            f"pandacea code approve {one['code_id']}",
+            f"pandacea code reject {one['code_id']} --reason ...",
+        ]
+    )
+
+
+def _when(seconds: float | None) -> str:
+    return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

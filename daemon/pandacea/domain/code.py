@@ -1,0 +1,101 @@
+"""Scripts handed in for approval. Approved is the script AND what it is given: inputs under which names, uploads, params."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pandacea.domain.ids import Address, Hash32, ProductId
+from pandacea.domain.schema import NO_PARAMS, violation
+
+
+class CodeState(StrEnum):
+    """The Earner's word on a script."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One script as it was handed in, and what became of it. Times are Unix seconds."""
+
+    code_id: Hash32
+    product_id: ProductId
+    code: str
+    code_sha256: str
+    inputs: Mapping[str, str]
+    """variable name -> asset id"""
+    uploads: Sequence[str]
+    """The names under /workspace/in it may be given: their bytes change from run to run, as params do."""
+    params_schema: dict[str, Any]
+    note: str
+    submitter: Address
+    known: bool
+    """The submitter was the spender of an approved lease then."""
+    created_at: float
+    state: CodeState = CodeState.PENDING
+    reason: str = ""
+    decided_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What somebody hands in, read and checked for form."""
+
+    product_id: ProductId
+    code: str
+    inputs: Mapping[str, str]
+    uploads: Sequence[str] = ()
+    params_schema: dict[str, Any] = field(default_factory=lambda: dict(NO_PARAMS))
+    note: str = ""
+
+    @property
+    def code_sha256(self) -> str:
+        """sha-256 hex of the script's UTF-8."""
+        return hashlib.sha256(self.code.encode()).hexdigest()
+
+    def code_id(self) -> Hash32:
+        """Names the script together with everything an approval of it covers; the same whoever hands it in."""
+        covered = [self.product_id, self.code_sha256, dict(self.inputs), sorted(self.uploads), self.params_schema]
+        text = json.dumps(covered, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return Hash32("0x" + hashlib.sha256(text.encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether an approval covers a request; `code` is the problem's code, `detail` its sentence (both empty when it does)."""
+
+    code_id: Hash32 | None
+    code: str = ""
+    detail: str = ""
+
+
+def covered(submissions: Sequence[Submission], inputs: Mapping[str, str], uploads: Sequence[str], params: Any) -> Decision:
+    """Find the approval that covers a request. `submissions`: every one of this script for this product."""
+    same = [one for one in submissions if dict(one.inputs) == dict(inputs) and sorted(one.uploads) == sorted(uploads)]
+    approved = [one for one in same if one.state is CodeState.APPROVED]
+    faults = [(one, violation(one.params_schema, params)) for one in approved]
+    for one, fault in faults:
+        if fault is None:
+            return Decision(one.code_id)
+    if faults:
+        return Decision(None, "code-not-approved", f"The script is approved, but not with these params: {faults[0][1]}.")
+    rejected = [one for one in same if one.state is CodeState.REJECTED]
+    if rejected:
+        why = rejected[-1].reason or "no reason given"
+        return Decision(None, "code-refused", f"The Earner refused this script: {why}.")
+    if same:
+        return Decision(
+            None, "code-not-approved", "The script waits for the Earner's approval; ask for its state before sending it."
+        )
+    if any(one.state is CodeState.APPROVED for one in submissions):
+        detail = "The script is approved, but for other inputs, variable names or uploads; hand it in again with these."
+        return Decision(None, "code-not-approved", detail)
+    detail = "This product runs only scripts its Earner approved. Hand yours in first: POST /api/v1/privacy/code."
+    return Decision(None, "code-not-approved", detail)

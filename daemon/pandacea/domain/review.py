@@ -1,0 +1,144 @@
+"""What a person should look at before approving a script. A help for reading, never a boundary: the box is that."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+RUNS_TEXT: Final = frozenset({"exec", "eval", "compile", "__import__", "import_module", "run_path", "run_module"})
+UNPICKLES: Final = frozenset({"load", "loads", "Unpickler", "read_pickle", "joblib"})
+REACHES: Final = frozenset(
+    {"getattr", "setattr", "delattr", "globals", "locals", "vars", "attrgetter", "methodcaller", "__getattribute__"}
+)
+PICKLES: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"})
+FOREIGN: Final = frozenset({"ctypes", "cffi", "subprocess", "socket", "importlib", "builtins", "gc", "inspect"})
+UPLOADS: Final = "/workspace/in"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Warning_:  # noqa: N801  # `Warning` is Python's own
+    """One thing to look at: a line (from 1), and why."""
+
+    line: int
+    why: str
+
+
+def review(code: str) -> list[Warning_]:
+    """Read a script for what defeats an approval, or hides something from its reader.
+
+    `params` and uploads change from run to run: what an approved script makes of them is where another program can come in.
+    """
+    found = list(_unseen(code))
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return sorted([*found, Warning_(1, "it cannot be parsed here; read it to the end or refuse it")])
+    outside = _outside(tree)
+    for node in ast.walk(tree):
+        found.extend(_of_node(node, outside))
+    return sorted(set(found))
+
+
+def revealed(code: str) -> str:
+    """The script with every character that is not plain printable ASCII as an escape: what is read is what runs.
+
+    That shows bidirectional controls, zero-width characters and letters that look like others, at the price of foreign comments.
+    """
+    return "".join(
+        character if character == "\n" or " " <= character <= "~" else character.encode("unicode_escape").decode("ascii")
+        for character in code.replace("\r\n", "\n").expandtabs(8)
+    )
+
+
+def _unseen(code: str) -> Iterator[Warning_]:
+    for number, line in enumerate(code.split("\n"), 1):
+        strange = [character for character in line if not (" " <= character <= "~" or character in "\t\r")]
+        if strange:
+            yield Warning_(number, f"{len(strange)} character(s) beyond ASCII, shown as escapes: {''.join(strange[:8])!a}")
+        if len(line) > 400:
+            yield Warning_(number, f"a line of {len(line)} characters: read it to its end")
+
+
+def _outside(tree: ast.AST) -> set[str]:
+    """Names that may hold what comes from params or an upload: assigned, directly or by way of others, from such."""
+    tainted = {"params"}
+    while True:
+        before = len(tainted)
+        for node in ast.walk(tree):
+            if _value_of(node) is not None and _touches(_value_of(node), tainted):
+                tainted.update(_names(node))
+        if len(tainted) == before:
+            return tainted
+
+
+def _value_of(node: ast.AST) -> ast.AST | None:
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+        return node.value
+    if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+        return node.iter
+    if isinstance(node, ast.withitem):
+        return node.context_expr
+    return None
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    targets: list[ast.AST] = []
+    if isinstance(node, ast.Assign):
+        targets = list(node.targets)
+    elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.For | ast.AsyncFor | ast.comprehension):
+        targets = [node.target]
+    elif isinstance(node, ast.withitem) and node.optional_vars is not None:
+        targets = [node.optional_vars]
+    for target in targets:
+        for part in ast.walk(target):
+            if isinstance(part, ast.Name):
+                yield part.id
+
+
+def _touches(node: ast.AST | None, tainted: set[str]) -> bool:
+    if node is None:
+        return False
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and part.id in tainted:
+            return True
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and UPLOADS in part.value:
+            return True
+    return False
+
+
+def _of_node(node: ast.AST, outside: set[str]) -> Iterator[Warning_]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        for module in modules:
+            root = module.split(".")[0]
+            if root in PICKLES:
+                yield Warning_(node.lineno, f"imports {root}: unpickling runs whatever the bytes say")
+            elif root in FOREIGN:
+                yield Warning_(node.lineno, f"imports {root}")
+    elif isinstance(node, ast.Call):
+        yield from _of_call(node, outside)
+    elif isinstance(node, ast.Attribute) and node.attr.startswith("__") and node.attr.endswith("__"):
+        yield Warning_(node.lineno, f"reaches for {node.attr}")
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and UPLOADS in node.value:
+        yield Warning_(node.lineno, "reads an upload: its bytes are another's and change from run to run")
+
+
+def _of_call(node: ast.Call, outside: set[str]) -> Iterator[Warning_]:
+    name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    given = any(_touches(part, outside) for part in [*node.args, *(word.value for word in node.keywords)])
+    if isinstance(node.func, ast.Attribute):
+        given = given or _touches(node.func.value, outside)
+    what = " on what comes from params or an upload: this can run another program than the one you read" if given else ""
+    if name in RUNS_TEXT:
+        yield Warning_(node.lineno, f"calls {name}{what}")
+    elif name in UNPICKLES and (given or name != "load"):
+        safe = any(
+            word.arg == "weights_only" and isinstance(word.value, ast.Constant) and word.value.value is True
+            for word in node.keywords
+        )
+        if not safe:
+            yield Warning_(node.lineno, f"calls {name}, which may unpickle{what}")
+    elif name in REACHES:
+        yield Warning_(node.lineno, f"calls {name}{what}")

@@ -1,0 +1,126 @@
+"""The Earner's word on a held result: it leaves whole, or nothing of it ever does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pandacea.domain.charge import Charge, at_end
+from pandacea.domain.job import Job, JobState
+from pandacea.domain.outcome import Failure
+from pandacea.domain.printable import printable
+from pandacea.flows.cancel import EMPTIED
+from pandacea.flows.finish import commitment
+from pandacea.flows.ports import Books, Clock, KeptArtifact
+from pandacea.flows.shelf import Shelf
+from pandacea.flows.submit import Forbidden, job_message
+from pandacea.flows.watch import Watch
+
+REASON_CHARACTERS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePorts:
+    """What the Earner's word works with."""
+
+    books: Books
+    clock: Clock
+    shelf: Shelf
+    watch: Watch
+    post_results: bool
+    hold_seconds: float
+    """A result nobody decided on for this long is refused: every job ends."""
+
+
+async def held(ports: ReleasePorts) -> Sequence[Job]:
+    """What waits for a word, oldest first."""
+    async with ports.books.read() as view:
+        found = [await view.jobs.get(computation_id) for computation_id in await view.jobs.in_state(JobState.HELD)]
+    return [job for job in found if job is not None]
+
+
+async def look(computation_id: str, ports: ReleasePorts) -> tuple[Job, list[KeptArtifact]]:
+    """One result as it lies here, for the Earner's eyes.
+
+    Raises:
+        Forbidden: `computation-unknown`.
+    """
+    async with ports.books.read() as view:
+        job = await view.jobs.get(computation_id)
+        artifacts = await view.jobs.artifacts(computation_id)
+    if job is None:
+        raise Forbidden("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")
+    return job, artifacts
+
+
+async def release(computation_id: str, ports: ReleasePorts) -> Job:
+    """Let a held result out: from this commit on its Spender may read it, and its hash goes on-chain.
+
+    Raises:
+        Forbidden: `computation-unknown`, `not-held`.
+    """
+    now = ports.clock.now()
+    async with ports.books.write() as work:
+        job = _held(await work.jobs.get(computation_id), computation_id)
+        counts = await work.jobs.counted(job.key)
+        failed_runs = counts.get(Charge.ALLOWANCE, 0)
+        charge = at_end(job.failure, code_started=True, released=True, failed_runs=failed_runs)
+        if job.charge is Charge.FREE:
+            charge = Charge.FREE
+        state = JobState.COMPLETED if job.failure is None else JobState.FAILED
+        await work.jobs.move(computation_id, JobState.HELD, state, charge=charge, finished_at=now)
+        await work.outbox.put(job_message(replace(job, state=state), failure=job.failure), now)
+        if ports.post_results and charge is Charge.CHARGED and job.result_hash is not None:
+            await work.outbox.put(commitment(job, job.result_hash), now)
+        work.after_commit(lambda: ports.watch.changed(computation_id))
+        await work.commit()
+    return replace(job, state=state, charge=charge)
+
+
+async def refuse(computation_id: str, reason: str, ports: ReleasePorts) -> Job:
+    """Keep a held result back for good: bytes, manifest and receipt are thrown away, the reason is all its Spender learns.
+
+    Raises:
+        Forbidden: `computation-unknown`, `not-held`.
+    """
+    now = ports.clock.now()
+    words = printable(reason.strip(), limit=REASON_CHARACTERS)
+    detail = "The Earner looked at the result and does not release it" + (f": {words}" if words else ".")
+    async with ports.books.write() as work:
+        job = _held(await work.jobs.get(computation_id), computation_id)
+        failure = Failure.RESULT_REFUSED
+        await work.jobs.forget_artifacts(computation_id)
+        await work.jobs.move(
+            computation_id,
+            JobState.HELD,
+            JobState.FAILED,
+            finished_at=now,
+            removed_at=now,
+            failure=failure,
+            detail=detail,
+            error={"type": failure.value, "message": detail},
+            **EMPTIED,
+        )
+        await work.outbox.put(job_message(replace(job, state=JobState.FAILED), failure=failure), now)
+        work.after_commit(lambda: ports.watch.changed(computation_id))
+        await work.commit()
+    await ports.shelf.remove(computation_id)
+    return replace(job, state=JobState.FAILED, failure=failure)
+
+
+async def refuse_forgotten(ports: ReleasePorts) -> int:
+    """Refuse what nobody decided on for `hold_seconds`; returns how many."""
+    limit = ports.clock.now() - ports.hold_seconds
+    old = [job for job in await held(ports) if (job.finished_at or job.created_at) < limit]
+    for job in old:
+        await refuse(job.computation_id, f"nobody decided within {ports.hold_seconds / 86_400:.0f} days.", ports)
+    return len(old)
+
+
+def _held(job: Job | None, computation_id: str) -> Job:
+    if job is None:
+        raise Forbidden("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")
+    if job.state is not JobState.HELD:
+        raise Forbidden("not-held", f"This computation is {job.state.value}, not held: there is nothing to decide.")
+    return job

@@ -1,0 +1,161 @@
+"""What a script needs beyond its 100 KB: handed in before, kept for a while, given to the box read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pandacea.domain.ids import Address
+from pandacea.domain.limits import MIB
+from pandacea.flows.ports import Books, Clock
+from pandacea.flows.shelf import SPARE_BYTES, DiskFull, free_bytes
+from pandacea.flows.submit import Forbidden
+
+WRITE_BYTES: Final = MIB
+"""Gathered before a write is handed to a thread."""
+
+
+def upload_path(folder: Path, spender: str, sha256: str) -> Path:
+    """Where one Spender's upload lies."""
+    return folder / spender / sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much may lie here. Sizes in bytes, time in seconds."""
+
+    each_bytes: int = 64 * MIB
+    """One upload."""
+    spender_bytes: int = 256 * MIB
+    spender_files: int = 256
+    total_bytes: int = 2048 * MIB
+    seconds: float = 86_400.0
+    """An upload is kept for this long after it was last handed in, and as long as a waiting job names it."""
+
+
+@dataclass(slots=True)
+class Uploads:
+    """The uploads folder of a node."""
+
+    books: Books
+    clock: Clock
+    folder: Path
+    room: Room
+    free: Callable[[Path], int] = free_bytes
+    _coming: Counter[str] = field(default_factory=Counter)
+    """Bytes being received, by Spender."""
+
+    async def receive(self, spender: Address, sha256: str, size: int | None, chunks: AsyncIterator[bytes]) -> None:
+        """Take one upload in. `size` in bytes as announced; None: it counts as the largest until it has come.
+
+        Raises:
+            Forbidden: `uploads-full`, `upload-mismatch` (the bytes have another digest), `body-too-large`.
+            DiskFull: no room on the disk.
+        """
+        announced = self.room.each_bytes if size is None else size
+        if announced > self.room.each_bytes:
+            raise Forbidden("body-too-large", f"An upload may have {self.room.each_bytes:,} bytes.")
+        with self._reserved(spender, announced):
+            await self._need_room(spender)
+            part = self.folder / spender / f".{secrets.token_hex(8)}.part"
+            try:
+                digest, written = await self._write(part, chunks, announced)
+                if digest != sha256:
+                    raise Forbidden("upload-mismatch", f"The bytes have the sha-256 {digest}, not the one in the path.")
+                await asyncio.to_thread(_settle, part, upload_path(self.folder, spender, sha256))
+            finally:
+                part.unlink(missing_ok=True)
+            async with self.books.write() as work:
+                await work.uploads.put(spender, sha256, written, self.clock.now() + self.room.seconds)
+                await work.commit()
+
+    @contextmanager
+    def _reserved(self, spender: Address, size: int) -> Iterator[None]:
+        self._coming[spender] += size
+        try:
+            yield
+        finally:
+            self._coming[spender] -= size
+            if not self._coming[spender]:
+                del self._coming[spender]
+
+    async def _need_room(self, spender: Address) -> None:
+        async with self.books.read() as view:
+            files, mine = await view.uploads.taken(spender)
+            _, everything = await view.uploads.taken()
+        room, coming = self.room, self._coming[spender]
+        if files >= room.spender_files or mine + coming > room.spender_bytes:
+            raise Forbidden(
+                "uploads-full",
+                f"You have {files} uploads of {mine:,} bytes here, and this would go beyond {room.spender_files} files or "
+                f"{room.spender_bytes:,} bytes; each is removed {room.seconds / 3600:g} h after it was sent last.",
+            )
+        if everything + self._coming.total() > room.total_bytes or self.free(self.folder) < coming + SPARE_BYTES:
+            raise DiskFull("The node has no room for uploads now; try again later.", retry_after=600)
+
+    async def _write(self, part: Path, chunks: AsyncIterator[bytes], most: int) -> tuple[str, int]:
+        await asyncio.to_thread(part.parent.mkdir, mode=0o700, parents=True, exist_ok=True)
+        digest, written, waiting = hashlib.sha256(), 0, bytearray()
+        with await asyncio.to_thread(part.open, "xb") as file:
+            async for chunk in chunks:
+                written += len(chunk)
+                if written > most:
+                    raise Forbidden("body-too-large", f"More than {most:,} bytes came.")
+                waiting += chunk
+                if len(waiting) >= WRITE_BYTES:
+                    await asyncio.to_thread(_flow, file.write, digest.update, bytes(waiting))
+                    waiting.clear()
+            await asyncio.to_thread(_flow, file.write, digest.update, bytes(waiting))
+        return digest.hexdigest(), written
+
+    async def sweep(self) -> int:
+        """Remove what expired and no waiting or running job names; returns how many."""
+        async with self.books.write() as work:
+            wanted = await work.jobs.uploads_wanted()
+            gone = [key for key in await work.uploads.expired(self.clock.now()) if key not in wanted]
+            for spender, sha256 in gone:
+                await work.uploads.remove(spender, sha256)
+            await work.commit()
+        for spender, sha256 in gone:
+            await asyncio.to_thread(upload_path(self.folder, spender, sha256).unlink, missing_ok=True)
+        return len(gone)
+
+    async def sweep_strangers(self) -> None:
+        """At start: remove files that no row names, halves of uploads that a stopped node was receiving among them."""
+        async with self.books.read() as view:
+            known = await view.uploads.all()
+
+        def remove() -> None:
+            for path in self.folder.glob("*/*"):
+                if (path.parent.name, path.name) not in known:
+                    path.unlink(missing_ok=True)
+            for folder in self.folder.glob("*"):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+        await asyncio.to_thread(remove)
+
+
+def _flow(write: Callable[[bytes], object], update: Callable[[bytes], object], data: bytes) -> None:
+    write(data)
+    update(data)
+
+
+def _settle(part: Path, target: Path) -> None:
+    """Make a received file durable under its name, and read-only: a box is handed its descriptor."""
+    part.chmod(0o444)
+    for path in (part, part.parent):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    part.replace(target)

@@ -1,0 +1,93 @@
+"""Scripts handed in for approval."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import JSON, Column, Index, Text, delete, func, insert, select, update
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import Field, SQLModel
+
+from pandacea.domain.code import CodeState, Submission
+from pandacea.domain.ids import Address
+
+
+class CodeSubmission(SQLModel, table=True):
+    """The columns of `domain.code.Submission`."""
+
+    __tablename__ = "code_submission"
+    __table_args__ = (Index("code_by_script", "product_id", "code_sha256"), Index("code_by_state", "state", "created_at"))
+
+    code_id: str = Field(primary_key=True, max_length=66)
+    product_id: str = Field(max_length=64)
+    code: str = Field(sa_column=Column(Text, nullable=False))
+    code_sha256: str = Field(max_length=64)
+    inputs: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+    uploads: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    params_schema: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    note: str = Field(sa_column=Column(Text, nullable=False))
+    submitter: str = Field(max_length=42)
+    known: bool
+    created_at: float
+    state: str = Field(max_length=16)
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    decided_at: float | None = None
+
+
+_code: Any = SQLModel.metadata.tables["code_submission"]
+
+
+def _read(row: RowMapping) -> Submission:
+    return Submission(**{**row, "state": CodeState(row["state"])})
+
+
+class Submissions:
+    """The submissions as one connection sees them."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        """Reads may use any connection; writes the transaction's."""
+        self._connection = connection
+
+    async def add(self, submission: Submission) -> None:
+        """Insert a new one."""
+        values = asdict(submission)
+        await self._connection.execute(insert(_code), [{**values, "uploads": list(values["uploads"])}])
+
+    async def get(self, code_id: str) -> Submission | None:
+        """One, or None."""
+        row = (await self._connection.execute(select(_code).where(_code.c.code_id == code_id))).mappings().first()
+        return None if row is None else _read(row)
+
+    async def of_script(self, product_id: str, code_sha256: str) -> list[Submission]:
+        """Every submission of one script for one product, oldest first."""
+        here = (_code.c.product_id == product_id) & (_code.c.code_sha256 == code_sha256)
+        rows = (await self._connection.execute(select(_code).where(here).order_by(_code.c.created_at))).mappings().all()
+        return [_read(row) for row in rows]
+
+    async def all(self, state: CodeState | None = None) -> list[Submission]:
+        """All, or those in a state; oldest first."""
+        query = select(_code).order_by(_code.c.created_at)
+        if state is not None:
+            query = query.where(_code.c.state == state)
+        return [_read(row) for row in (await self._connection.execute(query)).mappings().all()]
+
+    async def pending(self, *, submitter: Address | None = None, known: bool | None = None) -> int:
+        """How many wait: of one submitter, of those who (do not) hold a lease."""
+        query = select(func.count()).where(_code.c.state == CodeState.PENDING)
+        if submitter is not None:
+            query = query.where(_code.c.submitter == submitter)
+        if known is not None:
+            query = query.where(_code.c.known == known)
+        return int((await self._connection.execute(query)).scalar_one())
+
+    async def decide(self, code_id: str, state: CodeState, reason: str, now: float) -> bool:
+        """Write the Earner's word; False when there is no such submission."""
+        decided = update(_code).where(_code.c.code_id == code_id).values(state=state, reason=reason, decided_at=now)
+        return bool((await self._connection.execute(decided)).rowcount == 1)
+
+    async def prune(self, before: float) -> int:
+        """Forget what was handed in before a time and never decided on; returns how many."""
+        old = (_code.c.state == CodeState.PENDING) & (_code.c.created_at < before)
+        return int((await self._connection.execute(delete(_code).where(old))).rowcount)

@@ -1,0 +1,70 @@
+"""What Spenders handed in beside their scripts: one row a file, which lies in the uploads folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import Field, SQLModel
+
+from pandacea.domain.ids import Address
+
+
+class Upload(SQLModel, table=True):
+    """One upload of one Spender: nobody else's, so that nobody can ask whether another handed something in."""
+
+    __tablename__ = "upload"
+
+    spender: str = Field(primary_key=True, max_length=42)
+    sha256: str = Field(primary_key=True, max_length=64)
+    size: int = Field(sa_type=BigInteger)
+    expires_at: float = Field(index=True)
+
+
+_upload: Any = SQLModel.metadata.tables["upload"]
+
+
+class Uploads:
+    """The uploads as one connection sees them."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        """Reads may use any connection; writes the transaction's."""
+        self._connection = connection
+
+    async def put(self, spender: Address, sha256: str, size: int, expires_at: float) -> None:
+        """Record an upload, or keep it for longer."""
+        await self.remove(spender, sha256)
+        row = {"spender": spender, "sha256": sha256, "size": size, "expires_at": expires_at}
+        await self._connection.execute(insert(_upload), [row])
+
+    async def has(self, spender: Address, sha256: str, now: float) -> bool:
+        """Whether a Spender's upload is here and not expired."""
+        here = _here(spender, sha256) & (_upload.c.expires_at > now)
+        return (await self._connection.execute(select(_upload.c.size).where(here))).first() is not None
+
+    async def taken(self, spender: Address | None = None) -> tuple[int, int]:
+        """(files, bytes) of a Spender, or in all."""
+        query = select(func.count(), func.coalesce(func.sum(_upload.c.size), 0))
+        if spender is not None:
+            query = query.where(_upload.c.spender == spender)
+        count, size = (await self._connection.execute(query)).one()
+        return int(count), int(size)
+
+    async def expired(self, now: float) -> list[tuple[str, str]]:
+        """(spender, sha-256) of what may go."""
+        query = select(_upload.c.spender, _upload.c.sha256).where(_upload.c.expires_at <= now)
+        return [(row[0], row[1]) for row in (await self._connection.execute(query)).all()]
+
+    async def all(self) -> set[tuple[str, str]]:
+        """(spender, sha-256) of everything."""
+        query = select(_upload.c.spender, _upload.c.sha256)
+        return {(row[0], row[1]) for row in (await self._connection.execute(query)).all()}
+
+    async def remove(self, spender: str, sha256: str) -> None:
+        """Forget one; its file goes after the commit."""
+        await self._connection.execute(delete(_upload).where(_here(spender, sha256)))
+
+
+def _here(spender: str, sha256: str) -> Any:
+    return (_upload.c.spender == spender) & (_upload.c.sha256 == sha256)
