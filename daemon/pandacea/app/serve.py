@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import shutil
 import signal
 import time
@@ -34,7 +33,7 @@ from pandacea.catalogue.products_file import read as read_products
 from pandacea.catalogue.registry import Catalogue
 from pandacea.catalogue.tables import Tables
 from pandacea.chain.follower import Follower
-from pandacea.config import Config, docker_host
+from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
 from pandacea.errors import Broken
@@ -52,7 +51,6 @@ from pandacea.flows.submit import Queue, SubmitPorts
 from pandacea.flows.uploads import Room, Uploads
 from pandacea.flows.watch import Watch
 from pandacea.sandbox.choose import choose
-from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
@@ -204,7 +202,7 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     stated = read_products(config.privacy.data_dir)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     following = _task(follower.run(), "follower", stack)
-    sandbox, reason = await choose(config.privacy.sandbox, *_sandbox_settings(config))
+    sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
     identity = await sandbox.open()
     stack.push_async_callback(sandbox.close)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
@@ -241,23 +239,6 @@ async def _chain_id(follower: Follower, following: asyncio.Task[None]) -> int:
             )
         await asyncio.sleep(0.05)
     return follower.endpoints.chain_id
-
-
-def _sandbox_settings(config: Config) -> tuple[DockerSettings, BubblewrapSettings]:
-    privacy, state = config.privacy, config.store.state_dir
-    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
-    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
-    pool = PoolSettings(size=privacy.pool_size, limits=privacy.limits.limits())
-    docker = DockerSettings(
-        image=privacy.docker_image,
-        state_dir=state / "docker",
-        instance=instance,
-        pool=pool,
-        engine_url=privacy.docker_url or docker_host(),
-        runtime=privacy.docker_runtime,
-    )
-    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=pool)
-    return docker, bubblewrap
 
 
 def _deliveries(config: Config, core: _Core, stack: AsyncExitStack) -> list[Loop]:
