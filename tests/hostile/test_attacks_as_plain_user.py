@@ -58,7 +58,12 @@ def told(request: pytest.FixtureRequest, everyones: Path) -> dict[str, Any]:
         check=False,
         timeout=_SECONDS,
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT}", "TMPDIR": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT}",
+            "TMPDIR": "/tmp",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         **user,
     )
     assert done.returncode == 0, done.stderr[-5000:]

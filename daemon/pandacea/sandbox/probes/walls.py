@@ -38,13 +38,25 @@ def network():
     families += [family for family in range(64) if stopped(socket.socket, family, socket.SOCK_DGRAM) is None]
     say("network: no socket of any family", not families, families)
     names = {line.split(":")[0].strip() for line in open("/proc/net/dev").read().splitlines()[2:]}
-    say("network: no interface that leads out", not [n for n in names if n.startswith(("eth", "en", "wl", "docker", "veth", "br"))], names)
+    say(
+        "network: no interface that leads out",
+        not [n for n in names if n.startswith(("eth", "en", "wl", "docker", "veth", "br"))],
+        names,
+    )
 
 
 def identity():
-    say("uid: not root, not the node", os.getresuid() == (given["uid"],) * 3 and os.getresgid() == (given["uid"],) * 3, os.getresuid())
+    say(
+        "uid: not root, not the node",
+        os.getresuid() == (given["uid"],) * 3 and os.getresgid() == (given["uid"],) * 3,
+        os.getresuid(),
+    )
     status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
-    say("privileges: no capability, none to gain", all(int(status[n], 16) == 0 for n in ("CapInh", "CapPrm", "CapEff", "CapAmb")), status["CapEff"])
+    say(
+        "privileges: no capability, none to gain",
+        all(int(status[n], 16) == 0 for n in ("CapInh", "CapPrm", "CapEff", "CapAmb")),
+        status["CapEff"],
+    )
     say("privileges: no_new_privs and a filter", status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status["Seccomp"])
 
 
@@ -76,7 +88,11 @@ def descriptors():
     after = os.fstat(number)
     open_roads = [name for name, refused in tried.items() if refused is None]
     same = (before.st_mtime_ns, before.st_mode, before.st_size) == (after.st_mtime_ns, after.st_mode, after.st_size)
-    say("descriptors: the data's cannot be changed or reopened for writing", not open_roads and same, open_roads or tried["reopen for writing"])
+    say(
+        "descriptors: the data's cannot be changed or reopened for writing",
+        not open_roads and same,
+        open_roads or tried["reopen for writing"],
+    )
     others = []
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != number and stopped(os.fstat, int(name)) is None:
@@ -97,7 +113,11 @@ def supervisor():
 
 def calls():
     for purpose, numbers in given["denied"].items():
-        through = {name: refused for name, number in numbers.items() if (refused := refusal(number, -1, -1, -1, -1)) not in ("EPERM", "ENOSYS")}
+        through = {
+            name: refused
+            for name, number in numbers.items()
+            if (refused := refusal(number, -1, -1, -1, -1)) not in ("EPERM", "ENOSYS")
+        }
         say(f"system calls: {purpose}", not through, through)
     for name, number, arguments in given["conditions"]:
         refused = refusal(number, *arguments)
@@ -131,7 +151,11 @@ def processes():
     for pid in children:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
-    say("pids: the cap holds", refused is not None and len(children) < given["pids"], f"{len(children)} of {given['pids']}: {refused}")
+    say(
+        "pids: the cap holds",
+        refused is not None and len(children) < given["pids"],
+        f"{len(children)} of {given['pids']}: {refused}",
+    )
 
 
 def disk():
