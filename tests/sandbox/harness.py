@@ -104,7 +104,7 @@ async def open_laboratory(
     """Open a sandbox of one mode; close it with `close_laboratory`."""
     folder = Path(tempfile.mkdtemp(prefix=f"pandacea-{mode}-"))
     size = pool if mode.endswith("warm") else 0
-    preload = preload or (LIGHT if mode.startswith("docker") else PRELOAD)
+    preload = preload or (PRELOAD if mode == "bubblewrap-warm" else LIGHT)
     settings = PoolSettings(size=size, limits=limits, preload=preload)
     instance = f"test-{mode}-{os.getpid()}"
     sandbox: BoxSandbox
