@@ -40,7 +40,6 @@ class BubblewrapMaker:
         self._template_lock = asyncio.Lock()
         self._opener: ReadOnlyOpener | None = None
         self.warnings: list[str] = []
-        """What this machine does not allow and what holds instead; one sentence each, for the log and `doctor`."""
 
     @property
     def guest_uid(self) -> int | None:

@@ -62,6 +62,7 @@ class DockerMaker:
         self._image = ""
         self._program: program.GuestProgram | None = None
         self._boxes: dict[str, DockerBox] = {}
+        self.warnings: list[str] = []
 
     async def open(self) -> SandboxIdentity:
         settings = self._settings
