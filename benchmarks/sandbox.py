@@ -114,7 +114,7 @@ def over_http(mode: str, folder: Path, runs: int) -> list[float]:
     """Time signed requests to a real node (embedded chain, SQLite), response decoded."""
     from tests.journeys.conftest import FEATURES, INPUTS, LABELS, system
 
-    kind, warm = mode.split("-")[0], mode.endswith("warm")
+    kind, warm = mode.split("-", maxsplit=1)[0], mode.endswith("warm")
     limits = {"memory_mb": 1024, "workspace_mb": 64, "tmp_mb": 32, "cpus": 2.0}
     with system(folder, kind) as built:
         made = tables(folder)

@@ -14,7 +14,6 @@ from typing import Any
 
 from tests.sandbox.harness import close_laboratory, open_laboratory, with_caps
 
-
 _PEOPLE = "age,height,group\n" + "1,2,a\n" * 300
 
 

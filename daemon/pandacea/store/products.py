@@ -37,7 +37,7 @@ class ProductVersion(SQLModel, table=True):
 
 
 class AssetVersion(SQLModel, table=True):
-    """One table as stored. `commitment` = HMAC-SHA-256(key, `digest`); key and digest (sha-256 of the stored bytes) never leave the node."""
+    """One table as stored. `commitment` = HMAC-SHA-256(key, `digest`); key and digest (of the stored bytes) never leave the node."""
 
     __tablename__ = "asset_version"
     __table_args__ = (UniqueConstraint("product_id", "asset_id", "digest"),)
