@@ -66,7 +66,16 @@ async def assemble(
     )
     world.clock.now = time.time  # type: ignore[method-assign]  # signatures are made by clients with clocks of their own
     world.catalogue.product.document.update(
-        {"name": "p", "data_type": "table", "keywords": [], "price_wei": "0", "description": "", "rules": {}, "assets": []}
+        {
+            "product_id": "p",
+            "name": "p",
+            "data_type": "table",
+            "keywords": [],
+            "price_wei": "0",
+            "description": "",
+            "rules": world.catalogue.product.rules.as_json(),
+            "assets": [{"asset_id": "a", "description": "", "schema": [], "rows_rounded": 10, "commitment": "1" * 64}],
+        }
     )
     worker = Loop("worker", lambda: run_next(world.execute))
     submit = replace(world.submit, wake=worker.wake, queue=replace(world.submit.queue, per_spender=10**6, total=10**6))
