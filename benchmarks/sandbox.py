@@ -114,7 +114,7 @@ def over_http(mode: str, folder: Path, runs: int) -> list[float]:
     """Time signed requests to a real node (embedded chain, SQLite), response decoded."""
     from tests.journeys.conftest import FEATURES, INPUTS, LABELS, system
 
-    kind, warm = mode.split("-")[0], mode.endswith("warm")
+    kind, warm = mode.split("-", maxsplit=1)[0], mode.endswith("warm")
     limits = {"memory_mb": 1024, "workspace_mb": 64, "tmp_mb": 32, "cpus": 2.0}
     with system(folder, kind) as built:
         made = tables(folder)
@@ -243,10 +243,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             ("docker-warm", arguments.runs),
             ("bubblewrap-warm", arguments.runs),
         ):
-            if arguments.direct:
-                seconds = asyncio.run(direct(mode, environment, folder, runs))
-            else:
-                seconds = over_http(mode, folder / mode, runs)
+            seconds = (
+                asyncio.run(direct(mode, environment, folder, runs)) if arguments.direct else over_http(mode, folder / mode, runs)
+            )
             reference = in_image if mode.startswith("docker") else here
             kind = mode.replace("bubblewrap", "bwrap").replace("-", "_")
             p50, p99 = statistics.median(seconds) / reference, percentile(seconds, 0.99) / reference

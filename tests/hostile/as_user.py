@@ -14,7 +14,6 @@ from typing import Any
 
 from tests.sandbox.harness import close_laboratory, open_laboratory, with_caps
 
-
 _PEOPLE = "age,height,group\n" + "1,2,a\n" * 300
 
 
@@ -45,4 +44,4 @@ async def outcomes(mode: str, environment: Path, jobs: list[dict[str, Any]]) -> 
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(outcomes(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin)))))
+    sys.stdout.write(json.dumps(asyncio.run(outcomes(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin)))))

@@ -114,7 +114,7 @@ async def test_other_limits_than_the_pools_start_cold_and_bite(laboratory: Labor
 @pytest.mark.parametrize("mode", modes())
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_killed_node_leaves_nothing_running(mode: str, environment: Path, request: pytest.FixtureRequest) -> None:
-    """kill -9 amid jobs: every box ends by itself; the next start of the same node sweeps what the dead one could not."""
+    """Kill -9 amid jobs: every box ends by itself; the next start of the same node sweeps what the dead one could not."""
     if mode.startswith("docker"):
         request.getfixturevalue("image")
     jobs = 6
@@ -168,7 +168,7 @@ def test_memory_must_hold_the_files_and_the_supervisor() -> None:
 
 @pytest.mark.asyncio
 async def test_a_missing_environment_is_named(tmp_path: Path) -> None:
-    """bubblewrap without its packages says which command makes them."""
+    """Bubblewrap without its packages says which command makes them."""
     with pytest.raises(Broken, match="pandacea environment build"):
         await open_laboratory("bubblewrap-cold", tmp_path)
 

@@ -40,6 +40,7 @@ class _AtImport(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        del path, target
         if fullname.partition(".")[0] in {"syft", "syft_datasets"}:
             sys.meta_path.remove(self)
             _make_datasets()

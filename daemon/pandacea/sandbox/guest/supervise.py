@@ -269,7 +269,7 @@ def _sum(limit: int, measure: Callable[[str], int]) -> int:
 
 def _resident(name: str) -> int:
     try:
-        with open(f"/proc/{name}/statm", "rb") as file:  # noqa: PTH123 - read twenty times a second
+        with open(f"/proc/{name}/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
         return 0  # it ended meanwhile
@@ -277,7 +277,7 @@ def _resident(name: str) -> int:
 
 def _proportional(name: str) -> int:
     try:
-        with open(f"/proc/{name}/smaps_rollup", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{name}/smaps_rollup", "rb") as file:
             for line in file:
                 if line.startswith(b"Pss:"):
                     return int(line.split()[1]) * 1024
