@@ -170,8 +170,9 @@ def _doctor(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(rows, indent=2))
     else:
+        width = max(len(row["check"]) for row in rows)
         for row in rows:
-            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<34} {row['detail']}")
+            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<{width}}  {row['detail']}")
     return 0 if all(row["ok"] for row in rows) else 1
 
 

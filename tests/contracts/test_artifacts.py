@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-import pytest
 from eth_utils.crypto import keccak
 
 from pandacea_sdk.protocol.contract import lease_agreement
 from tests.contracts.agreement import ROOT, Agreement, artifact
+from tests.parts import missing
 
 CONTRACTS = ROOT / "contracts"
 PUBLISHED = ROOT / "daemon" / "pandacea_sdk" / "protocol" / "abi"
-ARTIFACTS = [*PUBLISHED.glob("*.json"), *(CONTRACTS / "test" / "artifacts").glob("*.json")]
 
 
-@pytest.fixture
-def node() -> str:
-    """Node with the pinned packages installed; without it the test is skipped, but never in CI."""
-    found = shutil.which("node")
-    if found is None or not (CONTRACTS / "node_modules" / "solc").exists():
-        reason = "needs Node and `npm --prefix contracts ci`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
-def test_a_fresh_compile_changes_nothing(node: str) -> None:
+def test_a_fresh_compile_changes_nothing() -> None:
     """Same compiler, settings and libraries: the same bytes."""
-    run = subprocess.run([node, "compile.js", "--check"], cwd=CONTRACTS, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+    if shutil.which("node") is None or not (CONTRACTS / "node_modules" / "solc").exists():
+        missing("needs Node and `npm --prefix contracts ci`")
+    run = subprocess.run([sys.executable, str(CONTRACTS / "fresh.py")], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "up to date\n"), run.stderr
 
 
-@pytest.mark.parametrize("path", ARTIFACTS, ids=lambda path: path.stem)
-def test_no_source_was_edited_since(path: Path) -> None:
-    """Seen without a compiler, by the digests the artifact carries."""
-    sources = json.loads(path.read_text(encoding="utf-8"))["sources"]
-    assert sources
-    stale = [name for name, digest in sources.items() if hashlib.sha256((CONTRACTS / name).read_bytes()).hexdigest() != digest]
-    assert stale == [], "run `make contracts`"
+def test_an_edited_source_is_noticed_without_a_compiler(tmp_path: Path) -> None:
+    """By the digests the artifacts carry; the message names file and remedy."""
+    copy = tmp_path / "contracts"
+    shutil.copytree(CONTRACTS, copy, ignore=shutil.ignore_patterns("node_modules", ".slither"))
+    shutil.copytree(PUBLISHED, tmp_path / "daemon" / "pandacea_sdk" / "protocol" / "abi")
+
+    def check() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(copy / "fresh.py")]
+        return subprocess.run(command, env={"PATH": ""}, capture_output=True, text=True, check=False)
+
+    assert check().returncode == 0
+    with (copy / "src" / "LeaseAgreement.sol").open("a", encoding="utf-8") as file:
+        file.write("// one more line\n")
+    stale = check()
+    assert stale.returncode == 1
+    assert "LeaseAgreement.json is older than src/LeaseAgreement.sol; run `make contracts`" in stale.stderr
 
 
 def test_every_deployment_has_the_published_code_hash(agreement: Agreement) -> None:

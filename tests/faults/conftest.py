@@ -9,6 +9,9 @@ import pytest
 
 from tests.chain.anvil import ANVIL, Agreement, Anvil
 
+STATEMENTS = int(200 * float(os.environ.get("PANDACEA_TEST_SCALE", "1")))
+"""How many statements the crash test kills at, one after the other."""
+
 
 def need(there: bool, reason: str) -> None:
     """Skip where a real part is missing; under CI that is a failure."""

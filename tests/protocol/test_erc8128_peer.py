@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import string
@@ -17,6 +16,7 @@ import pytest
 
 from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse, sign
+from tests.parts import missing
 
 NPM = Path(__file__).parent.parent / "npm"
 NOW = 1_800_000_000
@@ -43,9 +43,7 @@ class Peer:
 def peer() -> Iterator[Peer]:
     node = shutil.which("node")
     if node is None or not (NPM / "node_modules" / "@slicekit" / "erc8128").is_dir():
-        if os.environ.get("CI") == "true":
-            pytest.fail("node and tests/npm/node_modules are needed: cd tests/npm && npm ci")
-        pytest.skip("needs node and tests/npm/node_modules: cd tests/npm && npm ci")
+        missing("node and tests/npm/node_modules are needed: cd tests/npm && npm ci")
     with subprocess.Popen(
         [node, "erc8128.mjs"], cwd=NPM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     ) as process:

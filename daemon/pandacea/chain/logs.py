@@ -14,7 +14,7 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import Log
 from pandacea.domain.ids import Address
 
-FIRST_SPAN: Final = 64
+FIRST_SPAN: Final = 16
 LARGEST_SPAN: Final = 50_000
 ENOUGH_LOGS: Final = 3_000
 """Logs of one answer the spans aim at: 1.7 MB of JSON, so a gap of any size costs the same memory."""

@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 SUBSCRIBE: Final = '{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["newHeads"]}'
 LONGEST_PAUSE: Final = 60.0
+GRACE: Final = 5.0
+"""Seconds after connecting in which silence says nothing."""
 MAX_MESSAGE: Final = 256 * 1024
 """Bytes: a header is 2 KB."""
 
@@ -38,6 +40,7 @@ class WebSocketWakes:
         self._drop = asyncio.Event()
         self.heard_at: float | None = None
         """`time.monotonic()` of the last message of this connection; None while it has said nothing."""
+        self._connected_at = 0.0
         self.connections = 0
         self.silences = 0
 
@@ -48,10 +51,11 @@ class WebSocketWakes:
 
     def missed(self) -> None:
         """A poll found a block it had not told of: the socket is open but silent. Reconnect, and poll meanwhile."""
-        if self.heard_at is not None:
-            self.silences += 1
-            self.heard_at = None
-            log.warning("chain.websocket-silent", endpoint=self.name)
+        if self.heard_at is None and time.monotonic() - self._connected_at < GRACE:
+            return  # it has hardly subscribed yet
+        self.silences += 1
+        self.heard_at = None
+        log.warning("chain.websocket-silent", endpoint=self.name)
         self._drop.set()
 
     async def run(self) -> None:
@@ -74,6 +78,7 @@ class WebSocketWakes:
             self._url, open_timeout=10, ping_interval=20, ping_timeout=20, close_timeout=1, max_size=MAX_MESSAGE, max_queue=16
         ) as socket:
             self.connections += 1
+            self._connected_at = time.monotonic()
             await socket.send(SUBSCRIBE)
             dropped = asyncio.create_task(self._drop.wait())
             try:
@@ -85,6 +90,6 @@ class WebSocketWakes:
                         break
                     if '"eth_subscription"' in str(message.result()):
                         self.heard_at = time.monotonic()
-                        self._wake()
+                    self._wake()  # at its acknowledgement too: a block may have come between connecting and subscribing
             finally:
                 dropped.cancel()

@@ -73,24 +73,25 @@ async def send_job(box: Box, job: SandboxJob, opener: Callable[[Any], int]) -> N
         Broken: a file is missing or must not be handed over.
     """
     packets = job_packets(job, box)
-    await _send(box.sock, *next(packets))
+    await send_packet(box.sock, *next(packets))
     for table in job.inputs:
         entry = {"asset_id": table.asset_id, "variable_name": table.variable_name, "format": table.format.value}
         await _send_file(box.sock, wire.INPUT, entry, opener(table.path))
     for name, path in job.uploads.items():
         await _send_file(box.sock, wire.UPLOAD, {"name": name}, opener(path))
     for tag, payload in packets:
-        await _send(box.sock, tag, payload)
+        await send_packet(box.sock, tag, payload)
 
 
 async def _send_file(sock: socket.socket, tag: bytes, entry: dict[str, Any], descriptor: int) -> None:
     try:
-        await _send(sock, tag, json.dumps(entry).encode(), descriptor)
+        await send_packet(sock, tag, json.dumps(entry).encode(), descriptor)
     finally:
         os.close(descriptor)
 
 
-async def _send(sock: socket.socket, tag: bytes, payload: bytes, descriptor: int | None = None) -> None:
+async def send_packet(sock: socket.socket, tag: bytes, payload: bytes, descriptor: int | None = None) -> None:
+    """Send one packet, and a descriptor with it; waits while the guest is slow. Raises OSError when the guest is gone."""
     ancillary = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
     while True:
         try:

@@ -61,7 +61,7 @@ def container(
             {"Name": "core", "Soft": 0, "Hard": 0},
             {"Name": "nofile", "Soft": 1024, "Hard": 1024},
             {"Name": "msgqueue", "Soft": 0, "Hard": 0},
-            {"Name": "fsize", "Soft": shape.workspace_bytes, "Hard": shape.workspace_bytes},
+            # No fsize here: a script's child gets the workspace's size from its job, a conversion what a table may have.
         ],
         "Mounts": mounts,
         "LogConfig": {"Type": "none"},

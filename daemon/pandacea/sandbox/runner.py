@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from pandacea.domain.outcome import Failure, Outcome
+from pandacea.domain.table import TableShape
 from pandacea.errors import Broken, Unavailable
+from pandacea.flows.conversion import ConversionJob
 from pandacea.flows.ports import SandboxEvent, SandboxIdentity, SandboxJob
 from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
 from pandacea.sandbox.conversation import Account, GuestLostError, listen, send_job
+from pandacea.sandbox.converting import convert_in
 from pandacea.sandbox.pool import Pool
 from pandacea.sandbox.results import ResultsWriter
 from pandacea.sandbox.selftest import Probe, self_test
@@ -64,6 +67,15 @@ class BoxSandbox:
             box = await self.pool.take(BoxShape.of(job.limits))
             try:
                 return await self._run_in(box, job, on_event)
+            finally:
+                self._end(box)
+
+    async def convert(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
+        """Implements `flows.conversion.Converter`: a box of its own for one file."""
+        with self.pool.running():
+            box = await self.pool.take(BoxShape.of(job.limits))
+            try:
+                return await convert_in(box, job, on_progress)
             finally:
                 self._end(box)
 

@@ -86,7 +86,7 @@ class _Stream:
         if state is not self._told and state not in TERMINAL:
             await self._state(state)
         if feed is not None:
-            await self._show(feed)
+            await self._show(feed, over=state in TERMINAL)
         if state not in TERMINAL:
             return False
         await self._state(state)
@@ -99,7 +99,7 @@ class _Stream:
             data["error"] = self._job.error
         await self._event("state", data)
 
-    async def _show(self, feed: Feed) -> None:
+    async def _show(self, feed: Feed, *, over: bool) -> None:
         output, progress, _ = feed.since(self._place)
         if not output and progress is None:
             return
@@ -114,9 +114,9 @@ class _Stream:
                 self._place = Place(feed.attempt, place.offset, feed.reports)
                 await self._event("progress", {"done": progress[0], "total": progress[1]})
                 continue
-            if not output:
+            piece = _whole_characters(output[:PIECE]) or (output if over else b"")
+            if not piece:
                 return
-            piece = _whole_characters(output[:PIECE])
             self._place = Place(feed.attempt, place.offset + len(piece), place.reports)
             await self._event("output", {"offset": place.offset, **output_members(piece)})
 
@@ -136,11 +136,11 @@ class _Stream:
 
 
 def _whole_characters(piece: bytes) -> bytes:
-    """Leave out a last character whose bytes have not all come, if it can still become one."""
+    """Leave out a last character whose bytes have not all come, while it can still become one."""
     for back in range(1, min(4, len(piece)) + 1):
         lead = piece[-back]
         if lead & 0xC0 == 0x80:
             continue
         length = 1 if lead < 0x80 else 2 if lead >> 5 == 0b110 else 3 if lead >> 4 == 0b1110 else 4 if lead >> 3 == 0b11110 else 1
-        return piece[:-back] if length > back and len(piece) > back else piece
+        return piece[:-back] if length > back else piece
     return piece

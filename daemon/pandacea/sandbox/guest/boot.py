@@ -37,9 +37,7 @@ def main(argument: str) -> None:
         wire.send_json(sock, wire.UNFIT, {"message": f"{type(error).__name__}: {error}"[:2000]})
         raise
     wire.send_json(sock, wire.HELLO, wire.hello(box.thread_count(), os.getuid()))
-    job = supervise.receive_job(sock)
-    if job is not None:
-        supervise.Supervisor(sock, job).run()
+    supervise.run_job(sock)
 
 
 def _settle(settings: dict[str, Any]) -> None:

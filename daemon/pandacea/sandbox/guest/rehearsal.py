@@ -1,7 +1,8 @@
-"""One script, two places: with `import syft`, `sy.resolve_dataset_file_path("asset")` gives the private file here and the mock at home.
+"""`syft` scripts ask for a data set's file by name instead of taking a variable: a datasite of this computation alone, made on demand.
 
-Everything happens at the first `import syft`, so a script that never imports it pays nothing. The private half of each data set is a
-link to the descriptor the node handed over: the descriptor is the boundary, never syft's permissions.
+A script that imports syft finds a SyftBox folder in which each of its tables is a data set whose private file is the table itself (the
+descriptor it was given, nothing copied). The same line at home gives the mock that the SDK put there. A script that never imports syft
+pays nothing: the folder is made by the import.
 """
 
 from __future__ import annotations
@@ -15,48 +16,56 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-WORD: Final = b"syft"
-FOLDER: Final = "/tmp/syftbox"  # noqa: S108 - the box's own
-EMAIL: Final = "earner@sandbox.invalid"
+OWNER: Final = "earner@pandacea.invalid"
+FOLDER: Final = "/tmp/syftbox"  # noqa: S108 - the box's own tmpfs
+_ENVIRONMENT: Final = {"SYFTBOX_FOLDER": FOLDER, "SYFTBOX_EMAIL": OWNER, "SYFT_IS_IN_JOB": "true"}
+_SUFFIX: Final = {"arrow": ".feather", "csv": ".csv", "parquet": ".parquet"}
 
-_KEPT: dict[str, tuple[int, str]] = {}
+WORD: Final = b"syft"
+"""Only a script whose text holds this may ask for a file by name."""
+
+_tables: dict[str, tuple[int, str]] = {}
 
 
 def keep(entry: dict[str, Any], descriptor: int) -> None:
     """Keep a copy of a table's descriptor, because the script's text mentions syft."""
-    _KEPT[entry["asset_id"]] = (os.dup(descriptor), entry["format"])
+    name = entry["asset_id"]
+    if name not in _tables:
+        _tables[name] = (os.dup(descriptor), _SUFFIX.get(entry["format"], ""))
 
 
 def prepare() -> dict[str, int]:
-    """Arrange the folder for the first import of syft; return descriptors by asset id (empty when none was kept)."""
-    if _KEPT:
-        home = {"SYFTBOX_FOLDER": FOLDER, "SYFTBOX_EMAIL": EMAIL, "SYFT_IS_IN_JOB": "true"}
-        os.environ.update(home)
-        sys.meta_path.insert(0, _AtImport())
-    return {asset: descriptor for asset, (descriptor, _) in _KEPT.items()}
+    """Arrange the datasite for the first import of syft; return descriptors by asset id (empty when none was kept)."""
+    if _tables:
+        sys.meta_path.insert(0, _Finder())
+    return {name: descriptor for name, (descriptor, _) in _tables.items()}
 
 
-class _AtImport(importlib.abc.MetaPathFinder):
+class _Finder(importlib.abc.MetaPathFinder):
+    """Sees the first import of syft, makes the datasite, and goes away."""
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        del path, target
-        if fullname.partition(".")[0] in {"syft", "syft_datasets"}:
+        if fullname in {"syft", "syft_datasets"}:
             sys.meta_path.remove(self)
-            _make_datasets()
+            _make_datasite()
         return None
 
 
-def _make_datasets() -> None:
-    from syft_datasets.dataset_manager import SyftDatasetManager  # type: ignore[import-not-found,unused-ignore]
+def _make_datasite() -> None:
+    os.environ.update(_ENVIRONMENT)
+    from syft_datasets.dataset_manager import SyftDatasetManager
 
-    Path(FOLDER).mkdir()
-    datasets = SyftDatasetManager(Path(FOLDER), EMAIL)
-    for asset, (descriptor, form) in _KEPT.items():
-        stand_in = Path("/tmp", f"{asset}.{form}")  # noqa: S108 - the box's own
-        stand_in.write_text("stands in for the table\n", encoding="ascii")
-        made = datasets.create(asset, mock_path=stand_in, private_path=stand_in)
-        stand_in.unlink()
-        private = Path(made.private_dir, stand_in.name)
-        private.unlink()
-        private.symlink_to(f"/proc/self/fd/{descriptor}")
+    folder = Path(FOLDER)
+    (folder / OWNER).mkdir(parents=True)
+    manager = SyftDatasetManager(folder, OWNER)
+    for name, (descriptor, suffix) in _tables.items():
+        # syft copies what it is given: so it is given an empty file, and the name then leads to the table itself.
+        empty = folder / f"{name}{suffix}"
+        empty.touch()
+        made = manager.create(name=name, mock_path=empty, private_path=empty, summary="The table of this computation")
+        for private in made.private_files:
+            private.unlink()
+            private.symlink_to(f"/proc/self/fd/{descriptor}")
+        empty.unlink()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import box, child, collect, rehearsal, wire
+from . import box, child, collect, convert, rehearsal, wire
 
 _DRAIN: Final = 65_536
 _WATCH_SECONDS: Final = 0.05
@@ -27,6 +27,7 @@ class Job:
     header: dict[str, Any]
     inputs: list[tuple[dict[str, Any], int]] = field(default_factory=list)
     uploads: list[tuple[dict[str, Any], int]] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
     params: bytearray = field(default_factory=bytearray)
     code: bytearray = field(default_factory=bytearray)
 
@@ -44,6 +45,8 @@ def receive_job(sock: socket.socket) -> Job | None:
             job.inputs.append((json.loads(payload), descriptor))
         elif tag == wire.UPLOAD and descriptor is not None:
             job.uploads.append((json.loads(payload), descriptor))
+        elif tag == wire.OUTPUT_FILE and descriptor is not None:
+            job.outputs.append(descriptor)
         elif tag == wire.PARAMS:
             job.params += payload
         elif tag == wire.CODE:
@@ -52,6 +55,17 @@ def receive_job(sock: socket.socket) -> Job | None:
             return job
         else:
             raise ValueError(f"the node sent an unknown packet {tag!r}")
+
+
+def run_job(sock: socket.socket) -> None:
+    """Take the box's only job and do it: a script, or the conversion of a file."""
+    job = receive_job(sock)
+    if job is None:
+        return
+    if job.header["kind"] == "convert":
+        convert.run(sock, json.loads(job.params), job.inputs[0][1], job.outputs)
+    else:
+        Supervisor(sock, job).run()
 
 
 def place_uploads(uploads: list[tuple[dict[str, Any], int]]) -> None:

@@ -94,9 +94,7 @@ def _become_box(sock: socket.socket, request: dict[str, Any], settings: dict[str
         wire.send_json(sock, wire.UNFIT, {"message": f"{type(error).__name__}: {error}"[:2000]})
         raise
     wire.send_json(sock, wire.HELLO, wire.hello(box.thread_count(), os.getuid()))
-    job = supervise.receive_job(sock)
-    if job is not None:
-        supervise.Supervisor(sock, job).run()
+    supervise.run_job(sock)
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None) -> None:

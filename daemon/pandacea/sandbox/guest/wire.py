@@ -38,6 +38,7 @@ ENDED: Final = b"X"  # JSON: how the script ended
 REFUSED: Final = b"R"  # JSON: a file that may not leave, and why
 FILE: Final = b"F"  # JSON: name and size; its bytes follow
 BYTES: Final = b"B"  # a piece of the current file
+TABLE: Final = b"T"  # a piece of a conversion's JSON account
 DONE: Final = b"Z"  # everything has been sent
 
 

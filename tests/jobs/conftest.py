@@ -1,0 +1,215 @@
+"""The routes of jobs over real HTTP and a real database; the box is a stage, the chain a book."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from pandacea.api.auth import AUTHENTICATOR, Authenticator
+from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.node import NODE, Node, Readiness
+from pandacea.api.nonces import MemoryNonces
+from pandacea.api.routes import add_routes
+from pandacea.api.server import Listener, Server, create_app
+from pandacea.api.throttle import Rate, Streams
+from pandacea.domain.job import Job, JobState
+from pandacea.domain.limits import Limits
+from pandacea.domain.product import LiveOutput, Policy, Release, Rules
+from pandacea.flows.execute import run_next
+from pandacea.flows.privacy import LeasedPrivacy
+from pandacea.store.migrate import upgrade
+from pandacea.store.session import Database
+from pandacea_sdk.protocol.hashing import KeySigner
+from pandacea_sdk.protocol.signing import SigningPolicy, sign
+from tests.fakes import CHAIN_ID, EARNER, LEASE_ID, NOW, known_lease, product
+from tests.flows.conftest import World, make_world
+from tests.jobs.stage import Stage
+
+AUTHORITY = "node.example:8080"
+EXECUTE = "/api/v1/privacy/execute"
+SPENDER, OTHER = KeySigner("51" * 32), KeySigner("52" * 32)
+NONCES = iter(f"{number:022d}" for number in range(10**6))
+OPEN = Rules(policy=Policy.ANY_CODE, release=Release.AUTO, live_output=LiveOutput.FULL)
+
+
+@dataclass
+class TickingClock:
+    """Real seconds from NOW on, and what a test adds."""
+
+    began: float = field(default_factory=time.monotonic)
+    added: float = 0.0
+
+    def now(self) -> float:
+        return NOW + self.added + time.monotonic() - self.began
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.body)  # type: ignore[no-any-return]
+
+    @property
+    def code(self) -> str:
+        return str(self.json["code"])
+
+
+@dataclass
+class Served:
+    """A served world, and hands to send signed requests with."""
+
+    world: World
+    stage: Stage
+    clock: TickingClock
+    node: Node
+    server: Server
+    session: aiohttp.ClientSession
+
+    def rules(self, **changes: Any) -> None:
+        """The product's rules from now on."""
+        path = next(iter(self.world.catalogue.product.assets.values())).path
+        self.world.catalogue.product = product(path, rules=replace(OPEN, **changes))
+
+    def lease(self, **changes: Any) -> None:
+        """How the chain shows the Spender's lease from now on."""
+        self.world.book.change(known_lease(**{"spender": SPENDER.address.lower(), "max_computations": 50, **changes}))
+
+    def headers(self, method: str, path: str, body: bytes | None, signer: KeySigner, headers: dict[str, str]) -> dict[str, str]:
+        created = int(self.clock.now())
+        if body is not None and method == "POST":
+            headers = {"Content-Type": "application/json", **headers}
+        signed = sign(
+            signer,
+            method=method,
+            authority=AUTHORITY,
+            target=path,
+            body=body,
+            chain_id=CHAIN_ID,
+            created=created,
+            nonce=next(NONCES),
+            headers=headers,
+        )
+        return {"Host": AUTHORITY, **headers, **signed}
+
+    def request(self, method: str, path: str, body: Any = None, *, signer: KeySigner | None = SPENDER, **headers: str) -> Any:
+        """An aiohttp request context; header names with `_` for `-`."""
+        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        plain = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"Host": AUTHORITY, **plain} if signer is None else self.headers(method, path, raw, signer, plain)
+        url = f"http://127.0.0.1:{self.server.port}{path}"
+        return self.session.request(method, url, data=raw, headers=sent, skip_auto_headers=["Content-Type"])
+
+    async def send(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+        """Send a request and read its whole answer."""
+        async with self.request(method, path, body, **options) as response:
+            return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, await response.read())
+
+    async def submit(self, code: str = "print(1)", **members: Any) -> str:
+        """Submit a computation asynchronously; its id."""
+        answer = await self.send("POST", EXECUTE, self.body(code, **members), Prefer="respond-async")
+        assert answer.status == 202, answer.body
+        return str(answer.json["computation_id"])
+
+    def body(self, code: str = "print(1)", **members: Any) -> dict[str, Any]:
+        """The body of an execute request."""
+        return {"lease_id": LEASE_ID, "code": code, "inputs": [], **members}
+
+    async def row(self, computation_id: str) -> Job:
+        """A job as the database has it."""
+        async with self.world.submit.books.read() as view:
+            job = await view.jobs.get(computation_id)
+        assert job is not None
+        return job
+
+    async def reaches(self, computation_id: str, state: JobState) -> Job:
+        """Wait until a job's row is in a state."""
+        async with asyncio.timeout(20):
+            while True:
+                job = await self.row(computation_id)
+                if job.state is state:
+                    return job
+                await asyncio.sleep(0.01)
+
+
+def results(computation_id: str, more: str = "") -> str:
+    """The path of a computation."""
+    return f"/api/v1/privacy/results/{computation_id}{more}"
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    """One node: product with any code, released at once, all output live; one worker a running job, up to three."""
+    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    await upgrade(database)
+    plain = await make_world(tmp_path, database)
+    stage, clock = Stage(), TickingClock()
+    limits = Limits(time_seconds=60)
+    privacy = LeasedPrivacy(plain.book, plain.catalogue, stage, EARNER, clock)
+    wake = asyncio.Event()
+    submit = replace(plain.submit, privacy=privacy, clock=clock, limits=limits, wake=wake.set)
+    execute = replace(plain.execute, privacy=privacy, clock=clock, limits=limits)
+    plain.uploads.clock = clock
+    world = replace(
+        plain,
+        submit=submit,
+        execute=execute,
+        release=replace(plain.release, clock=clock),
+        approve=replace(plain.approve, clock=clock),
+    )
+    app = create_app(EdgeLimits(upload_bytes=1000))
+    app[AUTHENTICATOR] = Authenticator(
+        SigningPolicy(CHAIN_ID, frozenset({AUTHORITY})),
+        clock,
+        world.book,
+        MemoryNonces(clock.now, skew=30),
+        stranger_nonces=MemoryNonces(clock.now, skew=30),
+        stranger_rate=Rate(100, 100, time.monotonic),
+    )
+    node = Node(
+        earner=EARNER,
+        books=submit.books,
+        book=world.book,
+        catalogue=world.catalogue,
+        submit=submit,
+        watch=execute.watch,
+        clock=clock,
+        streams=Streams(),
+        uploads=world.uploads,
+        approve=world.approve,
+        well_known={},
+        readiness=lambda: Readiness(ready=True, parts={}),
+    )
+    app[NODE] = node
+    add_routes(app)
+    server = Server(app, Listener("127.0.0.1", 0, grace_seconds=0.5))
+    await server.start()
+
+    async def work() -> None:
+        while True:
+            if not await run_next(execute):
+                wake.clear()
+                await wake.wait()
+
+    workers = [asyncio.create_task(work()) for _ in range(3)]
+    async with aiohttp.ClientSession() as session:
+        served = Served(world, stage, clock, node, server, session)
+        served.rules()
+        served.lease()
+        yield served
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    await server.stop()
+    await database.close()

@@ -1,0 +1,147 @@
+"""What a script needs beyond its 100 KB: capped for each Spender and in all, gone in time, given to the box as handed in."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import aiohttp
+
+from pandacea.domain.job import JobState
+from pandacea.flows.uploads import upload_path
+from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Answer, Served
+
+DATA = b"w" * 600
+
+
+def put(data: bytes) -> str:
+    return f"/api/v1/privacy/uploads/{hashlib.sha256(data).hexdigest()}"
+
+
+def folder(served: Served) -> Path:
+    return served.world.uploads.folder
+
+
+async def send(served: Served, data: bytes = DATA, **options: object) -> Answer:
+    return await served.send("PUT", put(data), data, **options)
+
+
+def files(served: Served) -> list[str]:
+    return sorted(path.name for path in folder(served).glob("*/*"))
+
+
+async def test_an_upload_is_given_to_the_script_that_names_it(served: Served) -> None:
+    """By name, read-only, and named by its digest in the manifest."""
+    assert (await send(served)).status == 204
+    digest = hashlib.sha256(DATA).hexdigest()
+    computation_id = await served.submit(uploads={"weights": digest})
+    play = await served.stage.play()
+    path = play.job.uploads["weights"]
+    assert path.read_bytes() == DATA
+    assert path.stat().st_mode & 0o777 == 0o444
+    play.ends()
+    await served.reaches(computation_id, JobState.COMPLETED)
+    manifest = json.loads((await served.row(computation_id)).manifest or "")
+    assert manifest["uploads"] == {"weights": digest}
+
+
+async def test_a_script_can_name_only_what_its_spender_sent(served: Served) -> None:
+    """Unknown, another's and expired look alike."""
+    absent = await served.send("POST", EXECUTE, served.body(uploads={"w": "0" * 64}))
+    assert absent.code == "upload-unknown"
+    await send(served)
+    assert not upload_path(folder(served), OTHER.address.lower(), hashlib.sha256(DATA).hexdigest()).exists()
+    served.clock.added += 101
+    old = await served.send("POST", EXECUTE, served.body(uploads={"w": hashlib.sha256(DATA).hexdigest()}))
+    assert old.code == "upload-unknown"
+
+
+async def test_bytes_must_have_the_digest_of_the_path(served: Served) -> None:
+    """What was signed is what is stored: neither another path nor another body."""
+    assert (await served.send("PUT", put(b"other"), DATA)).code == "upload-mismatch"
+    headers = served.headers("PUT", put(DATA), DATA, SPENDER, {})
+    url = f"http://127.0.0.1:{served.server.port}{put(DATA)}"
+    async with served.session.put(url, data=b"x" * 600, headers=headers) as response:
+        assert (await response.json())["code"] == "upload-mismatch"
+    assert (await served.send("PUT", "/api/v1/privacy/uploads/ABC", DATA)).code == "bad-upload"
+    assert files(served) == []
+
+
+async def test_strangers_upload_nothing(served: Served) -> None:
+    """Only spenders of approved leases may write to the disk."""
+    assert (await send(served, signer=OTHER)).code == "unknown-spender"
+    assert files(served) == []
+
+
+async def test_a_spender_has_so_much_room(served: Served) -> None:
+    """Bytes and files, those still arriving counted."""
+    for number in range(3):
+        assert (await send(served, bytes([number]) * 600)).status == 204
+    assert (await send(served, b"z" * 600)).code == "uploads-full"
+    assert (await send(served, b"z" * 900)).code == "uploads-full"
+    assert len(files(served)) == 3
+
+
+async def test_two_uploads_at_once_cannot_share_the_last_room(served: Served) -> None:
+    """Room is reserved before the first byte."""
+    answers = await asyncio.gather(*(send(served, bytes([number]) * 990) for number in range(3)))
+    assert sorted(answer.status for answer in answers) == [204, 204, 507]
+
+
+async def test_one_upload_may_be_so_large(served: Served) -> None:
+    """Announced or not."""
+    assert (await send(served, b"x" * 1001)).code == "body-too-large"
+
+    async def unannounced() -> object:
+        for _ in range(11):
+            yield b"y" * 100
+
+    data = b"y" * 1100
+    headers = served.headers("PUT", put(data), data, SPENDER, {})
+    url = f"http://127.0.0.1:{served.server.port}{put(data)}"
+    try:
+        async with served.session.put(url, data=unannounced(), headers=headers) as response:
+            assert (await response.json())["code"] == "body-too-large"
+    except aiohttp.ClientOSError:
+        pass  # the node hung up while more was coming: its answer may be lost
+    assert files(served) == []
+
+
+async def test_uploads_go_in_time_but_not_from_under_a_waiting_job(served: Served) -> None:
+    """Sending again keeps for longer; a job that waits keeps what it names."""
+    await send(served, b"a" * 600)
+    await send(served, b"b" * 600)
+    waiting = [await served.submit() for _ in range(3)]  # every worker is busy
+    named = await served.submit(uploads={"w": hashlib.sha256(b"a" * 600).hexdigest()})
+    plays = [await served.stage.play() for _ in waiting]
+    served.clock.added += 101
+    assert await served.world.uploads.sweep() == 1
+    assert files(served) == [hashlib.sha256(b"a" * 600).hexdigest()]
+    for play in plays:
+        play.ends()
+    last = await served.stage.play()
+    assert last.job.computation_id == named
+    last.ends()
+    await served.reaches(named, JobState.COMPLETED)
+    assert await served.world.uploads.sweep() == 1
+    assert files(served) == []
+
+
+async def test_a_start_sweeps_what_no_row_names(served: Served) -> None:
+    """Halves of uploads that a killed node was receiving."""
+    await send(served)
+    mine = folder(served) / SPENDER.address.lower()
+    (mine / ".1234.part").write_bytes(b"half")
+    (folder(served) / "0xother").mkdir()
+    (folder(served) / "0xother" / ("0" * 64)).write_bytes(b"stray")
+    await served.world.uploads.sweep_strangers()
+    assert files(served) == [hashlib.sha256(DATA).hexdigest()]
+    assert not (folder(served) / "0xother").exists()
+
+
+async def test_a_full_disk_takes_no_uploads(served: Served) -> None:
+    """503, before the bytes."""
+    served.world.uploads.free = lambda _: 10
+    assert (await send(served)).code == "disk-full"
