@@ -243,10 +243,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             ("docker-warm", arguments.runs),
             ("bubblewrap-warm", arguments.runs),
         ):
-            if arguments.direct:
-                seconds = asyncio.run(direct(mode, environment, folder, runs))
-            else:
-                seconds = over_http(mode, folder / mode, runs)
+            seconds = (
+                asyncio.run(direct(mode, environment, folder, runs)) if arguments.direct else over_http(mode, folder / mode, runs)
+            )
             reference = in_image if mode.startswith("docker") else here
             kind = mode.replace("bubblewrap", "bwrap").replace("-", "_")
             p50, p99 = statistics.median(seconds) / reference, percentile(seconds, 0.99) / reference

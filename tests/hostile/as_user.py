@@ -44,4 +44,4 @@ async def outcomes(mode: str, environment: Path, jobs: list[dict[str, Any]]) -> 
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(outcomes(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin)))))
+    sys.stdout.write(json.dumps(asyncio.run(outcomes(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin)))))
