@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SANDBOX := .sandbox
 NPM := npm --silent
 
-.PHONY: help setup demo test test-long check format contracts gas soak image clean
+.PHONY: help setup demo test test-long check format contracts contracts-fresh gas soak image clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -17,8 +17,7 @@ $(VENV)/.ready: pyproject.toml .ci/requirements.lock
 	@sh .ci/system-packages node
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the node into $(VENV) ..."
-	@$(BIN)/pip install --quiet --upgrade pip
-	@$(BIN)/pip install --quiet -c .ci/requirements.lock -e '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/requirements.lock -e '.[dev]'
 	@touch $@
 
 $(SANDBOX)/.ready: $(VENV)/.ready daemon/pandacea/sandbox/environment/requirements.txt
@@ -47,6 +46,26 @@ check: $(VENV)/.ready  ## ruff, mypy (strict), import rules, the compiled contra
 format: $(VENV)/.ready  ## Format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+contracts: contracts/node_modules  ## Compile the contracts with pinned solc (WASM); changes no tracked file
+	@cd contracts && node compile.js
+
+contracts-fresh: contracts/node_modules
+	@cd contracts && node compile.js --check
+
+contracts/node_modules: contracts/package-lock.json
+	@sh .ci/system-packages node-js
+	@cd contracts && $(NPM) ci --no-fund --no-audit
+	@touch $@
+
+gas: $(VENV)/.ready  ## The gas table, beside the first version's storage shape
+	@$(BIN)/python benchmarks/gas.py
+
+image: setup  ## Build the sandbox image for Docker (starts an engine and makes a base image where none answers)
+	@$(BIN)/python tests/engine/prepare.py all
+
+soak: setup  ## Ten minutes over a chain with reorgs, kills and faults
+	@$(BIN)/python benchmarks/soak.py
 
 clean:  ## Remove what was built here
 	rm -rf $(VENV) $(SANDBOX) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,6 +2,7 @@
 //
 //   node compile.js           write the artifacts
 //   node compile.js --check   write nothing; exit 1 and name each file that a fresh compile would change
+//   node compile.js --standard-json   print the compiler's input, complete with the libraries, for other tools
 //
 // The same sources give the same bytes on every machine: compiler, settings and libraries are pinned, and no metadata hash
 // is appended, so that a comment changes no code.
@@ -20,6 +21,7 @@ const TEST = path.join(HERE, "test/artifacts");
 const SETTINGS = {
   evmVersion: "cancun",
   optimizer: { enabled: true, runs: 1_000_000 },
+  viaIR: true,
   metadata: { bytecodeHash: "none", appendCBOR: false },
 };
 
@@ -53,7 +55,7 @@ function standardJson() {
     }
   }
   const sorted = Object.fromEntries(Object.entries(sources).sort(([a], [b]) => (a < b ? -1 : 1)));
-  const outputSelection = { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode", "storageLayout", "userdoc"], "": ["ast"] } };
+  const outputSelection = { "*": { "*": ["abi", "evm.bytecode", "evm.deployedBytecode", "evm.methodIdentifiers", "storageLayout", "devdoc", "userdoc"], "": ["ast"] } };
   return { language: "Solidity", sources: sorted, settings: { ...SETTINGS, outputSelection } };
 }
 
@@ -99,16 +101,15 @@ function artifact(name, contract, { code, sources }) {
 }
 
 function artifacts(output, input) {
-  const ours = digests(input.sources, "src/");
-  const tests = digests(input.sources, "test/");
+  const below = (folder) => digests(input.sources, folder);
   const files = new Map();
   const put = (folder, name, contract, options) =>
     files.set(path.join(folder, `${name}.json`), `${JSON.stringify(artifact(name, contract, options), null, 2)}\n`);
-  put(PROTOCOL, "LeaseAgreement", output.contracts["src/LeaseAgreement.sol"].LeaseAgreement, { code: true, sources: ours });
-  put(PROTOCOL, "LeaseAgreementV0", output.contracts["test/solidity/LeaseAgreementV0.sol"].LeaseAgreementV0, { code: false, sources: tests });
+  put(PROTOCOL, "LeaseAgreement", output.contracts["src/LeaseAgreement.sol"].LeaseAgreement, { code: true, sources: below("src/") });
+  put(PROTOCOL, "LeaseAgreementV0", output.contracts["test/solidity/LeaseAgreementV0.sol"].LeaseAgreementV0, { code: false, sources: below("test/solidity/LeaseAgreementV0.sol") });
   for (const [source, contracts] of Object.entries(output.contracts)) {
     if (!source.startsWith("test/solidity/")) continue;
-    for (const [name, contract] of Object.entries(contracts)) put(TEST, name, contract, { code: true, sources: tests });
+    for (const [name, contract] of Object.entries(contracts)) put(TEST, name, contract, { code: true, sources: below(source) });
   }
   return files;
 }

@@ -180,6 +180,7 @@ def _tell(story: Story, stack: ExitStack, folder: Path, asked: argparse.Namespac
         note(f"result hash {verified.result_hash[:18]}..., receipt signed by {verified.signer}")
     with story.step("read the hash back from the chain") as note:
         committed = asyncio.run(_committed(chain["url"], record.address, lease_id, answer["computation_id"]))
+        assert committed is not None, "nothing was committed within 20 s"
         assert committed == answer["result_hash"], f"the chain has {committed}"
         note(f"committedResult = {committed[:18]}...")
 

@@ -1,6 +1,6 @@
 """A Spender's side of one computation: send a script, get trained weights, check who vouches for them.
 
-    PANDACEA_PRIVATE_KEY=0x... python examples/federated_learning_example.py LEASE_ID [NODE_URL]
+PANDACEA_PRIVATE_KEY=0x... python examples/federated_learning_example.py LEASE_ID [NODE_URL]
 """
 
 from __future__ import annotations

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pandacea import __version__
-from pandacea.errors import BadConfig, PandaceaError
+from pandacea.errors import BadConfig, Broken, PandaceaError
 
 Handler = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     handler: Handler = parsed.handler
     try:
         return handler(parsed)
@@ -32,15 +32,30 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Every command and its arguments."""
+    root = argparse.ArgumentParser(
         prog="pandacea", description="Run strangers' code on your data, on your machine, under on-chain leases."
     )
-    parser.add_argument("--version", action="version", version=f"pandacea {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    root.add_argument("--version", action="version", version=f"pandacea {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     run = _command(commands, "run", _run, "start the node")
     run.add_argument("--debug", action="store_true", help="log at level debug")
+
+    init = _command(commands, "init", _init, "write a config.yaml and a products.yaml to start from", config=False)
+    init.add_argument("--directory", type=Path, default=Path())
+
+    deploy = _command(commands, "deploy", _deploy, "deploy the LeaseAgreement and write its deployment record", config=False)
+    deploy.add_argument("--rpc-url", required=True)
+    deploy.add_argument(
+        "--keystore", type=Path, required=True, help="the account that pays for the deployment and owns the contract"
+    )
+    deploy.add_argument("--passphrase-file", type=Path, help="default: asked for")
+    deploy.add_argument("--arbiter", required=True, help="who decides the disputes of leases created from now on")
+    deploy.add_argument("--owner", help="who may pause and appoint arbiters; default: the deploying account")
+    deploy.add_argument("--record", type=Path, default=Path("deployment.json"))
+    deploy.add_argument("--insecure-http", action="store_true", help="accept plain http to another machine")
 
     doctor = _command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
     doctor.add_argument("--json", action="store_true", help="print JSON")
@@ -57,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
     build = _command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
     build.add_argument("--directory", type=Path, default=Path(".sandbox"))
-    return parser
+    return root
 
 
 def _command(parent: Any, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
@@ -118,6 +133,32 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _init(parsed: argparse.Namespace) -> int:
+    from pandacea.config.example import write_example
+
+    for path in write_example(parsed.directory):
+        print(path)
+    return 0
+
+
+def _deploy(parsed: argparse.Namespace) -> int:
+    from pandacea import keys
+    from pandacea_sdk.chain import ChainError, deploy
+
+    if parsed.record.exists():
+        raise BadConfig(f"{parsed.record} exists already; name another --record.")
+    account = keys.unlock(parsed.keystore, keys.read_passphrase(parsed.passphrase_file)).account()
+    try:
+        record = asyncio.run(
+            deploy(parsed.rpc_url, account, arbiter=parsed.arbiter, owner=parsed.owner, allow_http=parsed.insecure_http)
+        )
+    except ChainError as problem:
+        raise Broken(f"The contract was not deployed: {problem}") from problem
+    record.write(parsed.record)
+    print(f"LeaseAgreement {record.address} on chain {record.chain_id}, block {record.deploy_block}; record: {parsed.record}")
+    return 0
+
+
 def _doctor(parsed: argparse.Namespace) -> int:
     from pandacea import app
     from pandacea.config import load
@@ -129,8 +170,9 @@ def _doctor(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(rows, indent=2))
     else:
+        width = max(len(row["check"]) for row in rows)
         for row in rows:
-            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<34} {row['detail']}")
+            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<{width}}  {row['detail']}")
     return 0 if all(row["ok"] for row in rows) else 1
 
 
@@ -151,5 +193,13 @@ def _keys_address(parsed: argparse.Namespace) -> int:
 def _environment_build(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environments import build_environment
 
-    build_environment(parsed.directory, progress=lambda line: print(line, flush=True))
+    build_environment(parsed.directory, progress=_show_build)
     return 0
+
+
+def _show_build(line: str) -> None:
+    """Pip's long story in short: what is being fetched, not from where."""
+    if line.startswith("Collecting"):
+        print(f"  {line.split(' (', maxsplit=1)[0]}", flush=True)
+    elif not line.startswith(("WARNING", "Processing", "Downloading", "  ", "Requirement", "Successfully", "Looking")):
+        print(line if len(line) < 160 else line[:159] + "…", flush=True)

@@ -142,7 +142,7 @@ async def talk(port: int, raw: bytes, seconds: float = 10.0) -> Answer:
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait for something another task does; fails when it does not come."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # what is waited for lives in the server, which has no event for it
+        while not condition():  # what is waited for lives in the server, which has no event for it
             await asyncio.sleep(0.01)
 
 

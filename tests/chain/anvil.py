@@ -79,9 +79,7 @@ class Anvil:
         for _ in self._process.stdout:
             pass
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         await self.kill()
         if self._session is not None:
             await self._session.close()
@@ -121,7 +119,15 @@ class Anvil:
         await self.call("anvil_reorg", depth, [[raw, place] for raw, place in transactions])
 
     async def sign(
-        self, account: LocalAccount, to: str | None, data: str, *, value: int = 0, nonce: int | None = None, kind: int = 2
+        self,
+        account: LocalAccount,
+        to: str | None,
+        data: str,
+        *,
+        value: int = 0,
+        nonce: int | None = None,
+        kind: int = 2,
+        gas: int = 500_000,
     ) -> str:
         """A raw transaction."""
         if nonce is None:
@@ -129,7 +135,7 @@ class Anvil:
         fields: dict[str, Any] = {
             "chainId": self.chain_id,
             "nonce": nonce,
-            "gas": 8_000_000 if to is None else 500_000,
+            "gas": 8_000_000 if to is None else gas,
             "value": value,
             "data": data,
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pandacea.config import Config, load
+from pandacea.config.sections import PrivacyLimits
 from pandacea.errors import BadConfig
 
 ADDRESS = "0x" + "1" * 40
@@ -145,3 +146,21 @@ def test_the_file_in_the_repository_loads() -> None:
     config = load(Path(__file__).parents[2] / "config.yaml", {})
     assert isinstance(config, Config)
     assert config.privacy.sandbox == "auto"
+
+
+def test_the_documentation_names_every_key() -> None:
+    """docs/configuration.md is the table an operator reads: no key is missing, none is invented."""
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    documented: dict[str, set[str]] = {}
+    section = ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+            documented[section] = set()
+        elif line.startswith("| `") and section:
+            documented[section].add(line.split("`")[1])
+    fields = {name: set(field.annotation.model_fields) for name, field in Config.model_fields.items() if field.annotation}
+    fields["privacy.limits"] = set(PrivacyLimits.model_fields)
+    fields["privacy"].discard("limits")
+    fields["earner"].discard("passphrase")
+    assert documented == fields

@@ -189,7 +189,6 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         uploads=world.uploads,
         approve=world.approve,
         well_known={},
-        openapi=b"{}",
         readiness=lambda: Readiness(ready=True, parts={}),
     )
     app[NODE] = node

@@ -133,6 +133,7 @@ def _may_run(client: PandaceaClient, lease_id: str) -> bool:
 @contextmanager
 def system(folder: Path, sandbox: str, *, rules: dict[str, Any] | None = None, **sections: Any) -> Iterator[System]:
     """Chain, contract, tables and a node's configuration; the node is not started yet."""
+    folder.mkdir(exist_ok=True)
     if not (ENVIRONMENT / "bin" / "python").exists():
         missing(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
     with ExitStack() as stack:

@@ -56,8 +56,8 @@ def _nonce() -> str:
     return secrets.token_urlsafe(16)
 
 
-def body(lease_id: str, **changes: Any) -> bytes:
-    return json.dumps({"lease_id": lease_id, "code": "print(1)", "inputs": INPUTS, **changes}).encode()
+def body(lease: str, **changes: Any) -> bytes:
+    return json.dumps({"lease_id": lease, "code": "print(1)", "inputs": INPUTS, **changes}).encode()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_unsigned_wrongly_signed_expired_and_replayed_requests_are_told_apart(we
     now = int(time.time())
     assert send(weather, raw, headers={"Signature": "", "Signature-Input": ""})[1]["code"].startswith("signature-m")
     assert send(weather, raw, created=now - 1000)[1]["code"] == "signature-expired"
-    assert send(weather, raw, authority="elsewhere:8080")[1]["code"] == "wrong-authority"
+    assert send(weather, raw, authority="elsewhere:8080", headers={"Host": "elsewhere:8080"})[1]["code"] == "wrong-authority"
     other = sign(
         KeySigner("77" * 32),
         method="POST",

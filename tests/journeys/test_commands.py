@@ -55,7 +55,7 @@ def test_what_is_missing_on_the_machine_is_named(
 
 
 def test_an_unreadable_table_fails_its_job_and_not_the_node(tmp_path: Path) -> None:
-    """The Spender is told which asset, is charged nothing, and the next job runs."""
+    """The Spender is told and charged nothing, the Earner reads which asset it is, and the next job runs."""
     with system(tmp_path, "bubblewrap") as built:
         (tmp_path / "data" / "earner-data-asset-456.csv").write_bytes(b'"' + b"\x00" * 100)
         built.start()
@@ -70,7 +70,8 @@ def test_an_unreadable_table_fails_its_job_and_not_the_node(tmp_path: Path) -> N
             answer = client.execute_computation(lease_id, script, bad)
         except Exception as problem:  # noqa: BLE001  (either way of telling is looked at below)
             answer = problem
-        assert "earner-data-asset-456" in str(answer)
+        assert "cannot be read as a table" in str(answer)
+        assert "earner-data-asset-456" in built.log()
         assert client.execute_computation(lease_id, script, good)["results"]["output"] == "200\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
@@ -17,12 +18,13 @@ from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sender import ChainSender, FeeLimits
-from pandacea.config import Config
+from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.flows.ports import LeaseBook
 from pandacea.mqtt import MqttBroker, MqttSettings
+from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
 from pandacea.store.sent import SentTransactions
@@ -142,6 +144,7 @@ async def follower(config: Config, contract: Contract, db: Database, operator: A
         # A chain that mines on demand has a head that stands still.
         max_head_age=0 if chain.development else chain.max_head_age_seconds,
         announce=config.mqtt.host is not None,
+        ws_url=chain.ws_url,
     )
     try:
         yield Follower(endpoints, lambda chain_id: ChainRecords(db, chain_id, contract.address), SystemClock(), options)
@@ -180,6 +183,24 @@ def poster(config: Config, followed: Follower, db: Database, contract: Address, 
         per_day=int(config.settlement.max_fee_eth_per_day * 10**18),
     )
     return ChainSender(followed.endpoints, SentTransactions(db), key.account(), contract, limits=limits)
+
+
+def sandbox_settings(config: Config, state: Path | None = None) -> tuple[DockerSettings, BubblewrapSettings]:
+    """Both kinds of box as configured; `state`: another folder than the node's own."""
+    privacy, state = config.privacy, state or config.store.state_dir
+    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
+    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
+    pool = PoolSettings(size=privacy.pool_size, limits=privacy.limits.limits())
+    docker = DockerSettings(
+        image=privacy.docker_image,
+        state_dir=state / "docker",
+        instance=instance,
+        pool=pool,
+        engine_url=privacy.docker_url or docker_host(),
+        runtime=privacy.docker_runtime,
+    )
+    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=pool)
+    return docker, bubblewrap
 
 
 def broker(config: Config) -> MqttBroker | None:

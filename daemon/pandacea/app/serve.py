@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import shutil
 import signal
 import time
@@ -21,17 +20,20 @@ from pandacea.api.edge_limits import EdgeLimits
 from pandacea.api.node import NODE, Node, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.routes import add_routes
+from pandacea.api.routes.about import describe
 from pandacea.api.server import Listener, Server, Tls, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app import parts
 from pandacea.app.desk import Desk, release_ports, serve_desk
 from pandacea.app.loops import Loop
+from pandacea.app.measures import measure
 from pandacea.app.workers import Workers
 from pandacea.catalogue.codecheck import ChildCodeChecker
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.catalogue.registry import Catalogue
+from pandacea.catalogue.tables import Tables
 from pandacea.chain.follower import Follower
-from pandacea.config import Config, docker_host
+from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
 from pandacea.errors import Broken
@@ -49,10 +51,10 @@ from pandacea.flows.submit import Queue, SubmitPorts
 from pandacea.flows.uploads import Room, Uploads
 from pandacea.flows.watch import Watch
 from pandacea.sandbox.choose import choose
-from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
+from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
 from pandacea_sdk.protocol.signing import SigningPolicy
 
@@ -108,6 +110,7 @@ class _Core:
     products: SqlProductBook
     catalogue: Catalogue
     follower: Follower
+    following: asyncio.Task[None]
     chain_id: int
     contract: Address
     sandbox: Sandbox
@@ -161,7 +164,11 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
     sweeping = SweepPorts(core.books, core.clock, shelf, limits, uploads, release, config.store.keep_results_seconds)
     housekeeping = Loop("housekeeping", lambda: _swept(sweeping), idle=HOUSEKEEPING_SECONDS)
     loops = [*workers.loops, *_deliveries(config, core, stack), housekeeping]
-    tasks = [_task(loop.run(), loop.name, stack) for loop in loops]
+    tasks = [core.following, *(_task(loop.run(), loop.name, stack) for loop in loops)]
+    if config.telemetry.metrics_port is not None:
+        metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
+        await metrics.start()
+        stack.push_async_callback(metrics.stop)
     await serve_desk(Desk(release, core.clock), config.store.state_dir, stack)
     return await _listen(config, core, submit, uploads, stack, tasks), workers, tasks
 
@@ -192,17 +199,31 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     db = await stack.enter_async_context(parts.database(config))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
-    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock)
-    await catalogue.register(read_products(config.privacy.data_dir), config.privacy.data_dir)
+    stated = read_products(config.privacy.data_dir)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     following = _task(follower.run(), "follower", stack)
-    sandbox, reason = await choose(config.privacy.sandbox, *_sandbox_settings(config))
+    sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
     identity = await sandbox.open()
     stack.push_async_callback(sandbox.close)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
+    tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
+    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
+    await catalogue.register(stated, config.privacy.data_dir)
     chain_id = await _chain_id(follower, following)
     return _Core(
-        db, SqlBooks(db), products, catalogue, follower, chain_id, contract.address, sandbox, identity, signer, clock, Watch()
+        database=db,
+        books=SqlBooks(db),
+        products=products,
+        catalogue=catalogue,
+        follower=follower,
+        following=following,
+        chain_id=chain_id,
+        contract=contract.address,
+        sandbox=sandbox,
+        identity=identity,
+        signer=signer,
+        clock=clock,
+        watch=Watch(),
     )
 
 
@@ -218,23 +239,6 @@ async def _chain_id(follower: Follower, following: asyncio.Task[None]) -> int:
             )
         await asyncio.sleep(0.05)
     return follower.endpoints.chain_id
-
-
-def _sandbox_settings(config: Config) -> tuple[DockerSettings, BubblewrapSettings]:
-    privacy, state = config.privacy, config.store.state_dir
-    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
-    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
-    pool = PoolSettings(size=privacy.pool_size, limits=privacy.limits.limits())
-    docker = DockerSettings(
-        image=privacy.docker_image,
-        state_dir=state / "docker",
-        instance=instance,
-        pool=pool,
-        engine_url=privacy.docker_url or docker_host(),
-        runtime=privacy.docker_runtime,
-    )
-    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=pool)
-    return docker, bubblewrap
 
 
 def _deliveries(config: Config, core: _Core, stack: AsyncExitStack) -> list[Loop]:
@@ -284,10 +288,10 @@ async def _listen(
         uploads=uploads,
         approve=ApprovePorts(core.books, core.follower.book, core.catalogue, submit.checker, core.clock),
         well_known=_well_known(config, core),
-        openapi=b"{}",
-        readiness=lambda: _readiness(core),
+        readiness=lambda: _readiness(core, config.store.state_dir),
     )
     add_routes(app)
+    describe(app, __version__)
     tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
     server = Server(
         app,
@@ -317,9 +321,9 @@ def _well_known(config: Config, core: _Core) -> dict[str, Any]:
     return keys.signed_document(core.signer, document)
 
 
-def _readiness(core: _Core) -> Readiness:
+def _readiness(core: _Core, state_dir: Path) -> Readiness:
     standing = core.follower.book.standing()
-    free = shutil.disk_usage(Path.cwd()).free
+    free = shutil.disk_usage(state_dir).free
     parts_ready: dict[str, Any] = {
         "chain": standing.distrust or "ok",
         "head": standing.head_number,

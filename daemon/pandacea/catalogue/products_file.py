@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import yaml
 
-from pandacea.domain.ids import ASSET_ID, PRODUCT_ID, AssetId, ProductId, Wei
+from pandacea.catalogue.stated_assets import BadAsset, stated_asset
+from pandacea.domain.ids import PRODUCT_ID, AssetId, ProductId, Wei
 from pandacea.domain.product import LiveOutput, Policy, Rehearsal, Release, Rules
+from pandacea.domain.table import StatedAsset
 from pandacea.errors import BadConfig
 
 FILE_NAME: Final = "products.yaml"
-FORMATS: Final = (".csv", ".parquet")
 UNITS: Final = {"wei": 1, "gwei": 10**9, "ether": 10**18, "eth": 10**18}
 PRODUCT_KEYS: Final = ("id", "name", "description", "data_type", "keywords", "price", "assets", "rules")
 _ENUMS: Final[dict[str, type[StrEnum]]] = {
@@ -29,7 +30,7 @@ _ENUMS: Final[dict[str, type[StrEnum]]] = {
 
 @dataclass(frozen=True, slots=True)
 class StatedProduct:
-    """A product as its Earner states it; `files` are the sources of its assets."""
+    """A product as its Earner states it."""
 
     product_id: ProductId
     name: str
@@ -37,8 +38,13 @@ class StatedProduct:
     data_type: str
     keywords: tuple[str, ...]
     price: Wei
-    files: dict[AssetId, Path]
+    assets: dict[AssetId, StatedAsset]
     rules: Rules
+
+    @property
+    def files(self) -> dict[AssetId, Path]:
+        """The source of each asset."""
+        return {asset_id: asset.source for asset_id, asset in self.assets.items()}
 
 
 def read(data_dir: Path) -> list[StatedProduct]:
@@ -87,7 +93,7 @@ def _product(path: Path, data_dir: Path, entry: Any, where: str) -> StatedProduc
         data_type=_text(path, where, entry, "data_type", "tabular"),
         keywords=tuple(str(word) for word in entry.get("keywords") or ()),
         price=wei(path, where, entry.get("price", 0)),
-        files={AssetId(str(asset)): _file(path, data_dir, where, str(asset), source) for asset, source in assets.items()},
+        assets={AssetId(str(asset)): _asset(path, data_dir, where, str(asset), stated) for asset, stated in assets.items()},
         rules=_rules(path, where, entry.get("rules") or {}),
     )
 
@@ -130,16 +136,8 @@ def _rules(path: Path, where: str, stated: Any) -> Rules:
     return Rules(**values)
 
 
-def _file(path: Path, data_dir: Path, where: str, asset_id: str, source: Any) -> Path:
-    if not ASSET_ID.fullmatch(asset_id):
-        raise BadConfig(f"{path}: {where}: the asset id {asset_id!r} must match {ASSET_ID.pattern}.")
-    names = [str(source)] if source else [asset_id + suffix for suffix in FORMATS]
-    for name in names:
-        candidate = data_dir / name
-        if candidate.suffix not in FORMATS:
-            raise BadConfig(f"{path}: {where}: {name} is not a table this node reads; allowed endings: {', '.join(FORMATS)}.")
-        if candidate.exists():
-            return candidate
-    raise BadConfig(
-        f"{path}: {where}: asset {asset_id} has no file {' or '.join(names)} in {data_dir}. Put it there, or mend the id."
-    )
+def _asset(path: Path, data_dir: Path, where: str, asset_id: str, stated: Any) -> StatedAsset:
+    try:
+        return stated_asset(asset_id, stated, data_dir)
+    except BadAsset as problem:
+        raise BadConfig(f"{path}: {where}: {problem.detail}") from problem

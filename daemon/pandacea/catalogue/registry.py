@@ -1,39 +1,54 @@
-"""The registered products: sources read safely, content committed to, the version signed, all of it in the database."""
+"""The registered products: sources converted, content committed to, the version signed, all of it in the database."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import hmac
-import os
 import secrets
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import rfc8785
 import structlog
+
+from pandacea.catalogue.document import document, published_columns, shape_kept, unknown_columns
+from pandacea.catalogue.mock import mock_csv
+from pandacea.catalogue.products_file import StatedProduct
+from pandacea.catalogue.sources import Source, opened, sha256_of
+from pandacea.catalogue.tables import Tables
+from pandacea.domain.ids import AssetId, Hash32
+from pandacea.domain.product import Asset, Mock, Product
+from pandacea.domain.table import SourceFormat, StatedAsset
+from pandacea.errors import BadConfig
+from pandacea.flows.conversion import UnfitSource
+from pandacea.flows.ports import Clock, ProductBook
 from pandacea_sdk.protocol.hashing import keccak256
 
-from pandacea.catalogue.products_file import StatedProduct
-from pandacea.domain.ids import AssetId, Hash32
-from pandacea.domain.product import Asset, Product, rounded_rows
-from pandacea.errors import BadConfig
-from pandacea.flows.ports import Clock, ProductBook
-
 log = structlog.get_logger(__name__)
-CHUNK = 1 << 20
+
+OnProgress = Callable[[str, float, float], None]
+"""Called with an asset's id, what is done and the total, now and then during a conversion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a product is not on offer."""
+
+    product_id: str
+    detail: str
 
 
 class Catalogue:
     """Every product on offer, in memory; `flows.ports.Catalogue`."""
 
-    def __init__(self, book: ProductBook, sign: Callable[[bytes], str], clock: Clock) -> None:
+    def __init__(self, book: ProductBook, sign: Callable[[bytes], str], clock: Clock, tables: Tables) -> None:
         """Take the database's product book and the Earner's signature: `sign(32 bytes) -> 0x hex`, EIP-191."""
         self._book = book
         self._sign = sign
         self._clock = clock
+        self._tables = tables
         self._by_hash: dict[Hash32, Product] = {}
 
     def by_hash(self, product_hash: Hash32) -> Product | None:
@@ -48,97 +63,84 @@ class Catalogue:
         """Every product on offer, by id."""
         return sorted(self._by_hash.values(), key=lambda product: product.product_id)
 
-    async def register(self, stated: list[StatedProduct], data_dir: Path) -> None:
+    async def register(self, stated: list[StatedProduct], data_dir: Path, on_progress: OnProgress | None = None) -> list[Trouble]:
         """Make the catalogue what the Earner states: new content becomes a new version, unchanged content changes nothing.
 
+        A product whose source cannot be used is not on offer, in no version: what the Earner changed may be what must not be served any
+        more. The others are. Returned: which are not, and why.
+
         Raises:
-            BadConfig: a source is no regular file beneath the data folder, or changed while it was read.
+            Unavailable, Broken: the sandbox or the disk failed; the catalogue is as before.
         """
-        products = {}
+        products, troubles = {}, []
         for product in stated:
-            published = await self._publish(product, data_dir)
-            products[published.product_hash] = published
+            try:
+                published = await self._publish(product, data_dir, on_progress or _say)
+            except (BadConfig, UnfitSource) as problem:
+                troubles.append(Trouble(product.product_id, problem.detail))
+                log.error("product.not_offered", product_id=product.product_id, problem=problem.detail)
+            else:
+                products[published.product_hash] = published
         for product_id in await self._book.offered() - {product.product_id for product in products.values()}:
             await self._book.withdraw(product_id, self._clock.now())
             log.info("product.withdrawn", product_id=product_id)
         self._by_hash = products
         self._name_strays(stated, data_dir)
+        return troubles
 
-    async def _publish(self, stated: StatedProduct, data_dir: Path) -> Product:
-        assets = {asset_id: await self._asset(stated, asset_id, data_dir) for asset_id in sorted(stated.files)}
-        document = _document(stated, assets)
-        version = Hash32("0x" + hashlib.sha256(rfc8785.dumps(document)).hexdigest())
+    async def _publish(self, stated: StatedProduct, data_dir: Path, on_progress: OnProgress) -> Product:
+        assets = {asset_id: await self._asset(stated, asset_id, data_dir, on_progress) for asset_id in sorted(stated.assets)}
+        signed = document(stated, assets)
+        version = Hash32("0x" + hashlib.sha256(rfc8785.dumps(signed)).hexdigest())
         held = await self._book.version(version)
         signature = held if held is not None else await asyncio.to_thread(self._sign, bytes.fromhex(version[2:]))
         product_hash = Hash32("0x" + keccak256(stated.product_id.encode()).hex())
-        product = Product(stated.product_id, product_hash, version, stated.rules, stated.price, assets, document, signature)
+        product = Product(stated.product_id, product_hash, version, stated.rules, stated.price, assets, signed, signature)
         await self._book.publish(product, self._clock.now())
         if held is None:
             log.info("product.published", product_id=stated.product_id, version=version, assets=sorted(assets))
         return product
 
-    async def _asset(self, stated: StatedProduct, asset_id: AssetId, data_dir: Path) -> Asset:
-        source = stated.files[asset_id]
-        digest, size = await asyncio.to_thread(digest_of, source, data_dir)
-        known = await self._book.asset(stated.product_id, asset_id, digest)
-        if known is not None:
+    async def _asset(self, stated: StatedProduct, asset_id: AssetId, data_dir: Path, on_progress: OnProgress) -> Asset:
+        said = stated.assets[asset_id]
+        try:
+            with opened(said.source, data_dir) as source:
+                asset = await self._table(stated.product_id, asset_id, said, source, on_progress)
+        except UnfitSource as problem:
+            raise UnfitSource(f"{said.source.name}: {problem.detail}") from problem
+        shape = shape_kept(asset)
+        if unknown := unknown_columns(shape.columns, said.columns):
+            raise BadConfig(f"asset {asset_id} describes the column {unknown[0]!r}, which it does not have or does not keep.")
+        text = mock_csv(published_columns(shape, said.columns), said.mock_rows, said.mock_seed)
+        types = {column.name: column.type for column in shape.columns}
+        as_nan = said.recipe.format in {SourceFormat.CSV, SourceFormat.SQLITE}
+        digest, csv, table = await self._tables.mock(text, types, missing_as_nan=as_nan)
+        return replace(asset, mock=Mock(digest, csv, table))
+
+    async def _table(self, product_id: str, asset_id: AssetId, said: StatedAsset, source: Source, on_progress: OnProgress) -> Asset:
+        """The asset version of this content: the known one, or a new one that is recorded when it is whole."""
+        digest, _ = await asyncio.to_thread(sha256_of, source.descriptor)
+        source.check_unchanged()
+        recipe = said.recipe.digest(digest)
+        known = await self._book.asset_by_recipe(product_id, asset_id, recipe)
+        if known is not None and known.path.is_file():
             return known
-        key = secrets.token_bytes(32)
-        commitment = hmac.new(key, bytes.fromhex(digest), hashlib.sha256).hexdigest()
-        asset = Asset(asset_id, commitment, source, source.suffix.lstrip("."))
-        await self._book.add_asset(stated.product_id, asset, digest, key, size, self._clock.now())
-        return asset
+        made = await self._tables.make(source, said.recipe, recipe, lambda done, total: on_progress(asset_id, done, total))
+        known = await self._book.asset(product_id, asset_id, made.digest)
+        if known is None:
+            key = secrets.token_bytes(32)
+            commitment = hmac.new(key, bytes.fromhex(made.digest), hashlib.sha256).hexdigest()
+            known = Asset(asset_id, commitment, made.path, "arrow", made.shape.as_json(), made.shape.rows)
+            await self._book.add_asset(product_id, known, made.digest, key, made.size, self._clock.now())
+        await self._book.seen(known.commitment, recipe, source.stamp)
+        return known
 
     def _name_strays(self, stated: list[StatedProduct], data_dir: Path) -> None:
-        named = {path.name for product in stated for path in product.files.values()} | {"products.yaml"}
+        named = {path.relative_to(data_dir).parts[0] for product in stated for path in product.files.values()} | {"products.yaml"}
         strays = sorted(path.name for path in data_dir.iterdir() if path.name not in named) if data_dir.is_dir() else []
         if strays:
             log.warning("catalogue.unnamed_files", files=strays[:20], count=len(strays), meaning="in no product: served to nobody")
 
 
-def _document(stated: StatedProduct, assets: Mapping[AssetId, Asset]) -> dict[str, Any]:
-    return {
-        "product_id": stated.product_id,
-        "name": stated.name,
-        "description": stated.description,
-        "data_type": stated.data_type,
-        "keywords": list(stated.keywords),
-        "price_wei": str(stated.price),
-        "rules": stated.rules.as_json(),
-        "assets": [
-            {
-                "asset_id": asset.asset_id,
-                "schema": asset.schema,
-                "rows_rounded": rounded_rows(asset.rows),
-                "commitment": asset.commitment,
-            }
-            for asset in assets.values()
-        ],
-    }
-
-
-def digest_of(source: Path, beneath: Path) -> tuple[str, int]:
-    """sha-256 (hex) and size of a regular file beneath a folder, refused when it is a link or changes while it is read.
-
-    Raises:
-        BadConfig: says what the file is instead.
-    """
-    try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as problem:
-        raise BadConfig(
-            f"{source} cannot be opened: {problem.strerror}. It must be a regular file, no link, in {beneath}."
-        ) from problem
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise BadConfig(f"{source} is no regular file; a table must be one.")
-        if not source.resolve().is_relative_to(beneath.resolve()):
-            raise BadConfig(f"{source} lies outside {beneath}.")
-        sha256 = hashlib.sha256()
-        while chunk := file.read(CHUNK):
-            sha256.update(chunk)
-        after = os.fstat(descriptor)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise BadConfig(f"{source} changed while it was read; register it again when nothing writes to it.")
-    return sha256.hexdigest(), after.st_size
+def _say(asset_id: str, done: float, total: float) -> None:
+    log.debug("table.converting", asset_id=asset_id, share=round(done / total, 3) if total else None)

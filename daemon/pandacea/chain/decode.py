@@ -147,7 +147,7 @@ def decode(log: Log) -> LeaseEvent | None:
 
 def concerns(log: Log, earner_topic: str) -> bool:
     """False for the creation of another Earner's lease: those are dropped before anything is decoded."""
-    return log.topics[0] != CREATED or (len(log.topics) == 4 and log.topics[3] == earner_topic)
+    return log.topics[0] != CREATED or len(log.topics) != 4 or log.topics[3] == earner_topic
 
 
 def as_topic(address: Address) -> str:

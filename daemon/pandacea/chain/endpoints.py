@@ -24,6 +24,11 @@ _HARMLESS: Final = frozenset({Fault.RANGE})
 """Says nothing about the endpoint's health: we asked too much."""
 
 
+_BEHIND: Final = frozenset({Fault.NULL, Fault.INCONSISTENT})
+"""A balancer with a node behind the others: it answers, and the next answer may be a good one."""
+BEHIND_REST: Final = 2.0
+
+
 class Endpoints:
     """The configured endpoints in order of preference. One is followed at a time; a fault moves on to the next that rests not."""
 
@@ -35,17 +40,22 @@ class Endpoints:
         contract: Address,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        first_rest: float = FIRST_REST,
         longest_rest: float = LONGEST_REST,
     ) -> None:
         """`chain_id` None: whatever the first endpoint says, and then the same everywhere."""
         if not endpoints:
             raise Broken("No RPC endpoint is configured. Set blockchain.rpc_url to at least one http:// or https:// URL.")
         self.all = tuple(endpoints)
+        for place, endpoint in enumerate(self.all):
+            if any(other.name == endpoint.name for other in self.all[:place]):
+                endpoint.name += f"#{place + 1}"  # one host, several keys or paths
         self.chain_id = chain_id
         self.contract = contract
         self._current = self.all[0]
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._monotonic = monotonic
+        self._first_rest = first_rest
         self._longest_rest = longest_rest
         self.failovers = 0
 
@@ -132,7 +142,8 @@ class Endpoints:
             endpoint.verified = False  # what answers next may be another machine
         if fault.kind is Fault.WRONG_CHAIN:
             endpoint.failures = 20
-        longest = min(FIRST_REST * 2 ** min(endpoint.failures - 1, 20), self._longest_rest)
+        most = min(BEHIND_REST, self._longest_rest) if fault.kind in _BEHIND else self._longest_rest
+        longest = min(self._first_rest * 2 ** min(endpoint.failures - 1, 20), most)
         pause = max(longest * self._rng.uniform(0.5, 1.0), float(fault.retry_after))
         endpoint.resting_until = self._monotonic() + pause
         log.warning("chain.rpc-fault", endpoint=endpoint.name, kind=fault.kind, detail=fault.detail, rests=round(pause, 2))

@@ -42,6 +42,7 @@ class RpcFault(Unavailable):
         retry_after: int = 0,
         hint: RangeHint | None = None,
         data: Any = None,
+        rpc_code: int = 0,
     ) -> None:
         """`endpoint` is the redacted name; `retry_after` in seconds, 0 when it did not say; `data` of the JSON-RPC error."""
         super().__init__(f"{endpoint}: {method}: {detail}", retry_after=retry_after)
@@ -51,6 +52,13 @@ class RpcFault(Unavailable):
         self.method = method
         self.hint = hint
         self.data = data
+        self.rpc_code = rpc_code
+
+    @property
+    def reverted(self) -> bool:
+        """Whether a call ran and was undone by the contract: an answer about the contract, not a failure of the endpoint."""
+        text = self.reason.lower()
+        return self.kind is Fault.ERROR and (self.rpc_code == 3 or "revert" in text or "invalid opcode" in text)
 
 
 @dataclass(frozen=True, slots=True)

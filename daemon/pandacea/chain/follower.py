@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from pandacea.chain.audit import Audit
 from pandacea.chain.book import AT_SAFE, Clock, Confidence, LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import RpcFault
@@ -20,6 +22,8 @@ from pandacea.chain.proof import Prover
 from pandacea.chain.proving import Proving
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.source import SETTLE_EVERY, ChainSource, FinalityViolatedError
+from pandacea.chain.wakes import WebSocketWakes
+from pandacea.chain.witness import Witnesses
 from pandacea.domain.ids import Address
 from pandacea.domain.seen import Step, View
 from pandacea.errors import Broken, Unavailable
@@ -32,6 +36,9 @@ APPROVAL_WINDOW: Final = 8 * 24 * 3600
 """Seconds after which a v1 lease that nobody approved is forgotten: the contract's 7 days and one to spare."""
 
 PRUNE_EVERY: Final = 600.0
+
+WATCHDOG_FACTOR: Final = 4
+"""Poll this many times less often while a WebSocket tells of new blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,10 @@ class FollowOptions:
     max_head_age: float = 300.0
     max_silence: float = 60.0
     settle_every: int = SETTLE_EVERY
+    witness_interval: float = 15.0
+    audit_interval: float = 1.0
+    ws_url: str | None = None
+    """A WebSocket endpoint: wakes, nothing more."""
     announce: bool = False
     """Put life-cycle messages into the outbox (a broker is configured)."""
 
@@ -74,6 +85,9 @@ class Follower:
         self.interface: Interface | None = None
         self._view: View | None = None
         self._pruned_at = 0.0
+        self.witnesses: Witnesses | None = None
+        self.audit: Audit | None = None
+        self.wakes = None if options.ws_url is None else WebSocketWakes(options.ws_url, self.wake.set)
         self.steps = 0
 
     # -- start
@@ -109,25 +123,29 @@ class Follower:
         try:
             self.interface = await find_interface(endpoint, options.contract, options.earner)
             view = await self.records.resume()
-            deploy = options.deploy_block
-            if deploy is None and view is None:
+            deploy = self.records.deploy_block if view is not None else options.deploy_block
+            if deploy is None:
                 deploy = await find_deploy_block(endpoint, options.contract)
             self.source = self._source(self.records, self.interface)
-            start = await self.source.start_block(endpoint, deploy or 0) if view is None else view.base
+            start = await self.source.start_block(endpoint, deploy)
         except RpcFault as fault:
             self.endpoints.failed(endpoint, fault)
             raise
-        view = await self.records.begin(options.earner, self.interface, deploy or 0, start)
+        view = await self.records.begin(options.earner, self.interface, deploy, start)
         self.proving = Proving(
-            Prover(options.contract, chain_id, self.interface, options.earner, options.authorities, deploy or 0),
+            Prover(options.contract, chain_id, self.interface, options.earner, options.authorities, deploy),
             self.endpoints,
             self.records,
             self.book,
             self._clock.now,
         )
+        self.witnesses = Witnesses(self.endpoints, self.book, options.contract, deploy)
+        self.audit = Audit(self.endpoints, self.source, self.records, self.book, self._second, deploy)
         self.book.wanted = self.proving.want
         self.book.changed = self.proving.changed
         await self._fill(view)
+        # What was imported and loaded so far lives as long as the process: the collector need not walk it for every range.
+        gc.freeze()
         log.info("chain.following", chain=chain_id, contract=options.contract, interface=self.interface, block=view.tip.number)
 
     def _source(self, records: ChainRecords, interface: Interface) -> ChainSource:
@@ -157,7 +175,8 @@ class Follower:
             await asyncio.sleep(0)
         await refresh(await self.records.touched(), view, self.records, self.book)
         self._view = view
-        self.book.trouble = None
+        # What happened while the node was down is not known before the head was reached once.
+        self.book.trouble = None if self.caught_up.is_set() else "it has not caught up with the chain since it started."
         if self.proving is not None:
             self.proving.changed(self.book.usable_unproven(self._clock.now()))
 
@@ -179,14 +198,27 @@ class Follower:
             else:
                 break
         assert self.proving is not None
+        assert self.witnesses is not None
+        assert self.audit is not None
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.proving.run())
             group.create_task(self._follow())
+            group.create_task(self.proving.run(self.caught_up))
+            group.create_task(self.witnesses.run(self.options.witness_interval))
+            group.create_task(self.audit.run(self.options.audit_interval))
+            if self.wakes is not None:
+                group.create_task(self.wakes.run())
 
     async def _follow(self) -> None:
+        woken = True
         while True:
-            if not await self.turn():
-                await self._pause(self.options.poll_interval)
+            before = self._view
+            if await self.turn():
+                continue
+            if not woken and self.wakes is not None and self._view is not before:
+                self.wakes.missed()
+            # While the socket speaks, polling is only its watchdog.
+            slow = self.wakes is not None and self.wakes.alive
+            woken = await self._pause(self.options.poll_interval * (WATCHDOG_FACTOR if slow else 1))
 
     async def turn(self) -> bool:
         """One step if there is one; True: look again at once."""
@@ -235,6 +267,7 @@ class Follower:
             assert self._view is not None
             log.info("chain.caught-up", block=self._view.tip.number, leases=len(self.book))
             self.caught_up.set()
+            self.book.trouble = None
 
     async def _reload(self, problem: Unavailable) -> None:
         """The database failed in a transaction: it may have become durable or not, so read back what is."""
@@ -263,12 +296,13 @@ class Follower:
         if self.book.contradictions.pop(endpoint.name, None) is not None:
             log.warning("chain.finality-agrees-again", endpoint=endpoint.name)
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 await self.wake.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
     async def _prune(self) -> None:
         if self.interface is not Interface.V1 or time.monotonic() - self._pruned_at < PRUNE_EVERY:
@@ -290,16 +324,12 @@ class Follower:
 
     async def rebuild(self) -> None:
         """Forget what was read and read again from the deployment; proofs and acknowledgements stay. Call before `run`."""
-        endpoint = await self.endpoints.pick()
         if self.source is None:
             await self.start()
         assert self.source is not None
         assert self.records is not None
         assert self.interface is not None
-        deploy = self.options.deploy_block
-        if deploy is None:
-            deploy = await find_deploy_block(endpoint, self.options.contract)
-        base = await self.source.start_block(endpoint, deploy)
+        base = await self.source.start_block(await self.endpoints.pick(), self.records.deploy_block or 0)
         await self.records.forget(self.options.earner, self.interface, base)
         self.book.contradictions.clear()
         await self._fill(View(base))

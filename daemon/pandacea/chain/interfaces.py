@@ -69,7 +69,7 @@ async def _answers(endpoint: Endpoint, contract: Address, data: str) -> bool:
     try:
         return len(await endpoint.eth_call(contract, data)) == 32
     except RpcFault as fault:
-        if fault.kind in {Fault.ERROR, Fault.UNSUPPORTED}:  # reverted: the function is not there
+        if fault.reverted:  # the function is not there
             return False
         raise
 

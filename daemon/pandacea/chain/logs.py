@@ -14,10 +14,13 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import Log
 from pandacea.domain.ids import Address
 
-FIRST_SPAN: Final = 64
+FIRST_SPAN: Final = 16
 LARGEST_SPAN: Final = 50_000
 ENOUGH_LOGS: Final = 3_000
 """Logs of one answer the spans aim at: 1.7 MB of JSON, so a gap of any size costs the same memory."""
+
+GROW_EVERY: Final = 8
+"""After a refusal, grow only with every eighth answer."""
 
 
 @dataclass(slots=True)
@@ -29,8 +32,10 @@ class LogReader:
     more: tuple[str, ...] = ()
     """Indexed arguments to filter by, after the event itself."""
     spans: dict[str, int] = field(default_factory=dict)
-    limited: set[str] = field(default_factory=set)
-    """Endpoints that refused a range once: their span grows slowly."""
+    ceilings: dict[str, int] = field(default_factory=dict)
+    """Endpoints that said how many blocks they allow."""
+    smooth: dict[str, int] = field(default_factory=dict)
+    """Endpoints that refused a range once -> answers since: their span grows slowly."""
 
     async def read(self, endpoint: Endpoint, first: int, last: int) -> tuple[int, list[Log]]:
         """Logs of blocks `first` to a block not after `last`, which is returned too: as far as the endpoint lets us at once.
@@ -46,7 +51,9 @@ class LogReader:
             except RpcFault as fault:
                 if fault.kind not in {Fault.RANGE, Fault.TIMEOUT} or span <= 1:
                     raise
-                self.limited.add(endpoint.url)
+                self.smooth[endpoint.url] = 0
+                if fault.hint is not None and fault.hint.span is not None:
+                    self.ceilings[endpoint.url] = fault.hint.span
                 self.spans[endpoint.url] = _smaller(fault, first, span)
                 continue
             self._grow(endpoint.url, span, len(logs), whole=end == last)
@@ -68,10 +75,16 @@ class LogReader:
         if count > ENOUGH_LOGS:
             self.spans[url] = max(1, span * ENOUGH_LOGS // count)
         elif not whole and span == known:
-            factor = 1.1 if url in self.limited else 2.0
+            factor = 2.0
+            if url in self.smooth:
+                self.smooth[url] += 1
+                if self.smooth[url] % GROW_EVERY:
+                    return
+                factor = 1.25
             if count:
                 factor = min(factor, ENOUGH_LOGS / count)
-            self.spans[url] = min(LARGEST_SPAN, max(span + 1, int(span * factor))) if factor > 1 else span
+            if factor > 1:
+                self.spans[url] = min(self.ceilings.get(url, LARGEST_SPAN), max(span + 1, int(span * factor)))
 
 
 def _smaller(fault: RpcFault, first: int, span: int) -> int:
@@ -85,16 +98,15 @@ def _smaller(fault: RpcFault, first: int, span: int) -> int:
 
 
 def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequence[str], first: int, last: int) -> list[Log]:
-    """The logs sorted by (block, index), each once, removed ones left out.
+    """The logs sorted by (block, index), each once, removed ones left out; `number` and `index` filled in.
 
     Raises:
         RpcFault: one that was not asked for (another contract, topic or block): the endpoint is not to be believed.
     """
     allowed = frozenset(topics)
-    kept: dict[tuple[int, int], Log] = {}
+    place = (-1, -1)
+    ordered = True
     for log in logs:
-        if log.removed:
-            continue  # says that a reorg happened; the parent hashes show it, and undo it, by themselves
         try:
             number, index = int(log.block_number, 16), int(log.log_index, 16)
         except ValueError as problem:
@@ -109,10 +121,21 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
             or len(log.transaction_hash) != 66
         ):
             raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {index})")
-        other = kept.get((number, index))
-        if other is not None and other.block_hash != log.block_hash:
-            raise endpoint.inconsistent("eth_getLogs", f"two logs at one place (block {number}, index {index})")
-        kept[number, index] = log
+        log.number, log.index = number, index
+        after = (number, index)
+        ordered = ordered and place < after and not log.removed
+        place = after
+    return logs if ordered else _in_order(endpoint, logs)
+
+
+def _in_order(endpoint: Endpoint, logs: list[Log]) -> list[Log]:
+    kept: dict[tuple[int, int], Log] = {}
+    for log in logs:
+        if log.removed:
+            continue  # says that a reorg happened; the parent hashes show it, and undo it, by themselves
+        other = kept.setdefault((log.number, log.index), log)
+        if other.block_hash != log.block_hash:
+            raise endpoint.inconsistent("eth_getLogs", f"two logs at one place (block {log.number}, index {log.index})")
     return [kept[place] for place in sorted(kept)]
 
 

@@ -12,11 +12,10 @@ import structlog
 
 from pandacea.chain.book import LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
-from pandacea.chain.faults import RpcFault
+from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.proof import Prover
 from pandacea.domain.access import Trust
 from pandacea.domain.ids import LeaseId
-from pandacea.domain.lease import FINAL
 from pandacea.domain.seen import Held
 from pandacea.errors import Unavailable
 from pandacea.flows.follow import folded, prove
@@ -26,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 ASK_AGAIN: Final = 60.0
 """Seconds before a lease found unproven is looked at again."""
+SOON: Final = 1.0
+"""Seconds before a proof that could not be had is tried again."""
 
 
 @dataclass(slots=True)
@@ -53,15 +54,13 @@ class Proving:
         """After a commit or a load: queue the approvals that are new and of use."""
         now = self.now()
         for lease_id in leases:
-            known = self.book.peek(lease_id)
-            if known is None or known.trust is not Trust.PENDING or known.status in FINAL:
-                continue
-            if known.expires_at is None or known.expires_at > now:
+            if self.book.worth_proving(lease_id, now):
                 self.asked.pop(lease_id, None)
                 self.want(lease_id)
 
-    async def run(self) -> None:
-        """Prove what waits, for ever."""
+    async def run(self, caught_up: asyncio.Event) -> None:
+        """Prove what waits, for ever; not before the head is reached, for until then nothing is believed anyway."""
+        await caught_up.wait()
         while True:
             await self._work.wait()
             self._work.clear()
@@ -69,12 +68,13 @@ class Proving:
                 lease_id = next(reversed(self.waiting))
                 try:
                     await self._one(lease_id)
-                except RpcFault as fault:
-                    await asyncio.sleep(max(0.1, self.endpoints.wait()))
-                    log.info("lease.proof-postponed", lease_id=lease_id, because=fault.detail)
                 except Unavailable as problem:
-                    await asyncio.sleep(max(0.5, self.endpoints.wait()))
+                    # It may be gone with a reorg, or its endpoint behind: look at the others first, and at this one again later.
+                    self.waiting.pop(lease_id, None)
+                    self.asked[lease_id] = time.monotonic() + SOON
+                    asyncio.get_running_loop().call_later(SOON, self.changed, (lease_id,))
                     log.info("lease.proof-postponed", lease_id=lease_id, because=problem.detail)
+                    await asyncio.sleep(min(self.endpoints.wait(), 5.0))
                 else:
                     self.waiting.pop(lease_id, None)
 
@@ -89,7 +89,8 @@ class Proving:
         try:
             verdict = await self.prover.prove(held, endpoint, self.endpoints.others(endpoint))
         except RpcFault as fault:
-            self.endpoints.failed(endpoint, fault)
+            if fault.kind not in {Fault.INCONSISTENT, Fault.ERROR, Fault.NULL}:
+                self.endpoints.failed(endpoint, fault)
             raise
         if verdict.proof.trust is Trust.UNPROVEN:
             self.asked[lease_id] = time.monotonic() + ASK_AGAIN

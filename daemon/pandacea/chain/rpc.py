@@ -60,6 +60,9 @@ class RawHttpProvider(AsyncJSONBaseProvider):
         return self._session
 
 
+_HICCUPS: Final = frozenset({Fault.HTTP, Fault.MALFORMED, Fault.NULL})
+
+
 class _AnswerTooLargeError(Exception):
     """The body is beyond `MAX_ANSWER_BYTES`."""
 
@@ -103,10 +106,19 @@ class Endpoint:
         Raises:
             RpcFault: whatever went wrong, classified. A null answer is a fault: it never means "nothing there".
         """
-        answer = await self.maybe(method, params, shape)
-        if answer is None:
-            raise self._fault(Fault.NULL, method, "answered null")
-        return answer
+        for pause in (0.05, 0.0):
+            try:
+                answer = await self.maybe(method, params, shape)
+                if answer is None:
+                    raise self._fault(Fault.NULL, method, "answered null")
+            except RpcFault as fault:
+                # Once more at once: a proxy's hiccup, or a balancer's other node. Then it is the caller's to wait.
+                if fault.kind not in _HICCUPS or fault.retry_after or not pause:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return answer
+        raise AssertionError("unreachable")
 
     async def maybe(self, method: str, params: list[Any], shape: type[T]) -> T | None:
         """The same where null is an answer (a transaction or a block by hash that the endpoint does not know)."""
@@ -137,7 +149,9 @@ class Endpoint:
             if status == 429:
                 kind = Fault.RATE_LIMIT
             detail = f"error {response.error.code}: {response.error.message[:300]}"
-            raise self._fault(kind, method, detail, retry_after=wait, hint=hint, data=response.error.data)
+            raise self._fault(
+                kind, method, detail, retry_after=wait, hint=hint, data=response.error.data, rpc_code=response.error.code
+            )
         if status >= 300:
             raise self._fault(Fault.RATE_LIMIT if status == 429 else Fault.HTTP, method, f"HTTP {status}", retry_after=wait)
         return response.result

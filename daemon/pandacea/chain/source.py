@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -19,6 +19,8 @@ from pandacea.domain.ids import Address, BlockNumber, Hash32
 from pandacea.domain.seen import NO_HASH, BlockRef, SeenEvent, Step, View
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 MAX_HELD: Final = 2_000
 """Unfinalized blocks held at most; without finality, what is deeper counts as settled."""
@@ -56,6 +58,18 @@ class Counters:
     """Heads behind what was processed already."""
 
 
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask up to three times for something that exists: behind a balancer, the next node asked may have it already."""
+    for pause in (0.02, 0.1):
+        try:
+            return await ask()
+        except RpcFault as fault:
+            if fault.kind not in {Fault.NULL, Fault.ERROR}:
+                raise
+        await asyncio.sleep(pause)
+    return await ask()
+
+
 @dataclass(slots=True)
 class ChainSource:
     """Plans steps for one contract and one Earner."""
@@ -84,13 +98,20 @@ class ChainSource:
             RpcFault: the endpoint failed or contradicted itself; nothing was decided.
             FinalityViolatedError: it shows another chain below what was final.
         """
-        head = (await endpoint.header("latest")).ref()
+        newest = await endpoint.header("latest")
+        head = newest.ref()
         endpoint.head = head.number
         self.heard(head.number)
         tip = view.tip
         if head.number <= tip.number:
             return await self._not_ahead(endpoint, view, head)
-        safe, final = await asyncio.gather(self._tag(endpoint, "safe"), self._tag(endpoint, "finalized"))
+        if head.parent == tip.hash:
+            # The usual case, one new block: its logs are asked for together with the tags, so that an answer changes at once.
+            safe, final, logs = await asyncio.gather(
+                self._tag(endpoint, "safe"), self._tag(endpoint, "finalized"), self._logs(endpoint, [newest])
+            )
+        else:
+            safe, final, logs = *await asyncio.gather(self._tag(endpoint, "safe"), self._tag(endpoint, "finalized")), None
         if final is not None and (held := view.at(final.number)) is not None and held.hash != final.hash:
             return await self._reorganise(endpoint, view, head)
         marks = (safe.number if safe else -1, final.number if final else -1)
@@ -99,6 +120,9 @@ class ChainSource:
             return await self._gap(endpoint, view, head, floor, marks)
         if min(view.finalized, tip.number) - view.base.number >= self.settle_every or len(view.blocks) >= self.max_held:
             return await self._settle(endpoint, view, tip.number - self.max_held // 2)
+        if logs is not None:
+            events = tuple(await self.events(endpoint, logs))
+            return Step(blocks=(head,), events=events, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
         return await self._advance(endpoint, view, head, marks)
 
     async def start_block(self, endpoint: Endpoint, deploy_block: int) -> BlockRef:
@@ -138,17 +162,17 @@ class ChainSource:
             return await self._reorganise(endpoint, view, head)
         if view.blocks:
             return await self._settle(endpoint, view, tip.number, upto=tip.number)
-        last, logs = await self.reader.read(endpoint, tip.number + 1, floor)
+        last, logs = await patiently(lambda: self.reader.read(endpoint, tip.number + 1, floor))
         end = (await endpoint.header(last)).ref()
-        if any(found.block_hash != end.hash for found in logs if int(found.block_number, 16) == last):
+        if any(found.block_hash != end.hash for found in logs if found.number == last):
             raise endpoint.inconsistent("eth_getLogs", f"logs of another block {last} than its header's")
-        events = await self._events(endpoint, logs)
+        events = await self.events(endpoint, logs)
         return Step(events=tuple(events), settle_to=end, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
 
     async def _still_there(self, endpoint: Endpoint, block: BlockRef) -> bool:
         if block.number < 0:
             return True
-        return (await endpoint.header(block.number)).hash == block.hash
+        return (await patiently(lambda: endpoint.header(block.number))).hash == block.hash
 
     # -- settling what became final
 
@@ -158,15 +182,15 @@ class ChainSource:
         last = min(last, view.base.number + 256)
         other = self.second(endpoint)
         try:
-            end, logs = await self.reader.read(other, view.base.number + 1, last)
+            end, logs = await patiently(lambda: self.reader.read(other, view.base.number + 1, last))
         except RpcFault:
             if other is endpoint:
                 raise
             end, logs = await self.reader.read(endpoint, view.base.number + 1, last)
         ref = view.at(end)
         assert ref is not None
-        ours = [found for found in logs if (held := view.at(int(found.block_number, 16))) and held.hash == found.block_hash]
-        return Step(events=tuple(await self._events(endpoint, ours)), settle_to=ref)
+        ours = [found for found in logs if (held := view.at(found.number)) and held.hash == found.block_hash]
+        return Step(events=tuple(await self.events(endpoint, ours)), settle_to=ref)
 
     # -- at the tip
 
@@ -178,7 +202,7 @@ class ChainSource:
             if await self._still_there(endpoint, tip):
                 raise endpoint.inconsistent("eth_getBlockByNumber", f"block {first.number} is no child of block {tip.number}")
             return await self._reorganise(endpoint, view, head)
-        events = await self._events(endpoint, await self._logs(endpoint, headers))
+        events = await self.events(endpoint, await self._logs(endpoint, headers))
         blocks = tuple(header.ref() for header in headers)
         return Step(blocks=blocks, events=tuple(events), safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
 
@@ -187,7 +211,7 @@ class ChainSource:
 
         async def one(number: int) -> Header:
             async with gate:
-                return await endpoint.header(number)
+                return await patiently(lambda: endpoint.header(number))
 
         headers = await asyncio.gather(*(one(number) for number in range(first, last + 1)))
         for parent, child in pairwise(headers):
@@ -203,7 +227,7 @@ class ChainSource:
         first, last = min(by_number), max(by_number)
         logs: list[Log] = []
         if len(headers) <= 3:
-            found = await asyncio.gather(*(self.reader.at(endpoint, header.hash, number) for number, header in by_number.items()))
+            found = await asyncio.gather(*(self._at(endpoint, header.hash, number) for number, header in by_number.items()))
             logs = [one for block in found for one in block]
         else:
             at = first
@@ -213,17 +237,20 @@ class ChainSource:
                 at = end + 1
         present = set()
         for one in logs:
-            number = int(one.block_number, 16)
-            present.add(number)
-            if one.block_hash != by_number[number].hash:
-                raise endpoint.inconsistent("eth_getLogs", f"logs of another block {number} than its header's")
+            present.add(one.number)
+            if one.block_hash != by_number[one.number].hash:
+                raise endpoint.inconsistent("eth_getLogs", f"logs of another block {one.number} than its header's")
         for number, header in by_number.items():
             may = self._bloom.may_contain(header.logs_bloom)
             if number in present and may is False:
                 raise endpoint.inconsistent("eth_getLogs", f"logs in block {number} that its bloom filter rules out")
             if number not in present and may:
                 logs.extend(await self._again(endpoint, header, number))
+                logs.sort(key=lambda one: (one.number, one.index))
         return logs
+
+    async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[Log]:
+        return await patiently(lambda: self.reader.at(endpoint, block_hash, number))
 
     async def _again(self, endpoint: Endpoint, header: Header, number: int) -> list[Log]:
         """The bloom filter says there may be logs and none came: ask once more, elsewhere if possible, by the block's hash."""
@@ -252,7 +279,7 @@ class ChainSource:
         headers = await self._headers(endpoint, ancestor.number + 1, last, head)
         if headers and headers[0].parent_hash != ancestor.hash:
             raise endpoint.inconsistent("eth_getBlockByNumber", f"block {ancestor.number + 1} has no parent that is shown")
-        events = await self._events(endpoint, await self._logs(endpoint, headers)) if headers else []
+        events = await self.events(endpoint, await self._logs(endpoint, headers)) if headers else []
         depth = view.tip.number - ancestor.number
         self.counters.reorgs += 1
         self.counters.deepest_reorg = max(self.counters.deepest_reorg, depth)
@@ -290,7 +317,12 @@ class ChainSource:
 
     # -- events
 
-    async def _events(self, endpoint: Endpoint, logs: Sequence[Log]) -> list[SeenEvent]:
+    async def events(self, endpoint: Endpoint, logs: Sequence[Log]) -> list[SeenEvent]:
+        """The events of checked logs, in order, without other Earners' creations; completed for v0.
+
+        Raises:
+            RpcFault: v0's completion needed the endpoint, and it failed.
+        """
         events = []
         topic = self._earner_topic
         for one in logs:
@@ -300,14 +332,6 @@ class ChainSource:
             if event is None:
                 self.counters.odd_logs += 1
                 continue
-            events.append(
-                SeenEvent(
-                    BlockNumber(int(one.block_number, 16)),
-                    Hash32(one.block_hash),
-                    int(one.log_index, 16),
-                    Hash32(one.transaction_hash),
-                    event,
-                )
-            )
-        events.sort(key=lambda seen: seen.place)
+            place = (BlockNumber(one.number), Hash32(one.block_hash), one.index, Hash32(one.transaction_hash))
+            events.append(SeenEvent(*place, event))
         return events if self.completer is None else await self.completer.complete(endpoint, events)

@@ -202,6 +202,11 @@ class Mqtt(Section):
     topic: str = Field(default="pandacea", pattern=r"^[A-Za-z0-9_/-]{1,64}$")
 
 
+class Telemetry(Section):
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Prometheus text at http://127.0.0.1:PORT/metrics; without it nothing listens."""
+
+
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
@@ -218,6 +223,7 @@ class Config(Section):
     store: Store = Store()
     settlement: Settlement = Settlement()
     mqtt: Mqtt = Mqtt()
+    telemetry: Telemetry = Telemetry()
     log: Log = Log()
 
     @property

@@ -95,6 +95,8 @@ class Ledger:
         for one in raw:
             try:
                 transaction = self._chain.get_vm().get_transaction_builder().decode(one)
+                if transaction.chain_id != CHAIN_ID:  # py-evm does not look
+                    raise ValidationError(f"signed for chain {transaction.chain_id}, this is chain {CHAIN_ID}")
                 _, receipt, _ = self._chain.apply_transaction(transaction)
             except (ValidationError, EthTesterValidationError, RLPException, VMError, ValueError, TypeError) as error:
                 answers.append(TransactionRefused(f"{type(error).__name__}: {error}"))

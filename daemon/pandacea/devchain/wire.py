@@ -138,8 +138,7 @@ def log(one: Log) -> dict[str, Any]:
 
 
 def _kind(signed: Any) -> int:
-    kind: int = getattr(signed, "type_id", _LEGACY)
-    return kind
+    return getattr(signed, "type_id", None) or _LEGACY  # a legacy transaction has the member, and None in it
 
 
 def _gas_price(signed: Any, kind: int, found: Block) -> int:

@@ -64,6 +64,15 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Mock:
+    """Rows made from the published description. `sha256`: of the CSV text; `table`: the same rows as scripts get them (Arrow)."""
+
+    sha256: str
+    csv: Path
+    table: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Asset:
     """One table, at one version. `path` is the node's own; `commitment` is all that leaves of its content."""
 
@@ -73,7 +82,10 @@ class Asset:
     path: Path
     format: str
     schema: list[dict[str, Any]] | None = None
+    """`name`, `type`, exact `missing`, `flags` of each column: the node's own; what is published of it is in the product's document."""
     rows: int | None = None
+    """Exact; published rounded."""
+    mock: Mock | None = None
 
 
 @dataclass(frozen=True, slots=True)

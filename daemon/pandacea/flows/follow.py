@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from pandacea.domain.access import Trust, terms_of, trust_of
-from pandacea.domain.ids import LeaseId, LeaseKey
-from pandacea.domain.lease import LeaseCreated
-from pandacea.domain.seen import Held, SeenEvent, Step, View, fold
+from pandacea.domain.ids import LeaseId, LeaseKey, Timestamp
+from pandacea.domain.lease import Lease, LeaseCreated
+from pandacea.domain.seen import FACTS, BlockRef, Folding, Held, SeenEvent, Step, View
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
@@ -54,13 +55,16 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
         if step.undo_to is not None:
             touched.update(await tx.leases_above(step.undo_to.number))
             await tx.undo(step.undo_to.number)
-        events = await _ours(tx, step.events)
+        events = await ours(tx, step.events)
         touched.update(seen.event.lease_id for seen in events)
         fresh = [seen for seen in events if seen.block > after.base.number]
         await tx.append(step.blocks, fresh)
         if step.settle_to is not None:
             old = [seen for seen in events if seen.block <= after.base.number]
             settled = await _settle(tx, step, old, records)
+            if view.tip.number < after.base.number:
+                # Read by numbers, unseen by any header: one answer is not enough for it.
+                await tx.insert_range(view.tip.number + 1, after.base.number, digest_of(old))
             touched.update(settled)
         changes = await _changes(tx, sorted(touched), records, settled, above=bool(after.blocks))
         await tx.save_cursor(after)
@@ -78,6 +82,60 @@ async def refresh(ids: Sequence[LeaseId], view: View, records: ChainRecords, mem
         memory.publish(view, await _changes(tx, ids, records, {}))
 
 
+async def reread(events: Sequence[SeenEvent], records: ChainRecords) -> tuple[bool, list[LeaseId]]:
+    """Compare a second reading of the oldest waiting range with the first. True: they agree, and it waits no more.
+
+    Otherwise the leases it speaks of, whose rows must be folded anew from all their events.
+    """
+    async with records.write() as tx:
+        waiting = await tx.oldest_range()
+        if waiting is None:
+            return True, []
+        first, _, digest = waiting
+        found = await ours(tx, events)
+        if digest_of(found) != digest:
+            return False, sorted({seen.event.lease_id for seen in found})
+        await tx.delete_range(first)
+        await tx.commit()
+        return True, []
+
+
+async def mend(lease_id: LeaseId, events: Sequence[SeenEvent], base: BlockRef, records: ChainRecords, memory: Memory) -> bool:
+    """Write a lease's row anew from all its events up to `base`; False when nothing was gained.
+
+    A poorer reading never takes a fact away: the row is replaced only by one that knows all it knew.
+    """
+    async with records.write() as tx:
+        view = memory.view
+        if view is None or view.base != base:
+            return False  # settled further meanwhile: the next reading tries again
+        before = await tx.settled([lease_id])
+        anew = folded({}, sorted(events, key=lambda seen: seen.place), records, base.timestamp)
+        if lease_id not in anew or not _knows_all(anew[lease_id].lease, before.get(lease_id)) or anew == before:
+            return False
+        await tx.save(anew, before)
+        changes = await _changes(tx, [lease_id], records, {})
+        tx.after_commit(lambda: memory.publish(view, changes))
+        await tx.commit()
+    return True
+
+
+def _knows_all(anew: Lease, before: Held | None) -> bool:
+    if before is None:
+        return True
+    old = before.lease
+    pairs = [(getattr(old, fact), getattr(anew, fact)) for fact in FACTS]
+    return old.committed <= anew.committed and all(was is None or (now is not None and now <= was) for was, now in pairs)
+
+
+async def reread_again(first: int, last: int, events: Sequence[SeenEvent], records: ChainRecords) -> None:
+    """Hold a range against its newest reading from now on: it waits until two in a row agree."""
+    async with records.write() as tx:
+        await tx.delete_range(first)
+        await tx.insert_range(first, last, digest_of(await ours(tx, events)))
+        await tx.commit()
+
+
 async def prove(lease_id: LeaseId, proof: KeptProof, by: str, at: int, records: ChainRecords, memory: Memory) -> None:
     """Keep why an approval counts, or why it does not; `at` in Unix seconds."""
     async with records.write() as tx:
@@ -89,7 +147,7 @@ async def prove(lease_id: LeaseId, proof: KeptProof, by: str, at: int, records: 
         await tx.commit()
 
 
-async def _ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> list[SeenEvent]:
+async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> list[SeenEvent]:
     """Leave out events of leases whose creation for our Earner was never seen: they are another Earner's."""
     created = {seen.event.lease_id for seen in events if type(seen.event) is LeaseCreated}
     asked = {seen.event.lease_id for seen in events} - created
@@ -97,12 +155,21 @@ async def _ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> list[SeenE
     return [seen for seen in events if seen.event.lease_id in ours]
 
 
-async def _settle(tx: ChainTransaction, step: Step, old: Iterable[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
+def digest_of(events: Iterable[SeenEvent]) -> str:
+    """sha-256 over the identities of events, in the order they happened."""
+    text = ";".join(f"{seen.block_hash},{seen.log_index},{seen.part}" for seen in events)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
     """Fold what is final into the rows. Events held already and those the step brings are merged by identity."""
     assert step.settle_to is not None
-    known = {seen.identity: seen for seen in old}
-    known.update((seen.identity, seen) for seen in await tx.events_to(step.settle_to.number))
-    events = sorted(known.values(), key=lambda seen: seen.place)
+    held = await tx.events_to(step.settle_to.number)
+    events: Sequence[SeenEvent] = old
+    if held:
+        known = {seen.identity: seen for seen in old}
+        known.update((seen.identity, seen) for seen in held)
+        events = sorted(known.values(), key=lambda seen: seen.place)
     ids = sorted({seen.event.lease_id for seen in events})
     before = await tx.settled(ids)
     after = folded(before, events, records, step.settle_to.timestamp)
@@ -113,12 +180,25 @@ async def _settle(tx: ChainTransaction, step: Step, old: Iterable[SeenEvent], re
 
 def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records: ChainRecords, at: int) -> dict[LeaseId, Held]:
     """Fold events in order into the leases they belong to; `at`: timestamp of a block at or after them."""
-    after = dict(before)
+    folding: dict[LeaseId, Folding] = {}
     for seen in events:
-        lease_id = seen.event.lease_id
-        held = fold(after.get(lease_id), seen, LeaseKey(records.chain_id, records.contract, lease_id), at)  # type: ignore[arg-type]
-        if held is not None:
-            after[lease_id] = held
+        event = seen.event
+        lease_id = event.lease_id
+        one = folding.get(lease_id)
+        if one is None:
+            held = before.get(lease_id)
+            if held is not None:
+                one = Folding.of(held)
+            elif type(event) is LeaseCreated:
+                key = LeaseKey(records.chain_id, records.contract, lease_id)
+                one = Folding(event, seen.block, key, Timestamp(at))
+            else:
+                continue  # of a lease whose creation was not seen
+            folding[lease_id] = one
+        one.add(seen)
+    after = dict(before)
+    for lease_id, one in folding.items():
+        after[lease_id] = one.held()
     return after
 
 

@@ -112,6 +112,9 @@ async def submit(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted:
         Forbidden: the lease, the product or the code policy says no; with the code the Spender sees.
         Unavailable: the node cannot know now, or has no room; nothing was written.
     """
+    if order.idempotency_key is None:
+        # From memory: what no count can change is refused before the database is asked for anything.
+        allow(_ask(order, caller, ports, 0, 0))
     async with ports.books.read() as view:
         known = await _earlier(view, order, caller, ports)
         if known is None:

@@ -13,10 +13,10 @@ from pandacea.sandbox import program
 from pandacea.sandbox.boxes import BoxShape
 from pandacea.sandbox.environments import Environment
 from pandacea.sandbox.settings import GUEST_UID, SHM_BYTES
+from pandacea.sandbox.template import tmpfs_mounts
 
-_SHM_INODES: Final = 64
 _BOX_PYTHON: Final = "/opt/pandacea/python"
-_MASKED: Final = (
+MASKED: Final = (
     "/proc/keys",
     "/proc/key-users",
     "/proc/timer_list",
@@ -36,37 +36,55 @@ class Mounts:
     environment: Environment
 
 
-def command(mounts: Mounts, shape: BoxShape, start: str, outer: int, info: int, cgroup_files: Sequence[Path]) -> list[str]:
-    """Return the full command: enter the cgroup, make a mount namespace with capped tmpfs, then bubblewrap, then the guest."""
+def command(mounts: Mounts, shape: BoxShape, start: str, outer: int, cgroup_files: Sequence[Path]) -> list[str]:
+    """Return the command of one box: enter the cgroup, make a mount namespace with capped tmpfs, then bubblewrap, then the guest."""
     root = os.geteuid() == 0
     enter = "".join(f"echo $$ > {shlex.quote(str(path))} && " for path in cgroup_files)
     unshare = ["unshare", "--mount", "--propagation", "private"] + ([] if root else ["--user", "--map-root-user"])
-    owner = f"uid={GUEST_UID},gid={GUEST_UID}," if root else ""
-    points = shlex.quote(str(mounts.points))
-    sizes = (
-        ("workspace", f"mode=0700,{owner}size={shape.workspace_bytes},nr_inodes={shape.workspace_inodes}"),
-        ("tmp", f"mode=0700,{owner}size={shape.tmp_bytes},nr_inodes={shape.workspace_inodes}"),
-        ("shm", f"mode=0700,{owner}size={SHM_BYTES},nr_inodes={_SHM_INODES}"),
-    )
-    mount = "".join(f"mount -t tmpfs -o nosuid,nodev,noexec,{options} tmpfs {points}/{name} && " for name, options in sizes)
-    inner = mount + "exec " + shlex.join(_bubblewrap(mounts, start, outer, info, root))
+    mount, binds = "", []
+    for target, options in tmpfs_mounts(shape, owner=root):
+        point = mounts.points.resolve() / Path(target).name
+        mount += f"mount -t tmpfs -o nosuid,nodev,noexec,{options} tmpfs {shlex.quote(str(point))} && "
+        binds += ["--bind", str(point), target]
+    for path in MASKED:
+        if Path(path).exists():
+            binds += ["--ro-bind", "/dev/null", path]
+    line = _namespaces(root) + _capabilities(root, ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")) + _files(mounts) + binds
+    line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--seccomp", str(outer)]
+    inner = mount + "exec " + shlex.join([*line, *_guest(mounts, start)])
     return ["/bin/sh", "-c", f"{enter}exec {shlex.join([*unshare, '/bin/sh', '-c', inner])}"]
 
 
-def _bubblewrap(mounts: Mounts, start: str, outer: int, info: int, root: bool) -> list[str]:
+def template_command(mounts: Mounts, start: str) -> list[str]:
+    """Return the command of a template (root only): the same files and namespaces, and the right to make more of them."""
+    line = _namespaces(True) + _capabilities(True, ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN")) + _files(mounts)
+    for target in ("/workspace", "/dev/shm"):  # noqa: S108 - mount points of the boxes' own tmpfs
+        line += ["--dir", target]
+    line += ["--size", str(SHM_BYTES), "--tmpfs", "/tmp"]  # noqa: S108 - imports look for one; every box mounts its own over it
+    line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    return [*line, *_guest(mounts, start)]
+
+
+def _namespaces(root: bool) -> list[str]:
     line = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     line += ["--die-with-parent", "--as-pid-1", "--new-session", "--hostname", "sandbox", "--clearenv"]
-    if root:
-        # A uid that owns nothing here: the guest changes to it by itself, which needs these until it has.
-        line += ["--cap-drop", "ALL"]
-        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
-            line += ["--cap-add", capability]
-    else:
-        line += ["--unshare-user", "--uid", str(GUEST_UID), "--gid", str(GUEST_UID), "--cap-drop", "ALL"]
+    return line if root else [*line, "--unshare-user", "--uid", str(GUEST_UID), "--gid", str(GUEST_UID)]
+
+
+def _capabilities(root: bool, kept: Sequence[str]) -> list[str]:
+    """As root the guest changes to a uid that owns nothing by itself, which needs a few capabilities until it has."""
+    line = ["--cap-drop", "ALL"]
+    for capability in kept if root else ():
+        line += ["--cap-add", capability]
+    return line
+
+
+def _files(mounts: Mounts) -> list[str]:
     environment = dict(program.ENVIRONMENT)
-    python, binds = _python(mounts.environment)
+    _, binds = _python(mounts.environment)
     if binds:
         environment["LD_LIBRARY_PATH"] = _BOX_PYTHON + "/lib"
+    line = []
     for name, value in environment.items():
         line += ["--setenv", name, value]
     line += _system()
@@ -74,15 +92,11 @@ def _bubblewrap(mounts: Mounts, start: str, outer: int, info: int, root: bool) -
         line += ["--ro-bind", source, target]
     line += ["--ro-bind", str(mounts.environment.folder.resolve()), program.BOX_ENVIRONMENT]
     line += ["--ro-bind", str(mounts.program.resolve()), program.BOX_PROGRAM]
-    line += ["--proc", "/proc", "--dev", "/dev"]
-    for name, target in (("workspace", "/workspace"), ("tmp", "/tmp"), ("shm", "/dev/shm")):  # noqa: S108 - the box's own
-        line += ["--bind", str(mounts.points.resolve() / name), target]
-    for path in _MASKED:
-        if Path(path).exists():
-            line += ["--ro-bind", "/dev/null", path]
-    line += ["--remount-ro", "/dev", "--remount-ro", "/"]
-    line += ["--chdir", "/", "--seccomp", str(outer), "--info-fd", str(info)]
-    return [*line, "--", python, *program.FLAGS, program.START, start]
+    return [*line, "--proc", "/proc", "--dev", "/dev"]
+
+
+def _guest(mounts: Mounts, start: str) -> list[str]:
+    return ["--", _python(mounts.environment)[0], *program.FLAGS, program.START, start]
 
 
 def _python(environment: Environment) -> tuple[str, list[tuple[str, str]]]:

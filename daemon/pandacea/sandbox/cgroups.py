@@ -50,8 +50,7 @@ class BoxCgroup:
     def _told(self, on_kill: Callable[[], None]) -> None:
         with contextlib.suppress(BlockingIOError):  # another callback read it
             os.eventfd_read(self._eventfd)
-            if self.kills() > 0 or "under_oom 1" in self._read("memory", "memory.oom_control"):
-                on_kill()
+            on_kill()  # told for nothing else while the group exists, and we listen no longer than that
 
     async def _poll(self, on_kill: Callable[[], None]) -> None:
         while self.kills() == 0:
@@ -142,13 +141,15 @@ class Cgroups:
             ("cpu", "cpu.cfs_quota_us", str(quota)),
         ]
 
-    async def sweep(self) -> None:
-        """Remove every group beneath this corner and the corner itself; processes in them are killed."""
+    async def sweep(self, *, corner: bool = False) -> None:
+        """Remove every group beneath this corner, and with `corner` itself; processes in them are killed."""
         for parent in dict.fromkeys(self._parents.values()):
             if parent.exists():
                 for child in list(parent.iterdir()):
                     if child.is_dir():
                         await _remove(child)
+                if corner:
+                    await _remove(parent)
 
 
 def _own_groups(text: str, unified: bool) -> dict[str, str]:

@@ -66,26 +66,32 @@ def job_packets(job: SandboxJob, box: Box) -> Iterator[tuple[bytes, bytes]]:
 
 
 async def send_job(box: Box, job: SandboxJob, opener: Callable[[Any], int]) -> None:
-    """Send a whole job; `opener` turns a path into a read-only descriptor fit for this guest. Raises OSError when the guest is gone."""
+    """Send a whole job; `opener` turns a path into a read-only descriptor fit for this guest.
+
+    Raises:
+        OSError: the guest is gone.
+        Broken: a file is missing or must not be handed over.
+    """
     packets = job_packets(job, box)
-    await _send(box.sock, *next(packets))
+    await send_packet(box.sock, *next(packets))
     for table in job.inputs:
         entry = {"asset_id": table.asset_id, "variable_name": table.variable_name, "format": table.format.value}
         await _send_file(box.sock, wire.INPUT, entry, opener(table.path))
     for name, path in job.uploads.items():
         await _send_file(box.sock, wire.UPLOAD, {"name": name}, opener(path))
     for tag, payload in packets:
-        await _send(box.sock, tag, payload)
+        await send_packet(box.sock, tag, payload)
 
 
 async def _send_file(sock: socket.socket, tag: bytes, entry: dict[str, Any], descriptor: int) -> None:
     try:
-        await _send(sock, tag, json.dumps(entry).encode(), descriptor)
+        await send_packet(sock, tag, json.dumps(entry).encode(), descriptor)
     finally:
         os.close(descriptor)
 
 
-async def _send(sock: socket.socket, tag: bytes, payload: bytes, descriptor: int | None = None) -> None:
+async def send_packet(sock: socket.socket, tag: bytes, payload: bytes, descriptor: int | None = None) -> None:
+    """Send one packet, and a descriptor with it; waits while the guest is slow. Raises OSError when the guest is gone."""
     ancillary = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
     while True:
         try:
@@ -99,7 +105,12 @@ async def _send(sock: socket.socket, tag: bytes, payload: bytes, descriptor: int
 async def _writable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(sock, lambda: ready.done() or ready.set_result(None))
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(sock, wake)
     try:
         await ready
     finally:
@@ -150,7 +161,7 @@ def _take(tag: bytes, payload: bytes, account: Account, on_event: Callable[[Sand
         account.ended = _json(payload)
     elif tag == wire.REFUSED:
         entry = _json(payload)
-        account.refused = f"artifact {ascii(str(entry['name'])[:200])}: {str(entry['reason'])[:300]}"
+        account.refused = f"artifact {str(entry['name'])[:200]!a}: {str(entry['reason'])[:300]}"
     elif tag == wire.UNREADABLE:
         account.unreadable = _json(payload)
     elif tag == wire.DONE:

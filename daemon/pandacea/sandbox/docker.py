@@ -19,9 +19,11 @@ from pandacea.errors import Broken, Unavailable
 from pandacea.flows.ports import SandboxIdentity
 from pandacea.sandbox import program
 from pandacea.sandbox.boxes import BoxShape
-from pandacea.sandbox.docker_config import BOX_LABEL, BOX_SOCKET, INSTANCE_LABEL, container
+from pandacea.sandbox.docker_config import BOX_SOCKET, INSTANCE_LABEL, container
 from pandacea.sandbox.docker_events import Events
 from pandacea.sandbox.hello import greet
+from pandacea.sandbox.inputs import open_for_guest
+from pandacea.sandbox.runner import BoxSandbox
 from pandacea.sandbox.settings import GUEST_UID, DockerSettings
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
@@ -53,8 +55,6 @@ class DockerBox:
 class DockerMaker:
     """Makes containers; see `BoxMaker`."""
 
-    guest_uid = GUEST_UID
-
     def __init__(self, settings: DockerSettings) -> None:
         self._settings = settings
         self._engine: aiodocker.Docker | None = None
@@ -62,6 +62,7 @@ class DockerMaker:
         self._image = ""
         self._program: program.GuestProgram | None = None
         self._boxes: dict[str, DockerBox] = {}
+        self.warnings: list[str] = []
 
     async def open(self) -> SandboxIdentity:
         settings = self._settings
@@ -220,4 +221,15 @@ def _listen(listener: socket.socket, folder: Path) -> None:
     listener.setblocking(False)
 
 
-__all__ = ["BOX_LABEL", "DockerBox", "DockerMaker"]
+class DockerSandbox(BoxSandbox):
+    """One container for each job, through the engine's API."""
+
+    def __init__(self, settings: DockerSettings) -> None:
+        self.maker = DockerMaker(settings)
+        super().__init__(
+            self.maker,
+            settings.pool,
+            lambda path: open_for_guest(path, GUEST_UID),
+            state_dir=settings.state_dir,
+            self_tested=settings.self_test,
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pandacea.errors import Broken
+from pandacea.sandbox.environment import lock as lock_script
 
 LOCK: Final = "pandacea-environment.json"
 _PIP_SECONDS: Final = 3600
@@ -51,19 +51,13 @@ def read_environment(folder: Path) -> Environment:
             base_prefix=lock["base_prefix"],
             python=lock["python"],
             packages=tuple(lock["packages"]),
-            identity=identity(lock["python"], lock["packages"]),
+            identity=lock_script.identity(lock["python"], lock["packages"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Broken(f"{folder} holds no sandbox environment ({error}); run `pandacea environment build`") from error
     if not Path(environment.interpreter).exists():
         raise Broken(f"the Python of {folder}, {environment.interpreter}, is gone; run `pandacea environment build` again")
     return environment
-
-
-def identity(python: str, packages: list[str] | tuple[str, ...]) -> str:
-    """Digest of an environment's lock: the same packages on the same Python version give the same name anywhere."""
-    text = "\n".join([f"python=={python}", *sorted(packages)]) + "\n"
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def build_environment(
@@ -103,24 +97,13 @@ def lock_environment(folder: Path, progress: Callable[[str], None] = print) -> E
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # some packages ship files for other Pythons that do not compile; they are never imported
-    facts = json.loads(_output([inside, "-c", _FACTS]))
-    packages = sorted(line for line in facts.pop("packages") if not line.startswith(("pip==", "setuptools==")))
-    lock = facts | {"packages": packages, "identity": identity(facts["python"], packages)}
+    lock = json.loads(_output([inside, str(Path(lock_script.__file__))]))
     fresh = folder / (LOCK + ".new")
     fresh.write_text(json.dumps(lock, indent=2) + "\n", encoding="utf-8")
     os.replace(fresh, folder / LOCK)  # noqa: PTH105 - atomic
     environment = read_environment(folder)
-    progress(f"Environment {environment.identity}: {len(packages)} packages on Python {environment.python}")
+    progress(f"Environment {environment.identity}: {len(environment.packages)} packages on Python {environment.python}")
     return environment
-
-
-_FACTS: Final = """
-import importlib.metadata as m, json, os, platform, sys
-names = sorted({f"{d.metadata['Name'].lower()}=={d.version}" for d in m.distributions()})
-base = os.path.realpath(sys.base_prefix)
-print(json.dumps({"python": platform.python_version(), "base_prefix": base, "packages": names,
-    "interpreter": os.path.realpath(sys.executable)}))
-"""
 
 
 def warn_of_cuda(python: str, requirements: Path, progress: Callable[[str], None]) -> None:
@@ -137,8 +120,9 @@ def warn_of_cuda(python: str, requirements: Path, progress: Callable[[str], None
             "--ignore-installed",
             "--report",
             "-",
+            "-r",
+            str(requirements),
         ]
-        + ["-r", str(requirements)]
     )
     names = [item["metadata"]["name"].lower() for item in json.loads(report)["install"]]
     heavy = [name for name in names if name.startswith(("nvidia-", "cuda-", "triton"))]

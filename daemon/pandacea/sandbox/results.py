@@ -57,16 +57,14 @@ class ResultsWriter:
         name = checked_name(name, limits.artifact_depth)
         folded = name.casefold()
         if folded in self._names:
-            raise ArtifactRefusedError(f"artifact {ascii(name)}: another file has the same name on some systems")
+            raise ArtifactRefusedError(f"artifact {name!a}: another file has the same name on some systems")
         if len(self._artifacts) >= limits.artifact_count:
-            raise ArtifactRefusedError(f"artifact {ascii(name)}: more than artifact_count={limits.artifact_count} files")
+            raise ArtifactRefusedError(f"artifact {name!a}: more than artifact_count={limits.artifact_count} files")
         if not 0 <= size <= limits.artifact_bytes:
-            raise ArtifactRefusedError(f"artifact {ascii(name)}: {size} bytes exceed artifact_bytes={limits.artifact_bytes}")
+            raise ArtifactRefusedError(f"artifact {name!a}: {size} bytes exceed artifact_bytes={limits.artifact_bytes}")
         self._total += size
         if self._total > limits.artifacts_bytes:
-            raise ArtifactRefusedError(
-                f"artifact {ascii(name)}: the files together exceed artifacts_bytes={limits.artifacts_bytes}"
-            )
+            raise ArtifactRefusedError(f"artifact {name!a}: the files together exceed artifacts_bytes={limits.artifacts_bytes}")
         self._names.add(folded)
         self._name, self._size, self._left = name, size, size
         self._digest = hashlib.sha256()
@@ -76,7 +74,7 @@ class ResultsWriter:
         """Add bytes to the current file."""
         self._left -= len(data)
         if self._file is None or self._left < 0:
-            raise ArtifactRefusedError(f"artifact {ascii(self._name)}: more bytes arrived than were announced")
+            raise ArtifactRefusedError(f"artifact {self._name!a}: more bytes arrived than were announced")
         self._digest.update(data)
         self._file.write(data)
 
@@ -100,5 +98,5 @@ class ResultsWriter:
         self._file.close()
         path, self._file = Path(self._file.name), None
         if self._left:
-            raise ArtifactRefusedError(f"artifact {ascii(self._name)}: {self._left} announced bytes never came")
+            raise ArtifactRefusedError(f"artifact {self._name!a}: {self._left} announced bytes never came")
         self._artifacts.append(Artifact(self._name, path, self._size, self._digest.hexdigest()))

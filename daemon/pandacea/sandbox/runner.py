@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Final
 
 from pandacea.domain.outcome import Failure, Outcome
-from pandacea.errors import Unavailable
+from pandacea.domain.table import TableShape
+from pandacea.errors import Broken, Unavailable
+from pandacea.flows.conversion import ConversionJob
 from pandacea.flows.ports import SandboxEvent, SandboxIdentity, SandboxJob
 from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
 from pandacea.sandbox.conversation import Account, GuestLostError, listen, send_job
+from pandacea.sandbox.converting import convert_in
 from pandacea.sandbox.pool import Pool
 from pandacea.sandbox.results import ResultsWriter
+from pandacea.sandbox.selftest import Probe, self_test
 from pandacea.sandbox.settings import PoolSettings
 from pandacea.sandbox.verdict import memory_detail, outcome_of
 
@@ -24,27 +28,54 @@ _OOM_GRACE_SECONDS: Final = 1.0  # a kill and the report of its cause travel on 
 class BoxSandbox:
     """Implements `flows.ports.Sandbox` with boxes from one maker and a pool of warm ones."""
 
-    def __init__(self, maker: BoxMaker, pool: PoolSettings, opener: Callable[[Path], int]) -> None:
+    def __init__(
+        self, maker: BoxMaker, pool: PoolSettings, opener: Callable[[Path], int], *, state_dir: Path, self_tested: bool
+    ) -> None:
         self._maker, self._settings, self._opener = maker, pool, opener
-        self._pool = Pool(maker, pool)
+        self._state_dir, self._self_tested = state_dir, self_tested
+        self.probes: tuple[Probe, ...] = ()
+        """What the self-test of `open` found."""
+        self.pool = Pool(maker, pool)
         self._ending_boxes: set[asyncio.Task[None]] = set()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What this machine does not allow and what holds instead; one sentence each, known after `open`."""
+        return self._maker.warnings
 
     async def open(self) -> SandboxIdentity:
         BoxShape.of(self._settings.limits)
         identity = await self._maker.open()
-        self._pool.start()
+        if self._self_tested:
+            try:
+                self.probes = await self_test(self.run, self._settings.limits, self._state_dir)
+            except Unavailable as error:
+                raise Broken(f"no box can be made here: {error.detail}") from error
+            broken = [f"{probe.name} ({probe.detail})" for probe in self.probes if not probe.held]
+            if broken:
+                raise Broken(f"the {identity.kind} sandbox does not hold, so nothing is served: {'; '.join(broken)}")
+        self.pool.start()
         return identity
 
     async def close(self) -> None:
-        await self._pool.close()
+        await self.pool.close()
         await asyncio.gather(*self._ending_boxes, return_exceptions=True)
         await self._maker.close()
 
     async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
-        with self._pool.running():
-            box = await self._pool.take(BoxShape.of(job.limits))
+        with self.pool.running():
+            box = await self.pool.take(BoxShape.of(job.limits))
             try:
                 return await self._run_in(box, job, on_event)
+            finally:
+                self._end(box)
+
+    async def convert(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
+        """Implements `flows.conversion.Converter`: a box of its own for one file."""
+        with self.pool.running():
+            box = await self.pool.take(BoxShape.of(job.limits))
+            try:
+                return await convert_in(box, job, on_progress)
             finally:
                 self._end(box)
 
@@ -82,7 +113,7 @@ class BoxSandbox:
         """Return the cause as seen from outside the box, or None when the guest's own account stands."""
         limits = account.limits
         lost = talk.exception() if talk.done() else None
-        killed = account.ended is not None and account.ended.get("exit") == -9  # noqa: PLR2004 - SIGKILL
+        killed = account.ended is not None and account.ended.get("exit") == -9
         if lost is not None or killed:
             await _within(box.out_of_memory, _OOM_GRACE_SECONDS)
         if box.out_of_memory.is_set():

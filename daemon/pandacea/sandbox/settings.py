@@ -10,7 +10,7 @@ from pandacea.domain.limits import MIB, Limits
 
 GUEST_UID: Final = 10_001
 SHM_BYTES: Final = 16 * MIB
-"""/dev/shm of a box: room for semaphores, counted like the other tmpfs."""
+"""Shared memory of a box: room for semaphores, counted like its other tmpfs."""
 
 PRELOAD: Final = ("numpy", "pandas", "pyarrow", "torch")
 
@@ -42,6 +42,8 @@ class DockerSettings:
     environment: Path | None = None
     """A folder with packages to mount read-only instead of the image's own; for development and tests."""
     pool: PoolSettings = field(default_factory=PoolSettings)
+    self_test: bool = True
+    """False only where another test proves the box: every start then trusts the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,4 @@ class BubblewrapSettings:
     cgroups: bool = True
     """False: resource limits and a watch instead, as where no cgroup may be made."""
     pool: PoolSettings = field(default_factory=PoolSettings)
+    self_test: bool = True

@@ -36,8 +36,6 @@ class Deployment(SQLModel, table=True):
     base_timestamp: int = Field(sa_column=Column(BigInteger, nullable=False))
     safe_number: int = Field(sa_column=Column(BigInteger, nullable=False))
     finalized_number: int = Field(sa_column=Column(BigInteger, nullable=False))
-    checked_number: int = Field(sa_column=Column(BigInteger, nullable=False))
-    """Settled ranges up to here were read a second time."""
 
 
 class ChainBlock(SQLModel, table=True):
@@ -74,6 +72,19 @@ class ChainEvent(SQLModel, table=True):
     """Its arguments in order, as a JSON array."""
 
 
+class SettledRange(SQLModel, table=True):
+    """A range that was settled from one answer, and waits to be read a second time. Gone once two answers agree."""
+
+    __tablename__ = "settled_range"
+
+    deployment: int = Field(primary_key=True)
+    first: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    last: int = Field(sa_column=Column(BigInteger, nullable=False))
+    digest: str = Field(max_length=64)
+    """sha-256 over the identities of the events it gave, in order."""
+
+
+_range: Any = SQLModel.metadata.tables["settled_range"]
 _deployment: Any = SQLModel.metadata.tables["deployment"]
 _block: Any = SQLModel.metadata.tables["chain_block"]
 _event: Any = SQLModel.metadata.tables["chain_event"]
@@ -131,7 +142,6 @@ async def insert_deployment(
         "base_timestamp": base.timestamp,
         "safe_number": -1,
         "finalized_number": -1,
-        "checked_number": base.number,
     }
     result = await connection.execute(_deployment.insert().values(values))
     key: Any = result.inserted_primary_key
@@ -230,17 +240,29 @@ async def save_cursor(connection: AsyncConnection, deployment: int, view: View) 
     await connection.exec_driver_sql(marked(connection, sql), values)
 
 
-async def save_checked(connection: AsyncConnection, deployment: int, number: int) -> None:
-    """Settled ranges up to `number` were read a second time."""
-    sql = marked(connection, "UPDATE deployment SET checked_number = ? WHERE id = ?")
-    await connection.exec_driver_sql(sql, (number, deployment))
+async def insert_range(connection: AsyncConnection, deployment: int, first: int, last: int, digest: str) -> None:
+    """A range was settled from one answer."""
+    await run(connection, upsert(connection, _range), [(deployment, first, last, digest)])
+
+
+async def oldest_range(connection: AsyncConnection, deployment: int) -> tuple[int, int, str] | None:
+    """A range (first, last, digest) that waits for a second reading, or None."""
+    sql = "SELECT first, last, digest FROM settled_range WHERE deployment = ? ORDER BY first LIMIT 1"
+    row: Any = (await connection.exec_driver_sql(marked(connection, sql), (deployment,))).first()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+async def delete_range(connection: AsyncConnection, deployment: int, first: int) -> None:
+    """Two readings agree."""
+    sql = marked(connection, "DELETE FROM settled_range WHERE deployment = ? AND first = ?")
+    await connection.exec_driver_sql(sql, (deployment, first))
 
 
 async def forget(connection: AsyncConnection, deployment: int, *, earner: Address, interface: str, base: BlockRef) -> None:
     """Forget all that was read of a contract and begin again; proofs and acknowledgements stay: they are not the chain's word."""
-    for table in ("chain_event", "chain_block", "commitment", "lease"):
+    for table in ("chain_event", "chain_block", "settled_range", "lease"):
         sql = marked(connection, f"DELETE FROM {table} WHERE deployment = ?")  # noqa: S608 - our own tables
         await connection.exec_driver_sql(sql, (deployment,))
-    sql = marked(connection, "UPDATE deployment SET earner = ?, interface = ?, checked_number = ? WHERE id = ?")
-    await connection.exec_driver_sql(sql, (earner, interface, base.number, deployment))
+    sql = marked(connection, "UPDATE deployment SET earner = ?, interface = ? WHERE id = ?")
+    await connection.exec_driver_sql(sql, (earner, interface, deployment))
     await save_cursor(connection, deployment, View(base))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, delete, insert, select
+from sqlalchemy import BigInteger, delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
@@ -32,19 +32,21 @@ class Nonces:
 
     async def insert_many(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
         """Insert (keyid, nonce, expires) rows; for each, True when it was new. Of two equal rows the first wins."""
-        keys, nonces = {keyid for keyid, _, _ in rows}, {nonce for _, nonce, _ in rows}
-        query = select(_nonce.c.keyid, _nonce.c.nonce).where(_nonce.c.keyid.in_(keys) & _nonce.c.nonce.in_(nonces))
-        seen = {(row.keyid, row.nonce) for row in (await self._connection.execute(query)).all()}
+        if not rows:
+            return []
+        # One statement, straight to the driver: it is on the path of every signed request, and both databases speak it.
+        dollar = self._connection.dialect.name == "postgresql"
+        places = (f"(${n + 1},${n + 2},${n + 3})" if dollar else "(?,?,?)" for n in range(0, 3 * len(rows), 3))
+        statement = (
+            f"INSERT INTO request_nonce (keyid, nonce, expires) VALUES {','.join(places)} "  # noqa: S608  # placeholders only
+            "ON CONFLICT DO NOTHING RETURNING keyid, nonce"
+        )
+        found = await self._connection.exec_driver_sql(statement, tuple(value for row in rows for value in row))
+        new = {(row["keyid"], row["nonce"]) for row in found.mappings().all()}
         fresh: list[bool] = []
-        values = []
-        for keyid, nonce, expires in rows:
-            new = (keyid, nonce) not in seen
-            fresh.append(new)
-            if new:
-                seen.add((keyid, nonce))
-                values.append({"keyid": keyid, "nonce": nonce, "expires": expires})
-        if values:
-            await self._connection.execute(insert(_nonce), values)
+        for keyid, nonce, _ in rows:
+            fresh.append((keyid, nonce) in new)
+            new.discard((keyid, nonce))
         return fresh
 
     async def prune(self, before: int) -> int:

@@ -37,7 +37,7 @@ class ProductVersion(SQLModel, table=True):
 
 
 class AssetVersion(SQLModel, table=True):
-    """One table as stored. `commitment` = HMAC-SHA-256(key, sha-256 of the stored bytes); the key never leaves the node."""
+    """One table as stored. `commitment` = HMAC-SHA-256(key, `digest`); key and digest (sha-256 of the stored bytes) never leave the node."""
 
     __tablename__ = "asset_version"
     __table_args__ = (UniqueConstraint("product_id", "asset_id", "digest"),)
@@ -52,6 +52,10 @@ class AssetVersion(SQLModel, table=True):
     size: int = Field(sa_type=BigInteger)
     rows: int | None = Field(default=None, sa_type=BigInteger)
     table_schema: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    recipe: str | None = Field(default=None, index=True, max_length=64)
+    """sha-256 over the source's bytes and how it was read."""
+    stamp: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """The source file's identity, size and times when it was read: unchanged, it need not be read again."""
     created_at: float
 
 
@@ -112,6 +116,26 @@ class SqlProductBook:
         """The asset version with this content, when it was registered before."""
         here = (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.digest == digest)
         return await self._asset(here)
+
+    async def asset_by_recipe(self, product_id: str, asset_id: AssetId, recipe: str) -> Asset | None:
+        """The newest asset version made from this source content in this way."""
+        return await self._asset(
+            (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.recipe == recipe)
+        )
+
+    async def recipe_of(self, product_id: str, asset_id: AssetId, stamp: str) -> str | None:
+        """The recipe that was followed when the source file was in this very state."""
+        here = (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.stamp == stamp)
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(_asset.c.recipe).where(here).order_by(_asset.c.created_at.desc()))).first()
+        return None if row is None else row[0]
+
+    async def seen(self, commitment: str, recipe: str, stamp: str) -> None:
+        """Note how an asset version can be had again."""
+        async with self._database.write() as tx:
+            noted = update(_asset).where(_asset.c.commitment == commitment).values(recipe=recipe, stamp=stamp)
+            await tx.connection.execute(noted)
+            await tx.commit()
 
     async def asset_by_commitment(self, commitment: str) -> Asset | None:
         """The asset version behind a commitment."""

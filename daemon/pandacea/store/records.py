@@ -30,6 +30,8 @@ class ChainRecords:
         self.chain_id = chain_id
         self.contract = contract
         self.deployment = -1
+        self.deploy_block: int | None = None
+        """Where the contract begins, once it was followed."""
 
     async def begin(self, earner: Address, interface: str, deploy_block: int, base: BlockRef) -> View:
         """Where to resume: the view in the database, or a new one from `base` when there is none or it is another Earner's.
@@ -40,8 +42,9 @@ class ChainRecords:
         async with self.write() as tx:
             row = await chain.find_deployment(tx.connection, self.chain_id, self.contract)
             if row is not None and row.earner == earner and row.interface == interface:
-                self.deployment = row.id
+                self.deployment, self.deploy_block = row.id, row.deploy_block
                 return await chain.load_view(tx.connection, row)
+            self.deploy_block = deploy_block
             if row is None:
                 self.deployment = await chain.insert_deployment(
                     tx.connection,
@@ -64,7 +67,7 @@ class ChainRecords:
             row = await chain.find_deployment(connection, self.chain_id, self.contract)
             if row is None:
                 return None
-            self.deployment = row.id
+            self.deployment, self.deploy_block = row.id, row.deploy_block
             return await chain.load_view(connection, row)
 
     async def forget(self, earner: Address, interface: str, base: BlockRef) -> None:
@@ -193,6 +196,18 @@ class ChainTransaction:
             by=by,
             at=at,
         )
+
+    async def insert_range(self, first: int, last: int, digest: str) -> None:
+        """A range was settled from one answer: it waits to be read a second time."""
+        await chain.insert_range(self.connection, self._id, first, last, digest)
+
+    async def oldest_range(self) -> tuple[int, int, str] | None:
+        """A range (first, last, digest) that waits for a second reading."""
+        return await chain.oldest_range(self.connection, self._id)
+
+    async def delete_range(self, first: int) -> None:
+        """Two readings agree."""
+        await chain.delete_range(self.connection, self._id, first)
 
     async def prune(self, before: int) -> int:
         """Forget leases nobody approved that are older than a time (Unix seconds)."""

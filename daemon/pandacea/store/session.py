@@ -74,11 +74,11 @@ class Database:
         try:
             async with database.read():
                 pass
-        except (OSError, DBAPIError) as problem:
+        except Unavailable as problem:
             await database.close()
             shown = url.render_as_string(hide_password=True)
             raise Broken(
-                f"The database {shown} cannot be opened: {problem}. Check store.url and that the file or server is there."
+                f"The database {shown} cannot be opened: {problem.__cause__}. Check store.url and that the file or server is there."
             ) from problem
         return database
 

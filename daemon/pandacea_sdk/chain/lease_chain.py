@@ -10,7 +10,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
-from pandacea_sdk.chain.errors import ChainError, WrongDeployment
+from pandacea_sdk.chain.errors import ChainError, RpcUnavailable, WrongDeployment
 from pandacea_sdk.chain.lease import LeaseState
 from pandacea_sdk.chain.rpc import Rpc
 from pandacea_sdk.chain.sender import Receipt, Sender, reverting
@@ -63,7 +63,7 @@ class LeaseChain:
         """Connect, and check that the chain and the code are the expected ones."""
         try:
             await self._stack.enter_async_context(self._rpc)
-            self.chain_id = int(await self._rpc.call("eth_chainId"), 16)
+            self.chain_id = await self._rpc.quantity("eth_chainId")
             await self._check()
         except BaseException:
             await self._stack.aclose()
@@ -78,7 +78,7 @@ class LeaseChain:
     async def _check(self) -> None:
         if self._record is not None and self._record.chain_id != self.chain_id:
             raise WrongDeployment(f"the endpoint serves chain {self.chain_id}, but the record is of chain {self._record.chain_id}")
-        code = bytes.fromhex((await self._rpc.call("eth_getCode", self.contract, "latest"))[2:])
+        code = await self._rpc.data("eth_getCode", self.contract, "latest")
         if not code:
             raise WrongDeployment(
                 f"there is no contract at {self.contract} on chain {self.chain_id}: check the address and the chain"
@@ -228,12 +228,19 @@ class LeaseChain:
 
     async def now(self) -> int:
         """The head's timestamp: the contract's clock, Unix seconds."""
-        return int((await self._rpc.call("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+        head = await self._rpc.call("eth_getBlockByNumber", "latest", False)
+        try:
+            return int(head["timestamp"], 16)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RpcUnavailable(f"the endpoint's head has no timestamp: {str(head)[:80]!r}") from error
 
     async def _view(self, function: str, *values: Any) -> Any:
         asked = {"to": self.contract, "data": "0x" + self._abi.call(function, *values).hex()}
-        found = await reverting(self._rpc, self._abi, function, "eth_call", asked, "latest")
-        return self._abi.answer(function, bytes.fromhex(found[2:]))
+        found = await reverting(self._abi, function, self._rpc.data("eth_call", asked, "latest"))
+        try:
+            return self._abi.answer(function, found)
+        except ValueError as error:
+            raise RpcUnavailable(f"the endpoint's answer to {function} cannot be read: {error}") from error
 
     async def _write(self, function: str, *values: Any, value: int = 0) -> Receipt:
         if self._sender is None:
@@ -260,11 +267,11 @@ async def deploy(
     account: LocalAccount = Account.from_key(key) if isinstance(key, str) else key
     abi = lease_agreement()
     async with Rpc(rpc_url, allow_http=allow_http) as rpc:
-        chain_id = int(await rpc.call("eth_chainId"), 16)
+        chain_id = await rpc.quantity("eth_chainId")
         sender = Sender(rpc, account, abi, chain_id, timeout=mined_within)
         receipt = await sender.send("deployment", None, abi.creation(owner or account.address, arbiter))
         address = str(receipt.contract_address)
-        code = bytes.fromhex((await rpc.call("eth_getCode", address, "latest"))[2:])
+        code = await rpc.data("eth_getCode", address, "latest")
     code_hash = "0x" + keccak(code).hex()
     if code_hash != abi.runtime_code_hash:
         raise WrongDeployment(f"the code at {address} has the hash {code_hash}, expected {abi.runtime_code_hash}: do not use it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import json
+import re
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ import aiohttp
 from pandacea_sdk.chain.errors import RpcRefused, RpcUnavailable
 
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
+_DATA: Final = re.compile(r"0x([0-9a-fA-F]{2})*")
 
 
 class Rpc:
@@ -62,6 +65,20 @@ class Rpc:
         if "result" not in answer:
             raise RpcUnavailable(f"{self._name} answered {method} with neither result nor error")
         return answer["result"]
+
+    async def quantity(self, method: str, *params: Any) -> int:
+        """The result of a call that answers with a number."""
+        found = await self.call(method, *params)
+        if not isinstance(found, str) or not _QUANTITY.fullmatch(found):
+            raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which is no hex quantity")
+        return int(found, 16)
+
+    async def data(self, method: str, *params: Any) -> bytes:
+        """The result of a call that answers with bytes."""
+        found = await self.call(method, *params)
+        if not isinstance(found, str) or not _DATA.fullmatch(found):
+            raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which are no hex bytes")
+        return bytes.fromhex(found[2:])
 
     async def _post(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._session is None:

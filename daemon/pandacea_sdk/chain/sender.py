@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from eth_account.signers.local import LocalAccount
 
 from pandacea_sdk.chain.errors import ContractReverted, NotMined, RpcRefused, RpcUnavailable
 from pandacea_sdk.chain.rpc import Rpc
 from pandacea_sdk.protocol.contract import ContractAbi, Event
+
+T = TypeVar("T")
 
 GAS_MARGIN: Final = 1.25
 """Times the estimate: other transactions may come first and change what this one finds."""
@@ -60,9 +62,9 @@ class Sender:
         if to is not None:
             fields["to"] = to
         asked = {**fields, "value": hex(value), "from": self._account.address}
-        gas = int(await reverting(self._rpc, self._abi, action, "eth_estimateGas", asked), 16)
+        gas = await reverting(self._abi, action, self._rpc.quantity("eth_estimateGas", asked))
         async with self._lock:
-            nonce = int(await self._rpc.call("eth_getTransactionCount", self._account.address, "pending"), 16)
+            nonce = await self._rpc.quantity("eth_getTransactionCount", self._account.address, "pending")
             transaction: dict[str, Any] = {
                 **fields,
                 **await self._fees(),
@@ -73,7 +75,7 @@ class Sender:
             if to is not None:
                 transaction["to"] = _checksummed(to)
             raw = self._account.sign_transaction(transaction).raw_transaction
-            sent: str = await self._rpc.call("eth_sendRawTransaction", "0x" + bytes(raw).hex())
+            sent = "0x" + (await self._rpc.data("eth_sendRawTransaction", "0x" + bytes(raw).hex())).hex()
         return await self._outcome(action, sent, asked)
 
     async def _fees(self) -> dict[str, int]:
@@ -81,22 +83,29 @@ class Sender:
         head = await self._rpc.call("eth_getBlockByNumber", "latest", False)
         base = head.get("baseFeePerGas") if isinstance(head, dict) else None
         if base is None:
-            return {"gasPrice": int(await self._rpc.call("eth_gasPrice"), 16)}
+            return {"gasPrice": await self._rpc.quantity("eth_gasPrice")}
         try:
-            tip = int(await self._rpc.call("eth_maxPriorityFeePerGas"), 16)
+            tip = await self._rpc.quantity("eth_maxPriorityFeePerGas")
         except RpcRefused:
             tip = DEFAULT_PRIORITY_FEE
         return {"maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * int(base, 16) + tip}
 
     async def _outcome(self, action: str, sent: str, asked: dict[str, Any]) -> Receipt:
         found = await self._mined(sent)
-        if int(found["status"], 16) != 1:
-            # Ask again on that block's state for the reason; a later transaction of the block may have hidden it.
-            try:
-                await reverting(self._rpc, self._abi, action, "eth_call", asked, found["blockNumber"])
-            except ContractReverted as error:
-                raise ContractReverted(action, error.revert, sent) from None
-            raise ContractReverted(action, self._abi.revert(b""), sent)
+        try:
+            if int(found["status"], 16) == 1:
+                return self._read(sent, found)
+            block = hex(int(found["blockNumber"], 16))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RpcUnavailable(f"transaction {sent} is mined, but its receipt cannot be read: {error!r}") from error
+        # Ask again on that block's state for the reason; a later transaction of the block may have hidden it.
+        try:
+            await reverting(self._abi, action, self._rpc.data("eth_call", asked, block))
+        except ContractReverted as error:
+            raise ContractReverted(action, error.revert, sent) from None
+        raise ContractReverted(action, self._abi.revert(b""), sent)
+
+    def _read(self, sent: str, found: dict[str, Any]) -> Receipt:
         logs = (self._abi.event([_bytes(topic) for topic in log["topics"]], _bytes(log["data"])) for log in found["logs"])
         return Receipt(
             transaction_hash=sent,
@@ -124,16 +133,15 @@ class Sender:
             raise NotMined(sent, self._timeout) from None
 
 
-async def reverting(rpc: Rpc, abi: ContractAbi, action: str, method: str, *params: Any) -> str:
-    """Call a method that runs the contract, and turn the endpoint's error into the contract's where it is one."""
+async def reverting(abi: ContractAbi, action: str, call: Awaitable[T]) -> T:
+    """Await a call that runs the contract, and turn the endpoint's error into the contract's where it is one."""
     try:
-        found: str = await rpc.call(method, *params)
+        return await call
     except RpcRefused as error:
         data = _revert_data(error.data)
         if data is None and error.code != _REVERTED and "revert" not in error.message.lower():
             raise
         raise ContractReverted(action, abi.revert(data or b"")) from None
-    return found
 
 
 def _revert_data(data: Any) -> bytes | None:

@@ -104,6 +104,78 @@ class WellKnown(TypedDict):
     signature: NotRequired[str]
 
 
+class LeaseAnswer(TypedDict):
+    """GET leases: how this node sees a lease of the caller, and whether a computation would be accepted now."""
+
+    lease_id: str
+    status: str
+    earner: str
+    data_product_id: str | None
+    expires_at: int | None
+    max_computations: int
+    used: int
+    reserved: int
+    failed_runs: int
+    approved_block: int | None
+    approval: str
+    may_run: bool
+    reason: str | None
+
+
+class ProductShort(TypedDict):
+    """A product in the list. `priceWei` is a decimal string."""
+
+    productId: str
+    name: str
+    dataType: str
+    keywords: list[str]
+    priceWei: str
+    version: str
+
+
+class ProductList(TypedDict):
+    """GET products."""
+
+    data: list[ProductShort]
+    nextCursor: str
+
+
+class ProductAnswer(ProductShort):
+    """GET products/{id}: the signed document and what its scripts run in."""
+
+    dataProductId: str
+    description: str
+    rules: dict[str, Any]
+    assets: list[dict[str, Any]]
+    limits: dict[str, Any]
+    environment: dict[str, Any] | None
+    document: dict[str, Any]
+    signature: str
+
+
+class CodeAnswer(TypedDict):
+    """A script handed in for approval: where it stands, and the Earner's reason when it was refused."""
+
+    code_id: str
+    product_id: str
+    code_sha256: str
+    status: str
+    reason: NotRequired[str]
+    location: NotRequired[str]
+
+
+class Live(TypedDict):
+    """GET healthz."""
+
+    live: bool
+
+
+class Ready(TypedDict):
+    """GET readyz; each part adds its own member."""
+
+    ready: bool
+
+
 def output_members(output: bytes) -> dict[str, str]:
     """The `output` (and, when bytes would be lost, `output_base64`) members of `Results`."""
     text = output.decode("utf-8", "replace")

@@ -144,8 +144,10 @@ class ContractAbi:
 
     def _function(self, name: str) -> dict[str, Any]:
         whole = "(" in name
-        (found,) = (item for text, item in self._functions.items() if (text if whole else item["name"]) == name)
-        return found
+        found = {text: item for text, item in self._functions.items() if (text if whole else item["name"]) == name}
+        if len(found) != 1:
+            raise ValueError(f"{name} names {len(found)} functions of this contract: {', '.join(found) or 'none'}")
+        return next(iter(found.values()))
 
 
 @cache

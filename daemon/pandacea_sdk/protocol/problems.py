@@ -29,7 +29,7 @@ class ProtocolError(Exception):
         super().__init__(detail)
 
 
-_BODY: Final = {
+BODY: Final = {
     "malformed-json": Kind(400, "The body is not JSON"),
     "not-utf8": Kind(400, "The body is not UTF-8"),
     "duplicate-key": Kind(400, "An object has the same key twice"),
@@ -55,7 +55,7 @@ _BODY: Final = {
     "code-too-large": Kind(413, "The script is too large"),
 }
 
-_EDGE: Final = {
+EDGE: Final = {
     "bad-request": Kind(400, "Not an HTTP request this server reads"),
     "bad-target": Kind(400, "The request target is not in its plain form"),
     "bad-host": Kind(400, "The Host header is missing or repeated"),
@@ -76,7 +76,7 @@ _EDGE: Final = {
     "shutting-down": Kind(503, "The node is stopping"),
 }
 
-_SIGNATURE: Final = {
+SIGNATURE: Final = {
     "signature-missing": Kind(401, "The request is not signed"),
     "signature-malformed": Kind(401, "The signature headers cannot be read"),
     "signature-parameters": Kind(401, "The signature's parameters are not the ones asked for"),
@@ -96,7 +96,7 @@ _SIGNATURE: Final = {
     "job-token-invalid": Kind(401, "The job token does not open this computation"),
 }
 
-_LEASE: Final = {
+LEASE: Final = {
     "lease-unknown": Kind(404, "No approved lease of this caller has this id here"),
     "approval-gone": Kind(403, "The chain no longer shows the approval"),
     "approval-unconfirmed": Kind(403, "The approval is not confirmed deeply enough yet"),
@@ -114,9 +114,7 @@ _LEASE: Final = {
     "product-version-moved": Kind(409, "The product is at another version"),
 }
 
-_JOB: Final = {
-    "computation-failed": Kind(409, "The computation ended without a result"),
-    "computation-cancelled": Kind(409, "The computation was cancelled"),
+JOB: Final = {
     "computation-interrupted": Kind(503, "The node ended the computation; the same request may be sent again"),
     "idempotency-conflict": Kind(409, "The idempotency key was used with another request"),
     "computation-unknown": Kind(404, "No such computation is visible to this caller"),
@@ -124,6 +122,8 @@ _JOB: Final = {
     "result-held": Kind(409, "The Earner has not released the result"),
     "result-refused": Kind(403, "The Earner refused to release the result"),
     "result-expired": Kind(410, "The result is no longer kept"),
+    "computation-failed": Kind(409, "The computation ended without a result"),
+    "computation-cancelled": Kind(409, "The computation was cancelled"),
     "not-cancellable": Kind(409, "The computation has ended"),
     "not-held": Kind(409, "The result is not held"),
     "too-many-jobs": Kind(429, "Too many computations are waiting"),
@@ -138,7 +138,7 @@ _JOB: Final = {
     "refused": Kind(403, "Refused"),
 }
 
-_CODE: Final = {
+CODE: Final = {
     "code-not-utf8": Kind(400, "The script is not UTF-8"),
     "code-nul": Kind(400, "The script holds a NUL"),
     "code-syntax": Kind(400, "The script does not compile"),
@@ -155,12 +155,16 @@ _CODE: Final = {
 }
 
 # Never sent by a node: the SDK raises these about an answer. Status 0 says so.
-_ANSWER: Final = {
+ANSWER: Final = {
     "bad-answer": Kind(0, "The answer is not a result"),
     "bad-manifest": Kind(0, "The manifest speaks of something else"),
     "bytes-mismatch": Kind(0, "The bytes are not the ones in the manifest"),
     "bad-receipt": Kind(0, "The receipt cannot be trusted"),
     "not-on-chain": Kind(0, "The chain says something else"),
+    "unsafe-artifact": Kind(0, "An artifact cannot be kept safely"),
+    "bad-usage": Kind(0, "The client cannot be used like this"),
+    "no-answer": Kind(0, "The node did not answer"),
+    "still-running": Kind(0, "The computation has not ended yet"),
 }
 
-KINDS: Final[dict[str, Kind]] = {**_BODY, **_EDGE, **_SIGNATURE, **_LEASE, **_JOB, **_CODE, **_ANSWER}
+KINDS: Final[dict[str, Kind]] = {**BODY, **EDGE, **SIGNATURE, **LEASE, **JOB, **CODE, **ANSWER}

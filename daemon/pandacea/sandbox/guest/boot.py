@@ -5,41 +5,39 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import site
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from . import box, supervise, wire
+from . import box, supervise, template, wire
 
 
 def main(argument: str) -> None:
-    """Run one guest. `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`."""
-    started = time.monotonic()
+    """Run one guest, or a template that forks guests.
+
+    `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`, `template`, `masked`.
+    """
     settings: dict[str, Any] = json.loads(argument)
     sock = _connect(settings)
     try:
+        if settings["template"]:
+            _prepare_imports(settings)
+            preload(settings["preload"])
+            template.serve(sock, settings)
+            return
         _settle(settings)
+        _prepare_imports(settings)
         preload(settings["preload"])
         box.install_filter(Path(settings["filter"]))
     except BaseException as error:
         wire.send_json(sock, wire.UNFIT, {"message": f"{type(error).__name__}: {error}"[:2000]})
         raise
-    hello = {
-        "version": wire.VERSION,
-        "uid": os.getuid(),
-        "pid": os.getpid(),
-        "threads": box.thread_count(),
-        "python": sys.version.split()[0],
-        "ready_ms": round((time.monotonic() - started) * 1000),
-    }
-    wire.send_json(sock, wire.HELLO, hello)
-    job = supervise.receive_job(sock)
-    if job is not None:
-        supervise.Supervisor(sock, job).run()
+    wire.send_json(sock, wire.HELLO, wire.hello(box.thread_count(), os.getuid()))
+    supervise.run_job(sock)
 
 
 def _settle(settings: dict[str, Any]) -> None:
@@ -47,8 +45,11 @@ def _settle(settings: dict[str, Any]) -> None:
         box.become(settings["uid"])
     box.forbid_new_privileges()
     box.set_dumpable(False)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 is deaf to signals it does not handle: the script cannot interrupt it
     box.limit(settings["rlimits"])
+
+
+def _prepare_imports(settings: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 is deaf to signals it does not handle: the script cannot interrupt it
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site.addsitedir(f"{settings['environment']}/lib/{version}/site-packages")
     site.setquit()  # type: ignore[attr-defined,unused-ignore]
@@ -82,3 +83,5 @@ def preload(modules: list[str]) -> None:
         import pandas as pd
 
         pd.read_csv(io.BytesIO(b"a,b\n1,2\n")).describe()
+    for left in Path("/tmp").iterdir():  # noqa: S108 - the box's own; imports leave caches there, and every job starts from nothing
+        shutil.rmtree(left, ignore_errors=True)

@@ -28,7 +28,7 @@ class _Program(ctypes.Structure):
 
 
 def prctl(option: int, second: int = 0, third: int = 0) -> None:
-    """prctl(2); raises OSError."""
+    """Call prctl(2). Raises OSError."""
     unsigned = ctypes.c_ulong
     if _libc.prctl(ctypes.c_int(option), unsigned(second), unsigned(third), unsigned(0), unsigned(0)) != 0:
         number = ctypes.get_errno()

@@ -35,6 +35,8 @@ def stream(sock: socket.socket, caps: dict[str, int]) -> None:
             total += size
             if total > caps["artifacts_bytes"]:
                 raise _RefusedError(name, f"the files together exceed artifacts_bytes={caps['artifacts_bytes']}")
+        for name, _ in files:
+            _check_readable(name)
     except _RefusedError as refused:
         wire.send_json(sock, wire.REFUSED, {"name": _shown(refused.name), "reason": refused.reason})
         return
@@ -44,10 +46,14 @@ def stream(sock: socket.socket, caps: dict[str, int]) -> None:
 
 
 def _walk(folder: bytes, prefix: bytes, depth: int, caps: dict[str, int]) -> Iterator[tuple[bytes, int]]:
-    with os.scandir(folder) as entries:
+    try:
+        listing = os.scandir(folder)
+    except OSError as error:
+        raise _RefusedError(prefix or b".", f"the folder cannot be read: {error.strerror}") from error
+    with listing as entries:
         for seen, entry in enumerate(entries):
             name = prefix + entry.name
-            if seen > 10 * caps["artifact_count"] + 100:  # noqa: PLR2004 - enough to know that it is too many
+            if seen > 10 * caps["artifact_count"] + 100:
                 raise _RefusedError(name, f"more than artifact_count={caps['artifact_count']} files")
             if name == UPLOADS.encode():
                 continue
@@ -72,6 +78,13 @@ def _checked(name: bytes, found: os.stat_result, caps: dict[str, int]) -> int:
     except UnicodeDecodeError:
         raise _RefusedError(name, "its name is not UTF-8") from None
     return found.st_size
+
+
+def _check_readable(name: bytes) -> None:
+    try:
+        os.close(os.open(WORKSPACE.encode() + b"/" + name, _OPEN))
+    except OSError as error:
+        raise _RefusedError(name, f"it cannot be read: {error.strerror}") from error
 
 
 def _kind(mode: int) -> str:

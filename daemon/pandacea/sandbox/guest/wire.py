@@ -1,14 +1,16 @@
 """Packets between the node and one guest, over one SOCK_SEQPACKET socket.
 
-A packet is one tag byte and at most `MAX_PAYLOAD` bytes; the kernel keeps the borders, so there is no length to forge and no partial
-frame. Descriptors travel only from node to guest, one per packet; whatever a guest attaches is dropped by the kernel because the node
-receives without room for it.
+A packet is one tag byte and at most `MAX_PAYLOAD` bytes; the kernel keeps the borders, so there is no length to forge and no
+partial frame. Descriptors travel only from node to guest, one per packet; whatever a guest attaches is dropped by the kernel, because
+the node receives without room for it.
 """
 
 from __future__ import annotations
 
 import array
 import json
+import os
+import platform
 import socket
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ OUTPUT_FILE: Final = b"W"  # JSON + a descriptor open for writing (conversion)
 PARAMS: Final = b"A"  # a piece of the params' JSON text
 CODE: Final = b"S"  # a piece of the script
 GO: Final = b"G"  # nothing more follows
+FORK: Final = b"N"  # to a template: JSON about a box + its socket + files to enter its control groups
 
 # guest -> node
 UNFIT: Final = b"Q"  # JSON: why this guest cannot start
@@ -35,7 +38,13 @@ ENDED: Final = b"X"  # JSON: how the script ended
 REFUSED: Final = b"R"  # JSON: a file that may not leave, and why
 FILE: Final = b"F"  # JSON: name and size; its bytes follow
 BYTES: Final = b"B"  # a piece of the current file
+TABLE: Final = b"T"  # a piece of a conversion's JSON account
 DONE: Final = b"Z"  # everything has been sent
+
+
+def hello(threads: int, uid: int) -> dict[str, Any]:
+    """What a guest says first; the node refuses one with more than one thread, because a fork copies only one."""
+    return {"version": VERSION, "threads": threads, "uid": uid, "pid": os.getpid(), "python": platform.python_version()}
 
 
 def send(sock: socket.socket, tag: bytes, payload: bytes | memoryview = b"") -> None:

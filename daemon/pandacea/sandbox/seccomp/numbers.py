@@ -1,4 +1,7 @@
-"""Numbers of the system calls we speak of: (x86_64, aarch64), from the kernel's asm/unistd_64.h and asm-generic/unistd.h. None: no such call there."""
+"""Numbers of the system calls we speak of: (x86_64, aarch64); None: no such call there.
+
+From the kernel's asm/unistd_64.h and asm-generic/unistd.h; a number once given never changes.
+"""
 
 from __future__ import annotations
 

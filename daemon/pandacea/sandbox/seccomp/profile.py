@@ -11,7 +11,10 @@ _ARCHITECTURES: Final = ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]
 
 
 def engine_profile() -> str:
-    """Return the JSON for `--security-opt seccomp=...`: deny by default; conditions the format cannot say are left to the inner program."""
+    """Return the JSON for `--security-opt seccomp=...`: deny by default.
+
+    Conditions the format cannot say are left to the inner program.
+    """
     rules: list[dict[str, Any]] = []
     for group in GROUPS:
         rules.extend(_rules(group))

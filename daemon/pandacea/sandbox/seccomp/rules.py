@@ -56,12 +56,14 @@ def _calls(text: str) -> tuple[str, ...]:
 # include/uapi/linux/{sched,fcntl,prctl}.h and asm-generic/{ioctls,mman-common}.h
 _CLONE_NEW_ANY: Final = 0x7E02_0000
 _AF_UNIX: Final = 1
-_DUP_AND_FLAGS: Final = (0, 1, 2, 3, 4, 1030, 1032)  # F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC F_GETPIPE_SZ
+_DUP_AND_FLAGS: Final = (0, 1, 2, 3, 4, 1030, 1032)
+# F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC F_GETPIPE_SZ
 _RECORD_LOCKS: Final = (6, 7, 37, 38)  # F_SETLK F_SETLKW F_OFD_SETLK F_OFD_SETLKW
-_TERMINAL_AND_FLAGS: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+_TERMINAL_AND_FLAGS: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+# TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _PRCTL: Final = (1, 2, 3, 4, 15, 16, 21, 22, 23, 24, 38, 39, 42, 0x53564D41)
-# SET_PDEATHSIG GET_PDEATHSIG GET_DUMPABLE SET_DUMPABLE SET_NAME GET_NAME GET_SECCOMP SET_SECCOMP CAPBSET_READ CAPBSET_DROP SET_NO_NEW_PRIVS
-# GET_NO_NEW_PRIVS GET_THP_DISABLE SET_VMA
+# SET_PDEATHSIG GET_PDEATHSIG GET_DUMPABLE SET_DUMPABLE SET_NAME GET_NAME GET_SECCOMP SET_SECCOMP CAPBSET_READ CAPBSET_DROP
+# SET_NO_NEW_PRIVS GET_NO_NEW_PRIVS GET_THP_DISABLE SET_VMA
 _COLD_PAGEOUT: Final = (20, 21)  # MADV_COLD MADV_PAGEOUT
 
 GROUPS: Final[tuple[Group, ...]] = (
@@ -69,10 +71,11 @@ GROUPS: Final[tuple[Group, ...]] = (
         "files",
         "read the libraries, write the workspace; where a path may lead is the mount namespace's business, not the filter's",
         _calls(
-            "read write readv writev pread64 pwrite64 preadv pwritev open openat creat close close_range stat fstat lstat newfstatat "
-            "statx access faccessat faccessat2 lseek truncate ftruncate fallocate rename renameat renameat2 mkdir mkdirat rmdir unlink "
-            "unlinkat link linkat symlink symlinkat readlink readlinkat chmod fchmod fchmodat getdents getdents64 getcwd chdir fchdir "
-            "umask dup dup2 dup3 pipe pipe2 fsync fdatasync sendfile copy_file_range statfs fstatfs"
+            "read write readv writev pread64 pwrite64 preadv pwritev open openat creat close close_range stat fstat "
+            "lstat newfstatat statx access faccessat faccessat2 lseek truncate ftruncate fallocate rename renameat "
+            "renameat2 mkdir mkdirat rmdir unlink unlinkat link linkat symlink symlinkat readlink readlinkat chmod "
+            "fchmod fchmodat getdents getdents64 getcwd chdir fchdir umask dup dup2 dup3 pipe pipe2 fsync fdatasync "
+            "sendfile copy_file_range statfs fstatfs"
         ),
     ),
     Group(
@@ -90,10 +93,10 @@ GROUPS: Final[tuple[Group, ...]] = (
         "processes",
         "threads, subprocesses and their end, all inside the box's process namespace and under its pids cap",
         _calls(
-            "fork vfork execve exit exit_group wait4 waitid kill tkill tgkill getpid getppid gettid getpgid setpgid getpgrp setsid getsid "
-            "pidfd_open pidfd_send_signal set_tid_address set_robust_list get_robust_list rseq futex futex_waitv arch_prctl sched_yield "
-            "sched_getaffinity sched_setaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min "
-            "getpriority setpriority getcpu"
+            "fork vfork execve exit exit_group wait4 waitid kill tkill tgkill getpid getppid gettid getpgid setpgid "
+            "getpgrp setsid getsid pidfd_open pidfd_send_signal set_tid_address set_robust_list get_robust_list rseq "
+            "futex futex_waitv arch_prctl sched_yield sched_getaffinity sched_setaffinity sched_getparam "
+            "sched_getscheduler sched_get_priority_max sched_get_priority_min getpriority setpriority getcpu"
         ),
     ),
     Group("clone", "threads and forks, never a new namespace", _calls("clone"), when=Without(0, _CLONE_NEW_ANY)),
@@ -102,31 +105,32 @@ GROUPS: Final[tuple[Group, ...]] = (
         "signals",
         "handlers, masks, timers that raise them",
         _calls(
-            "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigpending rt_sigtimedwait sigaltstack alarm setitimer getitimer pause "
-            "signalfd signalfd4"
+            "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigpending rt_sigtimedwait sigaltstack alarm "
+            "setitimer getitimer pause signalfd signalfd4"
         ),
     ),
     Group(
         "time",
         "clocks and sleeping; never setting a clock",
         _calls(
-            "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times timer_create timer_settime timer_gettime "
-            "timer_delete timer_getoverrun timerfd_create timerfd_settime timerfd_gettime"
+            "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times timer_create timer_settime "
+            "timer_gettime timer_delete timer_getoverrun timerfd_create timerfd_settime timerfd_gettime"
         ),
     ),
     Group(
         "waiting",
         "event loops",
         _calls(
-            "poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2 "
-            "restart_syscall"
+            "poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 "
+            "eventfd eventfd2 restart_syscall"
         ),
     ),
     Group(
         "facts",
         "who and where am I; randomness",
         _calls(
-            "getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo getrusage getrlimit setrlimit getrandom"
+            "getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo getrusage getrlimit "
+            "setrlimit getrandom"
         ),
     ),
     Group(
@@ -173,7 +177,8 @@ GROUPS: Final[tuple[Group, ...]] = (
         "extended-attributes",
         "a channel and never needed; answered as a file system without them would",
         _calls(
-            "setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr lremovexattr fremovexattr"
+            "setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr "
+            "lremovexattr fremovexattr"
         ),
         answer=errno.EOPNOTSUPP,
     ),
@@ -189,8 +194,8 @@ GROUPS: Final[tuple[Group, ...]] = (
         "libraries try the newer form and fall back when it does not exist; in these forms a filter cannot see the arguments, "
         "or they tell of other jobs (RWF_NOWAIT, cachestat)",
         _calls(
-            "clone3 openat2 preadv2 pwritev2 memfd_create pkey_alloc pkey_free pkey_mprotect cachestat fchmodat2 map_shadow_stack "
-            "futex_wake futex_wait futex_requeue statmount listmount mseal set_mempolicy_home_node"
+            "clone3 openat2 preadv2 pwritev2 memfd_create pkey_alloc pkey_free pkey_mprotect cachestat fchmodat2 "
+            "map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount mseal set_mempolicy_home_node"
         ),
         answer=errno.ENOSYS,
     ),

@@ -1,4 +1,4 @@
-"""first schema."""
+"""The first schema. Frozen: databases were written with it; change it by a new migration."""
 
 import sqlalchemy as sa
 from alembic import op

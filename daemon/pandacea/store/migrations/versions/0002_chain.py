@@ -35,13 +35,6 @@ def upgrade() -> None:
     op.create_index("chain_event_block", "chain_event", ["deployment", "block_number"], unique=False)
     op.create_index("chain_event_lease", "chain_event", ["deployment", "lease_id"], unique=False)
     op.create_table(
-        "commitment",
-        sa.Column("deployment", sa.Integer(), nullable=False),
-        sa.Column("lease_id", sa.String(length=66), nullable=False),
-        sa.Column("computation_id", sa.String(length=66), nullable=False),
-        sa.PrimaryKeyConstraint("deployment", "lease_id", "computation_id"),
-    )
-    op.create_table(
         "deployment",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("chain_id", sa.BigInteger(), nullable=False),
@@ -55,7 +48,6 @@ def upgrade() -> None:
         sa.Column("base_timestamp", sa.BigInteger(), nullable=False),
         sa.Column("safe_number", sa.BigInteger(), nullable=False),
         sa.Column("finalized_number", sa.BigInteger(), nullable=False),
-        sa.Column("checked_number", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("deployment_place", "deployment", ["chain_id", "contract"], unique=True)
@@ -71,7 +63,7 @@ def upgrade() -> None:
         sa.Column("data_product_id", sa.String(length=66), nullable=True),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.Column("max_computations", sa.BigInteger(), nullable=False),
-        sa.Column("committed_count", sa.BigInteger(), nullable=False),
+        sa.Column("committed", sa.LargeBinary(), nullable=False),
         sa.Column("approved_block", sa.BigInteger(), nullable=True),
         sa.Column("executed_block", sa.BigInteger(), nullable=True),
         sa.Column("cancelled_block", sa.BigInteger(), nullable=True),
@@ -83,7 +75,14 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("deployment", "lease_id"),
     )
-    op.create_index("lease_waiting", "lease", ["deployment", "approved_block", "seen_at"], unique=False)
+    op.create_index(
+        "lease_waiting",
+        "lease",
+        ["deployment", "seen_at"],
+        unique=False,
+        sqlite_where=sa.text("approved_block IS NULL"),
+        postgresql_where=sa.text("approved_block IS NULL"),
+    )
     op.create_table(
         "lease_proof",
         sa.Column("deployment", sa.Integer(), nullable=False),
@@ -94,6 +93,7 @@ def upgrade() -> None:
         sa.Column("by", sa.String(length=200), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("deployment", "lease_id"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "sent_transaction",
@@ -113,3 +113,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("chain_id", "sender", "nonce", "attempt"),
     )
     op.create_index(op.f("ix_sent_transaction_purpose"), "sent_transaction", ["purpose"], unique=False)
+    op.create_table(
+        "settled_range",
+        sa.Column("deployment", sa.Integer(), nullable=False),
+        sa.Column("first", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("deployment", "first"),
+    )

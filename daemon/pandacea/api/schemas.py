@@ -1,0 +1,150 @@
+"""JSON Schema (2020-12) of the wire: answers from their TypedDicts, the request from the very constants that its reader checks."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any, Final, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
+
+from pandacea_sdk.protocol import wire
+from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX
+from pandacea_sdk.protocol.problems import KINDS
+
+Schema = dict[str, Any]
+
+_PLAIN: Final[dict[Any, Schema]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    type(None): {"type": "null"},
+    Any: {},
+}
+_HASH: Final = f"^{HASH32.pattern}$"
+
+
+def schema_of(kind: Any) -> Schema:
+    """The schema of a type as answers use them: TypedDicts (by reference), Literals, unions, lists, dicts and plain values."""
+    if kind in _PLAIN:
+        return dict(_PLAIN[kind])
+    if is_typeddict(kind):
+        return {"$ref": f"#/components/schemas/{kind.__name__}"}
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is NotRequired:
+        return schema_of(arguments[0])
+    if origin is typing.Literal:
+        return {"type": "string", "enum": list(arguments)}
+    if origin is list:
+        return {"type": "array", "items": schema_of(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": schema_of(arguments[1])}
+    if origin in {types.UnionType, typing.Union}:
+        return {"anyOf": [schema_of(argument) for argument in arguments]}
+    raise TypeError(f"no schema for {kind!r}")
+
+
+def object_schema(kind: Any) -> Schema:
+    """The schema of a TypedDict itself. Answers may gain members: readers must step over what they do not know."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        "type": "object",
+        "description": " ".join((kind.__doc__ or "").split()),
+        # Not __required_keys__: it cannot see NotRequired inside annotations that are kept as text.
+        "required": sorted(name for name, hint in hints.items() if get_origin(hint) is not NotRequired),
+        "properties": {name: schema_of(hint) for name, hint in hints.items()},
+    }
+
+
+def referenced(kind: Any) -> set[Any]:
+    """The TypedDicts that a type's schema refers to, itself included, at any depth."""
+    found: set[Any] = set()
+    if is_typeddict(kind):
+        found.add(kind)
+        for hint in get_type_hints(kind, include_extras=True).values():
+            found |= referenced(hint)
+    for argument in get_args(kind):
+        found |= referenced(argument)
+    return found
+
+
+def execute_request_schema() -> Schema:
+    """The body of POST execute: stricter rules that no schema can say are in the field's description."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["lease_id", "code", "inputs"],
+        "properties": {
+            "lease_id": {"type": "string", "pattern": _HASH},
+            "code": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": wire.MAX_CODE_BYTES,
+                "description": f"The script: at most {wire.MAX_CODE_BYTES:,} bytes of UTF-8, not only white space.",
+            },
+            "inputs": {
+                "type": "array",
+                "maxItems": wire.MAX_INPUTS,
+                "description": "No asset and no variable name twice.",
+                "items": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["asset_id", "variable_name"],
+                    "properties": {
+                        "asset_id": {"type": "string", "pattern": f"^{wire.ASSET_ID.pattern}$"},
+                        "variable_name": {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": wire.MAX_NAME,
+                            "description": "A Python identifier in NFKC form, no keyword, not __dunder__, none of "
+                            f"{', '.join(sorted(wire.RESERVED_VARIABLES))}.",
+                        },
+                    },
+                },
+            },
+            "params": {"description": "Any JSON: the script's `params`. Whole numbers within 2^53 - 1."},
+            "uploads": {
+                "type": "object",
+                "maxProperties": wire.MAX_UPLOADS,
+                "propertyNames": {"pattern": f"^{wire.UPLOAD_NAME.pattern}$"},
+                "additionalProperties": {"type": "string", "pattern": f"^{SHA256_HEX.pattern}$"},
+            },
+            "product_version": {"type": "string", "pattern": _HASH},
+            "mode": {"type": "string", "enum": ["mock"]},
+        },
+    }
+
+
+def code_request_schema() -> Schema:
+    """The body of POST code: what an approval covers."""
+    execute = execute_request_schema()["properties"]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["product_id", "code", "inputs"],
+        "properties": {
+            "product_id": {"type": "string", "pattern": f"^{wire.ASSET_ID.pattern}$"},
+            "code": execute["code"],
+            "inputs": execute["inputs"],
+            "uploads": {
+                "type": "array",
+                "maxItems": wire.MAX_UPLOADS,
+                "uniqueItems": True,
+                "items": {"type": "string", "pattern": f"^{wire.UPLOAD_NAME.pattern}$"},
+            },
+            "params_schema": {"type": "object", "description": "What `params` may be in an approved run."},
+            "note": {"type": "string", "description": "A word to the Earner."},
+        },
+    }
+
+
+def problem_schema(codes: list[str]) -> Schema:
+    """A problem whose `code` is one of these."""
+    return {
+        "allOf": [
+            {"$ref": "#/components/schemas/Problem"},
+            {
+                "properties": {"code": {"enum": codes}},
+                "description": "; ".join(f"{code}: {KINDS[code].title}" for code in codes),
+            },
+        ]
+    }

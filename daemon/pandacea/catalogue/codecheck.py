@@ -1,0 +1,103 @@
+"""The code policy's adapter: a script is parsed in a small process with limits, never in the node."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Final
+
+from pandacea.domain.policy import CodeRules, Import, Violation, judge_imports, judge_text
+from pandacea.errors import Refused, Unavailable
+
+CHILD: Final = Path(__file__).with_name("codecheck_child.py")
+SECONDS: Final = 10.0
+AT_ONCE: Final = 2
+REMEMBERED: Final = 256
+
+
+class CodeRefused(Refused):
+    """The script cannot run here."""
+
+    def __init__(self, violation: Violation) -> None:
+        """`violation.code` is the stable problem code; `line` goes to the answer."""
+        super().__init__(violation.detail, line=violation.line)
+        self.code = violation.code  # type: ignore[misc]  # an instance of a family: the code is data here
+
+
+class ChildCodeChecker:
+    """`flows.ports.CodeChecker` over `python -I -S` children: at most two at once, each a few tens of milliseconds."""
+
+    def __init__(
+        self,
+        refused_imports: frozenset[str] = frozenset({"os", "sys"}),
+        available: frozenset[str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
+        """`available`: top-level modules of the environment, None when not known; `python`: whose grammar counts."""
+        self._rules = CodeRules(refused_imports=refused_imports, available=available)
+        self._python = python
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._verdicts: OrderedDict[bytes, Violation | None] = OrderedDict()
+
+    async def check(self, code: str) -> None:
+        """Look at a script before it is queued.
+
+        Raises:
+            CodeRefused: with one of the codes code-not-utf8, code-too-large, code-nul, code-syntax, code-too-complex,
+                code-import-refused, code-import-missing, and the line when there is one.
+            Unavailable: the checking process could not be started, or failed by itself.
+        """
+        violation = judge_text(code, self._rules) or await self._parsed(code)
+        if violation is not None:
+            raise CodeRefused(violation)
+
+    async def _parsed(self, code: str) -> Violation | None:
+        key = hashlib.sha256(code.encode()).digest()
+        if key in self._verdicts:
+            self._verdicts.move_to_end(key)
+            return self._verdicts[key]
+        async with self._places:
+            violation = self._judge(await self._look(code.encode()))
+        self._verdicts[key] = violation
+        if len(self._verdicts) > REMEMBERED:
+            self._verdicts.popitem(last=False)
+        return violation
+
+    async def _look(self, code: bytes) -> dict[str, Any]:
+        """What the child says; nothing when it did not live to say it."""
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *(self._python, "-I", "-S", "-B", "-W", "ignore", "-X", "utf8", str(CHILD)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={},
+            )
+        except OSError as error:
+            raise Unavailable(f"The script cannot be checked now: {error.strerror}. Try again.", retry_after=5) from error
+        try:
+            async with asyncio.timeout(SECONDS):
+                out, _ = await child.communicate(code)
+        except TimeoutError:
+            return {}
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        if child.returncode and child.returncode > 0:  # not the script's doing: it ends the child by a signal or not at all
+            raise Unavailable("The script cannot be checked now: the checking process failed. Tell the Earner.", retry_after=60)
+        if child.returncode != 0:
+            return {}
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    def _judge(self, found: dict[str, Any]) -> Violation | None:
+        if "imports" in found:
+            return judge_imports((Import(module, line) for module, line in found["imports"]), self._rules)
+        if "syntax" in found:
+            return Violation("code-syntax", f"The script does not compile: {found['syntax']}.", found["line"])
+        return Violation("code-too-complex", "The script is nested too deeply or is too complex to be parsed within the limits.")

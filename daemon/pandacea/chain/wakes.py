@@ -1,0 +1,95 @@
+"""A WebSocket that wakes the follower, and nothing more: what it says is not read, what it misses is found by asking.
+
+web3's subscriptions are not used: a burst deadlocks them, a reconnect loses what happened meanwhile, and silence goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidURI, WebSocketException
+
+from pandacea.chain.faults import shown
+from pandacea.chain.rpc import redacted
+
+log = structlog.get_logger(__name__)
+
+SUBSCRIBE: Final = '{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["newHeads"]}'
+LONGEST_PAUSE: Final = 60.0
+GRACE: Final = 5.0
+"""Seconds after connecting in which silence says nothing."""
+MAX_MESSAGE: Final = 256 * 1024
+"""Bytes: a header is 2 KB."""
+
+
+class WebSocketWakes:
+    """Keeps one subscription to new heads alive."""
+
+    def __init__(self, url: str, wake: Callable[[], None], *, rng: random.Random | None = None) -> None:
+        """`wake` is called for every message, without its content."""
+        self.name = redacted(url)
+        self._url = url
+        self._wake = wake
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self._drop = asyncio.Event()
+        self.heard_at: float | None = None
+        """`time.monotonic()` of the last message of this connection; None while it has said nothing."""
+        self._connected_at = 0.0
+        self.connections = 0
+        self.silences = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be relied on to wake us, so that polling may be slower."""
+        return self.heard_at is not None
+
+    def missed(self) -> None:
+        """A poll found a block it had not told of: the socket is open but silent. Reconnect, and poll meanwhile."""
+        if self.heard_at is None and time.monotonic() - self._connected_at < GRACE:
+            return  # it has hardly subscribed yet
+        self.silences += 1
+        self.heard_at = None
+        log.warning("chain.websocket-silent", endpoint=self.name)
+        self._drop.set()
+
+    async def run(self) -> None:
+        """Connect, listen, reconnect; for ever. Errors are pauses: without it the follower polls."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._listen()
+            except (WebSocketException, InvalidURI, OSError, TimeoutError, EOFError) as problem:
+                log.info("chain.websocket-lost", endpoint=self.name, because=shown(problem))
+            self.heard_at = None
+            self._wake()  # whatever happened while nobody listened is found by asking
+            failures = 0 if time.monotonic() - began > LONGEST_PAUSE else failures + 1
+            await asyncio.sleep(min(LONGEST_PAUSE, 0.2 * 2 ** min(failures, 9)) * self._rng.uniform(0.5, 1.0))
+
+    async def _listen(self) -> None:
+        self._drop.clear()
+        async with connect(
+            self._url, open_timeout=10, ping_interval=20, ping_timeout=20, close_timeout=1, max_size=MAX_MESSAGE, max_queue=16
+        ) as socket:
+            self.connections += 1
+            self._connected_at = time.monotonic()
+            await socket.send(SUBSCRIBE)
+            dropped = asyncio.create_task(self._drop.wait())
+            try:
+                while not dropped.done():
+                    message = asyncio.create_task(socket.recv())
+                    await asyncio.wait({message, dropped}, return_when=asyncio.FIRST_COMPLETED)
+                    if not message.done():
+                        message.cancel()
+                        break
+                    if '"eth_subscription"' in str(message.result()):
+                        self.heard_at = time.monotonic()
+                    self._wake()  # at its acknowledgement too: a block may have come between connecting and subscribing
+            finally:
+                dropped.cancel()

@@ -1,0 +1,166 @@
+"""A table as it is described: where it comes from, which columns are kept, what its columns are. No value of any row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+MAX_COLUMNS: Final = 10_000
+MAX_NAME_BYTES: Final = 256
+TYPE_WORD: Final = re.compile(r"[a-z][A-Za-z0-9_\[\]<>(), :=+/-]{0,199}")
+"""A column's type as the catalogue names it: `int64`, `float64`, `string`, `bool`, `category[string]`, `timestamp[ns, tz=UTC]` ..."""
+
+
+class SourceFormat(StrEnum):
+    """What an Earner's file may be."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+    SQLITE = "sqlite"
+
+
+SUFFIXES: Final[Mapping[str, SourceFormat]] = {
+    ".csv": SourceFormat.CSV,
+    ".parquet": SourceFormat.PARQUET,
+    ".arrow": SourceFormat.ARROW,
+    ".feather": SourceFormat.ARROW,
+    ".sqlite": SourceFormat.SQLITE,
+    ".sqlite3": SourceFormat.SQLITE,
+    ".db": SourceFormat.SQLITE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a source becomes a table. The same bytes and the same recipe are the same version."""
+
+    format: SourceFormat
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] | None = None
+    """None: every column that is not dropped."""
+    separator: str = ","
+    table: str | None = None
+    """A SQLite table; None: the only one."""
+
+    def digest(self, source_sha256: str) -> str:
+        """sha-256 (hex) over recipe and content: names what a conversion would read."""
+        text = json.dumps(
+            [source_sha256, self.format.value, sorted(self.drop), self.keep, self.separator, self.table], ensure_ascii=False
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """One column as a conversion saw it. `missing` and `flags` are for the Earner alone."""
+
+    name: str
+    type: str
+    missing: int = 0
+    """Values that are absent or NaN; exact, so it never leaves the node."""
+    flags: tuple[str, ...] = ()
+    """Why it may identify people."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """A table's columns and exact row count (None: only its start was looked at)."""
+
+    columns: tuple[TableColumn, ...]
+    rows: int | None
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The node's own record of the columns; `shape_of` reads it."""
+        return [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in self.columns]
+
+    def missing_share(self, column: TableColumn) -> float:
+        """The share of missing values as published: to the nearest tenth, so that one row more or less does not show."""
+        return round(column.missing / self.rows, 1) if self.rows else 0.0
+
+
+class BadShape(ValueError):
+    """A conversion's account is not one; the message says which part."""
+
+
+def shape_of(told: Mapping[str, Any]) -> TableShape:
+    """Check a conversion's account, which comes from a box that read a hostile file.
+
+    Raises:
+        BadShape: a name, type or number is not what it should be.
+    """
+    stated, rows = told.get("schema"), told.get("rows")
+    if not isinstance(stated, list) or not 0 < len(stated) <= MAX_COLUMNS:
+        raise BadShape("the columns are missing or too many")
+    if rows is not None and not _count(rows):
+        raise BadShape("the row count is no count")
+    columns = tuple(_column(one, rows) for one in stated)
+    if len({column.name for column in columns}) != len(columns):
+        raise BadShape("two columns have one name")
+    return TableShape(columns, rows)
+
+
+def _column(stated: Any, rows: int | None) -> TableColumn:
+    if not isinstance(stated, dict):
+        raise BadShape("a column is no object")
+    name, kind, missing, flags = stated.get("name"), stated.get("type"), stated.get("missing", 0), stated.get("flags", [])
+    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES:
+        raise BadShape("a column has no usable name")
+    if not isinstance(kind, str) or not TYPE_WORD.fullmatch(kind):
+        raise BadShape(f"the type of {name!r} is no type")
+    if not _count(missing) or (rows is not None and missing > rows):
+        raise BadShape(f"the missing values of {name!r} are no count")
+    if not isinstance(flags, list) or not all(isinstance(flag, str) and len(flag) <= 200 for flag in flags[:20]):
+        raise BadShape(f"the flags of {name!r} are no texts")
+    return TableColumn(name, kind, missing, tuple(flags[:20]))
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What the Earner typed about a column: the only source of mock values, and published."""
+
+    unit: str = ""
+    description: str = ""
+    minimum: float | str | None = None
+    maximum: float | str | None = None
+    """A range of plausible values, not the extremes of the table. Texts are ISO 8601 dates or times."""
+    categories: tuple[str, ...] = ()
+    missing: float | None = None
+    """Share of missing values in the mock; None: the table's, rounded."""
+    label: bool = False
+    """The outcome that scripts are to predict."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As published: only what was stated."""
+        stated: dict[str, Any] = {
+            "unit": self.unit,
+            "description": self.description,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "categories": list(self.categories),
+            "label": self.label,
+        }
+        return {key: value for key, value in stated.items() if value not in ("", None, [], False)}
+
+
+@dataclass(frozen=True, slots=True)
+class StatedAsset:
+    """One asset of a product as its Earner states it. `mock_rows` and `mock_seed` decide the mock, with `columns`."""
+
+    source: Path
+    """A file beneath the data folder."""
+    recipe: Recipe
+    columns: Mapping[str, Described] = field(default_factory=dict)
+    description: str = ""
+    mock_rows: int = 100
+    mock_seed: int = 0

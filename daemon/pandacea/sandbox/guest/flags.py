@@ -1,0 +1,55 @@
+"""Which columns look as if they named a person: for the Earner's eyes, before anything is kept."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+_NAMES: Final = {
+    "its name says that it names people": (
+        r"(first|last|sur|given|family|full|maiden|user|nick|middle|patient)[_ -]?name|^name$|^vorname$|^nachname$|^nom$|^prenom$"
+    ),
+    "its name says that it numbers people": (
+        r"(^|[_ -])(ssn|mrn|nhs|iban|passport|tax|insurance|patient|person|user|member|customer|account|subject)([_ -]?(id|no|nr|num|number))?$"
+        r"|social[_ -]?security|(^|[_ -])(uuid|guid)($|[_ -])"
+    ),
+    "its name says that it is a way to reach somebody": r"e?[_ -]?mail|phone|mobile|telephone|(^|[_ -])fax|address|street|(^|[_ -])(zip|postcode|postal|plz)|^ip([_ -]|$)|twitter|url$",
+    "its name says that it is a date of birth or death": r"birth|(^|[_ -])dob($|[_ -])|geburt|death|deceased|(^|[_ -])dod($|[_ -])",
+    "its name says that it is a place": r"(^|[_ -])(lat|lon|lng|latitude|longitude|gps|geo|coordinates?)($|[_ -])",
+}
+_MAIL: Final = r"[^@\s]+@[^@\s]+\.[^@\s]+"
+_DATE: Final = r"(19|20)\d\d-\d\d-\d\d|\d\d?[./]\d\d?[./](19|20)\d\d"
+_ROWS_THAT_TELL: Final = 20
+_MANY: Final = 0.5
+
+
+def of(name: str, values: Any) -> list[str]:
+    """Why a column may identify people: reasons, none when it does not look so. `values`: a sample as a pandas Series."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    reasons = [reason for reason, pattern in _NAMES.items() if re.search(pattern, words)]
+    present = values.dropna()
+    if len(present) == 0:
+        return reasons
+    if values.dtype.kind in "iu" and len(present) >= _ROWS_THAT_TELL and present.is_unique and not _measured(present):
+        reasons.append("every value occurs once, as numbers given to rows or people do")
+    if values.dtype.kind == "M" and len(present) >= _ROWS_THAT_TELL and present.nunique() > _MANY * len(present):
+        reasons.append("its dates differ from row to row")
+    if values.dtype.kind in "iufbMm":
+        return reasons
+    try:
+        texts = present.astype("str")
+        distinct = texts.nunique()
+    except (TypeError, ValueError):  # lists, bytes: nothing to compare
+        return reasons
+    if texts.str.fullmatch(_MAIL).mean() > _MANY:
+        reasons.append("its values look like e-mail addresses")
+    elif texts.str.fullmatch(_DATE).mean() > _MANY and distinct > min(_MANY * len(texts), 1000):
+        reasons.append("its dates differ from row to row")
+    elif len(texts) >= _ROWS_THAT_TELL and distinct > _MANY * len(texts):
+        reasons.append(f"most of its texts occur once ({distinct} different ones in {len(texts)} rows)")
+    return reasons
+
+
+def _measured(values: Any) -> bool:
+    """Whether unique integers look measured rather than given: spread far wider than there are rows."""
+    return bool(float(values.max()) - float(values.min()) > 1000 * len(values)) and not bool((values > 0).all())

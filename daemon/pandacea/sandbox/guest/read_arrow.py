@@ -1,0 +1,154 @@
+"""Parquet and Arrow files, re-encoded: every batch is validated in full, foreign metadata and extension types stay behind."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .one_batch import Unfit, plain
+
+_DTYPE: Final = re.compile(
+    r"object|str|string(\[[a-z_]+\])?|category|bool(ean)?|u?int(8|16|32|64)|U?Int(8|16|32|64)|[fF]loat(16|32|64)"
+    r"|(datetime64|timedelta64)\[[a-z, A-Z/_+:0-9-]+\]|[a-z0-9_]+(\[[a-z, A-Z/_+:0-9-]+\])?\[pyarrow\]"
+)
+"""Names of pandas types that a file's metadata may ask for: those that need nothing but pandas and pyarrow."""
+
+
+class ParquetReader:
+    """One Parquet file behind a descriptor."""
+
+    def __init__(self, descriptor: int, cap: int) -> None:
+        try:
+            source = open(os.dup(descriptor), "rb")  # noqa: SIM115 - there is no path; it lives as long as the reader
+            self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+            self.schema = self._file.schema_arrow
+            self.rows = self._file.metadata.num_rows
+            groups = self._file.metadata.num_row_groups
+            promised = sum(self._file.metadata.row_group(group).total_byte_size for group in range(groups))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise Unfit(f"it cannot be read as Parquet: {_words(error)}") from error
+        if promised > cap:
+            raise Unfit(f"its row groups unpack to {promised} bytes, more than the {cap} a table may have")
+
+    def batches(self, kept: list[str], rows: int) -> Iterator[Any]:
+        """The kept columns, `rows` at a time. Raises Unfit."""
+        done = 0
+        try:
+            for batch in self._file.iter_batches(batch_size=rows, columns=kept, use_threads=False):
+                done += batch.num_rows
+                yield _checked(batch, kept)
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise Unfit(f"after row {done} it cannot be read as Parquet: {_words(error)}") from error
+
+
+class ArrowReader:
+    """One Arrow IPC file (Feather version 2) or stream behind a descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            raise Unfit("the file is empty")
+        source = pa.BufferReader(pa.py_buffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)))
+        try:
+            if source.read(6) == b"ARROW1":
+                source.seek(0)
+                self._file = pa.ipc.open_file(source)
+                self._stream = None
+            else:
+                source.seek(0)
+                self._stream = pa.ipc.open_stream(source)
+            self.schema = (self._stream or self._file).schema
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise Unfit(f"it cannot be read as Arrow: {_words(error)}") from error
+        self.rows = 0
+
+    def batches(self, kept: list[str], rows: int) -> Iterator[Any]:
+        """The kept columns, `rows` at a time. Raises Unfit."""
+        done = 0
+        try:
+            for batch in self._all():
+                batch.validate(full=True)
+                for start in range(0, batch.num_rows, rows):
+                    part = batch.slice(start, rows).select(kept)
+                    done += part.num_rows
+                    yield _checked(part, kept)
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise Unfit(f"after row {done} it cannot be read as Arrow: {_words(error)}") from error
+
+    def _all(self) -> Iterator[Any]:
+        if self._stream is not None:
+            yield from self._stream
+        else:
+            for number in range(self._file.num_record_batches):
+                yield self._file.get_batch(number)
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _checked(batch: Any, kept: list[str]) -> Any:
+    """The batch in order, with the types tables are stored in; raises pyarrow's own errors."""
+    batch.validate(full=True)
+    arrays, fields = [], []
+    for name in kept:
+        one = batch.column(name)
+        if isinstance(one, pa.ExtensionArray):
+            one = one.storage
+        if pa.types.is_run_end_encoded(one.type):
+            one = pa.compute.run_end_decode(one)
+        kind = plain(one.type)
+        arrays.append(one if one.type == kind or pa.types.is_dictionary(kind) else one.cast(kind))
+        fields.append(pa.field(name, arrays[-1].type))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def frame_metadata(schema: Any, kept: list[str]) -> tuple[list[str], dict[bytes, bytes]]:
+    """What pandas wrote beside the columns, reduced to names, known types and the index: (index columns to keep too, metadata)."""
+    try:
+        stated = json.loads((schema.metadata or {}).get(b"pandas", b"null"))
+    except (ValueError, RecursionError):
+        return [], {}
+    if not isinstance(stated, dict):
+        return [], {}
+    names = set(schema.names)
+    index = [one for one in stated.get("index_columns", []) if (isinstance(one, str) and one in names) or _is_range(one)]
+    also = [one for one in index if isinstance(one, str) and one not in kept]
+    wanted = {*kept, *also}
+    columns = [
+        _entry(one)
+        for one in stated.get("columns", [])
+        if isinstance(one, dict) and one.get("field_name", one.get("name")) in wanted
+    ]
+    labels = [_entry(one) for one in stated.get("column_indexes", []) if isinstance(one, dict)]
+    reduced = {"index_columns": index, "column_indexes": labels, "columns": columns, "pandas_version": "3.0.0"}
+    return also, {b"pandas": json.dumps(reduced).encode()}
+
+
+def _is_range(one: Any) -> bool:
+    return (
+        isinstance(one, dict)
+        and one.get("kind") == "range"
+        and all(isinstance(one.get(key), int) for key in ("start", "stop", "step"))
+    )
+
+
+def _entry(one: dict[str, Any]) -> dict[str, Any]:
+    known = isinstance(one.get("numpy_type"), str) and _DTYPE.fullmatch(one["numpy_type"])
+    facts = one.get("metadata") if isinstance(one.get("metadata"), dict) else None
+    return {
+        "name": one.get("name") if isinstance(one.get("name"), str | None) else None,
+        "field_name": one.get("field_name") if isinstance(one.get("field_name"), str | None) else None,
+        "pandas_type": one.get("pandas_type") if isinstance(one.get("pandas_type"), str) else "object",
+        "numpy_type": one["numpy_type"] if known else "object",
+        "metadata": {key: facts[key] for key in ("num_categories", "ordered", "timezone", "unit", "encoding") if key in facts}
+        if facts
+        else None,
+    }

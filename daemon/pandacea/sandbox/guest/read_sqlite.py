@@ -1,0 +1,109 @@
+"""One base table of a SQLite file: opened immutable, no trust in its schema, each column of one kind."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+
+from .one_batch import Unfit
+
+_KINDS: Final = {"integer": pa.int64(), "real": pa.float64(), "text": pa.large_string(), "blob": pa.large_binary()}
+_STEPS: Final = 10_000
+
+
+class SqliteReader:
+    """One table behind a descriptor; the file must be readable by the guest under /proc/self/fd."""
+
+    def __init__(self, descriptor: int, table: str | None) -> None:
+        try:
+            self._db = sqlite3.connect(f"file:/proc/self/fd/{descriptor}?mode=ro&immutable=1", uri=True)
+            self._harden()
+            self.table = self._choose(table)
+            self._quoted = _quoted(self.table)
+            found = self._db.execute(f"SELECT name, hidden FROM pragma_table_xinfo({_text(self.table)})").fetchall()
+            self.names = [str(name) for name, hidden in found if hidden == 0]
+            if len(self.names) != len(found):
+                raise Unfit(
+                    f"table {self.table!r} has generated columns, whose expressions would run here; copy it to a plain table"
+                )
+        except sqlite3.Error as error:
+            raise Unfit(f"it cannot be read as SQLite: {error}") from error
+
+    def _harden(self) -> None:
+        self._db.execute("PRAGMA trusted_schema = OFF")
+        self._db.execute("PRAGMA cell_size_check = ON")
+        self._db.execute("PRAGMA query_only = ON")
+        self._db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        self._db.enable_load_extension(False)
+
+    def _choose(self, table: str | None) -> str:
+        """The base table asked for: no view, no virtual table (both run what the file's author wrote)."""
+        rows = self._db.execute("SELECT name, type FROM pragma_table_list WHERE schema = 'main'").fetchall()
+        bases = sorted(str(name) for name, kind in rows if kind == "table" and not str(name).startswith("sqlite_"))
+        if table is None:
+            if len(bases) == 1:
+                return bases[0]
+            raise Unfit(f"the file holds {len(bases)} tables; say which: {', '.join(bases[:20]) or 'there is none'}")
+        if table not in bases:
+            kind = next((kind for name, kind in rows if name == table), None)
+            if kind is not None:
+                raise Unfit(
+                    f"{table!r} is a {kind}, which would run the file's own SQL; only base tables are read: {', '.join(bases[:20])}"
+                )
+            raise Unfit(f"there is no table {table!r}; there are: {', '.join(bases[:20])}")
+        return table
+
+    def kinds(self, kept: list[str]) -> dict[str, Any]:
+        """The Arrow type of each column, from what the cells really hold. Raises Unfit when a column mixes texts and numbers."""
+        try:
+            return {name: self._kind(name) for name in kept}
+        except sqlite3.Error as error:
+            raise Unfit(f"it cannot be read as SQLite: {error}") from error
+
+    def _kind(self, name: str) -> Any:
+        column = _quoted(name)
+        held = {str(row[0]) for row in self._db.execute(f"SELECT DISTINCT typeof({column}) FROM {self._quoted}")}
+        missing = "null" in held
+        held.discard("null")
+        if held == {"integer", "real"} or (held == {"integer"} and missing):
+            return pa.float64()  # as pandas reads it
+        if not held:
+            return pa.null()
+        if len(held) > 1:
+            words = " and ".join(sorted(held))
+            where = self._db.execute(f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_text(min(held))}").fetchone()[
+                0
+            ]
+            raise Unfit(
+                f"column {name!r} mixes {words} values ({where} of them {min(held)}); make them one kind, or drop the column"
+            )
+        return _KINDS[held.pop()]
+
+    def batches(self, kinds: dict[str, Any], rows: int) -> Iterator[Any]:
+        """The kept columns, `rows` at a time. Raises Unfit."""
+        columns = ", ".join(_quoted(name) for name in kinds)
+        schema = pa.schema(list(kinds.items()))
+        try:
+            cursor = self._db.execute(f"SELECT {columns} FROM {self._quoted}")
+            while piece := cursor.fetchmany(rows):
+                arrays = [_array(values, kind) for values, kind in zip(zip(*piece, strict=True), kinds.values(), strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        except (sqlite3.Error, pa.ArrowException, UnicodeError, OverflowError) as error:
+            raise Unfit(f"it cannot be read as SQLite: {error}") from error
+
+
+def _array(values: tuple[Any, ...], kind: Any) -> Any:
+    if pa.types.is_float64(kind):
+        return pa.array([float("nan") if value is None else float(value) for value in values], kind)
+    return pa.array(values, kind)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

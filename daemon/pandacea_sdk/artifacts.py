@@ -1,0 +1,119 @@
+"""Artifacts on the Spender's machine: the Earner may be hostile, so names and bytes are checked before anything is kept."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pandacea_sdk.errors import UntrustedResult, usage
+
+MAX_DEPTH: Final = 8
+MAX_SEGMENT: Final = 200
+_FORBIDDEN: Final = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"|?*\\\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]')
+# Names that Windows takes for devices, whatever their ending.
+_DEVICES: Final = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
+
+
+def decode_artifact(text: str) -> bytes:
+    """The bytes of an artifact as an answer carries it.
+
+    Raises:
+        UntrustedResult: it is not standard base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise UntrustedResult("bad-answer", "The artifact is not base64.") from None
+
+
+def safe_name(name: str) -> tuple[str, ...]:
+    """The path segments of an artifact name that is safe on every common system.
+
+    Raises:
+        UntrustedResult: `unsafe-artifact`: absolute, `..`, a device name, control or bidirectional characters, or too deep.
+    """
+    segments = tuple(name.split("/"))
+    bad = len(segments) > MAX_DEPTH or any(
+        not segment
+        or len(segment.encode("utf-8", "surrogatepass")) > MAX_SEGMENT
+        or segment in {".", ".."}
+        or segment[-1] in ". "
+        or segment[0] == " "
+        or _FORBIDDEN.search(segment)
+        or _DEVICES.fullmatch(segment)
+        or any("\ud800" <= char <= "\udfff" for char in segment)
+        for segment in segments
+    )
+    if bad:
+        raise UntrustedResult("unsafe-artifact", f"The artifact name {name[:80]!a} is not safe to write; nothing was written.")
+    return segments
+
+
+def save_artifacts(artifacts: Mapping[str, bytes | str], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write artifacts (bytes, or base64 as an answer carries them) below `folder`; returns the files. All or none are begun.
+
+    Nothing is overwritten and no link is followed below `folder`.
+
+    Raises:
+        UntrustedResult: a name is unsafe, two names are one file on some systems, or a file exists.
+        OSError: the disk does not take them.
+    """
+    planned: dict[str, tuple[tuple[str, ...], bytes]] = {}
+    for name, content in artifacts.items():
+        segments = safe_name(name)
+        folded = unicodedata.normalize("NFC", name).casefold()
+        if folded in planned:
+            raise UntrustedResult("unsafe-artifact", f"Two artifacts are named like {name!a}; nothing was written.")
+        planned[folded] = segments, decode_artifact(content) if isinstance(content, str) else content
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    for segments, _ in planned.values():
+        if os.path.lexists(root.joinpath(*segments)):
+            raise UntrustedResult(
+                "unsafe-artifact", f"{root.joinpath(*segments)} exists; nothing was written. Name an empty folder."
+            )
+    return [_write(root, segments, content) for segments, content in planned.values()]
+
+
+def load_weights(content: bytes, **options: Any) -> Any:
+    """Load a PyTorch checkpoint without running code from it: `torch.load` with weights_only, on the CPU unless told otherwise.
+
+    Raises:
+        UsageError: torch is missing, or older than 2.6, whose weights_only can be got round (CVE-2025-32434).
+    """
+    try:
+        import torch
+    except ImportError:
+        raise usage("load_weights needs PyTorch: pip install 'torch>=2.6'.") from None
+    found = re.match(r"(\d+)\.(\d+)", torch.__version__)
+    if found is None or (int(found[1]), int(found[2])) < (2, 6):
+        raise usage(f"torch {torch.__version__} cannot load untrusted weights safely: pip install 'torch>=2.6'.")
+    if options.pop("weights_only", True) is not True:
+        raise usage("load_weights is for weights only; a pickle from somebody else runs their code.")
+    return torch.load(io.BytesIO(content), **({"map_location": "cpu"} | options), weights_only=True)
+
+
+def _write(root: Path, segments: tuple[str, ...], content: bytes) -> Path:
+    """Create each folder and then the file relative to its parent's descriptor, so that a link put in between is not followed."""
+    parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for segment in segments[:-1]:
+            with contextlib.suppress(FileExistsError):  # made for an earlier artifact; opened below only if it is a real folder
+                os.mkdir(segment, dir_fd=parent)
+            child = os.open(segment, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            os.close(parent)
+            parent = child
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(segments[-1], flags, 0o666, dir_fd=parent), "wb") as out:
+            out.write(content)
+    finally:
+        os.close(parent)
+    return root.joinpath(*segments)

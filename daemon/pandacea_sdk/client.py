@@ -1,0 +1,195 @@
+"""`PandaceaClient`: run a script on data you leased, and get a result you can check.
+
+from pandacea_sdk.client import PandaceaClient
+
+client = PandaceaClient("http://localhost:8080")
+answer = client.execute_computation(lease_id, "train.py", [{"asset_id": "a", "variable_name": "table"}])
+weights = client.decode_artifact(answer["results"]["artifacts"]["model_weights.pth"])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
+from pandacea_sdk.async_client import AsyncPandaceaClient, Inputs, Uploads
+from pandacea_sdk.errors import PandaceaError
+from pandacea_sdk.protocol.verify import VerifiedResult
+from pandacea_sdk.protocol.wire import ExecuteRequest
+
+T = TypeVar("T")
+
+
+class PandaceaClient:
+    """A Spender's connection to one node, for ordinary (synchronous) programs and notebooks.
+
+    It works the same inside a running event loop, as in Jupyter: requests run on a thread of their own.
+    """
+
+    def __init__(self, base_url: str, key: Any = None, **options: Any) -> None:
+        """Take what `AsyncPandaceaClient` takes; nothing is sent before it is needed.
+
+        That is `key`, `keystore`, `passphrase`, `passphrase_file`, `chain_id`, `contract`, `rpc_url`, `timeout`,
+        `insecure_http`, `tls`.
+
+        Raises:
+            UsageError: an argument cannot be used.
+        """
+        self._client = AsyncPandaceaClient(base_url, key, **options)
+        self._loop = _Loop()
+        # A client that is forgotten must not keep its thread.
+        self._finalizer = weakref.finalize(self, _Loop.stop, self._loop)
+
+    def __enter__(self) -> Self:
+        """Nothing is opened yet."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the client cannot be used afterwards."""
+        if self._finalizer.alive:
+            self._loop.run(self._client.close())
+            self._finalizer()
+
+    @property
+    def address(self) -> str:
+        """The Spender's address, lower-case hex."""
+        return self._client.address
+
+    def execute_computation(
+        self,
+        lease_id: str,
+        code_path: str | os.PathLike[str],
+        inputs: Inputs,
+        *,
+        params: Any = None,
+        uploads: Uploads | None = None,
+        product_version: str | None = None,
+        mode: str | None = None,
+        timeout: float = 3600.0,
+    ) -> dict[str, Any]:
+        """Run a script on leased data and return the node's verified answer. See `AsyncPandaceaClient.execute_computation`."""
+        return self._loop.run(
+            self._client.execute_computation(
+                lease_id,
+                code_path,
+                inputs,
+                params=params,
+                uploads=uploads,
+                product_version=product_version,
+                mode=mode,
+                timeout=timeout,
+            )
+        )
+
+    def result(self, computation_id: str, *, timeout: float = 60.0) -> dict[str, Any]:
+        """Wait for a computation that was asked for before. See `AsyncPandaceaClient.result`."""
+        return self._loop.run(self._client.result(computation_id, timeout=timeout))
+
+    def status(self, computation_id: str) -> dict[str, Any]:
+        """Where a computation stands now."""
+        return self._loop.run(self._client.status(computation_id))
+
+    def cancel(self, computation_id: str) -> None:
+        """Cancel a computation that waits or runs."""
+        self._loop.run(self._client.cancel(computation_id))
+
+    def artifact(self, computation_id: str, name: str) -> bytes:
+        """One artifact's raw bytes."""
+        return self._loop.run(self._client.artifact(computation_id, name))
+
+    def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None = None) -> VerifiedResult:
+        """Check an answer again: bytes, manifest, receipt and, with `rpc_url`, the chain."""
+        return self._loop.run(self._client.verify(answer, request))
+
+    def upload(self, content: bytes | str | os.PathLike[str]) -> str:
+        """Put bytes on the node for a script to use; returns their sha-256."""
+        return self._loop.run(self._client.upload(content))
+
+    def submit_code(self, code_path: str | os.PathLike[str], inputs: Inputs, product_id: str, **options: Any) -> dict[str, Any]:
+        """Hand in a script for the Earner's approval. See `AsyncPandaceaClient.submit_code`."""
+        return self._loop.run(self._client.submit_code(code_path, inputs, product_id, **options))
+
+    def code_state(self, code_id: str) -> dict[str, Any]:
+        """How the Earner decided about a script that was handed in, and why."""
+        return self._loop.run(self._client.code_state(code_id))
+
+    def products(self) -> list[dict[str, Any]]:
+        """All products on offer."""
+        return self._loop.run(self._client.products())
+
+    def product(self, product_id: str) -> dict[str, Any]:
+        """One product in full."""
+        return self._loop.run(self._client.product(product_id))
+
+    def save_mocks(self, product_id: str, folder: str | os.PathLike[str]) -> list[Path]:
+        """Download a product's mock rows, checked, as `<asset_id>_mock.csv` files below `folder`."""
+        return self._loop.run(self._client.save_mocks(product_id, folder))
+
+    def lease(self, lease_id: str) -> dict[str, Any]:
+        """How the node sees a lease of yours, and why it would refuse."""
+        return self._loop.run(self._client.lease(lease_id))
+
+    def info(self) -> dict[str, Any]:
+        """What the node says of itself."""
+        return self._loop.run(self._client.info())
+
+    def sign(self, method: str, target: str, body: bytes | None = None) -> dict[str, str]:
+        """Headers that sign one request, for use with another HTTP client; they serve once, within a minute."""
+        return self._loop.run(self._client.sign(method, target, body))
+
+    @staticmethod
+    def decode_artifact(text: str) -> bytes:
+        """The bytes of an artifact in `answer["results"]["artifacts"]`."""
+        return decode_artifact(text)
+
+    @staticmethod
+    def save_artifacts(answer: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+        """Write an answer's artifacts below `folder`: safe names only, nothing overwritten. Returns the files."""
+        return save_artifacts(answer["results"]["artifacts"], folder)
+
+    @staticmethod
+    def load_weights(content: bytes, **options: Any) -> Any:
+        """Load a PyTorch checkpoint without running code from it (torch >= 2.6, weights_only)."""
+        return load_weights(content, **options)
+
+
+class _Loop:
+    """An event loop on a daemon thread, started when first used."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` to its end; Ctrl-C cancels it."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="pandacea-client", daemon=True).start()
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._loop = None
+
+
+__all__ = ["AsyncPandaceaClient", "PandaceaClient", "PandaceaError", "decode_artifact", "load_weights", "save_artifacts"]

@@ -1,0 +1,97 @@
+"""Where the Spender's key comes from: the first of a documented order that is given."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pandacea_sdk.errors import usage
+from pandacea_sdk.protocol.hashing import KeySigner, Signer
+
+KEY_VARIABLE: Final = "PANDACEA_PRIVATE_KEY"
+KEYSTORE_VARIABLE: Final = "PANDACEA_KEYSTORE"
+PASSPHRASE_VARIABLE: Final = "PANDACEA_KEYSTORE_PASSPHRASE"  # noqa: S105  # a name, not a passphrase
+PASSPHRASE_FILE_VARIABLE: Final = "PANDACEA_KEYSTORE_PASSPHRASE_FILE"  # noqa: S105
+
+
+class AccountSigner:
+    """An eth-account `LocalAccount`, or anything like it with `address` and `unsafe_sign_hash`."""
+
+    def __init__(self, account: Any) -> None:
+        """Keep the account."""
+        self._account = account
+        self.address = str(account.address)
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """See `protocol.hashing.Signer`."""
+        return bytes(self._account.unsafe_sign_hash(digest).signature)
+
+
+def find_signer(
+    key: str | bytes | Signer | Any | None = None,
+    keystore: str | os.PathLike[str] | None = None,
+    passphrase: str | None = None,
+    passphrase_file: str | os.PathLike[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Signer | None:
+    """The signer, from the first that is given; None when nothing is.
+
+    1. `key`: 64 hex digits, 32 bytes, an eth-account account, or a `Signer`;
+    2. `keystore` (Web3 Secret Storage v3) with `passphrase` or `passphrase_file`;
+    3. the environment variable PANDACEA_PRIVATE_KEY;
+    4. PANDACEA_KEYSTORE with PANDACEA_KEYSTORE_PASSPHRASE or PANDACEA_KEYSTORE_PASSPHRASE_FILE (default: `passphrase` as given).
+
+    Raises:
+        UsageError: what is given cannot be used. The message never repeats a key or passphrase.
+    """
+    variables = os.environ if environment is None else environment
+    if key is not None:
+        return _from_key(key)
+    if keystore is not None:
+        return _open(Path(keystore), passphrase, passphrase_file)
+    if variables.get(KEY_VARIABLE):
+        return _from_key(variables[KEY_VARIABLE], f"the environment variable {KEY_VARIABLE}")
+    if variables.get(KEYSTORE_VARIABLE):
+        return _open(
+            Path(variables[KEYSTORE_VARIABLE]),
+            passphrase or variables.get(PASSPHRASE_VARIABLE),
+            passphrase_file or variables.get(PASSPHRASE_FILE_VARIABLE),
+        )
+    return None
+
+
+def _from_key(key: Any, source: str = "key") -> Signer:
+    if isinstance(key, str | bytes | bytearray):
+        try:
+            return KeySigner(key.strip() if isinstance(key, str) else bytes(key))
+        except ValueError as error:
+            raise usage(f"{source} is {error}.") from None
+    if hasattr(key, "sign_digest"):
+        return key  # type: ignore[no-any-return]
+    if hasattr(key, "unsafe_sign_hash"):
+        return AccountSigner(key)
+    raise usage(f"{source} is a {type(key).__name__}; give 64 hex digits, 32 bytes, or an eth-account account.")
+
+
+def _open(keystore: Path, passphrase: str | None, passphrase_file: str | os.PathLike[str] | None) -> Signer:
+    from eth_keyfile.keyfile import decode_keyfile_json
+
+    if passphrase is None and passphrase_file is None:
+        raise usage(f"The keystore {keystore} needs its passphrase: give passphrase, passphrase_file or {PASSPHRASE_VARIABLE}.")
+    try:
+        if passphrase is None and passphrase_file is not None:
+            passphrase = Path(passphrase_file).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        document = json.loads(keystore.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise usage(f"The keystore {keystore} or its passphrase file cannot be read: {_reason(error)}.") from None
+    try:
+        return KeySigner(bytes(decode_keyfile_json(document, (passphrase or "").encode())))
+    except (ValueError, KeyError, TypeError, NotImplementedError, AttributeError):
+        raise usage(f"The passphrase does not open {keystore}, or it is no Web3 Secret Storage v3 file.") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8 JSON"

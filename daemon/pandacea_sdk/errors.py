@@ -1,0 +1,146 @@
+"""What can go wrong for a Spender, cut by what to do next. Every error has the node's stable `code`; classes group the codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pandacea_sdk.protocol import problems
+from pandacea_sdk.protocol.problems import ProtocolError
+
+
+class PandaceaError(Exception):
+    """Base of every error that this SDK raises on purpose.
+
+    `code`: stable, for programs; `detail`: a sentence for people; `status`: of the HTTP answer, None when there was none;
+    `pointer`: JSON pointer of the field at fault; `line`: of the script; `retry_after`: seconds;
+    `request_id`: for the Earner's log.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        status: int | None = None,
+        pointer: str | None = None,
+        line: int | None = None,
+        retry_after: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Keep what the node said."""
+        super().__init__(detail if request_id is None else f"{detail} [{code}, request {request_id}]")
+        self.code = code
+        self.detail = detail
+        self.status = status
+        self.pointer = pointer
+        self.line = line
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+
+class UsageError(PandaceaError):
+    """The client was set up or called in a way that cannot work: nothing was sent."""
+
+
+class RequestError(PandaceaError):
+    """The request is malformed: change it."""
+
+
+class SignatureError(PandaceaError):
+    """The node does not accept the signature, or does not know the signer."""
+
+
+class LeaseError(PandaceaError):
+    """The lease, its product or its state on the chain does not allow this."""
+
+
+class JobError(PandaceaError):
+    """The computation cannot be had, read or cancelled like this."""
+
+
+class CodeError(PandaceaError):
+    """The script was refused before it ran; `line` says where."""
+
+
+class NodeUnavailable(PandaceaError):
+    """The node cannot say now, or did not answer: try again after `retry_after` seconds."""
+
+
+class NodeError(PandaceaError):
+    """The node made an error, or what answered is no node."""
+
+
+class UntrustedResult(PandaceaError):
+    """The answer does not hold together: bytes, manifest, receipt or chain contradict each other. Keep it; ask the Earner."""
+
+
+class StillRunning(NodeUnavailable):
+    """The computation goes on; ask for it later with `client.result(error.computation_id)`."""
+
+    def __init__(self, computation_id: str, seconds: float) -> None:
+        """`seconds`: how long was waited."""
+        super().__init__(
+            "still-running", f"The computation {computation_id} has not ended after {seconds:.0f} s; ask for its result later."
+        )
+        self.computation_id = computation_id
+
+
+_GROUPS: Final[tuple[tuple[Mapping[str, problems.Kind], type[PandaceaError]], ...]] = (
+    (problems.BODY, RequestError),
+    (problems.EDGE, RequestError),
+    (problems.SIGNATURE, SignatureError),
+    (problems.LEASE, LeaseError),
+    (problems.JOB, JobError),
+    (problems.CODE, CodeError),
+    (problems.ANSWER, UntrustedResult),
+)
+_SINGLE: Final[dict[str, type[PandaceaError]]] = {
+    "internal-error": NodeError,
+    "no-answer": NodeUnavailable,
+    "bad-usage": UsageError,
+    "refused": RequestError,
+}
+
+
+def error_class(code: str, status: int | None = None) -> type[PandaceaError]:
+    """The class for a code; for a code of a newer node, the one that fits the status."""
+    if code in _SINGLE:
+        return _SINGLE[code]
+    kind = problems.KINDS.get(code)
+    if (kind.status if kind else status) in {408, 429, 503, 507}:
+        return NodeUnavailable
+    for codes, cls in _GROUPS:
+        if code in codes:
+            return cls
+    return NodeError if status is None or status >= 500 else RequestError
+
+
+def from_problem(body: Any, status: int) -> PandaceaError:
+    """The error for a problem+json answer; what is no problem becomes a NodeError. Nothing in it is trusted to have its type."""
+    if not isinstance(body, Mapping) or not isinstance(body.get("code"), str) or not isinstance(body.get("detail"), str):
+        return NodeError("bad-answer", f"The answer (status {status}) is no problem+json; is this a Pandacea node?", status=status)
+
+    def member(name: str, kind: type) -> Any:
+        value = body.get(name)
+        return value if isinstance(value, kind) and not isinstance(value, bool) else None
+
+    return error_class(body["code"], status)(
+        body["code"],
+        body["detail"],
+        status=status,
+        pointer=member("pointer", str),
+        line=member("line", int),
+        retry_after=member("retry_after", int),
+        request_id=member("request_id", str),
+    )
+
+
+def from_protocol(error: ProtocolError) -> PandaceaError:
+    """The error for a message of ours or theirs that breaks the protocol."""
+    return error_class(error.code)(error.code, error.detail, pointer=error.pointer)
+
+
+def usage(detail: str) -> UsageError:
+    """`bad-usage`, with this sentence."""
+    return UsageError("bad-usage", detail)

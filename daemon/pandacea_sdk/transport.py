@@ -1,0 +1,235 @@
+"""HTTP as the SDK speaks it: one origin, signed requests, bounded answers, no redirects, retries only where they are safe."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import random
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from pandacea_sdk.errors import NodeError, NodeUnavailable, PandaceaError, from_problem, from_protocol, usage
+from pandacea_sdk.protocol import strict_json
+from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse, sign
+
+MAX_ANSWER: Final = 512 * 1024 * 1024
+ATTEMPTS: Final = 4
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme and authority of a node: everything is asked there and nowhere else."""
+
+    scheme: str
+    authority: str
+
+    @classmethod
+    def of(cls, base_url: str, *, insecure_http: bool = False) -> Origin:
+        """Take apart `http(s)://host[:port]`.
+
+        Raises:
+            UsageError: it is something else, or plain http to another machine without `insecure_http`.
+        """
+        parts = urlsplit(base_url)
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        more = parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc
+        if parts.scheme not in _DEFAULT_PORTS or not host or more:
+            raise usage(f"{base_url!a} is not the address of a node: give http(s)://host[:port] and nothing more.")
+        if parts.scheme == "http" and not insecure_http and not _is_loopback(host):
+            raise usage(f"{base_url!a} would send your script and results in the clear: use https, or pass insecure_http=True.")
+        if not host.isascii():
+            raise usage(f"{base_url!a}: write the host name in ASCII (punycode).")
+        shown = f"[{host}]" if ":" in host else host
+        return cls(parts.scheme, shown if port in {None, _DEFAULT_PORTS[parts.scheme]} else f"{shown}:{port}")
+
+    def url(self, target: str) -> URL:
+        """`target` exactly as it is signed."""
+        return URL(f"{self.scheme}://{self.authority}{target}", encoded=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that is no problem."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """The body as strictly read JSON.
+
+        Raises:
+            NodeError: it is none.
+        """
+        try:
+            return strict_json.read(self.body, max_depth=64)
+        except ProtocolError as error:
+            raise NodeError("bad-answer", f"The node's answer cannot be read: {error.detail}", status=self.status) from None
+
+
+class Transport:
+    """One session with one node."""
+
+    def __init__(self, origin: Origin, signer: Signer | None, *, timeout: float = 60.0, tls: ssl.SSLContext | None = None) -> None:
+        """`timeout`: seconds for one request; `tls`: a context of your own, for a private certificate authority."""
+        self.origin = origin
+        self.signer = signer
+        self._timeout = timeout
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def sign(
+        self, method: str, target: str, chain_id: int, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> dict[str, str]:
+        """The headers that sign a request, for now and once.
+
+        Raises:
+            UsageError: there is no key.
+        """
+        if self.signer is None:
+            raise usage("This request must be signed and there is no key: pass key= or set PANDACEA_PRIVATE_KEY.")
+        try:
+            return sign(
+                self.signer,
+                method=method,
+                authority=self.origin.authority,
+                target=target,
+                chain_id=chain_id,
+                created=int(time.time()),
+                nonce=base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("="),
+                headers=headers,
+                body=body,
+            )
+        except ProtocolError as error:
+            raise from_protocol(error) from None
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        *,
+        chain_id: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        seconds: float | None = None,
+        max_bytes: int = MAX_ANSWER,
+    ) -> Reply:
+        """Send one request and read its answer whole; signed when `chain_id` is given.
+
+        Raises:
+            PandaceaError: of the class that fits the problem; `NodeUnavailable` (`no-answer`) when nothing came back.
+        """
+        sent = dict(headers or {})
+        if chain_id is not None:
+            sent |= self.sign(method, target, chain_id, headers, body)
+        async with self._open(method, target, sent, body, seconds) as answer:
+            raw = await _bounded(answer, max_bytes)
+            if answer.status >= 300:
+                raise _refusal(answer, raw)
+            return Reply(answer.status, answer.headers, raw)
+
+    async def retrying(self, attempt: Callable[[], Awaitable[Reply]], seconds: float) -> Reply:
+        """Call `attempt` until it answers, at most `ATTEMPTS` times within `seconds`; only for what may safely happen twice."""
+        deadline = time.monotonic() + seconds
+        for number in range(1, ATTEMPTS + 1):
+            try:
+                return await attempt()
+            except NodeUnavailable as error:
+                pause = error.retry_after if error.retry_after is not None else 0.25 * 2**number
+                pause *= 1 + random.random() / 4  # noqa: S311  # jitter, not a secret
+                if number == ATTEMPTS or time.monotonic() + pause > deadline:
+                    raise
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def request_hash(self, method: str, target: str, headers: Mapping[str, str], chain_id: int) -> str:
+        """The hash by which manifest and computation id will name a request signed with these headers."""
+        lines = [("host", self.origin.authority), *((name.lower(), value) for name, value in headers.items())]
+        policy = SigningPolicy(chain_id, frozenset({self.origin.authority}))
+        return parse(RequestHead(method, target, lines), policy, time.time()).request_hash
+
+    @asynccontextmanager
+    async def _open(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, seconds: float | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True, limit=16)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                headers={"Accept-Encoding": "identity", "User-Agent": "pandacea-sdk"},
+            )
+        limits = aiohttp.ClientTimeout(total=seconds or self._timeout, sock_connect=10)
+        try:
+            async with self._session.request(
+                method,
+                self.origin.url(target),
+                data=body,
+                headers={**headers, "Host": self.origin.authority},
+                timeout=limits,
+                allow_redirects=False,
+            ) as answer:
+                yield answer
+        except TimeoutError:
+            raise NodeUnavailable("no-answer", f"{self.origin.authority} did not answer in time.") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise NodeUnavailable("no-answer", f"{self.origin.authority} cannot be reached: {error}.") from error
+
+
+async def _bounded(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """Read an answer piece by piece, so that a lying or endless one stops at the cap."""
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        size += len(piece)
+        if size > max_bytes:
+            answer.close()
+            raise NodeError("bad-answer", f"The answer is larger than {max_bytes:,} bytes.", status=answer.status)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _refusal(answer: aiohttp.ClientResponse, raw: bytes) -> PandaceaError:
+    if answer.status < 400:
+        return NodeError("bad-answer", f"The node answered {answer.status}, a redirect; it is not followed.", status=answer.status)
+    try:
+        body = strict_json.read(raw) if answer.content_type == "application/problem+json" else None
+    except ProtocolError:
+        body = None
+    error = from_problem(body, answer.status)
+    if error.retry_after is None:
+        pause = answer.headers.get("Retry-After", "")
+        error.retry_after = int(pause) if pause.isascii() and pause.isdigit() and len(pause) < 6 else None
+    return error
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,157 @@
+"""A chain in memory, behind the Endpoint interface: histories by the hundred, each block, fork and answer under control."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from eth_utils.crypto import keccak
+
+from pandacea.chain.decode import decode
+from pandacea.chain.faults import Fault, RpcFault
+from pandacea.chain.logs import bloom_bits
+from pandacea.chain.rpc import Endpoint
+from pandacea.chain.wire import Log
+from pandacea.domain.ids import Hash32
+from pandacea.domain.seen import SeenEvent
+from tests.chain.emitter import TOPIC
+
+CONTRACT = "0x" + "c0" * 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: its logs are (topics, data)."""
+
+    number: int
+    hash: str
+    parent: Block | None
+    logs: tuple[tuple[tuple[str, ...], str], ...] = ()
+    transactions: tuple[str, ...] = ()
+
+    def json_logs(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "address": CONTRACT,
+                "topics": list(topics),
+                "data": data,
+                "blockNumber": hex(self.number),
+                "blockHash": self.hash,
+                "transactionHash": self.transactions[place],
+                "logIndex": hex(place),
+            }
+            for place, (topics, data) in enumerate(self.logs)
+        ]
+
+    def header(self) -> dict[str, Any]:
+        bloom = 0
+        for topics, _ in self.logs:
+            bloom |= bloom_bits(CONTRACT)
+            for one in topics:
+                bloom |= bloom_bits(one)
+        return {
+            "number": hex(self.number),
+            "hash": self.hash,
+            "parentHash": self.parent.hash if self.parent else "0x" + "0" * 64,
+            "timestamp": hex(1_700_000_000 + self.number),
+            "logsBloom": f"0x{bloom:0512x}",
+        }
+
+    def branch(self) -> list[Block]:
+        """From the genesis to this block."""
+        found: list[Block] = []
+        block: Block | None = self
+        while block is not None:
+            found.append(block)
+            block = block.parent
+        return found[::-1]
+
+
+@dataclass
+class SimulatedChain:
+    """The canonical branch, and every block there ever was by hash."""
+
+    finality: int
+    blocks: list[Block] = field(default_factory=list)
+    ever: dict[str, Block] = field(default_factory=dict)
+    final: int = -1
+    _salt: int = 0
+
+    def __post_init__(self) -> None:
+        self.mine([])
+
+    @property
+    def head(self) -> Block:
+        return self.blocks[-1]
+
+    def mine(self, logs: list[tuple[tuple[str, ...], str]]) -> Block:
+        """Append one block."""
+        self._salt += 1
+        number = len(self.blocks)
+        block = Block(
+            number,
+            "0x" + keccak(f"block {self._salt}".encode()).hex(),
+            self.blocks[-1] if self.blocks else None,
+            tuple(logs),
+            tuple("0x" + keccak(f"tx {self._salt} {place}".encode()).hex() for place in range(len(logs))),
+        )
+        self.blocks.append(block)
+        self.ever[block.hash] = block
+        self.final = max(self.final, number - self.finality)
+        return block
+
+    def drop(self, depth: int) -> None:
+        """Take the last blocks away; never what was final."""
+        depth = min(depth, self.head.number - max(self.final, 0))
+        if depth > 0:
+            del self.blocks[-depth:]
+
+
+class SimulatedEndpoint(Endpoint):
+    """Answers from the chain, sometimes from a little while ago, sometimes not at all."""
+
+    def __init__(self, chain: SimulatedChain, rng: random.Random, *, faults: float = 0.0) -> None:
+        super().__init__("http://simulated:1/")
+        self.chain = chain
+        self.rng = rng
+        self.rate = faults
+        self.behind = 0
+
+    async def maybe(self, method: str, params: list[Any], shape: type[Any]) -> Any:
+        self.calls += 1
+        if self.rng.random() < self.rate:
+            raise RpcFault(self.rng.choice([Fault.NETWORK, Fault.RANGE, Fault.RATE_LIMIT]), self.name, method, "simulated")
+        answer = self._answer(method, params)
+        return None if answer is None else msgspec.convert(answer, shape)
+
+    def _answer(self, method: str, params: list[Any]) -> Any:
+        blocks = self.chain.blocks[: max(1, len(self.chain.blocks) - self.behind)]
+        if method == "eth_getBlockByNumber":
+            tags = {"latest": blocks[-1].number, "finalized": self.chain.final, "safe": self.chain.final + self.chain.finality // 2}
+            number = tags[params[0]] if params[0] in tags else int(params[0], 16)
+            return blocks[number].header() if 0 <= number < len(blocks) else None
+        assert method == "eth_getLogs", method
+        where = params[0]
+        if "blockHash" in where:
+            asked = [block for block in blocks if block.hash == where["blockHash"]]
+            if not asked:
+                raise RpcFault(Fault.ERROR, self.name, method, "unknown block")
+        else:
+            asked = blocks[int(where["fromBlock"], 16) : int(where["toBlock"], 16) + 1]
+        return [log for block in asked for log in block.json_logs()]
+
+
+def events_of(branch: list[Block], earner_topic: str) -> list[SeenEvent]:
+    """What a node must have seen of a branch: every event in order, other Earners' creations left out."""
+    events = []
+    for block in branch:
+        for place, raw in enumerate(block.json_logs()):
+            log = msgspec.convert(raw, Log)
+            if log.topics[0] == TOPIC["LeaseCreated"] and log.topics[3] != earner_topic:
+                continue
+            event = decode(log)
+            if event is not None:
+                events.append(SeenEvent(block.number, Hash32(block.hash), place, Hash32(log.transaction_hash), event))  # type: ignore[arg-type]
+    return events

@@ -1,0 +1,285 @@
+"""The embedded chain speaks JSON-RPC as an execution client does: what the node reads from it, it can read anywhere."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import rlp
+from eth_account import Account
+from eth_utils.crypto import keccak
+from web3 import AsyncWeb3
+
+from pandacea.devchain import CHAIN_ID
+from pandacea_sdk.protocol.contract import lease_agreement
+from tests.devchain.conftest import Client
+
+QUANTITY = re.compile(r"0x(0|[1-9a-f][0-9a-f]*)")
+DATA = re.compile(r"0x([0-9a-f]{2})*")
+QUANTITIES = {
+    "number", "difficulty", "size", "gasLimit", "gasUsed", "timestamp", "baseFeePerGas", "blobGasUsed", "excessBlobGas", "type",
+    "nonce", "blockNumber", "transactionIndex", "value", "gas", "gasPrice", "maxFeePerGas", "maxPriorityFeePerGas", "chainId",
+    "v", "r", "s", "yParity", "status", "cumulativeGasUsed", "effectiveGasPrice", "logIndex",
+}  # fmt: skip
+ABI = lease_agreement()
+
+
+def well_formed(found: Any, name: str = "", *, block: bool = False) -> None:
+    """Every text is a quantity or data, as its name says; a block's nonce is data."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            well_formed(value, key, block="parentHash" in found)
+    elif isinstance(found, list):
+        for value in found:
+            well_formed(value, name)
+    elif isinstance(found, str):
+        pattern = QUANTITY if name in QUANTITIES and not (block and name == "nonce") else DATA
+        assert pattern.fullmatch(found), (name, found)
+
+
+async def lease(client: Client, contract: str) -> dict[str, Any]:
+    """The receipt of a new lease for 5 wei."""
+    call = ABI.call("createLease(address,bytes32,uint256)", client.accounts[2].address, b"\1" * 32, 5)
+    return await client.send(1, to=contract, data=call, value=5)
+
+
+async def test_everything_is_written_as_quantities_and_data(client: Client) -> None:
+    """Blocks, transactions, receipts and logs."""
+    contract = await client.deploy()
+    receipt = await lease(client, contract)
+    number = receipt["blockNumber"]
+    for found in (
+        receipt,
+        await client.ask("eth_getBlockByNumber", number, True),
+        await client.ask("eth_getBlockByHash", receipt["blockHash"], False),
+        await client.ask("eth_getTransactionByHash", receipt["transactionHash"]),
+        await client.ask("eth_getLogs", {"fromBlock": "0x0", "toBlock": "latest"}),
+    ):
+        assert found
+        well_formed(found)
+    for method, *params in (
+        ("eth_chainId",),
+        ("eth_blockNumber",),
+        ("eth_gasPrice",),
+        ("eth_maxPriorityFeePerGas",),
+        ("eth_getBalance", contract, "latest"),
+        ("eth_getTransactionCount", contract, "latest"),
+    ):
+        assert QUANTITY.fullmatch(await client.ask(method, *params)), method
+
+
+async def test_chain_id_is_the_one_the_contract_sees(client: Client) -> None:
+    """Otherwise no signature of EIP-712 would hold on it."""
+    assert int(await client.ask("eth_chainId"), 16) == CHAIN_ID
+    code = bytes.fromhex("4660005260206000f3")  # CHAINID, MSTORE 0, RETURN 32 bytes
+    init = bytes([0x60, len(code), 0x80, 0x60, 0x0B, 0x60, 0x00, 0x39, 0x60, 0x00, 0xF3]) + code
+    contract = (await client.send(data=init))["contractAddress"]
+    assert int(await client.ask("eth_call", {"to": contract}, "latest"), 16) == CHAIN_ID
+
+
+@pytest.mark.parametrize("fees", [{}, {"gasPrice": 3 * 10**9}], ids=["eip1559", "legacy"])
+async def test_a_transaction_can_be_proved_from_what_is_told(client: Client, fees: dict[str, int]) -> None:
+    """Its fields give back its hash and its sender: an endpoint need not be believed."""
+    receipt = await client.send(3, to=client.accounts[4].address, value=7, **fees)
+    told = await client.ask("eth_getTransactionByHash", receipt["transactionHash"])
+    n = {key: int(told[key], 16) for key in ("nonce", "gas", "value", "v", "r", "s", "gasPrice")}
+    to, data = bytes.fromhex(told["to"][2:]), bytes.fromhex(told["input"][2:])
+    if fees:
+        raw = rlp.encode([n["nonce"], n["gasPrice"], n["gas"], to, n["value"], data, n["v"], n["r"], n["s"]])
+    else:
+        tip, cap = int(told["maxPriorityFeePerGas"], 16), int(told["maxFeePerGas"], 16)
+        fields = [CHAIN_ID, n["nonce"], tip, cap, n["gas"], to, n["value"], data, [], int(told["yParity"], 16), n["r"], n["s"]]
+        raw = b"\x02" + rlp.encode(fields)
+    assert "0x" + keccak(raw).hex() == told["hash"]
+    assert Account.recover_transaction(raw).lower() == told["from"] == client.accounts[3].address.lower()
+
+
+async def test_blocks_form_a_chain_of_hashes(client: Client) -> None:
+    """Each names its parent, and is found by number and by hash alike."""
+    await client.deploy()
+    await lease(client, await client.deploy())
+    head = int(await client.ask("eth_blockNumber"), 16)
+    blocks = [await client.ask("eth_getBlockByNumber", hex(number), False) for number in range(head + 1)]
+    assert [block["parentHash"] for block in blocks[1:]] == [block["hash"] for block in blocks[:-1]]
+    assert [await client.ask("eth_getBlockByHash", block["hash"], False) for block in blocks] == blocks
+    assert [int(block["timestamp"], 16) for block in blocks] == sorted({int(block["timestamp"], 16) for block in blocks})
+
+
+@pytest.mark.parametrize("tag", ["latest", "safe", "finalized", "pending"])
+async def test_every_tag_is_the_head(client: Client, tag: str) -> None:
+    """There are no reorgs here, so nothing is unsafe."""
+    await client.deploy()
+    head = await client.ask("eth_blockNumber")
+    assert (await client.ask("eth_getBlockByNumber", tag, False))["number"] == head
+
+
+async def test_what_is_not_there_is_null(client: Client) -> None:
+    """Blocks beyond the head, unknown hashes: null, not an error."""
+    nowhere = "0x" + "12" * 32
+    assert await client.ask("eth_getBlockByNumber", "0xffff", False) is None
+    for method in ("eth_getTransactionByHash", "eth_getTransactionReceipt"):
+        assert await client.ask(method, nowhere) is None
+    assert await client.ask("eth_getBlockByHash", nowhere, False) is None
+    assert await client.ask("eth_getCode", client.accounts[0].address, "latest") == "0x"
+
+
+async def test_logs_by_range_by_hash_by_address_and_by_topic(client: Client) -> None:
+    """Each filter finds what the receipts say, in order; beyond the head there is nothing, which is no error."""
+    first, second = await client.deploy(), await client.deploy()
+    receipts = [await lease(client, contract) for contract in (first, second, first)]
+    logs = [log for receipt in receipts for log in receipt["logs"]]
+    start = receipts[0]["blockNumber"]
+
+    async def found(**asked: Any) -> Any:
+        return await client.ask("eth_getLogs", asked)
+
+    assert await found(fromBlock=start, toBlock="latest") == logs
+    assert await found(fromBlock=start, toBlock="0xffff") == logs
+    assert await found(fromBlock="0xfff0", toBlock="0xffff") == []
+    assert await found(blockHash=receipts[1]["blockHash"]) == receipts[1]["logs"]
+    assert await found(fromBlock=start, toBlock="latest", address=second) == receipts[1]["logs"]
+    assert await found(fromBlock=start, toBlock="latest", address=[first, second]) == logs
+    topic, spender = ABI.topic("LeaseCreated"), "0x" + client.accounts[1].address[2:].lower().rjust(64, "0")
+    created = [log for log in logs if log["topics"][0] == topic]
+    assert len(created) == 3
+    assert await found(fromBlock=start, toBlock="latest", topics=[topic]) == created
+    assert await found(fromBlock=start, toBlock="latest", topics=[[topic, "0x" + "00" * 32]]) == created
+    assert await found(fromBlock=start, toBlock="latest", topics=[None, None, spender]) == created
+    assert await found(fromBlock=start, toBlock="latest", topics=[topic, None, topic]) == []
+
+
+async def test_several_transactions_of_one_block_number_their_logs_through(client: Client) -> None:
+    """Log indices count within the block, cumulative gas adds up."""
+    contract = await client.deploy()
+    call = ABI.call("setOperator", client.accounts[5].address)
+    raw = [bytes.fromhex((await client.signed(by, to=contract, data=call))[2:]) for by in (2, 3, 4)]
+    hashes = client.chain.ledger.send(raw)
+    receipts = [await client.ask("eth_getTransactionReceipt", "0x" + bytes(one).hex()) for one in hashes]  # type: ignore[arg-type]
+    assert len({receipt["blockHash"] for receipt in receipts}) == 1
+    assert [receipt["transactionIndex"] for receipt in receipts] == ["0x0", "0x1", "0x2"]
+    assert [receipt["logs"][0]["logIndex"] for receipt in receipts] == ["0x0", "0x1", "0x2"]
+    used = [int(receipt["gasUsed"], 16) for receipt in receipts]
+    assert [int(receipt["cumulativeGasUsed"], 16) for receipt in receipts] == [used[0], used[0] + used[1], sum(used)]
+
+
+async def test_a_revert_carries_the_contracts_own_error(client: Client) -> None:
+    """Code 3 and the data, from a call and from an estimate."""
+    contract = await client.deploy()
+    asked = {"from": client.accounts[2].address, "to": contract, "data": "0x" + ABI.call("approveLease", b"\7" * 32).hex()}
+    for method in ("eth_call", "eth_estimateGas"):
+        error = (await client.whole(method, asked, "latest"))["error"]
+        assert error["code"] == 3
+        revert = ABI.revert(bytes.fromhex(error["data"][2:]))
+        assert (revert.name, revert.values) == ("UnknownLease", {"leaseId": "0x" + "07" * 32})
+
+
+async def test_a_reverted_transaction_is_mined_with_status_zero(client: Client) -> None:
+    """Its gas is spent, its logs are not."""
+    contract = await client.deploy()
+    receipt = await client.send(2, to=contract, data=ABI.call("approveLease", b"\7" * 32))
+    assert (receipt["status"], receipt["logs"]) == ("0x0", [])
+
+
+async def test_an_estimate_is_enough(client: Client) -> None:
+    """For a transfer, a creation, and a call that pays on."""
+    transfer = {"from": client.accounts[0].address, "to": client.accounts[1].address, "value": "0x1"}
+    assert await client.ask("eth_estimateGas", transfer) == hex(21_000)
+    contract = await client.deploy()
+    created = await lease(client, contract)
+    lease_id = created["logs"][0]["topics"][1]
+    for by, call in ((1, ABI.call("cancelLease", lease_id)), (1, ABI.call("withdraw"))):
+        asked = {"from": client.accounts[by].address, "to": contract, "data": "0x" + call.hex()}
+        gas = int(await client.ask("eth_estimateGas", asked), 16)
+        receipt = await client.send(by, to=contract, data=call, gas=gas)
+        assert receipt["status"] == "0x1"
+
+
+async def test_calls_cost_nobody_anything(client: Client) -> None:
+    """An account without ether may ask, on the state of any block."""
+    contract = await client.deploy()
+    before = await client.ask("eth_blockNumber")
+    await lease(client, contract)
+    asked = {
+        "from": "0x" + "ab" * 20,
+        "to": contract,
+        "data": "0x" + ABI.call("nonceOf", client.accounts[1].address).hex(),
+    }
+    assert [int(await client.ask("eth_call", asked, block), 16) for block in (before, "latest")] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ({"nonce": 9}, "nonce"),
+        ({"chainId": 1}, "signed for chain 1,"),
+        ({"gas": 20_000}, "gas"),
+        ({"value": 10**30}, ""),
+    ],
+    ids=["nonce-ahead", "other-chain", "too-little-gas", "too-poor"],
+)
+async def test_a_transaction_that_cannot_enter_a_block_is_refused(client: Client, spoil: dict[str, int], words: str) -> None:
+    """With a reason, and nothing is mined."""
+    head = client.chain.ledger.number
+    raw = await client.signed(to=client.accounts[1].address, **spoil)
+    error = (await client.whole("eth_sendRawTransaction", raw))["error"]
+    assert error["code"] == -32000
+    assert words in error["message"].lower()
+    assert client.chain.ledger.number <= head + 1  # an empty block for the nonce that was read, perhaps
+
+
+async def test_a_transaction_sent_twice_counts_once(client: Client) -> None:
+    """The second time its nonce is used up."""
+    raw = await client.signed(to=client.accounts[1].address, value=1)
+    sent = await client.ask("eth_sendRawTransaction", raw)
+    assert "error" in await client.whole("eth_sendRawTransaction", raw)
+    assert (await client.ask("eth_getTransactionReceipt", sent))["status"] == "0x1"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", -32700),
+        (b"\xff\xfe", -32700),
+        (b"7", -32600),
+        (b'{"id":1}', -32600),
+        (b'{"id":1,"method":"eth_nothing"}', -32601),
+        (b'{"id":1,"method":"eth_getBalance","params":{}}', -32602),
+        (b'{"id":1,"method":"eth_getBalance","params":[]}', -32602),
+        (b'{"id":1,"method":"eth_getBalance","params":["0x12"]}', -32602),
+        (b'{"id":1,"method":"eth_getBlockByNumber","params":["newest",false]}', -32602),
+        (b'{"id":1,"method":"eth_getLogs","params":[{"fromBlock":"0x5","toBlock":"0x1"}]}', -32602),
+        (b'{"id":1,"method":"eth_getLogs","params":[{"blockHash":"0x12"}]}', -32602),
+        (b'{"id":1,"method":"eth_sendRawTransaction","params":["0xzz"]}', -32602),
+        (b'{"id":1,"method":"eth_sendRawTransaction","params":["0x02"]}', -32000),
+        (b'{"id":1,"method":"eth_call","params":["0x02"]}', -32602),
+    ],
+)
+async def test_what_cannot_be_read_is_refused_with_its_code(client: Client, body: bytes, code: int) -> None:
+    """The codes of JSON-RPC 2.0; the chain goes on."""
+    assert (await client.raw(body))["error"]["code"] == code
+    assert await client.ask("eth_chainId")
+
+
+async def test_a_batch_is_answered_in_order(client: Client) -> None:
+    """JSON-RPC 2.0 section 6."""
+    batch = b'[{"id":7,"method":"eth_chainId"},{"id":8,"method":"eth_nothing"}]'
+    answers = await client.raw(batch)
+    assert [answer["id"] for answer in answers] == [7, 8]
+    assert ["result" in answer for answer in answers] == [True, False]
+
+
+async def test_web3_reads_and_writes_it_as_any_chain(client: Client) -> None:
+    """Through its HTTP provider, with all of its formatters."""
+    contract = await client.deploy()
+    await lease(client, contract)
+    w3 = AsyncWeb3(AsyncWeb3.AsyncHTTPProvider(client.chain.url))
+    try:
+        agreement = w3.eth.contract(w3.to_checksum_address(contract), abi=ABI.abi)
+        (created,) = await agreement.events.LeaseCreated.get_logs(from_block=0)
+        assert created["args"]["price"] == 5
+        assert await agreement.functions.leaseExists(created["args"]["leaseId"]).call() is True
+        history = await w3.eth.fee_history(2, "latest", [50.0])
+        assert len(history["baseFeePerGas"]) == len(history["gasUsedRatio"]) + 1
+    finally:
+        await w3.provider.disconnect()

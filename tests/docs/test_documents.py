@@ -1,0 +1,44 @@
+"""The documents: every link leads somewhere, every command named exists, every decision has its page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pandacea.cli import parser
+from tests.parts import ROOT
+
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+COMMAND = re.compile(r"^ {4,}(?:\$ )?pandacea ([a-z-]+)", re.MULTILINE)
+MAKE = re.compile(r"\bmake ([a-z-]+)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    """A reader who follows a link arrives."""
+    missing = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_that_is_shown_exists(document: Path) -> None:
+    """`pandacea ...` and `make ...` as written can be typed."""
+    text = document.read_text()
+    commands = next(action for action in parser()._actions if action.dest == "command").choices
+    assert commands is not None
+    assert [name for name in COMMAND.findall(text) if name not in commands] == []
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = {name for block in re.findall(r"`make [^`]+`|^ {4}make .*$", text, re.MULTILINE) for name in MAKE.findall(block)}
+    assert shown <= targets
+
+
+def test_decisions_are_numbered_once() -> None:
+    """docs/adr/NNNN-title.md, each number once, each with its title."""
+    records = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    numbers = [path.name[:4] for path in records]
+    assert len(set(numbers)) == len(numbers)
+    for path in records:
+        assert path.read_text().startswith(f"# {int(path.name[:4])}. "), path.name

@@ -1,0 +1,57 @@
+"""Row 15: killed at any statement, nothing is lost and nothing is doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from pandacea.store.migrate import upgrade
+from pandacea.store.session import Database
+from tests.chain.anvil import ROOT, Anvil
+from tests.chain.node import Node, rebuilt
+from tests.faults.conftest import STATEMENTS
+
+COMPUTATION = "0x" + "22" * 32
+
+
+async def test_row_15_crash_between_logs_and_checkpoint(anvil: Anvil, tmp_path: Path) -> None:
+    """Kill -9 before each single SQL statement and each commit of a catch-up: after a restart all is as a rebuild from zero."""
+    agreement = await anvil.deploy()
+    await anvil.mine(2)
+    for number in range(3):
+        lease = await agreement.create(price=number + 1)
+        await agreement.approve(lease)
+        if number == 1:
+            await agreement.commit(lease, COMPUTATION)
+            await agreement.cancel(lease)
+    seed = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/seed.db")
+    await upgrade(seed)
+    await seed.close()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.faults.killed",
+        anvil.url,
+        agreement.address,
+        str(agreement.block),
+        str(tmp_path),
+        str(STATEMENTS),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT}"},
+    )
+    said, problems = await process.communicate()
+    assert process.returncode == 0, problems.decode()[-2000:]
+    killed = json.loads(said)
+    assert len(killed) >= min(STATEMENTS, 30), "every statement of the catch-up was a place to die"
+    async with rebuilt(agreement, tmp_path) as fresh:
+        expected = await fresh.believes()
+        assert len(expected[0]) == 3
+    for kill_at in killed:
+        async with Node(agreement, tmp_path / f"{kill_at}.db") as node:
+            await node.at_head()
+            assert await node.believes() == expected, f"killed before statement {kill_at}"

@@ -1,0 +1,282 @@
+"""A lying endpoint: it may deny, and gets nothing granted. Row 19: what the metrics tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pandacea.domain.access import Denied, Granted, ProductFacts, Trust, may_continue, may_read, may_run
+from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Anvil, call
+from tests.chain.emitter import Emitter, created, lease_number, simple, terms
+from tests.chain.node import Node, agrees_with_rebuild
+from tests.faults.proxy import Answer, FaultProxy
+
+
+def run(node: Node, lease: str, caller: str) -> Any:
+    """May this caller run on the one asset?"""
+    return may_run(
+        node.lease(lease),
+        node.book.standing(),
+        caller=caller.lower(),  # type: ignore[arg-type]
+        earner=EARNER.address.lower(),  # type: ignore[arg-type]
+        product=ProductFacts(PRODUCT, frozenset({"a"}), "v"),  # type: ignore[arg-type]
+        assets=["a"],  # type: ignore[list-item]
+        product_version=None,
+        used=0,
+        reserved=0,
+        time_limit=60,
+        clock=0,
+    )
+
+
+async def test_a_consistent_fake_chain_gets_nothing(anvil: Anvil, tmp_path: Path) -> None:
+    """One endpoint makes up a whole consistent chain with an approved lease for the liar: denied, for no signature can be made up."""
+    liar = await Emitter.deploy(anvil)
+    lease = lease_number(1)
+    await liar.emit(created(lease, spender=STRANGER.address), terms(lease), simple("LeaseApproved", lease))
+    await anvil.mine(4)
+    async with Node(liar.agreement, tmp_path / "node.db") as node:
+        await node.at_head()
+        await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.UNPROVEN)
+        for answer in (
+            run(node, lease, STRANGER.address),
+            may_read(node.lease(lease), node.book.standing(), caller=STRANGER.address.lower()),
+            may_continue(node.lease(lease), node.book.standing()),
+        ):
+            assert isinstance(answer, Denied)
+            assert answer.code == "approval-unproven"
+
+
+async def test_a_real_approval_does_not_open_another_persons_lease(anvil: Anvil, tmp_path: Path) -> None:
+    """The Earner's genuine approval of one lease, shown with another spender in its creation, proves nothing: the id binds the terms."""
+    agreement = await anvil.deploy()
+    lease = await agreement.create()
+    await agreement.approve(lease)
+    async with FaultProxy(anvil.url) as proxy:
+
+        def rewrite(method: str, _params: list[Any], result: Any) -> Any:
+            if method != "eth_getLogs":
+                return result
+            stranger = "0x" + STRANGER.address[2:].lower().rjust(64, "0")
+            return [
+                one | {"topics": [*one["topics"][:2], stranger, one["topics"][3]]} if len(one["topics"]) == 4 else one
+                for one in result
+            ]
+
+        proxy.after.append(rewrite)
+        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.UNPROVEN)
+            answer = run(node, lease, STRANGER.address)
+            assert isinstance(answer, Denied)
+            assert answer.code == "approval-unproven"
+            assert isinstance(run(node, lease, SPENDER.address), Denied)
+
+
+LIES = {
+    "signature of somebody else": {"s": "0x" + "22" * 31 + "11"},
+    "other calldata": {"input": "0x00"},
+    "other target": {"to": "0x" + "cd" * 20},
+    "other chain": {"chainId": "0x1"},
+    "no signature": {"r": "0x0", "s": "0x0"},
+    "a type nobody knows": {"type": "0x63"},
+    "numbers that are none": {"nonce": "zero"},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_transaction_changed_in_any_field_proves_nothing(anvil: Anvil, tmp_path: Path, lie: str) -> None:
+    """The approving transaction is hashed again and its signer recovered: a changed field makes another hash or another signer."""
+    agreement = await anvil.deploy()
+    lease = await agreement.create()
+    await agreement.approve(lease)
+    async with FaultProxy(anvil.url) as proxy:
+        proxy.after.append(lambda method, _, result: result | LIES[lie] if method == "eth_getTransactionByHash" else result)
+        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.UNPROVEN)
+            assert isinstance(run(node, lease, SPENDER.address), Denied)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+async def test_an_approval_of_any_transaction_type_is_proved(anvil: Anvil, tmp_path: Path, kind: int) -> None:
+    """Legacy (EIP-155), EIP-2930 and EIP-1559 approvals by the Earner are proved by their signature."""
+    agreement = await anvil.deploy()
+    lease = await agreement.create()
+    await agreement.approve(lease, kind=kind)
+    async with Node(agreement, tmp_path / "node.db") as node:
+        await node.proved(lease)
+        known = node.lease(lease)
+        assert known is not None
+        assert known.trust is Trust.SIGNED
+        assert isinstance(run(node, lease, SPENDER.address), Granted)
+        assert isinstance(run(node, lease, STRANGER.address), Denied)
+
+
+async def test_an_operator_approves_when_the_earner_made_it_one(anvil: Anvil, tmp_path: Path) -> None:
+    """An operator's approval counts when it is this node's own key, or when the Earner's signature made it operator."""
+    agreement = await anvil.deploy()
+    await anvil.send(EARNER, agreement.address, call("setOperator(address)", OPERATOR.address))
+    lease = await agreement.create()
+    await agreement.approve(lease, by=OPERATOR)
+    async with Node(agreement, tmp_path / "appointed.db") as node:
+        await node.proved(lease)
+    async with Node(agreement, tmp_path / "own.db", authorities=frozenset({OPERATOR.address.lower()})) as node:
+        await node.proved(lease)
+
+
+async def test_proofs_survive_a_restart(anvil: Anvil, tmp_path: Path) -> None:
+    """A proof is kept: after a restart the approving transaction is not asked for again."""
+    agreement = await anvil.deploy()
+    lease = await agreement.create()
+    await agreement.approve(lease)
+    async with Node(agreement, tmp_path / "node.db") as node:
+        await node.proved(lease)
+    async with FaultProxy(anvil.url) as proxy, Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+        await node.at_head()
+        known = node.lease(lease)
+        assert known is not None
+        assert known.trust is Trust.SIGNED
+        assert not any(method == "eth_getTransactionByHash" for method, _ in proxy.calls)
+
+
+async def test_any_endpoint_may_deny(anvil: Anvil, tmp_path: Path) -> None:
+    """The endpoint being followed hides a cancellation; the other one shows it: denied. When both agree, it is simply cancelled."""
+    agreement = await anvil.deploy()
+    lease = await agreement.create()
+    await agreement.approve(lease)
+    cancelled = "0x" + "00" * 32
+    async with FaultProxy(anvil.url) as hiding:
+
+        def hide(method: str, _params: list[Any], result: Any) -> Any:
+            return [one for one in result if one["topics"][0] != cancelled] if method == "eth_getLogs" else result
+
+        hiding.after.append(hide)
+        async with Node(agreement, tmp_path / "node.db", urls=[hiding.url, anvil.url], settle_every=1000) as node:
+            await node.proved(lease)
+            from tests.chain.emitter import TOPIC
+
+            cancelled = TOPIC["LeaseCancelled"]
+            # The second look goes to the honest endpoint when a block looks empty; a liar would hide the bloom's hint too.
+            hiding.after.append(_without_bloom)
+            await agreement.cancel(lease)
+            await node.at_head()
+            assert not _cancelled(node, lease), "the endpoint being followed hides it"
+            await node.until(lambda: _code(may_continue(node.lease(lease), node.book.standing())) == "lease-doubted")
+            assert _code(run(node, lease, SPENDER.address)) == "lease-doubted"
+            hiding.refuse = True
+            await anvil.mine(1)
+            await node.until(lambda: node.follower.endpoints.current.url == anvil.url, what="failover")
+
+
+def _without_bloom(method: str, _params: list[Any], result: Any) -> Any:
+    return result | {"logsBloom": "0x" + "00" * 256} if method == "eth_getBlockByNumber" and result else result
+
+
+def _cancelled(node: Node, lease: str) -> bool:
+    known = node.lease(lease)
+    return known is not None and known.status.value == "cancelled"
+
+
+def _code(answer: Any) -> str:
+    return answer.code if isinstance(answer, Denied) else ""
+
+
+async def test_logs_that_were_not_asked_for_are_refused(anvil: Anvil, tmp_path: Path) -> None:
+    """A log of another contract, topic, block or range makes the whole answer unbelievable."""
+    agreement = await anvil.deploy()
+    lease = await agreement.create()
+    await agreement.approve(lease)
+    lies = iter(
+        [
+            {"address": "0x" + "cd" * 20},
+            {"topics": ["0x" + "cd" * 32]},
+            {"blockHash": "0x" + "cd" * 32},
+            {"blockNumber": "0xffff"},
+            {"blockNumber": "many"},
+            {"logIndex": "0xffffffffffff"},
+            {"topics": []},
+        ]
+    )
+    async with FaultProxy(anvil.url) as proxy:
+
+        def lie(method: str, _params: list[Any], result: Any) -> Any:
+            if method != "eth_getLogs" or not result:
+                return result
+            change = next(lies, {})
+            return [one | change for one in result]
+
+        proxy.after.append(lie)
+        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.at_head()
+            await agrees_with_rebuild(node, tmp_path)
+            counted = node.follower.metrics().rpc_errors[(node.follower.endpoints.all[0].name, "inconsistent")]
+            assert counted == 7
+
+
+async def test_row_19_metrics(deep: Anvil, tmp_path: Path) -> None:
+    """Head, safe, finalized, processed, lag in blocks and seconds, reorgs with depth, and RPC errors by class and endpoint."""
+    agreement = await deep.deploy()
+    await deep.mine(100)
+    async with FaultProxy(deep.url) as proxy, Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+        await node.at_head()
+        await deep.mine(1)
+        await node.at_head()
+        await deep.send(OWNER, SPENDER.address, "0x", value=1)
+        await node.at_head()
+        await deep.reorg(1)
+        await node.at_head()
+        proxy.before.append(_nothing_but_errors)
+        await node.until(lambda: bool(node.follower.metrics().rpc_errors))
+        shown = node.follower.metrics()
+        head = await deep.head()
+        assert (shown.head, shown.processed, shown.lag_blocks) == (head, head, 0)
+        assert shown.safe == head - 40
+        assert shown.finalized == head - 80
+        assert shown.settled <= shown.finalized
+        assert shown.held_blocks == head - shown.settled
+        assert 0 <= shown.lag_seconds < 60
+        assert (shown.reorgs, shown.deepest_reorg) == (1, 1)
+        assert {kind for _, kind in shown.rpc_errors} == {"http"}
+        assert all(name.startswith("http://127.0.0.1:") and not name.endswith("/") for name, _ in shown.rpc_errors), "redacted"
+
+
+async def _nothing_but_errors(_method: str, _params: list[Any]) -> Answer:
+    return Answer(status=503, body=b"")
+
+
+async def test_v0_is_served_with_a_second_endpoint(anvil: Anvil, tmp_path: Path) -> None:
+    """A v0 contract is recognised; the product comes from getLease; two endpoints that agree stand in for ids that bind nothing."""
+    from tests.chain.anvil import V0
+
+    agreement = await anvil.deploy(V0)
+    lease = await agreement.create_v0()
+    await agreement.approve(lease)
+    async with FaultProxy(anvil.url) as second, Node(agreement, tmp_path / "two.db", urls=[anvil.url, second.url]) as node:
+        await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.AGREED, what="agreed")
+        known = node.lease(lease)
+        assert known is not None
+        assert (known.data_product_id, known.expires_at, known.max_computations) == (PRODUCT, None, 1)
+        assert isinstance(run(node, lease, SPENDER.address), Granted)
+        await agreement.execute(lease, by=STRANGER)
+        await node.at_head()
+        assert isinstance(run(node, lease, SPENDER.address), Granted), "a stranger's execution is not obeyed"
+        completer: Any = node.follower.source.completer if node.follower.source else None
+        assert completer.strangers == 1, "but recorded and alarmed"
+    async with Node(agreement, tmp_path / "one.db") as node:
+        await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.UNPROVEN, what="unproven")
+        assert _code(run(node, lease, SPENDER.address)) == "approval-unproven"
+
+
+async def test_v0_the_earners_own_execution_ends_it(anvil: Anvil, tmp_path: Path) -> None:
+    """A v0 lease is over for new computations once the Earner's own transaction executed it."""
+    from tests.chain.anvil import V0
+
+    agreement = await anvil.deploy(V0)
+    lease = await agreement.create_v0()
+    await agreement.approve(lease)
+    await agreement.execute(lease)
+    async with FaultProxy(anvil.url) as second, Node(agreement, tmp_path / "node.db", urls=[anvil.url, second.url]) as node:
+        await node.proved(lease)
+        await node.at_head()
+        assert _code(run(node, lease, SPENDER.address)) == "lease-ended"

@@ -1,0 +1,1 @@
+"""Hostile scripts, by what they attack. Each is text: it runs only inside a box."""

@@ -1,0 +1,76 @@
+"""The README's quickstarts are exactly what is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests.journeys.conftest import ENVIRONMENT, PRODUCT, System, system
+from tests.parts import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_spenders_quickstart_runs_as_it_is_written(weather: System) -> None:
+    """The Python of the README, word for word but for the port."""
+    found = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    program = found[1].replace("http://localhost:8080", weather.url)
+    lease_id = weather.lease(computations=1)
+    program = f"lease_id = {lease_id!r}\n{program}\nassert weights.startswith(b'PK'), weights[:10]\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "PANDACEA_PRIVATE_KEY": weather.accounts[2]["private_key"]}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_a_spenders_side_runs(weather: System, tmp_path: Path) -> None:
+    """examples/federated_learning_example.py leaves the weights in ./out."""
+    lease_id = weather.lease(computations=1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "PANDACEA_PRIVATE_KEY": weather.accounts[2]["private_key"]}
+    command = [sys.executable, str(ROOT / "examples" / "federated_learning_example.py"), lease_id, weather.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "model_weights.pth").read_bytes().startswith(b"PK")
+
+
+def test_the_earners_quickstart_runs_as_it_is_written(tmp_path: Path) -> None:
+    """Each command of the README in turn; the editor's work is done here, pip's and the environment's by make setup."""
+    block = re.search(r'    pip install "pandacea\[daemon\]"\n(.*?)\n\n', README, re.DOTALL)
+    assert block is not None
+    commands = [line.split("  #")[0].strip() for line in block[1].splitlines()]
+    home = tmp_path / "home"
+    home.mkdir()
+    with system(tmp_path / "chain", "bubblewrap") as built:
+        for command in commands:
+            if command.startswith("$EDITOR"):
+                edit(home, built)
+            elif not command.startswith(("pandacea environment", "pandacea run")):
+                shell(command, home)
+        assert commands[-1] == "pandacea run"
+        assert commands[0] == "pandacea environment build"
+
+
+def shell(command: str, home: Path) -> None:
+    """Run a line as a reader would type it."""
+    line = command.replace("pandacea ", f"{sys.executable} -m pandacea ", 1) if command.startswith("pandacea ") else command
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, cwd=home, env=environment)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def edit(home: Path, built: System) -> None:
+    """What the Earner writes into the two files."""
+    config = yaml.safe_load((home / "config.yaml").read_text())
+    config["blockchain"] |= {"rpc_url": built.rpc_url, "contract_address": built.contract}
+    config["earner"]["address"] = built.accounts[1]["address"]
+    config["privacy"] |= {"environment": str(ENVIRONMENT), "sandbox": "bubblewrap"}
+    (home / "config.yaml").write_text(yaml.safe_dump(config))
+    products = yaml.safe_load((home / "data" / "products.yaml").read_text())
+    products["products"][0]["id"] = PRODUCT
+    (home / "data" / "products.yaml").write_text(yaml.safe_dump(products))
+    (home / "data" / "my-table.csv").write_text("a,b\n1,2\n")

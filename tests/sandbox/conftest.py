@@ -1,0 +1,60 @@
+"""One open sandbox for each mode and session; what is missing is prepared, or the test skips (and fails under CI)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.engine import prepare
+from tests.parts import missing, program
+from tests.sandbox.harness import MODES, Laboratory, close_laboratory, open_laboratory
+
+
+@pytest.fixture(scope="session")
+def environment() -> Path:
+    """The bubblewrap environment."""
+    try:
+        return prepare.environment()
+    except (prepare.CannotPrepareError, OSError, subprocess.SubprocessError) as error:
+        missing(f"no sandbox environment: {error}")
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The image, on a real engine."""
+    try:
+        return prepare.image()
+    except (prepare.CannotPrepareError, OSError, subprocess.SubprocessError) as error:
+        missing(f"no container engine or image: {error}")
+
+
+def modes() -> list[str]:
+    """Modes to test; PANDACEA_TEST_MODES names fewer, for a quick look."""
+    named = os.environ.get("PANDACEA_TEST_MODES")
+    return named.split(",") if named else list(MODES)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=modes())
+async def laboratory(request: pytest.FixtureRequest, environment: Path) -> AsyncIterator[Laboratory]:
+    """An open sandbox of each mode."""
+    mode: str = request.param
+    if mode.startswith("docker"):
+        request.getfixturevalue("image")
+    else:
+        program("bwrap", "bubblewrap")
+    made = await open_laboratory(mode, environment)
+    yield made
+    await close_laboratory(made)
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """A small table."""
+    path = tmp_path / "people.csv"
+    path.write_text("age,height,group\n" + "\n".join(f"{20 + n % 50},{150.5 + n % 40},{'abc'[n % 3]}" for n in range(300)) + "\n")
+    return path
