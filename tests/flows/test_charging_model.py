@@ -46,9 +46,7 @@ KEY = LeaseKey(CHAIN_ID, CONTRACT, LEASE_ID)
 
 ENDS: dict[str, Outcome | Exception] = {
     "completed": Outcome(None, "", b"x", exit_status=0, code_started=True),
-    "script-error": Outcome(
-        Failure.SCRIPT_ERROR, "", b"", script_error=ScriptError("E", 1, "m"), exit_status=1, code_started=True
-    ),
+    "script-error": Outcome(Failure.SCRIPT_ERROR, "", b"", script_error=ScriptError("E", 1, "m"), exit_status=1, code_started=True),
     "time-limit": Outcome(Failure.TIME_LIMIT, "", b"", code_started=True),
     "guest-died": Outcome(Failure.GUEST_DIED, "", b"", code_started=True),
     "engine-failed": Outcome(Failure.SANDBOX_FAILED, "", b"", code_started=True),
@@ -304,9 +302,7 @@ class Charging(RuleBasedStateMachine):
         self.database = await Database.open(f"sqlite+aiosqlite:///{self.folder / 'node.db'}")
         world = await make_world(self.folder, self.database, fresh=not self.booted)
         self.booted = True
-        world.catalogue.product = product(
-            self.folder / "a.csv", rules=Rules(policy=Policy.ANY_CODE, release=self.release)
-        )
+        world.catalogue.product = product(self.folder / "a.csv", rules=Rules(policy=Policy.ANY_CODE, release=self.release))
         self.books, self.stage = CrashingBooks(SqlBooks(self.database)), Stage()
         privacy = world.execute.privacy
         privacy._sandbox = self.stage  # type: ignore[attr-defined]
