@@ -212,3 +212,21 @@ def broker(config: Config) -> MqttBroker | None:
     return MqttBroker(
         MqttSettings(mqtt.host, mqtt.port, mqtt.username, password, tls=mqtt.tls, topic=mqtt.topic, node=config.earner.address)
     )
+
+
+def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = None) -> tuple[DockerSettings, BubblewrapSettings]:
+    """Settings of both sandboxes; a command that needs one beside a running node names its `purpose`."""
+    privacy, state = config.privacy, config.store.state_dir / purpose
+    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
+    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
+    boxes = PoolSettings(size=privacy.pool_size if pool is None else pool, limits=privacy.limits.limits())
+    docker = DockerSettings(
+        image=privacy.docker_image,
+        state_dir=state / "docker",
+        instance=instance,
+        pool=boxes,
+        engine_url=privacy.docker_url or docker_host(),
+        runtime=privacy.docker_runtime,
+    )
+    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=boxes)
+    return docker, bubblewrap

@@ -27,6 +27,7 @@ from pandacea.app import parts
 from pandacea.app.desk import Desk, release_ports, serve_desk
 from pandacea.app.loops import Loop
 from pandacea.app.measures import measure
+from pandacea.app.product_desk import ProductDesk
 from pandacea.app.workers import Workers
 from pandacea.catalogue.codecheck import ChildCodeChecker
 from pandacea.catalogue.products_file import read as read_products
@@ -169,7 +170,11 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
         metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
         await metrics.start()
         stack.push_async_callback(metrics.stop)
-    await serve_desk(Desk(release, core.clock), config.store.state_dir, stack)
+    await serve_desk(
+        Desk(release, core.clock, ProductDesk(core.products, config.privacy.data_dir, core.catalogue)),
+        config.store.state_dir,
+        stack,
+    )
     return await _listen(config, core, submit, uploads, stack, tasks), workers, tasks
 
 

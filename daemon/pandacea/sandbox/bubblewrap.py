@@ -20,6 +20,7 @@ from pandacea.sandbox.bubblewrap_command import MASKED, Mounts, command, templat
 from pandacea.sandbox.cgroups import BoxCgroup, Cgroups
 from pandacea.sandbox.environments import Environment, read_environment
 from pandacea.sandbox.inputs import open_for_guest
+from pandacea.sandbox.namespaces import probe_namespaces
 from pandacea.sandbox.opener import ReadOnlyOpener
 from pandacea.sandbox.runner import BoxSandbox
 from pandacea.sandbox.seccomp.program import assemble
@@ -49,6 +50,7 @@ class BubblewrapMaker:
     async def open(self) -> SandboxIdentity:
         if shutil.which("bwrap") is None:
             raise Broken("bubblewrap is not installed; install it (apt-get install bubblewrap) or set privacy.sandbox: docker")
+        await probe_namespaces()
         settings = self._settings
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("workspace", "tmp", "shm"):

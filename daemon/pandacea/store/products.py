@@ -37,7 +37,7 @@ class ProductVersion(SQLModel, table=True):
 
 
 class AssetVersion(SQLModel, table=True):
-    """One table as stored. `commitment` = HMAC-SHA-256(key, `digest`); key and digest (sha-256 of the stored bytes) never leave the node."""
+    """One table as stored. `commitment` = HMAC-SHA-256(key, digest); neither key nor digest (of the stored bytes) leaves the node."""
 
     __tablename__ = "asset_version"
     __table_args__ = (UniqueConstraint("product_id", "asset_id", "digest"),)
@@ -76,6 +76,17 @@ class SqlProductBook:
         query = select(_product.c.product_id).where(_product.c.withdrawn_at.is_(None))
         async with self._database.read() as connection:
             return {row[0] for row in (await connection.execute(query)).all()}
+
+    async def current(self) -> list[ProductVersion]:
+        """The current version of every product on offer, by id."""
+        query = (
+            select(_version)
+            .join(_product, _product.c.current_version == _version.c.version)
+            .where(_product.c.withdrawn_at.is_(None))
+            .order_by(_version.c.product_id)
+        )
+        async with self._database.read() as connection:
+            return [ProductVersion(**row) for row in (await connection.execute(query)).mappings().all()]
 
     async def version(self, version: Hash32) -> str | None:
         """The signature of a version, when it was published before."""
