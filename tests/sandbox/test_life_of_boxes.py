@@ -176,9 +176,11 @@ async def test_a_missing_environment_is_named(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_close_leaves_nothing(environment: Path) -> None:
     """After close: no process, no control group, no state but the staged program."""
-    laboratory = await open_laboratory("bubblewrap-warm", environment, pool=3)
+    before = set(guests_of(os.getpid()))
+    laboratory = await open_laboratory("bubblewrap-warm", environment, pool=3, name="closing")
     await laboratory.warmed()
-    assert guests_of(os.getpid())
+    ours = set(guests_of(os.getpid())) - before
+    assert ours
     await close_laboratory(laboratory)
-    assert guests_of(os.getpid()) == []
-    assert list(Path("/sys/fs/cgroup").glob(f"**/pandacea-test-bubblewrap-warm-{os.getpid()}")) == []
+    assert not any(guest.is_running() for guest in ours)
+    assert list(Path("/sys/fs/cgroup").glob(f"**/pandacea-closing-*-{os.getpid()}")) == []

@@ -113,7 +113,7 @@ raise Bites()
         "artifact-long-name",
         "a name longer than a kilobyte, folders and all, is refused",
         """
-path = b"/workspace/" + b"/".join([b"a" * 254, b"b" * 254, b"c" * 254])
+path = b"/workspace/" + b"/".join([b"a" * 254, b"b" * 254, b"c" * 254, b"e" * 254])
 os.makedirs(path)
 os.chdir(path)
 open(b"d" * 255, "w").close()
