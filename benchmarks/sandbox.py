@@ -253,7 +253,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 {f"{kind}_vs_bare": p50} if mode.endswith("cold") else {f"{kind}_p50_vs_bare": p50, f"{kind}_p99_vs_bare": p99}
             )
             print(
-                f"{mode:16} median {statistics.median(seconds) * 1000:8.1f} ms = {p50:.3f} x bare ({reference:.2f} s), p99 {p99:.3f} x, {runs} runs"
+                f"{mode:16} median {statistics.median(seconds) * 1000:8.1f} ms = {p50:.3f} x bare ({reference:.2f} s), "
+                f"p99 {p99:.3f} x, {runs} runs"
             )
         result["table_500mb_ms"], grown = asyncio.run(large_table(environment, folder))
         print(
