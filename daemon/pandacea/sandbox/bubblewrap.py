@@ -47,6 +47,10 @@ class BubblewrapMaker:
         """The kernel's uid of a script, or None where it is the node's own."""
         return GUEST_UID if os.geteuid() == 0 else None
 
+    @property
+    def warm_at_once(self) -> bool:
+        return self._template is not None and self._template.alive
+
     async def open(self) -> SandboxIdentity:
         if shutil.which("bwrap") is None:
             raise Broken("bubblewrap is not installed; install it (apt-get install bubblewrap) or set privacy.sandbox: docker")
