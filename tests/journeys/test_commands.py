@@ -12,7 +12,7 @@ import pytest
 
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
-from tests.journeys.conftest import ENVIRONMENT, OPEN_RULES, system
+from tests.journeys.conftest import ENVIRONMENT, INPUTS, OPEN_RULES, system
 from tests.parts import ROOT, free_port
 
 
@@ -101,3 +101,19 @@ def test_doctor_passes_where_everything_is_here(tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text(json.dumps(built.config))
         done = pandacea("doctor", "--config", str(tmp_path / "config.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_leases_are_shown_with_the_reason_beside_a_running_node(tmp_path: Path) -> None:
+    """What the node believes of each lease, and why: one that may run, one that is used up."""
+    with system(tmp_path, "bubblewrap") as built:
+        built.start()
+        good, spent = built.lease(computations=2), built.lease(computations=1)
+        built.client().execute_computation(spent, ROOT / "examples" / "federated_learning_script.py", INPUTS)
+        done = pandacea("leases", "--json", "--config", str(tmp_path / "config.yaml"))
+        assert done.returncode == 0, done.stderr
+        rows = {row["lease_id"]: row for row in json.loads(done.stdout)}
+        assert (rows[good]["approval"], rows[good]["reason"]) == ("signed", None)
+        assert rows[spent]["used"] == 1
+        assert "1 used" in rows[spent]["reason"]
+        shown = pandacea("leases", "--config", str(tmp_path / "config.yaml"))
+        assert "may run" in shown.stdout

@@ -38,7 +38,6 @@ class SqliteReader:
         self._db.execute("PRAGMA query_only = ON")
         self._db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 
-
     def _choose(self, table: str | None) -> str:
         """The base table asked for: no view, no virtual table (both run what the file's author wrote)."""
         rows = self._db.execute("SELECT name, type FROM pragma_table_list WHERE schema = 'main'").fetchall()
