@@ -41,7 +41,7 @@ class CrashingBooks:
     async def write(self) -> AsyncIterator[Work]:
         self.burn()
         async with self._books.write() as work:
-            yield _CrashingWork(work, self)  # type: ignore[misc]
+            yield _CrashingWork(work, self)
 
 
 class _CrashingWork:

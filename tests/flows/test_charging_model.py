@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pandacea.domain.charge import FAILED_RUNS_FREE, Charge
-from pandacea.domain.ids import LeaseKey
+from pandacea.domain.ids import ComputationId, LeaseKey
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Policy, Release, Rules
@@ -278,7 +278,7 @@ class Charging(RuleBasedStateMachine):
         jobs = {job.computation_id: job for job in self.runner.run(self._jobs())}
         assert set(jobs) == set(self.ledger)
         for computation_id, entry in self.ledger.items():
-            job = jobs[computation_id]
+            job = jobs[ComputationId(computation_id)]
             assert (job.charge, job.state in TERMINAL) == (entry.charge, entry.ended), (job.state, job.failure, entry)
             assert (job.receipt is not None) == (
                 entry.charge in {Charge.CHARGED, Charge.ALLOWANCE} and (entry.ended or entry.held) and not _emptied(job)
@@ -319,7 +319,7 @@ class Charging(RuleBasedStateMachine):
         await recover(self.world.execute)
         after = {job.computation_id: job for job in await self._jobs()}
         for computation_id, entry in self.ledger.items():
-            self._after_a_kill(entry, before[computation_id], after[computation_id])
+            self._after_a_kill(entry, before[ComputationId(computation_id)], after[ComputationId(computation_id)])
 
     def _after_a_kill(self, entry: Entry, before: Job, after: Job) -> None:
         """The row as the kill left it decides which of two things happened; each has one right charge."""

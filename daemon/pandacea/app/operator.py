@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from pandacea.app import parts
@@ -36,16 +34,15 @@ async def examine(config: Config) -> list[dict[str, Any]]:
 
 async def _sandbox(config: Config) -> list[dict[str, Any]]:
     """Try every promise of the sandbox in real boxes of their own, beside a running node."""
-    with tempfile.TemporaryDirectory(prefix="pandacea-doctor-") as folder:
-        box, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config, Path(folder)))
-        try:
-            identity = await box.open()
-        except PandaceaError as problem:
-            verdict = {"check": "sandbox", "ok": False, "detail": problem.detail}
-        else:
-            verdict = {"check": "sandbox", "ok": True, "detail": f"{identity.kind} ({reason}), environment {identity.environment}"}
-        finally:
-            await box.close()
+    box, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config, purpose="doctor", pool=0))
+    try:
+        identity = await box.open()
+    except PandaceaError as problem:
+        verdict = {"check": "sandbox", "ok": False, "detail": problem.detail}
+    else:
+        verdict = {"check": "sandbox", "ok": True, "detail": f"{identity.kind} ({reason}), environment {identity.environment}"}
+    finally:
+        await box.close()
     probes = [{"check": f"sandbox: {probe.name}", "ok": probe.held, "detail": probe.detail} for probe in box.probes]
     return [verdict, *probes]
 

@@ -185,24 +185,6 @@ def poster(config: Config, followed: Follower, db: Database, contract: Address, 
     return ChainSender(followed.endpoints, SentTransactions(db), key.account(), contract, limits=limits)
 
 
-def sandbox_settings(config: Config, state: Path | None = None) -> tuple[DockerSettings, BubblewrapSettings]:
-    """Both kinds of box as configured; `state`: another folder than the node's own."""
-    privacy, state = config.privacy, state or config.store.state_dir
-    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
-    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
-    pool = PoolSettings(size=privacy.pool_size, limits=privacy.limits.limits())
-    docker = DockerSettings(
-        image=privacy.docker_image,
-        state_dir=state / "docker",
-        instance=instance,
-        pool=pool,
-        engine_url=privacy.docker_url or docker_host(),
-        runtime=privacy.docker_runtime,
-    )
-    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=pool)
-    return docker, bubblewrap
-
-
 def broker(config: Config) -> MqttBroker | None:
     """The MQTT broker, when one is configured."""
     mqtt = config.mqtt
