@@ -176,11 +176,11 @@ async def test_a_missing_environment_is_named(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_close_leaves_nothing(environment: Path) -> None:
     """After close: no process, no control group, no state but the staged program."""
-    before = set(guests_of(os.getpid()))
     laboratory = await open_laboratory("bubblewrap-warm", environment, pool=3, name="closing")
     await laboratory.warmed()
-    ours = set(guests_of(os.getpid())) - before
+    groups = control_groups(f"closing-bubblewrap-warm-{os.getpid()}")
+    ours = [psutil.Process(int(pid)) for group in groups for pid in (group / "cgroup.procs").read_text().split()]
     assert ours
     await close_laboratory(laboratory)
-    assert not any(guest.is_running() for guest in ours)
+    assert not any(process.is_running() for process in ours)
     assert list(Path("/sys/fs/cgroup").glob(f"**/pandacea-closing-*-{os.getpid()}")) == []
