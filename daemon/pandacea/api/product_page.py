@@ -105,10 +105,12 @@ def product_page(
     tags = "".join(f"<li>{_text(word)}</li>" for word in document["keywords"])
     rules = document["rules"]
     parts = [
-        f'<header><p class="kicker"><a href="/products">Products</a> · {_text(document["data_type"])}</p>'
-        f"<h1>{_text(document['name'])}</h1><p>{_text(document['description'], 4000)}</p>"
-        + (f'<ul class="tags">{tags}</ul>' if tags else "")
-        + "</header>",
+        (
+            f'<header><p class="kicker"><a href="/products">Products</a> · {_text(document["data_type"])}</p>'
+            f"<h1>{_text(document['name'])}</h1><p>{_text(document['description'], 4000)}</p>"
+            + (f'<ul class="tags">{tags}</ul>' if tags else "")
+            + "</header>"
+        ),
         _facts(
             [
                 ("Price of a lease", _price(document["price_wei"])),

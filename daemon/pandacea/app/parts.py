@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
@@ -17,12 +18,13 @@ from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sender import ChainSender, FeeLimits
-from pandacea.config import Config
+from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.flows.ports import LeaseBook
 from pandacea.mqtt import MqttBroker, MqttSettings
+from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
 from pandacea.store.sent import SentTransactions
@@ -192,3 +194,21 @@ def broker(config: Config) -> MqttBroker | None:
     return MqttBroker(
         MqttSettings(mqtt.host, mqtt.port, mqtt.username, password, tls=mqtt.tls, topic=mqtt.topic, node=config.earner.address)
     )
+
+
+def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = None) -> tuple[DockerSettings, BubblewrapSettings]:
+    """Settings of both sandboxes; a command that needs one beside a running node names its `purpose`."""
+    privacy, state = config.privacy, config.store.state_dir / purpose
+    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
+    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
+    boxes = PoolSettings(size=privacy.pool_size if pool is None else pool, limits=privacy.limits.limits())
+    docker = DockerSettings(
+        image=privacy.docker_image,
+        state_dir=state / "docker",
+        instance=instance,
+        pool=boxes,
+        engine_url=privacy.docker_url or docker_host(),
+        runtime=privacy.docker_runtime,
+    )
+    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=boxes)
+    return docker, bubblewrap

@@ -78,7 +78,7 @@ class Catalogue:
                 published = await self._publish(product, data_dir, on_progress or _say)
             except (BadConfig, UnfitSource) as problem:
                 troubles.append(Trouble(product.product_id, problem.detail))
-                log.error("product.not_offered", product_id=product.product_id, problem=problem.detail)
+                log.error("product.not_offered", product_id=product.product_id, problem=problem.detail)  # noqa: TRY400 - the sentence says it all
             else:
                 products[published.product_hash] = published
         for product_id in await self._book.offered() - {product.product_id for product in products.values()}:

@@ -37,7 +37,6 @@ class SqliteReader:
         self._db.execute("PRAGMA cell_size_check = ON")
         self._db.execute("PRAGMA query_only = ON")
         self._db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        self._db.enable_load_extension(False)
 
     def _choose(self, table: str | None) -> str:
         """The base table asked for: no view, no virtual table (both run what the file's author wrote)."""

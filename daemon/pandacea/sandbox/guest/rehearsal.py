@@ -47,6 +47,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        del path, target
         if fullname in {"syft", "syft_datasets"}:
             sys.meta_path.remove(self)
             _make_datasite()
