@@ -11,10 +11,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+from pandacea_sdk import mocks
 from pandacea_sdk.credentials import find_signer
 from pandacea_sdk.errors import JobError, NodeError, StillRunning, UntrustedResult, from_protocol, usage
 from pandacea_sdk.on_chain import check_on_chain
@@ -277,6 +279,20 @@ class AsyncPandaceaClient:
     async def product(self, product_id: str) -> dict[str, Any]:
         """One product: schema, mock rows, price, rules, environment, version."""
         return _object(await self._public(f"/api/v1/products/{quote(product_id, safe='')}"))
+
+    async def save_mocks(self, product_id: str, folder: str | os.PathLike[str]) -> list[Path]:
+        """Download a product's mock rows, check them against its document, and write `<asset_id>_mock.csv` files below `folder`.
+
+        Raises:
+            NodeError: the product has no mock rows.
+            UntrustedResult: a mock is not the one that the product's document names.
+        """
+        product = await self.product(product_id)
+        found = {}
+        for asset_id, (target, sha256) in mocks.mock_targets(product).items():
+            reply = await self._public(quote(target))
+            found[asset_id] = mocks.checked(asset_id, reply.body, sha256)
+        return mocks.save(product, found, folder)
 
     async def lease(self, lease_id: str) -> dict[str, Any]:
         """How the node sees a lease of yours, and why it would refuse."""

@@ -132,6 +132,10 @@ class PandaceaClient:
         """One product in full."""
         return self._loop.run(self._client.product(product_id))
 
+    def save_mocks(self, product_id: str, folder: str | os.PathLike[str]) -> list[Path]:
+        """Download a product's mock rows, checked, as `<asset_id>_mock.csv` files below `folder`."""
+        return self._loop.run(self._client.save_mocks(product_id, folder))
+
     def lease(self, lease_id: str) -> dict[str, Any]:
         """How the node sees a lease of yours, and why it would refuse."""
         return self._loop.run(self._client.lease(lease_id))

@@ -149,7 +149,9 @@ class Endpoint:
             if status == 429:
                 kind = Fault.RATE_LIMIT
             detail = f"error {response.error.code}: {response.error.message[:300]}"
-            raise self._fault(kind, method, detail, retry_after=wait, hint=hint, data=response.error.data, rpc_code=response.error.code)
+            raise self._fault(
+                kind, method, detail, retry_after=wait, hint=hint, data=response.error.data, rpc_code=response.error.code
+            )
         if status >= 300:
             raise self._fault(Fault.RATE_LIMIT if status == 429 else Fault.HTTP, method, f"HTTP {status}", retry_after=wait)
         return response.result

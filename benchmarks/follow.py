@@ -1,0 +1,471 @@
+"""What following costs: 100,800 logs from a real anvil, everything durable, beside web3.py's documented way and the bare limit.
+
+    python benchmarks/follow.py [--json FILE] [--leases N] [--keep]
+
+Each way runs in a process of its own. CPU is user + system time of that process, threads included, per event; the chain's own
+work is not in it. Growth is peak RSS above what the process had once everything was imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+for place in (ROOT, ROOT / "daemon"):
+    if str(place) not in sys.path:
+        sys.path.insert(0, str(place))
+
+LEASES = 24_000
+LOGS_A_BLOCK = 48
+WEB3_SHARE = 5
+"""web3.py reads every fifth of the blocks: the whole would take minutes and cost the same per event."""
+
+
+# ---------------------------------------------------------------------------------------------------- measuring
+
+
+def rss_mb() -> float:
+    """Resident memory now, in MB."""
+    with Path("/proc/self/statm").open() as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+
+
+def reset_peak() -> None:
+    """Let the kernel count the peak from here on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mb() -> float:
+    """Peak resident memory since `reset_peak`, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError("no VmHWM")
+
+
+class Measure:
+    """CPU seconds and memory growth of a stretch of this process."""
+
+    def __enter__(self) -> Measure:
+        gc.collect()
+        reset_peak()
+        self.before = rss_mb()
+        self.began = time.monotonic()
+        self.cpu_began = time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cpu = time.process_time() - self.cpu_began
+        self.wall = time.monotonic() - self.began
+        self.growth = peak_mb() - self.before
+
+
+# ---------------------------------------------------------------------------------------------------- the ways
+
+
+def way_limit(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
+    """Download in ranges and parse with msgspec; nothing else."""
+    import aiohttp
+    import msgspec
+
+    from pandacea.chain.wire import Log, Response
+
+    decoder = msgspec.json.Decoder(Response[list[Log]])
+
+    async def read() -> int:
+        count = 0
+        async with aiohttp.ClientSession() as session:
+            at = 0
+            while at <= last:
+                end = min(at + 63, last)
+                where = {"address": address, "fromBlock": hex(at), "toBlock": hex(end)}
+                body = {"jsonrpc": "2.0", "id": 1, "method": "eth_getLogs", "params": [where]}
+                async with session.post(url, json=body) as answer:
+                    count += len(decoder.decode(await answer.read()).result or [])
+                at = end + 1
+        return count
+
+    with Measure() as taken:
+        count = asyncio.run(read())
+    return {"events": count, "cpu": taken.cpu, "wall": taken.wall, "growth": taken.growth}
+
+
+def way_web3(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
+    """`contract.events.X.get_logs`, as web3.py's documentation shows it; nothing is stored."""
+    from web3 import Web3
+
+    abi = json.loads((ROOT / "daemon/pandacea_sdk/protocol/abi/LeaseAgreement.json").read_text())["abi"]
+    chain = Web3(Web3.HTTPProvider(url))
+    contract = chain.eth.contract(address=Web3.to_checksum_address(address), abi=abi)
+    events = [
+        contract.events.LeaseCreated,
+        contract.events.LeaseTerms,
+        contract.events.LeaseApproved,
+        contract.events.ResultCommitted,
+    ]
+    count = 0
+    with Measure() as taken:
+        for start in range(0, last + 1, 64 * WEB3_SHARE):
+            for one in events:
+                count += len(one.get_logs(from_block=start, to_block=min(start + 63, last)))
+    return {"events": count, "cpu": taken.cpu, "wall": taken.wall, "growth": taken.growth}
+
+
+def way_follower(url: str, address: str, last: int, database: str, **_: Any) -> dict[str, Any]:
+    """The node's follower: endpoints checked, logs checked, folded, durable in SQLite, in memory, the usable ones proved."""
+    import structlog
+
+    from tests.chain.anvil import Agreement, Anvil
+    from tests.chain.node import Node
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    chain = Anvil()
+    chain.url = url
+    node = Node(
+        Agreement(chain, address, 1), database, settle_every=32, witness_interval=15.0, audit_interval=1.0, poll_interval=1.0
+    )
+
+    async def follow() -> None:
+        async with node:
+            await asyncio.wait_for(node.follower.caught_up.wait(), 600)
+            view = node.follower.book.view
+            assert view is not None
+            assert view.tip.number >= last, view.tip
+            taken.__exit__()
+            node.follower.metrics()
+
+    async def prepare() -> None:
+        from pandacea.store.migrate import upgrade
+        from pandacea.store.session import Database
+
+        opened = await Database.open(node.address)
+        await upgrade(opened)
+        await opened.close()
+
+    asyncio.run(prepare())
+    with Measure() as taken:
+        asyncio.run(follow())
+    count = asyncio.run(_counted(database))
+    return {"events": count, "cpu": taken.cpu, "wall": taken.wall, "growth": taken.growth}
+
+
+async def _counted(database: str) -> int:
+    """Events behind the rows: creations, terms, approvals and commitments."""
+    from pandacea.store.session import Database
+
+    opened = await Database.open(database)
+    async with opened.read() as connection:
+        query = "SELECT COUNT(*), COUNT(data_product_id), COUNT(approved_block), SUM(LENGTH(committed) / 32) FROM lease"
+        counts = (await connection.exec_driver_sql(query)).one()
+    await opened.close()
+    return int(sum(counts))
+
+
+def way_ready(url: str, address: str, database: str, **_: Any) -> dict[str, Any]:
+    """Start over a database of 100,000 approved leases: until the cache answers, and what the idle process then holds."""
+    began = time.monotonic()
+    began_cpu = time.process_time()
+    import structlog
+
+    # What the node's process has loaded besides: it is part of what "idle" weighs.
+    import pandacea.app
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    from tests.chain.anvil import Agreement, Anvil
+    from tests.chain.node import Node
+
+    imported = time.monotonic()
+    chain = Anvil()
+    chain.url = url
+    node = Node(Agreement(chain, address, 1), database, chain_id=31337, witness_interval=15.0, audit_interval=600.0)
+
+    async def start() -> dict[str, Any]:
+        from pandacea.store.session import Database
+
+        opened = await Database.open(database)
+        await opened.close()
+        first = time.monotonic()
+        async with node:
+            while not len(node.follower.book):
+                await asyncio.sleep(0.001)
+            while node.follower.book.trouble is not None:
+                await asyncio.sleep(0.001)
+            ready = time.monotonic()
+            await node.follower.caught_up.wait()
+            await asyncio.sleep(1.0)
+            gc.collect()
+            return {
+                "leases": len(node.follower.book),
+                "ready": ready - first,
+                "process_ready": ready - began,
+                "imports": imported - began,
+                "rss": rss_mb(),
+                "cpu": time.process_time() - began_cpu,
+            }
+
+    said = asyncio.run(start())
+    assert pandacea.app
+    return said
+
+
+def way_lag(url: str, address: str, database: str, poll: bool = False, **_: Any) -> dict[str, Any]:
+    """From a block being visible at the endpoint to the changed answer, 200 times."""
+    import aiohttp
+    import structlog
+
+    from tests.chain.anvil import Agreement, Anvil
+    from tests.chain.emitter import Emitter, lease_number, simple
+    from tests.chain.node import Node
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    rounds = 20 if poll else 200
+
+    async def measure() -> list[float]:
+        chain = Anvil()
+        chain.url = url
+        chain._session = aiohttp.ClientSession()
+        agreement = Agreement(chain, address, 1)
+        emitter = Emitter(agreement)
+        more: dict[str, Any] = {"poll_interval": 1.0} if poll else {"poll_interval": 1.0, "ws_url": chain.ws_url}
+        lags = []
+        async with Node(agreement, database, witness_interval=600.0, audit_interval=600.0, settle_every=32, **more) as node:
+            await node.at_head(120)
+            if node.follower.wakes is not None:
+                await node.until(lambda: node.follower.wakes.connections > 0)  # type: ignore[union-attr]
+            await asyncio.sleep(0.5)
+            before = await _approvals(node)
+            for number in range(rounds):
+                changed = asyncio.Event()
+                stop = node.follower.book.on_change(lambda _, changed=changed: changed.set())  # type: ignore[misc]
+                raw = await emitter.signed(simple("LeaseCancelled", before[number]))
+                await asyncio.sleep(0.11 if not poll else 0.37)
+                visible = asyncio.create_task(_visible(url, await chain.call("eth_blockNumber")))
+                await chain.call("eth_sendRawTransaction", raw)
+                seen = await visible
+                await asyncio.wait_for(changed.wait(), 10)
+                lags.append((time.monotonic() - seen) * 1000)
+                stop()
+        await chain._session.close()
+        assert callable(lease_number)
+        return lags
+
+    lags = asyncio.run(measure())
+    return {"p50": statistics.median(lags), "max": max(lags), "p99": sorted(lags)[int(len(lags) * 0.99)]}
+
+
+async def _visible(url: str, head: str) -> float:
+    """The moment a poll of the endpoint first shows a new head. Asked over one open connection, every half millisecond."""
+    import aiohttp
+
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": []})
+    async with aiohttp.ClientSession(headers={"Content-Type": "application/json"}) as session:
+        while True:
+            async with session.post(url, data=body) as answer:
+                if (await answer.json())["result"] != head:
+                    return time.monotonic()
+            await asyncio.sleep(0.0005)
+
+
+async def _approvals(node: Any) -> list[str]:
+    return [str(lease) for lease in node.follower.book.ids()[:400]]
+
+
+WAYS = {"limit": way_limit, "web3": way_web3, "follower": way_follower, "ready": way_ready, "lag": way_lag}
+
+
+# ---------------------------------------------------------------------------------------------------- the chain
+
+
+def history(leases: int) -> list[bytes]:
+    """4.2 logs a lease. All but a few hundred have expired, as on a chain that has lived."""
+    from tests.chain.emitter import committed, created, lease_number, simple, terms
+
+    now = int(time.time())
+    records = []
+    for number in range(leases):
+        lease = lease_number(number)
+        expires = now - 86_400 if number % 100 else now + 30 * 86_400
+        records += [
+            created(lease),
+            terms(lease, expires=expires),
+            simple("LeaseApproved", lease),
+            committed(lease, lease_number(10**9 + number)),
+        ]
+        if number % 5 == 0:
+            records.append(committed(lease, lease_number(2 * 10**9 + number)))
+    return records
+
+
+async def fill(chain: Any, emitter: Any, records: list[bytes]) -> None:
+    """Write the history, so many logs a block."""
+    nonce = int(await chain.call("eth_getTransactionCount", emitter_sender(), "latest"), 16)
+    for place, start in enumerate(range(0, len(records), LOGS_A_BLOCK)):
+        raw = await emitter.signed(*records[start : start + LOGS_A_BLOCK], nonce=nonce + place)
+        tx_hash = await chain.call("eth_sendRawTransaction", raw)
+        if place % 500 == 0:
+            await chain.receipt(tx_hash)
+    await chain.receipt(tx_hash)
+    await chain.mine(3)
+
+
+def emitter_sender() -> str:
+    """Who sends the emitter's transactions."""
+    from tests.chain.anvil import OWNER
+
+    return str(OWNER.address)
+
+
+def apart(way: str, **arguments: Any) -> dict[str, Any]:
+    """Run one way in a process of its own."""
+    said = subprocess.run(
+        [sys.executable, __file__, "--way", way, "--arguments", json.dumps(arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT}"},
+    )
+    if said.returncode:
+        raise SystemExit(f"{way} failed:\n{said.stderr}")
+    found: dict[str, Any] = json.loads(said.stdout.strip().splitlines()[-1])
+    return found
+
+
+async def many_leases(database: str, contract: str, chain: Any, count: int) -> None:
+    """100,000 approved and proved leases of 2,000 Spenders, as rows."""
+    from pandacea.domain.access import digest_of_terms
+    from pandacea.domain.seen import BlockRef
+    from pandacea.store import leases
+    from pandacea.store.batch import run, upsert
+    from pandacea.store.migrate import upgrade
+    from pandacea.store.records import ChainRecords
+    from pandacea.store.session import Database
+    from tests.chain.anvil import EARNER, PRODUCT
+    from tests.chain.emitter import lease_number
+
+    opened = await Database.open(database)
+    await upgrade(opened)
+    records = ChainRecords(opened, 31337, contract)  # type: ignore[arg-type]
+    head = await chain.call("eth_getBlockByNumber", hex(await chain.head() - 2), False)
+    base = BlockRef(int(head["number"], 16), head["hash"], head["parentHash"], int(head["timestamp"], 16))  # type: ignore[arg-type]
+    earner = EARNER.address.lower()
+    await records.begin(earner, "v1", 0, base)
+    rows, proofs = [], []
+    expires = int(time.time()) + 86_400 * 30
+    for number in range(count):
+        lease, spender = lease_number(number), "0x" + f"{number % 2000 + 1:040x}"
+        tx_hash = lease_number(10**7 + number)
+        facts = (1, "approved", PRODUCT, expires, 3, bytes(32), 2, None, None, None, None, None, None)
+        rows.append((records.deployment, lease, spender, earner, "5", *facts, tx_hash, 0))
+        terms = digest_of_terms(lease, spender, earner, PRODUCT, 5, expires, 3)
+        proofs.append((records.deployment, lease, "signed", terms, tx_hash, earner, 0))
+    async with opened.write() as tx:
+        await run(tx.connection, upsert(tx.connection, leases._lease), rows)
+        await run(tx.connection, upsert(tx.connection, leases._proof), proofs)
+        await tx.commit()
+    await opened.close()
+
+
+async def compare(leases: int) -> dict[str, Any]:
+    """Everything, one after the other."""
+    from tests.chain.anvil import Anvil
+    from tests.chain.emitter import Emitter
+
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        async with Anvil("--gas-limit", "30000000") as chain:
+            emitter = await Emitter.deploy(chain)
+            records = history(leases)
+            print(f"writing {len(records)} logs into anvil ...", flush=True)
+            await fill(chain, emitter, records)
+            last = await chain.head() - 2
+            common = {"url": chain.url, "address": emitter.address, "last": last}
+            found["logs"] = len(records)
+            for way in ("limit", "web3", "follower"):
+                print(f"{way} ...", flush=True)
+                found[way] = apart(way, database=f"sqlite+aiosqlite:///{folder}/follow.db", **common)
+            print("lag ...", flush=True)
+            found["lag"] = apart("lag", database=f"sqlite+aiosqlite:///{folder}/follow.db", **common)
+            found["poll"] = apart("lag", database=f"sqlite+aiosqlite:///{folder}/follow.db", poll=True, **common)
+            print("100,000 leases ...", flush=True)
+            database = f"sqlite+aiosqlite:///{folder}/many.db"
+            await many_leases(database, emitter.address, chain, 100_000)
+            found["ready"] = apart("ready", database=database, **common)
+    return found
+
+
+def report(found: dict[str, Any]) -> dict[str, float]:
+    """Print the table; returns the figures."""
+    per = {way: found[way]["cpu"] / found[way]["events"] * 1e6 for way in ("limit", "web3", "follower")}
+    print(f"\n{found['logs']} logs from anvil, client CPU per event")
+    print(f"{'way':<58}{'us/event':>10}{'x limit':>9}{'events':>9}{'wall s':>8}{'growth MB':>11}")
+    names = {
+        "limit": "limit: download + msgspec parse",
+        "web3": "web3.py contract.events.X.get_logs, nothing stored",
+        "follower": "this follower: checked, folded, durable in SQLite",
+    }
+    for way, name in names.items():
+        row = found[way]
+        print(
+            f"{name:<58}{per[way]:>10.1f}{per[way] / per['limit']:>9.1f}{row['events']:>9}{row['wall']:>8.1f}{row['growth']:>11.0f}"
+        )
+    lag, poll, ready = found["lag"], found["poll"], found["ready"]
+    print(f"\nblock visible -> answer changed, ms: median {lag['p50']:.1f}, worst of 200 {lag['max']:.1f}  (WebSocket wakes)")
+    print(f"                        1-s poller: median {poll['p50']:.0f}, worst {poll['max']:.0f}")
+    print(f"{ready['leases']} leases in the database: cache answers after {ready['ready']:.2f} s", end="")
+    print(f" ({ready['process_ready']:.2f} s with {ready['imports']:.2f} s of imports); idle {ready['rss']:.0f} MB")
+    figures = {
+        "cpu_vs_web3_docs": per["web3"] / per["follower"],
+        "cpu_vs_limit": per["follower"] / per["limit"],
+        "peak_growth_mb": found["follower"]["growth"],
+        "lag_ms_p50": lag["p50"],
+        "lag_ms_max": lag["max"],
+        "cache_ready_s_100k": ready["ready"],
+        "idle_rss_mb": ready["rss"],
+    }
+    targets = {
+        "cpu_vs_web3_docs": (">=", 25.0),
+        "cpu_vs_limit": ("<=", 8.0),
+        "peak_growth_mb": ("<", 120.0),
+        "lag_ms_p50": ("<=", 10.0),
+        "lag_ms_max": ("<=", 100.0),
+        "cache_ready_s_100k": ("<=", 2.0),
+        "idle_rss_mb": ("<=", 190.0),
+    }
+    print(f"\n{'figure':<24}{'measured':>10}{'target':>12}")
+    for name, value in figures.items():
+        sign, target = targets[name]
+        met = value >= target if sign == ">=" else value <= target
+        print(f"{name:<24}{value:>10.2f}{sign + ' ' + str(target):>12}{'' if met else '   MISSED'}")
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def main() -> None:
+    """Run the comparison, or one way of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--leases", type=int, default=LEASES, help="leases in the history (4.2 logs each)")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--arguments", type=json.loads, default={}, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.way:
+        print(json.dumps(WAYS[chosen.way](**chosen.arguments)))  # type: ignore[operator]
+        return
+    figures = report(asyncio.run(compare(chosen.leases)))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
