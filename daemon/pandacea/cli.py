@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
     build = _command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
     build.add_argument("--directory", type=Path, default=Path(".sandbox"))
+    more = _command(
+        environment, "add", _environment_add, "build a new environment with more packages; the old one stays", config=False
+    )
+    more.add_argument("packages", nargs="+", metavar="NAME", help="NAME or NAME==VERSION")
+    more.add_argument("--directory", type=Path, default=Path(".sandbox"), help="the environment to start from")
     return root
 
 
@@ -310,6 +315,14 @@ def _environment_build(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environments import build_environment
 
     build_environment(parsed.directory, progress=_show_build)
+    return 0
+
+
+def _environment_add(parsed: argparse.Namespace) -> int:
+    from pandacea.sandbox.environment_add import add_packages
+
+    made = add_packages(parsed.directory, parsed.packages, _show_build)
+    print(f"{made.identity}: set privacy.environment: {made.folder}")
     return 0
 
 

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,14 +128,15 @@ def arrow_columns(rows: int) -> dict[str, st.SearchStrategy[pd.Series]]:
         "list": (st.lists(st.integers(0, 9), max_size=3), object),
     }
     return {
-        name: st.lists(cell, min_size=rows, max_size=rows).map(lambda cells, dtype=dtype: _series(cells, dtype))
+        name: st.lists(cell, min_size=rows, max_size=rows).map(lambda cells, dtype=dtype: _series(cells, dtype))  # type: ignore[misc]
         for name, (cell, dtype) in values.items()
     }
 
 
-def _series(cells: list[object], dtype: object) -> pd.Series:
+def _series(cells: Any, dtype: Any) -> Any:
     if isinstance(dtype, str) and "Berlin" in dtype:
-        return pd.Series(pd.to_datetime(cells, utc=True)).astype(dtype)
+        moments: Any = pd.Series(pd.to_datetime(cells, utc=True))
+        return moments.astype(dtype)
     return pd.Series(cells, dtype=dtype)
 
 
