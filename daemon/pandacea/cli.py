@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     doctor = _command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
+    leases = _command(commands, "leases", _leases, "show which leases the node believes, and why")
+    leases.add_argument("--json", action="store_true", help="print JSON")
+
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
     create = _command(keys, "create", _keys_create, "make a new key and keep it encrypted", config=False)
     create.add_argument("file", type=Path)
@@ -73,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
     build = _command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
     build.add_argument("--directory", type=Path, default=Path(".sandbox"))
+    more = _command(
+        environment, "add", _environment_add, "build a new environment with more packages; the old one stays", config=False
+    )
+    more.add_argument("packages", nargs="+", metavar="NAME", help="NAME or NAME==VERSION")
+    more.add_argument("--directory", type=Path, default=Path(".sandbox"), help="the environment to start from")
     return root
 
 
@@ -264,9 +272,29 @@ def _doctor(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(rows, indent=2))
     else:
+        width = max(len(row["check"]) for row in rows)
         for row in rows:
-            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<34} {row['detail']}")
+            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<{width}}  {row['detail']}")
     return 0 if all(row["ok"] for row in rows) else 1
+
+
+def _leases(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load
+    from pandacea.log import setup
+
+    config = load(parsed.config)
+    setup("warning", config.log.format)
+    rows = asyncio.run(app.lease_rows(config))
+    if parsed.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        count = f"{row['used']}/{row['max_computations']} used"
+        print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
+    if not rows:
+        print("No approved lease of this Earner is known yet.")
+    return 0
 
 
 def _keys_create(parsed: argparse.Namespace) -> int:
@@ -287,6 +315,14 @@ def _environment_build(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environments import build_environment
 
     build_environment(parsed.directory, progress=_show_build)
+    return 0
+
+
+def _environment_add(parsed: argparse.Namespace) -> int:
+    from pandacea.sandbox.environment_add import add_packages
+
+    made = add_packages(parsed.directory, parsed.packages, _show_build)
+    print(f"{made.identity}: set privacy.environment: {made.folder}")
     return 0
 
 

@@ -20,6 +20,7 @@ from pandacea.api.edge_limits import EdgeLimits
 from pandacea.api.node import NODE, Node, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.routes import add_routes
+from pandacea.api.routes.about import describe
 from pandacea.api.server import Listener, Server, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app.loops import Loop
@@ -65,7 +66,16 @@ async def assemble(
     )
     world.clock.now = time.time  # type: ignore[method-assign]  # signatures are made by clients with clocks of their own
     world.catalogue.product.document.update(
-        {"name": "p", "data_type": "table", "keywords": [], "price_wei": "0", "description": "", "rules": {}, "assets": []}
+        {
+            "product_id": "p",
+            "name": "p",
+            "data_type": "table",
+            "keywords": [],
+            "price_wei": "0",
+            "description": "",
+            "rules": world.catalogue.product.rules.as_json(),
+            "assets": [{"asset_id": "a", "description": "", "schema": [], "rows_rounded": 10, "commitment": "1" * 64}],
+        }
     )
     worker = Loop("worker", lambda: run_next(world.execute))
     submit = replace(world.submit, wake=worker.wake, queue=replace(world.submit.queue, per_spender=10**6, total=10**6))
@@ -87,6 +97,7 @@ async def assemble(
         stranger_rate=Rate(1000, 1000, time.monotonic),
     )
     add_routes(app)
+    describe(app, "test")
     described = openapi.document(app, "test")
     about: dict[str, Any] = {"chain_id": CHAIN_ID, "contract": CONTRACT, "earner": EARNER, "authorities": [AUTHORITY]}
     app[NODE] = Node(
@@ -101,7 +112,6 @@ async def assemble(
         uploads=world.uploads,
         approve=world.approve,
         well_known=about | {"version": "test", "environment": {}},
-        openapi=openapi.document_bytes(app, "test"),
         readiness=lambda: Readiness(ready=True, parts={}),
     )
     if prepare is not None:

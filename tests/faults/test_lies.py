@@ -20,7 +20,7 @@ def run(node: Node, lease: str, caller: str) -> Any:
         node.lease(lease),
         node.book.standing(),
         caller=caller.lower(),  # type: ignore[arg-type]
-        earner=EARNER.address.lower(),  # type: ignore[arg-type]
+        earner=EARNER.address.lower(),
         product=ProductFacts(PRODUCT, frozenset({"a"}), "v"),  # type: ignore[arg-type]
         assets=["a"],  # type: ignore[list-item]
         product_version=None,

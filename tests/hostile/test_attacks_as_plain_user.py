@@ -20,6 +20,7 @@ from tests.hostile.attacks.every import ATTACKS
 from tests.parts import ROOT, missing
 from tests.sandbox.harness import USER_MODES, python_for_everyone
 
+pytestmark = pytest.mark.timeout(900)  # the first test of a mode runs them all
 _UID = 54_321
 _SECONDS = 900
 WEAKER = {

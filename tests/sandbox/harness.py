@@ -98,13 +98,21 @@ class Laboratory:
                 await asyncio.sleep(0.01)
 
 
-async def open_laboratory(mode: str, environment: Path, *, limits: Limits = LIMITS, pool: int = 2) -> Laboratory:
+async def open_laboratory(
+    mode: str,
+    environment: Path,
+    *,
+    limits: Limits = LIMITS,
+    pool: int = 2,
+    preload: tuple[str, ...] | None = None,
+    name: str = "test",
+) -> Laboratory:
     """Open a sandbox of one mode; close it with `close_laboratory`."""
     folder = Path(tempfile.mkdtemp(prefix=f"pandacea-{mode}-"))
     size = pool if mode.endswith("warm") else 0
-    preload = LIGHT if mode.startswith("docker") else PRELOAD
+    preload = preload or (PRELOAD if mode == "bubblewrap-warm" else LIGHT)
     settings = PoolSettings(size=size, limits=limits, preload=preload)
-    instance = f"test-{mode}-{os.getpid()}"
+    instance = f"{name}-{mode}-{os.getpid()}"
     sandbox: BoxSandbox
     if mode.startswith("docker"):
         from pandacea.sandbox.docker import DockerSandbox

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from pandacea.errors import Broken, PandaceaError, Unavailable
@@ -18,7 +18,6 @@ BROKEN: Final = "The node made an error; its operator can find the request id in
 _BY_CLASS: Final = {Unavailable: KINDS["unavailable"], Broken: KINDS["broken"]}
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large", 416: "range-not-satisfiable"}
 # What the node broke or lacks is the operator's to read; a stranger learns only that it is so.
-_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _HIDDEN: Final = "The node cannot serve this now; its operator can read why in its log. Try again later."
 
 
@@ -59,7 +58,7 @@ def problem(
         headers["WWW-Authenticate"] = "Signature"
         headers["Accept-Signature"] = ACCEPT_SIGNATURE
     body = problem_body(code, detail, request_id, known, pointer=pointer, more=more)
-    return web.Response(body=_ENCODE(body).encode(), status=known.status, content_type=MEDIA_TYPE, headers=headers)
+    return web.Response(body=msgspec.json.encode(body), status=known.status, content_type=MEDIA_TYPE, headers=headers)
 
 
 def from_error(error: ProtocolError | PandaceaError | web.HTTPException, request_id: str) -> web.Response:

@@ -2,8 +2,9 @@
 
 from pandacea.app.adding import Wanted, add_product, remove_product
 from pandacea.app.desk import ask
+from pandacea.app.leases import lease_rows
 from pandacea.app.operator import examine
 from pandacea.app.serve import serve
 from pandacea.app.showing import shown
 
-__all__ = ["Wanted", "add_product", "ask", "examine", "remove_product", "serve", "shown"]
+__all__ = ["Wanted", "add_product", "ask", "examine", "lease_rows", "remove_product", "serve", "shown"]

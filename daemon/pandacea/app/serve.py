@@ -210,6 +210,8 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
     identity = await sandbox.open()
     stack.push_async_callback(sandbox.close)
+    for warning in sandbox.warnings:
+        log.warning("sandbox.weaker", because=warning)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
     tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
     catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)

@@ -31,6 +31,9 @@ _STATUSES: Final = tuple(LeaseStatus)
 _STATUS_CODE: Final = {status: code for code, status in enumerate(_STATUSES)}
 _TRUSTS: Final = tuple(Trust)
 _TRUST_CODE: Final = {trust: code for code, trust in enumerate(_TRUSTS)}
+_PENDING: Final = _TRUST_CODE[Trust.PENDING]
+_FINAL_CODES: Final = frozenset(_STATUS_CODE[status] for status in FINAL)
+_EXPIRY: Final = struct.Struct(">q")
 _IN_DISPUTE: Final = 1
 _FOR_SPENDER: Final = 2
 MANY: Final = 256
@@ -157,12 +160,12 @@ class LeaseBookInMemory:
 
     def usable_unproven(self, now: float) -> list[LeaseId]:
         """Leases that could be used if their approval were proved."""
-        waiting = []
-        for key, packed in self._leases.items():
-            _, _, _, expires, _, _, _, status, _, trust = _PACKED.unpack(packed)
-            if _TRUSTS[trust] is Trust.PENDING and _STATUSES[status] not in FINAL and (expires < 0 or expires > now):
-                waiting.append(LeaseId("0x" + key.hex()))
-        return waiting
+        return [LeaseId("0x" + key.hex()) for key, packed in self._leases.items() if _worth_proving(packed, now)]
+
+    def worth_proving(self, lease_id: LeaseId, now: float) -> bool:
+        """Whether a lease could be used if its approval were proved."""
+        packed = self._leases.get(bytes.fromhex(lease_id[2:]))
+        return packed is not None and _worth_proving(packed, now)
 
     def _confident(self, view: View) -> BlockNumber:
         match self._confidence.kind:
@@ -330,6 +333,13 @@ class LeaseBookInMemory:
             _TRUSTS[trust],
             any(lease_id in doubted for doubted in self._doubted.values()),
         )
+
+
+def _worth_proving(packed: bytes, now: float) -> bool:
+    if packed[-1] != _PENDING:
+        return False
+    expires, status = _EXPIRY.unpack_from(packed, 44)[0], packed[-3]
+    return (expires < 0 or expires > now) and status not in _FINAL_CODES
 
 
 def _expiry(expires: int | None) -> int:

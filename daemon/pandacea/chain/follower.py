@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -143,6 +144,8 @@ class Follower:
         self.book.wanted = self.proving.want
         self.book.changed = self.proving.changed
         await self._fill(view)
+        # What was imported and loaded so far lives as long as the process: the collector need not walk it for every range.
+        gc.freeze()
         log.info("chain.following", chain=chain_id, contract=options.contract, interface=self.interface, block=view.tip.number)
 
     def _source(self, records: ChainRecords, interface: Interface) -> ChainSource:
@@ -199,7 +202,7 @@ class Follower:
         assert self.audit is not None
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
-            group.create_task(self.proving.run())
+            group.create_task(self.proving.run(self.caught_up))
             group.create_task(self.witnesses.run(self.options.witness_interval))
             group.create_task(self.audit.run(self.options.audit_interval))
             if self.wakes is not None:

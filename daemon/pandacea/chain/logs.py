@@ -98,16 +98,15 @@ def _smaller(fault: RpcFault, first: int, span: int) -> int:
 
 
 def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequence[str], first: int, last: int) -> list[Log]:
-    """The logs sorted by (block, index), each once, removed ones left out.
+    """The logs sorted by (block, index), each once, removed ones left out; `number` and `index` filled in.
 
     Raises:
         RpcFault: one that was not asked for (another contract, topic or block): the endpoint is not to be believed.
     """
     allowed = frozenset(topics)
-    kept: dict[tuple[int, int], Log] = {}
+    place = (-1, -1)
+    ordered = True
     for log in logs:
-        if log.removed:
-            continue  # says that a reorg happened; the parent hashes show it, and undo it, by themselves
         try:
             number, index = int(log.block_number, 16), int(log.log_index, 16)
         except ValueError as problem:
@@ -122,10 +121,21 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
             or len(log.transaction_hash) != 66
         ):
             raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {index})")
-        other = kept.get((number, index))
-        if other is not None and other.block_hash != log.block_hash:
-            raise endpoint.inconsistent("eth_getLogs", f"two logs at one place (block {number}, index {index})")
-        kept[number, index] = log
+        log.number, log.index = number, index
+        after = (number, index)
+        ordered = ordered and place < after and not log.removed
+        place = after
+    return logs if ordered else _in_order(endpoint, logs)
+
+
+def _in_order(endpoint: Endpoint, logs: list[Log]) -> list[Log]:
+    kept: dict[tuple[int, int], Log] = {}
+    for log in logs:
+        if log.removed:
+            continue  # says that a reorg happened; the parent hashes show it, and undo it, by themselves
+        other = kept.setdefault((log.number, log.index), log)
+        if other.block_hash != log.block_hash:
+            raise endpoint.inconsistent("eth_getLogs", f"two logs at one place (block {log.number}, index {log.index})")
     return [kept[place] for place in sorted(kept)]
 
 

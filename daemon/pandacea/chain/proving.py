@@ -16,7 +16,6 @@ from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.proof import Prover
 from pandacea.domain.access import Trust
 from pandacea.domain.ids import LeaseId
-from pandacea.domain.lease import FINAL
 from pandacea.domain.seen import Held
 from pandacea.errors import Unavailable
 from pandacea.flows.follow import folded, prove
@@ -55,15 +54,13 @@ class Proving:
         """After a commit or a load: queue the approvals that are new and of use."""
         now = self.now()
         for lease_id in leases:
-            known = self.book.peek(lease_id)
-            if known is None or known.trust is not Trust.PENDING or known.status in FINAL:
-                continue
-            if known.expires_at is None or known.expires_at > now:
+            if self.book.worth_proving(lease_id, now):
                 self.asked.pop(lease_id, None)
                 self.want(lease_id)
 
-    async def run(self) -> None:
-        """Prove what waits, for ever."""
+    async def run(self, caught_up: asyncio.Event) -> None:
+        """Prove what waits, for ever; not before the head is reached, for until then nothing is believed anyway."""
+        await caught_up.wait()
         while True:
             await self._work.wait()
             self._work.clear()

@@ -164,7 +164,7 @@ class ChainSource:
             return await self._settle(endpoint, view, tip.number, upto=tip.number)
         last, logs = await patiently(lambda: self.reader.read(endpoint, tip.number + 1, floor))
         end = (await endpoint.header(last)).ref()
-        if any(found.block_hash != end.hash for found in logs if int(found.block_number, 16) == last):
+        if any(found.block_hash != end.hash for found in logs if found.number == last):
             raise endpoint.inconsistent("eth_getLogs", f"logs of another block {last} than its header's")
         events = await self.events(endpoint, logs)
         return Step(events=tuple(events), settle_to=end, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
@@ -189,7 +189,7 @@ class ChainSource:
             end, logs = await self.reader.read(endpoint, view.base.number + 1, last)
         ref = view.at(end)
         assert ref is not None
-        ours = [found for found in logs if (held := view.at(int(found.block_number, 16))) and held.hash == found.block_hash]
+        ours = [found for found in logs if (held := view.at(found.number)) and held.hash == found.block_hash]
         return Step(events=tuple(await self.events(endpoint, ours)), settle_to=ref)
 
     # -- at the tip
@@ -237,16 +237,16 @@ class ChainSource:
                 at = end + 1
         present = set()
         for one in logs:
-            number = int(one.block_number, 16)
-            present.add(number)
-            if one.block_hash != by_number[number].hash:
-                raise endpoint.inconsistent("eth_getLogs", f"logs of another block {number} than its header's")
+            present.add(one.number)
+            if one.block_hash != by_number[one.number].hash:
+                raise endpoint.inconsistent("eth_getLogs", f"logs of another block {one.number} than its header's")
         for number, header in by_number.items():
             may = self._bloom.may_contain(header.logs_bloom)
             if number in present and may is False:
                 raise endpoint.inconsistent("eth_getLogs", f"logs in block {number} that its bloom filter rules out")
             if number not in present and may:
                 logs.extend(await self._again(endpoint, header, number))
+                logs.sort(key=lambda one: (one.number, one.index))
         return logs
 
     async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[Log]:
@@ -332,14 +332,6 @@ class ChainSource:
             if event is None:
                 self.counters.odd_logs += 1
                 continue
-            events.append(
-                SeenEvent(
-                    BlockNumber(int(one.block_number, 16)),
-                    Hash32(one.block_hash),
-                    int(one.log_index, 16),
-                    Hash32(one.transaction_hash),
-                    event,
-                )
-            )
-        events.sort(key=lambda seen: seen.place)
+            place = (BlockNumber(one.number), Hash32(one.block_hash), one.index, Hash32(one.transaction_hash))
+            events.append(SeenEvent(*place, event))
         return events if self.completer is None else await self.completer.complete(endpoint, events)

@@ -54,6 +54,9 @@ class Log(msgspec.Struct, rename="camel", gc=False):
     transaction_hash: str
     log_index: str
     removed: bool = False
+    number: int = -1
+    """Block number and log index as integers: `logs.check` fills them in."""
+    index: int = -1
 
 
 class AccessEntry(msgspec.Struct, rename="camel"):

@@ -23,6 +23,7 @@ OTHER_VARIABLES: Final = {
     # Read by the SDK, by tests or by the Makefile, not by the node.
     "PANDACEA_PRIVATE_KEY": None,
     "PANDACEA_KEYSTORE": None,
+    "PANDACEA_KEYSTORE_PASSPHRASE_FILE": None,
     "PANDACEA_CONFIG": None,
 }
 PATHS: Final = (

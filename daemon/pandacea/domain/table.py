@@ -150,7 +150,7 @@ class Described:
             "categories": list(self.categories),
             "label": self.label,
         }
-        return {key: value for key, value in stated.items() if value not in ("", None, [], False)}
+        return {key: value for key, value in stated.items() if value not in ("", None, []) and value is not False}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from pandacea.domain.access import Trust, terms_of, trust_of
-from pandacea.domain.ids import LeaseId, LeaseKey
+from pandacea.domain.ids import LeaseId, LeaseKey, Timestamp
 from pandacea.domain.lease import Lease, LeaseCreated
-from pandacea.domain.seen import BlockRef, Held, SeenEvent, Step, View, fold
+from pandacea.domain.seen import FACTS, BlockRef, Folding, Held, SeenEvent, Step, View
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
@@ -120,14 +120,11 @@ async def mend(lease_id: LeaseId, events: Sequence[SeenEvent], base: BlockRef, r
     return True
 
 
-_FACTS = ("approved_block", "executed_block", "cancelled_block", "finalized_block", "disputed_block", "resolved_block")
-
-
 def _knows_all(anew: Lease, before: Held | None) -> bool:
     if before is None:
         return True
     old = before.lease
-    pairs = [(getattr(old, fact), getattr(anew, fact)) for fact in _FACTS]
+    pairs = [(getattr(old, fact), getattr(anew, fact)) for fact in FACTS]
     return old.committed <= anew.committed and all(was is None or (now is not None and now <= was) for was, now in pairs)
 
 
@@ -160,18 +157,19 @@ async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> list[SeenEv
 
 def digest_of(events: Iterable[SeenEvent]) -> str:
     """sha-256 over the identities of events, in the order they happened."""
-    digest = hashlib.sha256()
-    for seen in events:
-        digest.update(f"{seen.block_hash}{seen.log_index},{seen.part};".encode())
-    return digest.hexdigest()
+    text = ";".join(f"{seen.block_hash},{seen.log_index},{seen.part}" for seen in events)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def _settle(tx: ChainTransaction, step: Step, old: Iterable[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
+async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
     """Fold what is final into the rows. Events held already and those the step brings are merged by identity."""
     assert step.settle_to is not None
-    known = {seen.identity: seen for seen in old}
-    known.update((seen.identity, seen) for seen in await tx.events_to(step.settle_to.number))
-    events = sorted(known.values(), key=lambda seen: seen.place)
+    held = await tx.events_to(step.settle_to.number)
+    events: Sequence[SeenEvent] = old
+    if held:
+        known = {seen.identity: seen for seen in old}
+        known.update((seen.identity, seen) for seen in held)
+        events = sorted(known.values(), key=lambda seen: seen.place)
     ids = sorted({seen.event.lease_id for seen in events})
     before = await tx.settled(ids)
     after = folded(before, events, records, step.settle_to.timestamp)
@@ -182,12 +180,25 @@ async def _settle(tx: ChainTransaction, step: Step, old: Iterable[SeenEvent], re
 
 def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records: ChainRecords, at: int) -> dict[LeaseId, Held]:
     """Fold events in order into the leases they belong to; `at`: timestamp of a block at or after them."""
-    after = dict(before)
+    folding: dict[LeaseId, Folding] = {}
     for seen in events:
-        lease_id = seen.event.lease_id
-        held = fold(after.get(lease_id), seen, LeaseKey(records.chain_id, records.contract, lease_id), at)  # type: ignore[arg-type]
-        if held is not None:
-            after[lease_id] = held
+        event = seen.event
+        lease_id = event.lease_id
+        one = folding.get(lease_id)
+        if one is None:
+            held = before.get(lease_id)
+            if held is not None:
+                one = Folding.of(held)
+            elif type(event) is LeaseCreated:
+                key = LeaseKey(records.chain_id, records.contract, lease_id)
+                one = Folding(event, seen.block, key, Timestamp(at))
+            else:
+                continue  # of a lease whose creation was not seen
+            folding[lease_id] = one
+        one.add(seen)
+    after = dict(before)
+    for lease_id, one in folding.items():
+        after[lease_id] = one.held()
     return after
 
 

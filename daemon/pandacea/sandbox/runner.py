@@ -38,6 +38,11 @@ class BoxSandbox:
         self.pool = Pool(maker, pool)
         self._ending_boxes: set[asyncio.Task[None]] = set()
 
+    @property
+    def warnings(self) -> list[str]:
+        """What this machine does not allow and what holds instead; one sentence each, known after `open`."""
+        return self._maker.warnings
+
     async def open(self) -> SandboxIdentity:
         BoxShape.of(self._settings.limits)
         identity = await self._maker.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import Table
@@ -14,29 +15,36 @@ IN_LIST: Final = 400
 
 def upsert(connection: AsyncConnection, table: Table, *, update: bool = True) -> str:
     """INSERT of whole rows (every column, in table order); a row whose key exists is replaced, or kept when not `update`."""
+    return _upsert(connection.dialect.name, table, update)
+
+
+@cache
+def _upsert(dialect: str, table: Table, update: bool) -> str:
     columns = [column.name for column in table.columns]
     key = [column.name for column in table.primary_key.columns]
     rest = [name for name in columns if name not in key]
-    marks = ", ".join(mark(connection, place) for place in range(len(columns)))
+    marks = _marked(dialect, ", ".join("?" * len(columns)))
     action = "UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in rest) if update and rest else "NOTHING"
     return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT ({', '.join(key)}) DO {action}"  # noqa: S608 - names of our own tables
 
 
-def mark(connection: AsyncConnection, place: int) -> str:
-    """The driver's placeholder for the parameter at `place` (from 0)."""
-    return f"${place + 1}" if connection.dialect.name == "postgresql" else "?"
+def marked(connection: AsyncConnection, sql: str) -> str:
+    """Write each `?` as the driver wants it."""
+    return _marked(connection.dialect.name, sql)
+
+
+@cache
+def _marked(dialect: str, sql: str) -> str:
+    if dialect != "postgresql":
+        return sql
+    pieces = sql.split("?")
+    return "".join(f"{piece}${place}" for place, piece in enumerate(pieces[:-1], 1)) + pieces[-1]
 
 
 async def run(connection: AsyncConnection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
     """Execute one statement for many rows of parameters."""
     if rows:
         await connection.exec_driver_sql(sql, list(rows))
-
-
-def marked(connection: AsyncConnection, sql: str) -> str:
-    """Write `?` as the driver wants it."""
-    pieces = sql.split("?")
-    return "".join(piece + (mark(connection, place) if place < len(pieces) - 1 else "") for place, piece in enumerate(pieces))
 
 
 async def rows_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]) -> list[Any]:

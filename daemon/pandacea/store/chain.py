@@ -260,7 +260,7 @@ async def delete_range(connection: AsyncConnection, deployment: int, first: int)
 
 async def forget(connection: AsyncConnection, deployment: int, *, earner: Address, interface: str, base: BlockRef) -> None:
     """Forget all that was read of a contract and begin again; proofs and acknowledgements stay: they are not the chain's word."""
-    for table in ("chain_event", "chain_block", "settled_range", "commitment", "lease"):
+    for table in ("chain_event", "chain_block", "settled_range", "lease"):
         sql = marked(connection, f"DELETE FROM {table} WHERE deployment = ?")  # noqa: S608 - our own tables
         await connection.exec_driver_sql(sql, (deployment,))
     sql = marked(connection, "UPDATE deployment SET earner = ?, interface = ? WHERE id = ?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Index
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
@@ -14,6 +14,8 @@ from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, Lea
 from pandacea.domain.lease import Lease, LeaseStatus
 from pandacea.domain.seen import Held
 from pandacea.store.batch import marked, rows_in, run, upsert
+
+_STATUS_TEXT: Final = {status: str(status.value) for status in LeaseStatus}
 
 LARGEST: Final = NEVER
 """A uint64 beyond it (a lease that never expires) is kept as it."""
@@ -27,7 +29,16 @@ class LeaseRow(SQLModel, table=True):
     """One lease of this node's Earner, as of its deployment's `base` block. The newest state is this plus the events held."""
 
     __tablename__ = "lease"
-    __table_args__ = (Index("lease_waiting", "deployment", "approved_block", "seen_at"),)
+    __table_args__ = (
+        # Only leases that nobody approved: they are what pruning looks for, and they are few.
+        Index(
+            "lease_waiting",
+            "deployment",
+            "seen_at",
+            sqlite_where=text("approved_block IS NULL"),
+            postgresql_where=text("approved_block IS NULL"),
+        ),
+    )
 
     deployment: int = Field(primary_key=True)
     lease_id: str = Field(primary_key=True, max_length=66)
@@ -40,7 +51,8 @@ class LeaseRow(SQLModel, table=True):
     data_product_id: str | None = Field(default=None, max_length=66)
     expires_at: int | None = _number(nullable=True)
     max_computations: int = _number()
-    committed_count: int = _number()
+    committed: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
+    """Ids of the computations with a result on-chain, 32 bytes each, one after the other: few, and never asked for alone."""
     approved_block: int | None = _number(nullable=True)
     executed_block: int | None = _number(nullable=True)
     cancelled_block: int | None = _number(nullable=True)
@@ -52,16 +64,6 @@ class LeaseRow(SQLModel, table=True):
     seen_at: int = _number()
 
 
-class Commitment(SQLModel, table=True):
-    """A result committed on-chain under a lease, settled."""
-
-    __tablename__ = "commitment"
-
-    deployment: int = Field(primary_key=True)
-    lease_id: str = Field(primary_key=True, max_length=66)
-    computation_id: str = Field(primary_key=True, max_length=66)
-
-
 class LeaseProof(SQLModel, table=True):
     """Why an approval counts: the Earner's signature, a second endpoint, or the operator's own word.
 
@@ -69,6 +71,7 @@ class LeaseProof(SQLModel, table=True):
     """
 
     __tablename__ = "lease_proof"
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     deployment: int = Field(primary_key=True)
     lease_id: str = Field(primary_key=True, max_length=66)
@@ -82,14 +85,13 @@ class LeaseProof(SQLModel, table=True):
 
 
 _lease: Any = SQLModel.metadata.tables["lease"]
-_commitment: Any = SQLModel.metadata.tables["commitment"]
 _proof: Any = SQLModel.metadata.tables["lease_proof"]
 
-_COLUMNS: Final = ", ".join(column.name for column in _lease.columns if column.name not in {"deployment", "committed_count"})
+_COLUMNS: Final = ", ".join(column.name for column in _lease.columns if column.name != "deployment")
 
 
-def _held(row: Any, committed: frozenset[ComputationId], key: LeaseKey) -> Held:
-    (_, spender, earner, price, created, status, product, expires, most, *facts) = row
+def _held(row: Any, key: LeaseKey) -> Held:
+    (_, spender, earner, price, created, status, product, expires, most, committed, *facts) = row
     approved, executed, cancelled, finalized, disputed, resolved, for_spender, approved_tx, seen_at = facts
     lease = Lease(
         key,
@@ -101,7 +103,7 @@ def _held(row: Any, committed: frozenset[ComputationId], key: LeaseKey) -> Held:
         None if product is None else Hash32(product),
         None if expires is None else Timestamp(expires),
         most,
-        committed,
+        _unpacked(committed),
         approved,
         executed,
         cancelled,
@@ -113,6 +115,14 @@ def _held(row: Any, committed: frozenset[ComputationId], key: LeaseKey) -> Held:
     return Held(lease, None if approved_tx is None else Hash32(approved_tx), Timestamp(seen_at))
 
 
+def _packed(committed: frozenset[ComputationId]) -> bytes:
+    return bytes.fromhex("".join(sorted(computation[2:] for computation in committed)))
+
+
+def _unpacked(packed: bytes) -> frozenset[ComputationId]:
+    return frozenset(ComputationId("0x" + packed[start : start + 32].hex()) for start in range(0, len(packed), 32))
+
+
 def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
     lease = held.lease
     return (
@@ -122,11 +132,11 @@ def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
         lease.earner,
         str(lease.price),
         lease.created_block,
-        lease.status.value,
+        _STATUS_TEXT[lease.status],
         lease.data_product_id,
         None if lease.expires_at is None else min(lease.expires_at, LARGEST),
         lease.max_computations,
-        len(lease.committed),
+        _packed(lease.committed),
         lease.approved_block,
         lease.executed_block,
         lease.cancelled_block,
@@ -147,32 +157,19 @@ async def settled(
         return {}
     query = f"SELECT {_COLUMNS} FROM lease WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608 - our own columns
     rows = await rows_in(connection, query, (deployment,), leases)
-    if not rows:
-        return {}
-    found = [row[0] for row in rows]
-    query = "SELECT lease_id, computation_id FROM commitment WHERE deployment = ? AND lease_id IN (IN)"
-    committed: dict[str, set[ComputationId]] = {}
-    for lease_id, computation in await rows_in(connection, query, (deployment,), found):
-        committed.setdefault(lease_id, set()).add(ComputationId(computation))
-    return {row[0]: _held(row, frozenset(committed.get(row[0], ())), LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows}
+    return {row[0]: _held(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows}
 
 
 async def save(
     connection: AsyncConnection, deployment: int, leases: Mapping[LeaseId, Held], before: Mapping[LeaseId, Held]
 ) -> None:
-    """Write leases as they stand at the new base; `before` is how their rows stood, so that only new commitments are written."""
-    rows = [_row(deployment, lease_id, held) for lease_id, held in leases.items() if held is not before.get(lease_id)]
+    """Write leases as they stand at the new base; `before`: how their rows stood, so that only changes are written."""
+    rows = [_row(deployment, lease_id, held) for lease_id, held in leases.items() if held != before.get(lease_id)]
     await run(connection, upsert(connection, _lease), rows)
-    commitments: list[tuple[int, LeaseId, ComputationId]] = []
-    for lease_id, held in leases.items():
-        old = before.get(lease_id)
-        fresh = held.lease.committed if old is None else held.lease.committed - old.lease.committed
-        commitments.extend((deployment, lease_id, computation) for computation in fresh)
-    await run(connection, upsert(connection, _commitment, update=False), commitments)
 
 
 APPROVED: Final = (
-    "SELECT l.lease_id, l.spender, l.earner, l.data_product_id, l.expires_at, l.max_computations, l.status, l.committed_count, "
+    "SELECT l.lease_id, l.spender, l.earner, l.data_product_id, l.expires_at, l.max_computations, l.status, LENGTH(l.committed) / 32, "
     "l.approved_block, l.disputed_block, l.resolved_block, l.resolved_for_spender, l.approved_tx, l.price, "
     "p.trust, p.terms, p.approved_tx "
     "FROM lease l LEFT JOIN lease_proof p ON p.deployment = l.deployment AND p.lease_id = l.lease_id "

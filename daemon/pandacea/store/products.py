@@ -88,6 +88,12 @@ class SqlProductBook:
         async with self._database.read() as connection:
             return [ProductVersion(**row) for row in (await connection.execute(query)).mappings().all()]
 
+    async def offered_hashes(self) -> set[str]:
+        """keccak256 of the ids of the products on offer: what leases name them by."""
+        query = select(_product.c.product_hash).where(_product.c.withdrawn_at.is_(None))
+        async with self._database.read() as connection:
+            return {row[0] for row in (await connection.execute(query)).all()}
+
     async def version(self, version: Hash32) -> str | None:
         """The signature of a version, when it was published before."""
         async with self._database.read() as connection:

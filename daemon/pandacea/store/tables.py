@@ -3,7 +3,7 @@
 from pandacea.store.chain import ChainBlock, ChainEvent, Deployment, SettledRange
 from pandacea.store.code import CodeSubmission
 from pandacea.store.jobs import JobArtifact, JobRow
-from pandacea.store.leases import Commitment, LeaseProof, LeaseRow
+from pandacea.store.leases import LeaseProof, LeaseRow
 from pandacea.store.nonces import RequestNonce
 from pandacea.store.outbox import Outbox
 from pandacea.store.products import AssetVersion, ProductRow, ProductVersion
@@ -15,7 +15,6 @@ __all__ = [
     "ChainBlock",
     "ChainEvent",
     "CodeSubmission",
-    "Commitment",
     "Deployment",
     "JobArtifact",
     "JobRow",

@@ -25,6 +25,8 @@ def dictionary_member(field: str, label: str, name: str) -> str:
     Raises:
         ProtocolError: `signature-malformed`.
     """
+    if "," not in field and field.startswith(f"{label}="):  # one member, as nearly every request has
+        return field[len(label) + 1 :].strip(" \t")
     found: list[str] = []
     position = 0
     while position < len(field):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -17,6 +18,7 @@ _NEEDLESS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 _HEX: Final = re.compile(r"[0-9A-F]{2}")
 
 
+@lru_cache(maxsize=512)  # pure, and asked twice for each signed request; at most 2 MB
 def split_target(target: str) -> tuple[str, str | None]:
     """The raw path and, when there is a `?`, the raw query of a request target in origin form (RFC 9112, section 3.2.1).
 

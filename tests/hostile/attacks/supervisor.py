@@ -197,7 +197,7 @@ os._exit(5)
         "a script that closes its output and goes on is ended by its time limit",
         "os.closerange(0, 1024)\nwhile True:\n    time.sleep(1)\n",
         ends=(Failure.TIME_LIMIT,),
-        seconds=1.5,
+        seconds=1.0,
     ),
     Attack(
         "flood-the-status-channel",

@@ -27,6 +27,7 @@ LOADED: Final = b"L"
 PROGRESS: Final = b"P"
 FAILED: Final = b"E"
 CALL: Final = struct.Struct(">dd")
+SECONDS: Final = struct.Struct(">d")
 _MESSAGE_CHARACTERS: Final = 2000
 
 
@@ -44,8 +45,9 @@ def become_script(job: dict[str, Any], inputs: list[tuple[dict[str, Any], int]],
     exit_status = 1
     try:
         _settle(job)
+        started = time.monotonic()
         frames = _load(inputs, names_files=job["names_files"])
-        status.send(LOADED)
+        status.send(LOADED + SECONDS.pack(time.monotonic() - started))
         params, code = _read_code(code_from)
         seeds.plant(int(job["seed"]), int(job["threads"]))
         exit_status = _execute(code, params, frames, status)

@@ -33,6 +33,7 @@ def run(sock: socket.socket, header: dict[str, Any], source: int, outputs: list[
     caps = header["caps"]
     room = _data_bytes() + caps["memory_bytes"]  # a MemoryError that can be told, before the kernel ends the box
     box.limit({"RLIMIT_CORE": 0, "RLIMIT_FSIZE": caps["table_bytes"], "RLIMIT_DATA": room})
+    box.set_dumpable(True)  # noqa: FBT003 - nobody else is in this box, and SQLite opens its file under /proc/self/fd
     told: dict[str, Any]
     try:
         told = _convert(sock, header, source, outputs)
@@ -106,7 +107,7 @@ class _Conversion:
             return list(kinds), read_csv.typed(self._source, kinds, self._make), metadata if self._header["nan"] else {}
         size = max(os.fstat(self._source).st_size, 1)
         reader = read_csv.CsvReader(self._source, self._header["separator"], lambda done: self._progress(done, size))
-        names = self._kept(reader.names())
+        names = self._kept(reader.names(self._caps["columns"]))
         if self._header["look"]:
             self._look(reader.sample())
             return names, [], {}

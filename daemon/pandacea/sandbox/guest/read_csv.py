@@ -99,8 +99,9 @@ class CsvReader:
         self._descriptor, self._separator, self._progress = descriptor, separator, progress
         self._size = os.fstat(descriptor).st_size
 
-    def names(self) -> list[str]:
-        """The header, as pandas names the columns. Raises Unfit."""
+    def names(self, most: int) -> list[str]:
+        """The header, as pandas names the columns, of which there may be `most`. Raises Unfit."""
+        self._count(most)
         try:
             names = list(self._open(nrows=0, dtype=str).columns)
         except (ValueError, OverflowError) as error:
@@ -112,6 +113,18 @@ class CsvReader:
                     f"line 1: the header holds no {self._separator!r} but {other!r}: state the separator of this file ({other!r})"
                 )
         return [str(name) for name in names]
+
+    def _count(self, most: int) -> None:
+        """Count before parsing: a header of a million names takes gigabytes to hold."""
+        offset = found = 0
+        while data := os.pread(self._descriptor, 1 << 20, offset):
+            line, end, _ = data.partition(b"\n")
+            found += line.count(self._separator.encode())
+            offset += len(data)
+            if end:
+                break
+        if found >= most:
+            raise Unfit(f"it has {found + 1} columns; at most {most} are read")
 
     def _open(self, **options: Any) -> Any:
         os.lseek(self._descriptor, 0, os.SEEK_SET)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# ruff: noqa: S608 - names of tables and columns cannot be parameters; each is quoted
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final

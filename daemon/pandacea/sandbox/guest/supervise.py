@@ -171,6 +171,7 @@ class Supervisor:
         tag, body = message[:1], message[1:]
         if self._code >= 0:
             if tag == child.LOADED and self._exit is None:
+                self._end["load_seconds"] = child.SECONDS.unpack(body)[0]
                 self._hand_over()
             elif tag == b"D":
                 wire.send(self._sock, wire.UNREADABLE, body)

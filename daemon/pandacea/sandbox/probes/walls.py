@@ -6,25 +6,27 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 given = sys.modules["__main__"].__dict__["params"]
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
-rows = []
+rows: list[list[object]] = []
 
 
-def say(name, held, detail=""):
+def say(name: str, held: object, detail: object = "") -> None:
+    """Add a row."""
     rows.append([name, bool(held), str(detail)[:300]])
 
 
-def refusal(number, *arguments):
+def refusal(number: int, *arguments: int) -> str | None:
     """The errno of a system call, or None when it succeeded."""
     ctypes.set_errno(0)
-    padded = [ctypes.c_long(a) if isinstance(a, int) else a for a in (*arguments, 0, 0, 0, 0, 0, 0)[:6]]
+    padded = [ctypes.c_long(argument) for argument in (*arguments, 0, 0, 0, 0, 0, 0)[:6]]
     return None if libc.syscall(ctypes.c_long(number), *padded) >= 0 else errno.errorcode[ctypes.get_errno()]
 
 
-def stopped(call, *arguments):
+def stopped(call: Callable[..., object], *arguments: object) -> str | None:
     """The refusal of a Python call, or None when it succeeded."""
     try:
         call(*arguments)
@@ -33,7 +35,7 @@ def stopped(call, *arguments):
     return None
 
 
-def network():
+def network() -> None:
     families = [family for family in range(64) if stopped(socket.socket, family, socket.SOCK_STREAM) is None]
     families += [family for family in range(64) if stopped(socket.socket, family, socket.SOCK_DGRAM) is None]
     say("network: no socket of any family", not families, families)
@@ -45,7 +47,7 @@ def network():
     )
 
 
-def identity():
+def identity() -> None:
     say(
         "uid: not root, not the node",
         os.getresuid() == (given["uid"],) * 3 and os.getresgid() == (given["uid"],) * 3,
@@ -60,14 +62,14 @@ def identity():
     say("privileges: no_new_privs and a filter", status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status["Seccomp"])
 
 
-def root_file_system():
+def root_file_system() -> None:
     folders = ("/", "/usr", "/etc", "/opt", "/opt/pandacea/env", "/opt/pandacea/guest", "/dev", "/run", "/var")
     flags = os.O_CREAT | os.O_WRONLY
     written = [folder for folder in folders if os.path.isdir(folder) and stopped(os.open, folder + "/probe", flags) is None]
     say("root file system: read-only", not written, written)
 
 
-def descriptors():
+def descriptors() -> None:
     """What the node hands over can be read and not changed, by any road."""
     number = sys.modules["__main__"].__dict__.get("pandacea_descriptors", {}).get("probe")
     if number is None:
@@ -101,7 +103,7 @@ def descriptors():
     say("descriptors: no other open file", not strange, strange)
 
 
-def supervisor():
+def supervisor() -> None:
     paths = ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/proc/1/fd", "/proc/1/root")
     opened = [path for path in paths if stopped(os.listdir if path.endswith(("fd", "root")) else open, path) is None]
     say("supervisor: its memory and descriptors are closed", not opened, opened)
@@ -111,7 +113,7 @@ def supervisor():
     say("processes: nobody else's are seen", set(others) <= {1, os.getpid()}, others)
 
 
-def calls():
+def calls() -> None:
     for purpose, numbers in given["denied"].items():
         through = {
             name: refused
@@ -124,7 +126,7 @@ def calls():
         say(f"system calls: {name}", refused is not None, refused or "it went through")
 
 
-def pretences():
+def pretences() -> None:
     """Locks and file times are answered with success and do nothing."""
     path = "/opt/pandacea/guest/inner.bpf"
     first, second = os.open(path, os.O_RDONLY), os.open(path, os.O_RDONLY)
@@ -137,9 +139,9 @@ def pretences():
     say("channels: a file's times do not move", os.stat(path).st_mtime_ns == before)
 
 
-def processes():
-    children = []
-    refused = None
+def processes() -> None:
+    children: list[int] = []
+    refused: OSError | None = None
     try:
         while len(children) < given["pids"] + 50:
             pid = os.fork()
@@ -158,8 +160,9 @@ def processes():
     )
 
 
-def disk():
-    written, refused, names = 0, None, [f"/workspace/probe-{part}" for part in range(3)]
+def disk() -> None:
+    written, names = 0, [f"/workspace/probe-{part}" for part in range(3)]
+    refused: OSError | None = None
     chunk = b"\1" * (1 << 20)
     for name in names:  # several, so that it is not the limit on one file's size that stops us
         with open(name, "wb", buffering=0) as file:

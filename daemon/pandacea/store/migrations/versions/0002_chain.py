@@ -35,13 +35,6 @@ def upgrade() -> None:
     op.create_index("chain_event_block", "chain_event", ["deployment", "block_number"], unique=False)
     op.create_index("chain_event_lease", "chain_event", ["deployment", "lease_id"], unique=False)
     op.create_table(
-        "commitment",
-        sa.Column("deployment", sa.Integer(), nullable=False),
-        sa.Column("lease_id", sa.String(length=66), nullable=False),
-        sa.Column("computation_id", sa.String(length=66), nullable=False),
-        sa.PrimaryKeyConstraint("deployment", "lease_id", "computation_id"),
-    )
-    op.create_table(
         "deployment",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("chain_id", sa.BigInteger(), nullable=False),
@@ -70,7 +63,7 @@ def upgrade() -> None:
         sa.Column("data_product_id", sa.String(length=66), nullable=True),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.Column("max_computations", sa.BigInteger(), nullable=False),
-        sa.Column("committed_count", sa.BigInteger(), nullable=False),
+        sa.Column("committed", sa.LargeBinary(), nullable=False),
         sa.Column("approved_block", sa.BigInteger(), nullable=True),
         sa.Column("executed_block", sa.BigInteger(), nullable=True),
         sa.Column("cancelled_block", sa.BigInteger(), nullable=True),
@@ -82,7 +75,14 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("deployment", "lease_id"),
     )
-    op.create_index("lease_waiting", "lease", ["deployment", "approved_block", "seen_at"], unique=False)
+    op.create_index(
+        "lease_waiting",
+        "lease",
+        ["deployment", "seen_at"],
+        unique=False,
+        sqlite_where=sa.text("approved_block IS NULL"),
+        postgresql_where=sa.text("approved_block IS NULL"),
+    )
     op.create_table(
         "lease_proof",
         sa.Column("deployment", sa.Integer(), nullable=False),
@@ -93,6 +93,7 @@ def upgrade() -> None:
         sa.Column("by", sa.String(length=200), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("deployment", "lease_id"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "sent_transaction",
