@@ -28,7 +28,7 @@ class Converted:
 
 def convert_file(source: Path, form: str, folder: Path, **header: Any) -> Converted:
     """Convert `source` into `folder`; `header` changes the request (`piece_bytes`, `keep`, `drop`, `table` ...)."""
-    caps = {"table_bytes": 1 << 40, "columns": 10_000, "memory_bytes": 0} | header.pop("caps", {})
+    caps = {"table_bytes": 1 << 40, "columns": 10_000, "memory_bytes": 1 << 30} | header.pop("caps", {})
     asked = {
         "kind": "convert",
         "format": form,

@@ -69,9 +69,9 @@ class Tables:
 
     async def look(self, source: Source, recipe: Recipe) -> TableShape:
         """Names, types and flags, judged by the start of the source. Raises UnfitSource, BadConfig, Unavailable."""
-        with self._readable(source, recipe) as descriptor:
-            job = ConversionJob(descriptor, recipe, self._limits, self._room(), None, None, piece_bytes=self._piece_bytes)
-            return await self._converter.convert(job, lambda _done, _total: None)
+        self._check_whole(source, recipe)
+        job = ConversionJob(source.descriptor, recipe, self._limits, self._room(), None, None, piece_bytes=self._piece_bytes)
+        return await self._converter.convert(job, lambda _done, _total: None)
 
     async def make(self, source: Source, recipe: Recipe, digest: str, on_progress: OnProgress) -> Made:
         """Convert a source; when this returns the table is in the store, whole and on the disk. `digest`: see `Recipe.digest`.
@@ -85,8 +85,11 @@ class Tables:
         """
         if (known := self._known(digest)) is not None:
             return known
-        with self._readable(source, recipe) as descriptor, self._incoming() as (scratch, table):
-            job = ConversionJob(descriptor, recipe, self._limits, self._room(), scratch, table, piece_bytes=self._piece_bytes)
+        self._check_whole(source, recipe)
+        with self._incoming() as (scratch, table):
+            job = ConversionJob(
+                source.descriptor, recipe, self._limits, self._room(), scratch, table, piece_bytes=self._piece_bytes
+            )
             shape = await self._converter.convert(job, on_progress)
             source.check_unchanged()
             table_digest, size = await asyncio.to_thread(_digest, table)
@@ -134,11 +137,9 @@ class Tables:
                 _adopt(made, table)
         return digest, path, table
 
-    @contextmanager
-    def _readable(self, source: Source, recipe: Recipe) -> Iterator[int]:
-        """A descriptor for the box. SQLite opens its file by name, as whoever the guest is: so it gets a copy that anybody may read."""
+    def _check_whole(self, source: Source, recipe: Recipe) -> None:
+        """A SQLite database may keep its newest changes in a file beside it, which is not read."""
         if recipe.format is not SourceFormat.SQLITE:
-            yield source.descriptor
             return
         for suffix in ("-wal", "-journal"):
             beside = source.path.with_name(source.path.name + suffix)
@@ -146,21 +147,6 @@ class Tables:
                 raise UnfitSource(
                     f"{beside.name} holds changes that are not in the file yet; close what writes to it, then try again"
                 )
-        copy = self._incoming_folder / f"{secrets.token_hex(8)}.sqlite"
-        try:
-            with copy.open("xb") as file:
-                offset = 0
-                while sent := os.sendfile(file.fileno(), source.descriptor, offset, GIB):
-                    offset += sent
-            copy.chmod(0o444)
-            source.check_unchanged()
-            descriptor = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                yield descriptor
-            finally:
-                os.close(descriptor)
-        finally:
-            copy.unlink(missing_ok=True)
 
     @contextmanager
     def _incoming(self) -> Iterator[tuple[Path, Path]]:

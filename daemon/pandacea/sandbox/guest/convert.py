@@ -33,7 +33,6 @@ def run(sock: socket.socket, header: dict[str, Any], source: int, outputs: list[
     caps = header["caps"]
     room = _data_bytes() + caps["memory_bytes"]  # a MemoryError that can be told, before the kernel ends the box
     box.limit({"RLIMIT_CORE": 0, "RLIMIT_FSIZE": caps["table_bytes"], "RLIMIT_DATA": room})
-    box.set_dumpable(True)  # noqa: FBT003 - nobody else is in this box, and SQLite opens its file under /proc/self/fd
     told: dict[str, Any]
     try:
         told = _convert(sock, header, source, outputs)
@@ -157,7 +156,7 @@ class _Conversion:
 
         from .read_sqlite import SqliteReader
 
-        reader = SqliteReader(self._source, self._header["table"])
+        reader = SqliteReader(self._source, self._header["table"], self._caps["memory_bytes"] // 2)
         names = self._kept(reader.names)
         kinds = reader.kinds(names)
         batches = reader.batches(kinds, _rows(self._header["piece_bytes"], 64.0 * max(1, len(names))))

@@ -1,7 +1,12 @@
-"""One base table of a SQLite file: opened immutable, no trust in its schema, each column of one kind."""
+"""One base table of a SQLite file: a copy in memory, no trust in its schema, each column of one kind.
+
+In memory because SQLite opens files by name, and in this box the file has none. So its size is limited.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final
@@ -11,15 +16,19 @@ import pyarrow as pa
 from .one_batch import Unfit
 
 _KINDS: Final = {"integer": pa.int64(), "real": pa.float64(), "text": pa.large_string(), "blob": pa.large_binary()}
-_STEPS: Final = 10_000
+_MAGIC: Final = b"SQLite format 3\0"
 
 
 class SqliteReader:
-    """One table behind a descriptor; the file must be readable by the guest under /proc/self/fd."""
+    """One table behind a descriptor."""
 
-    def __init__(self, descriptor: int, table: str | None) -> None:
+    def __init__(self, descriptor: int, table: str | None, most: int) -> None:
+        size = os.fstat(descriptor).st_size
+        if size > most:
+            raise Unfit(f"a SQLite file may have {most} bytes here, this has {size}; export the table as CSV or Parquet")
         try:
-            self._db = sqlite3.connect(f"file:/proc/self/fd/{descriptor}?mode=ro&immutable=1", uri=True)
+            self._db = sqlite3.connect(":memory:")
+            self._db.deserialize(_content(descriptor))
             self._harden()
             self.table = self._choose(table)
             self._quoted = _quoted(self.table)
@@ -92,6 +101,18 @@ class SqliteReader:
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         except (sqlite3.Error, pa.ArrowException, UnicodeError, OverflowError) as error:
             raise Unfit(f"it cannot be read as SQLite: {error}") from error
+
+
+def _content(descriptor: int) -> mmap.mmap:
+    """The file's bytes, privately; a file of a write-ahead-logging database says so in two bytes, and in memory there is no log."""
+    if os.fstat(descriptor).st_size < len(_MAGIC):
+        raise Unfit("it cannot be read as SQLite: the file is too short")
+    content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    if content[: len(_MAGIC)] != _MAGIC:
+        raise Unfit("it cannot be read as SQLite: file is not a database")
+    if content[18:20] == b"\2\2":
+        content[18:20] = b"\1\1"
+    return content
 
 
 def _array(values: tuple[Any, ...], kind: Any) -> Any:
