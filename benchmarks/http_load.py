@@ -156,11 +156,13 @@ async def open_loop(port: int, requests: list[bytes], per_second: float) -> list
     loop = asyncio.get_running_loop()
     pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     start, taken = loop.time() + 0.1, []
+    places = asyncio.Semaphore(256)  # connections; waiting for one counts as waiting for the answer
 
     async def send(number: int, raw: bytes) -> None:
         due = start + number / per_second
         await asyncio.sleep(due - loop.time())
-        status, _ = await one(port, raw, pool)
+        async with places:
+            status, _ = await one(port, raw, pool)
         assert status == 403, status
         taken.append(loop.time() - due)
 

@@ -8,6 +8,7 @@ own and leaves one artifact of 10 KB.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -95,6 +96,8 @@ async def node(job_seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="pandacea-bench-") as folder:
         async with AsyncExitStack() as stack:
             served = await assemble(Path(folder), stack, EdgeLimits(connections_per_peer=1024), prepare)
+            gc.collect()  # as app.serve does
+            gc.freeze()
             _tell(served.port)
             await lag.run()
 
