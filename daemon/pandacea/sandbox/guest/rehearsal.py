@@ -64,7 +64,7 @@ def _make_datasite() -> None:
     for name, (descriptor, suffix) in _tables.items():
         # syft copies what it is given: so it is given an empty file, and the name then leads to the table itself.
         empty = folder / f"{name}{suffix}"
-        empty.touch()
+        empty.write_bytes(b"")
         made = manager.create(name=name, mock_path=empty, private_path=empty, summary="The table of this computation")
         for private in made.private_files:
             private.unlink()
