@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.data.converted import Converted, convert_file
 
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
-MANY = settings(max_examples=int(100 * SCALE), deadline=None)
+MANY = settings(max_examples=int(300 * SCALE), deadline=None)
 
 integers = st.integers(-(2**63), 2**63 - 1).map(str)
 small = st.integers(-9, 99).map(str)
@@ -149,7 +149,7 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     return frame
 
 
-@settings(max_examples=int(60 * SCALE), deadline=None)
+@settings(max_examples=int(150 * SCALE), deadline=None)
 @given(frames(), st.sampled_from([1, 7, 1000]), st.sampled_from([1, 1 << 20]))
 def test_a_parquet_file_becomes_the_frame_pandas_reads(frame: pd.DataFrame, group: int, piece_bytes: int) -> None:
     """Every type pandas writes, missing values, categories and their order, time zones, an index: as `pandas.read_parquet`."""
@@ -159,7 +159,7 @@ def test_a_parquet_file_becomes_the_frame_pandas_reads(frame: pd.DataFrame, grou
         same(convert_file(source, "parquet", Path(folder), piece_bytes=piece_bytes), pd.read_parquet(source))
 
 
-@settings(max_examples=int(30 * SCALE), deadline=None)
+@settings(max_examples=int(75 * SCALE), deadline=None)
 @given(frames(), st.sampled_from([1, 1 << 20]))
 def test_an_arrow_file_becomes_the_frame_pandas_reads(frame: pd.DataFrame, piece_bytes: int) -> None:
     """The same from a Feather file, as `pandas.read_feather`."""

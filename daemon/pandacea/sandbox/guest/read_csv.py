@@ -29,7 +29,7 @@ _ARROW: Final = {
 }
 _PANDAS: Final = {"i": "int64", "u": "uint64", "f": "float64", "s": "str", _RAW: "str"}
 _WHOLE: Final = r"\s*([+-]?)0*([0-9]+)\s*"
-_DOUBTFUL: Final = r"\s*[+-]?[0-9]+\s*|-.*|[A-Za-z#<>/.]{0,8}"
+_DOUBTFUL: Final = r"\s*[+-]?[0-9]+\s*|-.*|#N/A( N/A)?|#NA|1\.#(IND|QNAN)|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null|"
 """A column of texts that begins like this may be one of numbers that pandas gave up on."""
 _SIZES: Final = {"": 2**63 - 1, "+": 2**63 - 1, "-": 2**63}
 _SEPARATORS: Final = ";\t|"
