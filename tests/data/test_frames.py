@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import io
 import os
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,11 +102,11 @@ def test_a_csv_file_becomes_the_frame_pandas_reads(text: bytes, piece_bytes: int
             same(got, wanted)
 
 
-def arrow_columns(rows: int) -> dict[str, st.SearchStrategy[pd.Series]]:
+def arrow_columns(rows: int) -> dict[str, st.SearchStrategy[Any]]:
     """A column of each type that pandas writes to Parquet."""
     days = st.dates(dt.date(1700, 1, 1), dt.date(2200, 1, 1))
     moments = st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2200, 1, 1))  # noqa: DTZ001 - naive on purpose
-    values: dict[str, tuple[st.SearchStrategy[object], object]] = {
+    values: dict[str, tuple[st.SearchStrategy[Any], Any]] = {
         "int8": (st.integers(-128, 127), "int8"),
         "uint64": (st.integers(0, 2**64 - 1), "uint64"),
         "float32": (st.floats(width=32), "float32"),
@@ -127,14 +129,15 @@ def arrow_columns(rows: int) -> dict[str, st.SearchStrategy[pd.Series]]:
         "list": (st.lists(st.integers(0, 9), max_size=3), object),
     }
     return {
-        name: st.lists(cell, min_size=rows, max_size=rows).map(lambda cells, dtype=dtype: _series(cells, dtype))
+        name: st.lists(cell, min_size=rows, max_size=rows).map(functools.partial(_series, dtype=dtype))
         for name, (cell, dtype) in values.items()
     }
 
 
-def _series(cells: list[object], dtype: object) -> pd.Series:
-    if isinstance(dtype, str) and "Berlin" in dtype:
-        return pd.Series(pd.to_datetime(cells, utc=True)).astype(dtype)
+def _series(cells: list[Any], dtype: Any) -> Any:
+    if "Berlin" in str(dtype):
+        moments: Any = pd.Series(pd.to_datetime(cells, utc=True))
+        return moments.astype(dtype)
     return pd.Series(cells, dtype=dtype)
 
 
