@@ -132,6 +132,7 @@ async def _run(job: Job, ports: ExecutePorts) -> Outcome | None:
         seed=seed_of(job),
         threads=ports.threads,
         results=await ports.shelf.make(job.computation_id),
+        stderr=job.show_messages,
     )
     return await _Run(job, box, ports).watched()
 
