@@ -300,3 +300,17 @@ async def test_the_operator_decides_while_the_node_runs_and_while_it_does_not(tm
         assert await node.command("code", "reject", code_id, "--reason", "no exec") == (0, f"{code_id} is rejected now.\n")
         answer = await node.send("GET", f"/api/v1/privacy/code/{code_id}")
         assert (answer.json["status"], answer.json["reason"]) == ("rejected", "no exec")
+
+
+async def test_a_script_is_rehearsed_on_mock_rows_in_the_same_box(tmp_path: Path) -> None:
+    """On a product with every door shut, in one request: ten mock rows where the leased table has fifty, and nothing is used."""
+    async with rig(tmp_path, rules={"policy": "approved-code", "release": "hold", "live_output": "none"}) as node:
+        await node.start()
+        request = ExecuteRequest(node.lease_id, "print(len(table))\nraise ValueError('shown')", TABLE, mode="mock")
+        answer = await node.send("POST", EXECUTE, request.to_bytes())
+        assert answer.status == 200, answer.body
+        assert answer.json["results"]["output"].startswith("10\n")
+        assert "ValueError: shown" in answer.json["results"]["output"]
+        assert answer.json["mode"] == "mock"
+        lease = (await node.send("GET", f"/api/v1/leases/{node.lease_id}")).json
+        assert (lease["used"], lease["reserved"], lease["failed_runs"]) == (0, 0, 0)
