@@ -166,6 +166,7 @@ async def test_a_message_that_quotes_data_stays_when_the_product_says_so(world: 
     assert job.error is not None
     assert (job.error["exception"], job.error["line"]) == ("KeyError", 3)
     assert "Ada" not in json.dumps(job.error) + job.detail
+    assert not world.sandbox.jobs[0].stderr
 
 
 async def test_a_product_that_holds_results_releases_none_by_itself(world: World) -> None:

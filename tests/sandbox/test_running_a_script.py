@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,26 @@ async def test_a_scripts_exception_is_told_by_class_line_and_message(laboratory:
     assert b"guest" not in outcome.output
     assert b"raise KeyError" in outcome.output
     assert [artifact.name for artifact in outcome.artifacts] == ["kept.txt"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ValueError('Ada')",
+        "raise SystemExit('Ada')",
+        "import threading\nthread = threading.Thread(target=lambda: int('Ada'))\nthread.start()\nthread.join()",
+        "class Odd:\n    def __del__(self):\n        raise ValueError('Ada')\nOdd()",
+        "import warnings\nwarnings.warn('Ada')",
+        "import atexit\natexit.register(lambda: int('Ada'))",
+        "open('/dev/stderr', 'w').write('Ada')",
+    ],
+)
+async def test_where_messages_stay_nothing_of_stderr_leaves(laboratory: Laboratory, code: str) -> None:
+    """Tracebacks, warnings, exit messages: whatever the interpreter says of a row goes nowhere; stdout is the output."""
+    job = laboratory.job("print('seen', flush=True)\n" + code)
+    await laboratory.warmed()
+    outcome = await laboratory.sandbox.run(replace(job, stderr=False), laboratory.events.append)
+    assert outcome.output == b"seen\n"
 
 
 async def test_a_syntax_error_names_its_line(laboratory: Laboratory) -> None:

@@ -77,6 +77,7 @@ OPERATIONS: Final = (
             "too-many-jobs",
             "upload-unknown",
             "rehearsal-off",
+            "rate-limited",
             "disk-full",
             "unsupported-media-type",
         ),

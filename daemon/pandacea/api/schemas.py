@@ -72,9 +72,13 @@ def execute_request_schema() -> Schema:
     return {
         "type": "object",
         "additionalProperties": False,
-        "required": ["lease_id", "code", "inputs"],
+        "required": ["code", "inputs"],
         "properties": {
-            "lease_id": {"type": "string", "pattern": _HASH},
+            "lease_id": {
+                "type": "string",
+                "pattern": _HASH,
+                "description": "Left out only in an open rehearsal (`mode`: `mock`).",
+            },
             "code": {
                 "type": "string",
                 "minLength": 1,

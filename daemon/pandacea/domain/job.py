@@ -19,6 +19,23 @@ class Mode(StrEnum):
     MOCK = "mock"
 
 
+NO_LEASE: Final = LeaseId("0x" + "0" * 64)
+"""In the place of a lease: an open rehearsal, for people who have none yet."""
+
+NO_RESULT: Final = frozenset(
+    {
+        Failure.QUEUE_DEADLINE,
+        Failure.DATA_UNREADABLE,
+        Failure.SANDBOX_FAILED,
+        Failure.INTERRUPTED,
+        Failure.LEASE_LOST,
+        Failure.CANCELLED,
+        Failure.RESULT_REFUSED,
+    }
+)
+"""Ends of a rehearsal that left nothing to show."""
+
+
 class JobState(StrEnum):
     """PENDING -> RUNNING -> HELD -> COMPLETED | FAILED | CANCELLED."""
 
@@ -105,6 +122,11 @@ class Job:
     def shows(self) -> LiveOutput:
         """What may leave while it runs. A result that waits for the Earner's word shows nothing, whatever the product says."""
         return LiveOutput.NONE if self.release == Release.HOLD else LiveOutput(self.live_output)
+
+    @property
+    def has_result(self) -> bool:
+        """Whether there is, or was, a result: sealed for a leased run; of a rehearsal, which nobody signs, whatever the script left."""
+        return self.receipt is not None or (self.mode is Mode.MOCK and self.failure not in NO_RESULT)
 
     def held_shows_at(self, time_limit: float) -> float:
         """Unix time from which a held computation reads as `held`.

@@ -8,10 +8,10 @@ from typing import Final
 
 import structlog
 
-from pandacea.domain.access import Answer, Denied, Unknown, may_continue
+from pandacea.domain.access import GRANTED, Answer, Denied, Unknown, may_continue
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.ids import AssetId, LeaseId
-from pandacea.domain.job import Job, JobState
+from pandacea.domain.job import NO_LEASE, Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.finish import ended, finish
@@ -104,6 +104,8 @@ def _open_feed(job: Job, ports: ExecutePorts) -> None:
 
 
 async def _ask(work: Work, job: Job, ports: ExecutePorts) -> Answer:
+    if job.mode is Mode.MOCK:
+        return _goes_on(job, ports)
     counts = await work.jobs.counted(job.key)
     lease = ports.book.lease(job.lease_id)
     reserved = counts.get(Charge.RESERVED, 0) - (1 if job.charge is Charge.RESERVED else 0)
@@ -113,15 +115,22 @@ async def _ask(work: Work, job: Job, ports: ExecutePorts) -> Answer:
     return ports.privacy.verify_lease(question)
 
 
+def _goes_on(job: Job, ports: ExecutePorts) -> Answer:
+    """May an accepted job go on? An open rehearsal has no lease that could end it."""
+    if job.lease_id == NO_LEASE:
+        return GRANTED
+    return may_continue(ports.book.lease(job.lease_id), ports.book.standing())
+
+
 async def _run(job: Job, ports: ExecutePorts) -> Outcome | None:
     """Run one job in a box; None: the box failed before any user code ran, so it may be tried again."""
     inputs = []
     for item in job.inputs:
-        asset = await ports.products.asset_by_commitment(item["commitment"])
-        if asset is None or not asset.path.is_file():
+        table = await _table(job, item, ports)
+        if table is None or not table.path.is_file():
             log.error("asset.missing", asset_id=item["asset_id"], computation_id=job.computation_id)
             return ended(Failure.DATA_UNREADABLE, "")
-        inputs.append(InputTable(asset.asset_id, item["variable_name"], asset.path, TableFormat(asset.format)))
+        inputs.append(table)
     box = SandboxJob(
         computation_id=job.computation_id,
         code=job.code.encode(),
@@ -132,8 +141,22 @@ async def _run(job: Job, ports: ExecutePorts) -> Outcome | None:
         seed=seed_of(job),
         threads=ports.threads,
         results=await ports.shelf.make(job.computation_id),
+        stderr=job.show_messages,
     )
     return await _Run(job, box, ports).watched()
+
+
+async def _table(job: Job, item: dict[str, str], ports: ExecutePorts) -> InputTable | None:
+    """The leased rows at the version that was accepted; in a rehearsal, the mock rows."""
+    asset_id, name = AssetId(item["asset_id"]), item["variable_name"]
+    if job.mode is Mode.MOCK:
+        product = ports.catalogue.by_id(job.product_id)
+        offered = None if product is None else product.assets.get(asset_id)
+        return (
+            None if offered is None or offered.mock is None else InputTable(asset_id, name, offered.mock.table, TableFormat.ARROW)
+        )
+    asset = await ports.products.asset_by_commitment(item["commitment"])
+    return None if asset is None else InputTable(asset.asset_id, name, asset.path, TableFormat(asset.format))
 
 
 class _Run:
@@ -200,7 +223,7 @@ class _Run:
     def _look(self, changed: LeaseId | None) -> None:
         if changed not in {None, self._job.lease_id}:
             return
-        answer = may_continue(self._ports.book.lease(self._job.lease_id), self._ports.book.standing())
+        answer = _goes_on(self._job, self._ports)
         if isinstance(answer, Denied):
             self._lost = answer
             self._stop.set()

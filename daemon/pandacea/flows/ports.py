@@ -59,6 +59,8 @@ class SandboxJob:
     seed: int
     threads: int
     results: Path
+    stderr: bool = True
+    """Whether what goes to stderr is part of the output; False: it goes nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pandacea.domain.access import Answer, Denied, Unknown, may_read
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.code import covered
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
-from pandacea.domain.job import Job, Mode
+from pandacea.domain.job import NO_LEASE, Job, Mode
 from pandacea.domain.limits import Limits
 from pandacea.domain.product import LiveOutput, Policy, Product, Release
 from pandacea.errors import Refused, Unavailable
@@ -116,26 +116,32 @@ async def submit(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted:
         # From memory: what no count can change is refused before the database is asked for anything.
         allow(_ask(order, caller, ports, 0, 0))
     async with ports.books.read() as view:
-        known = await _earlier(view, order, caller, ports)
+        known = await earlier(view, order, caller, ports)
         if known is None:
             allow(_ask(order, caller, ports, *await _counts(view, order, ports)))
     if known is not None:
-        return await _repeated(known, order, ports)
+        return await repeated(known, order, ports)
     product = _product(order, ports)
     decision = await _policy(order, product, ports)
     # Nobody waits in one request for a result that waits for a person: such a request is answered like an asynchronous one.
     token = secrets.token_urlsafe(32) if order.wants_token or product.rules.release is Release.HOLD else None
-    job = _job(order, caller, product, decision, token, ports)
+    job = job_of(order, caller, product, decision, token, ports)
     async with ports.books.write() as work:
-        known = await _earlier(work, order, caller, ports)
+        known = await earlier(work, order, caller, ports)
         if known is None:
             # Asked again inside the transaction: two requests for the last computation cannot both pass.
             allow(_ask(order, caller, ports, *await _counts(work, order, ports)))
-            await _accept(work, job, caller, ports)
-    return Accepted(job, token) if known is None else await _repeated(known, order, ports)
+            await accept(work, job, caller, ports)
+    return Accepted(job, token) if known is None else await repeated(known, order, ports)
 
 
-async def _accept(work: Work, job: Job, caller: Caller, ports: SubmitPorts) -> None:
+async def accept(work: Work, job: Job, caller: Caller, ports: SubmitPorts) -> None:
+    """Insert a job and commit, if there is room for it and its uploads are here.
+
+    Raises:
+        Forbidden: `too-many-jobs`, `upload-unknown`, `request-replayed`.
+        Unavailable: the queue or the disk is full.
+    """
     await _room(work, caller, ports.queue)
     await ports.shelf.need_room(work, ports.limits)
     await _uploads(work, job)
@@ -147,7 +153,7 @@ async def _accept(work: Work, job: Job, caller: Caller, ports: SubmitPorts) -> N
     await work.commit()
 
 
-async def _repeated(job: Job, order: Order, ports: SubmitPorts) -> Accepted:
+async def repeated(job: Job, order: Order, ports: SubmitPorts) -> Accepted:
     """Answer a retry with the job its first try made, and with a new token: the first may never have come."""
     if not (order.wants_token or job.release == Release.HOLD):
         return Accepted(job, repeated=True)
@@ -190,14 +196,21 @@ def job_message(job: Job, **more: object) -> Message:
     return Message(Channel.MQTT, f"mqtt:{job.computation_id}:{job.state}:{job.attempt}", f"computations/{job.state}", payload)
 
 
-async def _earlier(view: View, order: Order, caller: Caller, ports: SubmitPorts) -> Job | None:
+async def earlier(view: View, order: Order, caller: Caller, ports: SubmitPorts) -> Job | None:
+    """The job that an earlier request with this Idempotency-Key made.
+
+    Raises:
+        Forbidden: the key was used with another body, or the lease does not allow to read any more.
+        Unavailable: the node cannot know now.
+    """
     if order.idempotency_key is None:
         return None
     lease = LeaseKey(ports.chain_id, ports.contract, order.lease_id)
     job = await view.jobs.by_idempotency_key(caller.address, lease, order.idempotency_key)
     if job is None:
         return None
-    allow(may_read(ports.book.lease(job.lease_id), ports.book.standing(), caller=caller.address))
+    if job.lease_id != NO_LEASE:
+        allow(may_read(ports.book.lease(job.lease_id), ports.book.standing(), caller=caller.address))
     if job.body_sha256 != order.body_sha256:
         raise Forbidden(
             "idempotency-conflict", "This Idempotency-Key was used with another body; take a new key for a new computation."
@@ -249,7 +262,8 @@ async def _room(view: View, caller: Caller, queue: Queue) -> None:
         raise Unavailable("The node's queue is full; try again in a minute.", retry_after=60)
 
 
-def _job(order: Order, caller: Caller, product: Product, decision: str, token: str | None, ports: SubmitPorts) -> Job:
+def job_of(order: Order, caller: Caller, product: Product, decision: str, token: str | None, ports: SubmitPorts) -> Job:
+    """The row a request becomes: what it may do is fixed here, whatever the product says later."""
     now = ports.clock.now()
     lease = ports.book.lease(order.lease_id)
     digest = computation_id(ports.chain_id, ports.contract, order.lease_id, caller.request_hash)

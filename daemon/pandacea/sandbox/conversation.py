@@ -48,6 +48,7 @@ def job_packets(job: SandboxJob, box: Box) -> Iterator[tuple[bytes, bytes]]:
         "kind": "script",
         "seed": job.seed,
         "threads": job.threads,
+        "stderr": job.stderr,
         "caps": {
             "output_bytes": limits.output_bytes,
             "artifact_bytes": limits.artifact_bytes,

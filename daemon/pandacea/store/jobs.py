@@ -151,7 +151,8 @@ class Jobs:
             select(_job.c.computation_id)
             .outerjoin(running, running.c.spender == _job.c.spender)
             .where(_job.c.state == JobState.PENDING)
-            .order_by(func.coalesce(running.c.running, 0), _job.c.created_at, _job.c.computation_id)
+            # Rehearsals last: strangers with fresh addresses must not stand before those who paid.
+            .order_by(_job.c.mode == Mode.MOCK, func.coalesce(running.c.running, 0), _job.c.created_at, _job.c.computation_id)
             .limit(1)
         )
         # The whole row only of the one that was chosen: a full queue is a hundred megabytes of scripts.

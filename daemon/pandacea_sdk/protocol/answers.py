@@ -30,6 +30,7 @@ class ComputationError(TypedDict):
     message: str
     exception: NotRequired[str]
     line: NotRequired[int | None]
+    exception_message: NotRequired[str]
     exit_status: NotRequired[int | None]
 
 
@@ -62,9 +63,12 @@ class ExecuteAnswer(TypedDict):
     success: bool
     computation_id: str
     results: Results
-    manifest: dict[str, Any]
-    result_hash: str
-    receipt: ReceiptJson
+    manifest: NotRequired[dict[str, Any]]
+    """With `result_hash` and `receipt`: in every answer but a rehearsal's, which nobody signs."""
+    result_hash: NotRequired[str]
+    receipt: NotRequired[ReceiptJson]
+    mode: NotRequired[Literal["mock"]]
+    """Only in a rehearsal's answer."""
     error: NotRequired[ComputationError]
 
 
@@ -79,6 +83,7 @@ class StatusAnswer(TypedDict):
     manifest: NotRequired[dict[str, Any]]
     result_hash: NotRequired[str]
     receipt: NotRequired[ReceiptJson]
+    mode: NotRequired[Literal["mock"]]
     error: NotRequired[ComputationError]
 
 

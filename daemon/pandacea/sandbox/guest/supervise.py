@@ -117,8 +117,10 @@ class Supervisor:
     def _become_child(self, output: int, status: socket.socket, code: int) -> None:
         try:
             box.set_dumpable(True)  # its own /proc entries become its own again; the supervisor's stay closed
-            null = os.open("/dev/null", os.O_RDONLY)
-            for source, target in ((null, 0), (output, 1), (output, 2)):
+            null = os.open("/dev/null", os.O_RDWR)
+            # Tracebacks, warnings and whatever a library says of a row go to stderr: where messages stay, all of it stays.
+            errors = output if self._job.header["stderr"] else null
+            for source, target in ((null, 0), (output, 1), (errors, 2)):
                 os.dup2(source, target)
             keep = {0, 1, 2, status.fileno(), code, *(number for _, number in self._job.inputs)}
             for name in os.listdir("/proc/self/fd"):
