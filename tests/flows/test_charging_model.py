@@ -6,6 +6,7 @@ The model is the ledger a careful person would keep: what was accepted, whether 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import itertools
 import os
 import shutil
@@ -455,6 +456,7 @@ def _template() -> Path:
     global _made  # noqa: PLW0603
     if _made is None:
         folder = Path(tempfile.mkdtemp(prefix="charging-template-"))
+        atexit.register(shutil.rmtree, folder)
 
         async def make() -> None:
             database = await Database.open(f"sqlite+aiosqlite:///{folder / 'node.db'}")
