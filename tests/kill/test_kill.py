@@ -115,7 +115,7 @@ class Load:
             assert self.results.setdefault(computation_id, digest) == digest, f"{computation_id} has two results"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_a_killed_node_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     """At least a hundred kills at random moments, some while the node is starting; then the books are looked through."""
     dice = random.Random(secrets.randbits(32))
