@@ -38,6 +38,12 @@ def test_the_example_of_a_spenders_side_runs(weather: System, tmp_path: Path) ->
     assert (tmp_path / "out" / "model_weights.pth").read_bytes().startswith(b"PK")
 
 
+def test_a_spender_reads_which_packages_a_script_finds(weather: System) -> None:
+    """What the node says of itself names every package of the sandbox at its version."""
+    packages = weather.client().info()["environment"]["packages"]
+    assert {line.split("==")[0] for line in packages} >= {"torch", "pandas", "scikit-learn", "syft"}
+
+
 def test_the_earners_quickstart_runs_as_it_is_written(tmp_path: Path) -> None:
     """Each command of the README in turn; the editor's work is done here, pip's and the environment's by make setup."""
     block = re.search(r'    pip install "pandacea\[daemon\]"\n(.*?)\n\n', README, re.DOTALL)

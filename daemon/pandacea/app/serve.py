@@ -53,6 +53,7 @@ from pandacea.flows.submit import Queue, SubmitPorts
 from pandacea.flows.uploads import Room, Uploads
 from pandacea.flows.watch import Watch
 from pandacea.sandbox.choose import choose
+from pandacea.sandbox.environments import read_environment
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
@@ -316,17 +317,20 @@ async def _listen(
 
 
 def _well_known(config: Config, core: _Core) -> dict[str, Any]:
+    environment: dict[str, Any] = {
+        "kind": core.identity.kind,
+        "environment": core.identity.environment,
+        "guest": core.identity.guest,
+    }
+    if core.identity.kind == "bubblewrap":
+        environment["packages"] = list(read_environment(config.privacy.environment).packages)
     document: dict[str, Any] = {
         "chain_id": core.chain_id,
         "contract": core.contract,
         "earner": config.earner.address,
         "authorities": list(config.authorities),
         "version": __version__,
-        "environment": {
-            "kind": core.identity.kind,
-            "environment": core.identity.environment,
-            "guest": core.identity.guest,
-        },
+        "environment": environment,
         "signer": core.signer.address.lower(),
     }
     return keys.signed_document(core.signer, document)
