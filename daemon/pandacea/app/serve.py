@@ -313,6 +313,8 @@ async def _listen(
     )
     await server.start()
     stack.push_async_callback(server.stop)
+    if tls is not None:
+        tasks.append(_task(server.reload_tls(), "tls", stack))
     return server
 
 
