@@ -164,6 +164,14 @@ class PandaceaClient:
         return load_weights(content, **options)
 
 
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """A loop's whole life on its thread: left to the garbage collector, its descriptors would be closed in any order, on any thread."""
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
 class _Loop:
     """An event loop on a daemon thread, started when first used."""
 
@@ -176,7 +184,7 @@ class _Loop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="pandacea-client", daemon=True).start()
+                threading.Thread(target=_turn, args=(self._loop,), name="pandacea-client", daemon=True).start()
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

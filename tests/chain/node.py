@@ -117,7 +117,7 @@ class Node:
         def there() -> bool:
             view = self.follower.book.view
             held = None if view is None else view.at(number)
-            return held is not None and held.hash == block_hash
+            return held is not None and held.hash == block_hash and self.follower.caught_up.is_set()
 
         await self.until(there, seconds, f"block {number}")
 
