@@ -8,10 +8,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pandacea import __version__
 from pandacea.errors import BadConfig, Broken, PandaceaError
+
+if TYPE_CHECKING:
+    from pandacea.config import Config
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -160,11 +163,8 @@ def _product_commands(commands: Any) -> None:
 
 def _products_add(parsed: argparse.Namespace) -> int:
     from pandacea import app
-    from pandacea.config import load
-    from pandacea.log import setup
 
-    config = load(parsed.config)
-    setup("warning", config.log.format)
+    config = _quietly(parsed)
     given = {key: getattr(parsed, key) for key in ("id", "name", "description", "price") if getattr(parsed, key)}
     if parsed.keywords:
         given["keywords"] = _listed(parsed.keywords)
@@ -212,11 +212,8 @@ def _columns(texts: list[str]) -> dict[str, Any]:
 
 def _desk(parsed: argparse.Namespace) -> int:
     from pandacea import app
-    from pandacea.config import load
-    from pandacea.log import setup
 
-    config = load(parsed.config)
-    setup("warning", config.log.format)
+    config = _quietly(parsed)
     asked = {name: value for name in ("id", "reason", "all") if (value := getattr(parsed, name, None)) is not None}
     answer = asyncio.run(app.ask(config, parsed.verb, asked))
     print(json.dumps(answer, indent=2) if parsed.json else app.shown(parsed.verb, answer))
@@ -233,6 +230,16 @@ def _run(parsed: argparse.Namespace) -> int:
     setup("debug" if parsed.debug else config.log.level, config.log.format)
     asyncio.run(app.serve(config, ServiceManager(*service_manager())))
     return 0
+
+
+def _quietly(parsed: argparse.Namespace) -> Config:
+    """The configuration of a command whose answer is what it prints: the log speaks of trouble only."""
+    from pandacea.config import load
+    from pandacea.log import setup
+
+    config = load(parsed.config)
+    setup("warning", config.log.format)
+    return config
 
 
 def _init(parsed: argparse.Namespace) -> int:
@@ -263,11 +270,8 @@ def _deploy(parsed: argparse.Namespace) -> int:
 
 def _doctor(parsed: argparse.Namespace) -> int:
     from pandacea import app
-    from pandacea.config import load
-    from pandacea.log import setup
 
-    config = load(parsed.config)
-    setup("warning", config.log.format)
+    config = _quietly(parsed)
     rows = asyncio.run(app.examine(config))
     if parsed.json:
         print(json.dumps(rows, indent=2))
@@ -280,11 +284,8 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 def _leases(parsed: argparse.Namespace) -> int:
     from pandacea import app
-    from pandacea.config import load
-    from pandacea.log import setup
 
-    config = load(parsed.config)
-    setup("warning", config.log.format)
+    config = _quietly(parsed)
     rows = asyncio.run(app.lease_rows(config))
     if parsed.json:
         print(json.dumps(rows, indent=2))

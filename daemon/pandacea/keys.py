@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import rfc8785
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
+from pandacea.config.secret_file import read_secret
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig
 from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest
@@ -122,32 +122,12 @@ def read_passphrase(file: Path | None) -> str:
         BadConfig: the file is missing, is readable by others, or is empty.
     """
     if file is None:
-        text = getpass.getpass("Passphrase: ") if sys.stdin.isatty() else sys.stdin.readline()
-        return _some(text, "standard input")
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise BadConfig(f"The passphrase file {file} cannot be read: {error.strerror}.") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadConfig(f"The passphrase file {file} is not a regular file.")
-        if status.st_mode & 0o077:
-            mode = stat.S_IMODE(status.st_mode)
-            raise BadConfig(f"The passphrase file {file} can be read by others (mode {mode:o}): run chmod 600 {file}.")
-        raw = os.read(descriptor, _MAX_FILE)
-    finally:
-        os.close(descriptor)
-    try:
-        return _some(raw.decode("utf-8").partition("\n")[0], str(file))
-    except UnicodeDecodeError:
-        raise BadConfig(f"The passphrase file {file} is not UTF-8.") from None
-
-
-def _some(text: str, source: str) -> str:
-    passphrase = text.rstrip("\r\n")
+        asked = getpass.getpass("Passphrase: ") if sys.stdin.isatty() else sys.stdin.readline()
+        passphrase = asked.rstrip("\r\n")
+    else:
+        passphrase = read_secret(file, "The passphrase file")
     if not passphrase:
-        raise BadConfig(f"No passphrase in {source}.")
+        raise BadConfig(f"No passphrase in {file or 'standard input'}.")
     return passphrase
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import random
 import secrets
 import ssl
@@ -21,6 +20,7 @@ from yarl import URL
 from pandacea_sdk.errors import NodeError, NodeUnavailable, PandaceaError, from_problem, from_protocol, usage
 from pandacea_sdk.protocol import strict_json
 from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.loopback import is_loopback
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse, sign
 
@@ -51,7 +51,7 @@ class Origin:
         more = parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc
         if parts.scheme not in _DEFAULT_PORTS or not host or more:
             raise usage(f"{base_url!a} is not the address of a node: give http(s)://host[:port] and nothing more.")
-        if parts.scheme == "http" and not insecure_http and not _is_loopback(host):
+        if parts.scheme == "http" and not insecure_http and not is_loopback(host):
             raise usage(f"{base_url!a} would send your script and results in the clear: use https, or pass insecure_http=True.")
         if not host.isascii():
             raise usage(f"{base_url!a}: write the host name in ASCII (punycode).")
@@ -224,12 +224,3 @@ def _refusal(answer: aiohttp.ClientResponse, raw: bytes) -> PandaceaError:
         pause = answer.headers.get("Retry-After", "")
         error.retry_after = int(pause) if pause.isascii() and pause.isdigit() and len(pause) < 6 else None
     return error
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

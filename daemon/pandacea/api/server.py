@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import resource
 import ssl
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pandacea.api.edge import EdgeHandler
 from pandacea.api.edge_limits import Connections, EdgeLimits
 from pandacea.api.middleware import LIMITS, STATE, ServerState, add_headers, edge_middleware
 from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.loopback import is_loopback
 
 _log = structlog.get_logger(__name__)
 
@@ -150,16 +150,6 @@ def check_binding(listener: Listener) -> None:
             f"server.host is {listener.host}, which others can reach, without TLS: give server.tls_certificate and server.tls_key, "
             "or set server.behind_proxy: true when a proxy in front ends TLS, or bind 127.0.0.1."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host can only be reached from this machine. A name other than localhost counts as reachable."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls_context(tls: Tls) -> ssl.SSLContext:

@@ -174,13 +174,6 @@ class Endpoint:
         self._number_agrees(block, answer)
         return answer
 
-    async def header_or_none(self, block: int) -> Header | None:
-        """A block's header by number, None when the endpoint has not got it."""
-        answer = await self.maybe("eth_getBlockByNumber", [_quantity(block), False], Header)
-        if answer is not None:
-            self._number_agrees(block, answer)
-        return answer
-
     def _number_agrees(self, block: int | str, header: Header) -> None:
         try:
             number = int(header.number, 16)

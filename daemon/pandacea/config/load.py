@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -12,6 +11,7 @@ from typing import Any, Final, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pandacea.config.secret_file import read_secret
 from pandacea.config.sections import Config
 from pandacea.errors import BadConfig
 
@@ -204,19 +204,10 @@ def _resolved(config: Config, base: Path) -> Config:
     store = config.store.model_copy(update={"state_dir": base / config.store.state_dir})
     earner = config.earner
     if earner.passphrase is None and earner.passphrase_file is not None:
-        earner = type(earner).model_validate({**earner.model_dump(), "passphrase": _secret_file(earner.passphrase_file)})
+        earner = type(earner).model_validate(
+            {**earner.model_dump(), "passphrase": read_secret(earner.passphrase_file, "earner.passphrase_file")}
+        )
     return config.model_copy(update={"privacy": privacy, "store": store, "earner": earner})
-
-
-def _secret_file(path: Path) -> str:
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
-    except OSError as problem:
-        raise BadConfig(f"earner.passphrase_file {path} cannot be read: {problem.strerror}.") from problem
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadConfig(f"earner.passphrase_file {path} can be read by others (mode {mode & 0o777:o}); run: chmod 600 {path}")
-    return text.rstrip("\r\n")
 
 
 def service_manager(environment: Mapping[str, str] | None = None) -> tuple[str | None, float | None]:

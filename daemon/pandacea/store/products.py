@@ -140,13 +140,6 @@ class SqlProductBook:
             (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.recipe == recipe)
         )
 
-    async def recipe_of(self, product_id: str, asset_id: AssetId, stamp: str) -> str | None:
-        """The recipe that was followed when the source file was in this very state."""
-        here = (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.stamp == stamp)
-        async with self._database.read() as connection:
-            row = (await connection.execute(select(_asset.c.recipe).where(here).order_by(_asset.c.created_at.desc()))).first()
-        return None if row is None else row[0]
-
     async def seen(self, commitment: str, recipe: str, stamp: str) -> None:
         """Note how an asset version can be had again."""
         async with self._database.write() as tx:

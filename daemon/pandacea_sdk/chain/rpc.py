@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import json
 import re
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from pandacea_sdk.chain.errors import RpcRefused, RpcUnavailable
+from pandacea_sdk.protocol.loopback import is_loopback
 
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
@@ -30,7 +30,7 @@ class Rpc:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("an RPC endpoint is an http or https URL")
-        if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
             raise ValueError(
                 f"plain http to {parts.hostname} lets anyone on the way answer for the chain: use https, or allow_http=True"
             )
@@ -99,12 +99,3 @@ class Rpc:
         if not isinstance(answer, dict):
             raise RpcUnavailable(f"{self._name} answered {request['method']} with HTTP {response.status} and no JSON-RPC")
         return answer
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
