@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from pandacea.domain.access import Trust
 from pandacea.domain.charge import FAILED_RUNS_FREE, Charge
-from pandacea.domain.ids import BlockNumber
+from pandacea.domain.ids import BlockNumber, LeaseId
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
@@ -82,6 +83,23 @@ async def test_a_job_waits_while_the_node_cannot_know(world: World) -> None:
     world.book.chain = replace(world.book.chain, distrust="No endpoint answers.")
     assert not await run_next(world.execute)
     assert (await row(world, computation_id)).state is JobState.PENDING
+
+
+@pytest.mark.parametrize("unsure", [{"trust": Trust.PENDING}, {"approved_block": BlockNumber(19)}])
+async def test_a_lease_that_cannot_be_judged_yet_holds_up_nobody_else(world: World, unsure: dict[str, object]) -> None:
+    """Its job waits for the proof, or for the block that a reorg moved the approval to; the next in the queue runs meanwhile."""
+    first = await started(world)
+    other = LeaseId("0x" + "77" * 32)
+    world.book.change(replace(known_lease(), lease_id=other))
+    second = (await submit(order(lease_id=other), caller(2), world.submit)).job.computation_id
+    world.book.change(known_lease(**unsure))
+    assert await run_next(world.execute)
+    assert (await row(world, first)).state is JobState.PENDING
+    assert (await row(world, second)).state is JobState.COMPLETED
+    assert not await run_next(world.execute)
+    world.book.change(known_lease())
+    assert await run_next(world.execute)
+    assert (await row(world, first)).state is JobState.COMPLETED
 
 
 async def test_a_lease_lost_while_running_ends_the_run(world: World) -> None:

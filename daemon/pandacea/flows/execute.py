@@ -29,6 +29,7 @@ MAX_ATTEMPTS: Final = 3
 RETRY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
 """Between two tries to write an end that the database did not take."""
 
+_WAITED_TOO_LONG: Final = Denied(Failure.QUEUE_DEADLINE, "The job waited longer than the node's queue allows. Submit it again.")
 STOPPED: Final = "The node was stopped while this was running; nothing was kept. Submit it again."
 
 
@@ -75,14 +76,8 @@ async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
     """Take the next job if its lease can be judged now, moving it to RUNNING in the same transaction."""
     now = ports.clock.now()
     async with ports.books.write() as work:
-        job = await work.jobs.next_pending()
+        job, answer = await _first_ready(work, now, ports)
         if job is None:
-            return None, None
-        if now > job.queue_deadline:
-            answer: Answer = Denied(Failure.QUEUE_DEADLINE, "The job waited longer than the node's queue allows. Submit it again.")
-        else:
-            answer = await _ask(work, job, ports)
-        if isinstance(answer, Unknown):
             return None, None
         if not isinstance(answer, Denied) and not await ports.shelf.has_room(work, ports.limits):
             log.warning("queue.waits", reason="no room on disk for another result", results=str(ports.shelf.folder))
@@ -93,6 +88,26 @@ async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
         work.after_commit(lambda: _open_feed(running, ports))
         await work.commit()
     return running, answer
+
+
+async def _first_ready(work: Work, now: float, ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
+    """The first waiting job whose lease can be judged. One whose lease cannot yet waits, and holds up nobody behind it."""
+    later: set[LeaseId] = set()
+    while (job := await work.jobs.next_pending(later)) is not None:
+        if now > job.queue_deadline:
+            return job, _WAITED_TOO_LONG
+        answer = await _ask(work, job, ports)
+        if not _may_change_by_itself(answer):
+            return job, answer
+        if not ports.book.standing().trusted:
+            break  # the same holds for every lease
+        later.add(job.lease_id)
+    return None, None
+
+
+def _may_change_by_itself(answer: Answer) -> bool:
+    """Its proof is under way, or a reorg moved its approval to a newer block: that is no reason to fail what was accepted."""
+    return isinstance(answer, Unknown) or (isinstance(answer, Denied) and answer.code == "approval-unconfirmed")
 
 
 def _open_feed(job: Job, ports: ExecutePorts) -> None:

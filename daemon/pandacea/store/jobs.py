@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain.charge import Charge
-from pandacea.domain.ids import Address, ComputationId, LeaseKey
+from pandacea.domain.ids import Address, ComputationId, LeaseId, LeaseKey
 from pandacea.domain.job import MOVES, TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure
 from pandacea.flows.ports import KeptArtifact
@@ -143,14 +143,14 @@ class Jobs:
             query = query.where(_job.c.spender == spender)
         return int((await self._connection.execute(query)).scalar_one())
 
-    async def next_pending(self) -> Job | None:
-        """The next job to start: fair between spenders (fewest running first), then the oldest."""
+    async def next_pending(self, without: Collection[LeaseId] = ()) -> Job | None:
+        """The next job to start, of other leases than `without`: fair between spenders (fewest running first), then the oldest."""
         count = func.count().label("running")
         running = select(_job.c.spender, count).where(_job.c.state == JobState.RUNNING).group_by(_job.c.spender).subquery()
         query = (
             select(_job.c.computation_id)
             .outerjoin(running, running.c.spender == _job.c.spender)
-            .where(_job.c.state == JobState.PENDING)
+            .where((_job.c.state == JobState.PENDING) & _job.c.lease_id.not_in(list(without)))
             # Rehearsals last: strangers with fresh addresses must not stand before those who paid.
             .order_by(_job.c.mode == Mode.MOCK, func.coalesce(running.c.running, 0), _job.c.created_at, _job.c.computation_id)
             .limit(1)
