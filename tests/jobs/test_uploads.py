@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
+from pandacea.domain.ids import Address
 from pandacea.domain.job import JobState
 from pandacea.flows.uploads import upload_path
 from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Answer, Served
@@ -127,6 +128,19 @@ async def test_uploads_go_in_time_but_not_from_under_a_waiting_job(served: Serve
     await served.reaches(named, JobState.COMPLETED)
     assert await served.world.uploads.sweep() == 1
     assert files(served) == []
+
+
+async def test_sending_again_while_the_old_one_goes_leaves_row_and_file_or_neither(served: Served) -> None:
+    """An accepted upload is there when its job starts, whatever was being thrown away as it came."""
+    digest = hashlib.sha256(DATA).hexdigest()
+    for _ in range(10):
+        await send(served)
+        served.clock.added += 101
+        again, _ = await asyncio.gather(send(served), served.world.uploads.sweep())
+        assert again.status == 204
+        assert files(served) == [digest]
+        async with served.world.submit.books.read() as view:
+            assert await view.uploads.has(Address(SPENDER.address.lower()), digest, served.clock.now())
 
 
 async def test_a_start_sweeps_what_no_row_names(served: Served) -> None:

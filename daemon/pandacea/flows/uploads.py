@@ -70,12 +70,14 @@ class Uploads:
                 digest, written = await self._write(part, chunks, announced)
                 if digest != sha256:
                     raise Forbidden("upload-mismatch", f"The bytes have the sha-256 {digest}, not the one in the path.")
-                await asyncio.to_thread(_settle, part, upload_path(self.folder, spender, sha256))
+                await asyncio.to_thread(_make_durable, part)
+                # Name and row change under the write lock, here as in `sweep`: neither can undo the other's half.
+                async with self.books.write() as work:
+                    await asyncio.to_thread(_give_name, part, upload_path(self.folder, spender, sha256))
+                    await work.uploads.put(spender, sha256, written, self.clock.now() + self.room.seconds)
+                    await work.commit()
             finally:
                 part.unlink(missing_ok=True)
-            async with self.books.write() as work:
-                await work.uploads.put(spender, sha256, written, self.clock.now() + self.room.seconds)
-                await work.commit()
 
     @contextmanager
     def _reserved(self, spender: Address, size: int) -> Iterator[None]:
@@ -123,9 +125,8 @@ class Uploads:
             gone = [key for key in await work.uploads.expired(self.clock.now()) if key not in wanted]
             for spender, sha256 in gone:
                 await work.uploads.remove(spender, sha256)
+                await asyncio.to_thread(upload_path(self.folder, spender, sha256).unlink, missing_ok=True)
             await work.commit()
-        for spender, sha256 in gone:
-            await asyncio.to_thread(upload_path(self.folder, spender, sha256).unlink, missing_ok=True)
         return len(gone)
 
     async def sweep_strangers(self) -> None:
@@ -149,13 +150,21 @@ def _flow(write: Callable[[bytes], object], update: Callable[[bytes], object], d
     update(data)
 
 
-def _settle(part: Path, target: Path) -> None:
-    """Make a received file durable under its name, and read-only: a box is handed its descriptor."""
+def _make_durable(part: Path) -> None:
+    """Bring a received file to the disk, read-only: a box is handed its descriptor."""
     part.chmod(0o444)
-    for path in (part, part.parent):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    _sync(part)
+
+
+def _give_name(part: Path, target: Path) -> None:
     part.replace(target)
+    _sync(target.parent)
+    _sync(target.parent.parent)  # the Spender's folder may be new
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
