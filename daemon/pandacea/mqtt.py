@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from contextlib import AsyncExitStack, suppress
@@ -16,6 +17,8 @@ from pandacea.errors import Unavailable
 QOS: Final = 1
 TIMEOUT: Final = 10.0
 """Seconds for the broker to answer."""
+ONLINE: Final = {"state": "online"}
+OFFLINE: Final = {"state": "offline"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class MqttBroker:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._client: aiomqtt.Client | None = None
+        self._one = asyncio.Lock()
+        """One publication at a time: two at once would each connect."""
 
     async def publish(self, topic: str, payload: dict[str, Any], *, retain: bool = False) -> None:
         """Hand one message over.
@@ -48,20 +53,29 @@ class MqttBroker:
             Unavailable: the broker is not there or did not acknowledge.
         """
         text = json.dumps(clean(payload), separators=(",", ":"), sort_keys=True)
-        try:
-            client = await self._connected()
-            await client.publish(self._topic(topic), text, qos=QOS, retain=retain, timeout=TIMEOUT)
-        except (TimeoutError, aiomqtt.MqttError, OSError) as problem:
-            await self._drop()
-            raise Unavailable(
-                f"The MQTT broker at {self._settings.host}:{self._settings.port} does not take messages: {problem}."
-            ) from problem
+        async with self._one:
+            try:
+                client = await self._connected()
+                await client.publish(self._topic(topic), text, qos=QOS, retain=retain, timeout=TIMEOUT)
+            except (TimeoutError, aiomqtt.MqttError, OSError) as problem:
+                await self._drop()
+                raise Unavailable(
+                    f"The MQTT broker at {self._settings.host}:{self._settings.port} does not take messages: {problem}."
+                ) from problem
+
+    async def present(self) -> None:
+        """Say that the node is online: at start, and again and again, for a broker that lost us has told our last will.
+
+        Raises:
+            Unavailable: as `publish`.
+        """
+        await self.publish("status", ONLINE, retain=True)
 
     async def close(self) -> None:
         """Say that the node is offline, and disconnect."""
         if self._client is not None:
             try:
-                await self.publish("status", {"state": "offline"}, retain=True)
+                await self.publish("status", OFFLINE, retain=True)
             except Unavailable:
                 return  # the broker is gone; its last will speaks for us
             await self._drop()
@@ -72,7 +86,7 @@ class MqttBroker:
     async def _connected(self) -> aiomqtt.Client:
         if self._client is None:
             settings = self._settings
-            will = aiomqtt.Will(self._topic("status"), json.dumps({"state": "offline"}), qos=QOS, retain=True)
+            will = aiomqtt.Will(self._topic("status"), json.dumps(OFFLINE), qos=QOS, retain=True)
             client = aiomqtt.Client(
                 settings.host,
                 settings.port,
@@ -84,7 +98,7 @@ class MqttBroker:
             )
             await self._stack.enter_async_context(client)
             self._client = client
-            await client.publish(self._topic("status"), json.dumps({"state": "online"}), qos=QOS, retain=True, timeout=TIMEOUT)
+            await client.publish(self._topic("status"), json.dumps(ONLINE), qos=QOS, retain=True, timeout=TIMEOUT)
         return self._client
 
     async def _drop(self) -> None:

@@ -90,6 +90,21 @@ async def test_a_subscriber_hears_the_node_and_its_end(mosquitto: Mosquitto) -> 
     ]
 
 
+async def test_a_broker_that_restarts_is_told_that_the_node_is_there(mosquitto: Mosquitto) -> None:
+    """It kept nothing, or told our last will: the next sign of life says `online` again, retained."""
+    broker = node(mosquitto.port)
+    await broker.present()
+    await mosquitto.stop()
+    with pytest.raises(Unavailable):
+        await broker.present()
+    await mosquitto.start()
+    await broker.present()
+    async with aiomqtt.Client("127.0.0.1", mosquitto.port) as late:
+        await late.subscribe("pandacea/#", qos=1)
+        assert await heard(late, 1) == [("status", {"state": "online"})]
+    await broker.close()
+
+
 async def test_hostile_text_is_made_printable(mosquitto: Mosquitto) -> None:
     """Subscribers show messages on dashboards and terminals."""
     broker = node(mosquitto.port)

@@ -64,6 +64,7 @@ from pandacea_sdk.protocol.signing import SigningPolicy
 log = structlog.get_logger(__name__)
 
 HOUSEKEEPING_SECONDS: Final = 300.0
+PRESENCE_SECONDS: Final = 30.0
 CHAIN_START_SECONDS: Final = 30.0
 """How long the start waits for the chain before it serves 503s and goes on trying."""
 
@@ -260,6 +261,7 @@ def _deliveries(config: Config, core: _Core, stack: AsyncExitStack) -> list[Loop
         loops.append(Loop("settle", lambda: settle(core.books, poster, core.clock)))
     if (broker := parts.broker(config)) is not None:
         stack.push_async_callback(broker.close)
+        loops.append(Loop("presence", broker.present, idle=PRESENCE_SECONDS))
         loops.append(Loop("announce", lambda: announce(core.books, broker, core.clock)))
     return loops
 
