@@ -25,7 +25,7 @@ def sandbox(request: pytest.FixtureRequest) -> str:
 
         found = subprocess.run(["docker", "image", "inspect", "pandacea/pysyft-datasite:latest"], capture_output=True, check=False)
         if found.returncode != 0:
-            missing("no engine holds pandacea/pysyft-datasite:latest; run: sh tests/engine/start")
+            missing("no engine holds pandacea/pysyft-datasite:latest; run: python tests/engine/prepare.py all")
     return kind
 
 

@@ -1,0 +1,76 @@
+"""What a home's automation hears of a node: a real node, a real broker, and a subscriber that was there before."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+
+from tests.journeys.conftest import INPUTS, System, system
+from tests.mqtt.broker import Mosquitto
+from tests.parts import free_port
+
+Heard = list[tuple[str, dict[str, Any]]]
+
+
+async def listen(port: int, heard: Heard, listening: asyncio.Event) -> None:
+    """Keep every message; topics without the node's prefix."""
+    async with aiomqtt.Client("127.0.0.1", port) as client:
+        await client.subscribe("pandacea/#", qos=1)
+        listening.set()
+        async for message in client.messages:
+            assert isinstance(message.payload, bytes)
+            heard.append((str(message.topic).split("/", 2)[2], json.loads(message.payload)))
+
+
+async def hears(heard: Heard, topic: str, **wanted: str) -> None:
+    """Wait for a message on a topic with these values."""
+    async with asyncio.timeout(30):
+        while not any(on == topic and wanted.items() <= payload.items() for on, payload in heard):
+            await asyncio.sleep(0.05)
+
+
+async def lives(built: System, mosquitto: Mosquitto) -> Heard:
+    """One life of a node, as a subscriber hears it."""
+    heard: Heard = []
+    listening = asyncio.Event()
+    await mosquitto.start()
+    subscriber = asyncio.create_task(listen(mosquitto.port, heard, listening))
+    try:
+        await listening.wait()
+        await asyncio.to_thread(built.start)
+        await hears(heard, "status", state="online")
+        lease_id = await asyncio.to_thread(built.lease)
+        await hears(heard, "leases/LeaseApproved")
+        script = built.folder / "script.py"
+        script.write_text("print(len(features))")
+        answer = await asyncio.to_thread(built.client().execute_computation, lease_id, script, INPUTS)
+        await hears(heard, "computations/completed", computation_id=answer["computation_id"])
+        built.stop(kill=True)
+        await hears(heard, "status", state="offline")
+    finally:
+        subscriber.cancel()
+        await asyncio.gather(subscriber, return_exceptions=True)
+        await mosquitto.stop()
+    return heard
+
+
+def test_a_node_tells_its_life_and_its_sudden_death(tmp_path: Path) -> None:
+    """Online from the start, each lease event and each state of a computation in order, and the broker's word when it is killed."""
+    mosquitto = Mosquitto(tmp_path, free_port())
+    with system(tmp_path / "node", "bubblewrap", mqtt={"host": "127.0.0.1", "port": mosquitto.port}) as built:
+        heard = asyncio.run(lives(built, mosquitto))
+    assert [topic for topic, _ in heard if topic.startswith("leases/")] == [
+        "leases/LeaseCreated",
+        "leases/LeaseTerms",
+        "leases/LeaseApproved",
+    ]
+    assert [payload["state"] for topic, payload in heard if topic.startswith("computations/")] == [
+        "pending",
+        "running",
+        "completed",
+    ]
+    assert "200" not in json.dumps([payload for topic, payload in heard if topic.startswith("computations/")]), "never content"
