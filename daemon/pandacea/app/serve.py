@@ -271,13 +271,7 @@ async def _listen(
     edge = EdgeLimits(connections=section.max_connections)
     app = create_app(edge)
 
-    async def insert_many(rows: Sequence[tuple[str, str, int]]) -> list[bool]:
-        async with core.books.write() as work:
-            fresh = await work.nonces.insert_many(rows)
-            await work.commit()
-            return fresh
-
-    nonces = GroupCommitNonces(insert_many)
+    nonces = GroupCommitNonces(core.books.spend_nonces)
     tasks.append(_task(nonces.run(), "nonces", stack))
     authorities = frozenset(authority.lower() for authority in config.authorities)
     app[AUTHENTICATOR] = Authenticator(

@@ -72,6 +72,8 @@ def escape(token: str) -> str:
 
 def _check_depth(raw: bytes, max_depth: int) -> None:
     """Count brackets outside strings before parsing: a megabyte of `[` must cost nothing."""
+    if raw.count(b"[") + raw.count(b"{") <= max_depth:
+        return
     depth = 0
     for match in _BRACKETS.finditer(raw):
         first = raw[match.start()]
