@@ -178,7 +178,7 @@ class AsyncPandaceaClient:
             As `execute_computation`, without manifest and receipt: nobody signs for mock rows.
 
         Raises:
-            PandaceaError: as `execute_computation`; `LeaseError` or `JobError` (`rehearsal-off`) where no product allows it.
+            PandaceaError: as `execute_computation`; `JobError` (`rehearsal-off`) where no product allows it.
         """
         body: dict[str, Any] = {"code": read_script(code_path), "inputs": [dict(item) for item in inputs], "mode": "mock"}
         if params is not None:
