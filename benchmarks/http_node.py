@@ -8,7 +8,6 @@ own and leaves one artifact of 10 KB.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sys
@@ -21,6 +20,7 @@ from typing import Final
 from aiohttp import web
 
 from pandacea.api.edge_limits import EdgeLimits
+from pandacea.app.interpreter import tune
 from pandacea.domain.ids import Address, LeaseId, Timestamp
 from pandacea.domain.outcome import Artifact, Outcome
 from pandacea.flows.ports import CodeStarted, SandboxEvent, SandboxJob
@@ -96,8 +96,7 @@ async def node(job_seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="pandacea-bench-") as folder:
         async with AsyncExitStack() as stack:
             served = await assemble(Path(folder), stack, EdgeLimits(connections_per_peer=1024), prepare)
-            gc.collect()  # as app.serve does
-            gc.freeze()
+            tune()
             _tell(served.port)
             await lag.run()
 

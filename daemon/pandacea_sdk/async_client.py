@@ -150,7 +150,6 @@ class AsyncPandaceaClient:
             PandaceaError: of the class that says what to do; `StillRunning` after `timeout`; `UntrustedResult` when bytes,
                 manifest, receipt or chain contradict each other.
         """
-        deadline = time.monotonic() + timeout
         given = {} if uploads is None else {name: read_content(content) for name, content in uploads.items()}
         body: dict[str, Any] = {"lease_id": lease_id, "code": read_script(code_path), "inputs": [dict(item) for item in inputs]}
         optional = {"params": params, "product_version": product_version, "mode": mode}
@@ -158,23 +157,51 @@ class AsyncPandaceaClient:
         if given:
             body["uploads"] = {name: hashlib.sha256(content).hexdigest() for name, content in given.items()}
         request = checked_request(body)
+        deadline = time.monotonic() + timeout
         for content in given.values():
             await self.upload(content)
-        asked = _Asked(request)
-        reply = await self._submit(asked, deadline)
-        answer = _object(reply)
-        computation_id = _computation_id(answer)
-        self._remember(computation_id, asked)
-        if reply.status == 202:
-            token = answer.get("job_token")
-            asked.token = token if isinstance(token, str) else None
-            answer = await self._until_ended(computation_id, asked, deadline, timeout, _location(reply, answer))
-        return await self._finished(answer, asked)
+        return await self._run(request, deadline, timeout)
 
-    async def result(self, computation_id: str, *, timeout: float = 60.0) -> dict[str, Any]:  # noqa: ASYNC109
+    async def rehearse(
+        self,
+        code_path: str | os.PathLike[str],
+        inputs: Inputs,
+        *,
+        params: Any = None,
+        timeout: float = 3600.0,  # noqa: ASYNC109  # as execute_computation
+    ) -> dict[str, Any]:
+        """Run a script on the mock rows of a product that lets anybody rehearse (`rehearsal: open`); needs a key, no lease.
+
+        The product is the one that has all of `inputs`. With a lease, and for uploads, use `execute_computation(mode="mock")`.
+
+        Returns:
+            As `execute_computation`, without manifest and receipt: nobody signs for mock rows.
+
+        Raises:
+            PandaceaError: as `execute_computation`; `JobError` (`rehearsal-off`) where no product allows it.
+        """
+        body: dict[str, Any] = {"code": read_script(code_path), "inputs": [dict(item) for item in inputs], "mode": "mock"}
+        if params is not None:
+            body["params"] = params
+        return await self._run(checked_request(body), time.monotonic() + timeout, timeout)
+
+    async def result(
+        self,
+        computation_id: str,
+        *,
+        mode: str | None = None,
+        timeout: float = 60.0,  # noqa: ASYNC109  # as execute_computation
+    ) -> dict[str, Any]:
         """Wait for a computation that was asked for before, by this client or another with the same key.
 
-        Its bytes are always checked against manifest and receipt; against the request too when this very client made it.
+        The answer is always verified. When this very client asked for it, against the request too; otherwise against its id, which
+        names lease and signed request, while script, params, uploads and inputs are what the manifest says: pass the request to
+        `verify` to compare them.
+
+        Args:
+            computation_id: `0x` and 64 hex digits.
+            mode: `mock` for a rehearsal that another client asked for: nobody signs those, so nothing of it can be verified.
+            timeout: seconds to wait.
 
         Raises:
             StillRunning: it has not ended within `timeout` seconds.
@@ -185,9 +212,10 @@ class AsyncPandaceaClient:
         asked = self._asked.get(computation_id)
         location = RESULTS + computation_id
         answer = await self._until_ended(computation_id, asked, time.monotonic() + timeout, timeout, location)
-        if asked is None:
-            return answer
-        return await self._finished(answer, asked)
+        if _computation_id(answer) != computation_id:
+            raise UntrustedResult("bad-answer", "The node answered with another computation than the one asked for.")
+        rehearsed = mode == "mock" if asked is None else asked.request.mode == "mock"
+        return await self._finished(answer, asked, rehearsed=rehearsed)
 
     async def status(self, computation_id: str) -> dict[str, Any]:
         """Where a computation stands now: `{"computation_id", "status", ...}`."""
@@ -205,7 +233,8 @@ class AsyncPandaceaClient:
     async def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None = None) -> VerifiedResult:
         """Check an answer of `execute_computation` again: bytes, manifest, receipt and, with `rpc_url`, the chain.
 
-        `request` is needed for an answer that another client asked for.
+        For an answer that another client asked for give its `request`: without it only the computation's id is held against it, and
+        the outcome's `request_compared` is False.
 
         Raises:
             UntrustedResult: with the code of what contradicts what.
@@ -215,8 +244,6 @@ class AsyncPandaceaClient:
         if request is not None:
             stated = answer["manifest"].get("request_hash") if isinstance(answer.get("manifest"), Mapping) else None
             asked = _Asked(request, {stated} if isinstance(stated, str) else set())
-        if asked is None:
-            raise usage("This client did not ask for this computation: pass the request too.")
         return await self._verify(answer, asked)
 
     # ------------------------------------------------------------------------------------------------ everything else
@@ -308,6 +335,19 @@ class AsyncPandaceaClient:
 
     # ------------------------------------------------------------------------------------------------ inside
 
+    async def _run(self, request: ExecuteRequest, deadline: float, patience: float) -> dict[str, Any]:
+        """Submit a request and wait for its verified answer."""
+        asked = _Asked(request)
+        reply = await self._submit(asked, deadline)
+        answer = _object(reply)
+        computation_id = _computation_id(answer)
+        self._remember(computation_id, asked)
+        if reply.status == 202:
+            token = answer.get("job_token")
+            asked.token = token if isinstance(token, str) else None
+            answer = await self._until_ended(computation_id, asked, deadline, patience, _location(reply, answer))
+        return await self._finished(answer, asked, rehearsed=request.mode == "mock")
+
     async def _submit(self, asked: _Asked, deadline: float) -> Reply:
         """Send a request until it is answered. One Idempotency-Key for all attempts: they make one computation."""
         body = asked.request.to_bytes()
@@ -351,11 +391,15 @@ class AsyncPandaceaClient:
 
         return _object(await self._transport.retrying(attempt, max(seconds, 30)))
 
-    async def _finished(self, answer: dict[str, Any], asked: _Asked) -> dict[str, Any]:
+    async def _finished(self, answer: dict[str, Any], asked: _Asked | None, *, rehearsed: bool) -> dict[str, Any]:
         """An ended computation as `execute_computation` returns it."""
-        if asked.request.mode == "mock" and isinstance(answer.get("results"), dict):
-            return answer  # a rehearsal: nobody signs for mock rows, so there is nothing to verify
+        if rehearsed and isinstance(answer.get("results"), dict):
+            return answer  # nobody signs for mock rows, so there is nothing to verify
         if answer.get("manifest") is None:
+            if isinstance(answer.get("results"), dict):
+                raise UntrustedResult(
+                    "bad-answer", 'The answer is signed by nobody, as only a rehearsal\'s is; if it was one, ask with mode="mock".'
+                )
             status, error = answer.get("status"), answer.get("error")
             told = error.get("message") if isinstance(error, dict) else answer.get("reason")
             code = "computation-cancelled" if status == "cancelled" else "computation-failed"
@@ -363,12 +407,15 @@ class AsyncPandaceaClient:
         await self._verify(answer, asked)
         return answer
 
-    async def _verify(self, answer: Mapping[str, Any], asked: _Asked) -> VerifiedResult:
+    async def _verify(self, answer: Mapping[str, Any], asked: _Asked | None) -> VerifiedResult:
         manifest = answer.get("manifest")
         stated = manifest.get("request_hash") if isinstance(manifest, Mapping) else None
-        if stated not in asked.request_hashes:
+        if asked is not None and stated not in asked.request_hashes:
             raise UntrustedResult("bad-manifest", "The manifest names a request that this client did not sign; keep the answer.")
-        expected = Expected(asked.request, str(stated), await self._chain(), self.address, self._contract)
+        if not isinstance(stated, str) or not HASH32.fullmatch(stated):
+            raise UntrustedResult("bad-manifest", "The manifest names no request; keep the answer.")
+        request = None if asked is None else asked.request
+        expected = Expected(request, stated, await self._chain(), self.address, self._contract, _computation_id(answer))
         try:
             verified = verify_result(answer, expected)
         except ProtocolError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from pandacea.api.throttle import Rate, Streams
 from pandacea.app.loops import Loop
 from pandacea.domain.ids import Address, Timestamp
 from pandacea.flows.execute import run_next
+from pandacea.store.books import SqlBooks
 from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 from pandacea_sdk.protocol.hashing import KeySigner
@@ -81,15 +83,10 @@ async def assemble(
     submit = replace(world.submit, wake=worker.wake, queue=replace(world.submit.queue, per_spender=10**6, total=10**6))
     app = create_app(limits or EdgeLimits(connections_per_peer=1024))
 
-    async def insert_many(rows: Sequence[tuple[str, str, int]]) -> Sequence[bool]:
-        async with submit.books.write() as work:
-            fresh = await work.nonces.insert_many(rows)
-            await work.commit()
-            return fresh
-
-    nonces = GroupCommitNonces(insert_many)
+    nonces = GroupCommitNonces(SqlBooks(database).spend_nonces)
+    port = _free_port()
     app[AUTHENTICATOR] = Authenticator(
-        SigningPolicy(CHAIN_ID, frozenset({AUTHORITY})),
+        SigningPolicy(CHAIN_ID, frozenset({AUTHORITY, f"127.0.0.1:{port}"})),
         world.clock,
         world.book,
         nonces,
@@ -116,13 +113,20 @@ async def assemble(
     )
     if prepare is not None:
         prepare(world, app)
-    server = Server(app, Listener(port=0, grace_seconds=1, limits=limits or EdgeLimits(connections_per_peer=1024)))
+    server = Server(app, Listener(port=port, grace_seconds=1, limits=limits or EdgeLimits(connections_per_peer=1024)))
     await server.start()
     stack.push_async_callback(server.stop)
     for work in (nonces.run(), worker.run()):
         task = asyncio.create_task(work)
         stack.callback(task.cancel)
     return Served(server.port, described, world)
+
+
+def _free_port() -> int:
+    """One that nobody listens on: a client signs for the port it calls, so the node must know it before it starts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager

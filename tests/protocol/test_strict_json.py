@@ -27,6 +27,8 @@ CASES: dict[str, tuple[bytes, str, str | None]] = {
     "twice": (b'{"a":1,"b":{"c":1,"c":2}}', "duplicate-key", "/b/c"),
     "twice-escaped": (b'{"a":1,"\\u0061":2}', "duplicate-key", "/a"),
     "collision": ('{"é":1,"e\\u0301":2}'.encode(), "name-collision", "/e\u0301"),
+    "collision-unescaped": ('{"a":[{"\u00e9":1,"e\u0301":2}]}'.encode(), "name-collision", "/a/0/e\u0301"),
+    "twice-unescaped": ('{"\u00e9":1,"\u00e9":2}'.encode(), "duplicate-key", "/\u00e9"),
     "deep": (b"[" * 33 + b"]" * 33, "json-too-deep", None),
     "very-deep": (b'{"a":' * 200_000, "json-too-deep", None),
     "2^53": (b'{"n":9007199254740992}', "number-out-of-range", None),

@@ -187,6 +187,24 @@ def test_a_manifest_of_odd_shape_is_refused_never_crashed_on(name: str, value: A
         verify_result(travelled(body), EXPECTED)
 
 
+def test_a_result_whose_request_is_not_known_is_held_against_its_id() -> None:
+    """The id binds chain, contract, lease and request; what only the request tells is then the Earner's word, and that is said."""
+    known = manifest().computation_id
+    by_id = Expected(None, REQUEST_HASH, CHAIN, SPENDER, CONTRACT, known)
+    assert not verify_result(travelled(answer(manifest().to_json())), by_id).request_compared
+    assert verify_result(travelled(answer(manifest().to_json())), EXPECTED).request_compared
+    for expected in (
+        Expected(None, REQUEST_HASH, CHAIN, SPENDER, CONTRACT, "0x" + "99" * 32),
+        Expected(None, "0x" + "99" * 32, CHAIN, SPENDER, CONTRACT, known),
+        Expected(None, REQUEST_HASH, CHAIN, "0x" + "99" * 20, CONTRACT, known),
+        Expected(None, REQUEST_HASH, CHAIN + 1, SPENDER, CONTRACT, known),
+        Expected(None, REQUEST_HASH, CHAIN, SPENDER, "0x" + "99" * 20, known),
+    ):
+        with pytest.raises(ProtocolError) as caught:
+            verify_result(travelled(answer(manifest().to_json())), expected)
+        assert caught.value.code == "bad-manifest"
+
+
 def test_artifacts_beyond_the_cap_are_refused_before_they_are_decoded() -> None:
     """The Spender's memory is theirs: the sum of sizes is looked at first."""
     with pytest.raises(ProtocolError) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pandacea_sdk.errors import (
     UntrustedResult,
     UsageError,
 )
+from pandacea_sdk.protocol.wire import ExecuteRequest, Input
 from tests.sdk.conftest import CONTRACT, EARNER, LEASE, SPENDER, TOKEN, WEIGHTS, FakeNode, problem, seal
 
 INPUTS = [{"asset_id": "earner-data-asset-123", "variable_name": "features"}]
@@ -257,6 +259,43 @@ def test_waiting_ends_and_can_be_taken_up_again(node: FakeNode, client: Pandacea
     answer = client.result(caught.value.computation_id)
     assert answer["success"]
     assert client.verify(answer).signer == EARNER.address
+
+
+# ------------------------------------------------------------------ a result that another client asked for
+
+
+def test_a_result_known_only_by_its_id_is_verified(node: FakeNode, client: PandaceaClient, script: Path) -> None:
+    """Bytes, manifest, receipt, and the id itself, by any client with the key; with the request, all of it."""
+    made = client.execute_computation(LEASE, script, INPUTS)
+    with PandaceaClient(node.url, key="11" * 32) as other:
+        answer = other.result(made["computation_id"])
+        assert answer["results"] == made["results"]
+        assert not other.verify(answer).request_compared
+        request = ExecuteRequest(LEASE, script.read_text(), (Input(**INPUTS[0]),))
+        assert other.verify(answer, request).request_compared
+        with pytest.raises(UntrustedResult):
+            other.verify(answer, replace(request, code="print('another')"))
+
+
+def test_a_false_result_known_only_by_its_id_is_found(node: FakeNode, client: PandaceaClient, script: Path) -> None:
+    """Other bytes, another computation, another Spender's, or one that nobody signed."""
+    ids = [client.execute_computation(LEASE, script, INPUTS)["computation_id"] for _ in range(2)]
+    honest, other = (node.jobs[computation] for computation in ids)
+    strangers = {**honest["manifest"], "spender": "0x" + "99" * 20}
+    swapped = {**honest["results"], "artifacts": {"model_weights.pth": base64.b64encode(b"other").decode()}}
+    for lie, code in (
+        (honest | {"results": swapped}, "bytes-mismatch"),
+        (other, "bad-answer"),
+        (other | {"computation_id": ids[0]}, "bad-manifest"),
+        (seal(strangers, honest["results"]), "bad-manifest"),
+        ({"computation_id": ids[0], "success": True, "mode": "mock", "results": honest["results"]}, "bad-answer"),
+    ):
+        node.jobs[ids[0]] = lie
+        with PandaceaClient(node.url, key="11" * 32) as reader, pytest.raises(UntrustedResult) as caught:
+            reader.result(ids[0])
+        assert caught.value.code == code
+    with PandaceaClient(node.url, key="11" * 32) as reader:
+        assert reader.result(ids[0], mode="mock")["success"], "whoever asked for a rehearsal gets one, unverified"
 
 
 # ------------------------------------------------------------------ a node that lies

@@ -53,8 +53,12 @@ class Authenticator:
         stranger_nonces: Nonces,
         stranger_rate: Rate,
         wallets: ContractWallets | None = None,
+        wallet_rate: Rate | None = None,
     ) -> None:
-        """`nonces` keeps known spenders' nonces durably; strangers get `stranger_nonces` and share one `stranger_rate`."""
+        """`nonces` keeps known spenders' nonces durably; strangers get `stranger_nonces` and share one `stranger_rate`.
+
+        `wallets` is asked for signatures that no plain key made, each address at most at `wallet_rate`.
+        """
         self._policy = policy
         self._clock = clock
         self._spenders = spenders
@@ -62,13 +66,14 @@ class Authenticator:
         self._stranger_nonces = stranger_nonces
         self._stranger_rate = stranger_rate
         self._wallets = wallets
+        self._wallet_rate = wallet_rate
 
     async def authenticate(self, head: RequestHead, body: bytes) -> SignedRequest:
         """Verify a request of a known spender, body included.
 
         Raises:
             ProtocolError: in this order: everything `parse` raises; digest-mismatch, body-not-allowed; unknown-spender;
-                signature-invalid; request-replayed.
+                signature-invalid (rate-limited: too many that a contract wallet would have to be asked about); request-replayed.
             Unavailable: the database or, for a contract wallet, the chain cannot be asked.
         """
         signed = parse(head, self._policy, self._clock.now())
@@ -111,7 +116,11 @@ class Authenticator:
         return await _spend(self._nonces, signed)
 
     async def _wallet_accepts(self, signed: SignedRequest) -> bool:
-        return self._wallets is not None and await self._wallets.accepts(Address(signed.address), signed.digest, signed.signature)
+        if self._wallets is None:
+            return False
+        if self._wallet_rate is not None:
+            self._wallet_rate.take(signed.address)
+        return await self._wallets.accepts(Address(signed.address), signed.digest, signed.signature)
 
 
 AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)

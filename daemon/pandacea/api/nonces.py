@@ -12,6 +12,8 @@ Row = tuple[str, str, int]
 """(keyid, nonce, expires): the last in Unix seconds."""
 
 MAX_WAITING: Final = 4096
+GATHER_SECONDS: Final = 0.005
+"""How long a batch may grow at most: a commit costs what fifty rows do."""
 
 _STOPPING: Final = "The node is stopping; send the request again, newly signed."
 
@@ -27,7 +29,8 @@ class Nonces(Protocol):
 class GroupCommitNonces:
     """One writer, many waiters: whatever arrives while a transaction commits goes into the next, so a commit is shared.
 
-    A request is answered only after the transaction that holds its nonce is durable.
+    A batch also takes along the requests that the event loop has at hand already. A request is answered only after the transaction
+    that holds its nonce is durable.
     """
 
     def __init__(self, insert_many: Callable[[Sequence[Row]], Awaitable[Sequence[bool]]], max_batch: int = 512) -> None:
@@ -60,12 +63,21 @@ class GroupCommitNonces:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
+                    await self._gather()
                     batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
                     await self._write(batch)
         finally:
             self._ended = True
             self._fail(self._waiting, _STOPPING)
             self._waiting = []
+
+    async def _gather(self) -> None:
+        """Go once more round the event loop for as long as each round brings more."""
+        loop, seen = asyncio.get_running_loop(), 0
+        end = loop.time() + GATHER_SECONDS
+        while seen < len(self._waiting) < self._max_batch and loop.time() < end:
+            seen = len(self._waiting)
+            await asyncio.sleep(0)
 
     async def _write(self, batch: list[tuple[Row, asyncio.Future[bool]]]) -> None:
         try:

@@ -77,16 +77,18 @@ def from_error(error: ProtocolError | PandaceaError | web.HTTPException, request
 
 
 def _from_aiohttp(error: web.HTTPException, request_id: str) -> web.Response:
-    """What aiohttp itself refuses (no such route, method, body size), in our words."""
+    """What aiohttp itself refuses (no such route, method, body size, range), in our words."""
     code = _BY_STATUS.get(error.status, "bad-request" if error.status < 500 else "internal-error")
     details = {
         "not-found": "There is nothing at this path; /openapi.json lists the routes.",
         "method-not-allowed": f"This path takes {error.headers.get('Allow', 'other methods')}.",
         "body-too-large": "The body is larger than this route takes.",
+        "range-not-satisfiable": "The range lies outside the file; Content-Range tells its size in bytes.",
     }
     response = problem(code, details.get(code, "The request cannot be read; /openapi.json says what is taken."), request_id)
-    if "Allow" in error.headers:
-        response.headers["Allow"] = error.headers["Allow"]
+    for name in ("Allow", "Content-Range"):
+        if name in error.headers:
+            response.headers[name] = error.headers[name]
     return response
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Final
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Final
 
 import structlog
 
@@ -48,3 +48,15 @@ class Loop:
             if not busy:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)
+
+
+def task(work: Any, name: str, stack: AsyncExitStack) -> asyncio.Task[None]:
+    """Run a coroutine for as long as the node lives; cancelled and awaited when the stack unwinds."""
+    running: asyncio.Task[None] = asyncio.create_task(work, name=name)
+
+    async def end() -> None:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    stack.push_async_callback(end)
+    return running

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import shutil
 import signal
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from pandacea import __version__, keys
-from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import EdgeLimits
-from pandacea.api.node import NODE, Node, Readiness
-from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
-from pandacea.api.routes import add_routes
-from pandacea.api.routes.about import describe
-from pandacea.api.server import Listener, Server, Tls, create_app
-from pandacea.api.throttle import Rate, Streams
+from pandacea import __version__
+from pandacea.api.server import Server
 from pandacea.app import parts
+from pandacea.app.core import Core, open_core
 from pandacea.app.desk import Desk, release_ports, serve_desk
-from pandacea.app.loops import Loop
+from pandacea.app.interpreter import tune
+from pandacea.app.listening import listen
+from pandacea.app.loops import Loop, task
 from pandacea.app.measures import measure
 from pandacea.app.product_desk import ProductDesk
 from pandacea.app.workers import Workers
 from pandacea.catalogue.codecheck import ChildCodeChecker
-from pandacea.catalogue.products_file import read as read_products
-from pandacea.catalogue.registry import Catalogue
-from pandacea.catalogue.tables import Tables
-from pandacea.chain.follower import Follower
 from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
-from pandacea.errors import Broken
 from pandacea.flows.announce import announce
-from pandacea.flows.approve import ApprovePorts
 from pandacea.flows.execute import ExecutePorts, run_next
 from pandacea.flows.housekeeping import SweepPorts, sweep
-from pandacea.flows.ports import Sandbox, SandboxIdentity
 from pandacea.flows.privacy import LeasedPrivacy
 from pandacea.flows.recover import recover
 from pandacea.flows.seal import Sealer
@@ -51,22 +35,13 @@ from pandacea.flows.settle import settle
 from pandacea.flows.shelf import Shelf
 from pandacea.flows.submit import Queue, SubmitPorts
 from pandacea.flows.uploads import Room, Uploads
-from pandacea.flows.watch import Watch
-from pandacea.sandbox.choose import choose
-from pandacea.sandbox.environments import read_environment
-from pandacea.store.books import SqlBooks
-from pandacea.store.products import SqlProductBook
-from pandacea.store.session import Database
 from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
-from pandacea_sdk.protocol.signing import SigningPolicy
 
 log = structlog.get_logger(__name__)
 
 HOUSEKEEPING_SECONDS: Final = 300.0
 PRESENCE_SECONDS: Final = 30.0
-CHAIN_START_SECONDS: Final = 30.0
-"""How long the start waits for the chain before it serves 503s and goes on trying."""
 
 
 async def serve(config: Config, manager: ServiceManager) -> None:
@@ -81,9 +56,7 @@ async def serve(config: Config, manager: ServiceManager) -> None:
         loop.add_signal_handler(name, stop.set)
     async with AsyncExitStack() as stack:
         server, workers, tasks = await _start(config, stack)
-        # Modules and adapters live as long as the node: full collections need not walk them, which held the event loop for 80 ms.
-        gc.collect()
-        gc.freeze()
+        tune()
         manager.tell("READY=1")
         log.info("node.serving", host=config.server.host, port=server.port, version=__version__)
         await _until(stop, [*tasks, asyncio.create_task(manager.keep_alive(), name="watchdog")])
@@ -108,27 +81,8 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
         waiting.cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class _Core:
-    """What is opened before anything serves."""
-
-    database: Database
-    books: SqlBooks
-    products: SqlProductBook
-    catalogue: Catalogue
-    follower: Follower
-    following: asyncio.Task[None]
-    chain_id: int
-    contract: Address
-    sandbox: Sandbox
-    identity: SandboxIdentity
-    signer: keys.KeystoreSigner
-    clock: parts.SystemClock
-    watch: Watch
-
-
 async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers, list[asyncio.Task[None]]]:
-    core = await _open(config, stack)
+    core = await open_core(config, stack)
     shelf, uploads = _folders(config, core)
     limits, privacy_section = config.privacy.limits.limits(), config.privacy
     earner = Address(config.earner.address)
@@ -171,7 +125,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
     sweeping = SweepPorts(core.books, core.clock, shelf, limits, uploads, release, config.store.keep_results_seconds)
     housekeeping = Loop("housekeeping", lambda: _swept(sweeping), idle=HOUSEKEEPING_SECONDS)
     loops = [*workers.loops, *_deliveries(config, core, stack), housekeeping]
-    tasks = [core.following, *(_task(loop.run(), loop.name, stack) for loop in loops)]
+    tasks = [core.following, *(task(loop.run(), loop.name, stack) for loop in loops)]
     if config.telemetry.metrics_port is not None:
         metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
         await metrics.start()
@@ -181,14 +135,14 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
         config.store.state_dir,
         stack,
     )
-    return await _listen(config, core, submit, uploads, stack, tasks), workers, tasks
+    return await listen(config, core, submit, uploads, stack, tasks), workers, tasks
 
 
 async def _swept(ports: SweepPorts) -> None:
     await sweep(ports)
 
 
-def _folders(config: Config, core: _Core) -> tuple[Shelf, Uploads]:
+def _folders(config: Config, core: Core) -> tuple[Shelf, Uploads]:
     """Where results and uploads lie."""
     store = config.store
     for name in ("results", "uploads"):
@@ -202,59 +156,7 @@ def _folders(config: Config, core: _Core) -> tuple[Shelf, Uploads]:
     return shelf, Uploads(core.books, core.clock, store.state_dir / "uploads", room)
 
 
-async def _open(config: Config, stack: AsyncExitStack) -> _Core:
-    """Open in the order in which a mistake is cheapest to name: keys, state, data, chain, box."""
-    signer = parts.signer(config)
-    contract = parts.contract_of(config)
-    parts.lock(config.store.state_dir, stack)
-    db = await stack.enter_async_context(parts.database(config))
-    clock = parts.SystemClock()
-    products = SqlProductBook(db)
-    stated = read_products(config.privacy.data_dir)
-    follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
-    following = _task(follower.run(), "follower", stack)
-    sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
-    identity = await sandbox.open()
-    stack.push_async_callback(sandbox.close)
-    for warning in sandbox.warnings:
-        log.warning("sandbox.weaker", because=warning)
-    log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
-    tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
-    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
-    await catalogue.register(stated, config.privacy.data_dir)
-    chain_id = await _chain_id(follower, following)
-    return _Core(
-        database=db,
-        books=SqlBooks(db),
-        products=products,
-        catalogue=catalogue,
-        follower=follower,
-        following=following,
-        chain_id=chain_id,
-        contract=contract.address,
-        sandbox=sandbox,
-        identity=identity,
-        signer=signer,
-        clock=clock,
-        watch=Watch(),
-    )
-
-
-async def _chain_id(follower: Follower, following: asyncio.Task[None]) -> int:
-    """The chain's id, once an endpoint told it: signatures are bound to it."""
-    deadline = time.monotonic() + CHAIN_START_SECONDS
-    while follower.endpoints.chain_id is None:
-        if following.done():
-            following.result()
-        if time.monotonic() > deadline:
-            raise Broken(
-                "No RPC endpoint of blockchain.rpc_url told its chain id. Start the endpoint, mend the URL, or set blockchain.chain_id."
-            )
-        await asyncio.sleep(0.05)
-    return follower.endpoints.chain_id
-
-
-def _deliveries(config: Config, core: _Core, stack: AsyncExitStack) -> list[Loop]:
+def _deliveries(config: Config, core: Core, stack: AsyncExitStack) -> list[Loop]:
     loops = []
     if config.settlement.post_results:
         poster = parts.poster(config, core.follower, core.database, core.contract, core.signer)
@@ -264,102 +166,3 @@ def _deliveries(config: Config, core: _Core, stack: AsyncExitStack) -> list[Loop
         loops.append(Loop("presence", broker.present, idle=PRESENCE_SECONDS))
         loops.append(Loop("announce", lambda: announce(core.books, broker, core.clock)))
     return loops
-
-
-async def _listen(
-    config: Config, core: _Core, submit: SubmitPorts, uploads: Uploads, stack: AsyncExitStack, tasks: list[asyncio.Task[None]]
-) -> Server:
-    section = config.server
-    edge = EdgeLimits(connections=section.max_connections)
-    app = create_app(edge)
-
-    async def insert_many(rows: Sequence[tuple[str, str, int]]) -> list[bool]:
-        async with core.books.write() as work:
-            fresh = await work.nonces.insert_many(rows)
-            await work.commit()
-            return fresh
-
-    nonces = GroupCommitNonces(insert_many)
-    tasks.append(_task(nonces.run(), "nonces", stack))
-    authorities = frozenset(authority.lower() for authority in config.authorities)
-    app[AUTHENTICATOR] = Authenticator(
-        SigningPolicy(core.chain_id, authorities),
-        core.clock,
-        parts.Spenders(core.follower.book),
-        nonces,
-        stranger_nonces=MemoryNonces(core.clock.now, skew=30),
-        stranger_rate=Rate(1, 5, time.monotonic),
-    )
-    app[NODE] = Node(
-        earner=Address(config.earner.address),
-        books=core.books,
-        book=core.follower.book,
-        catalogue=core.catalogue,
-        submit=submit,
-        watch=core.watch,
-        clock=core.clock,
-        streams=Streams(),
-        uploads=uploads,
-        approve=ApprovePorts(core.books, core.follower.book, core.catalogue, submit.checker, core.clock),
-        well_known=_well_known(config, core),
-        readiness=lambda: _readiness(core, config.store.state_dir),
-    )
-    add_routes(app)
-    describe(app, __version__)
-    tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
-    server = Server(
-        app,
-        Listener(
-            section.host, section.port, tls, behind_proxy=section.behind_proxy, grace_seconds=section.grace_seconds, limits=edge
-        ),
-    )
-    await server.start()
-    stack.push_async_callback(server.stop)
-    if tls is not None:
-        tasks.append(_task(server.reload_tls(), "tls", stack))
-    return server
-
-
-def _well_known(config: Config, core: _Core) -> dict[str, Any]:
-    environment: dict[str, Any] = {
-        "kind": core.identity.kind,
-        "environment": core.identity.environment,
-        "guest": core.identity.guest,
-    }
-    if core.identity.kind == "bubblewrap":
-        environment["packages"] = list(read_environment(config.privacy.environment).packages)
-    document: dict[str, Any] = {
-        "chain_id": core.chain_id,
-        "contract": core.contract,
-        "earner": config.earner.address,
-        "authorities": list(config.authorities),
-        "version": __version__,
-        "environment": environment,
-        "signer": core.signer.address.lower(),
-    }
-    return keys.signed_document(core.signer, document)
-
-
-def _readiness(core: _Core, state_dir: Path) -> Readiness:
-    standing = core.follower.book.standing()
-    free = shutil.disk_usage(state_dir).free
-    parts_ready: dict[str, Any] = {
-        "chain": standing.distrust or "ok",
-        "head": standing.head_number,
-        "confident": standing.confident,
-        "sandbox": core.identity.kind,
-        "disk_free_bytes": free,
-    }
-    return Readiness(standing.trusted, parts_ready)
-
-
-def _task(work: Any, name: str, stack: AsyncExitStack) -> asyncio.Task[None]:
-    """Run a coroutine for as long as the node lives; cancelled and awaited when the stack unwinds."""
-    task: asyncio.Task[None] = asyncio.create_task(work, name=name)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(end)
-    return task

@@ -30,10 +30,11 @@ class RawHttpProvider(AsyncJSONBaseProvider):
     formatters cost a hundred times what parsing does. None of that here.
     """
 
-    def __init__(self, url: str, timeout: float) -> None:
-        """`timeout` in seconds bounds one request from connect to last byte."""
+    def __init__(self, url: str, timeout: float, most: int) -> None:
+        """`timeout` in seconds bounds one request from connect to last byte, `most` the bytes of its answer."""
         super().__init__()
         self.endpoint_uri = url
+        self._most = most
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 10.0))
         self._session: aiohttp.ClientSession | None = None
 
@@ -41,7 +42,7 @@ class RawHttpProvider(AsyncJSONBaseProvider):
         """Post one request; returns (HTTP status, Retry-After in seconds, body)."""
         body = msgspec.json.encode(self.form_request(method, params))
         async with self._open().post(self.endpoint_uri, data=body, allow_redirects=False) as answer:
-            return answer.status, _seconds(answer.headers.get("Retry-After", "")), await _read(answer)
+            return answer.status, _seconds(answer.headers.get("Retry-After", "")), await _read(answer, self._most)
 
     async def disconnect(self) -> None:
         """Close the connections."""
@@ -64,16 +65,16 @@ _HICCUPS: Final = frozenset({Fault.HTTP, Fault.MALFORMED, Fault.NULL})
 
 
 class _AnswerTooLargeError(Exception):
-    """The body is beyond `MAX_ANSWER_BYTES`."""
+    """The body is beyond what is read."""
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes | bytearray:
-    if (answer.content_length or 0) > MAX_ANSWER_BYTES:
+async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes | bytearray:
+    if (answer.content_length or 0) > most:
         raise _AnswerTooLargeError
     body = bytearray()
     async for piece in answer.content.iter_any():
         body += piece
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(body) > most:
             raise _AnswerTooLargeError
     return body
 
@@ -85,11 +86,12 @@ def _seconds(text: str) -> int:
 class Endpoint:
     """One RPC URL: calls with typed answers, and what is known of its health."""
 
-    def __init__(self, url: str, *, timeout: float = 20.0) -> None:
-        """`timeout` in seconds for one call."""
+    def __init__(self, url: str, *, timeout: float = 20.0, most: int = MAX_ANSWER_BYTES) -> None:
+        """`timeout` in seconds and `most` bytes of answer for one call."""
         self.name = redacted(url)
         self.url = url
-        self._provider = RawHttpProvider(url, timeout)
+        self._most = most
+        self._provider = RawHttpProvider(url, timeout, most)
         self.calls = 0
         self.faults: dict[Fault, int] = {}
         self.failures = 0
@@ -128,7 +130,7 @@ class Endpoint:
         except TimeoutError as problem:
             raise self._fault(Fault.TIMEOUT, method, "no answer in time") from problem
         except _AnswerTooLargeError as problem:
-            raise self._fault(Fault.RANGE, method, f"answer beyond {MAX_ANSWER_BYTES} bytes") from problem
+            raise self._fault(Fault.RANGE, method, f"answer beyond {self._most} bytes") from problem
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             raise self._fault(Fault.NETWORK, method, shown(problem)) from problem
         return self._decode(method, status, wait, body, shape)
@@ -193,9 +195,10 @@ class Endpoint:
         """`eth_getCode`: hex."""
         return await self.call("eth_getCode", [address, _quantity(block)], str)
 
-    async def eth_call(self, to: str, data: str, block: int | str = "latest") -> bytes:
-        """`eth_call` with no sender; the returned bytes."""
-        answer = await self.call("eth_call", [{"to": to, "data": data}, _quantity(block)], str)
+    async def eth_call(self, to: str, data: str, block: int | str = "latest", *, gas: int | None = None) -> bytes:
+        """`eth_call` with no sender, and at most `gas` (None: what the endpoint allows); the returned bytes."""
+        asked = {"to": to, "data": data} | ({} if gas is None else {"gas": hex(gas)})
+        answer = await self.call("eth_call", [asked, _quantity(block)], str)
         try:
             return bytes.fromhex(answer[2:])
         except ValueError as problem:

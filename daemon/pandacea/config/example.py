@@ -8,18 +8,22 @@ from typing import Final
 from pandacea.errors import BadConfig
 
 PRODUCTS: Final = """\
-# What you lease. A product without stated rules runs only code you approved, and holds every result until you looked.
-products:
-  - id: my-first-product
-    name: A table of mine
-    description: What it is, in which units, from when.
-    keywords: [health]
-    price: 0.02 ether
-    assets: [my-table]            # my-table.csv or my-table.parquet in this folder
-    rules:
-      policy: approved-code       # approved-code | any-code (a script may copy out what fits the output caps)
-      release: hold               # hold | auto
-      live_output: none           # none | progress | full
+# What you lease: nothing yet. `pandacea products add data/my-table.csv` asks, shows what becomes public, and writes it here.
+products: []
+# By hand it is a list like this. A product without stated rules runs only code you approved, and holds every result until you looked.
+# Every key: docs/products.md
+#
+# products:
+#   - id: my-first-product
+#     name: A table of mine
+#     description: What it is, in which units, from when.
+#     keywords: [health]
+#     price: 0.02 ether
+#     assets: [my-table]            # my-table.csv or my-table.parquet in this folder
+#     rules:
+#       policy: approved-code       # approved-code | any-code (a script may copy out what fits the output caps)
+#       release: hold               # hold | auto
+#       live_output: none           # none | progress | full
 """
 
 

@@ -292,10 +292,6 @@ class CodeRows(Protocol):
 class NonceRows(Protocol):
     """Request nonces, inside one transaction."""
 
-    async def insert_many(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
-        """Insert (keyid, nonce, expires); for each, whether it was new."""
-        ...
-
     async def prune(self, before: int) -> int: ...
 
 

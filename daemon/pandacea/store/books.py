@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandacea.store.code import Submissions
 from pandacea.store.jobs import Jobs
-from pandacea.store.nonces import Nonces
+from pandacea.store.nonces import Nonces, spend
 from pandacea.store.outbox import Outboxes
 from pandacea.store.session import Database, Transaction
 from pandacea.store.uploads import Uploads
@@ -62,3 +62,7 @@ class SqlBooks:
         """Look."""
         async with self._database.read() as connection:
             yield View(connection)
+
+    async def spend_nonces(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Use (keyid, nonce, expires) rows up, durably; for each, whether it was new."""
+        return await spend(self._database, rows)

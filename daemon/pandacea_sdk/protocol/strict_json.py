@@ -11,7 +11,8 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from pandacea_sdk.protocol.problems import ProtocolError
@@ -37,6 +38,18 @@ class _Pairs(list[tuple[str, Any]]):
     """An object as it was written, before its keys were checked."""
 
 
+class _DoubtfulError(Exception):
+    """Something may be wrong with a key."""
+
+
+def _undoubted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are as plain as almost all are."""
+    found = dict(pairs)
+    if len(found) != len(pairs) or not all(map(str.isascii, found)):
+        raise _DoubtfulError
+    return found
+
+
 def read(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parse `raw` into dict, list, str, int, float, bool and None.
 
@@ -48,14 +61,12 @@ def read(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     except UnicodeDecodeError as error:
         raise ProtocolError("not-utf8", f"The body is not UTF-8: byte {error.start} cannot be read. Send JSON in UTF-8.") from None
     _check_depth(raw, max_depth)
+    if b"\\u" not in raw:
+        # Read twice only where there is a fault to name.
+        with suppress(_DoubtfulError, ProtocolError, json.JSONDecodeError, RecursionError):
+            return _PLAIN.decode(text)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_Pairs,
-            parse_int=_integer,
-            parse_float=_number,
-            parse_constant=_constant,
-        )
+        value = _CAREFUL.decode(text)
     except json.JSONDecodeError as error:
         raise ProtocolError(
             "malformed-json", f"The body is not JSON: {error.msg} at line {error.lineno} column {error.colno}."
@@ -65,6 +76,10 @@ def read(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     return _settle(value, "", surrogates=b"\\u" in raw)
 
 
+def _decoder(pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=pairs_hook, parse_int=_integer, parse_float=_number, parse_constant=_constant)
+
+
 def escape(token: str) -> str:
     """One step of a JSON pointer (RFC 6901)."""
     return token.replace("~", "~0").replace("/", "~1")
@@ -72,6 +87,8 @@ def escape(token: str) -> str:
 
 def _check_depth(raw: bytes, max_depth: int) -> None:
     """Count brackets outside strings before parsing: a megabyte of `[` must cost nothing."""
+    if raw.count(b"[") + raw.count(b"{") <= max_depth:
+        return
     depth = 0
     for match in _BRACKETS.finditer(raw):
         first = raw[match.start()]
@@ -148,3 +165,7 @@ def _check_surrogates(text: str, pointer: str) -> None:
             f"A string holds half of a surrogate pair at character {error.start}; it cannot be written as UTF-8.",
             pointer,
         ) from None
+
+
+_PLAIN: Final = _decoder(_undoubted)
+_CAREFUL: Final = _decoder(_Pairs)

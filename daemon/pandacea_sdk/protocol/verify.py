@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pandacea_sdk.protocol.hashing import sha256_hex
+from pandacea_sdk.protocol.hashing import HASH32, sha256_hex
 from pandacea_sdk.protocol.manifest import FORMAT, result_hash
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.receipt import computation_id, read_receipt
@@ -22,32 +22,41 @@ MAX_ARTIFACTS_BYTES: Final = 512 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the Spender knows from their own side. `contract` is None when it was learnt from the node itself."""
+    """What the Spender knows from their own side. `contract` is None when it was learnt from the node itself.
 
-    request: ExecuteRequest
+    `request` None: only the computation's id is known. It names chain, contract, lease and the signed request, so another result cannot
+    pass for it; but what that request asked for (script, params, uploads, inputs) is then the Earner's word.
+    """
+
+    request: ExecuteRequest | None
     request_hash: str
     chain_id: int
     spender: str
     contract: str | None = None
+    computation_id: str | None = None
     max_bytes: int = MAX_ARTIFACTS_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedResult:
-    """A result whose parts agree. `signer` still has to be compared with the lease's earner or operator on the chain."""
+    """A result whose parts agree. `signer` still has to be compared with the lease's earner or operator on the chain.
+
+    `request_compared`: whether it was also held against what was asked for, not only against the computation's id.
+    """
 
     success: bool
     computation_id: str
     result_hash: str
     signer: str
     contract: str
+    request_compared: bool
     manifest: Mapping[str, Any] = field(repr=False)
     output: bytes = field(repr=False)
     artifacts: Mapping[str, bytes] = field(repr=False)
 
 
 def verify_result(answer: Any, expected: Expected) -> VerifiedResult:
-    """Check an answer to `expected.request`.
+    """Check an answer to `expected.request`, or where that is not known, the result of `expected.computation_id`.
 
     Raises:
         ProtocolError: `bad-answer` (it has not the shape of a result), `bad-manifest` (it speaks of something else than was asked),
@@ -82,7 +91,8 @@ def verify_result(answer: Any, expected: Expected) -> VerifiedResult:
             "bad-receipt", "The receipt is for another result than the one it came with; keep both and ask the Earner."
         )
     output, artifacts = _bytes(results, manifest, expected.max_bytes)
-    return VerifiedResult(answer["success"], computation, digest, signer, contract, manifest, output, artifacts)
+    compared = expected.request is not None
+    return VerifiedResult(answer["success"], computation, digest, signer, contract, compared, manifest, output, artifacts)
 
 
 def decode_base64(text: Any, what: str) -> bytes:
@@ -100,34 +110,45 @@ def decode_base64(text: Any, what: str) -> bytes:
 
 
 def _check_manifest(manifest: Mapping[str, Any], expected: Expected, contract: str, computation: str) -> None:
-    request = expected.request
-    lease_id = manifest.get("lease_id") if request.lease_id is None else request.lease_id
+    lease_id = manifest.get("lease_id")
     facts: dict[str, Any] = {
         "format": FORMAT,
         "contract": contract,
-        "lease_id": lease_id,
         "request_hash": expected.request_hash,
         "spender": expected.spender.lower(),
-        "code_sha256": request.code_sha256(),
-        "params_sha256": sha256_hex(request.params_bytes()),
-        "uploads": dict(request.uploads),
-        "computation_id": computation,
+        "computation_id": computation if expected.computation_id is None else expected.computation_id,
     }
-    if request.product_version is not None:
-        facts["product_version"] = request.product_version
+    if expected.request is not None:
+        facts |= _facts(expected.request)
     for name, value in facts.items():
         if manifest.get(name) != value:
             raise _manifest(f"its {name} is not the one that was asked for")
     if str(manifest.get("chain_id")) != str(expected.chain_id):
         raise _manifest("its chain_id is another")
-    if not isinstance(lease_id, str) or computation != computation_id(expected.chain_id, contract, lease_id, expected.request_hash):
+    if manifest["computation_id"] != computation or not isinstance(lease_id, str) or not HASH32.fullmatch(lease_id):
+        raise _manifest("it speaks of another computation than the answer, or of no lease")
+    if computation != computation_id(expected.chain_id, contract, lease_id, expected.request_hash):
         raise _manifest("its computation_id does not follow from chain, contract, lease and request")
     if not isinstance(manifest.get("product_version"), str):
         raise _manifest("its product_version is missing")
     inputs = manifest.get("inputs")
     named = [_named(item) for item in inputs] if isinstance(inputs, list) else None
-    if named != [(item.asset_id, item.variable_name) for item in request.inputs]:
+    if expected.request is not None and named != [(item.asset_id, item.variable_name) for item in expected.request.inputs]:
         raise _manifest("its inputs are not the ones that were asked for")
+
+
+def _facts(request: ExecuteRequest) -> dict[str, Any]:
+    """What a manifest must say of a request."""
+    facts: dict[str, Any] = {
+        "code_sha256": request.code_sha256(),
+        "params_sha256": sha256_hex(request.params_bytes()),
+        "uploads": dict(request.uploads),
+    }
+    if request.lease_id is not None:
+        facts["lease_id"] = request.lease_id
+    if request.product_version is not None:
+        facts["product_version"] = request.product_version
+    return facts
 
 
 def _bytes(results: Mapping[str, Any], manifest: Mapping[str, Any], max_bytes: int) -> tuple[bytes, dict[str, bytes]]:

@@ -23,7 +23,7 @@ ARTIFACT_ROUTE: Final = ROUTE + "/artifacts/{name:.+}"
 MAX_WAIT: Final = 30
 """Seconds a long-poll may last."""
 
-_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
 async def status(request: web.Request) -> web.StreamResponse:
@@ -92,11 +92,14 @@ def _matches(header: str | None, etag: str) -> bool:
 
 
 def _range(request: web.Request, size: int, etag: str) -> tuple[int, int, int]:
-    """(first byte, byte after the last, status). A header that is no single byte range is ignored, as RFC 9110 allows."""
-    header = request.headers.get("Range")
+    """(first byte, byte after the last, status). A header that is no single byte range is ignored, as RFC 9110 allows.
+
+    Ranges are defined for GET alone (section 14.2).
+    """
+    header = request.headers.get("Range") if request.method == "GET" else None
     condition = request.headers.get("If-Range")
     found = _RANGE.fullmatch(header.strip()) if header is not None else None
-    if found is None or found.group(0) == "bytes=-" or (condition is not None and condition.strip() != etag):
+    if found is None or not any(found.groups()) or (condition is not None and condition.strip() != etag):
         return 0, size, 200
     first, last = found.groups()
     if first:
@@ -106,7 +109,7 @@ def _range(request: web.Request, size: int, etag: str) -> tuple[int, int, int]:
     else:
         start, end = max(size - int(last), 0), size
     if start >= size or start >= end:
-        raise ProtocolError("range-not-satisfiable", f"The artifact has {size} bytes.")
+        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
     return start, end, 206
 
 

@@ -1,0 +1,108 @@
+"""What is opened before anything serves, in the order in which a mistake is cheapest to name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from pandacea import keys
+from pandacea.app import parts
+from pandacea.app.loops import task
+from pandacea.catalogue.products_file import read as read_products
+from pandacea.catalogue.registry import Catalogue
+from pandacea.catalogue.tables import Tables
+from pandacea.chain.follower import Follower
+from pandacea.config import Config
+from pandacea.domain.ids import Address
+from pandacea.errors import Broken
+from pandacea.flows.ports import Sandbox, SandboxIdentity
+from pandacea.flows.watch import Watch
+from pandacea.sandbox.choose import choose
+from pandacea.store.books import SqlBooks
+from pandacea.store.products import SqlProductBook
+from pandacea.store.session import Database
+
+log = structlog.get_logger(__name__)
+
+CHAIN_START_SECONDS: Final = 30.0
+"""How long the start waits for the chain before it serves 503s and goes on trying."""
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The adapters, opened."""
+
+    database: Database
+    books: SqlBooks
+    products: SqlProductBook
+    catalogue: Catalogue
+    follower: Follower
+    following: asyncio.Task[None]
+    chain_id: int
+    contract: Address
+    sandbox: Sandbox
+    identity: SandboxIdentity
+    signer: keys.KeystoreSigner
+    clock: parts.SystemClock
+    watch: Watch
+
+
+async def open_core(config: Config, stack: AsyncExitStack) -> Core:
+    """Open keys, state, data, chain and box; `stack` closes them in reverse.
+
+    Raises:
+        BadConfig, Broken: what must be mended first.
+    """
+    signer = parts.signer(config)
+    contract = parts.contract_of(config)
+    parts.lock(config.store.state_dir, stack)
+    db = await stack.enter_async_context(parts.database(config))
+    clock = parts.SystemClock()
+    products = SqlProductBook(db)
+    stated = read_products(config.privacy.data_dir)
+    follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
+    following = task(follower.run(), "follower", stack)
+    sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
+    identity = await sandbox.open()
+    stack.push_async_callback(sandbox.close)
+    for warning in sandbox.warnings:
+        log.warning("sandbox.weaker", because=warning)
+    log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
+    tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
+    catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
+    await catalogue.register(stated, config.privacy.data_dir)
+    chain_id = await _chain_id(follower, following)
+    return Core(
+        database=db,
+        books=SqlBooks(db),
+        products=products,
+        catalogue=catalogue,
+        follower=follower,
+        following=following,
+        chain_id=chain_id,
+        contract=contract.address,
+        sandbox=sandbox,
+        identity=identity,
+        signer=signer,
+        clock=clock,
+        watch=Watch(),
+    )
+
+
+async def _chain_id(follower: Follower, following: asyncio.Task[None]) -> int:
+    """The chain's id, once an endpoint told it: signatures are bound to it."""
+    deadline = time.monotonic() + CHAIN_START_SECONDS
+    while follower.endpoints.chain_id is None:
+        if following.done():
+            following.result()
+        if time.monotonic() > deadline:
+            raise Broken(
+                "No RPC endpoint of blockchain.rpc_url told its chain id. Start the endpoint, mend the URL, or set blockchain.chain_id."
+            )
+        await asyncio.sleep(0.05)
+    return follower.endpoints.chain_id

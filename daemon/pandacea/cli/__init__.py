@@ -1,0 +1,188 @@
+"""The command line: parse, call, print. Exit status 0 done, 1 failed, 2 bad configuration or usage."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from pandacea import __version__
+from pandacea.cli.command import Handler, command, quietly
+from pandacea.cli.desk import desk_commands
+from pandacea.cli.products import product_commands
+from pandacea.errors import BadConfig, Broken, PandaceaError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command."""
+    parsed = parser().parse_args(arguments)
+    handler: Handler = parsed.handler
+    try:
+        return handler(parsed)
+    except BadConfig as problem:
+        sys.stderr.write(f"pandacea: {problem}\n")
+        return 2
+    except PandaceaError as problem:
+        sys.stderr.write(f"pandacea: {problem}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and its arguments."""
+    root = argparse.ArgumentParser(
+        prog="pandacea", description="Run strangers' code on your data, on your machine, under on-chain leases."
+    )
+    root.add_argument("--version", action="version", version=f"pandacea {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+    run = command(commands, "run", _run, "start the node")
+    run.add_argument("--debug", action="store_true", help="log at level debug")
+
+    init = command(commands, "init", _init, "write a config.yaml and a products.yaml to start from", config=False)
+    init.add_argument("--directory", type=Path, default=Path())
+
+    deploy = command(commands, "deploy", _deploy, "deploy the LeaseAgreement and write its deployment record", config=False)
+    deploy.add_argument("--rpc-url", required=True)
+    deploy.add_argument(
+        "--keystore", type=Path, required=True, help="the account that pays for the deployment and owns the contract"
+    )
+    deploy.add_argument("--passphrase-file", type=Path, help="default: asked for")
+    deploy.add_argument("--arbiter", required=True, help="who decides the disputes of leases created from now on")
+    deploy.add_argument("--owner", help="who may pause and appoint arbiters; default: the deploying account")
+    deploy.add_argument("--record", type=Path, default=Path("deployment.json"))
+    deploy.add_argument("--insecure-http", action="store_true", help="accept plain http to another machine")
+
+    doctor = command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    leases = command(commands, "leases", _leases, "show which leases the node believes, and why")
+    leases.add_argument("--json", action="store_true", help="print JSON")
+
+    keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
+    create = command(keys, "create", _keys_create, "make a new key and keep it encrypted", config=False)
+    create.add_argument("file", type=Path)
+    create.add_argument("--passphrase-file", type=Path, required=True, help="file (mode 600) whose first line is the passphrase")
+    show = command(keys, "address", _keys_address, "print the address of a keystore", config=False)
+    show.add_argument("file", type=Path)
+
+    desk_commands(commands)
+    product_commands(commands)
+
+    environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
+    build = command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
+    build.add_argument("--directory", type=Path, default=Path(".sandbox"))
+    more = command(
+        environment, "add", _environment_add, "build a new environment with more packages; the old one stays", config=False
+    )
+    more.add_argument("packages", nargs="+", metavar="NAME", help="NAME or NAME==VERSION")
+    more.add_argument("--directory", type=Path, default=Path(".sandbox"), help="the environment to start from")
+    return root
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load, service_manager
+    from pandacea.log import setup
+    from pandacea.telemetry.notify import ServiceManager
+
+    config = load(parsed.config)
+    setup("debug" if parsed.debug else config.log.level, config.log.format)
+    asyncio.run(app.serve(config, ServiceManager(*service_manager())))
+    return 0
+
+
+def _init(parsed: argparse.Namespace) -> int:
+    from pandacea.config.example import write_example
+
+    for path in write_example(parsed.directory):
+        print(path)
+    return 0
+
+
+def _deploy(parsed: argparse.Namespace) -> int:
+    from pandacea import keys
+    from pandacea_sdk.chain import ChainError, deploy
+
+    if parsed.record.exists():
+        raise BadConfig(f"{parsed.record} exists already; name another --record.")
+    account = keys.unlock(parsed.keystore, keys.read_passphrase(parsed.passphrase_file)).account()
+    try:
+        record = asyncio.run(
+            deploy(parsed.rpc_url, account, arbiter=parsed.arbiter, owner=parsed.owner, allow_http=parsed.insecure_http)
+        )
+    except ChainError as problem:
+        raise Broken(f"The contract was not deployed: {problem}") from problem
+    record.write(parsed.record)
+    print(f"LeaseAgreement {record.address} on chain {record.chain_id}, block {record.deploy_block}; record: {parsed.record}")
+    return 0
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+
+    config = quietly(parsed)
+    rows = asyncio.run(app.examine(config))
+    if parsed.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        width = max(len(row["check"]) for row in rows)
+        for row in rows:
+            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<{width}}  {row['detail']}")
+    return 0 if all(row["ok"] for row in rows) else 1
+
+
+def _leases(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+
+    config = quietly(parsed)
+    rows = asyncio.run(app.lease_rows(config))
+    if parsed.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        count = f"{row['used']}/{row['max_computations']} used"
+        print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
+    if not rows:
+        print("No approved lease of this Earner is known yet.")
+    return 0
+
+
+def _keys_create(parsed: argparse.Namespace) -> int:
+    from pandacea import keys
+
+    print(keys.create(parsed.file, keys.read_passphrase(parsed.passphrase_file)))
+    return 0
+
+
+def _keys_address(parsed: argparse.Namespace) -> int:
+    from pandacea import keys
+
+    print(keys.address(parsed.file))
+    return 0
+
+
+def _environment_build(parsed: argparse.Namespace) -> int:
+    from pandacea.sandbox.environments import build_environment
+
+    build_environment(parsed.directory, progress=_show_build)
+    return 0
+
+
+def _environment_add(parsed: argparse.Namespace) -> int:
+    from pandacea.sandbox.environment_add import add_packages
+
+    made = add_packages(parsed.directory, parsed.packages, _show_build)
+    print(f"{made.identity}: set privacy.environment: {made.folder}")
+    return 0
+
+
+def _show_build(line: str) -> None:
+    """Pip's long story in short: what is being fetched, not from where."""
+    if line.startswith("Collecting"):
+        print(f"  {line.split(' (', maxsplit=1)[0]}", flush=True)
+    elif not line.startswith(("WARNING", "Processing", "Downloading", "  ", "Requirement", "Successfully", "Looking")):
+        print(line if len(line) < 160 else line[:159] + "…", flush=True)

@@ -1,0 +1,46 @@
+"""`pandacea results` and `pandacea code`: what waits for the Earner's word."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from typing import Any
+
+from pandacea.cli.command import command, quietly
+
+
+def desk_commands(commands: Any) -> None:
+    """What the Earner decides: the running node is asked to act; when none runs, the command does it."""
+    results = commands.add_parser("results", help="held results").add_subparsers(required=True, metavar="ACTION")
+    code = commands.add_parser("code", help="scripts handed in for approval").add_subparsers(required=True, metavar="ACTION")
+    for actions, verb, summary in (
+        (results, "results list", "results that wait for your word"),
+        (results, "results show", "one result: its output and where its files lie"),
+        (results, "results release", "let a held result out to its Spender"),
+        (results, "results refuse", "keep a held result back for good"),
+        (code, "code list", "scripts that wait for your word"),
+        (code, "code show", "one script, what an approval covers, and lines to look at"),
+        (code, "code approve", "let a script run with its inputs, uploads and params"),
+        (code, "code reject", "refuse a script; takes an approval back, too"),
+    ):
+        made = command(actions, verb.split()[1], desk, summary)
+        made.set_defaults(verb=verb)
+        made.add_argument("--json", action="store_true", help="print JSON")
+        if verb == "code list":
+            made.add_argument("--all", action="store_true", help="those already decided, too")
+        if not verb.endswith("list"):
+            made.add_argument("id")
+        if verb in {"results refuse", "code reject"}:
+            made.add_argument("--reason", default="", help="one sentence for the Spender")
+
+
+def desk(parsed: argparse.Namespace) -> int:
+    """Have the running node act, or act in its place; print its answer."""
+    from pandacea import app
+
+    config = quietly(parsed)
+    asked = {name: value for name in ("id", "reason", "all") if (value := getattr(parsed, name, None)) is not None}
+    answer = asyncio.run(app.ask(config, parsed.verb, asked))
+    print(json.dumps(answer, indent=2) if parsed.json else app.shown(parsed.verb, answer))
+    return 0

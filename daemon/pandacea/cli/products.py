@@ -1,0 +1,102 @@
+"""`pandacea products`: what the Earner offers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from pandacea.cli.command import command, quietly
+from pandacea.cli.desk import desk
+from pandacea.errors import BadConfig
+
+
+def product_commands(commands: Any) -> None:
+    """What the Earner offers."""
+    actions = commands.add_parser("products", help="what you offer").add_subparsers(required=True, metavar="ACTION")
+    for verb, summary in (
+        ("products list", "products on offer"),
+        ("products show", "all that is public of one product"),
+        ("products reload", "have the running node take up products.yaml and changed files"),
+    ):
+        made = command(actions, verb.split()[1], desk, summary)
+        made.set_defaults(verb=verb)
+        made.add_argument("--json", action="store_true", help="print JSON")
+        if verb == "products show":
+            made.add_argument("id")
+    remove = command(actions, "remove", _products_remove, "take a product off the offer")
+    remove.add_argument("id")
+    add = command(actions, "add", _products_add, "offer a file of the data folder; shows what becomes public before it does")
+    add.add_argument("file", type=Path, help="CSV, Parquet, Arrow (Feather) or SQLite, in the data folder")
+    for name, summary in (
+        ("id", "default: the file's name"),
+        ("name", "for people"),
+        ("description", "what it is, from when, in which units"),
+        ("price", "of a lease, for example '0.02 ether'"),
+        ("keywords", "separated by commas"),
+        ("policy", "approved-code | any-code"),
+        ("release", "hold | auto"),
+        ("live-output", "none | progress | full"),
+        ("rehearsal", "lease | open | off"),
+    ):
+        add.add_argument(f"--{name}", help=summary)
+    add.add_argument("--drop", help="columns that are not converted, separated by commas")
+    add.add_argument("--keep", help="the only columns that are, separated by commas")
+    add.add_argument("--label", help="the column scripts are to predict")
+    add.add_argument("--separator", help="of CSV, default: ','")
+    add.add_argument("--table", help="of a SQLite file")
+    add.add_argument("--mock-rows", type=int, help="default: 100")
+    column = "what a column holds, as YAML: 'age: {unit: years, minimum: 0, maximum: 110}'"
+    add.add_argument("--column", action="append", default=[], help=column)
+    add.add_argument("--keep-flagged", action="store_true", help="with --yes: columns that may identify people stay")
+    add.add_argument("--yes", action="store_true", help="ask nothing: what is not stated gets the strictest value")
+
+
+def _products_add(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+
+    config = quietly(parsed)
+    given = {key: getattr(parsed, key) for key in ("id", "name", "description", "price") if getattr(parsed, key)}
+    if parsed.keywords:
+        given["keywords"] = _listed(parsed.keywords)
+    rules = {key: getattr(parsed, key) for key in ("policy", "release", "live_output", "rehearsal") if getattr(parsed, key)}
+    if rules:
+        given["rules"] = rules
+    asset: dict[str, Any] = {key: getattr(parsed, key) for key in ("separator", "table") if getattr(parsed, key)}
+    asset |= {key: _listed(getattr(parsed, key)) for key in ("drop", "keep") if getattr(parsed, key)}
+    if parsed.mock_rows is not None:
+        asset["mock"] = {"rows": parsed.mock_rows}
+    if parsed.column:
+        asset["columns"] = _columns(parsed.column)
+    wanted = app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged)
+    return 0 if asyncio.run(app.add_product(config, wanted)) else 1
+
+
+def _products_remove(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load
+
+    print(asyncio.run(app.remove_product(load(parsed.config), parsed.id)))
+    return 0
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _columns(texts: list[str]) -> dict[str, Any]:
+    import yaml
+
+    columns: dict[str, Any] = {}
+    for text in texts:
+        try:
+            said = yaml.safe_load(text)
+        except yaml.YAMLError:
+            said = None
+        if not isinstance(said, dict) or not all(isinstance(about, dict) for about in said.values()):
+            raise BadConfig(
+                f"--column {text!r} is not understood; write for example 'age: {{unit: years, minimum: 0, maximum: 110}}'."
+            )
+        columns |= said
+    return columns

@@ -1,0 +1,95 @@
+"""SQLite's driver with one visit to its thread for each statement.
+
+aiosqlite makes four of an ordinary query (cursor, execute, fetch, close). Every visit wakes a thread, which then waits for the
+interpreter's lock while the event loop is busy, and a transaction holds the database's one writer for all of its visits together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
+
+import aiosqlite
+
+
+async def connect(*arguments: Any, **options: Any) -> Connection:
+    """As `aiosqlite.connect`, for SQLAlchemy's `async_creator_fn`."""
+    connection = Connection(lambda: sqlite3.connect(*arguments, **options), iter_chunk_size=64)
+    connection._thread.daemon = True  # noqa: SLF001  # as SQLAlchemy does for a connection that it makes itself
+    await connection
+    return connection
+
+
+class Connection(aiosqlite.Connection):
+    """A connection whose cursors hold their rows."""
+
+    _left_behind = False
+    """A caller was cancelled while the thread worked for it: what that did shows only after the next visit."""
+
+    def cursor(self) -> Cursor:  # type: ignore[override]  # what SQLAlchemy uses of a cursor, and no more
+        """A cursor that has not been to the thread yet."""
+        return Cursor(self)
+
+    async def visit(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run `work` on the connection's thread, after all that was asked of it before."""
+        try:
+            return await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # aiosqlite's own, FIFO
+        except asyncio.CancelledError:
+            self._left_behind = True
+            raise
+
+    async def commit(self) -> None:
+        """Commit the current transaction."""
+        await self.visit(sqlite3.Connection.commit)
+
+    async def rollback(self) -> None:
+        """Roll back the current transaction, if there is one: the pool asks for it after every use."""
+        if self._left_behind or self.in_transaction:
+            await self.visit(sqlite3.Connection.rollback)
+            self._left_behind = False
+
+
+class Cursor:
+    """What SQLAlchemy's adapter asks of a cursor; a result is fetched whole, as that adapter does."""
+
+    arraysize = 1
+
+    def __init__(self, connection: Connection) -> None:
+        """Nothing is opened before a statement is run."""
+        self._connection = connection
+        self._rows: list[Any] = []
+        self.description: Any = None
+        self.rowcount = -1
+        self.lastrowid: int | None = None
+
+    async def __aenter__(self) -> Self:
+        """Nothing to open."""
+        return self
+
+    async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Self:
+        """Run a statement and take its rows."""
+        return await self._run(lambda connection: connection.execute(statement, parameters))
+
+    async def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Self:
+        """Run a statement for many rows of parameters."""
+        return await self._run(lambda connection: connection.executemany(statement, parameters))
+
+    async def _run(self, statement: Callable[[sqlite3.Connection], sqlite3.Cursor]) -> Self:
+        def whole(connection: sqlite3.Connection) -> None:
+            cursor = statement(connection)
+            self.description, self.rowcount, self.lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
+            self._rows = cursor.fetchall() if cursor.description else []
+            cursor.close()
+
+        await self._connection.visit(whole)
+        return self
+
+    async def fetchall(self) -> list[Any]:
+        """The rows, once."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    async def close(self) -> None:
+        """The statement was finished when it ran."""

@@ -1,0 +1,216 @@
+"""Contract wallets (ERC-1271) on a real chain: what one accepts is accepted, and none of them can do more than say no."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from pandacea.api.auth import Authenticator
+from pandacea.api.nonces import MemoryNonces
+from pandacea.api.throttle import Rate
+from pandacea.chain.endpoints import Endpoints
+from pandacea.chain.rpc import Endpoint
+from pandacea.chain.wallets import YES, ContractWallets
+from pandacea.domain.access import ChainStanding
+from pandacea.domain.ids import Address, BlockNumber, Timestamp
+from pandacea.errors import Unavailable
+from pandacea_sdk.client import AsyncPandaceaClient
+from pandacea_sdk.protocol.hashing import KeySigner, Signer
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy
+from tests.chain.anvil import OWNER, ROOT, Agreement, Anvil, call, word
+
+OWNS, OTHER = KeySigner("61" * 32), KeySigner("62" * 32)
+DIGEST = b"\x5a" * 32
+ARTIFACT = json.loads((ROOT / "contracts/test/artifacts/Wallet.json").read_text())
+
+
+class Mood(IntEnum):
+    """How `contracts/test/solidity/Wallet.sol` answers."""
+
+    HONEST = 0
+    REFUSE = 1
+    REVERT = 2
+    BURN = 3
+    FLOOD = 4
+    LONG = 5
+    SHORT = 6
+    DIRTY = 7
+
+
+class World:
+    """A chain with one wallet on it, and a node that asks."""
+
+    def __init__(self, agreement: Agreement, wallet: Address, *more: str) -> None:
+        """`more`: further endpoints' URLs."""
+        self.chain: Anvil = agreement.chain
+        self.wallet = wallet
+        urls = (self.chain.url, *more)
+        self.endpoints = Endpoints([Endpoint(url) for url in urls], chain_id=31337, contract=Address(agreement.address))
+        self.distrust: str | None = None
+        self.confident = 0
+        self.asked = ContractWallets(self.endpoints, self.standing)
+
+    def standing(self) -> ChainStanding:
+        return ChainStanding(BlockNumber(0), Timestamp(0), BlockNumber(self.confident), self.distrust)
+
+    async def behaves(self, mood: Mood) -> None:
+        """From the next block on."""
+        await self.chain.send(OWNER, self.wallet, call("behave(uint8)", mood))
+
+    async def settles(self) -> None:
+        """All that was mined counts."""
+        self.confident = await self.chain.head()
+
+    async def accepts(self, signer: Signer = OWNS, address: Address | None = None) -> bool:
+        return await self.asked.accepts(address or self.wallet, DIGEST, signer.sign_digest(DIGEST))
+
+
+@asynccontextmanager
+async def world_of(agreement: Agreement, *more: str) -> AsyncIterator[World]:
+    receipt = await agreement.chain.send(OWNER, None, ARTIFACT["bytecode"] + word(OWNS.address))
+    made = World(agreement, Address(receipt["contractAddress"].lower()), *more)
+    await made.endpoints.verify_all()
+    await made.settles()
+    yield made
+    await made.asked.close()
+    await made.endpoints.close()
+
+
+@pytest.fixture
+async def world(agreement: Agreement) -> AsyncIterator[World]:
+    async with world_of(agreement) as made:
+        yield made
+
+
+async def test_the_wallet_decides_whose_signature_is_its_own(world: World) -> None:
+    """Its owner's, and nobody else's."""
+    assert await world.accepts()
+    assert not await world.accepts(OTHER)
+
+
+@pytest.mark.parametrize("mood", [mood for mood in Mood if mood is not Mood.HONEST])
+async def test_a_wallet_that_misbehaves_says_no(world: World, mood: Mood) -> None:
+    """Refusing, reverting, burning all gas, a megabyte or 128 KB that begin with yes, four bytes, a yes with dirt behind it: quickly no."""
+    await world.behaves(mood)
+    await world.settles()
+    start = time.monotonic()
+    assert not await world.accepts()
+    assert time.monotonic() - start < 5
+
+
+async def test_a_yes_counts_only_where_it_stands_at_both_blocks(world: World) -> None:
+    """One that is not confirmed yet may be undone; one that was withdrawn holds no longer."""
+    await world.behaves(Mood.REFUSE)
+    await world.settles()
+    await world.behaves(Mood.HONEST)
+    assert not await world.accepts()
+    await world.settles()
+    assert await world.accepts()
+    await world.behaves(Mood.REFUSE)
+    assert not await world.accepts()
+
+
+async def test_a_plain_address_is_no_wallet(world: World) -> None:
+    """And is not asked about again for a while: a wrong signature costs the endpoint one call, not one each."""
+    plain = Address(OTHER.address)
+    for _ in range(5):
+        assert not await world.accepts(OWNS, plain)
+    assert sum(endpoint.calls for endpoint in world.asked._own) == 1
+
+
+async def test_without_the_chain_nobody_can_know(world: World) -> None:
+    """503, not 401: distrusted, or not answering."""
+    world.distrust = "no endpoint answers."
+    with pytest.raises(Unavailable):
+        await world.accepts()
+    world.distrust = None
+    await world.chain.kill()
+    with pytest.raises(Unavailable):
+        await world.accepts()
+
+
+async def test_a_lying_endpoint_cannot_sign_alone(agreement: Agreement) -> None:
+    """Two endpoints are asked where there are two, and each may deny; when one is silent nothing is known."""
+    silent = False
+
+    async def lie(request: web.Request) -> web.Response:
+        asked = await request.json()
+        if asked["method"] == "eth_call":
+            if silent:
+                return web.Response(status=502)
+            return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": "0x" + YES.hex()})
+        said = await agreement.chain.call(asked["method"], *asked["params"])
+        return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": said})
+
+    app = web.Application()
+    app.router.add_post("/", lie)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with world_of(agreement, f"http://127.0.0.1:{runner.addresses[0][1]}") as world:
+        assert await world.accepts()
+        assert not await world.accepts(OTHER)
+        silent = True
+        assert not await world.accepts(OTHER)
+        with pytest.raises(Unavailable):
+            await world.accepts()
+    await runner.cleanup()
+
+
+class WalletSigner:
+    """As in docs/sdk.md: requests name the wallet, its owner's key signs."""
+
+    def __init__(self, address: str, owner: Signer) -> None:
+        self.address = address
+        self._owner = owner
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        return self._owner.sign_digest(digest)
+
+
+async def test_a_spender_signs_for_a_wallet_with_a_signer_of_their_own(world: World) -> None:
+    """From the SDK to the chain: the request is the wallet's, once; another owner's is refused, and too many are not asked about."""
+    authenticator = Authenticator(
+        SigningPolicy(31337, frozenset({"node.example"})),
+        _Clock(),
+        _Known(world.wallet),
+        MemoryNonces(time.time, 30),
+        stranger_nonces=MemoryNonces(time.time, 30),
+        stranger_rate=Rate(1, 1, time.monotonic),
+        wallets=world.asked,
+        wallet_rate=Rate(0.001, 3, time.monotonic),
+    )
+
+    async def sends(owner: Signer) -> RequestHead:
+        async with AsyncPandaceaClient("https://node.example", key=WalletSigner(world.wallet, owner), chain_id=31337) as client:
+            headers: dict[str, Any] = await client.sign("GET", "/api/v1/leases/0x12")
+        lines = [(name.lower(), value) for name, value in headers.items()]
+        return RequestHead("GET", "/api/v1/leases/0x12", [("host", "node.example"), *lines])
+
+    good = await sends(OWNS)
+    assert (await authenticator.authenticate(good, b"")).address == world.wallet
+    for head, code in ((good, "request-replayed"), (await sends(OTHER), "signature-invalid"), (await sends(OWNS), "rate-limited")):
+        with pytest.raises(ProtocolError) as caught:
+            await authenticator.authenticate(head, b"")
+        assert caught.value.code == code
+
+
+class _Clock:
+    def now(self) -> float:
+        return time.time()
+
+
+class _Known:
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def knows_spender(self, address: Address) -> bool:
+        return address == self._address
