@@ -36,6 +36,8 @@ class NodeProcess:
         self.started_at = 0.0
         """`time.monotonic()` of the last start."""
         self.starts = 0
+        self.said = ""
+        """The last answer to GET /readyz."""
         _write(folder, agreement, urls, ws_url, environment, self.port, self.metrics_port)
 
     @property
@@ -84,6 +86,7 @@ class NodeProcess:
         assert self._process.returncode is None, f"the node ended by itself ({self._process.returncode}):\n{self.log()}"
         try:
             async with self._session.get(f"{self.url}/readyz") as answer:
+                self.said = await answer.text()
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -173,6 +174,8 @@ class Traffic:
             with suppress(RpcRefusedError):
                 await chain.call("anvil_dropAllTransactions")
             await chain.reorg(depth, kept)
+            # anvil's clock goes back with its blocks, further each time.
+            await chain.call("evm_setTime", int(time.time()))
             self.reorgs[depth] += 1
 
     async def _elsewhere(self, head: int, depth: int) -> list[tuple[str, int]]:

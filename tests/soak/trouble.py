@@ -125,7 +125,7 @@ class Trouble:
         over = time.monotonic()
         while not await self.node.ready():
             waited = time.monotonic() - over
-            assert waited < RECOVERY_SECONDS, f"unready {waited:.0f} s after the last fault ended:\n{self.node.log()}"
+            assert waited < RECOVERY_SECONDS, f"unready {waited:.0f} s after the last fault: {self.node.said}\n{self.node.log()}"
             await asyncio.sleep(0.1)
         self.recoveries.append(time.monotonic() - over)
 

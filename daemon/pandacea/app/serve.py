@@ -170,7 +170,8 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
     sweeping = SweepPorts(core.books, core.clock, shelf, limits, uploads, release, config.store.keep_results_seconds)
     housekeeping = Loop("housekeeping", lambda: _swept(sweeping), idle=HOUSEKEEPING_SECONDS)
     loops = [*workers.loops, *_deliveries(config, core, stack), housekeeping]
-    tasks = [core.following, *(_task(loop.run(), loop.name, stack) for loop in loops)]
+    alone = _task(core.database.superseded(), "database", stack)
+    tasks = [core.following, alone, *(_task(loop.run(), loop.name, stack) for loop in loops)]
     if config.telemetry.metrics_port is not None:
         metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
         await metrics.start()
@@ -205,8 +206,8 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     """Open in the order in which a mistake is cheapest to name: keys, state, data, chain, box."""
     signer = parts.signer(config)
     contract = parts.contract_of(config)
-    parts.lock(config.store.state_dir, stack)
-    db = await stack.enter_async_context(parts.database(config))
+    await stack.enter_async_context(parts.held(config.store.state_dir))
+    db = await stack.enter_async_context(parts.database(config, alone=True))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
     stated = read_products(config.privacy.data_dir)
@@ -341,14 +342,16 @@ def _well_known(config: Config, core: _Core) -> dict[str, Any]:
 def _readiness(core: _Core, state_dir: Path) -> Readiness:
     standing = core.follower.book.standing()
     free = shutil.disk_usage(state_dir).free
+    trouble = core.database.trouble
     parts_ready: dict[str, Any] = {
+        "database": trouble or "ok",
         "chain": standing.distrust or "ok",
         "head": standing.head_number,
         "confident": standing.confident,
         "sandbox": core.identity.kind,
         "disk_free_bytes": free,
     }
-    return Readiness(standing.trusted, parts_ready)
+    return Readiness(standing.trusted and trouble is None, parts_ready)
 
 
 def _task(work: Any, name: str, stack: AsyncExitStack) -> asyncio.Task[None]:
