@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pwd
 import shutil
@@ -68,7 +67,7 @@ class Postgres:
         subprocess.run(self._command("initdb", *options), check=True, capture_output=True, cwd=self.folder)
 
     def start(self) -> None:
-        """Start it; returns when it answers."""
+        """Start it; returns when it answers. On the main thread: it is stopped when the thread that started it ends."""
         settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
         command = self._command("postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder, *settings)
         with (self.folder / "log").open("ab") as log:
@@ -79,6 +78,12 @@ class Postgres:
             assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
             assert time.monotonic() < deadline, "PostgreSQL does not answer"
             time.sleep(0.02)
+
+    def make_role(self) -> None:
+        """The node's: no more than a login, and owner of what it is given."""
+        statement = f"CREATE ROLE pandacea LOGIN PASSWORD '{PASSWORD}'"
+        ask = self._command("psql", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-c", statement)
+        subprocess.run(ask, check=True, capture_output=True, cwd=self.folder, env={**os.environ, "PGPASSWORD": PASSWORD})
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Fast shutdown: sessions are ended, then the server. SIGQUIT: as it stands."""
@@ -134,9 +139,7 @@ class Postgres:
         """As the superuser, outside any transaction; the rows."""
         import asyncpg
 
-        connection = await asyncpg.connect(
-            user="postgres", password=PASSWORD, host="127.0.0.1", port=self.port, database=database
-        )
+        connection = await asyncpg.connect(user="postgres", password=PASSWORD, host="127.0.0.1", port=self.port, database=database)
         try:
             return await connection.fetch(statement)
         finally:
@@ -155,7 +158,7 @@ def server() -> Iterator[Postgres]:
     try:
         built.make()
         built.start()
-        asyncio.run(built.execute(f"CREATE ROLE pandacea LOGIN PASSWORD '{PASSWORD}'"))
+        built.make_role()
         yield built
     finally:
         with suppress(subprocess.TimeoutExpired):

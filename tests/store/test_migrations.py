@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import JSON, Connection, LargeBinary, MetaData, inspect, text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 import pandacea.store.tables
@@ -40,6 +41,9 @@ async def test_a_database_of_an_older_schema_is_upgraded_and_keeps_its_rows(empt
         before = await tx.connection.run_sync(_filled)
         await tx.commit()
     await upgrade(database)
+    async with database.write() as tx:
+        with pytest.raises(IntegrityError):
+            await tx.connection.execute(text("DELETE FROM job"))  # foreign keys hold again
     async with database.read() as connection:
         after = {name: (await connection.execute(text(f"SELECT * FROM {name}"))).mappings().one() for name in before}
         assert await connection.run_sync(differences) == []

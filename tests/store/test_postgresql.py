@@ -48,7 +48,7 @@ async def test_a_server_that_stops_and_comes_back(postgres: Postgres, name: str)
     async def cut_in_two() -> None:
         async with database.write() as tx:
             await tx.connection.execute(text("INSERT INTO request_nonce VALUES ('k', 'lost', 1)"))
-            await asyncio.to_thread(postgres.stop)
+            postgres.stop()
             await tx.commit()
 
     try:
@@ -62,7 +62,7 @@ async def test_a_server_that_stops_and_comes_back(postgres: Postgres, name: str)
         assert database.trouble is not None
         assert "127.0.0.1" not in database.trouble, "Spenders are told of it"
     finally:
-        await asyncio.to_thread(postgres.start)
+        postgres.start()
     await insert(database, "c")
     assert database.trouble is None
     assert await nonces(database) == ["a", "c"]

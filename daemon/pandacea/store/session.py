@@ -149,6 +149,21 @@ class Database:
             # The connection's exit rolls back whatever was not committed.
 
     @asynccontextmanager
+    async def reshape(self) -> AsyncIterator[Transaction]:
+        """A write that may rebuild tables. SQLite does that by dropping the old one, and must not follow foreign keys meanwhile."""
+        async with self._lock, self._connected(self._writer) as connection:
+            driver = (await connection.get_raw_connection()).driver_connection if self.dialect == "sqlite" else None
+            try:
+                if driver is not None:
+                    await driver.execute("PRAGMA foreign_keys=OFF")
+                await connection.begin()
+                yield Transaction(connection)
+            finally:
+                await connection.rollback()
+                if driver is not None:
+                    await driver.execute("PRAGMA foreign_keys=ON")
+
+    @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A consistent view for reading.
 
