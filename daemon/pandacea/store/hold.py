@@ -59,7 +59,7 @@ async def _lock(descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise TakenError from None
+        raise TakenError("another node has it") from None
 
 
 async def patiently(take: Callable[[], Awaitable[None]], what: str) -> None:
@@ -100,10 +100,10 @@ class Session:
         connection = await self._connect()
         try:
             if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", ADVISORY_LOCK):
-                raise TakenError
+                raise TakenError("another node has it")
             if self._claimed and await connection.fetchval("SELECT word FROM holder WHERE id = 1") != self._word:
                 self.superseded.set()
-                raise TakenError
+                raise TakenError("another node had it")
         except BaseException:
             await connection.close(timeout=2)
             raise
