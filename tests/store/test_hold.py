@@ -9,10 +9,10 @@ import sys
 import pytest
 from sqlalchemy import text
 
-from pandacea.errors import Broken, Unavailable
+from pandacea.errors import Broken
 from pandacea.store.session import Database
 from tests.parts import ROOT
-from tests.postgres import PASSWORD, Postgres
+from tests.postgres import PASSWORD
 
 HOLDER = """
 import asyncio, sys
@@ -72,47 +72,4 @@ async def test_who_is_killed_gives_it_back(database_url: str) -> None:
     await process.wait()
     database = await Database.open(database_url, alone=True)
     await insert(database, "a")
-    await database.close()
-
-
-async def cut(postgres: Postgres, database: Database) -> None:
-    """End every session of a database, as a network or a server does."""
-    await postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.url.database}'")
-
-
-async def test_a_session_that_was_cut_is_made_again(postgres: Postgres, database_url: str) -> None:
-    """Nobody else was there: the node goes on, and holds it again."""
-    if database_url.startswith("sqlite"):
-        pytest.skip("a file has no sessions")
-    database = await Database.open(database_url, alone=True)
-    await database.claim()
-    await insert(database, "a")
-    await cut(postgres, database)
-    await insert(database, "b")
-    assert await nonces(database) == ["a", "b"]
-    with pytest.raises(Broken, match="Another node runs on"):
-        await Database.open(database_url, alone=True)
-    await database.close()
-
-
-async def test_who_lost_it_to_another_writes_no_more(postgres: Postgres, database_url: str) -> None:
-    """While the other holds it: unavailable. When the other has gone: what this one remembers is old, so it ends."""
-    if database_url.startswith("sqlite"):
-        pytest.skip("a file lock is not lost")
-    database = await Database.open(database_url, alone=True)
-    await database.claim()
-    ends = asyncio.create_task(database.superseded())
-    await cut(postgres, database)
-    other = await Database.open(database_url, alone=True)
-    await other.claim()
-    with pytest.raises(Unavailable, match="Another node has taken"):
-        await insert(database, "a")
-    assert not ends.done()
-    await other.close()
-    with pytest.raises(Unavailable):
-        await insert(database, "a")
-    async with asyncio.timeout(5):
-        with pytest.raises(Broken, match="Another node has written"):
-            await ends
-    assert await nonces(database) == []
     await database.close()

@@ -79,3 +79,42 @@ async def test_a_server_that_falls_silent_in_a_statement(postgres: Postgres, nam
         await insert(database, "a")
     assert await nonces(database) == ["a"]
     await database.close()
+
+
+async def cut(postgres: Postgres, database: Database) -> None:
+    """End every session of a database, as a network or a server does."""
+    await postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.url.database}'")
+
+
+async def test_a_session_that_was_cut_is_made_again(postgres: Postgres, name: str) -> None:
+    """Nobody else was there: the node goes on, and holds it again."""
+    database = await Database.open(postgres.url(name), alone=True)
+    await database.claim()
+    await insert(database, "a")
+    await cut(postgres, database)
+    await insert(database, "b")
+    assert await nonces(database) == ["a", "b"]
+    with pytest.raises(Broken, match="Another node runs on"):
+        await Database.open(postgres.url(name), alone=True)
+    await database.close()
+
+
+async def test_who_lost_it_to_another_writes_no_more(postgres: Postgres, name: str) -> None:
+    """While the other holds it: unavailable. When the other has gone: what this one remembers is old, so it ends."""
+    database = await Database.open(postgres.url(name), alone=True)
+    await database.claim()
+    ends = asyncio.create_task(database.superseded())
+    await cut(postgres, database)
+    other = await Database.open(postgres.url(name), alone=True)
+    await other.claim()
+    with pytest.raises(Unavailable, match="Another node has taken"):
+        await insert(database, "a")
+    assert not ends.done()
+    await other.close()
+    with pytest.raises(Unavailable):
+        await insert(database, "a")
+    async with asyncio.timeout(5):
+        with pytest.raises(Broken, match="Another node has written"):
+            await ends
+    assert await nonces(database) == []
+    await database.close()
