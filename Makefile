@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SANDBOX := .sandbox
 NPM := npm --silent
 
-.PHONY: help setup demo test test-long check format contracts contracts-fresh gas image clean
+.PHONY: help setup demo test test-long soak check format contracts contracts-fresh gas image clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -35,6 +35,11 @@ test: setup  ## Every check and every test, with real parts
 test-long: setup  ## The same with the randomised suites at full size
 	@sh .ci/system-packages test
 	@PANDACEA_TEST_SCALE=10 sh .ci/test
+
+soak: setup  ## Ten minutes of random leases, reorganisations, RPC faults and kill -9; ARGS="--minutes 1 --seed 7"
+	@sh .ci/system-packages node-js
+	@cd tests/npm && $(NPM) install --no-fund --no-audit
+	@PANDACEA_TEST_ENVIRONMENT=$(CURDIR)/$(SANDBOX) $(BIN)/python benchmarks/soak.py $(ARGS)
 
 check: $(VENV)/.ready  ## ruff, mypy (strict), import rules, the compiled contract's freshness
 	@$(BIN)/ruff check .

@@ -91,6 +91,16 @@ class Anvil:
             await asyncio.to_thread(self._process.wait)
             await self._drain
 
+    def freeze(self) -> None:
+        """Accept connections and answer nothing, until `thaw`."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     @property
     def ws_url(self) -> str:
         """Its WebSocket."""

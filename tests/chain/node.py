@@ -131,15 +131,9 @@ class Node:
         await self.until(trusted, what=f"proof of {lease_id}")
 
     async def rows(self) -> dict[str, Held]:
-        """Every lease as the database has it: settled rows, and the events above them folded in."""
-        records = self.follower.records
-        assert records is not None
-        async with records.write() as tx:
-            connection = tx.connection  # type: ignore[attr-defined]
-            query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
-            ids = [row[0] for row in (await connection.exec_driver_sql(query)).all()]
-            held = folded(await tx.settled(ids), await tx.events_of(ids), records, 0)
-        return {lease_id: replace(one, seen_at=Timestamp(0)) for lease_id, one in held.items()}
+        """Every lease as the database has it."""
+        assert self.follower.records is not None
+        return await rows_of(self.follower.records)
 
     async def believes(self) -> tuple[dict[str, Held], dict[str, KnownLease | None]]:
         """Rows and memory; trust left out, for proving takes its own time."""
@@ -150,6 +144,15 @@ class Node:
             memory[lease_id] = None if known is None else replace(known, trust=Trust.PENDING)
         assert len(self.follower.book) == sum(known is not None for known in memory.values()), "memory holds leases no row has"
         return rows, memory
+
+
+async def rows_of(records: Any) -> dict[str, Held]:
+    """Every lease in a database: settled rows, and the events above them folded in."""
+    async with records.write() as tx:
+        query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
+        ids = [row[0] for row in (await tx.connection.exec_driver_sql(query)).all()]
+        held = folded(await tx.settled(ids), await tx.events_of(ids), records, 0)
+    return {lease_id: replace(one, seen_at=Timestamp(0)) for lease_id, one in held.items()}
 
 
 @asynccontextmanager

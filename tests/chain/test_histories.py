@@ -32,6 +32,7 @@ from pandacea.store.session import Database
 from tests.chain.anvil import EARNER, PRODUCT, SPENDER, STRANGER, word
 from tests.chain.emitter import TOPIC, lease_number
 from tests.chain.simulated import CONTRACT, SimulatedChain, SimulatedEndpoint, events_of
+from tests.postgres import Postgres
 
 HISTORIES = int(500 * float(os.environ.get("PANDACEA_TEST_SCALE", "1")))
 FIRST_SEED = int(os.environ.get("PANDACEA_TEST_SEED", "20261124"))
@@ -261,6 +262,23 @@ def _answers(lease: KnownLease | None, standing: ChainStanding, caller: Any) -> 
     return run, may_continue(lease, standing), may_read(lease, standing, caller=caller)
 
 
+async def play(seed: int, database: Database) -> bool:
+    """One history to its end; whether anything of it was settled."""
+    history = History(seed, database)
+    try:
+        await history.start()
+        for _ in range(ACTIONS):
+            await history.act()
+        history.endpoint.behind, history.endpoint.rate = 0, 0.0
+        history.chain.mine([])
+        await history.follow(crash=False)
+        assert history.view.tip.hash == history.chain.head.hash, f"seed {seed}: it ends at the head"
+        await history.start()
+    except (AssertionError, KeyError) as problem:
+        raise AssertionError(f"seed {seed}: {problem}") from problem
+    return history.view.base.number > 0
+
+
 async def test_random_histories_agree_with_a_model_from_zero() -> None:
     """>= 500 random histories: after every step of each, every answer from memory is what folding everything from zero gives.
 
@@ -278,19 +296,8 @@ async def test_random_histories_agree_with_a_model_from_zero() -> None:
             place = folder / "history.db"
             shutil.copy(template, place)
             database = await Database.open(f"sqlite+aiosqlite:///{place}")
-            history = History(seed, database)
             try:
-                await history.start()
-                for _ in range(ACTIONS):
-                    await history.act()
-                history.endpoint.behind, history.endpoint.rate = 0, 0.0
-                history.chain.mine([])
-                await history.follow(crash=False)
-                assert history.view.tip.hash == history.chain.head.hash, f"seed {seed}: it ends at the head"
-                settled += history.view.base.number > 0
-                await history.start()
-            except (AssertionError, KeyError) as problem:
-                raise AssertionError(f"seed {seed}: {problem}") from problem
+                settled += await play(seed, database)
             finally:
                 await database.close()
                 for leftover in folder.glob("history.db*"):
@@ -298,3 +305,15 @@ async def test_random_histories_agree_with_a_model_from_zero() -> None:
         assert settled > HISTORIES // 2, "most histories were long enough for something to settle"
     finally:
         shutil.rmtree(folder)
+
+
+async def test_random_histories_agree_on_postgresql(postgres: Postgres) -> None:
+    """The same where the rows are on a server: what is done and undone, begun and cut off, is the same there."""
+    for seed in range(FIRST_SEED, FIRST_SEED + max(3, HISTORIES // 20)):
+        name = await postgres.fresh()
+        database = await Database.open(postgres.url(name))
+        try:
+            await play(seed, database)
+        finally:
+            await database.close()
+            await postgres.recycle(name)

@@ -81,6 +81,22 @@ def test_credentials_stand_between_the_file_and_the_environment(tmp_path: Path) 
     assert second.earner.passphrase.get_secret_value() == "from the environment"
 
 
+def test_the_databases_password_comes_apart_from_its_url(tmp_path: Path) -> None:
+    """From a credential or the environment, as text whatever it looks like; it is shown nowhere."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "database-password").write_text("12345\n")
+    variables = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    first = load(write(tmp_path, GOOD), variables)
+    second = load(write(tmp_path, GOOD), {**variables, "PANDACEA_STORE__PASSWORD": "007"})
+    assert first.store.password is not None
+    assert first.store.password.get_secret_value() == "12345"
+    assert second.store.password is not None
+    assert second.store.password.get_secret_value() == "007"
+    assert "007" not in repr(second)
+    assert "password" not in second.model_dump()["store"]
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -9,12 +9,30 @@ from typing import Any
 
 import pytest
 
+from pandacea.chain.endpoints import ALONE_REST, LONGEST_REST, Endpoints
+from pandacea.chain.faults import Fault, RpcFault
+from pandacea.chain.rpc import Endpoint
 from pandacea.domain.access import Granted, Unknown, may_continue
+from pandacea.domain.ids import Address
 from pandacea.errors import Broken
 from tests.chain.anvil import Agreement, Anvil
 from tests.chain.emitter import Emitter, created, lease_number, simple, terms
 from tests.chain.node import Node, agrees_with_rebuild
 from tests.faults.proxy import Answer, FaultProxy, first, late, sometimes
+
+
+def test_an_outage_of_all_endpoints_does_not_outlast_itself() -> None:
+    """However long nobody was there, somebody is asked again within seconds; who asked us to slow down is left alone for longer."""
+    now = 0.0
+    pair = [Endpoint("http://a.test"), Endpoint("http://b.test")]
+    endpoints = Endpoints(pair, chain_id=1, contract=Address("0x" + "1" * 40), monotonic=lambda: now)
+    for _ in range(12):
+        for one in pair:
+            endpoints.failed(one, RpcFault(Fault.NETWORK, one.name, "eth_blockNumber", "connection refused"))
+    assert endpoints.wait() <= ALONE_REST
+    for one in pair:
+        endpoints.failed(one, RpcFault(Fault.RATE_LIMIT, one.name, "eth_blockNumber", "slow down"))
+    assert endpoints.wait() >= LONGEST_REST / 2
 
 
 async def test_row_05_lagging_rpc_behind_a_balancer(anvil: Anvil, tmp_path: Path) -> None:

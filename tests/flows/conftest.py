@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from pandacea.flows.submit import Caller, Order, Queue, SubmitPorts
 from pandacea.flows.uploads import Room, Uploads
 from pandacea.flows.watch import Watch
 from pandacea.store.books import SqlBooks
-from pandacea.store.migrate import upgrade
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
 from pandacea_sdk.protocol.hashing import KeySigner
@@ -91,12 +89,9 @@ def caller(number: int = 1, address: str = SPENDER) -> Caller:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, database: Database) -> World:
     """One approved lease for one computation; a sandbox whose runs complete."""
-    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
-    await upgrade(database)
-    yield await make_world(tmp_path, database)
-    await database.close()
+    return await make_world(tmp_path, database)
 
 
 async def make_world(tmp_path: Path, database: Database, *, fresh: bool = True) -> World:

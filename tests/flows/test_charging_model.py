@@ -41,6 +41,7 @@ from tests.fakes import CHAIN_ID, CONTRACT, LEASE_ID, known_lease, product
 from tests.flows.conftest import World, caller, make_world, order
 from tests.flows.crashing import CrashingBooks, Killed
 from tests.jobs.stage import Play, Stage
+from tests.postgres import Postgres
 
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
 MOST = 10
@@ -84,7 +85,8 @@ class Entry:
 class Charging(RuleBasedStateMachine):
     """One lease, one node that may die at any step."""
 
-    template: Path
+    postgres: Postgres | None = None
+    """None: SQLite."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,6 +103,8 @@ class Charging(RuleBasedStateMachine):
         async def end() -> None:
             await self._drop_tasks()
             await self.database.close()
+            if self.postgres is not None:
+                await self.postgres.recycle(self.database.url.database or "")
 
         self.runner.run(end())
         self.runner.close()
@@ -110,7 +114,11 @@ class Charging(RuleBasedStateMachine):
     def begin(self, hold: bool) -> None:
         """A fresh database."""
         self.release = Release.HOLD if hold else Release.AUTO
-        shutil.copy(_template(), self.folder / "node.db")
+        if self.postgres is None:
+            shutil.copy(_template(), self.folder / "node.db")
+            self.url = f"sqlite+aiosqlite:///{self.folder / 'node.db'}"
+        else:
+            self.url = self.postgres.url(self.runner.run(self.postgres.fresh()))
         self.runner.run(self._boot())
 
     # -- what can happen ------------------------------------------------------------------------------------------------------
@@ -336,7 +344,7 @@ class Charging(RuleBasedStateMachine):
         self.runner.run(run())
 
     async def _boot(self) -> None:
-        self.database = await Database.open(f"sqlite+aiosqlite:///{self.folder / 'node.db'}")
+        self.database = await Database.open(self.url)
         world = await make_world(self.folder, self.database, fresh=not self.booted)
         self.booted = True
         world.catalogue.product = product(self.folder / "a.csv", rules=Rules(policy=Policy.ANY_CODE, release=self.release))
@@ -476,15 +484,27 @@ ATTEMPTS = 4
 @pytest.mark.timeout(900)
 def test_charges_follow_the_model_through_crashes_and_cancels() -> None:
     """Whatever is submitted at once, cancelled, killed at any write or committed on-chain: each job is charged as the rules say."""
+    charge_by_the_model(Charging, max(5, int(50 * SCALE)))
+
+
+@pytest.mark.timeout(900)
+def test_charges_follow_the_model_on_postgresql(postgres: Postgres) -> None:
+    """The same law where the rows are on a server."""
+    kind = type("ChargingOnPostgreSQL", (Charging,), {"postgres": postgres})
+    charge_by_the_model(kind, max(3, int(5 * SCALE)))
+
+
+def charge_by_the_model(kind: type[Charging], examples: int) -> None:
+    """Play `examples` histories."""
     wanted = settings(
-        max_examples=max(5, int(50 * SCALE)),
+        max_examples=examples,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            run_state_machine_as_test(Charging, settings=wanted)
+            run_state_machine_as_test(kind, settings=wanted)
         except FlakyStrategyDefinition:
             # Tasks of one event loop do not interleave alike in every replay, so a history may offer other steps the second time.
             # That says nothing of the charges: a wrong charge is an assertion, and is never caught here.

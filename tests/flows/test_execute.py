@@ -14,11 +14,11 @@ from pandacea.domain.ids import BlockNumber, LeaseId
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
-from pandacea.domain.product import Policy, Release, Rules
+from pandacea.domain.product import Asset, Policy, Release, Rules
 from pandacea.errors import Unavailable
 from pandacea.flows.cancel import cancel
 from pandacea.flows.execute import run_next
-from pandacea.flows.ports import Channel
+from pandacea.flows.ports import Channel, ProductBook
 from pandacea.flows.recover import recover
 from pandacea.flows.submit import submit
 from pandacea_sdk.protocol.manifest import result_hash
@@ -229,3 +229,28 @@ async def test_the_queue_is_fair(world: World) -> None:
     await run_next(world.execute)
     assert (await row(world, first)).state is JobState.COMPLETED
     assert (await row(world, second)).state is JobState.PENDING
+
+
+class AwayProducts:
+    """A database that does not say where a table lies, so many times."""
+
+    def __init__(self, times: int, products: ProductBook) -> None:
+        self.left, self._products = times, products
+
+    async def asset_by_commitment(self, commitment: str) -> Asset | None:
+        self.left -= 1
+        if self.left >= 0:
+            raise Unavailable("The node's database does not answer (ConnectionError).")
+        return await self._products.asset_by_commitment(commitment)
+
+
+async def test_a_job_whose_tables_could_not_be_looked_up_waits_again(world: World) -> None:
+    """The database went away between the claim and the box: the row is not left RUNNING, and the next try completes it."""
+    computation_id = await started(world)
+    away = AwayProducts(1, world.execute.products)
+    ports = replace(world.execute, products=away)  # type: ignore[arg-type]
+    assert await run_next(ports)
+    job = await row(world, computation_id)
+    assert (job.state, job.charge) == (JobState.PENDING, Charge.RESERVED)
+    assert await run_next(ports)
+    assert (await row(world, computation_id)).state is JobState.COMPLETED

@@ -109,3 +109,13 @@ async def test_a_product_of_approved_code_runs_no_other(world: World) -> None:
     strict = product(world.catalogue.product.assets["a"].path, rules=Rules())  # type: ignore[index]
     world.catalogue.product = strict
     await refused(world, "code-not-approved")
+
+
+async def test_a_lease_for_the_most_computations_there_can_be(world: World) -> None:
+    """Solidity's uint32 is more than an SQL integer."""
+    world.book.change(known_lease(max_computations=2**32 - 1))
+    job = (await submit(order(), caller(), world.submit)).job
+    async with world.submit.books.read() as view:
+        kept = await view.jobs.get(job.computation_id)
+    assert kept is not None
+    assert kept.max_computations == 2**32 - 1

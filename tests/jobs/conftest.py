@@ -25,7 +25,6 @@ from pandacea.domain.limits import Limits
 from pandacea.domain.product import LiveOutput, Policy, Release, Rules
 from pandacea.flows.execute import run_next
 from pandacea.flows.privacy import LeasedPrivacy
-from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.signing import SigningPolicy, sign
@@ -149,10 +148,8 @@ def results(computation_id: str, more: str = "") -> str:
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
+async def served(tmp_path: Path, database: Database) -> AsyncIterator[Served]:
     """One node: product with any code, released at once, all output live; one worker a running job, up to three."""
-    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
-    await upgrade(database)
     plain = await make_world(tmp_path, database)
     stage, clock = Stage(), TickingClock()
     limits = Limits(time_seconds=60)
@@ -212,4 +209,3 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)
     await server.stop()
-    await database.close()

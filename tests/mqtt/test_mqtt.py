@@ -15,7 +15,6 @@ from pandacea.flows.announce import announce
 from pandacea.flows.ports import Channel, Message
 from pandacea.mqtt import MqttBroker, MqttSettings
 from pandacea.store.books import SqlBooks
-from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 from tests.fakes import FakeClock
 from tests.mqtt.broker import Mosquitto
@@ -87,10 +86,8 @@ async def test_hostile_text_is_made_printable(mosquitto: Mosquitto) -> None:
     await broker.close()
 
 
-async def test_messages_outlive_a_broker_that_is_down(mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_messages_outlive_a_broker_that_is_down(mosquitto: Mosquitto, database: Database) -> None:
     """The outbox keeps what the broker did not take, in order, and hands it over when it is back."""
-    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
-    await upgrade(database)
     books, clock = SqlBooks(database), FakeClock()
     async with books.write() as work:
         for number in range(3):
@@ -107,7 +104,6 @@ async def test_messages_outlive_a_broker_that_is_down(mosquitto: Mosquitto, tmp_
         assert [payload["n"] for _, payload in await heard(client, 3)] == [0, 1, 2]
     assert await announce(books, broker, clock) == 0, "delivered messages are not sent again"
     await broker.close()
-    await database.close()
 
 
 async def test_a_missing_broker_is_named() -> None:

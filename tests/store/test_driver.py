@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from pandacea.store import driver
+from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 
 SLOW = "INSERT INTO request_nonce WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT 'k', i, 1 FROM n"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """SQLite, empty, at the newest schema."""
+    opened = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    await upgrade(opened)
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
@@ -45,7 +56,7 @@ async def test_a_statement_is_one_visit(database: Database, visits: list[None]) 
         await tx.commit()
     assert len(visits) == 3
     visits.clear()
-    await database.alone("INSERT INTO request_nonce VALUES (?, ?, ?) RETURNING nonce", ("k", "b", 1))
+    await database.autocommit("INSERT INTO request_nonce VALUES (?, ?, ?) RETURNING nonce", ("k", "b", 1))
     assert len(visits) == 1
 
 
@@ -62,7 +73,7 @@ async def test_what_comes_back_is_what_sqlite_says(database: Database) -> None:
             await tx.connection.execute(text("INSERT INTO request_nonce VALUES ('k', '1', 1)"))
         await tx.commit()
     with pytest.raises(sqlite3.IntegrityError):
-        await database.alone("INSERT INTO request_nonce VALUES (?, ?, ?)", ("k", "1", 1))
+        await database.autocommit("INSERT INTO request_nonce VALUES (?, ?, ?)", ("k", "1", 1))
     assert await count(database) == 3
 
 
@@ -90,9 +101,9 @@ async def test_a_caller_cut_off_leaves_nothing_behind(database: Database, turns:
 async def test_a_single_statement_takes_its_turn(database: Database) -> None:
     """It waits for the writer before it, rather than for SQLite's lock."""
     async with database.write() as tx:
-        alone = asyncio.create_task(database.alone("INSERT INTO request_nonce VALUES ('k', 'b', 1)", ()))
-        done, _ = await asyncio.wait({alone}, timeout=0.1)
+        spending = asyncio.create_task(database.autocommit("INSERT INTO request_nonce VALUES ('k', 'b', 1)", ()))
+        done, _ = await asyncio.wait({spending}, timeout=0.1)
         assert not done
         await tx.commit()
-    await alone
+    await spending
     assert await count(database) == 1

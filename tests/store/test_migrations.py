@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import JSON, Connection, LargeBinary, MetaData, inspect, text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 import pandacea.store.tables
@@ -30,18 +30,33 @@ async def test_the_migrations_lead_to_the_tables_of_the_code(database: Database)
         assert await connection.run_sync(differences) == []
 
 
-async def test_a_database_of_the_first_schema_is_upgraded_and_keeps_its_rows(tmp_path: Path) -> None:
-    """Forward from 0001 with rows in it."""
-    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+async def test_a_database_of_an_older_schema_is_upgraded_and_keeps_its_rows(empty_url: str, revision: str) -> None:
+    """Forward from every schema there was, with a row in each of its tables."""
+    database = await Database.open(empty_url)
     async with database.write() as tx:
-        await tx.connection.run_sync(lambda connection: _to(connection, "0001"))
-        await tx.connection.execute(text("INSERT INTO request_nonce VALUES ('k', 'n', 5)"))
+        await tx.connection.run_sync(lambda connection: _to(connection, revision))
+        await tx.commit()
+    async with database.write() as tx:
+        before = await tx.connection.run_sync(_filled)
         await tx.commit()
     await upgrade(database)
+    async with database.write() as tx:
+        with pytest.raises(IntegrityError):
+            await tx.connection.execute(text("DELETE FROM job"))  # foreign keys hold again
     async with database.read() as connection:
-        assert (await connection.execute(text("SELECT nonce FROM request_nonce"))).scalar_one() == "n"
+        after = {name: (await connection.execute(text(f"SELECT * FROM {name}"))).mappings().one() for name in before}
         assert await connection.run_sync(differences) == []
+    assert len(before) >= 6
+    for name, row in before.items():
+        assert {column: after[name][column] for column in row} == row, name
     await database.close()
+
+
+async def test_the_revisions_tested_are_all_there_are(database: Database) -> None:
+    """A new migration wants its old schema tested."""
+    async with database.read() as connection:
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "0005"
 
 
 async def test_upgrading_twice_changes_nothing(database: Database) -> None:
@@ -52,13 +67,38 @@ async def test_upgrading_twice_changes_nothing(database: Database) -> None:
     assert "job" in tables
 
 
-async def test_a_database_of_a_newer_node_is_left_alone(database: Database) -> None:
+async def test_a_database_of_a_newer_node_is_left_alone(empty_url: str) -> None:
     """An old program must not guess at a new schema."""
+    database = await Database.open(empty_url)
+    await upgrade(database)
     async with database.write() as tx:
         await tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         await tx.commit()
     with pytest.raises(Broken, match="a newer node wrote it"):
         await upgrade(database)
+    await database.close()
+
+
+def _filled(connection: Connection) -> dict[str, dict[str, Any]]:
+    """Put a row into every table, and read it back as the database has it."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    rows = {}
+    for table in metadata.sorted_tables:
+        if table.name == "alembic_version":
+            continue
+        values = {column.name: _value(column.type) for column in table.columns}
+        connection.execute(table.insert().values(values))
+        rows[table.name] = dict(connection.execute(text(f"SELECT * FROM {table.name}")).mappings().one())
+    return rows
+
+
+def _value(kind: Any) -> Any:
+    if isinstance(kind, JSON):
+        return {"a": ["\u0000", 2**60]}
+    if isinstance(kind, LargeBinary):
+        return b"\x00\xff"
+    return {bool: True, int: 7, float: 1.5}.get(kind.python_type, "x")
 
 
 def _to(connection: Connection, revision: str) -> None:

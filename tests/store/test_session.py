@@ -72,6 +72,15 @@ async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
             assert await count(database) == 0
 
 
+async def test_a_look_is_one_look(database: Database) -> None:
+    """Two statements of one read see the same, whatever is committed between them."""
+    async with database.read() as connection:
+        before = (await connection.execute(text("SELECT count(*) FROM request_nonce"))).scalar_one()
+        await insert(database, "a", commit=True)
+        assert (await connection.execute(text("SELECT count(*) FROM request_nonce"))).scalar_one() == before == 0
+    assert await count(database) == 1
+
+
 async def test_callbacks_run_after_the_commit_and_only_then(database: Database) -> None:
     """Memory follows the database, never the other way."""
     called: list[str] = []

@@ -60,8 +60,8 @@ async def open_core(config: Config, stack: AsyncExitStack) -> Core:
     """
     signer = parts.signer(config)
     contract = parts.contract_of(config)
-    parts.lock(config.store.state_dir, stack)
-    db = await stack.enter_async_context(parts.database(config))
+    await stack.enter_async_context(parts.held(config.store.state_dir))
+    db = await stack.enter_async_context(parts.database(config, alone=True))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
     stated = read_products(config.privacy.data_dir)

@@ -195,8 +195,8 @@ async def ask(config: Config, verb: str, asked: Asked) -> dict[str, Any]:
     if answer is not None:
         return answer
     async with AsyncExitStack() as stack:
-        parts.lock(state_dir, stack)
-        db = await stack.enter_async_context(parts.database(config))
+        await stack.enter_async_context(parts.held(state_dir))
+        db = await stack.enter_async_context(parts.database(config, alone=True))
         clock = parts.SystemClock()
         products = ProductDesk(SqlProductBook(db), config.privacy.data_dir)
         return await Desk(release_ports(config, SqlBooks(db), Watch()), clock, products).answer(verb, asked)

@@ -109,11 +109,13 @@ def _well_known(config: Config, core: Core) -> dict[str, Any]:
 def _readiness(core: Core, state_dir: Path) -> Readiness:
     standing = core.follower.book.standing()
     free = shutil.disk_usage(state_dir).free
+    trouble = core.database.trouble
     parts_ready: dict[str, Any] = {
+        "database": trouble or "ok",
         "chain": standing.distrust or "ok",
         "head": standing.head_number,
         "confident": standing.confident,
         "sandbox": core.identity.kind,
         "disk_free_bytes": free,
     }
-    return Readiness(standing.trusted, parts_ready)
+    return Readiness(standing.trusted and trouble is None, parts_ready)

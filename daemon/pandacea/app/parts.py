@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from pandacea import keys
 from pandacea.chain.book import Confidence, ConfidenceKind
@@ -21,18 +18,16 @@ from pandacea.chain.sender import ChainSender, FeeLimits
 from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address
-from pandacea.errors import BadConfig, Broken, Unavailable
+from pandacea.errors import BadConfig, Unavailable
 from pandacea.flows.ports import LeaseBook
 from pandacea.mqtt import MqttBroker, MqttSettings
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
+from pandacea.store.hold import hold_file
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
 from pandacea.store.sent import SentTransactions
 from pandacea.store.session import Database
 from pandacea_sdk.protocol.deployment import Deployment
-
-LOCK_SECONDS: Final = 2.0
-"""A killed node's lock lives on for moments in a child that it was just starting."""
 
 
 class SystemClock:
@@ -92,33 +87,27 @@ def contract_of(config: Config) -> Contract:
     return Contract(Address(record.address), record.chain_id, record.deploy_block)
 
 
-def lock(state_dir: Path, stack: AsyncExitStack) -> None:
-    """Hold the state folder: two nodes over one database would each believe to be the only writer.
+@asynccontextmanager
+async def held(state_dir: Path) -> AsyncIterator[None]:
+    """Hold the state folder, made where it is missing: two nodes in it would take each other's boxes and results for leftovers.
 
     Raises:
         Broken: another node runs on it.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(state_dir / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    stack.callback(os.close, descriptor)
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise Broken(f"Another node runs on {state_dir}. Stop it, or give this one its own store.state_dir.") from None
-            time.sleep(0.05)
-        else:
-            return
+    async with hold_file(state_dir / "node.lock", str(state_dir)):
+        yield
 
 
 @asynccontextmanager
-async def database(config: Config) -> AsyncIterator[Database]:
-    """The database at the newest schema."""
-    opened = await Database.open(config.database_url)
+async def database(config: Config, *, alone: bool = False) -> AsyncIterator[Database]:
+    """The database at the newest schema; `alone`: as the one node that works on it."""
+    password = None if config.store.password is None else config.store.password.get_secret_value()
+    opened = await Database.open(config.database_url, password=password, alone=alone)
     try:
         await upgrade(opened)
+        if alone:
+            await opened.claim()
         yield opened
     finally:
         await opened.close()

@@ -125,7 +125,8 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
     sweeping = SweepPorts(core.books, core.clock, shelf, limits, uploads, release, config.store.keep_results_seconds)
     housekeeping = Loop("housekeeping", lambda: _swept(sweeping), idle=HOUSEKEEPING_SECONDS)
     loops = [*workers.loops, *_deliveries(config, core, stack), housekeeping]
-    tasks = [core.following, *(task(loop.run(), loop.name, stack) for loop in loops)]
+    alone = task(core.database.superseded(), "database", stack)
+    tasks = [core.following, alone, *(task(loop.run(), loop.name, stack) for loop in loops)]
     if config.telemetry.metrics_port is not None:
         metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
         await metrics.start()

@@ -28,6 +28,10 @@ _BEHIND: Final = frozenset({Fault.NULL, Fault.INCONSISTENT})
 """A balancer with a node behind the others: it answers, and the next answer may be a good one."""
 BEHIND_REST: Final = 2.0
 
+_ABSENT: Final = frozenset({Fault.NETWORK, Fault.TIMEOUT, Fault.HTTP})
+ALONE_REST: Final = 5.0
+"""Where nobody else can be followed, the longest rest of one that was not there: an outage of all must not outlast itself by a minute."""
+
 
 class Endpoints:
     """The configured endpoints in order of preference. One is followed at a time; a fault moves on to the next that rests not."""
@@ -68,6 +72,7 @@ class Endpoints:
         """
         now = self._monotonic()
         ready = [endpoint for endpoint in self.all if endpoint.resting_until <= now]
+        ready = ready or [endpoint for endpoint in self.all if endpoint.resting_alone_until <= now]
         if not ready:
             raise Unavailable("Every RPC endpoint failed a moment ago; each is tried again after a pause.")
         chosen = self._current if self._current in ready else ready[0]
@@ -146,6 +151,8 @@ class Endpoints:
         longest = min(self._first_rest * 2 ** min(endpoint.failures - 1, 20), most)
         pause = max(longest * self._rng.uniform(0.5, 1.0), float(fault.retry_after))
         endpoint.resting_until = self._monotonic() + pause
+        alone = max(min(pause, ALONE_REST), float(fault.retry_after)) if fault.kind in _ABSENT else pause
+        endpoint.resting_alone_until = self._monotonic() + alone
         log.warning("chain.rpc-fault", endpoint=endpoint.name, kind=fault.kind, detail=fault.detail, rests=round(pause, 2))
 
     def succeeded(self, endpoint: Endpoint) -> None:
@@ -154,7 +161,7 @@ class Endpoints:
 
     def wait(self) -> float:
         """Seconds until one of them may be asked again."""
-        return max(0.0, min(endpoint.resting_until for endpoint in self.all) - self._monotonic())
+        return max(0.0, min(min(one.resting_until, one.resting_alone_until) for one in self.all) - self._monotonic())
 
     async def close(self) -> None:
         """Close every connection."""

@@ -98,6 +98,8 @@ class Endpoint:
         """In a row."""
         self.resting_until = 0.0
         """`time.monotonic()` before which it is left alone."""
+        self.resting_alone_until = 0.0
+        """The same while every other endpoint rests, too."""
         self.verified = False
         """Chain id and code were checked since its last fault of the network."""
         self.head = -1
@@ -216,7 +218,7 @@ class Endpoint:
 
     def rest(self, seconds: float) -> None:
         """Leave it alone for a while."""
-        self.resting_until = time.monotonic() + seconds
+        self.resting_until = self.resting_alone_until = time.monotonic() + seconds
 
     async def close(self) -> None:
         """Close its connections."""

@@ -17,7 +17,11 @@ from pandacea.errors import BadConfig
 
 PREFIX: Final = "PANDACEA_"
 SHORT: Final = {"RPC_URL": "blockchain.rpc_url", "CONTRACT_ADDRESS": "blockchain.contract_address", "DATA_DIR": "privacy.data_dir"}
-CREDENTIALS: Final = {"keystore-passphrase": "earner.passphrase", "mqtt-password": "mqtt.password"}
+CREDENTIALS: Final = {
+    "keystore-passphrase": "earner.passphrase",
+    "mqtt-password": "mqtt.password",
+    "database-password": "store.password",
+}
 OTHER_VARIABLES: Final = {
     "PANDACEA_KEYSTORE_PASSPHRASE": "earner.passphrase",
     # Read by the SDK, by tests or by the Makefile, not by the node.

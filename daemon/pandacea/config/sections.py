@@ -175,6 +175,8 @@ class Server(Section):
 class Store(Section):
     url: str | None = None
     """Default: SQLite in state_dir. PostgreSQL: postgresql+asyncpg://user@host/name."""
+    password: SecretStr | None = Field(default=None, exclude=True)
+    """PostgreSQL's. Default: the systemd credential `database-password`, then PANDACEA_STORE__PASSWORD."""
     state_dir: Path = Path("state")
     keep_results_seconds: float = Field(default=7 * 86_400, ge=0)
     max_results_mb: int = Field(default=4096, ge=1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -23,6 +24,8 @@ from pandacea.flows.uploads import upload_path
 from pandacea.flows.worker import ExecutePorts
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS: Final = 3
 """Tries of a job in which no user code ran."""
@@ -46,6 +49,9 @@ async def run_next(ports: ExecutePorts) -> bool:
         return True
     try:
         outcome = await _run(job, ports)
+    except Unavailable as problem:  # the database or the disk, before there was a box
+        log.warning("job.not_started", computation_id=job.computation_id, problem=problem.detail)
+        outcome = None
     except asyncio.CancelledError:
         # The node is stopping: the row says so, and the next start has nothing to guess.
         await asyncio.shield(finish(job, ended(Failure.INTERRUPTED, STOPPED), ports))
@@ -58,18 +64,20 @@ async def run_next(ports: ExecutePorts) -> bool:
 
 
 async def _finish(job: Job, outcome: Outcome, ports: ExecutePorts) -> None:
-    """Write the end, however long the database takes: a row left RUNNING would be a job without an end."""
+    await _insist(job, lambda: finish(job, outcome, ports))
+
+
+async def _insist(job: Job, write: Callable[[], Awaitable[T]]) -> T:
+    """Write what became of a run, however long the database takes: a row left RUNNING would be a job without an end."""
     tries = 0
     while True:
         try:
-            await finish(job, outcome, ports)
+            return await write()
         except Unavailable as problem:
             pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
             log.warning("result.not_written", computation_id=job.computation_id, problem=problem.detail, again_in_seconds=pause)
             tries += 1
             await asyncio.sleep(pause)
-        else:
-            return
 
 
 async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
@@ -250,15 +258,19 @@ async def _again(job: Job, ports: ExecutePorts) -> None:
         detail = "The node could not make a box for this script; nothing was charged. Try again later, or tell the Earner."
         await _finish(job, ended(Failure.SANDBOX_FAILED, detail), ports)
         return
+    if not await _insist(job, lambda: _back(job, ports)):
+        await _finish(job, ended(Failure.CANCELLED, "Cancelled by its Spender."), ports)
+
+
+async def _back(job: Job, ports: ExecutePorts) -> bool:
+    """Into the queue again; False when it was cancelled meanwhile."""
     async with ports.books.write() as work:
         row = await work.jobs.get(job.computation_id)
         if row is not None and row.cancel_asked:
-            await work.commit()
-        else:
-            await work.jobs.move(job.computation_id, JobState.RUNNING, JobState.PENDING, charge=Charge.RESERVED)
-            await work.commit()
-            return
-    await _finish(job, ended(Failure.CANCELLED, "Cancelled by its Spender."), ports)
+            return False
+        await work.jobs.move(job.computation_id, JobState.RUNNING, JobState.PENDING, charge=Charge.RESERVED)
+        await work.commit()
+    return True
 
 
 __all__ = ["ExecutePorts", "run_next"]

@@ -47,7 +47,7 @@ class JobRow(SQLModel, table=True):
     release: str = Field(max_length=16)
     live_output: str = Field(max_length=16)
     show_messages: bool
-    max_computations: int
+    max_computations: int = Field(sa_type=BigInteger)
     created_at: float
     queue_deadline: float
     state: str = Field(max_length=16)

@@ -18,7 +18,7 @@ async def upgrade(database: Database) -> None:
     Raises:
         Broken: the database was written by a newer node, or a migration failed; nothing was changed.
     """
-    async with database.write() as tx:
+    async with database.reshape() as tx:
         await tx.connection.run_sync(_upgrade)
         await tx.commit()
 
@@ -38,3 +38,5 @@ def _upgrade(connection: Connection) -> None:
     if have is not None and have not in known:
         raise Broken(f"The database is at schema {have!r}, unknown here: a newer node wrote it. Upgrade pandacea.")
     command.upgrade(config, "head")
+    if connection.dialect.name == "sqlite" and (loose := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
+        raise Broken(f"The database has rows that belong to no other row, so it was not upgraded: {loose[:5]}. Restore a backup.")

@@ -38,7 +38,7 @@ async def spend(database: Database, rows: Sequence[tuple[str, str, int]]) -> lis
         f"INSERT INTO request_nonce (keyid, nonce, expires) VALUES {','.join(places)} "  # noqa: S608  # placeholders only
         "ON CONFLICT DO NOTHING RETURNING keyid, nonce"
     )
-    new = {tuple(row) for row in await database.alone(statement, tuple(value for row in rows for value in row))}
+    new = {tuple(row) for row in await database.autocommit(statement, tuple(value for row in rows for value in row))}
     fresh: list[bool] = []
     for keyid, nonce, _ in rows:
         fresh.append((keyid, nonce) in new)

@@ -229,5 +229,6 @@ async def _known(connection: AsyncConnection, records: ChainRecords, ids: Sequen
 
 
 def _said(problem: SQLAlchemyError | OSError) -> str:
+    # Spenders are told this: not where the database is.
     cause = problem.orig if isinstance(problem, DBAPIError) else problem
-    return f"The node's database does not answer ({type(cause).__name__}: {cause})."
+    return f"The node's database does not answer ({type(cause).__name__})."

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import event
+import structlog
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from pandacea.errors import BadConfig, Broken, Unavailable
-from pandacea.store import driver
+from pandacea.store import driver, engines
+from pandacea.store.hold import Session, TakenError, hold_file, patiently
 
-SQLITE_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    # A nonce or a charge that was answered must survive the power going, not only a killed process.
-    "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
-    "PRAGMA busy_timeout=10000",
-)
+log = structlog.get_logger(__name__)
+
+PASSING: Final = ("08", "25006", "40", "53", "57", "58")
+"""PostgreSQL's classes and codes of errors that are the server's condition, not our statement's: connection, read-only standby,
+rollback, resources, shutdown, system."""
 
 
 class Transaction:
@@ -49,65 +50,125 @@ class Database:
 
     def __init__(self, url: URL, writer: AsyncEngine, reader: AsyncEngine) -> None:
         """Use `Database.open`."""
-        self._direct: driver.Connection | None = None
         self.url = url
         self.dialect = writer.dialect.name
+        self.trouble: str | None = None
+        """Why the last transaction failed, if it was the database that failed; None: it answers."""
         self._writer = writer
         self._reader = reader
         self._lock = asyncio.Lock()
+        self._direct: driver.Connection | None = None
+        """SQLite's, beside SQLAlchemy, for `autocommit`."""
+        self._session: Session | None = None
+        self._stack = AsyncExitStack()
 
     @classmethod
-    async def open(cls, address: str) -> Database:
+    async def open(cls, address: str, *, password: str | None = None, alone: bool = False) -> Database:
         """Open the database at a SQLAlchemy URL (`sqlite+aiosqlite:///file` or `postgresql+asyncpg://...`).
+
+        Args:
+            address: the URL.
+            password: PostgreSQL's, instead of one in the URL.
+            alone: hold it as the one node that writes to it; call `claim` once its schema is the newest.
 
         Raises:
             BadConfig: the URL cannot be read or names another database.
-            Broken: the database cannot be reached or opened.
+            Broken: the database cannot be reached or opened, or (`alone`) another node holds it.
         """
         url = parse(address)
+        session = None
         if url.get_backend_name() == "sqlite":
             if url.database and url.database != ":memory:":
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            writer, reader = _sqlite(url, "BEGIN IMMEDIATE", size=1), _sqlite(url, "BEGIN", size=4)
+            writer, reader = engines.sqlite(url, "BEGIN IMMEDIATE", size=1), engines.sqlite(url, "BEGIN", size=4)
         else:
-            writer = create_async_engine(url, pool_size=4, max_overflow=0, pool_pre_ping=True)
-            reader = writer
+            url = url if password is None else url.set(password=password)
+            session = Session(lambda: engines.connection(url)) if alone else None
+            writer, reader = engines.postgresql(url, session)
         database = cls(url, writer, reader)
+        database._session = session
         try:
-            async with database.read():
-                pass
-            if url.get_backend_name() == "sqlite":
-                database._direct = direct = await driver.connect(url.database, isolation_level=None, check_same_thread=False)
-                await direct.visit(_set_up)
-        except Unavailable as problem:
+            await database._begin(alone=alone)
+        except BaseException:
             await database.close()
-            shown = url.render_as_string(hide_password=True)
-            raise Broken(
-                f"The database {shown} cannot be opened: {problem.__cause__}. Check store.url and that the file or server is there."
-            ) from problem
+            raise
         return database
+
+    @property
+    def shown(self) -> str:
+        """Its URL without the password."""
+        return self.url.render_as_string(hide_password=True)
+
+    async def _begin(self, *, alone: bool) -> None:
+        try:
+            async with self.read():
+                pass
+            if alone and self._session is not None:
+                await patiently(self._take, self.shown)
+            elif alone and self.url.database:
+                await self._stack.enter_async_context(hold_file(Path(f"{self.url.database}.lock"), self.shown))
+            if self.dialect == "sqlite":
+                self._direct = await engines.sqlite_connection(self.url)
+        except Unavailable as problem:
+            raise Broken(
+                f"The database {self.shown} cannot be opened: {problem.__cause__}. Check store.url and that the file or server is there."
+            ) from problem
+
+    async def _take(self) -> None:
+        try:
+            async with self.write() as tx:
+                await tx.connection.exec_driver_sql("SELECT 1")
+        except Unavailable as problem:
+            if isinstance(problem.__cause__, TakenError):
+                raise problem.__cause__ from None
+            raise
+
+    async def claim(self) -> None:
+        """Note in the database that this process holds it, so that it notices if ever another did meanwhile."""
+        if self._session is not None:
+            async with self.write() as tx:
+                await self._session.claim(tx.connection.exec_driver_sql)
+                await tx.commit()
+
+    async def superseded(self) -> None:
+        """Wait for as long as no other node wrote here, which is for ever unless the connection was lost for a while.
+
+        Raises:
+            Broken: another did.
+        """
+        await (asyncio.Event() if self._session is None else self._session.superseded).wait()
+        raise Broken(
+            f"Another node has written to {self.shown} while this one could not reach it. Stop one of them, then start again."
+        )
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         """Begin a write. One at a time in this process: a node has one writer, so nothing waits on a database lock.
 
         Raises:
-            Unavailable: the database did not answer; nothing was written.
+            Unavailable: the database did not answer, or stopped answering. Unless that was in `commit`, nothing was written.
         """
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._lock)
-            connection = await self._connect(stack, self._writer)
+        async with self._lock, self._connected(self._writer) as connection:
             await connection.begin()
             yield Transaction(connection)
             # The connection's exit rolls back whatever was not committed.
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A consistent view for reading."""
-        async with AsyncExitStack() as stack:
-            yield await self._connect(stack, self._reader)
+    async def reshape(self) -> AsyncIterator[Transaction]:
+        """A write that may rebuild tables. SQLite does that by dropping the old one, and must not follow foreign keys meanwhile."""
+        async with self._lock, self._connected(self._writer) as connection:
+            sqlite = (await connection.get_raw_connection()).driver_connection if self.dialect == "sqlite" else None
+            try:
+                if sqlite is not None:
+                    await sqlite.execute("PRAGMA foreign_keys=OFF")
+                await connection.begin()
+                yield Transaction(connection)
+            finally:
+                await connection.rollback()
+                if sqlite is not None:
+                    await sqlite.execute("PRAGMA foreign_keys=ON")
 
-    async def alone(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
+    async def autocommit(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
         """Run one statement of the driver's as a transaction of its own: durable when its rows come back.
 
         Takes its turn among the writes. In SQLite it goes past SQLAlchemy, on a connection of its own: one visit to the driver's
@@ -117,27 +178,68 @@ class Database:
             Unavailable: the database did not answer; nothing was written.
             sqlite3.Error, DBAPIError: it refused; nothing was written.
         """
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._lock)
+        async with self._lock:
             if self._direct is not None:
-                return await self._direct.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
-            connection = await self._connect(stack, self._writer)
-            async with connection.begin():
+                try:
+                    return await self._direct.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
+                except sqlite3.OperationalError as problem:
+                    raise self._failed(problem) from problem
+            async with self._connected(self._writer) as connection, connection.begin():
                 return (await connection.exec_driver_sql(statement, values)).all()
 
-    async def _connect(self, stack: AsyncExitStack, engine: AsyncEngine) -> AsyncConnection:
-        try:
-            return await stack.enter_async_context(engine.connect())
-        except (OSError, DBAPIError) as problem:
-            raise Unavailable(f"The node's database does not answer ({type(problem).__name__}).") from problem
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A consistent view for reading.
+
+        Raises:
+            Unavailable: the database did not answer, or stopped answering.
+        """
+        async with self._connected(self._reader) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        """Tell the database's own failures from everything else that may go wrong in a transaction."""
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(engine.connect())
+            except (OSError, PoolTimeoutError, DBAPIError, TakenError) as problem:
+                raise self._failed(problem) from problem
+            try:
+                yield connection
+            except (ConnectionError, TimeoutError, DBAPIError) as problem:
+                if isinstance(problem, DBAPIError) and not _passes(problem):
+                    raise
+                raise self._failed(problem) from problem
+            if self.trouble is not None:
+                log.warning("database.answers-again", database=self.shown)
+                self.trouble = None
+
+    def _failed(self, problem: Exception) -> Unavailable:
+        cause = problem.orig if isinstance(problem, DBAPIError) else problem
+        if self.trouble is None:
+            log.warning("database.trouble", database=self.shown, problem=f"{type(cause).__name__}: {cause}")
+        if isinstance(problem, TakenError):
+            self.trouble = "Another node has taken the node's database."
+        else:
+            self.trouble = f"The node's database does not answer ({type(cause).__name__})."
+        return Unavailable(self.trouble)
 
     async def close(self) -> None:
-        """Give every connection back."""
+        """Give every connection back, and the hold."""
         if self._direct is not None:
             await self._direct.close()
         await self._writer.dispose()
-        if self._reader is not self._writer:
-            await self._reader.dispose()
+        await self._reader.dispose()
+        await self._stack.aclose()
+
+
+def _passes(problem: DBAPIError) -> bool:
+    """Whether the same statement may work later: the server is away, full or restarting, the file locked or its disk full."""
+    state = getattr(problem.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(PASSING)
+    return problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError)
 
 
 def parse(address: str) -> URL:
@@ -145,35 +247,8 @@ def parse(address: str) -> URL:
     try:
         url = make_url(address)
     except ArgumentError as problem:
-        raise BadConfig(
-            f"store.url is {address!r}, which is no database URL; write sqlite+aiosqlite:///state/pandacea.db."
-        ) from problem
+        # Not shown: it may hold a password.
+        raise BadConfig("store.url is no database URL; write for example sqlite+aiosqlite:///state/pandacea.db.") from problem
     if url.drivername not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
         raise BadConfig(f"store.url uses {url.drivername!r}; allowed are sqlite+aiosqlite and postgresql+asyncpg.")
     return url
-
-
-def _sqlite(url: URL, begin: str, *, size: int) -> AsyncEngine:
-    engine = create_async_engine(
-        url, pool_size=size, max_overflow=0, pool_timeout=60, connect_args={"async_creator_fn": driver.connect}
-    )
-
-    def connected(connection: Any, _record: object) -> None:
-        # The driver's own BEGIN comes too late (a read first takes a shared lock, then fails to upgrade); we begin ourselves.
-        connection.isolation_level = None
-        _set_up(connection)
-
-    def begun(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-    event.listen(engine.sync_engine, "connect", connected)
-    event.listen(engine.sync_engine, "begin", begun)
-    return engine
-
-
-def _set_up(connection: Any) -> None:
-    """What every SQLite connection is told first."""
-    cursor = connection.cursor()
-    for pragma in SQLITE_PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()

@@ -2,6 +2,7 @@
 
 from pandacea.store.chain import ChainBlock, ChainEvent, Deployment, SettledRange
 from pandacea.store.code import CodeSubmission
+from pandacea.store.hold import Holder
 from pandacea.store.jobs import JobArtifact, JobRow
 from pandacea.store.leases import LeaseProof, LeaseRow
 from pandacea.store.nonces import RequestNonce
@@ -16,6 +17,7 @@ __all__ = [
     "ChainEvent",
     "CodeSubmission",
     "Deployment",
+    "Holder",
     "JobArtifact",
     "JobRow",
     "LeaseProof",

@@ -1,0 +1,88 @@
+"""Connections to the two databases, set up so that both mean the same by a write and by a read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from pandacea.store import driver
+
+SQLITE_PRAGMAS: Final = (
+    "PRAGMA journal_mode=WAL",
+    # A nonce or a charge that was answered must survive the power going, not only a killed process.
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA busy_timeout=10000",
+)
+
+CONNECT_SECONDS: Final = 5.0
+STATEMENT_SECONDS: Final = 60.0
+SESSION: Final = {
+    "application_name": "pandacea",
+    # When the node's machine is gone without a word, the server notices within a minute and frees the node's lock.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    # As SQLite's synchronous=FULL: what was answered survives the power going.
+    "synchronous_commit": "on",
+}
+
+
+def sqlite(url: URL, begin: str, *, size: int) -> AsyncEngine:
+    """`begin`: the statement that begins each transaction."""
+    creator = {"async_creator_fn": driver.connect}
+    engine = create_async_engine(url, pool_size=size, max_overflow=0, pool_timeout=60, hide_parameters=True, connect_args=creator)
+
+    def connected(connection: Any, _record: object) -> None:
+        # The driver's own BEGIN comes too late (a read first takes a shared lock, then fails to upgrade); we begin ourselves.
+        connection.isolation_level = None
+        _set_up(connection)
+
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine.sync_engine, "connect", connected)
+    event.listen(engine.sync_engine, "begin", begun)
+    return engine
+
+
+async def sqlite_connection(url: URL) -> driver.Connection:
+    """One connection of the driver's own, in which every statement is a transaction."""
+    connection = await driver.connect(url.database, isolation_level=None, check_same_thread=False)
+    await connection.visit(_set_up)
+    return connection
+
+
+def _set_up(connection: Any) -> None:
+    """What every SQLite connection is told first."""
+    cursor = connection.cursor()
+    for pragma in SQLITE_PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def postgresql(url: URL, session: Callable[[], Awaitable[Any]] | None) -> tuple[AsyncEngine, AsyncEngine]:
+    """A writer of one connection, made by `session` when it is given, and readers."""
+
+    async def connect() -> Any:
+        return await connection(url)
+
+    # Parameters are scripts, nonces and results: never in an error's text.
+    shared: dict[str, Any] = {"max_overflow": 0, "pool_pre_ping": True, "hide_parameters": True}
+    writer = create_async_engine(url, async_creator=session or connect, pool_size=1, **shared)
+    # One look at the database is one look, whatever is committed meanwhile: what SQLite's readers have by themselves.
+    reader = create_async_engine(url, async_creator=connect, pool_size=4, isolation_level="REPEATABLE READ", **shared)
+    return writer, reader
+
+
+async def connection(url: URL) -> Any:
+    """One asyncpg connection."""
+    import asyncpg
+
+    _, options = url.get_dialect()().create_connect_args(url)
+    limits: dict[str, Any] = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS, "server_settings": SESSION}
+    return await asyncpg.connect(**limits, **options)

@@ -1,0 +1,166 @@
+"""A real PostgreSQL server of the tests' own: made in a temporary folder, on loopback, gone afterwards whatever happens."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from sqlmodel import SQLModel
+
+from pandacea.store.migrate import upgrade
+from pandacea.store.session import Database
+from tests.parts import free_port, missing
+
+PASSWORD: Final = "a pass:word/with@marks"
+"""Of the node's role: to be escaped in URLs, to be shown nowhere."""
+SETTINGS: Final = {
+    # Nobody cuts the power of a test.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "40",
+    "listen_addresses": "127.0.0.1",
+}
+
+
+class Postgres:
+    """One server: a superuser `postgres`, and the role `pandacea` that owns every test's database."""
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        """`folder`: an empty one; `binaries`: where initdb and postgres are."""
+        self.folder = folder
+        self.port = free_port()
+        self._binaries = binaries
+        self._process: subprocess.Popen[bytes] | None = None
+        self._count = 0
+        self._template = False
+        self._emptied: list[str] = []
+
+    def make(self) -> None:
+        """Initialise the cluster; as another user where we are root, which PostgreSQL refuses to be."""
+        if os.getuid() == 0:
+            os.chown(self.folder, pwd.getpwnam("postgres").pw_uid, -1)
+        words = self.folder / "password"
+        words.write_text(PASSWORD)
+        words.chmod(0o644)
+        options = [
+            "-D",
+            self.folder / "data",
+            "-U",
+            "postgres",
+            f"--pwfile={words}",
+            "--auth=scram-sha-256",
+            "--no-sync",
+            "-E",
+            "UTF8",
+        ]
+        subprocess.run(self._command("initdb", *options), check=True, capture_output=True, cwd=self.folder)
+
+    def start(self) -> None:
+        """Start it; returns when it answers. On the main thread: it is stopped when the thread that started it ends."""
+        settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        command = self._command("postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder, *settings)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        ask = self._command("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port))
+        deadline = time.monotonic() + 30
+        while subprocess.run(ask, check=False, cwd=self.folder).returncode != 0:
+            assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "PostgreSQL does not answer"
+            time.sleep(0.02)
+
+    def make_role(self) -> None:
+        """The node's: no more than a login, and owner of what it is given."""
+        statement = f"CREATE ROLE pandacea LOGIN PASSWORD '{PASSWORD}'"
+        ask = self._command("psql", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-c", statement)
+        subprocess.run(ask, check=True, capture_output=True, cwd=self.folder, env={**os.environ, "PGPASSWORD": PASSWORD})
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Fast shutdown: sessions are ended, then the server. SIGQUIT: as it stands."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+
+    def _command(self, program: str, *arguments: Any) -> list[str]:
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=INT"] if os.getuid() == 0 else []
+        return [*user, str(self._binaries / program), *map(str, arguments)]
+
+    def url(self, name: str, *, password: bool = True) -> str:
+        """The store.url of a database."""
+        from urllib.parse import quote
+
+        secret = f":{quote(PASSWORD, safe='')}" if password else ""
+        return f"postgresql+asyncpg://pandacea{secret}@127.0.0.1:{self.port}/{name}"
+
+    async def empty(self) -> str:
+        """A new database without tables; its name."""
+        self._count += 1
+        name = f"test_{self._count}"
+        await self.execute(f"CREATE DATABASE {name} OWNER pandacea")
+        return name
+
+    async def fresh(self) -> str:
+        """A database at the newest schema without a row; its name."""
+        if not self._template:
+            await self.execute("CREATE DATABASE migrated OWNER pandacea")
+            database = await Database.open(self.url("migrated"))
+            await upgrade(database)
+            await database.close()
+            self._template = True
+        if self._emptied:
+            return self._emptied.pop()
+        self._count += 1
+        name = f"test_{self._count}"
+        await self.execute(f"CREATE DATABASE {name} OWNER pandacea TEMPLATE migrated")
+        return name
+
+    async def recycle(self, name: str) -> None:
+        """Empty a database that `fresh` gave, for the next test: cheaper than dropping it and copying another."""
+        await self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        tables = ", ".join(f'"{table}"' for table in SQLModel.metadata.tables)
+        await self.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE", name)
+        self._emptied.append(name)
+
+    async def drop(self, name: str) -> None:
+        """Forget a database, whoever still looks at it."""
+        await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    async def execute(self, statement: str, database: str = "postgres") -> Any:
+        """As the superuser, outside any transaction; the rows."""
+        import asyncpg
+
+        connection = await asyncpg.connect(user="postgres", password=PASSWORD, host="127.0.0.1", port=self.port, database=database)
+        try:
+            return await connection.fetch(statement)
+        finally:
+            await connection.close()
+
+
+@contextmanager
+def server() -> Iterator[Postgres]:
+    """A running server for the block."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    path = shutil.which("initdb") or (str(found[-1]) if found else None)
+    if path is None:
+        missing("PostgreSQL is not installed; run: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="pandacea-postgres-"))
+    built = Postgres(folder, Path(path).resolve().parent)
+    try:
+        built.make()
+        built.start()
+        built.make_role()
+        yield built
+    finally:
+        with suppress(subprocess.TimeoutExpired):
+            built.stop(signal.SIGQUIT)
+        shutil.rmtree(folder, ignore_errors=True)

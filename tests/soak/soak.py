@@ -1,0 +1,176 @@
+"""Minutes of a real node over a chain that mines every second, with leases, reorganisations, faults and kills at random."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tests.chain.anvil import Anvil
+from tests.faults.proxy import FaultProxy
+from tests.soak.process import NodeProcess
+from tests.soak.traffic import Traffic, created
+from tests.soak.trouble import Trouble
+from tests.soak.verdict import caught_up, differences
+
+SLOT: Final = 8
+"""Blocks: `safe` is the head - 8, `finalized` the head - 16."""
+DEEPEST: Final = 2 * SLOT - 2
+"""Of a reorganisation, in blocks: one may be mined while it is made."""
+SETTLING: Final = 2 * SLOT + 2 * 32
+"""Blocks after which everything that happened was read a second time."""
+CALM: Final = 0.35
+"""Last share of the time in which nobody kills the node, so that its memory can be watched."""
+WARM: Final = 10.0
+"""Seconds of a process after which its memory is watched."""
+GROWTH_MB: Final = 48.0
+"""Resident memory that one process may gain from then on."""
+LONG: Final = 240.0
+"""Seconds from which a soak has room for a silence of a minute."""
+
+
+@dataclass
+class Report:
+    """What a soak saw. `differences`: empty, or it has failed."""
+
+    seed: int
+    seconds: float = 0.0
+    blocks: int = 0
+    leases: int = 0
+    transactions: dict[str, int] = field(default_factory=dict)
+    reorgs: dict[int, int] = field(default_factory=dict)
+    """Depth in blocks -> how often."""
+    kills: int = 0
+    starts: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    withheld_logs: int = 0
+    recovery_median_seconds: float = 0.0
+    recovery_worst_seconds: float = 0.0
+    rss_first_mb: float = 0.0
+    """Of the last process, soon after it was ready."""
+    rss_last_mb: float = 0.0
+    watched_seconds: float = 0.0
+    """Between the two."""
+    differences: list[str] = field(default_factory=list)
+
+
+class Memory:
+    """Watches what one process needs; another process, another watch."""
+
+    def __init__(self, node: NodeProcess) -> None:
+        self._node = node
+        self._start = 0
+        self.first = self.last = self.seconds = 0.0
+        """MB, MB, and the seconds between them."""
+
+    def look(self) -> None:
+        """Raises AssertionError when the process grew by more than GROWTH_MB."""
+        age = time.monotonic() - self._node.started_at
+        if age < WARM:
+            return
+        now = self._node.rss_mb()
+        if self._start != self._node.starts:
+            self._start, self._since, self.first = self._node.starts, age, now
+        self.last, self.seconds = now, age - self._since
+        assert now - self.first < GROWTH_MB, f"the node grew by {now - self.first:.0f} MB to {now:.0f} MB"
+
+
+async def soak(seed: int, seconds: float, folder: Path, environment: Path, say: Callable[[str], None]) -> Report:
+    """Run one; `say` is given a line every few seconds. The node's log stays in `folder`.
+
+    Raises:
+        AssertionError: the node ended by itself, stayed unready, or grew without bound; differences are in the report.
+    """
+    report = Report(seed)
+    began = time.monotonic()
+    async with AsyncExitStack() as stack:
+        chain = await stack.enter_async_context(Anvil("--block-time", "1", "--slots-in-an-epoch", str(SLOT)))
+        agreement = await chain.deploy()
+        proxies = (await stack.enter_async_context(FaultProxy(chain.url)), await stack.enter_async_context(FaultProxy(chain.url)))
+        node = NodeProcess(folder, agreement, [proxy.url for proxy in proxies], proxies[0].ws_url, environment)
+        stack.push_async_callback(node.close)
+        # A stream of its own for each: what one draws does not depend on how quick another was.
+        traffic = Traffic(agreement, random.Random(f"{seed} traffic"), DEEPEST)
+        trouble = Trouble(chain, traffic, node, proxies, random.Random(f"{seed} trouble"))
+        await node.start()
+        await trouble.recovered()
+        telling = _telling(report, node, traffic, trouble, began, say)
+        async with _going_on(traffic.run()), _going_on(traffic.fork()), _going_on(telling):
+            await _stir(report, trouble, node, began, seconds)
+        say("no more faults; the chain goes on until everything is final")
+        await chain.mine(SETTLING)
+        await caught_up(node, agreement)
+        await asyncio.sleep(5)  # the second pass takes a range each second
+        await caught_up(node, agreement)
+        _note(report, traffic, trouble, node, time.monotonic() - began)
+        report.blocks, report.leases = await chain.head(), len(await created(agreement))
+        report.differences = await differences(node, agreement, folder)
+        await node.stop()
+    return report
+
+
+async def _stir(report: Report, trouble: Trouble, node: NodeProcess, began: float, seconds: float) -> None:
+    """Episode after episode; towards the end without kills."""
+    silenced = seconds < LONG
+    memory = Memory(node)
+    while (passed := time.monotonic() - began) < seconds:
+        calm = passed > (1 - CALM) * seconds
+        await trouble.episode(kills=not calm)
+        if not silenced and passed > seconds / 2:
+            silenced = True
+            await trouble.long_silence()
+        memory.look()
+        await asyncio.sleep(trouble.dice.uniform(0.0, 3.0))
+    report.rss_first_mb, report.rss_last_mb, report.watched_seconds = memory.first, memory.last, memory.seconds
+
+
+async def _telling(
+    report: Report,
+    node: NodeProcess,
+    traffic: Traffic,
+    trouble: Trouble,
+    began: float,
+    say: Callable[[str], None],
+) -> None:
+    while True:
+        await asyncio.sleep(10)
+        said = await node.metrics()
+        _note(report, traffic, trouble, node, time.monotonic() - began)
+        lag = f"{said['chain_lag_blocks']:.0f}" if said else "?"
+        head = f"{said['chain_head_block']:.0f}" if said else "?"
+        leases = f"{said['leases']:.0f}" if said else "?"
+        say(
+            f"{report.seconds:4.0f} s  block {head}, lag {lag}, leases {leases}, transactions {sum(report.transactions.values())}, "
+            f"reorgs {sum(report.reorgs.values())}, kills {report.kills}, faults {sum(report.faults.values())}, "
+            f"worst recovery {report.recovery_worst_seconds:.1f} s"
+        )
+
+
+def _note(report: Report, traffic: Traffic, trouble: Trouble, node: NodeProcess, seconds: float) -> None:
+    report.seconds = seconds
+    report.transactions = dict(sorted(traffic.sent.items()))
+    report.reorgs = dict(sorted(traffic.reorgs.items()))
+    report.kills, report.starts = trouble.kills, node.starts
+    report.faults = dict(sorted(trouble.faults.items()))
+    report.withheld_logs = trouble.withheld.logs
+    report.recovery_median_seconds = statistics.median(trouble.recoveries)
+    report.recovery_worst_seconds = max(trouble.recoveries)
+
+
+@asynccontextmanager
+async def _going_on(work: Any) -> AsyncIterator[None]:
+    """Beside the block; its own failure is raised at the end of it."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        if not task.done():
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
