@@ -212,7 +212,10 @@ class History:
         tip = self.view.tip.number
         if self.confidence.kind is ConfidenceKind.CONFIRMATIONS:
             return tip - self.confidence.confirmations
-        return min(tip, self.view.finalized if self.confidence.kind is ConfidenceKind.FINALIZED else max(self.view.safe, self.view.finalized))
+        return min(
+            tip,
+            self.view.finalized if self.confidence.kind is ConfidenceKind.FINALIZED else max(self.view.safe, self.view.finalized),
+        )
 
     def check(self) -> None:
         """Every question about every lease has the model's answer now."""
@@ -295,5 +298,3 @@ async def test_random_histories_agree_with_a_model_from_zero() -> None:
         assert settled > HISTORIES // 2, "most histories were long enough for something to settle"
     finally:
         shutil.rmtree(folder)
-
-

@@ -15,7 +15,7 @@ from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.logs import BloomCheck, LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import Header, Log
-from pandacea.domain.ids import Address, BlockNumber, Hash32
+from pandacea.domain.ids import Address, BlockNumber
 from pandacea.domain.seen import NO_HASH, BlockRef, SeenEvent, Step, View
 
 log = structlog.get_logger(__name__)
@@ -332,6 +332,5 @@ class ChainSource:
             if event is None:
                 self.counters.odd_logs += 1
                 continue
-            place = (BlockNumber(one.number), Hash32(one.block_hash), one.index, Hash32(one.transaction_hash))
-            events.append(SeenEvent(*place, event))
+            events.append(SeenEvent(one.number, one.block_hash, one.index, one.transaction_hash, event))
         return events if self.completer is None else await self.completer.complete(endpoint, events)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from pandacea.domain.access import Trust, terms_of, trust_of
-from pandacea.domain.ids import LeaseId, LeaseKey, Timestamp
+from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import Lease, LeaseCreated
-from pandacea.domain.seen import FACTS, BlockRef, Folding, Held, SeenEvent, Step, View
+from pandacea.domain.seen import FACTS, BlockRef, Held, SeenEvent, Step, View
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
@@ -180,25 +180,23 @@ async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], re
 
 def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records: ChainRecords, at: int) -> dict[LeaseId, Held]:
     """Fold events in order into the leases they belong to; `at`: timestamp of a block at or after them."""
-    folding: dict[LeaseId, Folding] = {}
+    after = dict(before)
+    ours: set[LeaseId] = set()
     for seen in events:
         event = seen.event
         lease_id = event.lease_id
-        one = folding.get(lease_id)
-        if one is None:
-            held = before.get(lease_id)
-            if held is not None:
-                one = Folding.of(held)
-            elif type(event) is LeaseCreated:
-                key = LeaseKey(records.chain_id, records.contract, lease_id)
-                one = Folding(event, seen.block, key, Timestamp(at))
-            else:
+        held = after.get(lease_id)
+        if held is None:
+            if type(event) is not LeaseCreated:
                 continue  # of a lease whose creation was not seen
-            folding[lease_id] = one
-        one.add(seen)
-    after = dict(before)
-    for lease_id, one in folding.items():
-        after[lease_id] = one.held()
+            key = LeaseKey(records.chain_id, records.contract, lease_id)
+            after[lease_id] = Held(key, event.spender, event.earner, event.price, seen.block, seen_at=at)
+            ours.add(lease_id)
+            continue
+        if lease_id not in ours:
+            held = after[lease_id] = held.copy()  # what was before stays as it was
+            ours.add(lease_id)
+        held.add(seen)
     return after
 
 
