@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SANDBOX := .sandbox
 NPM := npm --silent
 
-.PHONY: help setup demo test test-long check format contracts contracts-fresh gas soak image clean
+.PHONY: help setup demo test test-long check format contracts contracts-fresh gas image clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -63,9 +63,6 @@ gas: $(VENV)/.ready  ## The gas table, beside the first version's storage shape
 
 image: setup  ## Build the sandbox image for Docker (starts an engine and makes a base image where none answers)
 	@$(BIN)/python tests/engine/prepare.py all
-
-soak: setup  ## Ten minutes over a chain with reorgs, kills and faults
-	@$(BIN)/python benchmarks/soak.py
 
 clean:  ## Remove what was built here
 	rm -rf $(VENV) $(SANDBOX) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

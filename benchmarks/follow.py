@@ -109,7 +109,12 @@ def way_web3(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
     abi = json.loads((ROOT / "daemon/pandacea_sdk/protocol/abi/LeaseAgreement.json").read_text())["abi"]
     chain = Web3(Web3.HTTPProvider(url))
     contract = chain.eth.contract(address=Web3.to_checksum_address(address), abi=abi)
-    events = [contract.events.LeaseCreated, contract.events.LeaseTerms, contract.events.LeaseApproved, contract.events.ResultCommitted]
+    events = [
+        contract.events.LeaseCreated,
+        contract.events.LeaseTerms,
+        contract.events.LeaseApproved,
+        contract.events.ResultCommitted,
+    ]
     count = 0
     with Measure() as taken:
         for start in range(0, last + 1, 64 * WEB3_SHARE):
@@ -128,7 +133,9 @@ def way_follower(url: str, address: str, last: int, database: str, **_: Any) -> 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     chain = Anvil()
     chain.url = url
-    node = Node(Agreement(chain, address, 1), database, settle_every=32, witness_interval=15.0, audit_interval=1.0, poll_interval=1.0)
+    node = Node(
+        Agreement(chain, address, 1), database, settle_every=32, witness_interval=15.0, audit_interval=1.0, poll_interval=1.0
+    )
 
     async def follow() -> None:
         async with node:
@@ -251,7 +258,7 @@ def way_lag(url: str, address: str, database: str, poll: bool = False, **_: Any)
                 lags.append((time.monotonic() - seen) * 1000)
                 stop()
         await chain._session.close()
-        assert lease_number
+        assert callable(lease_number)
         return lags
 
     lags = asyncio.run(measure())
@@ -290,7 +297,12 @@ def history(leases: int) -> list[bytes]:
     for number in range(leases):
         lease = lease_number(number)
         expires = now - 86_400 if number % 100 else now + 30 * 86_400
-        records += [created(lease), terms(lease, expires=expires), simple("LeaseApproved", lease), committed(lease, lease_number(10**9 + number))]
+        records += [
+            created(lease),
+            terms(lease, expires=expires),
+            simple("LeaseApproved", lease),
+            committed(lease, lease_number(10**9 + number)),
+        ]
         if number % 5 == 0:
             records.append(committed(lease, lease_number(2 * 10**9 + number)))
     return records
@@ -348,7 +360,7 @@ async def many_leases(database: str, contract: str, chain: Any, count: int) -> N
     head = await chain.call("eth_getBlockByNumber", hex(await chain.head() - 2), False)
     base = BlockRef(int(head["number"], 16), head["hash"], head["parentHash"], int(head["timestamp"], 16))  # type: ignore[arg-type]
     earner = EARNER.address.lower()
-    await records.begin(earner, "v1", 0, base)  # type: ignore[arg-type]
+    await records.begin(earner, "v1", 0, base)
     rows, proofs = [], []
     expires = int(time.time()) + 86_400 * 30
     for number in range(count):
@@ -405,7 +417,9 @@ def report(found: dict[str, Any]) -> dict[str, float]:
     }
     for way, name in names.items():
         row = found[way]
-        print(f"{name:<58}{per[way]:>10.1f}{per[way] / per['limit']:>9.1f}{row['events']:>9}{row['wall']:>8.1f}{row['growth']:>11.0f}")
+        print(
+            f"{name:<58}{per[way]:>10.1f}{per[way] / per['limit']:>9.1f}{row['events']:>9}{row['wall']:>8.1f}{row['growth']:>11.0f}"
+        )
     lag, poll, ready = found["lag"], found["poll"], found["ready"]
     print(f"\nblock visible -> answer changed, ms: median {lag['p50']:.1f}, worst of 200 {lag['max']:.1f}  (WebSocket wakes)")
     print(f"                        1-s poller: median {poll['p50']:.0f}, worst {poll['max']:.0f}")

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks.http_node import AUTHORITY, CHAIN_ID, EXPIRED_LEASE, GOOD_LEASE, REFUSED, WORKING
 from pandacea_sdk.protocol.hashing import KeySigner
@@ -56,6 +56,8 @@ class Measured:
     per_second: float
     other_than_2xx: int
     left: int
+    cpu_us: float
+    """Processor time of the server for one request, in microseconds: what remains comparable when the machine is not quiet."""
 
 
 def raw_request(lease_id: str, signer: KeySigner | None, prefer: str | None = None) -> bytes:
@@ -83,37 +85,53 @@ def raw_request(lease_id: str, signer: KeySigner | None, prefer: str | None = No
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
+class Running(NamedTuple):
+    """A server process."""
+
+    port: int
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """Processor time used so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def server(*arguments: str) -> Iterator[int]:
-    """A server process; its port."""
+def server(*arguments: str) -> Iterator[Running]:
+    """A server process."""
     command = [sys.executable, "-m", "benchmarks.http_node", *arguments]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'daemon'}"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["port"]
+            yield Running(json.loads(process.stdout.readline())["port"], process.pid)
         finally:
             process.kill()
 
 
-def wrk(port: int, requests: list[bytes], seconds: float, connections: int) -> Measured:
+def wrk(running: Running, requests: list[bytes], seconds: float, connections: int) -> Measured:
     """Send `requests` in turn, each once, as fast as they are answered."""
     with tempfile.TemporaryDirectory() as folder:
         script, data = Path(folder, "requests.lua"), Path(folder, "requests")
         script.write_text(LUA)
         data.write_bytes(b"\0".join(requests))
+        before = running.cpu_seconds()
         done = subprocess.run(
-            ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), f"http://127.0.0.1:{port}{TARGET}"],
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), f"http://127.0.0.1:{running.port}{TARGET}"],
             capture_output=True,
             text=True,
             check=True,
             env={**os.environ, "REQUESTS": str(data)},
         )
+    used = running.cpu_seconds() - before
+    total = re.search(r"(\d+) requests in", done.stdout)
     found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
     left = re.search(r"LEFT (-?\d+)", done.stdout)
     assert found, done.stdout
-    return Measured(float(found[1]), int(refused[1]) if refused else 0, int(left[1]) if left else 0)
+    assert total, done.stdout
+    return Measured(float(found[1]), int(refused[1]) if refused else 0, int(left[1]) if left else 0, used / int(total[1]) * 1e6)
 
 
 def stats(port: int) -> dict[str, Any]:
@@ -175,14 +193,14 @@ def jobs(count: int) -> list[bytes]:
 def throughput(seconds: float, connections: int) -> dict[str, float]:
     """Bare, unsigned and signed, bare again: ratios to the mean of the two."""
     plain = [raw_request(EXPIRED_LEASE, None)]
-    with server("bare") as port:
-        first = wrk(port, plain, seconds, connections)
-    with server("node", "0") as port:
-        unsigned = wrk(port, plain, seconds, connections)
-        wrk(port, [raw_request(EXPIRED_LEASE, REFUSED) for _ in range(2000)], 1, connections)  # warm
-        signed = wrk(port, [raw_request(EXPIRED_LEASE, REFUSED) for _ in range(int(seconds * 3000))], seconds, connections)
-    with server("bare") as port:
-        again = wrk(port, plain, seconds, connections)
+    with server("bare") as running:
+        first = wrk(running, plain, seconds, connections)
+    with server("node", "0") as running:
+        unsigned = wrk(running, plain, seconds, connections)
+        wrk(running, [raw_request(EXPIRED_LEASE, REFUSED) for _ in range(2000)], 1, connections)  # warm
+        signed = wrk(running, [raw_request(EXPIRED_LEASE, REFUSED) for _ in range(int(seconds * 3000))], seconds, connections)
+    with server("bare") as running:
+        again = wrk(running, plain, seconds, connections)
     assert signed.left >= 0, "the signed requests ran out; replays were measured"
     assert unsigned.other_than_2xx > 0
     base = (first.per_second + again.per_second) / 2
@@ -192,12 +210,15 @@ def throughput(seconds: float, connections: int) -> dict[str, float]:
         "unsigned_vs_bare": unsigned.per_second / base,
         "signed_per_s": signed.per_second,
         "signed_vs_bare": signed.per_second / base,
+        "bare_cpu_us": (first.cpu_us + again.cpu_us) / 2,
+        "unsigned_cpu_us": unsigned.cpu_us,
+        "signed_cpu_us": signed.cpu_us,
     }
 
 
 def latency(per_second: float, seconds: float) -> dict[str, float]:
     """p50, p99 and worst at a fixed rate while jobs run."""
-    with server("node", str(JOB_SECONDS)) as port:
+    with server("node", str(JOB_SECONDS)) as (port, _):
         asyncio.run(submit(port, jobs(int(seconds / JOB_SECONDS) + 50)))
         requests = [raw_request(EXPIRED_LEASE, REFUSED) for _ in range(int(per_second * seconds))]
         stats(port)
@@ -214,7 +235,7 @@ def latency(per_second: float, seconds: float) -> dict[str, float]:
 
 def memory(count: int = 1000) -> dict[str, float]:
     """Growth over `count` computations, after fifty that warm everything up."""
-    with server("node", "0") as port:
+    with server("node", "0") as (port, _):
         asyncio.run(submit(port, jobs(50)))
         _drained(port)
         before = stats(port)
@@ -268,4 +289,3 @@ def main() -> None:
         print(f"{name:26} {value:10.2f}   {targets.get(name, '')}")
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-

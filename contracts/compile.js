@@ -21,6 +21,7 @@ const TEST = path.join(HERE, "test/artifacts");
 const SETTINGS = {
   evmVersion: "cancun",
   optimizer: { enabled: true, runs: 1_000_000 },
+  viaIR: true,
   metadata: { bytecodeHash: "none", appendCBOR: false },
 };
 

@@ -20,14 +20,14 @@ import {Status} from "./types/Status.sol";
 /// Nobody but the withdrawing account is called. There are no immutables, so every deployment has the same runtime code and
 /// its hash can be compared.
 contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGuardTransient {
-    uint256 public constant APPROVAL_PERIOD = 7 days;
-    uint256 public constant COMMIT_GRACE = 1 days;
-    uint256 public constant DISPUTE_WINDOW = 7 days;
-    uint256 public constant ARBITRATION_PERIOD = 30 days;
-    uint256 public constant DEFAULT_TERM = 30 days;
-    uint256 public constant STAKE_DIVISOR = 10;
-    uint256 public constant MAX_REASON_BYTES = 256;
-    bytes32 public constant RECEIPT_TYPEHASH =
+    uint256 private constant APPROVAL_PERIOD = 7 days;
+    uint256 private constant COMMIT_GRACE = 1 days;
+    uint256 private constant DISPUTE_WINDOW = 7 days;
+    uint256 private constant ARBITRATION_PERIOD = 30 days;
+    uint256 private constant DEFAULT_TERM = 30 days;
+    uint256 private constant STAKE_DIVISOR = 10;
+    uint256 private constant MAX_REASON_BYTES = 256;
+    bytes32 private constant RECEIPT_TYPEHASH =
         keccak256(
             "Receipt(bytes32 leaseId,bytes32 computationId,bytes32 requestHash,bytes32 productVersion,bytes32 resultHash)"
         );
@@ -75,9 +75,9 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         // Check
         Lease storage lease = _at(leaseId, Status.Created);
         _onlyEarnerOrOperator(leaseId, lease.earner);
-        uint256 until = lease.createdAt + APPROVAL_PERIOD;
-        uint256 lastSecond = lease.expiresAt - 1;
-        _notAfter(leaseId, until < lastSecond ? until : lastSecond);
+        _notAfter(leaseId, lease.createdAt + APPROVAL_PERIOD);
+        uint256 expiresAt = lease.expiresAt;
+        if (block.timestamp >= expiresAt) revert TooLate(leaseId, expiresAt - 1);
         // Effect
         lease.status = Status.Approved;
         lease.approvedAt = uint40(block.timestamp);
@@ -91,13 +91,16 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         _onlyEarnerOrOperator(leaseId, lease.earner);
         _notAfter(leaseId, lease.expiresAt + COMMIT_GRACE);
         if (resultHash == 0) revert ZeroResultHash();
-        bytes32 known = _results[leaseId][computationId];
+        mapping(bytes32 => bytes32) storage results = _results[leaseId];
+        bytes32 known = results[computationId];
         if (known != 0) revert AlreadyCommitted(leaseId, computationId, known);
         uint32 committed = lease.committed;
         if (committed == lease.maxComputations) revert AllCommitted(leaseId, committed);
         // Effect
-        lease.committed = committed + 1;
-        _results[leaseId][computationId] = resultHash;
+        unchecked {
+            lease.committed = committed + 1; // at most maxComputations
+        }
+        results[computationId] = resultHash;
         emit ResultCommitted(leaseId, computationId, resultHash);
     }
 
@@ -336,6 +339,10 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         if (expiresAt <= block.timestamp || expiresAt > type(uint40).max) revert BadExpiry(expiresAt);
         if (maxComputations == 0) revert NoComputations();
         // Effect
+        uint256 nonce;
+        unchecked {
+            nonce = nonceOf[msg.sender]++; // 2^256 leases do not happen
+        }
         leaseId = keccak256(
             abi.encode(
                 block.chainid,
@@ -346,7 +353,7 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
                 msg.value,
                 expiresAt,
                 maxComputations,
-                nonceOf[msg.sender]++
+                nonce
             )
         );
         Lease storage lease = _leases[leaseId];
@@ -397,15 +404,21 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
     }
 
     function _at(bytes32 leaseId, Status status) private view returns (Lease storage lease) {
-        lease = _known(leaseId);
-        if (lease.status != status) revert WrongStatus(leaseId, lease.status);
+        lease = _leases[leaseId];
+        Status found = lease.status;
+        if (found != status) _wrongStatus(leaseId, found);
     }
 
     /// @dev Approved and not final.
     function _live(bytes32 leaseId) private view returns (Lease storage lease) {
-        lease = _known(leaseId);
-        Status status = lease.status;
-        if (status == Status.Created || status >= Status.Finalized) revert WrongStatus(leaseId, status);
+        lease = _leases[leaseId];
+        Status found = lease.status;
+        if (found < Status.Approved || found > Status.Disputed) _wrongStatus(leaseId, found);
+    }
+
+    function _wrongStatus(bytes32 leaseId, Status found) private pure {
+        if (found == Status.None) revert UnknownLease(leaseId);
+        revert WrongStatus(leaseId, found);
     }
 
     function _onlyEarnerOrOperator(bytes32 leaseId, address earner) private view {

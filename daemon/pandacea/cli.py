@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     doctor = _command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
+    leases = _command(commands, "leases", _leases, "show which leases the node believes, and why")
+    leases.add_argument("--json", action="store_true", help="print JSON")
+
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
     create = _command(keys, "create", _keys_create, "make a new key and keep it encrypted", config=False)
     create.add_argument("file", type=Path)
@@ -68,10 +71,16 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("file", type=Path)
 
     _desk_commands(commands)
+    _product_commands(commands)
 
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
     build = _command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
     build.add_argument("--directory", type=Path, default=Path(".sandbox"))
+    more = _command(
+        environment, "add", _environment_add, "build a new environment with more packages; the old one stays", config=False
+    )
+    more.add_argument("packages", nargs="+", metavar="NAME", help="NAME or NAME==VERSION")
+    more.add_argument("--directory", type=Path, default=Path(".sandbox"), help="the environment to start from")
     return root
 
 
@@ -106,6 +115,99 @@ def _desk_commands(commands: Any) -> None:
             command.add_argument("id")
         if verb in {"results refuse", "code reject"}:
             command.add_argument("--reason", default="", help="one sentence for the Spender")
+
+
+def _product_commands(commands: Any) -> None:
+    """What the Earner offers."""
+    actions = commands.add_parser("products", help="what you offer").add_subparsers(required=True, metavar="ACTION")
+    for verb, summary in (
+        ("products list", "products on offer"),
+        ("products show", "all that is public of one product"),
+        ("products reload", "have the running node take up products.yaml and changed files"),
+    ):
+        command = _command(actions, verb.split()[1], _desk, summary)
+        command.set_defaults(verb=verb)
+        command.add_argument("--json", action="store_true", help="print JSON")
+        if verb == "products show":
+            command.add_argument("id")
+    remove = _command(actions, "remove", _products_remove, "take a product off the offer")
+    remove.add_argument("id")
+    add = _command(actions, "add", _products_add, "offer a file of the data folder; shows what becomes public before it does")
+    add.add_argument("file", type=Path, help="CSV, Parquet, Arrow (Feather) or SQLite, in the data folder")
+    for name, summary in (
+        ("id", "default: the file's name"),
+        ("name", "for people"),
+        ("description", "what it is, from when, in which units"),
+        ("price", "of a lease, for example '0.02 ether'"),
+        ("keywords", "separated by commas"),
+        ("policy", "approved-code | any-code"),
+        ("release", "hold | auto"),
+        ("live-output", "none | progress | full"),
+        ("rehearsal", "lease | open | off"),
+    ):
+        add.add_argument(f"--{name}", help=summary)
+    add.add_argument("--drop", help="columns that are not converted, separated by commas")
+    add.add_argument("--keep", help="the only columns that are, separated by commas")
+    add.add_argument("--label", help="the column scripts are to predict")
+    add.add_argument("--separator", help="of CSV, default: ','")
+    add.add_argument("--table", help="of a SQLite file")
+    add.add_argument("--mock-rows", type=int, help="default: 100")
+    column = "what a column holds, as YAML: 'age: {unit: years, minimum: 0, maximum: 110}'"
+    add.add_argument("--column", action="append", default=[], help=column)
+    add.add_argument("--keep-flagged", action="store_true", help="with --yes: columns that may identify people stay")
+    add.add_argument("--yes", action="store_true", help="ask nothing: what is not stated gets the strictest value")
+
+
+def _products_add(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load
+    from pandacea.log import setup
+
+    config = load(parsed.config)
+    setup("warning", config.log.format)
+    given = {key: getattr(parsed, key) for key in ("id", "name", "description", "price") if getattr(parsed, key)}
+    if parsed.keywords:
+        given["keywords"] = _listed(parsed.keywords)
+    rules = {key: getattr(parsed, key) for key in ("policy", "release", "live_output", "rehearsal") if getattr(parsed, key)}
+    if rules:
+        given["rules"] = rules
+    asset: dict[str, Any] = {key: getattr(parsed, key) for key in ("separator", "table") if getattr(parsed, key)}
+    asset |= {key: _listed(getattr(parsed, key)) for key in ("drop", "keep") if getattr(parsed, key)}
+    if parsed.mock_rows is not None:
+        asset["mock"] = {"rows": parsed.mock_rows}
+    if parsed.column:
+        asset["columns"] = _columns(parsed.column)
+    wanted = app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged)
+    return 0 if asyncio.run(app.add_product(config, wanted)) else 1
+
+
+def _products_remove(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load
+
+    print(asyncio.run(app.remove_product(load(parsed.config), parsed.id)))
+    return 0
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _columns(texts: list[str]) -> dict[str, Any]:
+    import yaml
+
+    columns: dict[str, Any] = {}
+    for text in texts:
+        try:
+            said = yaml.safe_load(text)
+        except yaml.YAMLError:
+            said = None
+        if not isinstance(said, dict) or not all(isinstance(about, dict) for about in said.values()):
+            raise BadConfig(
+                f"--column {text!r} is not understood; write for example 'age: {{unit: years, minimum: 0, maximum: 110}}'."
+            )
+        columns |= said
+    return columns
 
 
 def _desk(parsed: argparse.Namespace) -> int:
@@ -170,9 +272,29 @@ def _doctor(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(rows, indent=2))
     else:
+        width = max(len(row["check"]) for row in rows)
         for row in rows:
-            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<34} {row['detail']}")
+            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<{width}}  {row['detail']}")
     return 0 if all(row["ok"] for row in rows) else 1
+
+
+def _leases(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+    from pandacea.config import load
+    from pandacea.log import setup
+
+    config = load(parsed.config)
+    setup("warning", config.log.format)
+    rows = asyncio.run(app.lease_rows(config))
+    if parsed.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        count = f"{row['used']}/{row['max_computations']} used"
+        print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
+    if not rows:
+        print("No approved lease of this Earner is known yet.")
+    return 0
 
 
 def _keys_create(parsed: argparse.Namespace) -> int:
@@ -193,6 +315,14 @@ def _environment_build(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environments import build_environment
 
     build_environment(parsed.directory, progress=_show_build)
+    return 0
+
+
+def _environment_add(parsed: argparse.Namespace) -> int:
+    from pandacea.sandbox.environment_add import add_packages
+
+    made = add_packages(parsed.directory, parsed.packages, _show_build)
+    print(f"{made.identity}: set privacy.environment: {made.folder}")
     return 0
 
 

@@ -11,10 +11,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+from pandacea_sdk import mocks
 from pandacea_sdk.credentials import find_signer
 from pandacea_sdk.errors import JobError, NodeError, StillRunning, UntrustedResult, from_protocol, usage
 from pandacea_sdk.on_chain import check_on_chain
@@ -226,10 +228,37 @@ class AsyncPandaceaClient:
         await self._signed("PUT", f"/api/v1/privacy/uploads/{digest}", body=raw)
         return digest
 
-    async def submit_code(self, code_path: str | os.PathLike[str], inputs: Inputs, product_id: str, **more: Any) -> dict[str, Any]:
-        """Hand in a script for the Earner's approval."""
-        body = {"product_id": product_id, "code": read_script(code_path), "inputs": [dict(item) for item in inputs], **more}
+    async def submit_code(
+        self,
+        code_path: str | os.PathLike[str],
+        inputs: Inputs,
+        product_id: str,
+        *,
+        uploads: Sequence[str] = (),
+        params_schema: Mapping[str, Any] | None = None,
+        note: str = "",
+    ) -> dict[str, Any]:
+        """Hand in a script for the Earner's approval, before paying for a lease; needs a key, no lease.
+
+        Args:
+            code_path: the script.
+            inputs: as `execute_computation`; the approval covers this mapping of assets to names.
+            product_id: the product it is for.
+            uploads: names of the uploads it will be given.
+            params_schema: what its `params` may be; default: none at all.
+            note: a word to the Earner.
+
+        Returns:
+            `{"code_id", "status", ...}`; ask `code_state(code_id)` for the decision.
+        """
+        body: dict[str, Any] = {"product_id": product_id, "code": read_script(code_path), "inputs": [dict(item) for item in inputs]}
+        optional = {"uploads": list(uploads), "params_schema": params_schema, "note": note}
+        body |= {name: value for name, value in optional.items() if value}
         return _object(await self._signed("POST", "/api/v1/privacy/code", body=to_json(body)))
+
+    async def code_state(self, code_id: str) -> dict[str, Any]:
+        """How the Earner decided about a script that was handed in, and why."""
+        return _object(await self._signed("GET", f"/api/v1/privacy/code/{quote(code_id, safe='')}"))
 
     async def products(self) -> list[dict[str, Any]]:
         """All products on offer."""
@@ -250,6 +279,20 @@ class AsyncPandaceaClient:
     async def product(self, product_id: str) -> dict[str, Any]:
         """One product: schema, mock rows, price, rules, environment, version."""
         return _object(await self._public(f"/api/v1/products/{quote(product_id, safe='')}"))
+
+    async def save_mocks(self, product_id: str, folder: str | os.PathLike[str]) -> list[Path]:
+        """Download a product's mock rows, check them against its document, and write `<asset_id>_mock.csv` files below `folder`.
+
+        Raises:
+            NodeError: the product has no mock rows.
+            UntrustedResult: a mock is not the one that the product's document names.
+        """
+        product = await self.product(product_id)
+        found = {}
+        for asset_id, (target, sha256) in mocks.mock_targets(product).items():
+            reply = await self._public(quote(target))
+            found[asset_id] = mocks.checked(asset_id, reply.body, sha256)
+        return mocks.save(product, found, folder)
 
     async def lease(self, lease_id: str) -> dict[str, Any]:
         """How the node sees a lease of yours, and why it would refuse."""

@@ -116,9 +116,13 @@ class PandaceaClient:
         """Put bytes on the node for a script to use; returns their sha-256."""
         return self._loop.run(self._client.upload(content))
 
-    def submit_code(self, code_path: str | os.PathLike[str], inputs: Inputs, product_id: str, **more: Any) -> dict[str, Any]:
-        """Hand in a script for the Earner's approval."""
-        return self._loop.run(self._client.submit_code(code_path, inputs, product_id, **more))
+    def submit_code(self, code_path: str | os.PathLike[str], inputs: Inputs, product_id: str, **options: Any) -> dict[str, Any]:
+        """Hand in a script for the Earner's approval. See `AsyncPandaceaClient.submit_code`."""
+        return self._loop.run(self._client.submit_code(code_path, inputs, product_id, **options))
+
+    def code_state(self, code_id: str) -> dict[str, Any]:
+        """How the Earner decided about a script that was handed in, and why."""
+        return self._loop.run(self._client.code_state(code_id))
 
     def products(self) -> list[dict[str, Any]]:
         """All products on offer."""
@@ -127,6 +131,10 @@ class PandaceaClient:
     def product(self, product_id: str) -> dict[str, Any]:
         """One product in full."""
         return self._loop.run(self._client.product(product_id))
+
+    def save_mocks(self, product_id: str, folder: str | os.PathLike[str]) -> list[Path]:
+        """Download a product's mock rows, checked, as `<asset_id>_mock.csv` files below `folder`."""
+        return self._loop.run(self._client.save_mocks(product_id, folder))
 
     def lease(self, lease_id: str) -> dict[str, Any]:
         """How the node sees a lease of yours, and why it would refuse."""

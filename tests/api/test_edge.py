@@ -138,11 +138,19 @@ async def test_a_thousand_idle_connections_leave_the_server_answering(start_node
 
 def test_counting_places_is_exact() -> None:
     """What enters leaves; exempt peers (a declared proxy) count only in all; nothing is kept for peers that are gone."""
+
+    class Connection:
+        def sweep(self, now: float) -> None:
+            """Has no deadline."""
+
     connections = Connections(EdgeLimits(connections=3, connections_per_peer=1), frozenset({"proxy"}))
-    assert [connections.enter(peer) for peer in ("a", "a", "proxy", "proxy", "b")] == [True, False, True, True, False]
-    for peer in ("a", "proxy", "proxy"):
-        connections.leave(peer)
-    assert (connections.open, dict(connections._peers)) == (0, {})
+    asked = [(peer, Connection()) for peer in ("a", "a", "proxy", "proxy", "b")]
+    taken = [connections.enter(peer, connection) for peer, connection in asked]
+    assert taken == [True, False, True, True, False]
+    for (peer, connection), entered in zip(asked, taken, strict=True):
+        if entered:
+            connections.leave(peer, connection)
+    assert (connections.open, dict(connections._peers), connections._all) == (0, {}, set())
 
 
 # ------------------------------------------------------------------ floods

@@ -55,7 +55,7 @@ class CrashError(Exception):
 def some_log(rng: random.Random) -> tuple[tuple[str, ...], str]:
     """One event of one of the leases; more often than not one that an honest contract would write next."""
     lease = rng.choice(LEASES)
-    mine = as_topic(rng.choices([ME, STRANGER.address.lower()], [9, 1])[0])  # type: ignore[arg-type]
+    mine = as_topic(rng.choices([ME, STRANGER.address.lower()], [9, 1])[0])
     spender = as_topic(SPENDERS[int(lease[-1], 16) % 2])
     computation = "0x" + keccak(bytes([rng.randrange(4)])).hex()
     choices: list[tuple[int, tuple[str, ...], str]] = [
@@ -168,7 +168,7 @@ class History:
             if left == 0:
                 raise CrashError
 
-        publish, self.book.publish = self.book.publish, self._die  # type: ignore[method-assign]
+        publish, self.book.publish = self.book.publish, self._die  # type: ignore[assignment,method-assign,unused-ignore]
         event.listen(engine, "before_cursor_execute", executed)
         try:
             yield

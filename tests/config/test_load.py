@@ -141,9 +141,14 @@ def test_a_passphrase_file_that_others_can_read_is_refused(tmp_path: Path) -> No
     assert "chmod 600" in refused(tmp_path, GOOD.replace("keystore:", "passphrase_file: passphrase, keystore:"))
 
 
-def test_the_file_in_the_repository_loads() -> None:
-    """config.yaml as shipped has no key that the node does not know."""
-    config = load(Path(__file__).parents[2] / "config.yaml", {})
+def test_the_file_in_the_repository_loads(tmp_path: Path) -> None:
+    """config.yaml as shipped has no key that the node does not know; its passphrase file is the only thing it lacks."""
+    path = write(tmp_path, (Path(__file__).parents[2] / "config.yaml").read_text())
+    with pytest.raises(BadConfig, match="passphrase_file"):
+        load(path, {})
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "passphrase").touch(mode=0o600)
+    config = load(path, {})
     assert isinstance(config, Config)
     assert config.privacy.sandbox == "auto"
 

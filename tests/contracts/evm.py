@@ -15,6 +15,7 @@ from eth_account.signers.local import LocalAccount
 from eth_tester import PyEVMBackend
 from eth_tester.backends.pyevm.main import get_default_genesis_params
 
+from pandacea.chain.wire import Log
 from pandacea_sdk.protocol.contract import Event, lease_agreement
 from tests.contracts.agreement import GENESIS, RECEIPT, Refusal
 
@@ -40,6 +41,8 @@ class Evm:
         self.accounts = list(self.keys)
         self.address = ""
         self.now = GENESIS
+        self.logs: list[Log] = []
+        """Those of the last call that was not refused, as the node reads them."""
 
     def deploy(self, owner: str, arbiter: str) -> None:
         """Put the contract on the chain."""
@@ -68,9 +71,9 @@ class Evm:
             assert isinstance(done.error, Revert), done.error
             revert = self.abi.revert(done.output)
             return Refusal(revert.name, revert.values)
-        events = [
-            self.abi.event([topic.to_bytes(32, "big") for topic in topics], data) for _, topics, data in done.get_log_entries()
-        ]
+        entries = [([topic.to_bytes(32, "big") for topic in topics], data) for _, topics, data in done.get_log_entries()]
+        self.logs = [_log(self.address, topics, data) for topics, data in entries]
+        events = [self.abi.event(topics, data) for topics, data in entries]
         assert None not in events, "the contract emitted something that its ABI does not name"
         return [event for event in events if event is not None]
 
@@ -78,9 +81,14 @@ class Evm:
         """Wei."""
         return int(self._state.get_balance(_raw(account)))
 
+    def words(self, lease: str) -> tuple[int, ...]:
+        """The four slots of a lease."""
+        first = self._mapped(_raw(lease), _LEASES)
+        return tuple(self._slot(first + offset) for offset in range(4))
+
     def status(self, lease: str) -> int:
         """The status byte of a lease, from its fourth slot."""
-        return self._slot(self._mapped(_raw(lease), _LEASES) + 3) >> 32 & 0xFF
+        return self.words(lease)[3] >> 32 & 0xFF
 
     def credit(self, account: str) -> int:
         """What an account may withdraw, from its slot."""
@@ -109,3 +117,8 @@ class Evm:
 
 def _raw(value: str) -> bytes:
     return bytes.fromhex(value.removeprefix("0x"))
+
+
+def _log(address: str, topics: list[bytes], data: bytes) -> Log:
+    nowhere = "0x" + "00" * 32
+    return Log(address, ["0x" + topic.hex() for topic in topics], "0x" + data.hex(), "0x1", nowhere, nowhere, "0x0")

@@ -132,7 +132,8 @@ class Model:
         self._running()
         lease = self._lease(lease_id, Move.APPROVE)
         self._earner_side(lease, by)
-        self._until(lease, now, min(lease.created_at + APPROVAL_PERIOD, lease.expires_at - 1))
+        self._until(lease, now, lease.created_at + APPROVAL_PERIOD)
+        self._until(lease, now, lease.expires_at - 1)
         lease.status, lease.approved_at = TRANSITIONS[lease.status, Move.APPROVE], now
 
     def commit(self, now: int, by: str, lease_id: str, computation: str, result: str) -> None:

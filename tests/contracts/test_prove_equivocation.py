@@ -121,6 +121,20 @@ def test_when_the_operator_was_replaced_before_the_approval_it_reverts_with_not_
     assert agreement.refused("proveEquivocation", *values, by=agreement.spender) == not_signed(lease, 2)
 
 
+def test_when_the_operator_was_replaced_in_the_second_of_the_approval_it_refunds_the_price(agreement: Agreement) -> None:
+    """Both in one block: the operator could still have signed under the lease."""
+    agreement.send("setOperator", agreement.operator, by=agreement.earner)
+    lease = agreement.create()
+    agreement.tester.disable_auto_mine_transactions()
+    for function, value in (("setOperator", ZERO), ("approveLease", lease)):
+        data = agreement.abi.call(function, value)
+        earner, contract = (agreement.w3.to_checksum_address(one) for one in (agreement.earner, agreement.address))
+        agreement.w3.eth.send_transaction({"from": earner, "to": contract, "data": data, "gas": 200_000})
+    agreement.tester.enable_auto_mine_transactions()
+    assert agreement.status(lease) == "approved"
+    proved(agreement, lease, proof(agreement, lease, agreement.operator, agreement.operator))
+
+
 def test_when_the_operator_was_replaced_since_it_refunds_the_price(agreement: Agreement) -> None:
     """An Earner does not get rid of what the operator signed by changing the operator."""
     agreement.send("setOperator", agreement.operator, by=agreement.earner)

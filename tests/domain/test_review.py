@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandacea.domain.review import review, revealed
+from pandacea.domain.review import revealed, review
 
 
 def lines(code: str) -> dict[int, str]:
@@ -48,7 +48,8 @@ def test_roundabout_ways_are_named() -> None:
 
 def test_an_ordinary_script_is_not_nagged_about() -> None:
     """Warnings nobody reads are no warnings."""
-    code = "import torch\nmodel = torch.nn.Linear(2, 1)\nfor _ in range(params['epochs']):\n    pass\ntorch.save(model.state_dict(), 'w.pt')\n"
+    code = "import torch\nmodel = torch.nn.Linear(2, 1)\nfor _ in range(params['epochs']):\n    pass\n"
+    code += "torch.save(model.state_dict(), 'w.pt')\n"
     assert review(code) == []
 
 

@@ -18,7 +18,7 @@ COMPUTATION = "0x" + "22" * 32
 
 
 async def test_row_15_crash_between_logs_and_checkpoint(anvil: Anvil, tmp_path: Path) -> None:
-    """kill -9 before each single SQL statement and each commit of a catch-up: after a restart all is as a rebuild from zero."""
+    """Kill -9 before each single SQL statement and each commit of a catch-up: after a restart all is as a rebuild from zero."""
     agreement = await anvil.deploy()
     await anvil.mine(2)
     for number in range(3):

@@ -20,7 +20,7 @@ def run(node: Node, lease: str, caller: str) -> Any:
         node.lease(lease),
         node.book.standing(),
         caller=caller.lower(),  # type: ignore[arg-type]
-        earner=EARNER.address.lower(),  # type: ignore[arg-type]
+        earner=EARNER.address.lower(),
         product=ProductFacts(PRODUCT, frozenset({"a"}), "v"),  # type: ignore[arg-type]
         assets=["a"],  # type: ignore[list-item]
         product_version=None,
@@ -60,7 +60,10 @@ async def test_a_real_approval_does_not_open_another_persons_lease(anvil: Anvil,
             if method != "eth_getLogs":
                 return result
             stranger = "0x" + STRANGER.address[2:].lower().rjust(64, "0")
-            return [one | {"topics": [*one["topics"][:2], stranger, one["topics"][3]]} if len(one["topics"]) == 4 else one for one in result]
+            return [
+                one | {"topics": [*one["topics"][:2], stranger, one["topics"][3]]} if len(one["topics"]) == 4 else one
+                for one in result
+            ]
 
         proxy.after.append(rewrite)
         async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
@@ -277,5 +280,3 @@ async def test_v0_the_earners_own_execution_ends_it(anvil: Anvil, tmp_path: Path
         await node.proved(lease)
         await node.at_head()
         assert _code(run(node, lease, SPENDER.address)) == "lease-ended"
-
-

@@ -114,7 +114,9 @@ async def test_row_20_starts_at_the_deploy_block(anvil: Anvil, tmp_path: Path) -
     async with FaultProxy(anvil.url) as proxy, Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
         await node.at_head()
         assert node.lease(lease) is not None
-        asked = [int(where[0]["fromBlock"], 16) for method, where in proxy.calls if method == "eth_getLogs" and "fromBlock" in where[0]]
+        asked = [
+            int(where[0]["fromBlock"], 16) for method, where in proxy.calls if method == "eth_getLogs" and "fromBlock" in where[0]
+        ]
         assert asked
         assert min(asked) == agreement.block
         assert node.follower.records is not None
@@ -132,7 +134,9 @@ async def test_row_17_a_huge_gap(anvil: Anvil, tmp_path: Path) -> None:
         reached = node.book.view.base.number
     async with FaultProxy(anvil.url) as proxy, Node(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node:
         await node.at_head()
-        asked = [int(where[0]["fromBlock"], 16) for method, where in proxy.calls if method == "eth_getLogs" and "fromBlock" in where[0]]
+        asked = [
+            int(where[0]["fromBlock"], 16) for method, where in proxy.calls if method == "eth_getLogs" and "fromBlock" in where[0]
+        ]
         assert min(asked) >= reached, "nothing durable is read again to catch up"
         assert len(node.book) == 2000
         await agrees_with_rebuild(node, tmp_path)

@@ -99,14 +99,14 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await database.close()
 
 
-async def make_world(tmp_path: Path, database: Database) -> World:
-    """Put the journeys together as `app` does."""
+async def make_world(tmp_path: Path, database: Database, *, fresh: bool = True) -> World:
+    """Put the journeys together as `app` does; not `fresh`: on a database that knows the assets already."""
     table = tmp_path / "a.csv"
     table.write_text("x\n1\n")
     clock, book, sandbox = FakeClock(), FakeBook({LEASE_ID: known_lease()}), FakeSandbox(COMPLETED)
     catalogue = FakeCatalogue(product(table))
     books, products = SqlBooks(database), SqlProductBook(database)
-    for asset in catalogue.product.assets.values():
+    for asset in catalogue.product.assets.values() if fresh else ():
         await products.add_asset("p", asset, digest=asset.commitment, key=b"k", size=4, now=clock.now())
     privacy = LeasedPrivacy(book, catalogue, sandbox, EARNER, clock)
     woken: list[None] = []

@@ -11,8 +11,6 @@ from tests.hostile.attack import Attack
 from tests.hostile.attacks.every import ATTACKS
 from tests.sandbox.harness import Laboratory, with_caps
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
-
 
 def judge(attack: Attack, outcome: Outcome) -> None:
     """Fail unless the run ended as the attack's promise says."""
@@ -36,6 +34,7 @@ def test_there_are_enough_attacks() -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 async def test_attack(laboratory: Laboratory, attack: Attack, people: Path) -> None:
     """The run ends as promised, is charged, and says so by a typed failure."""

@@ -20,7 +20,7 @@ from pandacea.api.nonces import MemoryNonces
 from pandacea.api.routes import add_routes
 from pandacea.api.server import Listener, Server, create_app
 from pandacea.api.throttle import Rate, Streams
-from pandacea.domain.job import Job
+from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import Limits
 from pandacea.domain.product import LiveOutput, Policy, Release, Rules
 from pandacea.flows.execute import run_next
@@ -133,6 +133,15 @@ class Served:
         assert job is not None
         return job
 
+    async def reaches(self, computation_id: str, state: JobState) -> Job:
+        """Wait until a job's row is in a state."""
+        async with asyncio.timeout(20):
+            while True:
+                job = await self.row(computation_id)
+                if job.state is state:
+                    return job
+                await asyncio.sleep(0.01)
+
 
 def results(computation_id: str, more: str = "") -> str:
     """The path of a computation."""
@@ -153,7 +162,11 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     execute = replace(plain.execute, privacy=privacy, clock=clock, limits=limits)
     plain.uploads.clock = clock
     world = replace(
-        plain, submit=submit, execute=execute, release=replace(plain.release, clock=clock), approve=replace(plain.approve, clock=clock)
+        plain,
+        submit=submit,
+        execute=execute,
+        release=replace(plain.release, clock=clock),
+        approve=replace(plain.approve, clock=clock),
     )
     app = create_app(EdgeLimits(upload_bytes=1000))
     app[AUTHENTICATOR] = Authenticator(
@@ -176,7 +189,6 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         uploads=world.uploads,
         approve=world.approve,
         well_known={},
-        openapi=b"{}",
         readiness=lambda: Readiness(ready=True, parts={}),
     )
     app[NODE] = node

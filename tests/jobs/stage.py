@@ -27,14 +27,16 @@ class Play:
     def progresses(self, done: float, total: float) -> None:
         self.on_event(Progressed(done, total))
 
-    def ends(self, outcome: Outcome | None = None, **artifacts: bytes) -> None:
+    def ends(self, outcome: Outcome | None = None, /, **artifacts: bytes) -> None:
         """End, leaving artifacts (`name=bytes`; `__` in a name is a dot)."""
         kept = []
         for place, (name, data) in enumerate(artifacts.items()):
             path = self.job.results / str(place)
             path.write_bytes(data)
             kept.append(Artifact(name.replace("__", "."), path, len(data), hashlib.sha256(data).hexdigest()))
-        done = outcome or Outcome(None, "The script ended by itself.", bytes(self.output), tuple(kept), exit_status=0, code_started=True)
+        done = outcome or Outcome(
+            None, "The script ended by itself.", bytes(self.output), tuple(kept), exit_status=0, code_started=True
+        )
         self.end.set_result(done)
 
 

@@ -22,8 +22,7 @@ async def completed(served: Served, **artifacts: bytes) -> str:
     """A computation that left artifacts."""
     computation_id = await served.submit()
     (await served.stage.play()).ends(**(artifacts or {"weights__pt": BYTES}))
-    while (await served.row(computation_id)).state is not JobState.COMPLETED:
-        await asyncio.sleep(0.01)
+    await served.reaches(computation_id, JobState.COMPLETED)
     return computation_id
 
 
@@ -43,7 +42,13 @@ async def test_an_artifact_comes_whole_as_an_attachment(served: Served) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "first", "last"),
-    [("bytes=0-0", 0, 0), ("bytes=100-299", 100, 299), ("bytes=1000-", 1000, 1023), ("bytes=-24", 1000, 1023), ("bytes=1000-5000", 1000, 1023)],
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=100-299", 100, 299),
+        ("bytes=1000-", 1000, 1023),
+        ("bytes=-24", 1000, 1023),
+        ("bytes=1000-5000", 1000, 1023),
+    ],
 )
 async def test_one_range_is_served(served: Served, asked: str, first: int, last: int) -> None:
     """RFC 9110, section 14: first and last byte count, both included."""

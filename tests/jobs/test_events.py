@@ -1,4 +1,4 @@
-"""Server-sent events: what the product lets out while a script runs, to whom the lease still allows it, from where the reader was."""
+"""Server-sent events: what the product lets out while a script runs, to whom the lease allows it, from where the reader was."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ async def next_event(response: aiohttp.ClientResponse, seconds: float = 5) -> Ev
     return None
 
 
+async def an_event(response: aiohttp.ClientResponse) -> Event:
+    """The next event, of which there is one."""
+    event = await next_event(response)
+    assert event is not None
+    return event
+
+
 async def rest(response: aiohttp.ClientResponse) -> list[Event]:
     """Every event to the end."""
     found = []
@@ -58,7 +65,7 @@ async def test_states_progress_and_output_come_as_they_happen(served: Served) ->
     computation_id, play = await running(served)
     async with served.request("GET", results(computation_id, "/events")) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
-        assert (await next_event(response) or ())[2] == {"status": "running"}
+        assert (await an_event(response))[2] == {"status": "running"}
         play.writes("schön".encode()[:4])  # half of the ö
         first = await next_event(response)
         play.writes("schön".encode()[4:] + b"\n\ndata: not an event\n")
@@ -67,7 +74,9 @@ async def test_states_progress_and_output_come_as_they_happen(served: Served) ->
         third = await next_event(response)
         play.ends()
         last = await rest(response)
-    assert first is not None and second is not None and third is not None
+    assert first is not None
+    assert second is not None
+    assert third is not None
     assert first[2] == {"offset": 0, "output": "sch"}
     assert second[2] == {"offset": 3, "output": "ön\n\ndata: not an event\n"}
     assert third[::2] == ("progress", {"done": 1.0, "total": 4.0})
@@ -81,16 +90,19 @@ async def test_a_reader_that_comes_back_goes_on_where_it_was(served: Served) -> 
     async with served.request("GET", results(computation_id, "/events")) as response:
         await next_event(response)
         seen = await next_event(response)
-    assert seen is not None and seen[2]["output"] == "one "
+    assert seen is not None
+    assert seen[2]["output"] == "one "
     play.writes(b"two")
     async with served.request("GET", results(computation_id, "/events"), Last_Event_ID=seen[1]) as response:
         await next_event(response)
         again = await next_event(response)
-    assert again is not None and again[2] == {"offset": 4, "output": "two"}
+    assert again is not None
+    assert again[2] == {"offset": 4, "output": "two"}
     async with served.request("GET", results(computation_id, "/events"), Last_Event_ID="junk") as response:
         await next_event(response)
         whole = await next_event(response)
-    assert whole is not None and whole[2]["output"] == "one two"
+    assert whole is not None
+    assert whole[2]["output"] == "one two"
 
 
 async def test_at_progress_only_whole_rising_percent_leave(served: Served) -> None:
@@ -133,7 +145,7 @@ async def test_the_lease_is_asked_at_each_flush(served: Served) -> None:
     async with served.request("GET", results(computation_id, "/events")) as response:
         await next_event(response)
         play.writes(b"before")
-        assert (await next_event(response) or ())[2]["output"] == "before"
+        assert (await an_event(response))[2]["output"] == "before"
         served.lease(status=LeaseStatus.CANCELLED)
         play.writes(b"after")
         told = await rest(response)
@@ -158,7 +170,8 @@ async def test_what_was_shown_is_charged_even_when_the_node_dies(served: Served)
         play.writes(b"x")
         await next_event(response)
     row = await served.row(shown)
-    assert row.live_at is not None and row.charge is Charge.CHARGED
+    assert row.live_at is not None
+    assert row.charge is Charge.CHARGED
     await recover(served.world.execute)
     for computation_id, charge in ((shown, Charge.CHARGED), (hidden, Charge.RETURNED)):
         row = await served.row(computation_id)
@@ -193,7 +206,6 @@ async def test_a_stream_of_what_has_ended_says_so_and_ends(served: Served) -> No
     """Coming late costs nothing but the live part."""
     computation_id, play = await running(served)
     play.ends()
-    while (await served.row(computation_id)).state is not JobState.COMPLETED:
-        await asyncio.sleep(0.01)
+    await served.reaches(computation_id, JobState.COMPLETED)
     async with served.request("GET", results(computation_id, "/events")) as response:
         assert [(kind, data) for kind, _, data in await rest(response)] == [("state", {"status": "completed"})]

@@ -30,8 +30,7 @@ async def a_held_result(served: Served, outcome: Outcome | None = None) -> str:
     play = await served.stage.play()
     play.writes(b"Ada is 37\n")
     play.ends(outcome, **({} if outcome else {"weights__pt": b"1234"}))
-    while (await served.row(computation_id)).state is not JobState.HELD:
-        await asyncio.sleep(0.01)
+    await served.reaches(computation_id, JobState.HELD)
     return computation_id
 
 
@@ -48,8 +47,7 @@ async def test_a_held_result_reads_as_running_until_its_time_limit_has_passed(se
     play = await served.stage.play()
     while_running = await served.send("GET", results(computation_id))
     play.ends(weights__pt=b"1234")
-    while (await served.row(computation_id)).state is not JobState.HELD:
-        await asyncio.sleep(0.01)
+    await served.reaches(computation_id, JobState.HELD)
     once_held = await served.send("GET", results(computation_id))
     assert while_running.json == once_held.json == {"computation_id": computation_id, "status": "running"}
     served.clock.added += 61

@@ -152,9 +152,7 @@ async def test_a_cancelled_run_ends_cancelled_whatever_came_of_it(served: Served
         await work.commit()
     play.writes(b"too late")
     play.ends(a=b"1")
-    while (await served.row(computation_id)).state is JobState.RUNNING:
-        await asyncio.sleep(0.01)
-    row = await served.row(computation_id)
+    row = await served.reaches(computation_id, JobState.CANCELLED)
     assert (row.state, row.charge, row.output) == (JobState.CANCELLED, Charge.CHARGED, b"")
     assert not served.world.submit.shelf.of(computation_id).exists()
     assert (await served.send("DELETE", results(computation_id))).code == "not-cancellable"

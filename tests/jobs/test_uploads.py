@@ -42,8 +42,7 @@ async def test_an_upload_is_given_to_the_script_that_names_it(served: Served) ->
     assert path.read_bytes() == DATA
     assert path.stat().st_mode & 0o777 == 0o444
     play.ends()
-    while (await served.row(computation_id)).state is not JobState.COMPLETED:
-        await asyncio.sleep(0.01)
+    await served.reaches(computation_id, JobState.COMPLETED)
     manifest = json.loads((await served.row(computation_id)).manifest or "")
     assert manifest["uploads"] == {"weights": digest}
 
@@ -125,8 +124,7 @@ async def test_uploads_go_in_time_but_not_from_under_a_waiting_job(served: Serve
     last = await served.stage.play()
     assert last.job.computation_id == named
     last.ends()
-    while (await served.row(named)).state is not JobState.COMPLETED:
-        await asyncio.sleep(0.01)
+    await served.reaches(named, JobState.COMPLETED)
     assert await served.world.uploads.sweep() == 1
     assert files(served) == []
 

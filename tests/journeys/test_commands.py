@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.conftest import ENVIRONMENT, system
+from pandacea_sdk.client import PandaceaClient
+from pandacea_sdk.errors import PandaceaError
+from tests.journeys.conftest import ENVIRONMENT, INPUTS, OPEN_RULES, system
 from tests.parts import ROOT, free_port
 
 
@@ -44,8 +47,6 @@ def test_what_is_missing_on_the_machine_is_named(
 ) -> None:
     """A missing keystore, environment, engine or contract: the node says which and what to do, and does not start."""
     with system(tmp_path, "bubblewrap", **{section: values}) as built:
-        import json
-
         built.config[section] = {key: value for key, value in built.config[section].items() if value is not None}
         (tmp_path / "config.yaml").write_text(json.dumps(built.config))
         done = pandacea("run", "--config", str(tmp_path / "config.yaml"))
@@ -54,33 +55,39 @@ def test_what_is_missing_on_the_machine_is_named(
     assert "Traceback" not in done.stderr
 
 
-def test_an_unreadable_table_fails_its_job_and_not_the_node(tmp_path: Path) -> None:
-    """The Spender is told and charged nothing, the Earner reads which asset it is, and the next job runs."""
+def test_an_unreadable_table_keeps_its_product_off_the_shelf_and_the_node_up(tmp_path: Path) -> None:
+    """The Earner reads which file and row; the Spender is told that the product is not served; the next product is."""
     with system(tmp_path, "bubblewrap") as built:
-        (tmp_path / "data" / "earner-data-asset-456.csv").write_bytes(b'"' + b"\x00" * 100)
+        data = tmp_path / "data"
+        (data / "earner-data-asset-456.csv").write_text('warmth\n1\n"2\n')
+        products = json.loads((data / "products.yaml").read_text())
+        products["products"].append({"id": "wind-only", "assets": ["earner-data-asset-123"], "rules": OPEN_RULES})
+        (data / "products.yaml").write_text(json.dumps(products))
         built.start()
-        lease_id = built.lease(computations=1)
-        script = tmp_path / "script.py"
-        script.write_text("print(len(features))")
         client = built.client()
-        bad = [{"asset_id": "earner-data-asset-456", "variable_name": "features"}]
-        good = [{"asset_id": "earner-data-asset-123", "variable_name": "features"}]
-        answer: object
-        try:
-            answer = client.execute_computation(lease_id, script, bad)
-        except Exception as problem:  # noqa: BLE001  (either way of telling is looked at below)
-            answer = problem
-        assert "cannot be read as a table" in str(answer)
-        assert "earner-data-asset-456" in built.log()
-        assert client.execute_computation(lease_id, script, good)["results"]["output"] == "200\n"
+        assert [product["productId"] for product in client.products()] == ["wind-only"]
+        assert "earner-data-asset-456.csv" in built.log()
+        lease_id = built.lease(wait=False)
+        with pytest.raises(PandaceaError) as caught:
+            built.until(lambda: _asked(client, lease_id), "the node does not see the approval")
+        assert caught.value.code == "product-unknown"
+
+
+def _asked(client: PandaceaClient, lease_id: str) -> bool:
+    """Ask for a computation, once the node knows the Spender."""
+    try:
+        client.execute_computation(lease_id, ROOT / "examples" / "federated_learning_script.py", [])
+    except PandaceaError as problem:
+        if problem.code in {"unknown-spender", "lease-unknown", "unavailable"}:
+            return False
+        raise
+    return True
 
 
 def test_an_unreachable_chain_is_named(tmp_path: Path) -> None:
     """The node keeps trying, and says which endpoint does not answer; it does not crash in a loop."""
     nowhere = f"http://127.0.0.1:{free_port()}"
     with system(tmp_path, "bubblewrap", blockchain={"rpc_url": nowhere}) as built:
-        import json
-
         (tmp_path / "config.yaml").write_text(json.dumps(built.config))
         done = pandacea("doctor", "--config", str(tmp_path / "config.yaml"))
     assert done.returncode == 1
@@ -91,8 +98,22 @@ def test_doctor_passes_where_everything_is_here(tmp_path: Path) -> None:
     """The table that an Earner reads before the first lease."""
     assert ENVIRONMENT.exists()
     with system(tmp_path, "bubblewrap") as built:
-        import json
-
         (tmp_path / "config.yaml").write_text(json.dumps(built.config))
         done = pandacea("doctor", "--config", str(tmp_path / "config.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_leases_are_shown_with_the_reason_beside_a_running_node(tmp_path: Path) -> None:
+    """What the node believes of each lease, and why: one that may run, one that is used up."""
+    with system(tmp_path, "bubblewrap") as built:
+        built.start()
+        good, spent = built.lease(computations=2), built.lease(computations=1)
+        built.client().execute_computation(spent, ROOT / "examples" / "federated_learning_script.py", INPUTS)
+        done = pandacea("leases", "--json", "--config", str(tmp_path / "config.yaml"))
+        assert done.returncode == 0, done.stderr
+        rows = {row["lease_id"]: row for row in json.loads(done.stdout)}
+        assert (rows[good]["approval"], rows[good]["reason"]) == ("signed", None)
+        assert rows[spent]["used"] == 1
+        assert "1 used" in rows[spent]["reason"]
+        shown = pandacea("leases", "--config", str(tmp_path / "config.yaml"))
+        assert "may run" in shown.stdout

@@ -17,7 +17,7 @@ from pandacea.domain.outcome import Outcome
 from pandacea.flows.ports import InputTable, SandboxEvent, SandboxIdentity, SandboxJob, TableFormat
 from pandacea.sandbox.bubblewrap import BubblewrapSandbox
 from pandacea.sandbox.runner import BoxSandbox
-from pandacea.sandbox.settings import BubblewrapSettings, PoolSettings
+from pandacea.sandbox.settings import PRELOAD, BubblewrapSettings, PoolSettings
 
 IMAGE = "pandacea/pysyft-datasite:latest"
 MODES = ("docker-cold", "docker-warm", "bubblewrap-cold", "bubblewrap-warm")
@@ -27,6 +27,8 @@ LIMITS = Limits(
     memory_bytes=640 * MIB, workspace_bytes=64 * MIB, tmp_bytes=16 * MIB, time_seconds=60.0, pids=64, output_bytes=256 * 1024
 )
 """Small enough that breaking them is quick, large enough for the supervisor."""
+LIGHT = ("numpy", "pandas")
+"""What warm containers of the tests import ahead: importing torch for each of some hundred jobs would take most of the time."""
 
 
 @dataclass
@@ -96,12 +98,21 @@ class Laboratory:
                 await asyncio.sleep(0.01)
 
 
-async def open_laboratory(mode: str, environment: Path, *, limits: Limits = LIMITS, pool: int = 2) -> Laboratory:
+async def open_laboratory(
+    mode: str,
+    environment: Path,
+    *,
+    limits: Limits = LIMITS,
+    pool: int = 2,
+    preload: tuple[str, ...] | None = None,
+    name: str = "test",
+) -> Laboratory:
     """Open a sandbox of one mode; close it with `close_laboratory`."""
     folder = Path(tempfile.mkdtemp(prefix=f"pandacea-{mode}-"))
     size = pool if mode.endswith("warm") else 0
-    settings = PoolSettings(size=size, limits=limits)
-    instance = f"test-{mode}-{os.getpid()}"
+    preload = preload or (PRELOAD if mode == "bubblewrap-warm" else LIGHT)
+    settings = PoolSettings(size=size, limits=limits, preload=preload)
+    instance = f"{name}-{mode}-{os.getpid()}"
     sandbox: BoxSandbox
     if mode.startswith("docker"):
         from pandacea.sandbox.docker import DockerSandbox

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import secrets
 from enum import Enum, auto
 from typing import Final
@@ -31,7 +32,7 @@ class _Phase(Enum):
 class EdgeHandler(web.RequestHandler):
     """One connection. The middleware calls `begin` when a head was read, `end` when its answer is made."""
 
-    __slots__ = ("_connections", "_edge", "_head", "_paused_timer", "_peer", "_phase", "_tail", "_timer")
+    __slots__ = ("_connections", "_due", "_edge", "_head", "_paused_due", "_peer", "_phase", "_tail")
 
     def __init__(self, manager: web.Server, connections: Connections, edge: EdgeLimits) -> None:
         """`manager`: the server of an `AppRunner`."""
@@ -50,8 +51,9 @@ class EdgeHandler(web.RequestHandler):
         self._edge = edge
         self._connections = connections
         self._phase = _Phase.CLOSED
-        self._timer: asyncio.TimerHandle | None = None
-        self._paused_timer: asyncio.TimerHandle | None = None
+        # Deadlines by the loop's clock, looked at by `sweep`: a timer for each request would cost more than the request's parsing.
+        self._due = math.inf
+        self._paused_due = math.inf
         self._peer = ""
         self._head = 0
         self._tail = b""
@@ -61,7 +63,7 @@ class EdgeHandler(web.RequestHandler):
         assert isinstance(transport, asyncio.Transport)
         peername = transport.get_extra_info("peername")
         self._peer = str(peername[0]) if isinstance(peername, tuple) else "local"
-        if not self._connections.enter(self._peer):
+        if not self._connections.enter(self._peer, self):
             transport.write(_canned("too-many-connections", "Too many connections; close some, or try again.", retry_after=5))
             transport.close()
             return
@@ -74,10 +76,7 @@ class EdgeHandler(web.RequestHandler):
         if self._phase is _Phase.CLOSED:
             return
         self._phase = _Phase.CLOSED
-        self._disarm()
-        if self._paused_timer is not None:
-            self._paused_timer.cancel()
-        self._connections.leave(self._peer)
+        self._connections.leave(self._peer, self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,19 +99,16 @@ class EdgeHandler(web.RequestHandler):
     def pause_writing(self) -> None:
         """The peer does not read: give it `write_seconds`."""
         super().pause_writing()
-        loop = asyncio.get_running_loop()
-        self._paused_timer = loop.call_later(self._edge.write_seconds, self._abort)
+        self._paused_due = asyncio.get_running_loop().time() + self._edge.write_seconds
 
     def resume_writing(self) -> None:
         """The peer reads again."""
         super().resume_writing()
-        if self._paused_timer is not None:
-            self._paused_timer.cancel()
-            self._paused_timer = None
+        self._paused_due = math.inf
 
     def begin(self) -> None:
         """A request's head was read whole; from here on its handler sets the deadlines."""
-        self._disarm()
+        self._due = math.inf
         if self._phase is not _Phase.CLOSED:
             self._phase = _Phase.BUSY
 
@@ -158,32 +154,24 @@ class EdgeHandler(web.RequestHandler):
             self._head = head if head > self._edge.head_bytes else -1
 
     def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expired)
+        self._due = asyncio.get_running_loop().time() + seconds
 
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expired(self) -> None:
-        self._timer = None
-        if self._paused_timer is not None:  # an answer is still going out: its own deadline rules
-            self._arm(self._edge.idle_seconds)
-        elif self._phase is _Phase.HEAD:
-            self._refuse("request-timeout", f"A request's line and headers must come within {self._edge.head_seconds:g} s.")
-        else:
-            self.force_close()
+    def sweep(self, now: float) -> None:
+        """End the connection if a deadline has passed; `now` by the loop's clock."""
+        if now >= self._paused_due:
+            if self.transport is not None:
+                self.transport.abort()
+        elif now >= self._due and self._paused_due == math.inf:  # while an answer goes out slowly, its own deadline rules
+            self._due = math.inf
+            if self._phase is _Phase.HEAD:
+                self._refuse("request-timeout", f"A request's line and headers must come within {self._edge.head_seconds:g} s.")
+            else:
+                self.force_close()
 
     def _refuse(self, code: str, detail: str) -> None:
         if self.transport is not None:
             self.transport.write(_canned(code, detail))
         self.force_close()
-
-    def _abort(self) -> None:
-        self._paused_timer = None
-        if self.transport is not None:
-            self.transport.abort()
 
 
 _SILENT: Final = logging.getLogger("pandacea.api.access")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 MIB: Final = 1024 * 1024
 
@@ -34,6 +35,14 @@ class EdgeLimits:
     """All POST bodies being read or handled at one time."""
 
 
+class Swept(Protocol):
+    """A connection with deadlines."""
+
+    def sweep(self, now: float) -> None:
+        """End it if one has passed; `now` by the loop's clock."""
+        ...
+
+
 class Connections:
     """Counts open connections, in all and by peer address; peers in `exempt` (declared proxies) only in all."""
 
@@ -42,11 +51,12 @@ class Connections:
         self._limits = limits
         self._exempt = exempt
         self._peers: Counter[str] = Counter()
+        self._all: set[Swept] = set()
         self.open = 0
         self.opened = 0
         self.refused = 0
 
-    def enter(self, peer: str) -> bool:
+    def enter(self, peer: str, connection: Swept) -> bool:
         """Take a place; False when there is none."""
         full = self.open >= self._limits.connections
         greedy = peer not in self._exempt and self._peers[peer] >= self._limits.connections_per_peer
@@ -58,11 +68,24 @@ class Connections:
         self.open += 1
         self.opened += 1
         self._peers[peer] += 1
+        self._all.add(connection)
         return True
 
-    def leave(self, peer: str) -> None:
+    def leave(self, peer: str, connection: Swept) -> None:
         """Give the place back."""
+        self._all.discard(connection)
         self.open -= 1
         self._peers[peer] -= 1
         if not self._peers[peer]:
             del self._peers[peer]
+
+    async def sweep(self) -> None:
+        """For ever: look at every connection's deadlines, often enough that none is overrun by more than half, or by a second."""
+        limits = self._limits
+        pause = min(1.0, min(limits.head_seconds, limits.idle_seconds, limits.write_seconds) / 2)
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(pause)
+            now = loop.time()
+            for connection in list(self._all):
+                connection.sweep(now)

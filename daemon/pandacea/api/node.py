@@ -40,7 +40,6 @@ class Node:
     uploads: Uploads
     approve: ApprovePorts
     well_known: dict[str, Any]
-    openapi: bytes
     readiness: Callable[[], Readiness]
     """From memory: no I/O."""
 

@@ -126,7 +126,8 @@ def _answer(answer: Any) -> dict[str, Any]:
     if answer is None:
         return {"description": "Done."}
     if isinstance(answer, str):
-        media: dict[str, Any] = {} if answer == JSON_BODY else {"schema": {"type": "string"}}
+        schemas_of_media = {JSON_BODY: {}, "application/ld+json": {"schema": {"type": "object"}}}
+        media: dict[str, Any] = schemas_of_media.get(answer, {"schema": {"type": "string"}})
         return {"description": answer, "content": {answer: media}}
     described = " ".join((answer.__doc__ or answer.__name__).split())
     return {"description": described, "content": {JSON_BODY: {"schema": schemas.schema_of(answer)}}}

@@ -41,7 +41,14 @@ EVENTS: Final = "text/event-stream"
 
 _HASH: Final = {"type": "string", "pattern": f"^{HASH32.pattern}$"}
 _READING: Final = ("computation-unknown", "lease-cancelled", "lease-disputed", "lease-refunded", "lease-doubted", "approval-gone")
-_RESULT: Final = ("result-held", "result-refused", "result-expired", "computation-failed")
+_RESULT: Final = (
+    "result-held",
+    "result-refused",
+    "result-expired",
+    "computation-failed",
+    "computation-cancelled",
+    "computation-interrupted",
+)
 
 
 def _path(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -128,28 +135,35 @@ OPERATIONS: Final = (
         "/api/v1/privacy/uploads/{sha256}",
         "Put what a script needs beyond 100 KB; requests name it by its sha-256",
         Auth.SIGNED,
-        {200: answers.UploadAnswer},
-        ("upload-mismatch", "uploads-full", "disk-full"),
+        {204: None},
+        ("bad-upload", "upload-mismatch", "uploads-full", "disk-full"),
         {BYTES: {"schema": {"type": "string", "format": "binary"}}},
         (_path("sha256", {"type": "string", "pattern": f"^{SHA256_HEX.pattern}$"}),),
     ),
     Operation(
         "POST",
         "/api/v1/privacy/code",
-        "Hand in a script for the Earner's approval",
+        "Hand in a script for the Earner's approval, before paying for a lease",
         Auth.SIGNED,
-        {200: answers.CodeAnswer, 202: answers.CodeAnswer},
-        (*problems.BODY, *problems.CODE, "product-unknown", "rate-limited", "unsupported-media-type"),
-        {JSON_BODY: {"schema": {"type": "object"}}},
+        {202: answers.CodeAnswer},
+        (
+            *problems.BODY,
+            *problems.CODE,
+            "product-unknown",
+            "asset-outside-product",
+            "rate-limited",
+            "unsupported-media-type",
+        ),
+        {JSON_BODY: {"schema": {"$ref": "#/components/schemas/CodeRequest"}}},
     ),
     Operation(
         "GET",
-        "/api/v1/privacy/code/{code_sha256}",
-        "Where a handed-in script stands",
+        "/api/v1/privacy/code/{code_id}",
+        "Where a handed-in script stands, and the reason of a refusal",
         Auth.SIGNED,
         {200: answers.CodeAnswer},
-        ("code-refused", "computation-unknown", "rate-limited"),
-        parameters=(_path("code_sha256", {"type": "string", "pattern": f"^{SHA256_HEX.pattern}$"}),),
+        ("code-unknown", "rate-limited"),
+        parameters=(_path("code_id", _HASH),),
     ),
     Operation("GET", "/api/v1/products", "What is on offer", Auth.PUBLIC, {200: answers.ProductList}),
     Operation(
@@ -158,6 +172,34 @@ OPERATIONS: Final = (
         "One product: schema, mock rows, price, rules, limits, environment, signed version",
         Auth.PUBLIC,
         {200: answers.ProductAnswer},
+        ("product-unknown",),
+        parameters=(_path("product_id", {"type": "string"}),),
+    ),
+    Operation(
+        "GET",
+        "/api/v1/products/{product_id}/croissant.json",
+        "The product's mock files as Croissant (JSON-LD)",
+        Auth.PUBLIC,
+        {200: "application/ld+json"},
+        ("product-unknown",),
+        parameters=(_path("product_id", {"type": "string"}),),
+    ),
+    Operation(
+        "GET",
+        "/api/v1/products/{product_id}/assets/{asset_id}/mock.csv",
+        "An asset's mock rows",
+        Auth.PUBLIC,
+        {200: "text/csv"},
+        ("product-unknown",),
+        parameters=(_path("product_id", {"type": "string"}), _path("asset_id", {"type": "string"})),
+    ),
+    Operation("GET", "/products", "What is on offer, for people", Auth.PUBLIC, {200: "text/html"}),
+    Operation(
+        "GET",
+        "/products/{product_id}",
+        "One product, for people",
+        Auth.PUBLIC,
+        {200: "text/html"},
         ("product-unknown",),
         parameters=(_path("product_id", {"type": "string"}),),
     ),
@@ -191,4 +233,4 @@ def components() -> dict[str, Any]:
         kind.__name__: schemas.object_schema(kind)
         for kind in sorted(found | {answers.Problem}, key=lambda kind: str(kind.__name__))
     }
-    return named | {"ExecuteRequest": schemas.execute_request_schema()}
+    return named | {"ExecuteRequest": schemas.execute_request_schema(), "CodeRequest": schemas.code_request_schema()}

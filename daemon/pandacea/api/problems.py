@@ -18,6 +18,7 @@ BROKEN: Final = "The node made an error; its operator can find the request id in
 _BY_CLASS: Final = {Unavailable: KINDS["unavailable"], Broken: KINDS["broken"]}
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large", 416: "range-not-satisfiable"}
 # What the node broke or lacks is the operator's to read; a stranger learns only that it is so.
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _HIDDEN: Final = "The node cannot serve this now; its operator can read why in its log. Try again later."
 
 
@@ -58,9 +59,7 @@ def problem(
         headers["WWW-Authenticate"] = "Signature"
         headers["Accept-Signature"] = ACCEPT_SIGNATURE
     body = problem_body(code, detail, request_id, known, pointer=pointer, more=more)
-    return web.Response(
-        body=json.dumps(body, separators=(",", ":")).encode(), status=known.status, content_type=MEDIA_TYPE, headers=headers
-    )
+    return web.Response(body=_ENCODE(body).encode(), status=known.status, content_type=MEDIA_TYPE, headers=headers)
 
 
 def from_error(error: ProtocolError | PandaceaError | web.HTTPException, request_id: str) -> web.Response:

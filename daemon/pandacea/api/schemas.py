@@ -49,7 +49,8 @@ def object_schema(kind: Any) -> Schema:
     return {
         "type": "object",
         "description": " ".join((kind.__doc__ or "").split()),
-        "required": sorted(kind.__required_keys__),
+        # Not __required_keys__: it cannot see NotRequired inside annotations that are kept as text.
+        "required": sorted(name for name, hint in hints.items() if get_origin(hint) is not NotRequired),
         "properties": {name: schema_of(hint) for name, hint in hints.items()},
     }
 
@@ -109,6 +110,29 @@ def execute_request_schema() -> Schema:
             },
             "product_version": {"type": "string", "pattern": _HASH},
             "mode": {"type": "string", "enum": ["mock"]},
+        },
+    }
+
+
+def code_request_schema() -> Schema:
+    """The body of POST code: what an approval covers."""
+    execute = execute_request_schema()["properties"]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["product_id", "code", "inputs"],
+        "properties": {
+            "product_id": {"type": "string", "pattern": f"^{wire.ASSET_ID.pattern}$"},
+            "code": execute["code"],
+            "inputs": execute["inputs"],
+            "uploads": {
+                "type": "array",
+                "maxItems": wire.MAX_UPLOADS,
+                "uniqueItems": True,
+                "items": {"type": "string", "pattern": f"^{wire.UPLOAD_NAME.pattern}$"},
+            },
+            "params_schema": {"type": "object", "description": "What `params` may be in an approved run."},
+            "note": {"type": "string", "description": "A word to the Earner."},
         },
     }
 

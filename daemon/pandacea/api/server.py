@@ -67,6 +67,7 @@ class Server:
         self._stamp = _stamp(listener.tls)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=listener.grace_seconds)
         self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
         self.connections = Connections(listener.limits, listener.proxies)
 
     @property
@@ -86,6 +87,7 @@ class Server:
         manager = self._runner.server
         assert manager is not None
         limits = self._listener.limits
+        self._sweeper = asyncio.create_task(self.connections.sweep(), name="edge")
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: EdgeHandler(manager, self.connections, limits),
@@ -96,6 +98,7 @@ class Server:
                 backlog=min(limits.connections, 1024),
             )
         except OSError as error:
+            self._sweeper.cancel()
             await self._runner.cleanup()
             where = f"{self._listener.host}:{self._listener.port}"
             raise BadConfig(
@@ -108,6 +111,8 @@ class Server:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         if self._server is not None:
             await self._server.wait_closed()
 

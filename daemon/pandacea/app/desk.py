@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 
 from pandacea.app import parts
+from pandacea.app.product_desk import ProductDesk
 from pandacea.config import Config
 from pandacea.domain.code import CodeState, Submission
 from pandacea.domain.job import Job
@@ -29,6 +30,7 @@ from pandacea.flows.release import ReleasePorts, held, look, refuse, release
 from pandacea.flows.shelf import Shelf
 from pandacea.flows.watch import Watch
 from pandacea.store.books import SqlBooks
+from pandacea.store.products import SqlProductBook
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +45,7 @@ Asked = Mapping[str, Any]
 class Desk:
     """Answers by verb; every answer is JSON."""
 
-    def __init__(self, ports: ReleasePorts, clock: Clock) -> None:
+    def __init__(self, ports: ReleasePorts, clock: Clock, products: ProductDesk) -> None:
         """Act through the journeys, in this process."""
         self._ports = ports
         self._books = ports.books
@@ -57,6 +59,9 @@ class Desk:
             "code show": self._script,
             "code approve": lambda asked: self._decide(asked, CodeState.APPROVED),
             "code reject": lambda asked: self._decide(asked, CodeState.REJECTED),
+            "products list": products.list,
+            "products show": products.show,
+            "products reload": products.reload,
         }
 
     async def answer(self, verb: str, asked: Asked) -> dict[str, Any]:
@@ -186,15 +191,28 @@ async def ask(config: Config, verb: str, asked: Asked) -> dict[str, Any]:
         Broken: a node runs but does not answer.
     """
     state_dir = config.store.state_dir
-    try:
-        return await _ask_node(state_dir, verb, asked)
-    except (FileNotFoundError, ConnectionRefusedError):
-        pass  # no node listens: act here, under its lock
+    answer = await ask_running(config, verb, asked)
+    if answer is not None:
+        return answer
     async with AsyncExitStack() as stack:
         parts.lock(state_dir, stack)
         db = await stack.enter_async_context(parts.database(config))
         clock = parts.SystemClock()
-        return await Desk(release_ports(config, SqlBooks(db), Watch()), clock).answer(verb, asked)
+        products = ProductDesk(SqlProductBook(db), config.privacy.data_dir)
+        return await Desk(release_ports(config, SqlBooks(db), Watch()), clock, products).answer(verb, asked)
+
+
+async def ask_running(config: Config, verb: str, asked: Asked) -> dict[str, Any] | None:
+    """Ask the running node; None when none runs.
+
+    Raises:
+        Refused: it cannot be done as asked.
+        Broken: a node runs but does not answer.
+    """
+    try:
+        return await _ask_node(config.store.state_dir, verb, asked)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
 
 
 def release_ports(config: Config, books: SqlBooks, watch: Watch) -> ReleasePorts:

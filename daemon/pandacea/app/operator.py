@@ -11,6 +11,7 @@ from pandacea.catalogue.products_file import read as read_products
 from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.errors import PandaceaError
+from pandacea.sandbox.choose import choose
 
 Check = Callable[[], Awaitable[str]]
 
@@ -28,7 +29,22 @@ async def examine(config: Config) -> list[dict[str, Any]]:
             rows.append({"check": name, "ok": True, "detail": await check()})
         except PandaceaError as problem:
             rows.append({"check": name, "ok": False, "detail": problem.detail})
-    return rows
+    return rows + await _sandbox(config)
+
+
+async def _sandbox(config: Config) -> list[dict[str, Any]]:
+    """Try every promise of the sandbox in real boxes of their own, beside a running node."""
+    box, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config, purpose="doctor", pool=0))
+    try:
+        identity = await box.open()
+    except PandaceaError as problem:
+        verdict = {"check": "sandbox", "ok": False, "detail": problem.detail}
+    else:
+        verdict = {"check": "sandbox", "ok": True, "detail": f"{identity.kind} ({reason}), environment {identity.environment}"}
+    finally:
+        await box.close()
+    probes = [{"check": f"sandbox: {probe.name}", "ok": probe.held, "detail": probe.detail} for probe in box.probes]
+    return [verdict, *probes]
 
 
 async def _keystore(config: Config) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pandacea import keys
 from pandacea.chain.book import Confidence, ConfidenceKind
@@ -16,16 +18,21 @@ from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sender import ChainSender, FeeLimits
-from pandacea.config import Config
+from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address
-from pandacea.errors import BadConfig, Broken
+from pandacea.errors import BadConfig, Broken, Unavailable
+from pandacea.flows.ports import LeaseBook
 from pandacea.mqtt import MqttBroker, MqttSettings
+from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
 from pandacea.store.sent import SentTransactions
 from pandacea.store.session import Database
 from pandacea_sdk.protocol.deployment import Deployment
+
+LOCK_SECONDS: Final = 2.0
+"""A killed node's lock lives on for moments in a child that it was just starting."""
 
 
 class SystemClock:
@@ -34,6 +41,27 @@ class SystemClock:
     def now(self) -> float:
         """Unix seconds."""
         return time.time()
+
+
+class Spenders:
+    """Who has a lease here, for `api.auth`."""
+
+    def __init__(self, book: LeaseBook) -> None:
+        """`book`: the leases in memory."""
+        self._book = book
+
+    def knows_spender(self, address: Address) -> bool:
+        """Whether this address is the spender of an approved lease.
+
+        Raises:
+            Unavailable: it is not known, and the chain is not believed now: a node that has just started must not tell a Spender
+                that their lease does not exist.
+        """
+        known = self._book.knows_spender(address)
+        standing = self._book.standing()
+        if not known and not standing.trusted:
+            raise Unavailable(f"The node cannot tell who has a lease now: {standing.distrust}", retry_after=standing.retry_after)
+        return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +101,16 @@ def lock(state_dir: Path, stack: AsyncExitStack) -> None:
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(state_dir / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Broken(f"Another node runs on {state_dir}. Stop it, or give this one its own store.state_dir.") from None
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Broken(f"Another node runs on {state_dir}. Stop it, or give this one its own store.state_dir.") from None
+            time.sleep(0.05)
+        else:
+            return
 
 
 @asynccontextmanager
@@ -110,6 +144,7 @@ async def follower(config: Config, contract: Contract, db: Database, operator: A
         # A chain that mines on demand has a head that stands still.
         max_head_age=0 if chain.development else chain.max_head_age_seconds,
         announce=config.mqtt.host is not None,
+        ws_url=chain.ws_url,
     )
     try:
         yield Follower(endpoints, lambda chain_id: ChainRecords(db, chain_id, contract.address), SystemClock(), options)
@@ -159,3 +194,21 @@ def broker(config: Config) -> MqttBroker | None:
     return MqttBroker(
         MqttSettings(mqtt.host, mqtt.port, mqtt.username, password, tls=mqtt.tls, topic=mqtt.topic, node=config.earner.address)
     )
+
+
+def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = None) -> tuple[DockerSettings, BubblewrapSettings]:
+    """Settings of both sandboxes; a command that needs one beside a running node names its `purpose`."""
+    privacy, state = config.privacy, config.store.state_dir / purpose
+    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
+    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
+    boxes = PoolSettings(size=privacy.pool_size if pool is None else pool, limits=privacy.limits.limits())
+    docker = DockerSettings(
+        image=privacy.docker_image,
+        state_dir=state / "docker",
+        instance=instance,
+        pool=boxes,
+        engine_url=privacy.docker_url or docker_host(),
+        runtime=privacy.docker_runtime,
+    )
+    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=boxes)
+    return docker, bubblewrap

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import shutil
 import signal
 import time
@@ -21,19 +20,21 @@ from pandacea.api.edge_limits import EdgeLimits
 from pandacea.api.node import NODE, Node, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.routes import add_routes
+from pandacea.api.routes.about import describe
 from pandacea.api.server import Listener, Server, Tls, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app import parts
 from pandacea.app.desk import Desk, release_ports, serve_desk
 from pandacea.app.loops import Loop
 from pandacea.app.measures import measure
+from pandacea.app.product_desk import ProductDesk
 from pandacea.app.workers import Workers
 from pandacea.catalogue.codecheck import ChildCodeChecker
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.catalogue.registry import Catalogue
 from pandacea.catalogue.tables import Tables
 from pandacea.chain.follower import Follower
-from pandacea.config import Config, docker_host
+from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
 from pandacea.errors import Broken
@@ -51,7 +52,6 @@ from pandacea.flows.submit import Queue, SubmitPorts
 from pandacea.flows.uploads import Room, Uploads
 from pandacea.flows.watch import Watch
 from pandacea.sandbox.choose import choose
-from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
@@ -170,7 +170,11 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
         metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
         await metrics.start()
         stack.push_async_callback(metrics.stop)
-    await serve_desk(Desk(release, core.clock), config.store.state_dir, stack)
+    await serve_desk(
+        Desk(release, core.clock, ProductDesk(core.products, config.privacy.data_dir, core.catalogue)),
+        config.store.state_dir,
+        stack,
+    )
     return await _listen(config, core, submit, uploads, stack, tasks), workers, tasks
 
 
@@ -203,9 +207,11 @@ async def _open(config: Config, stack: AsyncExitStack) -> _Core:
     stated = read_products(config.privacy.data_dir)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     following = _task(follower.run(), "follower", stack)
-    sandbox, reason = await choose(config.privacy.sandbox, *_sandbox_settings(config))
+    sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
     identity = await sandbox.open()
     stack.push_async_callback(sandbox.close)
+    for warning in sandbox.warnings:
+        log.warning("sandbox.weaker", because=warning)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
     tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
     catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
@@ -242,23 +248,6 @@ async def _chain_id(follower: Follower, following: asyncio.Task[None]) -> int:
     return follower.endpoints.chain_id
 
 
-def _sandbox_settings(config: Config) -> tuple[DockerSettings, BubblewrapSettings]:
-    privacy, state = config.privacy, config.store.state_dir
-    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
-    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
-    pool = PoolSettings(size=privacy.pool_size, limits=privacy.limits.limits())
-    docker = DockerSettings(
-        image=privacy.docker_image,
-        state_dir=state / "docker",
-        instance=instance,
-        pool=pool,
-        engine_url=privacy.docker_url or docker_host(),
-        runtime=privacy.docker_runtime,
-    )
-    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=pool)
-    return docker, bubblewrap
-
-
 def _deliveries(config: Config, core: _Core, stack: AsyncExitStack) -> list[Loop]:
     loops = []
     if config.settlement.post_results:
@@ -289,7 +278,7 @@ async def _listen(
     app[AUTHENTICATOR] = Authenticator(
         SigningPolicy(core.chain_id, authorities),
         core.clock,
-        core.follower.book,
+        parts.Spenders(core.follower.book),
         nonces,
         stranger_nonces=MemoryNonces(core.clock.now, skew=30),
         stranger_rate=Rate(1, 5, time.monotonic),
@@ -306,10 +295,10 @@ async def _listen(
         uploads=uploads,
         approve=ApprovePorts(core.books, core.follower.book, core.catalogue, submit.checker, core.clock),
         well_known=_well_known(config, core),
-        openapi=b"{}",
         readiness=lambda: _readiness(core, config.store.state_dir),
     )
     add_routes(app)
+    describe(app, __version__)
     tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
     server = Server(
         app,

@@ -21,8 +21,19 @@ def shown(verb: str, answer: dict[str, Any]) -> str:
         return "\n".join(_script(one) for one in answer["scripts"]) or "No script waits."
     if verb == "code show":
         return _whole_script(answer)
+    if verb == "products list":
+        return "\n".join(_product(one) for one in answer["products"]) or "No product is on offer."
+    if verb == "products show":
+        return printable(json.dumps(answer, indent=2, ensure_ascii=False), limit=1_000_000, newlines=True)
+    if verb == "products reload":
+        troubles = [f"{one['product_id']} is NOT on offer: {printable(one['detail'])}" for one in answer["troubles"]]
+        return "\n".join([f"On offer: {', '.join(answer['products']) or 'nothing'}", *troubles])
     named = answer.get("computation_id") or answer.get("code_id")
     return f"{named} is {answer['state']} now."
+
+
+def _product(one: dict[str, Any]) -> str:
+    return f"{one['product_id']:<32} {printable(one['name'], limit=60):<40} {one['price_wei']:>20} wei  {', '.join(one['assets'])}"
 
 
 def _held(one: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pandacea.catalogue.products_file import StatedProduct
 from pandacea.domain.ids import AssetId
 from pandacea.domain.product import Asset, rounded_rows
-from pandacea.domain.table import Described, StatedAsset, TableColumn, TableShape
+from pandacea.domain.table import Described, StatedAsset, TableColumn, TableShape, shape_of
 
 
 def published_columns(shape: TableShape, described: Mapping[str, Described]) -> list[dict[str, Any]]:
@@ -30,13 +30,7 @@ def _missing(shape: TableShape, column: TableColumn, described: Described) -> fl
 
 def shape_kept(asset: Asset) -> TableShape:
     """The shape of a stored asset version, from the node's own record."""
-    columns = [TableColumn(one["name"], one["type"], one["missing"], tuple(one["flags"])) for one in asset.schema or []]
-    return TableShape(tuple(columns), asset.rows)
-
-
-def kept_schema(shape: TableShape) -> list[dict[str, Any]]:
-    """The node's own record of a shape."""
-    return [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in shape.columns]
+    return shape_of({"schema": asset.schema or [], "rows": asset.rows})
 
 
 def document(stated: StatedProduct, assets: Mapping[AssetId, Asset]) -> dict[str, Any]:

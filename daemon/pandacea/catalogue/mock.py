@@ -62,7 +62,9 @@ def _values(column: Mapping[str, Any]) -> Cell:
     if kind == "bool":
         return lambda generator: generator.choice(("True", "False"))
     if match := _INTEGER.fullmatch(kind):
-        return _integers(0 if low is None else int(low), (1 << int(match[2]) - 2) - 1 if high is None else int(high), bare=high is None)
+        return _integers(
+            0 if low is None else int(low), (1 << int(match[2]) - 2) - 1 if high is None else int(high), bare=high is None
+        )
     if kind.startswith("float"):
         return _floats(0.0 if low is None else float(low), 1.0 if high is None else float(high))
     if match := _DECIMAL.fullmatch(kind):

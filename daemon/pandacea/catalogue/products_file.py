@@ -47,13 +47,13 @@ class StatedProduct:
         return {asset_id: asset.source for asset_id, asset in self.assets.items()}
 
 
-def read(data_dir: Path) -> list[StatedProduct]:
+def read(data_dir: Path, name: str = FILE_NAME) -> list[StatedProduct]:
     """Read the products of a data folder.
 
     Raises:
         BadConfig: the file, a key, a value or an asset's file is missing or bad; the sentence names it.
     """
-    path = data_dir / FILE_NAME
+    path = data_dir / name
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -69,6 +69,11 @@ def read(data_dir: Path) -> list[StatedProduct]:
         if ids.count(product_id) > 1:
             raise BadConfig(f"{path}: two products have the id {product_id!r}.")
     return products
+
+
+def product_of(entry: dict[str, Any], data_dir: Path) -> StatedProduct:
+    """Read one product as products.yaml would hold it. Raises BadConfig."""
+    return _product(data_dir / FILE_NAME, data_dir, entry, "the new product")
 
 
 def _product(path: Path, data_dir: Path, entry: Any, where: str) -> StatedProduct:

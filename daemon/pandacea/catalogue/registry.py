@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-
 import rfc8785
 import structlog
 
-from pandacea.catalogue.document import document, kept_schema, published_columns, shape_kept, unknown_columns
+from pandacea.catalogue.document import document, published_columns, shape_kept, unknown_columns
 from pandacea.catalogue.mock import mock_csv
 from pandacea.catalogue.products_file import StatedProduct
 from pandacea.catalogue.sources import Source, opened, sha256_of
@@ -64,9 +63,7 @@ class Catalogue:
         """Every product on offer, by id."""
         return sorted(self._by_hash.values(), key=lambda product: product.product_id)
 
-    async def register(
-        self, stated: list[StatedProduct], data_dir: Path, on_progress: OnProgress | None = None
-    ) -> list[Trouble]:
+    async def register(self, stated: list[StatedProduct], data_dir: Path, on_progress: OnProgress | None = None) -> list[Trouble]:
         """Make the catalogue what the Earner states: new content becomes a new version, unchanged content changes nothing.
 
         A product whose source cannot be used is not on offer, in no version: what the Earner changed may be what must not be served any
@@ -81,7 +78,7 @@ class Catalogue:
                 published = await self._publish(product, data_dir, on_progress or _say)
             except (BadConfig, UnfitSource) as problem:
                 troubles.append(Trouble(product.product_id, problem.detail))
-                log.error("product.not_offered", product_id=product.product_id, problem=problem.detail)
+                log.error("product.not_offered", product_id=product.product_id, problem=problem.detail)  # noqa: TRY400 - the sentence says it all
             else:
                 products[published.product_hash] = published
         for product_id in await self._book.offered() - {product.product_id for product in products.values()}:
@@ -120,9 +117,7 @@ class Catalogue:
         digest, csv, table = await self._tables.mock(text, types, missing_as_nan=as_nan)
         return replace(asset, mock=Mock(digest, csv, table))
 
-    async def _table(
-        self, product_id: str, asset_id: AssetId, said: StatedAsset, source: Source, on_progress: OnProgress
-    ) -> Asset:
+    async def _table(self, product_id: str, asset_id: AssetId, said: StatedAsset, source: Source, on_progress: OnProgress) -> Asset:
         """The asset version of this content: the known one, or a new one that is recorded when it is whole."""
         digest, _ = await asyncio.to_thread(sha256_of, source.descriptor)
         source.check_unchanged()
@@ -130,12 +125,12 @@ class Catalogue:
         known = await self._book.asset_by_recipe(product_id, asset_id, recipe)
         if known is not None and known.path.is_file():
             return known
-        made = await self._tables.make(source, said.recipe, lambda done, total: on_progress(asset_id, done, total))
+        made = await self._tables.make(source, said.recipe, recipe, lambda done, total: on_progress(asset_id, done, total))
         known = await self._book.asset(product_id, asset_id, made.digest)
         if known is None:
             key = secrets.token_bytes(32)
             commitment = hmac.new(key, bytes.fromhex(made.digest), hashlib.sha256).hexdigest()
-            known = Asset(asset_id, commitment, made.path, "arrow", kept_schema(made.shape), made.shape.rows)
+            known = Asset(asset_id, commitment, made.path, "arrow", made.shape.as_json(), made.shape.rows)
             await self._book.add_asset(product_id, known, made.digest, key, made.size, self._clock.now())
         await self._book.seen(known.commitment, recipe, source.stamp)
         return known
@@ -145,8 +140,6 @@ class Catalogue:
         strays = sorted(path.name for path in data_dir.iterdir() if path.name not in named) if data_dir.is_dir() else []
         if strays:
             log.warning("catalogue.unnamed_files", files=strays[:20], count=len(strays), meaning="in no product: served to nobody")
-
-
 
 
 def _say(asset_id: str, done: float, total: float) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from pandacea.catalogue.sources import Source, sha256_of
 from pandacea.domain.limits import Limits
-from pandacea.domain.table import Recipe, SourceFormat, TableShape
+from pandacea.domain.table import Recipe, SourceFormat, TableShape, shape_of
 from pandacea.errors import Broken
 from pandacea.flows.conversion import PIECE_BYTES, ConversionJob, Converter, UnfitSource
 
@@ -40,9 +40,18 @@ class Tables:
     """Has sources converted in a box and keeps what comes out."""
 
     def __init__(
-        self, folder: Path, converter: Converter, limits: Limits, max_bytes: int = 64 * GIB, piece_bytes: int = PIECE_BYTES
+        self,
+        folder: Path,
+        converter: Converter,
+        limits: Limits,
+        max_bytes: int = 64 * GIB,
+        piece_bytes: int = PIECE_BYTES,
+        incoming: str = "incoming",
     ) -> None:
-        """`folder`: of this node alone. `limits`: of one conversion's box; its time limit is not used."""
+        """`folder`: of this node alone. `limits`: of one conversion's box; its time limit is not used.
+
+        `incoming`: where conversions are under way; a second process on the same folder needs another name.
+        """
         self._folder, self._converter, self._max_bytes, self._piece_bytes = folder, converter, max_bytes, piece_bytes
         self._limits = Limits(
             memory_bytes=limits.memory_bytes,
@@ -53,8 +62,9 @@ class Tables:
             workspace_inodes=limits.workspace_inodes,
             tmp_bytes=limits.tmp_bytes,
         )
-        shutil.rmtree(folder / "incoming", ignore_errors=True)  # a conversion that a stopped node left half done
-        for path in (folder, folder / "incoming", folder / "mocks"):
+        self._incoming_folder = folder / incoming
+        shutil.rmtree(self._incoming_folder, ignore_errors=True)  # a conversion that a stopped node left half done
+        for path in (folder, self._incoming_folder, folder / "mocks", folder / "recipes"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def look(self, source: Source, recipe: Recipe) -> TableShape:
@@ -63,21 +73,42 @@ class Tables:
             job = ConversionJob(descriptor, recipe, self._limits, self._room(), None, None, piece_bytes=self._piece_bytes)
             return await self._converter.convert(job, lambda _done, _total: None)
 
-    async def make(self, source: Source, recipe: Recipe, on_progress: OnProgress) -> Made:
-        """Convert a source; when this returns the table is in the store, whole and on the disk.
+    async def make(self, source: Source, recipe: Recipe, digest: str, on_progress: OnProgress) -> Made:
+        """Convert a source; when this returns the table is in the store, whole and on the disk. `digest`: see `Recipe.digest`.
+
+        What was converted before in the same way is not converted again.
 
         Raises:
             UnfitSource: it is no table; nothing is left behind.
             BadConfig: it changed meanwhile.
             Unavailable, Broken: the box or the disk failed.
         """
+        if (known := self._known(digest)) is not None:
+            return known
         with self._readable(source, recipe) as descriptor, self._incoming() as (scratch, table):
             job = ConversionJob(descriptor, recipe, self._limits, self._room(), scratch, table, piece_bytes=self._piece_bytes)
             shape = await self._converter.convert(job, on_progress)
             source.check_unchanged()
-            digest, size = await asyncio.to_thread(_digest, table)
+            table_digest, size = await asyncio.to_thread(_digest, table)
             _check_size(size)
-            return Made(digest, _adopt(table, self._folder / f"{digest}.arrow"), size, shape)
+            made = Made(table_digest, _adopt(table, self._folder / f"{table_digest}.arrow"), size, shape)
+            self._note(digest, made)
+            return made
+
+    def _known(self, digest: str) -> Made | None:
+        """The table of a recipe that was followed before, while it is there."""
+        try:
+            noted = json.loads((self._folder / "recipes" / f"{digest}.json").read_bytes())
+            made = Made(noted["digest"], self._folder / f"{noted['digest']}.arrow", noted["size"], shape_of(noted))
+        except (FileNotFoundError, ValueError, KeyError):  # never followed, or noted by a node that wrote otherwise
+            return None
+        return made if made.path.is_file() else None
+
+    def _note(self, digest: str, made: Made) -> None:
+        noted = {"digest": made.digest, "size": made.size, "rows": made.shape.rows, "schema": made.shape.as_json()}
+        fresh = self._incoming_folder / f"{secrets.token_hex(8)}.json"
+        fresh.write_text(json.dumps(noted), encoding="utf-8")
+        _adopt(fresh, self._folder / "recipes" / f"{digest}.json")
 
     async def mock(self, text: bytes, types: Mapping[str, str], *, missing_as_nan: bool) -> tuple[str, Path, Path]:
         """Keep a mock: (sha-256 of its CSV text, the CSV file, its table of the given types). Converted once."""
@@ -86,7 +117,7 @@ class Tables:
         name = hashlib.sha256(told.encode()).hexdigest()
         path, table = self._folder / "mocks" / f"{digest}.csv", self._folder / "mocks" / f"{name}.arrow"
         if not path.exists():
-            fresh = self._folder / "incoming" / f"{secrets.token_hex(8)}.csv"
+            fresh = self._incoming_folder / f"{secrets.token_hex(8)}.csv"
             fresh.write_bytes(text)
             _adopt(fresh, path)
         if not table.exists():
@@ -112,8 +143,10 @@ class Tables:
         for suffix in ("-wal", "-journal"):
             beside = source.path.with_name(source.path.name + suffix)
             if beside.exists() and beside.stat().st_size:
-                raise UnfitSource(f"{beside.name} holds changes that are not in the file yet; close what writes to it, then try again")
-        copy = self._folder / "incoming" / f"{secrets.token_hex(8)}.sqlite"
+                raise UnfitSource(
+                    f"{beside.name} holds changes that are not in the file yet; close what writes to it, then try again"
+                )
+        copy = self._incoming_folder / f"{secrets.token_hex(8)}.sqlite"
         try:
             with copy.open("xb") as file:
                 offset = 0
@@ -132,7 +165,7 @@ class Tables:
     @contextmanager
     def _incoming(self) -> Iterator[tuple[Path, Path]]:
         name = secrets.token_hex(8)
-        scratch, table = (self._folder / "incoming" / f"{name}.{end}" for end in ("scratch", "arrow"))
+        scratch, table = (self._incoming_folder / f"{name}.{end}" for end in ("scratch", "arrow"))
         try:
             for path in (scratch, table):
                 path.touch(0o600, exist_ok=False)
@@ -181,5 +214,3 @@ def _adopt(fresh: Path, path: Path) -> Path:
     finally:
         os.close(descriptor)
     return path
-
-

@@ -123,9 +123,16 @@ class DevChain:
 
     async def _mine(self) -> None:
         while self._queue:
-            await asyncio.sleep(self._ledger.wait())
+            while (seconds := self._ledger.wait()) > 0:
+                await asyncio.sleep(seconds)
             batch, self._queue = self._queue, []
-            for (_, answer), result in zip(batch, self._ledger.send([raw for raw, _ in batch]), strict=True):
+            try:
+                results = self._ledger.send([raw for raw, _ in batch])
+            except BaseException as error:
+                for _, answer in batch:  # whoever waits must hear of it, too
+                    answer.set_exception(error)
+                raise
+            for (_, answer), result in zip(batch, results, strict=True):
                 if answer.cancelled():
                     continue
                 if isinstance(result, TransactionRefused):

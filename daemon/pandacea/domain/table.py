@@ -76,6 +76,10 @@ class TableShape:
     columns: tuple[TableColumn, ...]
     rows: int | None
 
+    def as_json(self) -> list[dict[str, Any]]:
+        """The node's own record of the columns; `shape_of` reads it."""
+        return [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in self.columns]
+
     def missing_share(self, column: TableColumn) -> float:
         """The share of missing values as published: to the nearest tenth, so that one row more or less does not show."""
         return round(column.missing / self.rows, 1) if self.rows else 0.0

@@ -66,6 +66,14 @@ class Box(Protocol):
 class BoxMaker(Protocol):
     """One way to make boxes."""
 
+    warnings: list[str]
+    """What this machine does not allow and what holds instead."""
+
+    @property
+    def warm_at_once(self) -> bool:
+        """Whether a warm box costs no import now."""
+        ...
+
     async def open(self) -> SandboxIdentity:
         """Check that boxes can be made, remove what an earlier run of this node left; see `Sandbox.open`."""
         ...

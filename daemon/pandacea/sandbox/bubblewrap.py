@@ -20,6 +20,7 @@ from pandacea.sandbox.bubblewrap_command import MASKED, Mounts, command, templat
 from pandacea.sandbox.cgroups import BoxCgroup, Cgroups
 from pandacea.sandbox.environments import Environment, read_environment
 from pandacea.sandbox.inputs import open_for_guest
+from pandacea.sandbox.namespaces import probe_namespaces
 from pandacea.sandbox.opener import ReadOnlyOpener
 from pandacea.sandbox.runner import BoxSandbox
 from pandacea.sandbox.seccomp.program import assemble
@@ -40,16 +41,20 @@ class BubblewrapMaker:
         self._template_lock = asyncio.Lock()
         self._opener: ReadOnlyOpener | None = None
         self.warnings: list[str] = []
-        """What this machine does not allow and what holds instead; one sentence each, for the log and `doctor`."""
 
     @property
     def guest_uid(self) -> int | None:
         """The kernel's uid of a script, or None where it is the node's own."""
         return GUEST_UID if os.geteuid() == 0 else None
 
+    @property
+    def warm_at_once(self) -> bool:
+        return self._template is not None and self._template.alive
+
     async def open(self) -> SandboxIdentity:
         if shutil.which("bwrap") is None:
             raise Broken("bubblewrap is not installed; install it (apt-get install bubblewrap) or set privacy.sandbox: docker")
+        await probe_namespaces()
         settings = self._settings
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("workspace", "tmp", "shm"):
@@ -207,4 +212,6 @@ class BubblewrapSandbox(BoxSandbox):
 
     def __init__(self, settings: BubblewrapSettings) -> None:
         self.maker = BubblewrapMaker(settings)
-        super().__init__(self.maker, settings.pool, self.maker.open_input)
+        super().__init__(
+            self.maker, settings.pool, self.maker.open_input, state_dir=settings.state_dir, self_tested=settings.self_test
+        )

@@ -44,11 +44,17 @@ async def probe_engine(settings: DockerSettings) -> None:
     except ValueError as error:
         raise Broken(f"no container engine is configured ({error})") from error
     try:
-        await engine.version()
-        await engine.images.inspect(settings.image)
-    except aiodocker.DockerError as error:
-        raise Broken(f"the container engine does not hold the image {settings.image}: {error.message}") from error
-    except ENGINE_ERRORS as error:
-        raise Broken(f"no container engine answers ({error})") from error
+        await _ask(engine, settings.image)
     finally:
         await engine.close()
+
+
+async def _ask(engine: aiodocker.Docker, image: str) -> None:
+    try:
+        await engine.version()
+    except ENGINE_ERRORS as error:
+        raise Broken(f"no container engine answers ({error})") from error
+    try:
+        await engine.images.inspect(image)
+    except ENGINE_ERRORS as error:
+        raise Broken(f"the container engine does not hold the image {image}") from error

@@ -27,6 +27,7 @@ from pandacea.sandbox.runner import BoxSandbox
 from pandacea.sandbox.settings import GUEST_UID, DockerSettings
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
+_SHUTDOWN_SECONDS: Final = 3.0
 ENGINE_ERRORS: Final = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -62,6 +63,11 @@ class DockerMaker:
         self._image = ""
         self._program: program.GuestProgram | None = None
         self._boxes: dict[str, DockerBox] = {}
+        self.warnings: list[str] = []
+
+    @property
+    def warm_at_once(self) -> bool:
+        return False
 
     async def open(self) -> SandboxIdentity:
         settings = self._settings
@@ -161,7 +167,7 @@ class DockerMaker:
         """Return the engine's own failure, if there was one."""
         assert self._engine is not None
         assert self._events is not None
-        if self._events.lost_at_least_once_since(box.name):
+        if await self._events.lost_since(box.name, _SHUTDOWN_SECONDS):
             return "The container engine was restarted or failed while the script ran."
         try:
             await self._engine.version()
@@ -225,4 +231,10 @@ class DockerSandbox(BoxSandbox):
 
     def __init__(self, settings: DockerSettings) -> None:
         self.maker = DockerMaker(settings)
-        super().__init__(self.maker, settings.pool, lambda path: open_for_guest(path, GUEST_UID))
+        super().__init__(
+            self.maker,
+            settings.pool,
+            lambda path: open_for_guest(path, GUEST_UID),
+            state_dir=settings.state_dir,
+            self_tested=settings.self_test,
+        )

@@ -15,6 +15,12 @@ INSTANCE_LABEL: Final = "org.pandacea.instance"
 BOX_LABEL: Final = "org.pandacea.box"
 BOX_SOCKET: Final = "/run/pandacea/guest"
 _OOM_SCORE: Final = 500
+_MASKED: Final = (
+    *("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kallsyms", "/proc/latency_stats"),
+    *("/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/vmallocinfo"),
+    *("/sys/firmware", "/sys/devices/virtual/powercap"),
+    "/dev/mqueue",  # a file system a job could write to, with a budget that boxes share
+)
 
 
 def container(
@@ -38,6 +44,7 @@ def container(
         "IpcMode": "private",
         "CgroupnsMode": "private",
         "ReadonlyRootfs": True,
+        "MaskedPaths": list(_MASKED),
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges", f"seccomp={engine_profile()}"],
         "Memory": shape.memory_bytes,
@@ -53,6 +60,7 @@ def container(
         "Ulimits": [
             {"Name": "core", "Soft": 0, "Hard": 0},
             {"Name": "nofile", "Soft": 1024, "Hard": 1024},
+            {"Name": "msgqueue", "Soft": 0, "Hard": 0},
             # No fsize here: a script's child gets the workspace's size from its job, a conversion what a table may have.
         ],
         "Mounts": mounts,

@@ -25,6 +25,7 @@ class Events:
         self._ended: dict[str, asyncio.Event] = {}
         self._generation = 0
         self._born: dict[str, int] = {}
+        self._gap = asyncio.Event()
 
     def start(self) -> None:
         """Begin to listen."""
@@ -41,9 +42,18 @@ class Events:
         self._born.setdefault(name, self._generation)
         await self._ended.setdefault(name, asyncio.Event()).wait()
 
-    def lost_at_least_once_since(self, name: str) -> bool:
-        """Whether the connection to the engine broke since `ended` was first asked for this box."""
-        return self._born.get(name, self._generation) != self._generation
+    async def lost_since(self, name: str, grace: float) -> bool:
+        """Whether the connection to the engine broke since this box was made, or breaks within `grace` seconds.
+
+        An engine that shuts down ends its containers first and its connections a moment later.
+        """
+        if self._born.get(name, self._generation) == self._generation:
+            try:
+                async with asyncio.timeout(grace):
+                    await self._gap.wait()
+            except TimeoutError:
+                return False
+        return True
 
     def forget(self, name: str) -> None:
         """Nobody asks about this box any more."""
@@ -59,6 +69,8 @@ class Events:
                     async for line in response.content:
                         self._take(json.loads(line))
             self._generation += 1  # a gap: what happened in it was not seen
+            self._gap.set()
+            self._gap = asyncio.Event()
             for event in self._ended.values():
                 event.set()
             await asyncio.sleep(_RETRY_SECONDS)

@@ -17,7 +17,7 @@ _RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
 class Pool:
-    """Hands out boxes: a warm one when its shape fits, else a cold one made on the spot."""
+    """Hands out boxes: a warm one when its shape fits, else one made on the spot, cold unless the maker has a template."""
 
     def __init__(self, maker: BoxMaker, settings: PoolSettings, processors: int | None = None) -> None:
         self._maker, self._settings = maker, settings
@@ -58,7 +58,9 @@ class Pool:
             if alive(box):
                 return box
             await box.destroy()
-        return await self._maker.make(shape, (), self._settings.boot_seconds)
+        # A maker with a template forks a warm box of any shape at once; others would make the job wait for imports it may not need.
+        preload = self._settings.preload if self._settings.size and self._maker.warm_at_once else ()
+        return await self._maker.make(shape, preload, self._settings.boot_seconds)
 
     async def close(self) -> None:
         """Stop refilling and destroy every waiting box."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.domain.table import TableShape
-from pandacea.errors import Unavailable
+from pandacea.errors import Broken, Unavailable
 from pandacea.flows.conversion import ConversionJob
 from pandacea.flows.ports import SandboxEvent, SandboxIdentity, SandboxJob
 from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
@@ -18,6 +18,7 @@ from pandacea.sandbox.conversation import Account, GuestLostError, listen, send_
 from pandacea.sandbox.converting import convert_in
 from pandacea.sandbox.pool import Pool
 from pandacea.sandbox.results import ResultsWriter
+from pandacea.sandbox.selftest import Probe, self_test
 from pandacea.sandbox.settings import PoolSettings
 from pandacea.sandbox.verdict import memory_detail, outcome_of
 
@@ -27,14 +28,32 @@ _OOM_GRACE_SECONDS: Final = 1.0  # a kill and the report of its cause travel on 
 class BoxSandbox:
     """Implements `flows.ports.Sandbox` with boxes from one maker and a pool of warm ones."""
 
-    def __init__(self, maker: BoxMaker, pool: PoolSettings, opener: Callable[[Path], int]) -> None:
+    def __init__(
+        self, maker: BoxMaker, pool: PoolSettings, opener: Callable[[Path], int], *, state_dir: Path, self_tested: bool
+    ) -> None:
         self._maker, self._settings, self._opener = maker, pool, opener
+        self._state_dir, self._self_tested = state_dir, self_tested
+        self.probes: tuple[Probe, ...] = ()
+        """What the self-test of `open` found."""
         self.pool = Pool(maker, pool)
         self._ending_boxes: set[asyncio.Task[None]] = set()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What this machine does not allow and what holds instead; one sentence each, known after `open`."""
+        return self._maker.warnings
 
     async def open(self) -> SandboxIdentity:
         BoxShape.of(self._settings.limits)
         identity = await self._maker.open()
+        if self._self_tested:
+            try:
+                self.probes = await self_test(self.run, self._settings.limits, self._state_dir)
+            except Unavailable as error:
+                raise Broken(f"no box can be made here: {error.detail}") from error
+            broken = [f"{probe.name} ({probe.detail})" for probe in self.probes if not probe.held]
+            if broken:
+                raise Broken(f"the {identity.kind} sandbox does not hold, so nothing is served: {'; '.join(broken)}")
         self.pool.start()
         return identity
 

@@ -42,6 +42,8 @@ class DockerSettings:
     environment: Path | None = None
     """A folder with packages to mount read-only instead of the image's own; for development and tests."""
     pool: PoolSettings = field(default_factory=PoolSettings)
+    self_test: bool = True
+    """False only where another test proves the box: every start then trusts the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,4 @@ class BubblewrapSettings:
     cgroups: bool = True
     """False: resource limits and a watch instead, as where no cgroup may be made."""
     pool: PoolSettings = field(default_factory=PoolSettings)
+    self_test: bool = True

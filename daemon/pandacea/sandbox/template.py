@@ -18,6 +18,7 @@ from pandacea.sandbox.hello import greet
 from pandacea.sandbox.settings import GUEST_UID, SHM_BYTES
 
 _SHM_INODES = 64
+_END_SECONDS = 5.0
 
 
 def tmpfs_mounts(shape: BoxShape, owner: bool) -> list[tuple[str, str]]:
@@ -63,7 +64,11 @@ class Template:
 
     async def close(self) -> None:
         """End the template and, with its process namespace, every box it made."""
-        self._sock.close()
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself
-            self._process.kill()
-        await self._process.wait()
+        self._sock.close()  # it sees the end of its connection and ends, and bubblewrap, which waits for it, after it
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):  # it ended at this very moment
+                self._process.kill()
+            await self._process.wait()

@@ -48,7 +48,11 @@ def outcome_of(account: Account, seconds: float, ending: tuple[Failure, str] | N
         code_started=account.code_started,
         truncated=account.output_overflow or bool(ended.get("output")),
         seconds=seconds,
-        usage={name: value for name in ("cpu_seconds", "peak_bytes") if isinstance(value := ended.get(name), int | float)},
+        usage={
+            name: value
+            for name in ("cpu_seconds", "peak_bytes", "load_seconds")
+            if isinstance(value := ended.get(name), int | float)
+        },
     )
 
 

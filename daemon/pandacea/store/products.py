@@ -37,7 +37,7 @@ class ProductVersion(SQLModel, table=True):
 
 
 class AssetVersion(SQLModel, table=True):
-    """One table as stored. `commitment` = HMAC-SHA-256(key, `digest`); key and digest (sha-256 of the stored bytes) never leave the node."""
+    """One table as stored. `commitment` = HMAC-SHA-256(key, digest); neither key nor digest (of the stored bytes) leaves the node."""
 
     __tablename__ = "asset_version"
     __table_args__ = (UniqueConstraint("product_id", "asset_id", "digest"),)
@@ -74,6 +74,23 @@ class SqlProductBook:
     async def offered(self) -> set[str]:
         """Ids of the products on offer."""
         query = select(_product.c.product_id).where(_product.c.withdrawn_at.is_(None))
+        async with self._database.read() as connection:
+            return {row[0] for row in (await connection.execute(query)).all()}
+
+    async def current(self) -> list[ProductVersion]:
+        """The current version of every product on offer, by id."""
+        query = (
+            select(_version)
+            .join(_product, _product.c.current_version == _version.c.version)
+            .where(_product.c.withdrawn_at.is_(None))
+            .order_by(_version.c.product_id)
+        )
+        async with self._database.read() as connection:
+            return [ProductVersion(**row) for row in (await connection.execute(query)).mappings().all()]
+
+    async def offered_hashes(self) -> set[str]:
+        """keccak256 of the ids of the products on offer: what leases name them by."""
+        query = select(_product.c.product_hash).where(_product.c.withdrawn_at.is_(None))
         async with self._database.read() as connection:
             return {row[0] for row in (await connection.execute(query)).all()}
 

@@ -153,19 +153,15 @@ class ProductAnswer(ProductShort):
     signature: str
 
 
-class UploadAnswer(TypedDict):
-    """200 of PUT uploads."""
-
-    sha256: str
-    size: int
-
-
 class CodeAnswer(TypedDict):
     """A script handed in for approval: where it stands, and the Earner's reason when it was refused."""
 
+    code_id: str
+    product_id: str
     code_sha256: str
     status: str
-    reason: NotRequired[str | None]
+    reason: NotRequired[str]
+    location: NotRequired[str]
 
 
 class Live(TypedDict):

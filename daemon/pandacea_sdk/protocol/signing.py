@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -49,10 +49,18 @@ class RequestHead:
     method: str
     target: str
     headers: Sequence[tuple[str, str]]
+    _fields: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the lines once: a signature is read by looking up many names."""
+        fields: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            fields.setdefault(name, []).append(value.strip(" \t"))
+        object.__setattr__(self, "_fields", fields)
 
     def values(self, name: str) -> list[str]:
         """Every line of one header, trimmed."""
-        return [value.strip(" \t") for key, value in self.headers if key == name]
+        return self._fields.get(name, [])
 
     def joined(self, name: str) -> str | None:
         """The lines of one header as one value (RFC 9421, section 2.1); None when there is none."""
@@ -132,7 +140,7 @@ def sign(
         ProtocolError: `bad-target` when the target is not in its plain form.
     """
     added: dict[str, str] = {}
-    sent = {name.lower(): value for name, value in (headers or {}).items()}
+    sent = {name.lower(): value for name, value in (headers or {}).items() if name.lower() != "host"}
     if body is not None or method in BODY_METHODS:
         sent["content-digest"] = added["Content-Digest"] = content_digest(body or b"")
     head = RequestHead(method, target, [("host", authority), *sent.items()])

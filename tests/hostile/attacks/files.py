@@ -22,7 +22,7 @@ for folder in sys.path:
         "host-files",
         "the host's accounts, homes and the node's own files are not there",
         """
-for path in ("/etc/shadow", "/root/.bashrc", "/root/.ssh", "/home", "/work", "/var/lib/docker", "/var/log", "/etc/ssh", "/proc/1/root/etc",
+for path in ("/etc/shadow", "/root/.bashrc", "/root/.ssh", "/home", "/srv", "/var/lib/docker", "/var/log", "/etc/ssh", "/proc/1/root/etc",
              "/etc/hostname.host", "/var/run/secrets", "/opt/pandacea/state"):
     try:
         found = os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(1)

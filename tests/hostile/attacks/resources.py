@@ -181,36 +181,36 @@ while True:
     pass
 """,
         (Failure.TIME_LIMIT,),
-        seconds=1.5,
+        seconds=1.0,
     ),
     Attack(
         "stopped",
         "a script that stops itself does not stop the clock",
         "import signal\nos.kill(os.getpid(), signal.SIGSTOP)\n",
         (Failure.TIME_LIMIT,),
-        seconds=1.5,
+        seconds=1.0,
     ),
-    Attack("native-loop", "a loop in native code is ended too", "sum(range(10 ** 12))\n", (Failure.TIME_LIMIT,), seconds=1.5),
+    Attack("native-loop", "a loop in native code is ended too", "sum(range(10 ** 12))\n", (Failure.TIME_LIMIT,), seconds=1.0),
     Attack(
         "regex-bomb",
         "so is a regular expression",
         "import re\nre.match('(a+)+$', 'a' * 40 + 'b')\n",
         (Failure.TIME_LIMIT,),
-        seconds=1.5,
+        seconds=1.0,
     ),
     Attack(
         "endless-exit",
         "an atexit hook cannot outstay the time limit",
         "import atexit\natexit.register(time.sleep, 60)\n",
         (Failure.TIME_LIMIT,),
-        seconds=1.5,
+        seconds=1.0,
     ),
     Attack(
         "endless-thread",
         "a thread left running cannot either",
         "import threading\nthreading.Thread(target=time.sleep, args=(60,)).start()\n",
         (Failure.TIME_LIMIT,),
-        seconds=1.5,
+        seconds=1.0,
     ),
     Attack(
         "disk-full",
@@ -240,7 +240,7 @@ while True:
     Attack(
         "zombies",
         "processes that end unreaped are reaped by PID 1",
-        "for _ in range(500):\n    if os.fork() == 0:\n        if os.fork() == 0:\n            os._exit(0)\n        os._exit(0)\n    os.wait()\nheld('reaped')\n",
+        "for _ in range(100):\n    if os.fork() == 0:\n        if os.fork() == 0:\n            os._exit(0)\n        os._exit(0)\n    os.wait()\nheld('reaped')\n",
         (None,),
     ),
     Attack(

@@ -112,9 +112,17 @@ raise Bites()
     Attack(
         "artifact-long-name",
         "a name longer than a kilobyte, folders and all, is refused",
-        "os.makedirs('/workspace/' + 'a' * 250 + '/' + 'b' * 250)\nopen('/workspace/' + 'a' * 250 + '/' + 'b' * 250 + '/' + 'c' * 250, 'w').close()\nos.rename('a' * 250, '\\u00e9' * 125)\nos.rename('\\u00e9' * 125 + '/' + 'b' * 250, '\\u00e9' * 125 + '/' + '\\U0001f600' * 60)\n",
-        (None, *_REFUSED),
-        says_held=False,
+        """
+path = b"/workspace/" + b"/".join([b"a" * 254, b"b" * 254, b"c" * 254, b"e" * 254])
+os.makedirs(path)
+os.chdir(path)
+open(b"d" * 255, "w").close()
+for depth in range(3):
+    os.chdir("..")
+""",
+        _REFUSED,
+        detail="name is too long",
+        limits={"artifact_depth": 5},
     ),
     Attack(
         "artifact-same-name-nfc",

@@ -82,7 +82,7 @@ for name in ("environ", "maps", "smaps", "auxv", "exe", "cwd", "root", "fd", "fd
     else:
         broken(f"{name}: {found!r}") if found else held(f"{name}: empty")
 for name in ("oom_score_adj", "oom_adj", "clear_refs", "coredump_filter", "timerslack_ns", "loginuid", "comm", "attr/current"):
-    attempt(name, os.open, "/proc/1/" + name, os.O_WRONLY)
+    attempt(name, lambda: os.write(os.open("/proc/1/" + name, os.O_WRONLY), b"1"))
 """,
     ),
     Attack(
@@ -131,6 +131,7 @@ for name, module in list(sys.modules.items()):
                 setattr(module, attribute, lambda *a, **k: None)
 held("patched")
 """,
+        ends=(None, Failure.SCRIPT_ERROR),
     ),
     Attack(
         "forge-the-account",
@@ -196,7 +197,7 @@ os._exit(5)
         "a script that closes its output and goes on is ended by its time limit",
         "os.closerange(0, 1024)\nwhile True:\n    time.sleep(1)\n",
         ends=(Failure.TIME_LIMIT,),
-        seconds=1.5,
+        seconds=1.0,
     ),
     Attack(
         "flood-the-status-channel",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
 from pandacea.api.node import NODE
+from pandacea.api.openapi import PAGE_POLICY, document, document_bytes, page
 
 
 async def well_known(request: web.Request) -> web.Response:
@@ -23,6 +26,26 @@ async def readyz(request: web.Request) -> web.Response:
     return web.json_response({"ready": readiness.ready, **readiness.parts}, status=200 if readiness.ready else 503)
 
 
+DESCRIPTION: Final = web.AppKey("description", tuple)
+"""The two forms of the API's description, made once: OpenAPI JSON, and a page for people."""
+
+
+def describe(app: web.Application, version: str) -> None:
+    """Describe an application's routes; call when all of them are added.
+
+    Raises:
+        LookupError: a route has no description (a defect of ours, seen at start).
+    """
+    described = document(app, version)
+    app[DESCRIPTION] = (document_bytes(app, version), page(described))
+
+
 async def openapi(request: web.Request) -> web.Response:
     """GET /openapi.json."""
-    return web.Response(body=request.app[NODE].openapi, content_type="application/json")
+    return web.Response(body=request.app[DESCRIPTION][0], content_type="application/json")
+
+
+async def docs(request: web.Request) -> web.Response:
+    """GET /docs: the same for people; needs no network and runs no script."""
+    headers = {"Content-Security-Policy": PAGE_POLICY}
+    return web.Response(body=request.app[DESCRIPTION][1], content_type="text/html", charset="utf-8", headers=headers)

@@ -1,31 +1,121 @@
-"""GET /api/v1/products and /products/{id}: what is on offer, public."""
+"""What is on offer, public: JSON, a page for people, Croissant, and the mock rows. Built once for each version."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Callable
+from typing import Any, Final
 
 from aiohttp import web
 
+from pandacea.api import product_page as page
+from pandacea.api.croissant import croissant
 from pandacea.api.node import NODE, Node
-from pandacea.domain.product import Product
+from pandacea.domain.product import Asset, Product
 from pandacea.flows.submit import Forbidden
 
-ROUTE = "/api/v1/products"
+ROUTE: Final = "/api/v1/products"
+PRODUCT_ROUTE: Final = ROUTE + "/{product_id}"
+CROISSANT_ROUTE: Final = PRODUCT_ROUTE + "/croissant.json"
+MOCK_ROUTE: Final = PRODUCT_ROUTE + "/assets/{asset_id}/mock.csv"
+PAGES_ROUTE: Final = "/products"
+PAGE_ROUTE: Final = PAGES_ROUTE + "/{product_id}"
+
+_BUILT: Final = 256
+BUILT: Final[web.AppKey[dict[tuple[str, ...], bytes]]] = web.AppKey("built", dict)
+"""Answers by kind and product versions, so that a stranger's request costs no more than sending bytes."""
 
 
 async def products(request: web.Request) -> web.Response:
     """Every product, in short."""
     node = request.app[NODE]
-    return web.json_response({"data": [_short(product) for product in node.catalogue.all()], "nextCursor": ""})
+    offered = node.catalogue.all()
+    body = _built(
+        request,
+        ("list", *(one.version for one in offered)),
+        lambda: _json({"data": [_short(one) for one in offered], "nextCursor": ""}),
+    )
+    return _answer(body, "application/json")
 
 
 async def product(request: web.Request) -> web.Response:
     """One product: its signed document, its version, the limits and environment its scripts run in."""
+    node, found = _found(request)
+    return _answer(_built(request, ("json", found.version), lambda: _json(_whole(found, node))), "application/json")
+
+
+async def pages(request: web.Request) -> web.Response:
+    """Every product, for people."""
+    node = request.app[NODE]
+    offered = node.catalogue.all()
+    key = ("pages", *(one.version for one in offered))
+    return _html(_built(request, key, lambda: page.products_page([one.document for one in offered], node.earner)))
+
+
+async def product_page(request: web.Request) -> web.Response:
+    """One product, for people."""
+    node, found = _found(request)
+
+    def build() -> bytes:
+        return page.product_page(
+            found.document,
+            version=found.version,
+            signature=found.signature,
+            product_hash=found.product_hash,
+            earner=node.earner,
+            limits=node.submit.limits.as_json(),
+            environment=node.well_known.get("environment"),
+        )
+
+    return _html(_built(request, ("page", found.version), build))
+
+
+async def croissant_of(request: web.Request) -> web.Response:
+    """The product's mock files as Croissant JSON-LD."""
+    node, found = _found(request)
+    base = f"{request.scheme}://{node.well_known['authorities'][0]}{ROUTE}/{found.product_id}"
+    body = _built(request, ("croissant", found.version, base), lambda: _json(croissant(found.document, base)))
+    return _answer(body, "application/ld+json")
+
+
+async def mock(request: web.Request) -> web.StreamResponse:
+    """An asset's mock rows as CSV."""
+    _, found = _found(request)
+    asset: Asset | None = next((one for one in found.assets.values() if one.asset_id == request.match_info["asset_id"]), None)
+    if asset is None or asset.mock is None:
+        raise Forbidden("product-unknown", f"The product {found.product_id} has no such asset, or none with mock rows.")
+    name = f"{asset.asset_id}_mock.csv"
+    headers = {"Content-Type": "text/csv; charset=utf-8", "Content-Disposition": f'attachment; filename="{name}"'}
+    return web.FileResponse(asset.mock.csv, headers=headers)
+
+
+def _found(request: web.Request) -> tuple[Node, Product]:
     node = request.app[NODE]
     found = node.catalogue.by_id(request.match_info["product_id"])
     if found is None:
         raise Forbidden("product-unknown", "This node offers no product with this id; GET /api/v1/products lists them.")
-    return web.json_response(_whole(found, node))
+    return node, found
+
+
+def _built(request: web.Request, key: tuple[str, ...], build: Callable[[], bytes]) -> bytes:
+    built = request.app[BUILT]
+    if key not in built:
+        if len(built) >= _BUILT:
+            built.clear()
+        built[key] = build()
+    return built[key]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _answer(body: bytes, kind: str) -> web.Response:
+    return web.Response(body=body, content_type=kind)
+
+
+def _html(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="text/html", charset="utf-8", headers={"Content-Security-Policy": page.SECURITY})
 
 
 def _short(product: Product) -> dict[str, Any]:
@@ -46,9 +136,16 @@ def _whole(product: Product, node: Node) -> dict[str, Any]:
         "dataProductId": product.product_hash,
         "description": product.document["description"],
         "rules": product.document["rules"],
-        "assets": product.document["assets"],
+        "assets": [_asset(product, asset) for asset in product.document["assets"]],
         "limits": node.submit.limits.as_json(),
         "environment": node.well_known.get("environment"),
         "document": product.document,
         "signature": product.signature,
     }
+
+
+def _asset(product: Product, asset: dict[str, Any]) -> dict[str, Any]:
+    if "mock" not in asset:
+        return asset
+    place = MOCK_ROUTE.format(product_id=product.product_id, asset_id=asset["asset_id"])
+    return asset | {"mock": asset["mock"] | {"url": place}}

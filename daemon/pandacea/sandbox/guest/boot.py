@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import shutil
@@ -66,20 +67,19 @@ def _connect(settings: dict[str, Any]) -> socket.socket:
 
 
 def preload(modules: list[str]) -> None:
-    """Import ahead of the job. The first torch optimizer imports another second's worth of modules, so one is built and stepped."""
+    """Import ahead of the job. The first torch optimizer imports another second's worth of modules, so one is built and stepped, and a model saved."""
     for name in modules:
         importlib.import_module(name)
     if "torch" in modules:
         import torch
 
         torch.set_num_threads(1)
-        weight = torch.nn.Parameter(torch.zeros(1))
-        optimizer = torch.optim.SGD([weight], lr=0.1)
-        (weight * 1.0).sum().backward()
+        layer = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        torch.nn.functional.mse_loss(layer(torch.ones(4, 2)), torch.ones(4, 1)).backward()
         optimizer.step()
+        torch.save(layer.state_dict(), io.BytesIO())
     if "pandas" in modules:
-        import io
-
         import pandas as pd
 
         pd.read_csv(io.BytesIO(b"a,b\n1,2\n")).describe()

@@ -27,6 +27,7 @@ LOADED: Final = b"L"
 PROGRESS: Final = b"P"
 FAILED: Final = b"E"
 CALL: Final = struct.Struct(">dd")
+SECONDS: Final = struct.Struct(">d")
 _MESSAGE_CHARACTERS: Final = 2000
 
 
@@ -44,8 +45,9 @@ def become_script(job: dict[str, Any], inputs: list[tuple[dict[str, Any], int]],
     exit_status = 1
     try:
         _settle(job)
-        frames = _load(inputs)
-        status.send(LOADED)
+        started = time.monotonic()
+        frames = _load(inputs, names_files=job["names_files"])
+        status.send(LOADED + SECONDS.pack(time.monotonic() - started))
         params, code = _read_code(code_from)
         seeds.plant(int(job["seed"]), int(job["threads"]))
         exit_status = _execute(code, params, frames, status)
@@ -67,10 +69,11 @@ def _settle(job: dict[str, Any]) -> None:
     os.chdir("/workspace")
 
 
-def _load(inputs: list[tuple[dict[str, Any], int]]) -> dict[str, Any]:
+def _load(inputs: list[tuple[dict[str, Any], int]], *, names_files: bool) -> dict[str, Any]:
     frames: dict[str, Any] = {}
     for entry, descriptor in inputs:
-        rehearsal.offer(entry, descriptor)
+        if names_files:
+            rehearsal.keep(entry, descriptor)
         try:
             frames[entry["variable_name"]] = tables.load(descriptor, entry["format"])
         except tables.NoTable as error:
@@ -88,6 +91,9 @@ def _read_code(code_from: int) -> tuple[Any, str]:
 def _execute(code: str, params: Any, frames: dict[str, Any], status: socket.socket) -> int:
     """Execute the script as `__main__`; return the exit status a shell would see."""
     module = types.ModuleType("__main__")
+    descriptors = rehearsal.prepare()
+    if descriptors:
+        module.__dict__["pandacea_descriptors"] = descriptors
     module.__dict__.update(frames, params=params, pandacea_progress=_reporter(status), __builtins__=builtins)
     sys.modules["__main__"] = module
     sys.argv = [SCRIPT]

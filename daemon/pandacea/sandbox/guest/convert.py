@@ -19,7 +19,13 @@ from . import box, wire
 _PROGRESS: Final = struct.Struct(">dd")
 _EVERY: Final = 0.2
 _NAME_BYTES: Final = 256
-_WORDS: Final = {"double": "float64", "float": "float32", "halffloat": "float16", "large_string": "string", "large_binary": "binary"}
+_WORDS: Final = {
+    "double": "float64",
+    "float": "float32",
+    "halffloat": "float16",
+    "large_string": "string",
+    "large_binary": "binary",
+}
 
 
 def run(sock: socket.socket, header: dict[str, Any], source: int, outputs: list[int]) -> None:
@@ -48,7 +54,7 @@ def run(sock: socket.socket, header: dict[str, Any], source: int, outputs: list[
 
 def _data_bytes() -> int:
     """What this process has reserved already, of what RLIMIT_DATA counts."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         line = next(line for line in file if line.startswith("VmData:"))
     return int(line.split()[1]) * 1024
 
@@ -137,7 +143,11 @@ class _Conversion:
             import pyarrow as pa
 
             first = next(batches, None)
-            self._look(first.to_pandas() if first is not None else pa.schema([reader.schema.field(n) for n in names]).empty_table().to_pandas())
+            self._look(
+                first.to_pandas()
+                if first is not None
+                else pa.schema([reader.schema.field(n) for n in names]).empty_table().to_pandas()
+            )
             return names, [], {}
         return names, self._spooled(names, batches, reader.schema, reader.rows), metadata
 

@@ -13,8 +13,12 @@ _NAMES: Final = {
         r"(^|[_ -])(ssn|mrn|nhs|iban|passport|tax|insurance|patient|person|user|member|customer|account|subject)([_ -]?(id|no|nr|num|number))?$"
         r"|social[_ -]?security|(^|[_ -])(uuid|guid)($|[_ -])"
     ),
-    "its name says that it is a way to reach somebody": r"e?[_ -]?mail|phone|mobile|telephone|(^|[_ -])fax|address|street|(^|[_ -])(zip|postcode|postal|plz)|^ip([_ -]|$)|twitter|url$",
-    "its name says that it is a date of birth or death": r"birth|(^|[_ -])dob($|[_ -])|geburt|death|deceased|(^|[_ -])dod($|[_ -])",
+    "its name says that it is a way to reach somebody": (
+        r"e?[_ -]?mail|phone|mobile|(^|[_ -])fax|address|street|(^|[_ -])(zip|postcode|postal|plz)|^ip([_ -]|$)|url$"
+    ),
+    "its name says that it is a date of birth or death": (
+        r"birth|(^|[_ -])dob($|[_ -])|geburt|death|deceased|(^|[_ -])dod($|[_ -])"
+    ),
     "its name says that it is a place": r"(^|[_ -])(lat|lon|lng|latitude|longitude|gps|geo|coordinates?)($|[_ -])",
 }
 _MAIL: Final = r"[^@\s]+@[^@\s]+\.[^@\s]+"
@@ -52,4 +56,4 @@ def of(name: str, values: Any) -> list[str]:
 
 def _measured(values: Any) -> bool:
     """Whether unique integers look measured rather than given: spread far wider than there are rows."""
-    return bool(values.max() - values.min() > 1000 * len(values)) and not bool((values > 0).all())
+    return bool(float(values.max()) - float(values.min()) > 1000 * len(values)) and not bool((values > 0).all())

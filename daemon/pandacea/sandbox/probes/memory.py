@@ -1,0 +1,6 @@
+"""Takes more memory than the box has; never reaches its last line."""
+
+hoard: list[bytearray] = []
+while len(hoard) < 4096:
+    hoard.append(bytearray(b"\1") * (64 << 20))
+print("the memory limit does not hold")

@@ -1,0 +1,195 @@
+"""Tries the walls of the box it runs in; prints one JSON list of [name, held, detail]. Mentions syft to be handed a descriptor."""
+
+import ctypes
+import errno
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+given = sys.modules["__main__"].__dict__["params"]
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+rows: list[list[object]] = []
+
+
+def say(name: str, held: object, detail: object = "") -> None:
+    """Add a row."""
+    rows.append([name, bool(held), str(detail)[:300]])
+
+
+def refusal(number: int, *arguments: int) -> str | None:
+    """The errno of a system call, or None when it succeeded."""
+    ctypes.set_errno(0)
+    padded = [ctypes.c_long(argument) for argument in (*arguments, 0, 0, 0, 0, 0, 0)[:6]]
+    return None if libc.syscall(ctypes.c_long(number), *padded) >= 0 else errno.errorcode[ctypes.get_errno()]
+
+
+def stopped(call: Callable[..., object], *arguments: object) -> str | None:
+    """The refusal of a Python call, or None when it succeeded."""
+    try:
+        call(*arguments)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def network() -> None:
+    families = [family for family in range(64) if stopped(socket.socket, family, socket.SOCK_STREAM) is None]
+    families += [family for family in range(64) if stopped(socket.socket, family, socket.SOCK_DGRAM) is None]
+    say("network: no socket of any family", not families, families)
+    names = {line.split(":")[0].strip() for line in open("/proc/net/dev").read().splitlines()[2:]}
+    say(
+        "network: no interface that leads out",
+        not [n for n in names if n.startswith(("eth", "en", "wl", "docker", "veth", "br"))],
+        names,
+    )
+
+
+def identity() -> None:
+    say(
+        "uid: not root, not the node",
+        os.getresuid() == (given["uid"],) * 3 and os.getresgid() == (given["uid"],) * 3,
+        os.getresuid(),
+    )
+    status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
+    say(
+        "privileges: no capability, none to gain",
+        all(int(status[n], 16) == 0 for n in ("CapInh", "CapPrm", "CapEff", "CapAmb")),
+        status["CapEff"],
+    )
+    say("privileges: no_new_privs and a filter", status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status["Seccomp"])
+
+
+def root_file_system() -> None:
+    folders = ("/", "/usr", "/etc", "/opt", "/opt/pandacea/env", "/opt/pandacea/guest", "/dev", "/run", "/var")
+    flags = os.O_CREAT | os.O_WRONLY
+    written = [folder for folder in folders if os.path.isdir(folder) and stopped(os.open, folder + "/probe", flags) is None]
+    say("root file system: read-only", not written, written)
+
+
+def descriptors() -> None:
+    """What the node hands over can be read and not changed, by any road."""
+    number = sys.modules["__main__"].__dict__.get("pandacea_descriptors", {}).get("probe")
+    if number is None:
+        say("descriptors: the data's own", False, "none was handed over")
+        return
+    path = f"/proc/self/fd/{number}"
+    before = os.fstat(number)
+    tried = {
+        "fchmod": stopped(os.fchmod, number, 0o777),
+        "chmod": stopped(os.chmod, path, 0o777),
+        "reopen for writing": stopped(os.open, path, os.O_RDWR),
+        "reopen and truncate": stopped(os.open, path, os.O_WRONLY | os.O_TRUNC),
+        "truncate": stopped(os.ftruncate, number, 0),
+        "fsetxattr": stopped(os.setxattr, number, "user.probe", b"1"),
+        "write": stopped(os.write, number, b"x"),
+    }
+    stopped(os.utime, number, (1, 1))
+    after = os.fstat(number)
+    open_roads = [name for name, refused in tried.items() if refused is None]
+    same = (before.st_mtime_ns, before.st_mode, before.st_size) == (after.st_mtime_ns, after.st_mode, after.st_size)
+    say(
+        "descriptors: the data's cannot be changed or reopened for writing",
+        not open_roads and same,
+        open_roads or tried["reopen for writing"],
+    )
+    others = []
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != number and stopped(os.fstat, int(name)) is None:
+            others.append(os.readlink(f"/proc/self/fd/{name}"))
+    strange = [target for target in others if not target.startswith("socket:") and "/fd" not in target]
+    say("descriptors: no other open file", not strange, strange)
+
+
+def supervisor() -> None:
+    paths = ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/proc/1/fd", "/proc/1/root")
+    opened = [path for path in paths if stopped(os.listdir if path.endswith(("fd", "root")) else open, path) is None]
+    say("supervisor: its memory and descriptors are closed", not opened, opened)
+    left = [path for path in ("/run/pandacea/guest", "/var/run/docker.sock") if os.path.exists(path)]
+    say("guest socket: its name is gone, and no engine's is there", not left, left)
+    others = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    say("processes: nobody else's are seen", set(others) <= {1, os.getpid()}, others)
+
+
+def calls() -> None:
+    for purpose, numbers in given["denied"].items():
+        through = {
+            name: refused
+            for name, number in numbers.items()
+            if (refused := refusal(number, -1, -1, -1, -1)) not in ("EPERM", "ENOSYS")
+        }
+        say(f"system calls: {purpose}", not through, through)
+    for name, number, arguments in given["conditions"]:
+        refused = refusal(number, *arguments)
+        say(f"system calls: {name}", refused is not None, refused or "it went through")
+
+
+def pretences() -> None:
+    """Locks and file times are answered with success and do nothing."""
+    path = "/opt/pandacea/guest/inner.bpf"
+    first, second = os.open(path, os.O_RDONLY), os.open(path, os.O_RDONLY)
+    import fcntl
+
+    answers = [stopped(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB) for fd in (first, second)]
+    say("channels: a lock locks nothing", answers == [None, None], answers)
+    before = os.stat(path).st_mtime_ns
+    stopped(os.utime, path, (1, 1))
+    say("channels: a file's times do not move", os.stat(path).st_mtime_ns == before)
+
+
+def processes() -> None:
+    children: list[int] = []
+    refused: OSError | None = None
+    try:
+        while len(children) < given["pids"] + 50:
+            pid = os.fork()
+            if pid == 0:
+                libc.pause()
+            children.append(pid)
+    except OSError as error:
+        refused = error
+    for pid in children:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    say(
+        "pids: the cap holds",
+        refused is not None and len(children) < given["pids"],
+        f"{len(children)} of {given['pids']}: {refused}",
+    )
+
+
+def disk() -> None:
+    written, names = 0, [f"/workspace/probe-{part}" for part in range(3)]
+    refused: OSError | None = None
+    chunk = b"\1" * (1 << 20)
+    for name in names:  # several, so that it is not the limit on one file's size that stops us
+        with open(name, "wb", buffering=0) as file:
+            try:
+                while file.tell() < given["workspace_bytes"] * 2 // 3:
+                    written += file.write(chunk)
+            except OSError as error:
+                refused = error
+    for name in names:
+        os.unlink(name)
+    held = refused is not None and refused.errno == errno.ENOSPC and written <= given["workspace_bytes"]
+    say("disk: the size holds", held, f"{written} bytes: {refused}")
+    count, refused = 0, None
+    try:
+        while count < given["workspace_inodes"] + 100:
+            os.close(os.open(f"/workspace/{count}", os.O_CREAT | os.O_WRONLY))
+            count += 1
+    except OSError as error:
+        refused = error
+    for number in range(count):
+        os.unlink(f"/workspace/{number}")
+    say("inodes: the number of files holds", refused is not None, f"{count} files: {refused}")
+
+
+for probe in (network, identity, root_file_system, descriptors, supervisor, calls, pretences, processes, disk):
+    try:
+        probe()
+    except Exception as error:  # a probe that cannot run proves nothing
+        say(probe.__name__, False, f"{type(error).__name__}: {error}")
+print(json.dumps(rows))

@@ -1,0 +1,109 @@
+"""Does every limit bite on this machine, today? Asked inside real boxes before the node serves anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from pandacea.domain.ids import AssetId, ComputationId
+from pandacea.domain.limits import Limits
+from pandacea.domain.outcome import Failure, Outcome
+from pandacea.flows.ports import InputTable, SandboxEvent, SandboxJob, TableFormat
+from pandacea.sandbox.seccomp.numbers import NUMBERS
+from pandacea.sandbox.seccomp.program import machine
+from pandacea.sandbox.seccomp.rules import DENIED
+from pandacea.sandbox.settings import GUEST_UID
+
+Run = Callable[[SandboxJob, Callable[[SandboxEvent], None]], Awaitable[Outcome]]
+
+_CONDITIONS: Final[tuple[tuple[str, str, tuple[int, ...]], ...]] = (
+    ("clone of a namespace", "clone", (0x1000_0000 | 17,)),
+    ("clone3, whose arguments no filter sees", "clone3", (0, 0)),
+    ("a socket pair of another family", "socketpair", (2, 1, 0)),
+    ("limits of another process", "prlimit64", (1, 7)),
+    ("odd process controls", "prctl", (59,)),
+    ("leases on files", "fcntl", (0, 1024, 0)),
+    ("pushing into a terminal", "ioctl", (0, 0x5412)),
+    ("pushing pages out of the shared cache", "madvise", (0, 0, 21)),
+    ("reads that tell what is cached", "preadv2", (0, 0, 0, 0, 0, 8)),
+    ("extended attributes", "fsetxattr", (0, 0, 0, 0)),
+)
+_BOX_SECONDS: Final = 60.0
+_TIME_PROBE_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One promise, tried."""
+
+    name: str
+    held: bool
+    detail: str
+
+
+async def self_test(run: Run, limits: Limits, state_dir: Path) -> tuple[Probe, ...]:
+    """Try every promise in real boxes with these limits; about a second, three boxes at a time."""
+    with tempfile.TemporaryDirectory(prefix="self-test-", dir=state_dir) as folder:
+        bench = _Bench(run, limits, Path(folder))
+        walls, memory, time = await asyncio.gather(bench.walls(), bench.memory(), bench.time())
+    return (*walls, memory, time)
+
+
+class _Bench:
+    def __init__(self, run: Run, limits: Limits, folder: Path) -> None:
+        self._run, self._limits, self._folder = run, limits, folder
+
+    async def _outcome(self, name: str, params: dict[str, Any], seconds: float, inputs: tuple[InputTable, ...] = ()) -> Outcome:
+        results = self._folder / f"results-{name}"
+        results.mkdir()
+        job = SandboxJob(
+            computation_id=ComputationId("0x" + "0" * 64),
+            code=(resources.files("pandacea.sandbox") / "probes" / f"{name}.py").read_bytes(),
+            params=json.dumps(params).encode(),
+            inputs=inputs,
+            uploads={},
+            limits=replace(self._limits, time_seconds=seconds),
+            seed=0,
+            threads=1,
+            results=results,
+        )
+        return await self._run(job, lambda _: None)
+
+    async def walls(self) -> tuple[Probe, ...]:
+        table = self._folder / "probe.csv"
+        table.write_text("a\n1\n", encoding="ascii")
+        table.chmod(0o644)
+        limits, column = self._limits, 0 if machine() == "x86_64" else 1
+        params = {
+            "uid": GUEST_UID,
+            "pids": limits.pids,
+            "workspace_bytes": limits.workspace_bytes,
+            "workspace_inodes": limits.workspace_inodes,
+            "denied": {
+                purpose: {call: number for call in calls if (number := NUMBERS[call][column]) is not None}
+                for purpose, calls in DENIED.items()
+            },
+            "conditions": [(name, NUMBERS[call][column], arguments) for name, call, arguments in _CONDITIONS],
+        }
+        inputs = (InputTable(AssetId("probe"), "probe", table, TableFormat.CSV),)
+        outcome = await self._outcome("walls", params, _BOX_SECONDS, inputs)
+        try:
+            rows = json.loads(outcome.output.splitlines()[-1])
+            return tuple(Probe(str(name), bool(held), str(detail)) for name, held, detail in rows)
+        except (ValueError, IndexError, TypeError):
+            said = outcome.output[-500:].decode("utf-8", "replace")
+            return (Probe("box", False, f"the probe did not finish: {outcome.detail} {said}"),)
+
+    async def memory(self) -> Probe:
+        outcome = await self._outcome("memory", {}, _BOX_SECONDS)
+        return Probe("memory: the limit holds", outcome.failure is Failure.MEMORY_LIMIT, outcome.detail)
+
+    async def time(self) -> Probe:
+        outcome = await self._outcome("time", {}, _TIME_PROBE_SECONDS)
+        return Probe("time: the limit holds", outcome.failure is Failure.TIME_LIMIT, outcome.detail)

@@ -1,0 +1,134 @@
+"""Mock rows on the Spender's machine: checked against the signed product, kept as CSV, and offered to syft under the tables' names.
+
+So a script is written and tried at home and then sent unchanged: `sy.resolve_dataset_file_path("patients")` is the mock here and the
+private table in the Earner's sandbox. Only CSV and JSON are ever read from a node; what syft serves is written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pandacea_sdk.artifacts import save_artifacts
+from pandacea_sdk.errors import NodeError, UntrustedResult, usage
+
+OWNER: Final = "earner@pandacea.invalid"
+"""The datasite's owner as scripts see it, here and in the sandbox."""
+PRODUCT_FILE: Final = "product.json"
+MOCK_BYTES: Final = 64 * 1024 * 1024
+
+
+def mock_targets(product: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Where a product's mocks are and what they hash to: asset id -> (path on the node, sha-256).
+
+    Raises:
+        NodeError: the product has no mock, or its description another shape.
+    """
+    try:
+        found = {
+            str(asset["asset_id"]): (
+                f"/api/v1/products/{product['productId']}/assets/{asset['asset_id']}/mock.csv",
+                str(asset["mock"]["sha256"]),
+            )
+            for asset in product["document"]["assets"]
+            if "mock" in asset
+        }
+    except (KeyError, TypeError):
+        raise NodeError("bad-answer", "The node's description of the product has another shape.") from None
+    if not found:
+        raise NodeError("bad-answer", "This product offers no mock rows.")
+    return found
+
+
+def checked(asset_id: str, content: bytes, sha256: str) -> bytes:
+    """The content, when it is what the product's signed document names.
+
+    Raises:
+        UntrustedResult: it is something else.
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UntrustedResult("bad-answer", f"The mock of {asset_id!a} is not the one that the product's document names.")
+    return content
+
+
+def save(product: Mapping[str, Any], mocks: Mapping[str, bytes], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write `<asset_id>_mock.csv` files and the product beside them; nothing is overwritten. Returns the CSV files."""
+    described = json.dumps(product, indent=1).encode()
+    files = {f"{asset_id}_mock.csv": content for asset_id, content in mocks.items()}
+    return save_artifacts({PRODUCT_FILE: described, **files}, folder)[1:]
+
+
+def frames(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The saved mocks as DataFrames with the types of the private tables: asset id -> frame. Needs pandas.
+
+    Raises:
+        UsageError: pandas is missing, or the folder holds no saved mocks.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise usage("Mock frames need pandas: pip install pandas pyarrow.") from None
+    place = Path(folder)
+    try:
+        product = json.loads((place / PRODUCT_FILE).read_text(encoding="utf-8"))
+        schemas = {asset["asset_id"]: asset["schema"] for asset in product["document"]["assets"] if "mock" in asset}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise usage(f"{place} holds no saved mocks; client.save_mocks(product_id, folder) puts them there.") from None
+    made = {}
+    for asset_id, schema in schemas.items():
+        texts = pd.read_csv(place / f"{asset_id}_mock.csv", dtype="str", keep_default_na=False, na_values=[""])
+        made[asset_id] = texts.assign(**{one["name"]: _typed(texts[one["name"]], one["type"]) for one in schema})
+    return made
+
+
+def _typed(texts: Any, kind: str) -> Any:
+    import pandas as pd
+
+    if kind.startswith("category["):
+        return texts.astype("category")
+    if kind == "bool":
+        truths = texts.map({"True": True, "False": False})
+        return truths if truths.isna().any() else truths.astype("bool")
+    if kind.startswith(("int", "uint")):
+        return texts.astype("float64") if texts.isna().any() else texts.astype(kind)
+    if kind.startswith("float"):
+        return texts.astype(kind)
+    if kind.startswith(("timestamp", "date")):
+        return pd.to_datetime(texts)
+    return texts
+
+
+def offer_to_syft(folder: str | os.PathLike[str], syftbox: str | os.PathLike[str]) -> dict[str, str]:
+    """Make a SyftBox folder whose data sets are the saved mocks; returns the environment a script needs to find it.
+
+    Each data set is a Feather file, as in the sandbox: read it with `pandas.read_feather`. Needs syft, pandas and pyarrow.
+
+    Raises:
+        UsageError: a package is missing, the folder holds no mocks, or `syftbox` holds something else.
+    """
+    try:
+        from syft_datasets.dataset_manager import SyftDatasetManager
+    except ImportError:
+        raise usage("syft is not installed: pip install syft pandas pyarrow.") from None
+    box = Path(syftbox)
+    if box.exists() and any(box.iterdir()) and not (box / OWNER).is_dir():
+        raise usage(f"{box} is not empty and no SyftBox of ours; name another folder.")
+    shutil.rmtree(box / OWNER, ignore_errors=True)
+    (box / OWNER).mkdir(parents=True)
+    manager = SyftDatasetManager(box, OWNER)
+    for asset_id, frame in frames(folder).items():
+        mock, nothing = box / f"{asset_id}.feather", box / "the private table stays with its Earner"
+        frame.to_feather(mock)
+        nothing.touch()
+        manager.create(name=asset_id, mock_path=mock, private_path=nothing, summary="Mock rows")
+        mock.unlink()
+        nothing.unlink()
+    return {"SYFTBOX_FOLDER": str(box.resolve()), "SYFTBOX_EMAIL": OWNER}
+
+
+__all__ = ["checked", "frames", "mock_targets", "offer_to_syft", "save"]

@@ -1,0 +1,142 @@
+"""The node's real routes over a real server and database, with leases and sandbox faked; on a thread, for synchronous clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from pandacea.api import openapi
+from pandacea.api.auth import AUTHENTICATOR, Authenticator
+from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.node import NODE, Node, Readiness
+from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
+from pandacea.api.routes import add_routes
+from pandacea.api.routes.about import describe
+from pandacea.api.server import Listener, Server, create_app
+from pandacea.api.throttle import Rate, Streams
+from pandacea.app.loops import Loop
+from pandacea.domain.ids import Address, Timestamp
+from pandacea.flows.execute import run_next
+from pandacea.store.migrate import upgrade
+from pandacea.store.session import Database
+from pandacea_sdk.protocol.hashing import KeySigner
+from pandacea_sdk.protocol.signing import SigningPolicy
+from tests.fakes import CHAIN_ID, CONTRACT, EARNER, LEASE_ID, known_lease
+from tests.flows.conftest import World, make_world
+
+AUTHORITY = "node.example"
+SPENDER = KeySigner("11" * 32)
+
+
+@dataclass
+class Served:
+    """A serving node: its port, its description, and the world behind it."""
+
+    port: int
+    described: dict[str, Any]
+    world: World
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+async def assemble(
+    folder: Path,
+    stack: AsyncExitStack,
+    limits: EdgeLimits | None = None,
+    prepare: Callable[[World, web.Application], None] | None = None,
+) -> Served:
+    """Put a node together as `app` does and serve it; `prepare` may change the world and add routes before that."""
+    database = await Database.open(f"sqlite+aiosqlite:///{folder / 'node.db'}")
+    stack.push_async_callback(database.close)
+    await upgrade(database)
+    world = await make_world(folder, database)
+    world.book.leases[LEASE_ID] = known_lease(
+        spender=Address(SPENDER.address), max_computations=1_000_000, expires_at=Timestamp(2_000_000_000)
+    )
+    world.clock.now = time.time  # type: ignore[method-assign]  # signatures are made by clients with clocks of their own
+    world.catalogue.product.document.update(
+        {
+            "product_id": "p",
+            "name": "p",
+            "data_type": "table",
+            "keywords": [],
+            "price_wei": "0",
+            "description": "",
+            "rules": world.catalogue.product.rules.as_json(),
+            "assets": [{"asset_id": "a", "description": "", "schema": [], "rows_rounded": 10, "commitment": "1" * 64}],
+        }
+    )
+    worker = Loop("worker", lambda: run_next(world.execute))
+    submit = replace(world.submit, wake=worker.wake, queue=replace(world.submit.queue, per_spender=10**6, total=10**6))
+    app = create_app(limits or EdgeLimits(connections_per_peer=1024))
+
+    async def insert_many(rows: Sequence[tuple[str, str, int]]) -> Sequence[bool]:
+        async with submit.books.write() as work:
+            fresh = await work.nonces.insert_many(rows)
+            await work.commit()
+            return fresh
+
+    nonces = GroupCommitNonces(insert_many)
+    app[AUTHENTICATOR] = Authenticator(
+        SigningPolicy(CHAIN_ID, frozenset({AUTHORITY})),
+        world.clock,
+        world.book,
+        nonces,
+        stranger_nonces=MemoryNonces(time.time, 30),
+        stranger_rate=Rate(1000, 1000, time.monotonic),
+    )
+    add_routes(app)
+    describe(app, "test")
+    described = openapi.document(app, "test")
+    about: dict[str, Any] = {"chain_id": CHAIN_ID, "contract": CONTRACT, "earner": EARNER, "authorities": [AUTHORITY]}
+    app[NODE] = Node(
+        earner=EARNER,
+        books=submit.books,
+        book=world.book,
+        catalogue=world.catalogue,
+        submit=submit,
+        watch=world.execute.watch,
+        clock=world.clock,
+        streams=Streams(),
+        uploads=world.uploads,
+        approve=world.approve,
+        well_known=about | {"version": "test", "environment": {}},
+        readiness=lambda: Readiness(ready=True, parts={}),
+    )
+    if prepare is not None:
+        prepare(world, app)
+    server = Server(app, Listener(port=0, grace_seconds=1, limits=limits or EdgeLimits(connections_per_peer=1024)))
+    await server.start()
+    stack.push_async_callback(server.stop)
+    for work in (nonces.run(), worker.run()):
+        task = asyncio.create_task(work)
+        stack.callback(task.cancel)
+    return Served(server.port, described, world)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Served]:
+    """Serve until the block ends."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    stack = AsyncExitStack()
+    try:
+        yield asyncio.run_coroutine_threadsafe(assemble(folder, stack), loop).result(30)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()

@@ -1,0 +1,60 @@
+"""Books that die: at the n-th step (a read, a write, before a commit, after a commit) the node is as if killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pandacea.flows.ports import Books, View, Work
+
+
+class Killed(BaseException):
+    """The node is gone: nothing catches this, and nothing it cleans up reaches the database."""
+
+
+class CrashingBooks:
+    """`flows.ports.Books` with a fuse of so many steps; None: it never burns down."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self.fuse: int | None = None
+        self.dead = asyncio.Event()
+
+    def burn(self) -> None:
+        """One step nearer to the end."""
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse < 0:
+                self.dead.set()
+        if self.dead.is_set():
+            raise Killed
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[View]:
+        self.burn()
+        async with self._books.read() as view:
+            yield view
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Work]:
+        self.burn()
+        async with self._books.write() as work:
+            yield _CrashingWork(work, self)
+
+
+class _CrashingWork:
+    def __init__(self, work: Work, books: CrashingBooks) -> None:
+        self._work, self._crashing = work, books
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._work, name)
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        self._work.after_commit(callback)
+
+    async def commit(self) -> None:
+        self._crashing.burn()
+        await self._work.commit()
+        self._crashing.burn()

@@ -1,0 +1,66 @@
+"""Environments: pinned, locked, named by what is in them; adding makes a new one beside the old."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pandacea.errors import Broken, Refused
+from pandacea.sandbox.environment import lock
+from pandacea.sandbox.environment_add import add_packages
+from pandacea.sandbox.environments import build_environment, default_requirements, read_environment
+from tests.parts import missing
+
+SMALL = "toolz==1.0.0\n"
+
+
+def test_the_shipped_list_is_pinned() -> None:
+    """Every line names one version, and no address or hash that would tie it to one index or disk."""
+    lines = [line for line in default_requirements().read_text().splitlines() if line and not line.startswith("#")]
+    assert all(line.count("==") == 1 and "://" not in line and "hash" not in line for line in lines)
+    assert {line.split("==")[0] for line in lines} >= {"torch", "pandas", "pyarrow", "numpy", "scikit-learn", "syft"}
+
+
+def test_identity_depends_on_packages_and_python_only() -> None:
+    """The same lock has the same name anywhere, whatever the order; another version is another name."""
+    one = lock.identity("3.11.7", ["b==2", "a==1"])
+    assert one == lock.identity("3.11.7", ["a==1", "b==2"])
+    assert one != lock.identity("3.11.7", ["a==1", "b==3"])
+    assert one != lock.identity("3.12.0", ["a==1", "b==2"])
+
+
+def test_build_then_add(tmp_path: Path) -> None:
+    """Building writes the lock; building again changes nothing; adding leaves the old environment as it was."""
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(SMALL)
+    said: list[str] = []
+    try:
+        first = build_environment(tmp_path / "env", requirements, said.append)
+    except Broken as error:
+        missing(f"no package index answers: {error.detail[-300:]}")
+    assert first.packages == ("toolz==1.0.0",)
+    assert build_environment(tmp_path / "env", requirements, said.append).identity == first.identity
+    second = add_packages(tmp_path / "env", ["attrs"], said.append)
+    assert second.folder == tmp_path / "env-2"
+    assert "toolz==1.0.0" in second.packages
+    assert any(package.startswith("attrs==") for package in second.packages)
+    assert second.identity != first.identity
+    assert read_environment(tmp_path / "env").identity == first.identity
+    compiled = list((second.folder / "lib").glob("python*/site-packages/attr/__pycache__/*.pyc"))
+    assert compiled, "a box's root is read-only: modules are compiled beforehand"
+
+
+@pytest.mark.parametrize("name", ["--index-url=http://127.0.0.1/", "./local", "../up", "a\nb"])
+def test_options_and_paths_are_no_packages(tmp_path: Path, name: str) -> None:
+    """What would change pip's behaviour is refused before pip sees it."""
+    with pytest.raises(Refused, match="no package name"):
+        add_packages(tmp_path, [name])
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    """Building never writes into a folder that is not an environment."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(Broken, match="choose another folder"):
+        build_environment(tmp_path, progress=lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

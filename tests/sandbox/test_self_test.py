@@ -1,0 +1,77 @@
+"""A node serves nobody from a box whose limits do not bite, and `doctor` shows what was tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pandacea.domain.limits import Limits
+from pandacea.domain.outcome import Failure, Outcome
+from pandacea.flows.ports import SandboxEvent, SandboxJob
+from pandacea.sandbox.examine import examine
+from pandacea.sandbox.selftest import self_test
+from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings
+from tests.sandbox.harness import IMAGE, Laboratory
+
+SUBJECTS = (
+    *("network", "uid", "root file system", "descriptors", "supervisor", "guest socket", "processes", "channels", "pids", "disk"),
+    *("inodes", "memory", "time", "system calls: network", "system calls: namespaces", "system calls: kernel surface"),
+    *("system calls: identity", "system calls: devices", "system calls: channels", "system calls: other processes"),
+)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_every_promise_is_tried(laboratory: Laboratory) -> None:
+    """At start, in a real box of this kind: each subject, and each held."""
+    names = [probe.name for probe in laboratory.sandbox.probes]
+    for subject in SUBJECTS:
+        assert any(name.startswith(subject) for name in names), subject
+    assert all(probe.held for probe in laboratory.sandbox.probes)
+
+
+async def test_what_does_not_bite_is_found(tmp_path: Path) -> None:
+    """A box without walls fails: the probes here run as this very process, outside any box."""
+
+    async def no_box(job: SandboxJob, on_event: object) -> Outcome:
+        if b"hoard" in job.code or b"ignores every signal" in job.code:
+            return Outcome(failure=None, detail="nothing stopped it", output=b"")
+        return Outcome(failure=None, detail="", output=b'[["network: no socket of any family", false, "[2]"]]\n')
+
+    probes = await self_test(no_box, Limits(), tmp_path)
+    assert {probe.name.split(":")[0] for probe in probes if not probe.held} == {"network", "memory", "time"}
+
+
+async def test_a_probe_that_cannot_finish_proves_nothing(tmp_path: Path) -> None:
+    """No answer is a failure, not a pass."""
+
+    async def silent(job: SandboxJob, on_event: object) -> Outcome:
+        return Outcome(failure=Failure.GUEST_DIED, detail="it died", output=b"")
+
+    probes = await self_test(silent, Limits(), tmp_path)
+    assert not any(probe.held for probe in probes)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_doctor_shows_the_table_and_leaves_a_running_node_alone(laboratory: Laboratory, environment: Path) -> None:
+    """The rows name the sandbox, why it is this one, and each promise; the node's own boxes live on."""
+    kind = laboratory.mode.split("-")[0]
+    instance = laboratory.folder.name
+    docker = DockerSettings(IMAGE, laboratory.folder / "state", instance)
+    bubblewrap = BubblewrapSettings(environment, laboratory.folder / "state", instance)
+    seen: list[SandboxEvent] = []
+    rows = await examine(kind, docker, bubblewrap)
+    assert all(row["ok"] for row in rows), [row for row in rows if not row["ok"]]
+    assert rows[0] == {"check": "sandbox", "ok": True, "detail": f"privacy.sandbox says {kind}"}
+    assert len(rows) > len(SUBJECTS)
+    outcome = await laboratory.sandbox.run(laboratory.job("print('alive')"), seen.append)
+    assert outcome.output == b"alive\n"
+
+
+async def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
+    """An engine that does not answer and an environment that is not there are rows, not crashes."""
+    docker = DockerSettings("nobody/has:this", tmp_path / "docker", engine_url="unix:///nowhere/docker.sock")
+    rows = await examine("auto", docker, BubblewrapSettings(tmp_path / "no-environment", tmp_path / "bubblewrap"))
+    assert [row["ok"] for row in rows] == [True, False]
+    assert "no container engine answers" in rows[0]["detail"]
+    assert "pandacea environment build" in rows[1]["detail"]
