@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from pandacea.chain.wire import Log
 from pandacea.domain.ids import Address, Hash32, Wei
 from pandacea.domain.lease import (
     DisputeRaised,
@@ -129,25 +128,18 @@ DENIALS: Final = tuple(
 """What any endpoint may deny a lease by."""
 
 
-def decode(log: Log) -> LeaseEvent | None:
+def decode(topics: list[str], data: str) -> LeaseEvent | None:
     """The event of a log, or None: an unknown topic, other indexed arguments than ours, or data that is no such event."""
-    topics = log.topics
     known = _EVENTS.get(topics[0]) if topics else None
     if known is None:
         return None
     count, size, build = known
-    if len(topics) != count or len(log.data) < size:
+    if len(topics) != count or len(data) < size:
         return None
     try:
-        return build(topics, log.data)
+        return build(topics, data)
     except ValueError:  # no hex where a number must be
         return None
-
-
-def concerns(log: Log, earner_topic: str) -> bool:
-    """False for the creation of another Earner's lease: those are dropped before anything is decoded."""
-    topics = log.topics
-    return topics[0] != CREATED or len(topics) != 4 or topics[3] == earner_topic
 
 
 def as_topic(address: Address) -> str:

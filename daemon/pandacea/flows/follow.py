@@ -56,11 +56,13 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
             touched.update(await tx.leases_above(step.undo_to.number))
             await tx.undo(step.undo_to.number)
         events = await ours(tx, step.events)
-        touched.update(seen.event.lease_id for seen in events)
-        fresh = [seen for seen in events if seen.block > after.base.number]
+        base = after.base.number
+        whole = step.settle_to is not None and not step.blocks  # a settled range: nothing of it lies above the new base
+        old = events if whole else [seen for seen in events if seen.block <= base]
+        fresh: Sequence[SeenEvent] = () if whole else [seen for seen in events if seen.block > base]
         await tx.append(step.blocks, fresh)
+        touched.update(seen.event.lease_id for seen in fresh)
         if step.settle_to is not None:
-            old = [seen for seen in events if seen.block <= after.base.number]
             settled = await _settle(tx, step, old, records)
             if view.tip.number < after.base.number:
                 # Read by numbers, unseen by any header: one answer is not enough for it.
@@ -147,18 +149,29 @@ async def prove(lease_id: LeaseId, proof: KeptProof, by: str, at: int, records: 
         await tx.commit()
 
 
-async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> list[SeenEvent]:
+async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> Sequence[SeenEvent]:
     """Leave out events of leases whose creation for our Earner was never seen: they are another Earner's."""
     created = {seen.event.lease_id for seen in events if type(seen.event) is LeaseCreated}
     asked = {seen.event.lease_id for seen in events} - created
-    ours = created | await tx.known(sorted(asked))
-    return [seen for seen in events if seen.event.lease_id in ours]
+    if not asked:
+        return events
+    known = await tx.known(sorted(asked))
+    if len(known) == len(asked):
+        return events
+    kept = created | known
+    return [seen for seen in events if seen.event.lease_id in kept]
 
 
 def digest_of(events: Iterable[SeenEvent]) -> str:
-    """sha-256 over the identities of events, in the order they happened."""
-    text = ";".join(f"{seen.block_hash},{seen.log_index},{seen.part}" for seen in events)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """sha-256 over the identities of events, in the order they happened; each block's hash once."""
+    parts: list[str] = []
+    block = ""
+    for seen in events:
+        if seen.block_hash != block:
+            block = seen.block_hash
+            parts.append(block)
+        parts.append(f"{seen.log_index}.{seen.part}")
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
