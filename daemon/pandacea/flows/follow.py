@@ -11,6 +11,7 @@ from pandacea.domain.access import Trust, terms_of, trust_of
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import Lease, LeaseCreated
 from pandacea.domain.seen import FACTS, BlockRef, Held, SeenEvent, Step, View
+from pandacea.errors import Refused
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
@@ -82,6 +83,40 @@ async def refresh(ids: Sequence[LeaseId], view: View, records: ChainRecords, mem
     """Bring memory in line with the rows of some leases, after a (re)load."""
     async with records.write() as tx:
         memory.publish(view, await _changes(tx, ids, records, {}))
+
+
+async def renew(ids: Sequence[LeaseId], records: ChainRecords, memory: Memory) -> None:
+    """The same while following: somebody else (the command line) wrote to their rows."""
+    async with records.write() as tx:
+        view = memory.view
+        if view is not None:
+            memory.publish(view, await _changes(tx, ids, records, {}))
+
+
+async def held_now(lease_id: LeaseId, records: ChainRecords) -> Held | None:
+    """A lease as the database has it, approved or not; None: its creation was never seen."""
+    async with records.write() as tx:
+        return folded(await tx.settled([lease_id]), await tx.events_of([lease_id]), records, 0).get(lease_id)
+
+
+async def acknowledge(lease_id: LeaseId, terms: str, by: str, at: int, records: ChainRecords) -> None:
+    """The operator vouches for the approval of a lease whose proof cannot be had (v0, a wallet contract, a relayed approval).
+
+    `terms`: digest (`domain.access.terms_of`) of what the operator was shown; it vouches for nothing else. `by`: whose word it
+    is; `at`: Unix seconds. The lease must still be approved on-chain to be used. A running node takes it over within seconds.
+
+    Raises:
+        Refused: the lease is not known here, or its terms are others than those shown.
+        Unavailable: the database failed.
+    """
+    async with records.write() as tx:
+        held = folded(await tx.settled([lease_id]), await tx.events_of([lease_id]), records, 0).get(lease_id)
+        if held is None:
+            raise Refused(f"No lease {lease_id} of this Earner was seen on the chain. Check the id, and that the node caught up.")
+        if terms_of(held.lease) != terms:
+            raise Refused(f"The terms of lease {lease_id} are not those that were shown. Look at them again.")
+        await tx.save_proof(lease_id, KeptProof(Trust.ACKNOWLEDGED, terms, None), by, at)
+        await tx.commit()
 
 
 async def reread(events: Sequence[SeenEvent], records: ChainRecords) -> tuple[bool, list[LeaseId]]:

@@ -170,6 +170,12 @@ async def proofs(connection: AsyncConnection, deployment: int, leases: Sequence[
     return {row[0]: row for row in await rows_in(connection, query, (deployment,), leases)}
 
 
+async def acknowledged(connection: AsyncConnection, deployment: int, since: int) -> list[LeaseId]:
+    """The leases the operator vouched for at a time (Unix seconds) or after it."""
+    sql = "SELECT lease_id FROM lease_proof WHERE deployment = ? AND trust = 'acknowledged' AND at >= ?"
+    return [row[0] for row in (await connection.exec_driver_sql(marked(connection, sql), (deployment, since))).all()]
+
+
 async def save_proof(
     connection: AsyncConnection,
     deployment: int,

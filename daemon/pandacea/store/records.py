@@ -118,6 +118,13 @@ class ChainRecords:
         async with self.read() as connection:
             return await chain.leases_above(connection, self.deployment, -1)
 
+    async def acknowledged(self, since: int) -> list[LeaseId]:
+        """The leases the operator vouched for at a time (Unix seconds) or after it, perhaps from another process."""
+        async with self.read() as connection:
+            found = await leases.acknowledged(connection, self.deployment, since)
+        self.may_have_proofs = self.may_have_proofs or bool(found)
+        return found
+
     async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]:
         """Those of the leases whose creation was seen."""
         async with self.read() as connection:
