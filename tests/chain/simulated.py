@@ -151,7 +151,7 @@ def events_of(branch: list[Block], earner_topic: str) -> list[SeenEvent]:
             log = msgspec.convert(raw, Log)
             if log.topics[0] == TOPIC["LeaseCreated"] and log.topics[3] != earner_topic:
                 continue
-            event = decode(log)
+            event = decode(log.topics, log.data)
             if event is not None:
                 events.append(SeenEvent(block.number, Hash32(block.hash), place, Hash32(log.transaction_hash), event))  # type: ignore[arg-type]
     return events

@@ -17,8 +17,8 @@ import structlog
 
 from pandacea.domain.access import CLOCK_SKEW, NEVER, ChainStanding, KnownLease, Trust, digest_of_terms, trust_of
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
-from pandacea.domain.lease import FINAL, Lease, LeaseStatus
-from pandacea.domain.seen import View
+from pandacea.domain.lease import FINAL, LeaseStatus
+from pandacea.domain.seen import FINAL_CODES, STATUS_CODE, STATUSES, Held, View
 from pandacea.flows.follow import Change
 from pandacea.flows.records import ApprovedRow
 
@@ -27,12 +27,9 @@ log = structlog.get_logger(__name__)
 _PACKED: Final = struct.Struct(">20s20siqIIqBBB")
 # spender, earner, product (place in a table, -1: none), expiry (-1: none), max, committed, approved block, status, flags, trust
 
-_STATUSES: Final = tuple(LeaseStatus)
-_STATUS_CODE: Final = {status: code for code, status in enumerate(_STATUSES)}
 _TRUSTS: Final = tuple(Trust)
 _TRUST_CODE: Final = {trust: code for code, trust in enumerate(_TRUSTS)}
 _PENDING: Final = _TRUST_CODE[Trust.PENDING]
-_FINAL_CODES: Final = frozenset(_STATUS_CODE[status] for status in FINAL)
 _EXPIRY: Final = struct.Struct(">q")
 _IN_DISPUTE: Final = 1
 _FOR_SPENDER: Final = 2
@@ -201,12 +198,13 @@ class LeaseBookInMemory:
     def publish(self, view: View, changes: Sequence[Change]) -> None:
         """Take over a view and the leases that changed with it. Nothing in here awaits: readers see before or after."""
         for change in changes:
-            lease = None if change.held is None else change.held.lease
+            held = change.held
             key = bytes.fromhex(change.lease_id[2:])
-            if lease is None or lease.approved_block is None:
+            if held is None or held.facts[0] is None:
                 self._drop(key)
             else:
-                self._put(key, self._pack(lease, change.trust), bytes.fromhex(lease.spender[2:]))
+                spender = bytes.fromhex(held.spender[2:])
+                self._put(key, self._pack(held, spender, change.trust), spender)
         self.view = view
         if changes:
             self.tell(frozenset(change.lease_id for change in changes))
@@ -233,7 +231,7 @@ class LeaseBookInMemory:
                 min(most, _LIMIT32),
                 min(committed, _LIMIT32),
                 approved,
-                _STATUS_CODE[state],
+                STATUS_CODE[state],
                 (_IN_DISPUTE if open_dispute else 0) | (_FOR_SPENDER if for_spender else 0),
                 _TRUST_CODE[trust],
             )
@@ -301,18 +299,18 @@ class LeaseBookInMemory:
             self._products.append(product)
         return place
 
-    def _pack(self, lease: Lease, trust: Trust) -> bytes:
-        assert lease.approved_block is not None
+    def _pack(self, held: Held, spender: bytes, trust: Trust) -> bytes:
+        product, expires, most = held.terms
         return _PACKED.pack(
-            bytes.fromhex(lease.spender[2:]),
-            bytes.fromhex(lease.earner[2:]),
-            self._place(lease.data_product_id),
-            _expiry(lease.expires_at),
-            min(lease.max_computations, _LIMIT32),
-            min(lease.committed_count, _LIMIT32),
-            lease.approved_block,
-            _STATUS_CODE[lease.status],
-            (_IN_DISPUTE if lease.in_dispute else 0) | (_FOR_SPENDER if lease.resolved_for_spender else 0),
+            spender,
+            bytes.fromhex(held.earner[2:]),
+            self._place(product),
+            _expiry(expires),
+            min(most, _LIMIT32),
+            len(held.committed),
+            held.facts[0],
+            held.status,
+            (_IN_DISPUTE if held.in_dispute else 0) | (_FOR_SPENDER if held.resolved_for_spender else 0),
             _TRUST_CODE[trust],
         )
 
@@ -325,7 +323,7 @@ class LeaseBookInMemory:
             self._products[product] if product >= 0 else None,
             Timestamp(expires) if expires >= 0 else None,
             most,
-            _STATUSES[status],
+            STATUSES[status],
             committed,
             BlockNumber(approved),
             bool(flags & _IN_DISPUTE),
@@ -339,7 +337,7 @@ def _worth_proving(packed: bytes, now: float) -> bool:
     if packed[-1] != _PENDING:
         return False
     expires, status = _EXPIRY.unpack_from(packed, 44)[0], packed[-3]
-    return (expires < 0 or expires > now) and status not in _FINAL_CODES
+    return (expires < 0 or expires > now) and status not in FINAL_CODES
 
 
 def _expiry(expires: int | None) -> int:

@@ -15,7 +15,7 @@ from pandacea.chain.audit import Audit
 from pandacea.chain.book import AT_SAFE, Clock, Confidence, LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import RpcFault
-from pandacea.chain.interfaces import V0, Interface, find_interface
+from pandacea.chain.interfaces import V0, Interface, find_interface, lease_head
 from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import Metrics, snapshot
 from pandacea.chain.proof import Prover
@@ -24,7 +24,7 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.source import SETTLE_EVERY, ChainSource, FinalityViolatedError
 from pandacea.chain.wakes import WebSocketWakes
 from pandacea.chain.witness import Witnesses
-from pandacea.domain.ids import Address
+from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.seen import Step, View
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.follow import Telling, refresh, take
@@ -89,6 +89,7 @@ class Follower:
         self.audit: Audit | None = None
         self.wakes = None if options.ws_url is None else WebSocketWakes(options.ws_url, self.wake.set)
         self.steps = 0
+        self._silent_disputes: set[LeaseId] = set()
 
     # -- start
 
@@ -143,7 +144,10 @@ class Follower:
         self.audit = Audit(self.endpoints, self.source, self.records, self.book, self._second, deploy)
         self.book.wanted = self.proving.want
         self.book.changed = self.proving.changed
-        await self._fill(view)
+        if view == self._view:
+            self.proving.changed(self.book.usable_unproven(self._clock.now()))
+        else:
+            await self._fill(view)
         # What was imported and loaded so far lives as long as the process: the collector need not walk it for every range.
         gc.freeze()
         log.info("chain.following", chain=chain_id, contract=options.contract, interface=self.interface, block=view.tip.number)
@@ -190,6 +194,8 @@ class Follower:
         """
         while True:
             try:
+                if self._view is None:
+                    await self.load()
                 await self.start()
             except Unavailable as problem:
                 self.book.trouble = problem.detail
@@ -202,6 +208,7 @@ class Follower:
         assert self.audit is not None
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
+            group.create_task(self.proving.watch())
             group.create_task(self.proving.run(self.caught_up))
             group.create_task(self.witnesses.run(self.options.witness_interval))
             group.create_task(self.audit.run(self.options.audit_interval))
@@ -319,6 +326,30 @@ class Follower:
         else:
             if count:
                 log.info("chain.pruned", leases=count)
+
+    # -- what v0 does not tell by itself
+
+    async def recheck(self, lease_id: LeaseId) -> None:
+        """Ask a v0 contract about a lease again: the earliest raise disputes without an event. Nothing to do on v1.
+
+        Call before a computation starts and before a result leaves; what it finds is in the book when it returns.
+
+        Raises:
+            Unavailable: no endpoint can tell now; then nothing may start or leave.
+        """
+        if self.interface is not Interface.V0:
+            return
+        endpoint = await self.endpoints.pick()
+        try:
+            head = await lease_head(endpoint, self.options.contract, lease_id, "latest")
+        except RpcFault as fault:
+            self.endpoints.failed(endpoint, fault)
+            raise
+        if head.disputed:
+            self._silent_disputes.add(lease_id)
+        else:
+            self._silent_disputes.discard(lease_id)
+        self.book.doubt("getLease", self._silent_disputes)
 
     # -- the operator
 

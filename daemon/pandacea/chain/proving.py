@@ -16,15 +16,17 @@ from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.proof import Prover
 from pandacea.domain.access import Trust
 from pandacea.domain.ids import LeaseId
-from pandacea.domain.seen import Held
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import folded, prove
+from pandacea.flows.follow import held_now, prove, renew
 from pandacea.flows.records import ChainRecords
 
 log = structlog.get_logger(__name__)
 
 ASK_AGAIN: Final = 60.0
 """Seconds before a lease found unproven is looked at again."""
+WATCH_EVERY: Final = 2.0
+WATCH_BACK: Final = 600
+"""Seconds: how often, and how far back, acknowledgements are looked for."""
 SOON: Final = 1.0
 """Seconds before a proof that could not be had is tried again."""
 
@@ -82,7 +84,7 @@ class Proving:
         known = self.book.peek(lease_id)
         if known is None or known.trust not in {Trust.PENDING, Trust.UNPROVEN}:
             return
-        held = await self.held(lease_id)
+        held = await held_now(lease_id, self.records)
         if held is None or held.lease.approved_block is None:
             return
         endpoint = await self.endpoints.pick()
@@ -100,8 +102,18 @@ class Proving:
             log.info("lease.approval-proved", lease_id=lease_id, trust=verdict.proof.trust, by=verdict.by)
         await prove(lease_id, verdict.proof, verdict.by, int(self.now()), self.records, self.book)
 
-    async def held(self, lease_id: LeaseId) -> Held | None:
-        """A lease as the database has it now, approved or not."""
-        async with self.records.write() as tx:
-            rows = await tx.settled([lease_id])
-            return folded(rows, await tx.events_of([lease_id]), self.records, 0).get(lease_id)
+    async def watch(self) -> None:
+        """Take over what the operator acknowledges from the command line, for ever."""
+        told: set[LeaseId] = set()
+        while True:
+            since = int(self.now()) - WATCH_BACK
+            try:
+                fresh = [lease_id for lease_id in await self.records.acknowledged(since) if lease_id not in told]
+                if fresh:
+                    await renew(fresh, self.records, self.book)
+                    log.info("lease.acknowledged", leases=fresh)
+            except Unavailable as problem:
+                log.info("lease.cannot-look-for-acknowledgements", because=problem.detail)
+            else:
+                told.update(fresh)
+            await asyncio.sleep(WATCH_EVERY)

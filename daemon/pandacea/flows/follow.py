@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from pandacea.domain.access import Trust, terms_of, trust_of
-from pandacea.domain.ids import LeaseId, LeaseKey, Timestamp
+from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import Lease, LeaseCreated
-from pandacea.domain.seen import FACTS, BlockRef, Folding, Held, SeenEvent, Step, View
+from pandacea.domain.seen import FACTS, BlockRef, Held, SeenEvent, Step, View
+from pandacea.errors import Refused
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
@@ -56,11 +57,13 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
             touched.update(await tx.leases_above(step.undo_to.number))
             await tx.undo(step.undo_to.number)
         events = await ours(tx, step.events)
-        touched.update(seen.event.lease_id for seen in events)
-        fresh = [seen for seen in events if seen.block > after.base.number]
+        base = after.base.number
+        whole = step.settle_to is not None and not step.blocks  # a settled range: nothing of it lies above the new base
+        old = events if whole else [seen for seen in events if seen.block <= base]
+        fresh: Sequence[SeenEvent] = () if whole else [seen for seen in events if seen.block > base]
         await tx.append(step.blocks, fresh)
+        touched.update(seen.event.lease_id for seen in fresh)
         if step.settle_to is not None:
-            old = [seen for seen in events if seen.block <= after.base.number]
             settled = await _settle(tx, step, old, records)
             if view.tip.number < after.base.number:
                 # Read by numbers, unseen by any header: one answer is not enough for it.
@@ -80,6 +83,40 @@ async def refresh(ids: Sequence[LeaseId], view: View, records: ChainRecords, mem
     """Bring memory in line with the rows of some leases, after a (re)load."""
     async with records.write() as tx:
         memory.publish(view, await _changes(tx, ids, records, {}))
+
+
+async def renew(ids: Sequence[LeaseId], records: ChainRecords, memory: Memory) -> None:
+    """The same while following: somebody else (the command line) wrote to their rows."""
+    async with records.write() as tx:
+        view = memory.view
+        if view is not None:
+            memory.publish(view, await _changes(tx, ids, records, {}))
+
+
+async def held_now(lease_id: LeaseId, records: ChainRecords) -> Held | None:
+    """A lease as the database has it, approved or not; None: its creation was never seen."""
+    async with records.write() as tx:
+        return folded(await tx.settled([lease_id]), await tx.events_of([lease_id]), records, 0).get(lease_id)
+
+
+async def acknowledge(lease_id: LeaseId, terms: str, by: str, at: int, records: ChainRecords) -> None:
+    """The operator vouches for the approval of a lease whose proof cannot be had (v0, a wallet contract, a relayed approval).
+
+    `terms`: digest (`domain.access.terms_of`) of what the operator was shown; it vouches for nothing else. `by`: whose word it
+    is; `at`: Unix seconds. The lease must still be approved on-chain to be used. A running node takes it over within seconds.
+
+    Raises:
+        Refused: the lease is not known here, or its terms are others than those shown.
+        Unavailable: the database failed.
+    """
+    async with records.write() as tx:
+        held = folded(await tx.settled([lease_id]), await tx.events_of([lease_id]), records, 0).get(lease_id)
+        if held is None:
+            raise Refused(f"No lease {lease_id} of this Earner was seen on the chain. Check the id, and that the node caught up.")
+        if terms_of(held.lease) != terms:
+            raise Refused(f"The terms of lease {lease_id} are not those that were shown. Look at them again.")
+        await tx.save_proof(lease_id, KeptProof(Trust.ACKNOWLEDGED, terms, None), by, at)
+        await tx.commit()
 
 
 async def reread(events: Sequence[SeenEvent], records: ChainRecords) -> tuple[bool, list[LeaseId]]:
@@ -147,18 +184,29 @@ async def prove(lease_id: LeaseId, proof: KeptProof, by: str, at: int, records: 
         await tx.commit()
 
 
-async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> list[SeenEvent]:
+async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> Sequence[SeenEvent]:
     """Leave out events of leases whose creation for our Earner was never seen: they are another Earner's."""
     created = {seen.event.lease_id for seen in events if type(seen.event) is LeaseCreated}
     asked = {seen.event.lease_id for seen in events} - created
-    ours = created | await tx.known(sorted(asked))
-    return [seen for seen in events if seen.event.lease_id in ours]
+    if not asked:
+        return events
+    known = await tx.known(sorted(asked))
+    if len(known) == len(asked):
+        return events
+    kept = created | known
+    return [seen for seen in events if seen.event.lease_id in kept]
 
 
 def digest_of(events: Iterable[SeenEvent]) -> str:
-    """sha-256 over the identities of events, in the order they happened."""
-    text = ";".join(f"{seen.block_hash},{seen.log_index},{seen.part}" for seen in events)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """sha-256 over the identities of events, in the order they happened; each block's hash once."""
+    parts: list[str] = []
+    block = ""
+    for seen in events:
+        if seen.block_hash != block:
+            block = seen.block_hash
+            parts.append(block)
+        parts.append(f"{seen.log_index}.{seen.part}")
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
@@ -180,25 +228,23 @@ async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], re
 
 def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records: ChainRecords, at: int) -> dict[LeaseId, Held]:
     """Fold events in order into the leases they belong to; `at`: timestamp of a block at or after them."""
-    folding: dict[LeaseId, Folding] = {}
+    after = dict(before)
+    ours: set[LeaseId] = set()
     for seen in events:
         event = seen.event
         lease_id = event.lease_id
-        one = folding.get(lease_id)
-        if one is None:
-            held = before.get(lease_id)
-            if held is not None:
-                one = Folding.of(held)
-            elif type(event) is LeaseCreated:
-                key = LeaseKey(records.chain_id, records.contract, lease_id)
-                one = Folding(event, seen.block, key, Timestamp(at))
-            else:
+        held = after.get(lease_id)
+        if held is None:
+            if type(event) is not LeaseCreated:
                 continue  # of a lease whose creation was not seen
-            folding[lease_id] = one
-        one.add(seen)
-    after = dict(before)
-    for lease_id, one in folding.items():
-        after[lease_id] = one.held()
+            key = LeaseKey(records.chain_id, records.contract, lease_id)
+            after[lease_id] = Held(key, event.spender, event.earner, event.price, seen.block, seen_at=at)
+            ours.add(lease_id)
+            continue
+        if lease_id not in ours:
+            held = after[lease_id] = held.copy()  # what was before stays as it was
+            ours.add(lease_id)
+        held.add(seen)
     return after
 
 

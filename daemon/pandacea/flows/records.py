@@ -91,6 +91,8 @@ class ChainRecords(Protocol):
 
     async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
 
+    async def acknowledged(self, since: int) -> list[LeaseId]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class SentTransaction:

@@ -32,6 +32,8 @@ class ChainRecords:
         self.deployment = -1
         self.deploy_block: int | None = None
         """Where the contract begins, once it was followed."""
+        self.may_have_proofs = True
+        """False only while a first reading has certainly found none to ask for."""
 
     async def begin(self, earner: Address, interface: str, deploy_block: int, base: BlockRef) -> View:
         """Where to resume: the view in the database, or a new one from `base` when there is none or it is another Earner's.
@@ -55,6 +57,7 @@ class ChainRecords:
                     deploy_block=deploy_block,
                     base=base,
                 )
+                self.may_have_proofs = False
             else:
                 self.deployment = row.id
                 await chain.forget(tx.connection, row.id, earner=earner, interface=interface, base=base)
@@ -114,6 +117,13 @@ class ChainRecords:
         """The leases that have events above the base."""
         async with self.read() as connection:
             return await chain.leases_above(connection, self.deployment, -1)
+
+    async def acknowledged(self, since: int) -> list[LeaseId]:
+        """The leases the operator vouched for at a time (Unix seconds) or after it, perhaps from another process."""
+        async with self.read() as connection:
+            found = await leases.acknowledged(connection, self.deployment, since)
+        self.may_have_proofs = self.may_have_proofs or bool(found)
+        return found
 
     async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]:
         """Those of the leases whose creation was seen."""
@@ -179,6 +189,8 @@ class ChainTransaction:
 
     async def proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, KeptProof]:
         """Why approvals of these leases count."""
+        if not self._records.may_have_proofs:
+            return {}
         rows = await leases.proofs(self.connection, self._id, ids)
         return {
             lease_id: KeptProof(Trust(row[1]), row[2], None if row[3] is None else Hash32(row[3])) for lease_id, row in rows.items()
@@ -186,6 +198,7 @@ class ChainTransaction:
 
     async def save_proof(self, lease_id: LeaseId, proof: KeptProof, by: str, at: int) -> None:
         """Keep why an approval counts."""
+        self._records.may_have_proofs = True
         await leases.save_proof(
             self.connection,
             self._id,
