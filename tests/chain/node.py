@@ -16,7 +16,7 @@ from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.domain.access import KnownLease, Trust
-from pandacea.domain.ids import Address, LeaseId, Timestamp
+from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.seen import Held
 from pandacea.errors import Broken
 from pandacea.flows.follow import folded
@@ -141,7 +141,7 @@ class Node:
             held = folded(await tx.settled(ids), await tx.events_of(ids), records, 0)
         for one in held.values():
             one.seen_at = 0  # a bound for pruning, not a fact: it depends on the ranges that were read
-        return held
+        return {str(lease_id): one for lease_id, one in held.items()}
 
     async def believes(self) -> tuple[dict[str, Held], dict[str, KnownLease | None]]:
         """Rows and memory; trust left out, for proving takes its own time."""

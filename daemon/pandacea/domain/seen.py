@@ -21,7 +21,6 @@ from pandacea.domain.lease import (
     LeaseTerms,
     Move,
     ResultCommitted,
-    apply,
     next_status,
 )
 
@@ -124,7 +123,7 @@ class Step:
 class Held:
     """A lease as rows hold it, while events are folded into it: what `domain.lease.apply` does, without a frozen copy per event.
 
-    `fold` below says the same through `apply`, and tests hold the two against each other.
+    Tests fold random histories both ways and hold the two against each other.
     """
 
     __slots__ = (
@@ -169,18 +168,6 @@ class Held:
         self.approved_tx: Hash32 | None = None
         """The transaction to prove its approval by."""
         self.seen_at = seen_at
-
-    @classmethod
-    def of(cls, lease: Lease, approved_tx: Hash32 | None, seen_at: int) -> Held:
-        """From a folded lease."""
-        held = cls(lease.key, lease.spender, lease.earner, lease.price, lease.created_block, seen_at=seen_at)
-        held.status = STATUS_CODE[lease.status]
-        held.terms = (lease.data_product_id, lease.expires_at, lease.max_computations)
-        held.committed = lease.committed
-        held.facts = [getattr(lease, fact) for fact in FACTS]
-        held.resolved_for_spender = lease.resolved_for_spender
-        held.approved_tx = approved_tx
-        return held
 
     def copy(self) -> Held:
         """Another one that may be folded into."""
@@ -255,17 +242,6 @@ class Held:
 
     def __repr__(self) -> str:
         return f"Held({self.lease!r}, {self.approved_tx!r}, {self.seen_at!r})"
-
-
-def fold(held: Held | None, seen: SeenEvent, key: LeaseKey, at: int) -> Held | None:
-    """Fold one event by the law itself; None: it belongs to a lease whose creation was not seen."""
-    lease = apply(None if held is None else held.lease, seen.event, key, seen.block)
-    if lease is None:
-        return None
-    if held is None:
-        return Held.of(lease, None, at)
-    approves = type(seen.event) is LeaseApproved and held.approved_tx is None
-    return Held.of(lease, seen.transaction if approves else held.approved_tx, held.seen_at)
 
 
 FACTS: Final = ("approved_block", "executed_block", "cancelled_block", "finalized_block", "disputed_block", "resolved_block")
