@@ -65,6 +65,17 @@ def parser() -> argparse.ArgumentParser:
 
     leases = _command(commands, "leases", _leases, "show which leases the node believes, and why")
     leases.add_argument("--json", action="store_true", help="print JSON")
+    vouch = _command(
+        leases.add_subparsers(metavar="ACTION"),
+        "acknowledge",
+        _acknowledge,
+        "say that you approved a lease whose approval the chain cannot prove; shows its terms and asks",
+        config=False,
+    )
+    vouch.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="default: ./config.yaml")
+    vouch.add_argument("id", metavar="LEASE_ID")
+    vouch.add_argument("--yes", action="store_true", help="ask nothing")
+    vouch.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON; the terms go to standard error")
 
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
     create = _command(keys, "create", _keys_create, "make a new key and keep it encrypted", config=False)
@@ -295,6 +306,24 @@ def _leases(parsed: argparse.Namespace) -> int:
         print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
     if not rows:
         print("No approved lease of this Earner is known yet.")
+    return 0
+
+
+def _acknowledge(parsed: argparse.Namespace) -> int:
+    from pandacea import app
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if parsed.json else sys.stdout)
+
+    def ask(question: str) -> str:
+        print(question, end="", flush=True, file=sys.stderr)
+        return sys.stdin.readline()
+
+    config = _quietly(parsed)
+    answer = asyncio.run(app.acknowledge_lease(config, parsed.id, yes=parsed.yes, say=say, ask=ask))
+    if answer is None:
+        return 1
+    print(json.dumps(answer, indent=2) if parsed.json else app.shown("leases acknowledge", answer))
     return 0
 
 

@@ -23,8 +23,9 @@ from pandacea.domain.access import ChainStanding, KnownLease, ProductFacts, Trus
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.seen import NO_HASH, BlockRef, Held
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import prove, refresh, take
+from pandacea.flows.follow import refresh, take
 from pandacea.flows.records import KeptProof
+from pandacea.flows.vouch import prove
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
 from pandacea.store.session import Database
@@ -184,8 +185,8 @@ class History:
         approved = [lease for lease, one in held.items() if one.lease.approved_block is not None]
         if approved:
             lease = self.rng.choice(approved)
-            proof = KeptProof(Trust.SIGNED, terms_of(held[lease].lease), held[lease].approved_tx)
-            await prove(LeaseId(lease), proof, "test", 0, self.records, self.book)
+            proof = KeptProof(Trust.SIGNED, terms_of(held[lease].lease), held[lease].approved_tx, "test")
+            await prove(LeaseId(lease), proof, 0, self.records, self.book)
             self.proved[lease] = (proof.terms, proof.approved_tx)
             self.check()
 

@@ -17,8 +17,8 @@ from pandacea.chain.source import ChainSource
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.seen import BlockRef, SeenEvent
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import mend, reread, reread_again
 from pandacea.flows.records import ChainRecords
+from pandacea.flows.reread import mend, reread, reread_again
 
 log = structlog.get_logger(__name__)
 

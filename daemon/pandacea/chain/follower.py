@@ -208,7 +208,6 @@ class Follower:
         assert self.audit is not None
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
-            group.create_task(self.proving.watch())
             group.create_task(self.proving.run(self.caught_up))
             group.create_task(self.witnesses.run(self.options.witness_interval))
             group.create_task(self.audit.run(self.options.audit_interval))

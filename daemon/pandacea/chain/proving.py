@@ -17,16 +17,13 @@ from pandacea.chain.proof import Prover
 from pandacea.domain.access import Trust
 from pandacea.domain.ids import LeaseId
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import held_now, prove, renew
 from pandacea.flows.records import ChainRecords
+from pandacea.flows.vouch import held_now, prove
 
 log = structlog.get_logger(__name__)
 
 ASK_AGAIN: Final = 60.0
 """Seconds before a lease found unproven is looked at again."""
-WATCH_EVERY: Final = 2.0
-WATCH_BACK: Final = 600
-"""Seconds: how often, and how far back, acknowledgements are looked for."""
 SOON: Final = 1.0
 """Seconds before a proof that could not be had is tried again."""
 
@@ -89,31 +86,15 @@ class Proving:
             return
         endpoint = await self.endpoints.pick()
         try:
-            verdict = await self.prover.prove(held, endpoint, self.endpoints.others(endpoint))
+            proof = await self.prover.prove(held, endpoint, self.endpoints.others(endpoint))
         except RpcFault as fault:
             if fault.kind not in {Fault.INCONSISTENT, Fault.ERROR, Fault.NULL}:
                 self.endpoints.failed(endpoint, fault)
             raise
-        if verdict.proof.trust is Trust.UNPROVEN:
+        if proof.trust is Trust.UNPROVEN:
             self.asked[lease_id] = time.monotonic() + ASK_AGAIN
-            log.warning("lease.approval-unproven", lease_id=lease_id, because=verdict.by)
+            log.warning("lease.approval-unproven", lease_id=lease_id, because=proof.by)
         else:
             self.proved += 1
-            log.info("lease.approval-proved", lease_id=lease_id, trust=verdict.proof.trust, by=verdict.by)
-        await prove(lease_id, verdict.proof, verdict.by, int(self.now()), self.records, self.book)
-
-    async def watch(self) -> None:
-        """Take over what the operator acknowledges from the command line, for ever."""
-        told: set[LeaseId] = set()
-        while True:
-            since = int(self.now()) - WATCH_BACK
-            try:
-                fresh = [lease_id for lease_id in await self.records.acknowledged(since) if lease_id not in told]
-                if fresh:
-                    await renew(fresh, self.records, self.book)
-                    log.info("lease.acknowledged", leases=fresh)
-            except Unavailable as problem:
-                log.info("lease.cannot-look-for-acknowledgements", because=problem.detail)
-            else:
-                told.update(fresh)
-            await asyncio.sleep(WATCH_EVERY)
+            log.info("lease.approval-proved", lease_id=lease_id, trust=proof.trust, by=proof.by)
+        await prove(lease_id, proof, int(self.now()), self.records, self.book)

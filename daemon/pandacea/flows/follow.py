@@ -9,9 +9,8 @@ from typing import Protocol
 
 from pandacea.domain.access import Trust, terms_of, trust_of
 from pandacea.domain.ids import LeaseId, LeaseKey
-from pandacea.domain.lease import Lease, LeaseCreated
-from pandacea.domain.seen import FACTS, BlockRef, Held, SeenEvent, Step, View
-from pandacea.errors import Refused
+from pandacea.domain.lease import LeaseCreated
+from pandacea.domain.seen import Held, SeenEvent, Step, View
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
@@ -69,7 +68,7 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
                 # Read by numbers, unseen by any header: one answer is not enough for it.
                 await tx.insert_range(view.tip.number + 1, after.base.number, digest_of(old))
             touched.update(settled)
-        changes = await _changes(tx, sorted(touched), records, settled, above=bool(after.blocks))
+        changes = await changes_of(tx, sorted(touched), records, settled, above=bool(after.blocks))
         await tx.save_cursor(after)
         if telling is not None:
             known_to = view.tip.number if step.undo_to is None else step.undo_to.number
@@ -82,106 +81,7 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
 async def refresh(ids: Sequence[LeaseId], view: View, records: ChainRecords, memory: Memory) -> None:
     """Bring memory in line with the rows of some leases, after a (re)load."""
     async with records.write() as tx:
-        memory.publish(view, await _changes(tx, ids, records, {}))
-
-
-async def renew(ids: Sequence[LeaseId], records: ChainRecords, memory: Memory) -> None:
-    """The same while following: somebody else (the command line) wrote to their rows."""
-    async with records.write() as tx:
-        view = memory.view
-        if view is not None:
-            memory.publish(view, await _changes(tx, ids, records, {}))
-
-
-async def held_now(lease_id: LeaseId, records: ChainRecords) -> Held | None:
-    """A lease as the database has it, approved or not; None: its creation was never seen."""
-    async with records.write() as tx:
-        return folded(await tx.settled([lease_id]), await tx.events_of([lease_id]), records, 0).get(lease_id)
-
-
-async def acknowledge(lease_id: LeaseId, terms: str, by: str, at: int, records: ChainRecords) -> None:
-    """The operator vouches for the approval of a lease whose proof cannot be had (v0, a wallet contract, a relayed approval).
-
-    `terms`: digest (`domain.access.terms_of`) of what the operator was shown; it vouches for nothing else. `by`: whose word it
-    is; `at`: Unix seconds. The lease must still be approved on-chain to be used. A running node takes it over within seconds.
-
-    Raises:
-        Refused: the lease is not known here, or its terms are others than those shown.
-        Unavailable: the database failed.
-    """
-    async with records.write() as tx:
-        held = folded(await tx.settled([lease_id]), await tx.events_of([lease_id]), records, 0).get(lease_id)
-        if held is None:
-            raise Refused(f"No lease {lease_id} of this Earner was seen on the chain. Check the id, and that the node caught up.")
-        if terms_of(held.lease) != terms:
-            raise Refused(f"The terms of lease {lease_id} are not those that were shown. Look at them again.")
-        await tx.save_proof(lease_id, KeptProof(Trust.ACKNOWLEDGED, terms, None), by, at)
-        await tx.commit()
-
-
-async def reread(events: Sequence[SeenEvent], records: ChainRecords) -> tuple[bool, list[LeaseId]]:
-    """Compare a second reading of the oldest waiting range with the first. True: they agree, and it waits no more.
-
-    Otherwise the leases it speaks of, whose rows must be folded anew from all their events.
-    """
-    async with records.write() as tx:
-        waiting = await tx.oldest_range()
-        if waiting is None:
-            return True, []
-        first, _, digest = waiting
-        found = await ours(tx, events)
-        if digest_of(found) != digest:
-            return False, sorted({seen.event.lease_id for seen in found})
-        await tx.delete_range(first)
-        await tx.commit()
-        return True, []
-
-
-async def mend(lease_id: LeaseId, events: Sequence[SeenEvent], base: BlockRef, records: ChainRecords, memory: Memory) -> bool:
-    """Write a lease's row anew from all its events up to `base`; False when nothing was gained.
-
-    A poorer reading never takes a fact away: the row is replaced only by one that knows all it knew.
-    """
-    async with records.write() as tx:
-        view = memory.view
-        if view is None or view.base != base:
-            return False  # settled further meanwhile: the next reading tries again
-        before = await tx.settled([lease_id])
-        anew = folded({}, sorted(events, key=lambda seen: seen.place), records, base.timestamp)
-        if lease_id not in anew or not _knows_all(anew[lease_id].lease, before.get(lease_id)) or anew == before:
-            return False
-        await tx.save(anew, before)
-        changes = await _changes(tx, [lease_id], records, {})
-        tx.after_commit(lambda: memory.publish(view, changes))
-        await tx.commit()
-    return True
-
-
-def _knows_all(anew: Lease, before: Held | None) -> bool:
-    if before is None:
-        return True
-    old = before.lease
-    pairs = [(getattr(old, fact), getattr(anew, fact)) for fact in FACTS]
-    return old.committed <= anew.committed and all(was is None or (now is not None and now <= was) for was, now in pairs)
-
-
-async def reread_again(first: int, last: int, events: Sequence[SeenEvent], records: ChainRecords) -> None:
-    """Hold a range against its newest reading from now on: it waits until two in a row agree."""
-    async with records.write() as tx:
-        await tx.delete_range(first)
-        await tx.insert_range(first, last, digest_of(await ours(tx, events)))
-        await tx.commit()
-
-
-async def prove(lease_id: LeaseId, proof: KeptProof, by: str, at: int, records: ChainRecords, memory: Memory) -> None:
-    """Keep why an approval counts, or why it does not; `at` in Unix seconds."""
-    async with records.write() as tx:
-        await tx.save_proof(lease_id, proof, by, at)
-        changes = await _changes(tx, [lease_id], records, {})
-        view = memory.view
-        if view is not None:
-            tx.after_commit(lambda: memory.publish(view, changes))
-        await tx.commit()
+        memory.publish(view, await changes_of(tx, ids, records, {}))
 
 
 async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> Sequence[SeenEvent]:
@@ -248,7 +148,7 @@ def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records:
     return after
 
 
-async def _changes(
+async def changes_of(
     tx: ChainTransaction,
     ids: Sequence[LeaseId],
     records: ChainRecords,
@@ -262,10 +162,11 @@ async def _changes(
     rows = {**await tx.settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
     newest = folded(rows, await tx.events_of(ids), records, 0) if above else rows
     proofs = await tx.proofs(ids)
-    return [Change(lease_id, held, _trust(held, proofs.get(lease_id))) for lease_id in ids for held in (newest.get(lease_id),)]
+    return [Change(lease_id, held, trust_now(held, proofs.get(lease_id))) for lease_id in ids for held in (newest.get(lease_id),)]
 
 
-def _trust(held: Held | None, kept: KeptProof | None) -> Trust:
+def trust_now(held: Held | None, kept: KeptProof | None) -> Trust:
+    """What a kept proof is worth for a lease as it stands."""
     if held is None or kept is None:
         return Trust.PENDING
     return trust_of(terms_of(held.lease), held.approved_tx, (kept.trust, kept.terms, kept.approved_tx))

@@ -165,15 +165,9 @@ async def approved_page(connection: AsyncConnection, deployment: int, after: str
 
 
 async def proofs(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> dict[LeaseId, Any]:
-    """The proofs kept of some leases: rows of (lease_id, trust, terms, approved_tx)."""
-    query = "SELECT lease_id, trust, terms, approved_tx FROM lease_proof WHERE deployment = ? AND lease_id IN (IN)"
+    """The proofs kept of some leases: rows of (lease_id, trust, terms, approved_tx, by)."""
+    query = "SELECT lease_id, trust, terms, approved_tx, by FROM lease_proof WHERE deployment = ? AND lease_id IN (IN)"
     return {row[0]: row for row in await rows_in(connection, query, (deployment,), leases)}
-
-
-async def acknowledged(connection: AsyncConnection, deployment: int, since: int) -> list[LeaseId]:
-    """The leases the operator vouched for at a time (Unix seconds) or after it."""
-    sql = "SELECT lease_id FROM lease_proof WHERE deployment = ? AND trust = 'acknowledged' AND at >= ?"
-    return [row[0] for row in (await connection.exec_driver_sql(marked(connection, sql), (deployment, since))).all()]
 
 
 async def save_proof(

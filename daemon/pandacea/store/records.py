@@ -118,13 +118,6 @@ class ChainRecords:
         async with self.read() as connection:
             return await chain.leases_above(connection, self.deployment, -1)
 
-    async def acknowledged(self, since: int) -> list[LeaseId]:
-        """The leases the operator vouched for at a time (Unix seconds) or after it, perhaps from another process."""
-        async with self.read() as connection:
-            found = await leases.acknowledged(connection, self.deployment, since)
-        self.may_have_proofs = self.may_have_proofs or bool(found)
-        return found
-
     async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]:
         """Those of the leases whose creation was seen."""
         async with self.read() as connection:
@@ -193,10 +186,11 @@ class ChainTransaction:
             return {}
         rows = await leases.proofs(self.connection, self._id, ids)
         return {
-            lease_id: KeptProof(Trust(row[1]), row[2], None if row[3] is None else Hash32(row[3])) for lease_id, row in rows.items()
+            lease_id: KeptProof(Trust(row[1]), row[2], None if row[3] is None else Hash32(row[3]), row[4])
+            for lease_id, row in rows.items()
         }
 
-    async def save_proof(self, lease_id: LeaseId, proof: KeptProof, by: str, at: int) -> None:
+    async def save_proof(self, lease_id: LeaseId, proof: KeptProof, at: int) -> None:
         """Keep why an approval counts."""
         self._records.may_have_proofs = True
         await leases.save_proof(
@@ -206,7 +200,7 @@ class ChainTransaction:
             trust=proof.trust.value,
             terms=proof.terms,
             approved_tx=proof.approved_tx,
-            by=by,
+            by=proof.by,
             at=at,
         )
 
@@ -231,6 +225,12 @@ class ChainTransaction:
         key = f"chain:{self._id}:{seen.block_hash}:{seen.log_index}:{seen.part}"
         if not await outbox.has(self.connection, key):
             await self._tx_outbox.put(Message(Channel.MQTT, key, topic, payload), now)
+
+
+async def chains_followed(database: Database, contract: Address) -> list[int]:
+    """The ids of the chains on which a contract of this address was followed here."""
+    async with database.read() as connection:
+        return await chain.chains_of(connection, contract)
 
 
 async def _known(connection: AsyncConnection, records: ChainRecords, ids: Sequence[LeaseId]) -> set[LeaseId]:
