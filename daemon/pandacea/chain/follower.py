@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -143,10 +144,7 @@ class Follower:
         self.witnesses = Witnesses(self.endpoints, self.book, options.contract, deploy)
         self.audit = Audit(self.endpoints, self.source, self.records, self.book, self._second, deploy)
         self.book.wanted = self.proving.want
-        self.book.changed = self.proving.changed
-        if view == self._view:
-            self.proving.changed(self.book.usable_unproven(self._clock.now()))
-        else:
+        if view != self._view:
             await self._fill(view)
         # What was imported and loaded so far lives as long as the process: the collector need not walk it for every range.
         gc.freeze()
@@ -181,8 +179,8 @@ class Follower:
         self._view = view
         # What happened while the node was down is not known before the head was reached once.
         self.book.trouble = None if self.caught_up.is_set() else "it has not caught up with the chain since it started."
-        if self.proving is not None:
-            self.proving.changed(self.book.usable_unproven(self._clock.now()))
+        if self.caught_up.is_set():
+            self._prove_what_may_be_used()
 
     # -- the loop
 
@@ -210,7 +208,7 @@ class Follower:
             group.create_task(self._follow())
             group.create_task(self.proving.run(self.caught_up))
             group.create_task(self.witnesses.run(self.options.witness_interval))
-            group.create_task(self.audit.run(self.options.audit_interval))
+            group.create_task(self.audit.run(self.options.audit_interval, self.caught_up))
             if self.wakes is not None:
                 group.create_task(self.wakes.run())
 
@@ -218,7 +216,9 @@ class Follower:
         woken = True
         while True:
             before = self._view
-            if await self.turn():
+            with nullcontext() if self.caught_up.is_set() else collector_at_rest():
+                again = await self.turn()
+            if again:
                 continue
             if not woken and self.wakes is not None and self._view is not before:
                 self.wakes.missed()
@@ -274,6 +274,13 @@ class Follower:
             log.info("chain.caught-up", block=self._view.tip.number, leases=len(self.book))
             self.caught_up.set()
             self.book.trouble = None
+            self._prove_what_may_be_used()
+
+    def _prove_what_may_be_used(self) -> None:
+        # Only now, for most of what a long reading brings has ended when the head is reached.
+        assert self.proving is not None
+        self.book.changed = self.proving.changed
+        self.proving.changed(self.book.usable_unproven(self._clock.now()))
 
     async def _reload(self, problem: Unavailable) -> None:
         """The database failed in a transaction: it may have become durable or not, so read back what is."""
@@ -367,6 +374,16 @@ class Follower:
     def metrics(self) -> Metrics:
         """What a scrape shows."""
         return snapshot(self.book, self.endpoints, self.source, self.proving, self._clock.now())
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Thousands of logs at a time leave no cycles behind, and the garbage collector would walk them a hundred times."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:

@@ -16,8 +16,8 @@ from pandacea.domain.ids import Address
 
 FIRST_SPAN: Final = 16
 LARGEST_SPAN: Final = 50_000
-ENOUGH_LOGS: Final = 4_000
-"""Logs of one answer the spans aim at: 2.2 MB of JSON, so a gap of any size costs the same memory."""
+ENOUGH_LOGS: Final = 8_000
+"""Logs of one answer the spans aim at: 4.4 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
 
 GROW_EVERY: Final = 8
 """After a refusal, grow only with every eighth answer."""
