@@ -54,9 +54,17 @@ class Node:
     """`async with Node(...)` follows until the end of the block."""
 
     def __init__(
-        self, agreement: Agreement, place: Path | str, *, urls: Sequence[str] = (), timeout: float = 2.0, **options: Any
+        self,
+        agreement: Agreement,
+        place: Path | str,
+        *,
+        urls: Sequence[str] = (),
+        timeout: float = 2.0,
+        upgraded: bool = False,
+        **options: Any,
     ) -> None:
-        """`place`: a database URL, or the SQLite file; `urls`: the endpoints, the chain's own by default."""
+        """`place`: a database URL, or the SQLite file, `upgraded` when its schema is there; `urls`: the chain's own by default."""
+        self.upgraded = upgraded
         self.agreement = agreement
         self.address = place if isinstance(place, str) else f"sqlite+aiosqlite:///{place}"
         self.urls = tuple(urls) or (agreement.chain.url,)
@@ -66,7 +74,8 @@ class Node:
 
     async def __aenter__(self) -> Node:
         self.database = await Database.open(self.address)
-        await upgrade(self.database)
+        if not self.upgraded:
+            await upgrade(self.database)
         self.endpoints = Endpoints(
             [Endpoint(url, timeout=self.timeout) for url in self.urls],
             chain_id=self.options.chain_id,

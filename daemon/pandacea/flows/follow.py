@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pandacea.domain.access import Trust, terms_of, trust_of
 from pandacea.domain.ids import LeaseId, LeaseKey
@@ -14,8 +14,7 @@ from pandacea.domain.seen import Held, SeenEvent, Step, View
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """How one lease stands now; `held` None: nothing of it is left."""
 
     lease_id: LeaseId
@@ -55,7 +54,7 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
         if step.undo_to is not None:
             touched.update(await tx.leases_above(step.undo_to.number))
             await tx.undo(step.undo_to.number)
-        events = await ours(tx, step.events)
+        events, ids = await ours(tx, step.events)
         base = after.base.number
         whole = step.settle_to is not None and not step.blocks  # a settled range: nothing of it lies above the new base
         old = events if whole else [seen for seen in events if seen.block <= base]
@@ -63,7 +62,7 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
         await tx.append(step.blocks, fresh)
         touched.update(seen.event.lease_id for seen in fresh)
         if step.settle_to is not None:
-            settled = await _settle(tx, step, old, records)
+            settled = await _settle(tx, step, old, ids, records)
             if view.tip.number < after.base.number:
                 # Read by numbers, unseen by any header: one answer is not enough for it.
                 await tx.insert_range(view.tip.number + 1, after.base.number, digest_of(old))
@@ -84,32 +83,38 @@ async def refresh(ids: Sequence[LeaseId], view: View, records: ChainRecords, mem
         memory.publish(view, await changes_of(tx, ids, records, {}))
 
 
-async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> Sequence[SeenEvent]:
-    """Leave out events of leases whose creation for our Earner was never seen: they are another Earner's."""
-    created = {seen.event.lease_id for seen in events if type(seen.event) is LeaseCreated}
-    asked = {seen.event.lease_id for seen in events} - created
+async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> tuple[Sequence[SeenEvent], set[LeaseId]]:
+    """The events of this Earner's leases, and these leases; one whose creation was never seen is another Earner's."""
+    created: set[LeaseId] = set()
+    others: set[LeaseId] = set()
+    for seen in events:
+        event = seen.event
+        (created if type(event) is LeaseCreated else others).add(event.lease_id)
+    asked = others - created
     if not asked:
-        return events
+        return events, created
     known = await tx.known(sorted(asked))
-    if len(known) == len(asked):
-        return events
     kept = created | known
-    return [seen for seen in events if seen.event.lease_id in kept]
+    if len(known) == len(asked):
+        return events, kept
+    return [seen for seen in events if seen.event.lease_id in kept], kept
 
 
 def digest_of(events: Iterable[SeenEvent]) -> str:
     """sha-256 over the identities of events, in the order they happened; each block's hash once."""
     parts: list[str] = []
-    block = ""
-    for seen in events:
-        if seen.block_hash != block:
-            block = seen.block_hash
-            parts.append(block)
-        parts.append(f"{seen.log_index}.{seen.part}")
+    add, before = parts.append, ""
+    for _, block_hash, index, _, _, part in events:
+        if block_hash != before:
+            before = block_hash
+            add(block_hash)
+        add(f"{index}.{part}" if part else f"{index}")
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
+async def _settle(
+    tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], ids: set[LeaseId], records: ChainRecords
+) -> dict[LeaseId, Held]:
     """Fold what is final into the rows. Events held already and those the step brings are merged by identity."""
     assert step.settle_to is not None
     held = await tx.events_to(step.settle_to.number)
@@ -118,8 +123,8 @@ async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], re
         known = {seen.identity: seen for seen in old}
         known.update((seen.identity, seen) for seen in held)
         events = sorted(known.values(), key=lambda seen: seen.place)
-    ids = sorted({seen.event.lease_id for seen in events})
-    before = await tx.settled(ids)
+        ids = {seen.event.lease_id for seen in events}
+    before = await tx.settled(sorted(ids))
     after = folded(before, events, records, step.settle_to.timestamp)
     await tx.save(after, before)
     await tx.settle(step.settle_to)

@@ -21,7 +21,7 @@ async def reread(events: Sequence[SeenEvent], records: ChainRecords) -> tuple[bo
         if waiting is None:
             return True, []
         first, _, digest = waiting
-        found = await ours(tx, events)
+        found, _ = await ours(tx, events)
         if digest_of(found) != digest:
             return False, sorted({seen.event.lease_id for seen in found})
         await tx.delete_range(first)
@@ -61,5 +61,5 @@ async def reread_again(first: int, last: int, events: Sequence[SeenEvent], recor
     """Hold a range against its newest reading from now on: it waits until two in a row agree."""
     async with records.write() as tx:
         await tx.delete_range(first)
-        await tx.insert_range(first, last, digest_of(await ours(tx, events)))
+        await tx.insert_range(first, last, digest_of((await ours(tx, events))[0]))
         await tx.commit()
