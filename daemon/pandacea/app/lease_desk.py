@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from pandacea.domain.access import NEVER
 from pandacea.domain.ids import HASH32, LeaseId
 from pandacea.errors import Refused
 from pandacea.flows.follow import Memory
@@ -48,7 +49,7 @@ class LeaseDesk:
             "product_id": None if product is None else await self._products.named(product),
             "data_product_id": product,
             "price_wei": str(lease.price),
-            "expires_at": lease.expires_at,
+            "expires_at": None if lease.expires_at is None or lease.expires_at >= NEVER else lease.expires_at,
             "max_computations": lease.max_computations,
             "approved_block": lease.approved_block,
             "approved_tx": found.approved_tx,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,27 +15,23 @@ from pandacea.chain.audit import Audit
 from pandacea.chain.book import AT_SAFE, Clock, Confidence, LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import RpcFault
-from pandacea.chain.interfaces import V0, Interface, find_interface, lease_head
+from pandacea.chain.interfaces import V0, Interface, find_deploy_block, find_interface
 from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import Metrics, snapshot
 from pandacea.chain.proof import Prover
 from pandacea.chain.proving import Proving
+from pandacea.chain.pruning import Pruning
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.source import SETTLE_EVERY, ChainSource, FinalityViolatedError
 from pandacea.chain.wakes import WebSocketWakes
 from pandacea.chain.witness import Witnesses
-from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.ids import Address
 from pandacea.domain.seen import Step, View
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.follow import Telling, refresh, take
 from pandacea.flows.records import ChainRecords
 
 log = structlog.get_logger(__name__)
-
-APPROVAL_WINDOW: Final = 8 * 24 * 3600
-"""Seconds after which a v1 lease that nobody approved is forgotten: the contract's 7 days and one to spare."""
-
-PRUNE_EVERY: Final = 600.0
 
 WATCHDOG_FACTOR: Final = 4
 """Poll this many times less often while a WebSocket tells of new blocks."""
@@ -85,12 +80,11 @@ class Follower:
         self.proving: Proving | None = None
         self.interface: Interface | None = None
         self._view: View | None = None
-        self._pruned_at = 0.0
+        self._pruning: Pruning | None = None
         self.witnesses: Witnesses | None = None
         self.audit: Audit | None = None
         self.wakes = None if options.ws_url is None else WebSocketWakes(options.ws_url, self.wake.set)
         self.steps = 0
-        self._silent_disputes: set[LeaseId] = set()
 
     # -- start
 
@@ -141,6 +135,8 @@ class Follower:
             self.book,
             self._clock.now,
         )
+        if self.interface is Interface.V1:
+            self._pruning = Pruning(self.records)
         self.witnesses = Witnesses(self.endpoints, self.book, options.contract, deploy)
         self.audit = Audit(self.endpoints, self.source, self.records, self.book, self._second, deploy)
         self.book.wanted = self.proving.want
@@ -249,7 +245,8 @@ class Follower:
         self._agrees(endpoint)
         if step is None:
             self._settled_down()
-            await self._prune()
+            if self._pruning is not None:
+                await self._pruning.look(self._view.tip.timestamp)
             return False
         return await self._take(step)
 
@@ -317,46 +314,6 @@ class Follower:
             return False
         return True
 
-    async def _prune(self) -> None:
-        if self.interface is not Interface.V1 or time.monotonic() - self._pruned_at < PRUNE_EVERY:
-            return
-        assert self.records is not None
-        assert self._view is not None
-        self._pruned_at = time.monotonic()
-        try:
-            async with self.records.write() as tx:
-                count = await tx.prune(self._view.tip.timestamp - APPROVAL_WINDOW)
-                await tx.commit()
-        except Unavailable as problem:
-            log.warning("chain.prune-postponed", because=problem.detail)
-        else:
-            if count:
-                log.info("chain.pruned", leases=count)
-
-    # -- what v0 does not tell by itself
-
-    async def recheck(self, lease_id: LeaseId) -> None:
-        """Ask a v0 contract about a lease again: the earliest raise disputes without an event. Nothing to do on v1.
-
-        Call before a computation starts and before a result leaves; what it finds is in the book when it returns.
-
-        Raises:
-            Unavailable: no endpoint can tell now; then nothing may start or leave.
-        """
-        if self.interface is not Interface.V0:
-            return
-        endpoint = await self.endpoints.pick()
-        try:
-            head = await lease_head(endpoint, self.options.contract, lease_id, "latest")
-        except RpcFault as fault:
-            self.endpoints.failed(endpoint, fault)
-            raise
-        if head.disputed:
-            self._silent_disputes.add(lease_id)
-        else:
-            self._silent_disputes.discard(lease_id)
-        self.book.doubt("getLease", self._silent_disputes)
-
     # -- the operator
 
     async def rebuild(self) -> None:
@@ -384,22 +341,3 @@ def collector_at_rest() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:
-    """The block a contract was created in, by halving over `eth_getCode`; 0 where the endpoint keeps no state that old.
-
-    Raises:
-        RpcFault: the endpoint failed.
-    """
-    low, high = 0, int((await endpoint.header("latest")).number, 16)
-    while low < high:
-        middle = (low + high) // 2
-        try:
-            there = len(await endpoint.code(contract, middle)) > 2
-        except RpcFault as fault:
-            if fault.method == "eth_getCode" and fault.kind.value == "error":
-                return 0
-            raise
-        low, high = (low, middle) if there else (middle + 1, high)
-    return low
