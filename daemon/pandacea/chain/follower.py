@@ -22,6 +22,7 @@ from pandacea.chain.proof import Prover
 from pandacea.chain.proving import Proving
 from pandacea.chain.pruning import Pruning
 from pandacea.chain.rpc import Endpoint
+from pandacea.chain.silent import SilentDisputes
 from pandacea.chain.source import SETTLE_EVERY, ChainSource, FinalityViolatedError
 from pandacea.chain.wakes import WebSocketWakes
 from pandacea.chain.witness import Witnesses
@@ -81,6 +82,7 @@ class Follower:
         self.interface: Interface | None = None
         self._view: View | None = None
         self._pruning: Pruning | None = None
+        self._silent: SilentDisputes | None = None
         self.witnesses: Witnesses | None = None
         self.audit: Audit | None = None
         self.wakes = None if options.ws_url is None else WebSocketWakes(options.ws_url, self.wake.set)
@@ -137,6 +139,8 @@ class Follower:
         )
         if self.interface is Interface.V1:
             self._pruning = Pruning(self.records)
+        else:
+            self._silent = SilentDisputes(self.endpoints, self.book, options.contract)
         self.witnesses = Witnesses(self.endpoints, self.book, options.contract, deploy)
         self.audit = Audit(self.endpoints, self.source, self.records, self.book, self._second, deploy)
         self.book.wanted = self.proving.want
@@ -205,6 +209,8 @@ class Follower:
             group.create_task(self.proving.run(self.caught_up))
             group.create_task(self.witnesses.run(self.options.witness_interval))
             group.create_task(self.audit.run(self.options.audit_interval, self.caught_up))
+            if self._silent is not None:
+                group.create_task(self._silent.run(self.options.witness_interval, self.caught_up))
             if self.wakes is not None:
                 group.create_task(self.wakes.run())
 
