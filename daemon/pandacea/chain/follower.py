@@ -172,9 +172,10 @@ class Follower:
         assert self.records is not None
         self.book.trouble = "it is reading its database."
         self.book.clear()
-        async for page in self.records.approved():
-            self.book.load(page)
-            await asyncio.sleep(0)
+        with collector_at_rest():
+            async for page in self.records.approved():
+                self.book.load(page)
+                await asyncio.sleep(0)
         await refresh(await self.records.touched(), view, self.records, self.book)
         self._view = view
         # What happened while the node was down is not known before the head was reached once.
@@ -341,7 +342,7 @@ class Follower:
 
 @contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """Thousands of logs at a time leave no cycles behind, and the garbage collector would walk them a hundred times."""
+    """Thousands of logs or rows at a time leave no cycles behind, and the garbage collector would walk them a hundred times."""
     gc.disable()
     try:
         yield

@@ -19,6 +19,9 @@ LARGEST_SPAN: Final = 50_000
 ENOUGH_LOGS: Final = 8_000
 """Logs of one answer the spans aim at: 4.4 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
 
+_TOO_MANY: Final = 2**31
+"""No block has a log of this index."""
+
 GROW_EVERY: Final = 8
 """After a refusal, grow only with every eighth answer."""
 
@@ -110,17 +113,20 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
         try:
             if log.block_number != text or log.block_hash != block_hash:  # logs come block by block
                 text, block_hash, after = log.block_number, log.block_hash, int(log.block_number, 16)
+                if not first <= after <= last or len(block_hash) != 66:
+                    raise endpoint.inconsistent(
+                        "eth_getLogs", f"a log of a block that was not asked for ({after}, {block_hash[:70]})"
+                    )
                 ordered, number, before = ordered and after > number, after, -1
             index = int(log.log_index, 16)
         except ValueError as problem:
             raise endpoint.inconsistent("eth_getLogs", "a log whose place is no number") from problem
+        found = log.topics
         if (
-            not first <= number <= last
-            or not 0 <= index < 2**31
-            or not log.topics
-            or log.topics[0] not in allowed
+            not found
+            or found[0] not in allowed
             or (log.address != contract and log.address.lower() != contract)
-            or len(block_hash) != 66
+            or not 0 <= index < _TOO_MANY
             or len(log.transaction_hash) != 66
         ):
             raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {index})")

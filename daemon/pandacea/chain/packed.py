@@ -7,8 +7,7 @@ from typing import Final
 
 from pandacea.domain.access import NEVER, KnownLease, Trust, digest_of_terms, trust_of
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
-from pandacea.domain.lease import FINAL, LeaseStatus
-from pandacea.domain.seen import FINAL_CODES, STATUS_CODE, STATUSES, Held
+from pandacea.domain.seen import FINAL_CODES, STATUSES, Held
 from pandacea.flows.records import ApprovedRow
 
 _PACKED: Final = struct.Struct(">20s20siqIIqBBB")
@@ -16,6 +15,8 @@ _PACKED: Final = struct.Struct(">20s20siqIIqBBB")
 
 _TRUSTS: Final = tuple(Trust)
 _TRUST_CODE: Final = {trust: code for code, trust in enumerate(_TRUSTS)}
+_TRUST_OF: Final = {trust.value: trust for trust in _TRUSTS}
+_STATUS_OF: Final = {status.value: code for code, status in enumerate(STATUSES)}
 _PENDING: Final = _TRUST_CODE[Trust.PENDING]
 _EXPIRY: Final = struct.Struct(">q")
 _IN_DISPUTE: Final = 1
@@ -49,14 +50,14 @@ class Packer:
 
     def pack_row(self, row: ApprovedRow) -> bytes:
         """The same from a row as `store.leases.APPROVED` names its columns."""
-        (lease_id, spender, earner, product, expires, most, status, committed, approved, disputed, resolved, for_spender) = row[:12]
-        approved_tx, price, kept_trust, kept_terms, kept_tx = row[12:]
+        lease_id, spender, earner, product, expires, most, status, committed, approved, disputed, resolved, for_spender, *more = row
+        approved_tx, price, kept_trust, kept_terms, kept_tx = more
         trust = Trust.PENDING
         if kept_trust is not None:
             terms = digest_of_terms(lease_id, spender, earner, product, price, expires, most)
-            trust = trust_of(terms, approved_tx, (Trust(kept_trust), kept_terms, kept_tx))
-        state = LeaseStatus(status)
-        open_dispute = disputed is not None and resolved is None and state not in FINAL
+            trust = trust_of(terms, approved_tx, (_TRUST_OF[kept_trust], kept_terms, kept_tx))
+        code = _STATUS_OF[status]
+        open_dispute = disputed is not None and resolved is None and code not in FINAL_CODES
         return _PACKED.pack(
             bytes.fromhex(spender[2:]),
             bytes.fromhex(earner[2:]),
@@ -65,7 +66,7 @@ class Packer:
             min(most, _LIMIT32),
             min(committed, _LIMIT32),
             approved,
-            STATUS_CODE[state],
+            code,
             (_IN_DISPUTE if open_dispute else 0) | (_FOR_SPENDER if for_spender else 0),
             _TRUST_CODE[trust],
         )

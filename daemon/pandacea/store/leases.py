@@ -103,7 +103,9 @@ def _held(row: Any, key: LeaseKey) -> Held:
 
 
 def _packed(committed: frozenset[ComputationId]) -> bytes:
-    return bytes.fromhex("".join(sorted(computation[2:] for computation in committed)))
+    if len(committed) > 1:
+        return bytes.fromhex("".join([computation[2:] for computation in sorted(committed)]))
+    return b"".join([bytes.fromhex(computation[2:]) for computation in committed])
 
 
 def _unpacked(packed: bytes) -> frozenset[ComputationId]:
@@ -123,7 +125,7 @@ def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
         product,
         None if expires is None else min(expires, LARGEST),
         most,
-        _packed(held.committed) if held.committed else b"",
+        _packed(held.committed),
         *held.facts,
         held.resolved_for_spender,
         held.approved_tx,
