@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
+from pandacea.chain.wire import Log
 from pandacea.domain.ids import Address, Hash32, Wei
 from pandacea.domain.lease import (
     DisputeRaised,
@@ -20,6 +21,7 @@ from pandacea.domain.lease import (
     LeaseTerms,
     ResultCommitted,
 )
+from pandacea.domain.seen import SeenEvent
 
 MAX_REASON_BYTES: Final = 256
 
@@ -140,6 +142,36 @@ def decode(topics: list[str], data: str) -> LeaseEvent | None:
         return build(topics, data)
     except ValueError:  # no hex where a number must be
         return None
+
+
+def decode_all(logs: Sequence[Log], earner_topic: str) -> tuple[list[SeenEvent], int]:
+    """The events of checked logs in order, without other Earners' creations; and how many logs were no such event.
+
+    One loop with `decode` written into it: a hundred thousand logs pass through here.
+    """
+    events: list[SeenEvent] = []
+    odd = 0
+    add, known, new = events.append, _EVENTS.get, tuple.__new__  # a NamedTuple's own constructor takes twice as long
+    nothing = (0, 0, _nothing)
+    for log in logs:
+        topics, data = log.topics, log.data
+        count, size, build = known(topics[0], nothing)
+        if build is _created and len(topics) == 4 and topics[3] != earner_topic:
+            continue  # another Earner's: dropped before anything is decoded
+        if len(topics) != count or len(data) < size:
+            odd += 1
+            continue
+        try:
+            event = build(topics, data)
+        except ValueError:
+            odd += 1
+            continue
+        add(new(SeenEvent, (log.number, log.block_hash, log.index, log.transaction_hash, event, 0)))
+    return events, odd
+
+
+def _nothing(_topics: list[Any], _data: Any) -> LeaseEvent:
+    raise ValueError
 
 
 def as_topic(address: Address) -> str:

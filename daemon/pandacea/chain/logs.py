@@ -14,10 +14,10 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import Log
 from pandacea.domain.ids import Address
 
-FIRST_SPAN: Final = 16
+FIRST_SPAN: Final = 64
 LARGEST_SPAN: Final = 50_000
-ENOUGH_LOGS: Final = 8_000
-"""Logs of one answer the spans aim at: 4.4 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
+ENOUGH_LOGS: Final = 9_000
+"""Logs of one answer the spans aim at: 5 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
 
 _TOO_MANY: Final = 2**31
 """No block has a log of this index."""

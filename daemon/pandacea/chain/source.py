@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from pandacea.chain.blocks import BlockReader, Counters, patiently
-from pandacea.chain.decode import CREATED, as_topic, decode
+from pandacea.chain.decode import as_topic, decode_all
 from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
@@ -233,15 +233,6 @@ class ChainSource:
         Raises:
             RpcFault: v0's completion needed the endpoint, and it failed.
         """
-        events = []
-        topic, new = self._earner_topic, tuple.__new__  # a NamedTuple's own constructor takes twice as long
-        for one in logs:
-            topics = one.topics
-            if topics[0] == CREATED and len(topics) == 4 and topics[3] != topic:
-                continue  # another Earner's: dropped before anything is decoded
-            event = decode(topics, one.data)
-            if event is None:
-                self.counters.odd_logs += 1
-                continue
-            events.append(new(SeenEvent, (one.number, one.block_hash, one.index, one.transaction_hash, event, 0)))
+        events, odd = decode_all(logs, self._earner_topic)
+        self.counters.odd_logs += odd
         return events if self.completer is None else await self.completer.complete(endpoint, events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, Protocol
@@ -100,16 +101,11 @@ async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> tuple[Seque
     return [seen for seen in events if seen.event.lease_id in kept], kept
 
 
-def digest_of(events: Iterable[SeenEvent]) -> str:
-    """sha-256 over the identities of events, in the order they happened; each block's hash once."""
-    parts: list[str] = []
-    add, before = parts.append, ""
-    for _, block_hash, index, _, _, part in events:
-        if block_hash != before:
-            before = block_hash
-            add(block_hash)
-        add(f"{index}.{part}" if part else f"{index}")
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+def digest_of(events: Sequence[SeenEvent]) -> str:
+    """sha-256 over the identities of events, in the order they happened: how many in each block, and their places there."""
+    _, blocks, indexes, _, _, parts = zip(*events, strict=True) if events else ((),) * 6
+    identities = (list(Counter(blocks).items()), indexes, parts)
+    return hashlib.sha256(repr(identities).encode()).hexdigest()
 
 
 async def _settle(
