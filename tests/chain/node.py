@@ -16,7 +16,7 @@ from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.domain.access import KnownLease, Trust
-from pandacea.domain.ids import Address, LeaseId, Timestamp
+from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.seen import Held
 from pandacea.errors import Broken
 from pandacea.flows.follow import folded
@@ -54,9 +54,17 @@ class Node:
     """`async with Node(...)` follows until the end of the block."""
 
     def __init__(
-        self, agreement: Agreement, place: Path | str, *, urls: Sequence[str] = (), timeout: float = 2.0, **options: Any
+        self,
+        agreement: Agreement,
+        place: Path | str,
+        *,
+        urls: Sequence[str] = (),
+        timeout: float = 2.0,
+        upgraded: bool = False,
+        **options: Any,
     ) -> None:
-        """`place`: a database URL, or the SQLite file; `urls`: the endpoints, the chain's own by default."""
+        """`place`: a database URL, or the SQLite file, `upgraded` when its schema is there; `urls`: the chain's own by default."""
+        self.upgraded = upgraded
         self.agreement = agreement
         self.address = place if isinstance(place, str) else f"sqlite+aiosqlite:///{place}"
         self.urls = tuple(urls) or (agreement.chain.url,)
@@ -66,7 +74,8 @@ class Node:
 
     async def __aenter__(self) -> Node:
         self.database = await Database.open(self.address)
-        await upgrade(self.database)
+        if not self.upgraded:
+            await upgrade(self.database)
         self.endpoints = Endpoints(
             [Endpoint(url, timeout=self.timeout) for url in self.urls],
             chain_id=self.options.chain_id,
@@ -151,8 +160,10 @@ async def rows_of(records: Any) -> dict[str, Held]:
     async with records.write() as tx:
         query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
         ids = [row[0] for row in (await tx.connection.exec_driver_sql(query)).all()]
-        held = folded(await tx.settled(ids), await tx.events_of(ids), records, 0)
-    return {lease_id: replace(one, seen_at=Timestamp(0)) for lease_id, one in held.items()}
+        held: dict[LeaseId, Held] = folded(await tx.settled(ids), await tx.events_of(ids), records, 0)
+    for one in held.values():
+        one.seen_at = 0  # a bound for pruning, not a fact: it depends on the ranges that were read
+    return {str(lease_id): one for lease_id, one in held.items()}
 
 
 @asynccontextmanager

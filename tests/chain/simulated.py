@@ -14,8 +14,9 @@ from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.logs import bloom_bits
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import Log
-from pandacea.domain.ids import Hash32
-from pandacea.domain.seen import SeenEvent
+from pandacea.domain.ids import Hash32, LeaseKey
+from pandacea.domain.lease import LeaseApproved, apply
+from pandacea.domain.seen import FACTS, STATUS_CODE, Held, SeenEvent
 from tests.chain.emitter import TOPIC
 
 CONTRACT = "0x" + "c0" * 20
@@ -151,7 +152,23 @@ def events_of(branch: list[Block], earner_topic: str) -> list[SeenEvent]:
             log = msgspec.convert(raw, Log)
             if log.topics[0] == TOPIC["LeaseCreated"] and log.topics[3] != earner_topic:
                 continue
-            event = decode(log)
+            event = decode(log.topics, log.data)
             if event is not None:
                 events.append(SeenEvent(block.number, Hash32(block.hash), place, Hash32(log.transaction_hash), event))  # type: ignore[arg-type]
     return events
+
+
+def fold(held: Held | None, seen: SeenEvent, key: LeaseKey, at: int) -> Held | None:
+    """Fold one event by the law itself (`domain.lease.apply`), slowly; None: of a lease whose creation was not seen."""
+    lease = apply(None if held is None else held.lease, seen.event, key, seen.block)
+    if lease is None:
+        return None
+    after = Held(key, lease.spender, lease.earner, lease.price, lease.created_block, seen_at=at if held is None else held.seen_at)
+    after.status = STATUS_CODE[lease.status]
+    after.terms = (lease.data_product_id, lease.expires_at, lease.max_computations)
+    after.committed = lease.committed
+    after.facts = [getattr(lease, fact) for fact in FACTS]
+    after.resolved_for_spender = lease.resolved_for_spender
+    first = type(seen.event) is LeaseApproved and (held is None or held.approved_tx is None)
+    after.approved_tx = seen.transaction if first else None if held is None else held.approved_tx
+    return after

@@ -21,17 +21,17 @@ from pandacea.chain.logs import LogReader
 from pandacea.chain.source import ChainSource
 from pandacea.domain.access import ChainStanding, KnownLease, ProductFacts, Trust, may_continue, may_read, may_run, terms_of
 from pandacea.domain.ids import LeaseId, LeaseKey
-from pandacea.domain.lease import LeaseCreated
-from pandacea.domain.seen import NO_HASH, BlockRef, Held, fold
+from pandacea.domain.seen import NO_HASH, BlockRef, Held
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import prove, refresh, take
+from pandacea.flows.follow import refresh, take
 from pandacea.flows.records import KeptProof
+from pandacea.flows.vouch import prove
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
 from pandacea.store.session import Database
 from tests.chain.anvil import EARNER, PRODUCT, SPENDER, STRANGER, word
 from tests.chain.emitter import TOPIC, lease_number
-from tests.chain.simulated import CONTRACT, SimulatedChain, SimulatedEndpoint, events_of
+from tests.chain.simulated import CONTRACT, SimulatedChain, SimulatedEndpoint, events_of, fold
 from tests.postgres import Postgres
 
 HISTORIES = int(500 * float(os.environ.get("PANDACEA_TEST_SCALE", "1")))
@@ -186,8 +186,8 @@ class History:
         approved = [lease for lease, one in held.items() if one.lease.approved_block is not None]
         if approved:
             lease = self.rng.choice(approved)
-            proof = KeptProof(Trust.SIGNED, terms_of(held[lease].lease), held[lease].approved_tx)
-            await prove(LeaseId(lease), proof, "test", 0, self.records, self.book)
+            proof = KeptProof(Trust.SIGNED, terms_of(held[lease].lease), held[lease].approved_tx, "test")
+            await prove(LeaseId(lease), proof, 0, self.records, self.book)
             self.proved[lease] = (proof.terms, proof.approved_tx)
             self.check()
 
@@ -201,8 +201,6 @@ class History:
         held: dict[str, Held] = {}
         for seen in events:
             lease = seen.event.lease_id
-            if lease not in held and not isinstance(seen.event, LeaseCreated):
-                continue
             after = fold(held.get(lease), seen, LeaseKey(1, CONTRACT, lease), 0)  # type: ignore[arg-type]
             if after is not None:
                 held[lease] = after

@@ -16,6 +16,7 @@ from eth_tester import PyEVMBackend
 from eth_tester.backends.pyevm.main import get_default_genesis_params
 
 from pandacea.chain.wire import Log
+from pandacea.domain.ids import Hash32
 from pandacea_sdk.protocol.contract import Event, lease_agreement
 from tests.contracts.agreement import GENESIS, RECEIPT, Refusal
 
@@ -120,5 +121,5 @@ def _raw(value: str) -> bytes:
 
 
 def _log(address: str, topics: list[bytes], data: bytes) -> Log:
-    nowhere = "0x" + "00" * 32
+    nowhere = Hash32("0x" + "00" * 32)
     return Log(address, ["0x" + topic.hex() for topic in topics], "0x" + data.hex(), "0x1", nowhere, nowhere, "0x0")

@@ -115,7 +115,7 @@ class Law(RuleBasedStateMachine):
         """Give the logs to the node's decoder, and its events to the node's fold, in a block of their own."""
         key = LeaseKey(self.evm.chain_id, Address(self.evm.address), LeaseId(""))
         for log in self.evm.logs:
-            known = decode(log)
+            known = decode(log.topics, log.data)
             if known is not None:
                 self.folded[known.lease_id] = apply(self.folded.get(known.lease_id), known, key, BlockNumber(self.block))
 

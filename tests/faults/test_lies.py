@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pandacea.chain.interfaces import GET_LEASE
 from pandacea.domain.access import Denied, Granted, ProductFacts, Trust, may_continue, may_read, may_run
 from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Anvil, call
 from tests.chain.emitter import Emitter, created, lease_number, simple, terms
@@ -280,3 +281,31 @@ async def test_v0_the_earners_own_execution_ends_it(anvil: Anvil, tmp_path: Path
         await node.proved(lease)
         await node.at_head()
         assert _code(run(node, lease, SPENDER.address)) == "lease-ended"
+
+
+async def test_v0_disputes_that_emit_nothing_are_found_by_asking(anvil: Anvil, tmp_path: Path) -> None:
+    """The first contracts raise disputes without an event: getLease is asked again and again, and what it shows is denied."""
+    from tests.chain.anvil import V0
+
+    agreement = await anvil.deploy(V0)
+    lease = await agreement.create_v0()
+    await agreement.approve(lease)
+    disputed = False
+
+    def dispute(method: str, params: list[Any], result: Any) -> Any:
+        asked = method == "eth_call" and params[0]["data"].startswith(GET_LEASE)
+        return result[: 2 + 64 * 7] + f"{1:064x}" + result[2 + 64 * 8 :] if asked and disputed else result
+
+    async with (
+        FaultProxy(anvil.url) as first,
+        FaultProxy(anvil.url) as second,
+        Node(agreement, tmp_path / "node.db", urls=[first.url, second.url]) as node,
+    ):
+        first.after.append(dispute)
+        second.after.append(dispute)
+        await node.proved(lease)
+        assert isinstance(run(node, lease, SPENDER.address), Granted)
+        disputed = True
+        await node.until(lambda: _code(run(node, lease, SPENDER.address)) == "lease-doubted", what="the dispute")
+        disputed = False
+        await node.until(lambda: isinstance(run(node, lease, SPENDER.address), Granted), what="its end")

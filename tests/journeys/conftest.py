@@ -106,12 +106,16 @@ class System:
             self.until(lambda: _may_run(client, lease_id), "the node does not see the approval")
         return lease_id
 
-    async def _lease(self, spender: int, computations: int, approve: bool) -> str:
+    async def create_lease(self, spender: int = 2, computations: int = 20) -> str:
+        """A new lease that nobody approved yet."""
         async with LeaseChain(self.rpc_url, self.contract, key=self.accounts[spender]["private_key"]) as chain:
             expires = await chain.now() + 7 * 86_400
-            lease_id = await chain.create_lease(
+            return await chain.create_lease(
                 self.accounts[1]["address"], PRODUCT, price=10**15, expires_at=expires, max_computations=computations
             )
+
+    async def _lease(self, spender: int, computations: int, approve: bool) -> str:
+        lease_id = await self.create_lease(spender, computations)
         if approve:
             async with self.earner() as chain:
                 await chain.approve(lease_id)
@@ -120,6 +124,13 @@ class System:
     def earner(self) -> LeaseChain:
         """The Earner's hand on the chain."""
         return LeaseChain(self.rpc_url, self.contract, key=self.accounts[1]["private_key"])
+
+
+def pandacea(*arguments: str, cwd: Path = ROOT, said: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one command; `said`: what its user types."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), **environment}
+    command = [sys.executable, "-m", "pandacea", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=variables, timeout=120, input=said)
 
 
 def _may_run(client: PandaceaClient, lease_id: str) -> bool:

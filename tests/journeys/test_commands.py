@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
-from tests.journeys.conftest import ENVIRONMENT, INPUTS, OPEN_RULES, system
+from tests.journeys.conftest import ENVIRONMENT, INPUTS, OPEN_RULES, pandacea, system
 from tests.parts import ROOT, free_port
-
-
-def pandacea(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one command."""
-    variables = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), **environment}
-    command = [sys.executable, "-m", "pandacea", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=variables, timeout=120)
 
 
 def test_a_wrong_key_in_the_configuration_is_one_clear_sentence(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ import fcntl
 import json
 from pathlib import Path
 
-from tests.journeys.conftest import system
-from tests.journeys.test_commands import pandacea
+from tests.journeys.conftest import pandacea, system
 
 
 def test_a_second_node_on_a_state_folder_is_refused(tmp_path: Path) -> None:

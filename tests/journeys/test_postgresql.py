@@ -13,8 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.journeys.conftest import INPUTS, System, system
-from tests.journeys.test_commands import pandacea
+from tests.journeys.conftest import INPUTS, System, pandacea, system
 from tests.postgres import PASSWORD, Postgres
 
 SCRIPT = "print(len(features), 'rows')\nopen('kept.txt', 'w').write('kept')"

@@ -17,6 +17,8 @@ from typing import Any, Final
 import structlog
 
 from pandacea.app import parts
+from pandacea.app.lease_desk import LeaseDesk
+from pandacea.app.leases import kept_records
 from pandacea.app.product_desk import ProductDesk
 from pandacea.config import Config
 from pandacea.domain.code import CodeState, Submission
@@ -45,7 +47,7 @@ Asked = Mapping[str, Any]
 class Desk:
     """Answers by verb; every answer is JSON."""
 
-    def __init__(self, ports: ReleasePorts, clock: Clock, products: ProductDesk) -> None:
+    def __init__(self, ports: ReleasePorts, clock: Clock, products: ProductDesk, leases: LeaseDesk) -> None:
         """Act through the journeys, in this process."""
         self._ports = ports
         self._books = ports.books
@@ -62,6 +64,8 @@ class Desk:
             "products list": products.list,
             "products show": products.show,
             "products reload": products.reload,
+            "leases show": leases.show,
+            "leases acknowledge": leases.acknowledge,
         }
 
     async def answer(self, verb: str, asked: Asked) -> dict[str, Any]:
@@ -198,8 +202,10 @@ async def ask(config: Config, verb: str, asked: Asked) -> dict[str, Any]:
         await stack.enter_async_context(parts.held(state_dir))
         db = await stack.enter_async_context(parts.database(config, alone=True))
         clock = parts.SystemClock()
-        products = ProductDesk(SqlProductBook(db), config.privacy.data_dir)
-        return await Desk(release_ports(config, SqlBooks(db), Watch()), clock, products).answer(verb, asked)
+        book = SqlProductBook(db)
+        products = ProductDesk(book, config.privacy.data_dir)
+        leases = LeaseDesk(lambda: kept_records(config, db), book, clock)
+        return await Desk(release_ports(config, SqlBooks(db), Watch()), clock, products, leases).answer(verb, asked)
 
 
 async def ask_running(config: Config, verb: str, asked: Asked) -> dict[str, Any] | None:

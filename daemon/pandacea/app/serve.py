@@ -16,19 +16,23 @@ from pandacea.app import parts
 from pandacea.app.core import Core, open_core
 from pandacea.app.desk import Desk, release_ports, serve_desk
 from pandacea.app.interpreter import tune
+from pandacea.app.lease_desk import LeaseDesk
 from pandacea.app.listening import listen
 from pandacea.app.loops import Loop, task
 from pandacea.app.measures import measure
 from pandacea.app.product_desk import ProductDesk
 from pandacea.app.workers import Workers
 from pandacea.catalogue.codecheck import ChildCodeChecker
+from pandacea.chain.follower import Follower
 from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
+from pandacea.errors import Unavailable
 from pandacea.flows.announce import announce
 from pandacea.flows.execute import ExecutePorts, run_next
 from pandacea.flows.housekeeping import SweepPorts, sweep
 from pandacea.flows.privacy import LeasedPrivacy
+from pandacea.flows.records import ChainRecords
 from pandacea.flows.recover import recover
 from pandacea.flows.seal import Sealer
 from pandacea.flows.settle import settle
@@ -132,11 +136,22 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
         await metrics.start()
         stack.push_async_callback(metrics.stop)
     await serve_desk(
-        Desk(release, core.clock, ProductDesk(core.products, config.privacy.data_dir, core.catalogue)),
+        Desk(
+            release,
+            core.clock,
+            ProductDesk(core.products, config.privacy.data_dir, core.catalogue),
+            LeaseDesk(lambda: _records(core.follower), core.products, core.clock, core.follower.book),
+        ),
         config.store.state_dir,
         stack,
     )
     return await listen(config, core, submit, uploads, stack, tasks), workers, tasks
+
+
+async def _records(follower: Follower) -> ChainRecords:
+    if follower.records is None or follower.book.view is None:
+        raise Unavailable("The node has not read the leases from its database yet. Try again in a moment.")
+    return follower.records
 
 
 async def _swept(ports: SweepPorts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from decimal import Decimal
 from typing import Any
 
 from pandacea.domain.printable import printable
@@ -28,8 +29,32 @@ def shown(verb: str, answer: dict[str, Any]) -> str:
     if verb == "products reload":
         troubles = [f"{one['product_id']} is NOT on offer: {printable(one['detail'])}" for one in answer["troubles"]]
         return "\n".join([f"On offer: {', '.join(answer['products']) or 'nothing'}", *troubles])
+    if verb == "leases show":
+        return _lease(answer)
+    if verb == "leases acknowledge":
+        return f"{answer['lease_id']} is acknowledged now: its approval counts."
     named = answer.get("computation_id") or answer.get("code_id")
     return f"{named} is {answer['state']} now."
+
+
+def _lease(one: dict[str, Any]) -> str:
+    product = "unknown" if one["data_product_id"] is None else one["product_id"] or "none that is on offer here"
+    because = one["by"] or "nobody has looked at it yet"
+    return "\n".join(
+        [
+            f"lease        {one['lease_id']}",
+            f"status       {one['status']}",
+            f"product      {product} ({one['data_product_id']})",
+            f"spender      {one['spender']}",
+            f"price        {Decimal(one['price_wei']).scaleb(-18).normalize():f} ether",
+            f"expires      {'never' if one['expires_at'] is None else _when(one['expires_at'])}",
+            f"computations {one['max_computations']}",
+            f"approved     in block {one['approved_block']} by transaction {one['approved_tx']}",
+            f"approval     {one['approval']}: {because}",
+            "",
+            "Acknowledged, the lease opens its product to its Spender on your word, without a proof from the chain.",
+        ]
+    )
 
 
 def _product(one: dict[str, Any]) -> str:

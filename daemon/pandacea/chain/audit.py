@@ -17,8 +17,8 @@ from pandacea.chain.source import ChainSource
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.seen import BlockRef, SeenEvent
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import mend, reread, reread_again
 from pandacea.flows.records import ChainRecords
+from pandacea.flows.reread import mend, reread, reread_again
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +36,9 @@ class Audit:
     mended: int = 0
     """Leases whose row gained something."""
 
-    async def run(self, every: float) -> None:
-        """One range every so many seconds, for ever."""
+    async def run(self, every: float, caught_up: asyncio.Event) -> None:
+        """One range every so many seconds, for ever; not before the head is reached, for until then nothing is believed anyway."""
+        await caught_up.wait()
         while True:
             await asyncio.sleep(every)
             try:

@@ -1,12 +1,10 @@
 """The lease book in memory: packed rows, O(1) answers, changed only by what is durable.
 
-A lease is 65 + 130 bytes here and no object of its own until somebody asks, so a hundred thousand of them are 30 MB and cost the
-garbage collector nothing. Leases that nobody approved are not here: spam stays in the database, where it is pruned.
+A hundred thousand leases are 30 MB. Those that nobody approved are not here: spam stays in the database, where it is pruned.
 """
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,30 +13,17 @@ from typing import Final, Protocol
 
 import structlog
 
-from pandacea.domain.access import CLOCK_SKEW, NEVER, ChainStanding, KnownLease, Trust, digest_of_terms, trust_of
-from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
-from pandacea.domain.lease import FINAL, Lease, LeaseStatus
+from pandacea.chain.packed import Packer, spender_of, worth_proving
+from pandacea.domain.access import CLOCK_SKEW, ChainStanding, KnownLease, Trust
+from pandacea.domain.ids import Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.seen import View
 from pandacea.flows.follow import Change
 from pandacea.flows.records import ApprovedRow
 
 log = structlog.get_logger(__name__)
 
-_PACKED: Final = struct.Struct(">20s20siqIIqBBB")
-# spender, earner, product (place in a table, -1: none), expiry (-1: none), max, committed, approved block, status, flags, trust
-
-_STATUSES: Final = tuple(LeaseStatus)
-_STATUS_CODE: Final = {status: code for code, status in enumerate(_STATUSES)}
-_TRUSTS: Final = tuple(Trust)
-_TRUST_CODE: Final = {trust: code for code, trust in enumerate(_TRUSTS)}
-_PENDING: Final = _TRUST_CODE[Trust.PENDING]
-_FINAL_CODES: Final = frozenset(_STATUS_CODE[status] for status in FINAL)
-_EXPIRY: Final = struct.Struct(">q")
-_IN_DISPUTE: Final = 1
-_FOR_SPENDER: Final = 2
 MANY: Final = 256
 """Changed leases beyond which callbacks are told None: any of them."""
-_LIMIT32: Final = 2**32 - 1
 
 
 class ConfidenceKind(StrEnum):
@@ -95,8 +80,7 @@ class LeaseBookInMemory:
         self._monotonic = monotonic
         self._leases: dict[bytes, bytes] = {}
         self._spenders: dict[bytes, int] = {}
-        self._products: list[Hash32] = []
-        self._product_place: dict[Hash32, int] = {}
+        self._packer = Packer()
         self._callbacks: list[Callable[[LeaseId | None], None]] = []
         self.changed: Callable[[frozenset[LeaseId]], None] = lambda _leases: None
         """Told first, with all leases of one change (the queue of proofs)."""
@@ -129,7 +113,9 @@ class LeaseBookInMemory:
             packed = self._leases.get(bytes.fromhex(lease_id[2:]))
         except ValueError:
             return None
-        return None if packed is None else self._unpack(lease_id, packed)
+        if packed is None:
+            return None
+        return self._packer.unpack(lease_id, packed, doubted=any(lease_id in doubted for doubted in self._doubted.values()))
 
     def knows_spender(self, address: Address) -> bool:
         """See `LeaseBook`."""
@@ -160,12 +146,12 @@ class LeaseBookInMemory:
 
     def usable_unproven(self, now: float) -> list[LeaseId]:
         """Leases that could be used if their approval were proved."""
-        return [LeaseId("0x" + key.hex()) for key, packed in self._leases.items() if _worth_proving(packed, now)]
+        return [LeaseId("0x" + key.hex()) for key, packed in self._leases.items() if worth_proving(packed, now)]
 
     def worth_proving(self, lease_id: LeaseId, now: float) -> bool:
         """Whether a lease could be used if its approval were proved."""
         packed = self._leases.get(bytes.fromhex(lease_id[2:]))
-        return packed is not None and _worth_proving(packed, now)
+        return packed is not None and worth_proving(packed, now)
 
     def _confident(self, view: View) -> BlockNumber:
         match self._confidence.kind:
@@ -200,44 +186,23 @@ class LeaseBookInMemory:
 
     def publish(self, view: View, changes: Sequence[Change]) -> None:
         """Take over a view and the leases that changed with it. Nothing in here awaits: readers see before or after."""
+        pack, put = self._packer.pack, self._put
         for change in changes:
-            lease = None if change.held is None else change.held.lease
+            held = change.held
             key = bytes.fromhex(change.lease_id[2:])
-            if lease is None or lease.approved_block is None:
+            if held is None or held.facts[0] is None:
                 self._drop(key)
             else:
-                self._put(key, self._pack(lease, change.trust), bytes.fromhex(lease.spender[2:]))
+                put(key, pack(held, change.trust))
         self.view = view
         if changes:
             self.tell(frozenset(change.lease_id for change in changes))
 
     def load(self, rows: Sequence[ApprovedRow]) -> None:
         """Fill from rows as `store.leases.APPROVED` names them; `publish` follows for what lies above the base."""
-        place, put = self._place, self._put
+        pack, put = self._packer.pack_row, self._put
         for row in rows:
-            (lease_id, spender, earner, product, expires, most, status, committed, approved, disputed, resolved, for_spender) = row[
-                :12
-            ]
-            approved_tx, price, kept_trust, kept_terms, kept_tx = row[12:]
-            trust = Trust.PENDING
-            if kept_trust is not None:
-                terms = digest_of_terms(lease_id, spender, earner, product, price, expires, most)
-                trust = trust_of(terms, approved_tx, (Trust(kept_trust), kept_terms, kept_tx))
-            state = LeaseStatus(status)
-            open_dispute = disputed is not None and resolved is None and state not in FINAL
-            packed = _PACKED.pack(
-                spender_key := bytes.fromhex(spender[2:]),
-                bytes.fromhex(earner[2:]),
-                place(product),
-                _expiry(expires),
-                min(most, _LIMIT32),
-                min(committed, _LIMIT32),
-                approved,
-                _STATUS_CODE[state],
-                (_IN_DISPUTE if open_dispute else 0) | (_FOR_SPENDER if for_spender else 0),
-                _TRUST_CODE[trust],
-            )
-            put(bytes.fromhex(lease_id[2:]), packed, spender_key)
+            put(bytes.fromhex(row[0][2:]), pack(row))
 
     def clear(self) -> None:
         """Forget everything: what follows is a reload from the database."""
@@ -271,19 +236,20 @@ class LeaseBookInMemory:
                 for lease_id in leases:
                     callback(lease_id)
 
-    # -- packing
+    # -- rows and their Spenders
 
-    def _put(self, key: bytes, packed: bytes, spender: bytes) -> None:
+    def _put(self, key: bytes, packed: bytes) -> None:
         old = self._leases.get(key)
         if old is not None:
-            self._forget_spender(old[:20])
+            self._forget_spender(spender_of(old))
         self._leases[key] = packed
+        spender = spender_of(packed)
         self._spenders[spender] = self._spenders.get(spender, 0) + 1
 
     def _drop(self, key: bytes) -> None:
         old = self._leases.pop(key, None)
         if old is not None:
-            self._forget_spender(old[:20])
+            self._forget_spender(spender_of(old))
 
     def _forget_spender(self, spender: bytes) -> None:
         left = self._spenders[spender] - 1
@@ -291,56 +257,3 @@ class LeaseBookInMemory:
             self._spenders[spender] = left
         else:
             del self._spenders[spender]
-
-    def _place(self, product: Hash32 | None) -> int:
-        if product is None:
-            return -1
-        place = self._product_place.get(product)
-        if place is None:
-            place = self._product_place[product] = len(self._products)
-            self._products.append(product)
-        return place
-
-    def _pack(self, lease: Lease, trust: Trust) -> bytes:
-        assert lease.approved_block is not None
-        return _PACKED.pack(
-            bytes.fromhex(lease.spender[2:]),
-            bytes.fromhex(lease.earner[2:]),
-            self._place(lease.data_product_id),
-            _expiry(lease.expires_at),
-            min(lease.max_computations, _LIMIT32),
-            min(lease.committed_count, _LIMIT32),
-            lease.approved_block,
-            _STATUS_CODE[lease.status],
-            (_IN_DISPUTE if lease.in_dispute else 0) | (_FOR_SPENDER if lease.resolved_for_spender else 0),
-            _TRUST_CODE[trust],
-        )
-
-    def _unpack(self, lease_id: LeaseId, packed: bytes) -> KnownLease:
-        spender, earner, product, expires, most, committed, approved, status, flags, trust = _PACKED.unpack(packed)
-        return KnownLease(
-            lease_id,
-            Address("0x" + spender.hex()),
-            Address("0x" + earner.hex()),
-            self._products[product] if product >= 0 else None,
-            Timestamp(expires) if expires >= 0 else None,
-            most,
-            _STATUSES[status],
-            committed,
-            BlockNumber(approved),
-            bool(flags & _IN_DISPUTE),
-            bool(flags & _FOR_SPENDER),
-            _TRUSTS[trust],
-            any(lease_id in doubted for doubted in self._doubted.values()),
-        )
-
-
-def _worth_proving(packed: bytes, now: float) -> bool:
-    if packed[-1] != _PENDING:
-        return False
-    expires, status = _EXPIRY.unpack_from(packed, 44)[0], packed[-3]
-    return (expires < 0 or expires > now) and status not in _FINAL_CODES
-
-
-def _expiry(expires: int | None) -> int:
-    return -1 if expires is None or expires >= NEVER else expires

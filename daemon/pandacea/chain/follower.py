@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +15,14 @@ from pandacea.chain.audit import Audit
 from pandacea.chain.book import AT_SAFE, Clock, Confidence, LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import RpcFault
-from pandacea.chain.interfaces import V0, Interface, find_interface
+from pandacea.chain.interfaces import V0, Interface, find_deploy_block, find_interface
 from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import Metrics, snapshot
 from pandacea.chain.proof import Prover
 from pandacea.chain.proving import Proving
+from pandacea.chain.pruning import Pruning
 from pandacea.chain.rpc import Endpoint
+from pandacea.chain.silent import SilentDisputes
 from pandacea.chain.source import SETTLE_EVERY, ChainSource, FinalityViolatedError
 from pandacea.chain.wakes import WebSocketWakes
 from pandacea.chain.witness import Witnesses
@@ -31,11 +33,6 @@ from pandacea.flows.follow import Telling, refresh, take
 from pandacea.flows.records import ChainRecords
 
 log = structlog.get_logger(__name__)
-
-APPROVAL_WINDOW: Final = 8 * 24 * 3600
-"""Seconds after which a v1 lease that nobody approved is forgotten: the contract's 7 days and one to spare."""
-
-PRUNE_EVERY: Final = 600.0
 
 WATCHDOG_FACTOR: Final = 4
 """Poll this many times less often while a WebSocket tells of new blocks."""
@@ -84,7 +81,8 @@ class Follower:
         self.proving: Proving | None = None
         self.interface: Interface | None = None
         self._view: View | None = None
-        self._pruned_at = 0.0
+        self._pruning: Pruning | None = None
+        self._silent: SilentDisputes | None = None
         self.witnesses: Witnesses | None = None
         self.audit: Audit | None = None
         self.wakes = None if options.ws_url is None else WebSocketWakes(options.ws_url, self.wake.set)
@@ -139,11 +137,15 @@ class Follower:
             self.book,
             self._clock.now,
         )
+        if self.interface is Interface.V1:
+            self._pruning = Pruning(self.records)
+        else:
+            self._silent = SilentDisputes(self.endpoints, self.book, options.contract)
         self.witnesses = Witnesses(self.endpoints, self.book, options.contract, deploy)
         self.audit = Audit(self.endpoints, self.source, self.records, self.book, self._second, deploy)
         self.book.wanted = self.proving.want
-        self.book.changed = self.proving.changed
-        await self._fill(view)
+        if view != self._view:
+            await self._fill(view)
         # What was imported and loaded so far lives as long as the process: the collector need not walk it for every range.
         gc.freeze()
         log.info("chain.following", chain=chain_id, contract=options.contract, interface=self.interface, block=view.tip.number)
@@ -170,15 +172,16 @@ class Follower:
         assert self.records is not None
         self.book.trouble = "it is reading its database."
         self.book.clear()
-        async for page in self.records.approved():
-            self.book.load(page)
-            await asyncio.sleep(0)
+        with collector_at_rest():
+            async for page in self.records.approved():
+                self.book.load(page)
+                await asyncio.sleep(0)
         await refresh(await self.records.touched(), view, self.records, self.book)
         self._view = view
         # What happened while the node was down is not known before the head was reached once.
         self.book.trouble = None if self.caught_up.is_set() else "it has not caught up with the chain since it started."
-        if self.proving is not None:
-            self.proving.changed(self.book.usable_unproven(self._clock.now()))
+        if self.caught_up.is_set():
+            self._prove_what_may_be_used()
 
     # -- the loop
 
@@ -190,6 +193,8 @@ class Follower:
         """
         while True:
             try:
+                if self._view is None:
+                    await self.load()
                 await self.start()
             except Unavailable as problem:
                 self.book.trouble = problem.detail
@@ -204,7 +209,9 @@ class Follower:
             group.create_task(self._follow())
             group.create_task(self.proving.run(self.caught_up))
             group.create_task(self.witnesses.run(self.options.witness_interval))
-            group.create_task(self.audit.run(self.options.audit_interval))
+            group.create_task(self.audit.run(self.options.audit_interval, self.caught_up))
+            if self._silent is not None:
+                group.create_task(self._silent.run(self.options.witness_interval, self.caught_up))
             if self.wakes is not None:
                 group.create_task(self.wakes.run())
 
@@ -212,7 +219,9 @@ class Follower:
         woken = True
         while True:
             before = self._view
-            if await self.turn():
+            with nullcontext() if self.caught_up.is_set() else collector_at_rest():
+                again = await self.turn()
+            if again:
                 continue
             if not woken and self.wakes is not None and self._view is not before:
                 self.wakes.missed()
@@ -243,7 +252,8 @@ class Follower:
         self._agrees(endpoint)
         if step is None:
             self._settled_down()
-            await self._prune()
+            if self._pruning is not None:
+                await self._pruning.look(self._view.tip.timestamp)
             return False
         return await self._take(step)
 
@@ -268,6 +278,13 @@ class Follower:
             log.info("chain.caught-up", block=self._view.tip.number, leases=len(self.book))
             self.caught_up.set()
             self.book.trouble = None
+            self._prove_what_may_be_used()
+
+    def _prove_what_may_be_used(self) -> None:
+        # Only now, for most of what a long reading brings has ended when the head is reached.
+        assert self.proving is not None
+        self.book.changed = self.proving.changed
+        self.proving.changed(self.book.usable_unproven(self._clock.now()))
 
     async def _reload(self, problem: Unavailable) -> None:
         """The database failed in a transaction: it may have become durable or not, so read back what is."""
@@ -304,22 +321,6 @@ class Follower:
             return False
         return True
 
-    async def _prune(self) -> None:
-        if self.interface is not Interface.V1 or time.monotonic() - self._pruned_at < PRUNE_EVERY:
-            return
-        assert self.records is not None
-        assert self._view is not None
-        self._pruned_at = time.monotonic()
-        try:
-            async with self.records.write() as tx:
-                count = await tx.prune(self._view.tip.timestamp - APPROVAL_WINDOW)
-                await tx.commit()
-        except Unavailable as problem:
-            log.warning("chain.prune-postponed", because=problem.detail)
-        else:
-            if count:
-                log.info("chain.pruned", leases=count)
-
     # -- the operator
 
     async def rebuild(self) -> None:
@@ -339,20 +340,11 @@ class Follower:
         return snapshot(self.book, self.endpoints, self.source, self.proving, self._clock.now())
 
 
-async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:
-    """The block a contract was created in, by halving over `eth_getCode`; 0 where the endpoint keeps no state that old.
-
-    Raises:
-        RpcFault: the endpoint failed.
-    """
-    low, high = 0, int((await endpoint.header("latest")).number, 16)
-    while low < high:
-        middle = (low + high) // 2
-        try:
-            there = len(await endpoint.code(contract, middle)) > 2
-        except RpcFault as fault:
-            if fault.method == "eth_getCode" and fault.kind.value == "error":
-                return 0
-            raise
-        low, high = (low, middle) if there else (middle + 1, high)
-    return low
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Thousands of logs or rows at a time leave no cycles behind, and the garbage collector would walk them a hundred times."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -65,6 +65,25 @@ async def find_interface(endpoint: Endpoint, contract: Address, earner: Address)
     )
 
 
+async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:
+    """The block a contract was created in, by halving over `eth_getCode`; 0 where the endpoint keeps no state that old.
+
+    Raises:
+        RpcFault: the endpoint failed.
+    """
+    low, high = 0, int((await endpoint.header("latest")).number, 16)
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            there = len(await endpoint.code(contract, middle)) > 2
+        except RpcFault as fault:
+            if fault.method == "eth_getCode" and fault.kind.value == "error":
+                return 0
+            raise
+        low, high = (low, middle) if there else (middle + 1, high)
+    return low
+
+
 async def _answers(endpoint: Endpoint, contract: Address, data: str) -> bool:
     try:
         return len(await endpoint.eth_call(contract, data)) == 32

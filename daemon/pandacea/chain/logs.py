@@ -14,10 +14,13 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import Log
 from pandacea.domain.ids import Address
 
-FIRST_SPAN: Final = 16
+FIRST_SPAN: Final = 64
 LARGEST_SPAN: Final = 50_000
-ENOUGH_LOGS: Final = 3_000
-"""Logs of one answer the spans aim at: 1.7 MB of JSON, so a gap of any size costs the same memory."""
+ENOUGH_LOGS: Final = 9_000
+"""Logs of one answer the spans aim at: 5 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
+
+_TOO_MANY: Final = 2**31
+"""No block has a log of this index."""
 
 GROW_EVERY: Final = 8
 """After a refusal, grow only with every eighth answer."""
@@ -104,27 +107,33 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
         RpcFault: one that was not asked for (another contract, topic or block): the endpoint is not to be believed.
     """
     allowed = frozenset(topics)
-    place = (-1, -1)
     ordered = True
+    text, block_hash, number, before = "", "", -1, -1
     for log in logs:
         try:
-            number, index = int(log.block_number, 16), int(log.log_index, 16)
+            if log.block_number != text or log.block_hash != block_hash:  # logs come block by block
+                text, block_hash, after = log.block_number, log.block_hash, int(log.block_number, 16)
+                if not first <= after <= last or len(block_hash) != 66:
+                    raise endpoint.inconsistent(
+                        "eth_getLogs", f"a log of a block that was not asked for ({after}, {block_hash[:70]})"
+                    )
+                ordered, number, before = ordered and after > number, after, -1
+            index = int(log.log_index, 16)
         except ValueError as problem:
             raise endpoint.inconsistent("eth_getLogs", "a log whose place is no number") from problem
+        found = log.topics
         if (
-            not first <= number <= last
-            or not 0 <= index < 2**31
-            or not log.topics
-            or log.topics[0] not in allowed
+            not found
+            or found[0] not in allowed
             or (log.address != contract and log.address.lower() != contract)
-            or len(log.block_hash) != 66
+            or not 0 <= index < _TOO_MANY
             or len(log.transaction_hash) != 66
         ):
             raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {index})")
-        log.number, log.index = number, index
-        after = (number, index)
-        ordered = ordered and place < after and not log.removed
-        place = after
+        if index <= before or log.removed:
+            ordered = False
+        before = index
+        log.number, log.index = number, index  # type: ignore[assignment]
     return logs if ordered else _in_order(endpoint, logs)
 
 

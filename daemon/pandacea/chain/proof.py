@@ -35,14 +35,6 @@ FAR_NONCES: Final = 4_096
 """How many of a Spender's nonces are tried: around the creation's block, then from the newest down."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A proof, or why there is none; `by` says who vouches."""
-
-    proof: KeptProof
-    by: str
-
-
 @dataclass(slots=True)
 class Prover:
     """Proves approvals of one contract's leases."""
@@ -56,7 +48,7 @@ class Prover:
     operators: set[Address] = field(default_factory=set)
     """Operators that the Earner's own signature made so."""
 
-    async def prove(self, held: Held, endpoint: Endpoint, others: Sequence[Endpoint]) -> Verdict:
+    async def prove(self, held: Held, endpoint: Endpoint, others: Sequence[Endpoint]) -> KeptProof:
         """Find out why the approval of a lease may be trusted.
 
         Raises:
@@ -65,14 +57,14 @@ class Prover:
         lease = held.lease
         terms = terms_of(lease)
         if held.approved_tx is None:
-            return Verdict(KeptProof(Trust.UNPROVEN, terms, None), "no approving transaction is known")
+            return KeptProof(Trust.UNPROVEN, terms, None, "no approving transaction is known")
         reason, signer = await self._signature(held, held.approved_tx, endpoint)
         if signer is not None:
-            return Verdict(KeptProof(Trust.SIGNED, terms, held.approved_tx), signer)
+            return KeptProof(Trust.SIGNED, terms, held.approved_tx, signer)
         other = next((one for one in others if one.name != endpoint.name), None)
         if other is not None and await self._agrees(lease, held.approved_tx, endpoint, other):
-            return Verdict(KeptProof(Trust.AGREED, terms, held.approved_tx), f"{endpoint.name} and {other.name}")
-        return Verdict(KeptProof(Trust.UNPROVEN, terms, held.approved_tx), reason)
+            return KeptProof(Trust.AGREED, terms, held.approved_tx, f"{endpoint.name} and {other.name}")
+        return KeptProof(Trust.UNPROVEN, terms, held.approved_tx, reason)
 
     # -- the Earner's signature
 

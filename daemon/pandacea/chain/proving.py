@@ -16,10 +16,9 @@ from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.proof import Prover
 from pandacea.domain.access import Trust
 from pandacea.domain.ids import LeaseId
-from pandacea.domain.seen import Held
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import folded, prove
 from pandacea.flows.records import ChainRecords
+from pandacea.flows.vouch import held_now, prove
 
 log = structlog.get_logger(__name__)
 
@@ -82,26 +81,20 @@ class Proving:
         known = self.book.peek(lease_id)
         if known is None or known.trust not in {Trust.PENDING, Trust.UNPROVEN}:
             return
-        held = await self.held(lease_id)
+        held = await held_now(lease_id, self.records)
         if held is None or held.lease.approved_block is None:
             return
         endpoint = await self.endpoints.pick()
         try:
-            verdict = await self.prover.prove(held, endpoint, self.endpoints.others(endpoint))
+            proof = await self.prover.prove(held, endpoint, self.endpoints.others(endpoint))
         except RpcFault as fault:
             if fault.kind not in {Fault.INCONSISTENT, Fault.ERROR, Fault.NULL}:
                 self.endpoints.failed(endpoint, fault)
             raise
-        if verdict.proof.trust is Trust.UNPROVEN:
+        if proof.trust is Trust.UNPROVEN:
             self.asked[lease_id] = time.monotonic() + ASK_AGAIN
-            log.warning("lease.approval-unproven", lease_id=lease_id, because=verdict.by)
+            log.warning("lease.approval-unproven", lease_id=lease_id, because=proof.by)
         else:
             self.proved += 1
-            log.info("lease.approval-proved", lease_id=lease_id, trust=verdict.proof.trust, by=verdict.by)
-        await prove(lease_id, verdict.proof, verdict.by, int(self.now()), self.records, self.book)
-
-    async def held(self, lease_id: LeaseId) -> Held | None:
-        """A lease as the database has it now, approved or not."""
-        async with self.records.write() as tx:
-            rows = await tx.settled([lease_id])
-            return folded(rows, await tx.events_of([lease_id]), self.records, 0).get(lease_id)
+            log.info("lease.approval-proved", lease_id=lease_id, trust=proof.trust, by=proof.by)
+        await prove(lease_id, proof, int(self.now()), self.records, self.book)

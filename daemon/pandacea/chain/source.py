@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import structlog
 
-from pandacea.chain.decode import as_topic, concerns, decode
+from pandacea.chain.blocks import BlockReader, Counters, patiently
+from pandacea.chain.decode import as_topic, decode_all
 from pandacea.chain.faults import Fault, RpcFault
-from pandacea.chain.logs import BloomCheck, LogReader
+from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import Header, Log
-from pandacea.domain.ids import Address, BlockNumber, Hash32
+from pandacea.domain.ids import Address, BlockNumber
 from pandacea.domain.seen import NO_HASH, BlockRef, SeenEvent, Step, View
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 MAX_HELD: Final = 2_000
 """Unfinalized blocks held at most; without finality, what is deeper counts as settled."""
@@ -31,8 +29,6 @@ STRIDE: Final = 64
 SETTLE_EVERY: Final = 32
 """Blocks by which finality must have advanced before rows are folded."""
 
-_AT_ONCE: Final = 16
-
 
 class FinalityViolatedError(Exception):
     """An endpoint shows another block where the node holds a final one."""
@@ -42,32 +38,6 @@ class Completer(Protocol):
     """Adds to events what an interface does not emit."""
 
     async def complete(self, endpoint: Endpoint, events: Sequence[SeenEvent]) -> list[SeenEvent]: ...
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the metrics show of following."""
-
-    reorgs: int = 0
-    deepest_reorg: int = 0
-    odd_logs: int = 0
-    """Logs of known topics that are no such event."""
-    healed_logs: int = 0
-    """Logs that a second look found."""
-    lagging: int = 0
-    """Heads behind what was processed already."""
-
-
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask up to three times for something that exists: behind a balancer, the next node asked may have it already."""
-    for pause in (0.02, 0.1):
-        try:
-            return await ask()
-        except RpcFault as fault:
-            if fault.kind not in {Fault.NULL, Fault.ERROR}:
-                raise
-        await asyncio.sleep(pause)
-    return await ask()
 
 
 @dataclass(slots=True)
@@ -84,11 +54,11 @@ class ChainSource:
     max_held: int = MAX_HELD
     counters: Counters = field(default_factory=Counters)
     heard: Callable[[int], None] = lambda _head: None
-    _bloom: BloomCheck = field(init=False)
+    _blocks: BlockReader = field(init=False)
     _earner_topic: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._bloom = BloomCheck(self.contract, self.reader.topics)
+        self._blocks = BlockReader(self.reader, self.second, self.counters)
         self._earner_topic = as_topic(self.earner)
 
     async def next(self, endpoint: Endpoint, view: View) -> Step | None:
@@ -108,7 +78,7 @@ class ChainSource:
         if head.parent == tip.hash:
             # The usual case, one new block: its logs are asked for together with the tags, so that an answer changes at once.
             safe, final, logs = await asyncio.gather(
-                self._tag(endpoint, "safe"), self._tag(endpoint, "finalized"), self._logs(endpoint, [newest])
+                self._tag(endpoint, "safe"), self._tag(endpoint, "finalized"), self._blocks.logs(endpoint, [newest])
             )
         else:
             safe, final, logs = *await asyncio.gather(self._tag(endpoint, "safe"), self._tag(endpoint, "finalized")), None
@@ -196,75 +166,15 @@ class ChainSource:
 
     async def _advance(self, endpoint: Endpoint, view: View, head: BlockRef, marks: tuple[int, int]) -> Step:
         tip = view.tip
-        headers = await self._headers(endpoint, tip.number + 1, min(head.number, tip.number + STRIDE), head)
+        headers = await self._blocks.headers(endpoint, tip.number + 1, min(head.number, tip.number + STRIDE), head)
         first = headers[0].ref()
         if first.parent != tip.hash:
             if await self._still_there(endpoint, tip):
                 raise endpoint.inconsistent("eth_getBlockByNumber", f"block {first.number} is no child of block {tip.number}")
             return await self._reorganise(endpoint, view, head)
-        events = await self.events(endpoint, await self._logs(endpoint, headers))
+        events = await self.events(endpoint, await self._blocks.logs(endpoint, headers))
         blocks = tuple(header.ref() for header in headers)
         return Step(blocks=blocks, events=tuple(events), safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
-
-    async def _headers(self, endpoint: Endpoint, first: int, last: int, head: BlockRef) -> list[Header]:
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(number: int) -> Header:
-            async with gate:
-                return await patiently(lambda: endpoint.header(number))
-
-        headers = await asyncio.gather(*(one(number) for number in range(first, last + 1)))
-        for parent, child in pairwise(headers):
-            if child.parent_hash != parent.hash:
-                raise endpoint.inconsistent("eth_getBlockByNumber", f"block {child.number} is no child of the one before")
-        if last == head.number and headers[-1].hash != head.hash:
-            raise endpoint.inconsistent("eth_getBlockByNumber", f"two blocks at {last}")
-        return list(headers)
-
-    async def _logs(self, endpoint: Endpoint, headers: Sequence[Header]) -> list[Log]:
-        """Logs of consecutive blocks, held against the headers: right hashes, none a bloom rules out, none it hints at missing."""
-        by_number = {int(header.number, 16): header for header in headers}
-        first, last = min(by_number), max(by_number)
-        logs: list[Log] = []
-        if len(headers) <= 3:
-            found = await asyncio.gather(*(self._at(endpoint, header.hash, number) for number, header in by_number.items()))
-            logs = [one for block in found for one in block]
-        else:
-            at = first
-            while at <= last:
-                end, more = await self.reader.read(endpoint, at, last)
-                logs.extend(more)
-                at = end + 1
-        present = set()
-        for one in logs:
-            present.add(one.number)
-            if one.block_hash != by_number[one.number].hash:
-                raise endpoint.inconsistent("eth_getLogs", f"logs of another block {one.number} than its header's")
-        for number, header in by_number.items():
-            may = self._bloom.may_contain(header.logs_bloom)
-            if number in present and may is False:
-                raise endpoint.inconsistent("eth_getLogs", f"logs in block {number} that its bloom filter rules out")
-            if number not in present and may:
-                logs.extend(await self._again(endpoint, header, number))
-                logs.sort(key=lambda one: (one.number, one.index))
-        return logs
-
-    async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[Log]:
-        return await patiently(lambda: self.reader.at(endpoint, block_hash, number))
-
-    async def _again(self, endpoint: Endpoint, header: Header, number: int) -> list[Log]:
-        """The bloom filter says there may be logs and none came: ask once more, elsewhere if possible, by the block's hash."""
-        other = self.second(endpoint)
-        try:
-            found = await self.reader.at(other, header.hash, number)
-        except RpcFault:
-            if other is endpoint:
-                raise
-            found = await self.reader.at(endpoint, header.hash, number)
-        if found:
-            self.counters.healed_logs += len(found)
-            log.warning("chain.logs-were-missing", endpoint=endpoint.name, block=number, found=len(found))
-        return found
 
     # -- reorgs
 
@@ -276,10 +186,10 @@ class ChainSource:
                 f"{endpoint.name} shows another chain after block {ancestor.number}, but block {view.finalized} was final."
             )
         last = min(head.number, max(view.tip.number, ancestor.number + STRIDE))
-        headers = await self._headers(endpoint, ancestor.number + 1, last, head)
+        headers = await self._blocks.headers(endpoint, ancestor.number + 1, last, head)
         if headers and headers[0].parent_hash != ancestor.hash:
             raise endpoint.inconsistent("eth_getBlockByNumber", f"block {ancestor.number + 1} has no parent that is shown")
-        events = await self.events(endpoint, await self._logs(endpoint, headers)) if headers else []
+        events = await self.events(endpoint, await self._blocks.logs(endpoint, headers)) if headers else []
         depth = view.tip.number - ancestor.number
         self.counters.reorgs += 1
         self.counters.deepest_reorg = max(self.counters.deepest_reorg, depth)
@@ -323,15 +233,6 @@ class ChainSource:
         Raises:
             RpcFault: v0's completion needed the endpoint, and it failed.
         """
-        events = []
-        topic = self._earner_topic
-        for one in logs:
-            if not concerns(one, topic):
-                continue
-            event = decode(one)
-            if event is None:
-                self.counters.odd_logs += 1
-                continue
-            place = (BlockNumber(one.number), Hash32(one.block_hash), one.index, Hash32(one.transaction_hash))
-            events.append(SeenEvent(*place, event))
+        events, odd = decode_all(logs, self._earner_topic)
+        self.counters.odd_logs += odd
         return events if self.completer is None else await self.completer.complete(endpoint, events)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidURI, WebSocketException
 
 from pandacea.chain.faults import shown
@@ -80,16 +80,15 @@ class WebSocketWakes:
             self.connections += 1
             self._connected_at = time.monotonic()
             await socket.send(SUBSCRIBE)
-            dropped = asyncio.create_task(self._drop.wait())
+            closing = asyncio.create_task(self._close_when_dropped(socket))
             try:
-                while not dropped.done():
-                    message = asyncio.create_task(socket.recv())
-                    await asyncio.wait({message, dropped}, return_when=asyncio.FIRST_COMPLETED)
-                    if not message.done():
-                        message.cancel()
-                        break
-                    if '"eth_subscription"' in str(message.result()):
+                async for message in socket:
+                    if '"eth_subscription"' in str(message):
                         self.heard_at = time.monotonic()
                     self._wake()  # at its acknowledgement too: a block may have come between connecting and subscribing
             finally:
-                dropped.cancel()
+                closing.cancel()
+
+    async def _close_when_dropped(self, socket: ClientConnection) -> None:
+        await self._drop.wait()
+        await socket.close()

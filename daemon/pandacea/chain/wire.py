@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from pandacea.domain.ids import BlockNumber, Hash32, Timestamp
-from pandacea.domain.seen import BlockRef
+from pandacea.domain.seen import BEFORE_ANY, BlockRef
 
 T = TypeVar("T")
 
@@ -50,11 +50,11 @@ class Log(msgspec.Struct, rename="camel", gc=False):
     topics: list[str]
     data: str
     block_number: str
-    block_hash: str
-    transaction_hash: str
+    block_hash: Hash32
+    transaction_hash: Hash32
     log_index: str
     removed: bool = False
-    number: int = -1
+    number: BlockNumber = BEFORE_ANY
     """Block number and log index as integers: `logs.check` fills them in."""
     index: int = -1
 

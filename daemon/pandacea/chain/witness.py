@@ -91,7 +91,7 @@ class Witnesses:
         while at <= last:
             end, logs = await self._reader.read(endpoint, at, last)
             for found in logs:
-                match decode(found):
+                match decode(found.topics, found.data):
                     case LeaseCancelled(lease_id=lease_id) | DisputeRaised(lease_id=lease_id):
                         denied[lease_id] = True
                     case DisputeResolved(lease_id=lease_id, is_dispute_valid=valid):

@@ -11,6 +11,7 @@ from pathlib import Path
 from pandacea import __version__
 from pandacea.cli.command import Handler, command, quietly
 from pandacea.cli.desk import desk_commands
+from pandacea.cli.leases import lease_commands
 from pandacea.cli.products import product_commands
 from pandacea.errors import BadConfig, Broken, PandaceaError
 
@@ -59,9 +60,6 @@ def parser() -> argparse.ArgumentParser:
     doctor = command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
-    leases = command(commands, "leases", _leases, "show which leases the node believes, and why")
-    leases.add_argument("--json", action="store_true", help="print JSON")
-
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
     create = command(keys, "create", _keys_create, "make a new key and keep it encrypted", config=False)
     create.add_argument("file", type=Path)
@@ -69,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     show = command(keys, "address", _keys_address, "print the address of a keystore", config=False)
     show.add_argument("file", type=Path)
 
+    lease_commands(commands)
     desk_commands(commands)
     product_commands(commands)
 
@@ -133,22 +132,6 @@ def _doctor(parsed: argparse.Namespace) -> int:
         for row in rows:
             print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<{width}}  {row['detail']}")
     return 0 if all(row["ok"] for row in rows) else 1
-
-
-def _leases(parsed: argparse.Namespace) -> int:
-    from pandacea import app
-
-    config = quietly(parsed)
-    rows = asyncio.run(app.lease_rows(config))
-    if parsed.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    for row in rows:
-        count = f"{row['used']}/{row['max_computations']} used"
-        print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
-    if not rows:
-        print("No approved lease of this Earner is known yet.")
-    return 0
 
 
 def _keys_create(parsed: argparse.Namespace) -> int:

@@ -265,7 +265,7 @@ def _proof(lease: KnownLease) -> Denied | Unknown | None:
     return Denied(
         "approval-unproven",
         "The approval of this lease cannot be proved from the chain (an old contract, a contract wallet or a relayed approval). "
-        "Ask the Earner to acknowledge the lease on their node.",
+        "Ask the Earner to acknowledge it on their node (`pandacea leases acknowledge`).",
     )
 
 

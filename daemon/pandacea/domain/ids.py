@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 Address = NewType("Address", str)  # "0x" + 40 lower-case hex digits
 Hash32 = NewType("Hash32", str)  # "0x" + 64 lower-case hex digits
@@ -22,8 +21,7 @@ ASSET_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 PRODUCT_ID = ASSET_ID
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class LeaseKey:
+class LeaseKey(NamedTuple):
     """A lease is named by its chain and contract too: the same id elsewhere is another lease."""
 
     chain_id: int

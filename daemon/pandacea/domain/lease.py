@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar, dataclass_transform
 
 from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
+
+T = TypeVar("T")
 
 DAY: Final = 86_400
 """Seconds."""
@@ -31,7 +33,13 @@ STAKE_DIVISOR: Final = 10
 """A dispute's stake is `price // STAKE_DIVISOR`, in wei."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True)
+def _event(cls: type[T]) -> type[T]:
+    """A frozen dataclass to the type checker: they are made by the hundred thousand, and a truly frozen one takes three times as long."""
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
+
+@_event
 class LeaseCreated:
     lease_id: LeaseId
     spender: Address
@@ -39,7 +47,7 @@ class LeaseCreated:
     price: Wei
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class LeaseTerms:
     lease_id: LeaseId
     data_product_id: Hash32
@@ -47,36 +55,36 @@ class LeaseTerms:
     max_computations: int
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class LeaseApproved:
     lease_id: LeaseId
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class ResultCommitted:
     lease_id: LeaseId
     computation_id: ComputationId
     result_hash: Hash32
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class LeaseExecuted:
     lease_id: LeaseId
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class LeaseCancelled:
     lease_id: LeaseId
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class LeaseFinalized:
     lease_id: LeaseId
     earner: Address
     reputation_reward: int
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class DisputeRaised:
     lease_id: LeaseId
     spender: Address
@@ -85,7 +93,7 @@ class DisputeRaised:
     stake_amount: Wei
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class DisputeResolved:
     lease_id: LeaseId
     is_dispute_valid: bool

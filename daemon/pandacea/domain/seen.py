@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from pandacea.domain.ids import BlockNumber, ComputationId, Hash32, LeaseKey, Timestamp
+from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseKey, Timestamp, Wei
 from pandacea.domain.lease import (
+    FINAL,
     DisputeRaised,
     DisputeResolved,
     Lease,
@@ -20,7 +21,6 @@ from pandacea.domain.lease import (
     LeaseTerms,
     Move,
     ResultCommitted,
-    apply,
     next_status,
 )
 
@@ -120,68 +120,61 @@ class Step:
         return View(base, blocks, BlockNumber(max(safe, self.safe)), BlockNumber(max(view.finalized, self.finalized)))
 
 
-_NO_TIME: Final = Timestamp(0)
-
-
-@dataclass(frozen=True, slots=True)
 class Held:
-    """A lease as rows hold it: the fold, and the transaction to prove its approval by."""
+    """A lease as rows hold it, while events are folded into it: what `domain.lease.apply` does, without a frozen copy per event.
 
-    lease: Lease
-    approved_tx: Hash32 | None = None
-    seen_at: Timestamp = _NO_TIME
-    """Timestamp of a block at or after its creation: what pruning measures by."""
-
-
-def fold(held: Held | None, seen: SeenEvent, key: LeaseKey, at: Timestamp) -> Held | None:
-    """Fold one event into what is held; None: it belongs to a lease whose creation was not seen.
-
-    This is `domain.lease.apply` and the approving transaction. `Folding` does the same to many events, faster.
+    Tests fold random histories both ways and hold the two against each other.
     """
-    lease = apply(None if held is None else held.lease, seen.event, key, seen.block)
-    if lease is None:
-        return None
-    if held is None:
-        return Held(lease, None, at)
-    if type(seen.event) is LeaseApproved and held.approved_tx is None:
-        return replace(held, lease=lease, approved_tx=seen.transaction)
-    if lease is held.lease:
-        return held
-    return Held(lease, held.approved_tx, held.seen_at)
 
+    __slots__ = (
+        "approved_tx",
+        "committed",
+        "created_block",
+        "earner",
+        "facts",
+        "key",
+        "price",
+        "resolved_for_spender",
+        "seen_at",
+        "spender",
+        "status",
+        "terms",
+    )
 
-class Folding:
-    """A lease while events are folded into it: `fold`, without a frozen copy per event. Tests hold the two against each other."""
-
-    __slots__ = ("_key", "approved_tx", "committed", "created", "facts", "resolved_for_spender", "seen_at", "status", "terms")
-
-    def __init__(self, created: LeaseCreated, block: BlockNumber, key: LeaseKey, at: Timestamp) -> None:
-        """A lease just created."""
-        self._key = key
-        self.created: tuple[Any, ...] = (created.spender, created.earner, created.price, block)
-        self.status = _CREATED
-        self.terms: tuple[Any, ...] = (None, None, 1)
-        self.committed: frozenset[ComputationId] = NONE_COMMITTED
+    def __init__(
+        self,
+        key: LeaseKey,
+        spender: Address,
+        earner: Address,
+        price: Wei,
+        created_block: BlockNumber,
+        *,
+        seen_at: int = 0,
+    ) -> None:
+        """A lease just created; `seen_at`: timestamp of a block at or after its creation, what pruning measures by."""
+        self.key = key
+        self.spender = spender
+        self.earner = earner
+        self.price = price
+        self.created_block = created_block
+        self.status = CREATED_CODE
+        """Code of its `LeaseStatus`: its place among them."""
+        self.terms: tuple[Hash32 | None, Timestamp | None, int] = (None, None, 1)
+        """Data product id, expiry, computations."""
+        self.committed: frozenset[ComputationId] = _NONE_COMMITTED
         self.facts: list[BlockNumber | None] = [None] * len(FACTS)
+        """The block of each of `FACTS`."""
         self.resolved_for_spender: bool | None = None
         self.approved_tx: Hash32 | None = None
-        self.seen_at = at
+        """The transaction to prove its approval by."""
+        self.seen_at = seen_at
 
-    @classmethod
-    def of(cls, held: Held) -> Folding:
-        """Go on from what is held."""
-        lease = held.lease
-        self = cls.__new__(cls)
-        self._key = lease.key
-        self.created = (lease.spender, lease.earner, lease.price, lease.created_block)
-        self.status = _STATUS_CODE[lease.status]
-        self.terms = (lease.data_product_id, lease.expires_at, lease.max_computations)
-        self.committed = lease.committed
-        self.facts = [getattr(lease, fact) for fact in FACTS]
-        self.resolved_for_spender = lease.resolved_for_spender
-        self.approved_tx = held.approved_tx
-        self.seen_at = held.seen_at
-        return self
+    def copy(self) -> Held:
+        """Another one that may be folded into."""
+        held = Held(self.key, self.spender, self.earner, self.price, self.created_block, seen_at=self.seen_at)
+        held.status, held.terms, held.committed, held.facts = self.status, self.terms, self.committed, self.facts.copy()
+        held.resolved_for_spender, held.approved_tx = self.resolved_for_spender, self.approved_tx
+        return held
 
     def add(self, seen: SeenEvent) -> None:
         """Fold one event in."""
@@ -206,18 +199,28 @@ class Folding:
             if kind is LeaseApproved and self.approved_tx is None:
                 self.approved_tx = seen.transaction
 
-    def held(self) -> Held:
+    @property
+    def approved_block(self) -> BlockNumber | None:
+        """Where its approval is, if anywhere."""
+        return self.facts[0]
+
+    @property
+    def in_dispute(self) -> bool:
+        """Whether a dispute is open."""
+        return self.facts[_DISPUTED] is not None and self.facts[_RESOLVED] is None and self.status not in FINAL_CODES
+
+    @property
+    def lease(self) -> Lease:
         """What it came to."""
-        spender, earner, price, block = self.created
         product, expires_at, most = self.terms
         approved, executed, cancelled, finalized, disputed, resolved = self.facts
-        lease = Lease(
-            self._key,
-            spender,
-            earner,
-            price,
-            block,
-            _STATUSES[self.status],
+        return Lease(
+            self.key,
+            self.spender,
+            self.earner,
+            self.price,
+            self.created_block,
+            STATUSES[self.status],
             product,
             expires_at,
             most,
@@ -230,21 +233,31 @@ class Folding:
             resolved,
             self.resolved_for_spender,
         )
-        return Held(lease, self.approved_tx, self.seen_at)
+
+    def __eq__(self, other: object) -> bool:
+        """By everything held."""
+        return isinstance(other, Held) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Held({self.lease!r}, {self.approved_tx!r}, {self.seen_at!r})"
 
 
 FACTS: Final = ("approved_block", "executed_block", "cancelled_block", "finalized_block", "disputed_block", "resolved_block")
 """The blocks that first showed each fact, in the order of `Lease`'s fields."""
+_DISPUTED: Final = FACTS.index("disputed_block")
 _RESOLVED: Final = FACTS.index("resolved_block")
-NONE_COMMITTED: Final[frozenset[ComputationId]] = frozenset()
-_STATUSES: Final = tuple(LeaseStatus)
-_STATUS_CODE: Final = {status: code for code, status in enumerate(_STATUSES)}
-_CREATED: Final = _STATUS_CODE[LeaseStatus.CREATED]
+_NONE_COMMITTED: Final[frozenset[ComputationId]] = frozenset()
+STATUSES: Final = tuple(LeaseStatus)
+STATUS_CODE: Final = {status: code for code, status in enumerate(STATUSES)}
+CREATED_CODE: Final = STATUS_CODE[LeaseStatus.CREATED]
+FINAL_CODES: Final = frozenset(STATUS_CODE[status] for status in FINAL)
 
 
 def _leads(move: Move) -> tuple[int, ...]:
     """`next_status` of a move from every status, by code: an enum hashes itself in Python, a number does not."""
-    return tuple(_STATUS_CODE[next_status(status, move)] for status in _STATUSES)
+    return tuple(STATUS_CODE[next_status(status, move)] for status in STATUSES)
 
 
 _COMMIT: Final = _leads(Move.COMMIT)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pandacea.domain.access import Trust, terms_of, trust_of
-from pandacea.domain.ids import LeaseId, LeaseKey, Timestamp
-from pandacea.domain.lease import Lease, LeaseCreated
-from pandacea.domain.seen import FACTS, BlockRef, Folding, Held, SeenEvent, Step, View
+from pandacea.domain.ids import LeaseId, LeaseKey
+from pandacea.domain.lease import LeaseCreated
+from pandacea.domain.seen import Held, SeenEvent, Step, View
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """How one lease stands now; `held` None: nothing of it is left."""
 
     lease_id: LeaseId
@@ -55,18 +55,20 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
         if step.undo_to is not None:
             touched.update(await tx.leases_above(step.undo_to.number))
             await tx.undo(step.undo_to.number)
-        events = await ours(tx, step.events)
-        touched.update(seen.event.lease_id for seen in events)
-        fresh = [seen for seen in events if seen.block > after.base.number]
+        events, ids = await ours(tx, step.events)
+        base = after.base.number
+        whole = step.settle_to is not None and not step.blocks  # a settled range: nothing of it lies above the new base
+        old = events if whole else [seen for seen in events if seen.block <= base]
+        fresh: Sequence[SeenEvent] = () if whole else [seen for seen in events if seen.block > base]
         await tx.append(step.blocks, fresh)
+        touched.update(seen.event.lease_id for seen in fresh)
         if step.settle_to is not None:
-            old = [seen for seen in events if seen.block <= after.base.number]
-            settled = await _settle(tx, step, old, records)
+            settled = await _settle(tx, step, old, ids, records)
             if view.tip.number < after.base.number:
                 # Read by numbers, unseen by any header: one answer is not enough for it.
                 await tx.insert_range(view.tip.number + 1, after.base.number, digest_of(old))
             touched.update(settled)
-        changes = await _changes(tx, sorted(touched), records, settled, above=bool(after.blocks))
+        changes = await changes_of(tx, sorted(touched), records, settled, above=bool(after.blocks))
         await tx.save_cursor(after)
         if telling is not None:
             known_to = view.tip.number if step.undo_to is None else step.undo_to.number
@@ -79,89 +81,36 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
 async def refresh(ids: Sequence[LeaseId], view: View, records: ChainRecords, memory: Memory) -> None:
     """Bring memory in line with the rows of some leases, after a (re)load."""
     async with records.write() as tx:
-        memory.publish(view, await _changes(tx, ids, records, {}))
+        memory.publish(view, await changes_of(tx, ids, records, {}))
 
 
-async def reread(events: Sequence[SeenEvent], records: ChainRecords) -> tuple[bool, list[LeaseId]]:
-    """Compare a second reading of the oldest waiting range with the first. True: they agree, and it waits no more.
-
-    Otherwise the leases it speaks of, whose rows must be folded anew from all their events.
-    """
-    async with records.write() as tx:
-        waiting = await tx.oldest_range()
-        if waiting is None:
-            return True, []
-        first, _, digest = waiting
-        found = await ours(tx, events)
-        if digest_of(found) != digest:
-            return False, sorted({seen.event.lease_id for seen in found})
-        await tx.delete_range(first)
-        await tx.commit()
-        return True, []
-
-
-async def mend(lease_id: LeaseId, events: Sequence[SeenEvent], base: BlockRef, records: ChainRecords, memory: Memory) -> bool:
-    """Write a lease's row anew from all its events up to `base`; False when nothing was gained.
-
-    A poorer reading never takes a fact away: the row is replaced only by one that knows all it knew.
-    """
-    async with records.write() as tx:
-        view = memory.view
-        if view is None or view.base != base:
-            return False  # settled further meanwhile: the next reading tries again
-        before = await tx.settled([lease_id])
-        anew = folded({}, sorted(events, key=lambda seen: seen.place), records, base.timestamp)
-        if lease_id not in anew or not _knows_all(anew[lease_id].lease, before.get(lease_id)) or anew == before:
-            return False
-        await tx.save(anew, before)
-        changes = await _changes(tx, [lease_id], records, {})
-        tx.after_commit(lambda: memory.publish(view, changes))
-        await tx.commit()
-    return True
+async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> tuple[Sequence[SeenEvent], set[LeaseId]]:
+    """The events of this Earner's leases, and these leases; one whose creation was never seen is another Earner's."""
+    created: set[LeaseId] = set()
+    others: set[LeaseId] = set()
+    for seen in events:
+        event = seen.event
+        (created if type(event) is LeaseCreated else others).add(event.lease_id)
+    asked = others - created
+    if not asked:
+        return events, created
+    known = await tx.known(sorted(asked))
+    kept = created | known
+    if len(known) == len(asked):
+        return events, kept
+    return [seen for seen in events if seen.event.lease_id in kept], kept
 
 
-def _knows_all(anew: Lease, before: Held | None) -> bool:
-    if before is None:
-        return True
-    old = before.lease
-    pairs = [(getattr(old, fact), getattr(anew, fact)) for fact in FACTS]
-    return old.committed <= anew.committed and all(was is None or (now is not None and now <= was) for was, now in pairs)
+def digest_of(events: Sequence[SeenEvent]) -> str:
+    """sha-256 over the identities of events, in the order they happened: how many in each block, and their places there."""
+    _, blocks, indexes, _, _, parts = zip(*events, strict=True) if events else ((),) * 6
+    identities = (list(Counter(blocks).items()), indexes, parts)
+    return hashlib.sha256(repr(identities).encode()).hexdigest()
 
 
-async def reread_again(first: int, last: int, events: Sequence[SeenEvent], records: ChainRecords) -> None:
-    """Hold a range against its newest reading from now on: it waits until two in a row agree."""
-    async with records.write() as tx:
-        await tx.delete_range(first)
-        await tx.insert_range(first, last, digest_of(await ours(tx, events)))
-        await tx.commit()
-
-
-async def prove(lease_id: LeaseId, proof: KeptProof, by: str, at: int, records: ChainRecords, memory: Memory) -> None:
-    """Keep why an approval counts, or why it does not; `at` in Unix seconds."""
-    async with records.write() as tx:
-        await tx.save_proof(lease_id, proof, by, at)
-        changes = await _changes(tx, [lease_id], records, {})
-        view = memory.view
-        if view is not None:
-            tx.after_commit(lambda: memory.publish(view, changes))
-        await tx.commit()
-
-
-async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> list[SeenEvent]:
-    """Leave out events of leases whose creation for our Earner was never seen: they are another Earner's."""
-    created = {seen.event.lease_id for seen in events if type(seen.event) is LeaseCreated}
-    asked = {seen.event.lease_id for seen in events} - created
-    ours = created | await tx.known(sorted(asked))
-    return [seen for seen in events if seen.event.lease_id in ours]
-
-
-def digest_of(events: Iterable[SeenEvent]) -> str:
-    """sha-256 over the identities of events, in the order they happened."""
-    text = ";".join(f"{seen.block_hash},{seen.log_index},{seen.part}" for seen in events)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], records: ChainRecords) -> dict[LeaseId, Held]:
+async def _settle(
+    tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], ids: set[LeaseId], records: ChainRecords
+) -> dict[LeaseId, Held]:
     """Fold what is final into the rows. Events held already and those the step brings are merged by identity."""
     assert step.settle_to is not None
     held = await tx.events_to(step.settle_to.number)
@@ -170,8 +119,8 @@ async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], re
         known = {seen.identity: seen for seen in old}
         known.update((seen.identity, seen) for seen in held)
         events = sorted(known.values(), key=lambda seen: seen.place)
-    ids = sorted({seen.event.lease_id for seen in events})
-    before = await tx.settled(ids)
+        ids = {seen.event.lease_id for seen in events}
+    before = await tx.settled(sorted(ids))
     after = folded(before, events, records, step.settle_to.timestamp)
     await tx.save(after, before)
     await tx.settle(step.settle_to)
@@ -180,29 +129,27 @@ async def _settle(tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], re
 
 def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records: ChainRecords, at: int) -> dict[LeaseId, Held]:
     """Fold events in order into the leases they belong to; `at`: timestamp of a block at or after them."""
-    folding: dict[LeaseId, Folding] = {}
+    after = dict(before)
+    ours: set[LeaseId] = set()
     for seen in events:
         event = seen.event
         lease_id = event.lease_id
-        one = folding.get(lease_id)
-        if one is None:
-            held = before.get(lease_id)
-            if held is not None:
-                one = Folding.of(held)
-            elif type(event) is LeaseCreated:
-                key = LeaseKey(records.chain_id, records.contract, lease_id)
-                one = Folding(event, seen.block, key, Timestamp(at))
-            else:
+        held = after.get(lease_id)
+        if held is None:
+            if type(event) is not LeaseCreated:
                 continue  # of a lease whose creation was not seen
-            folding[lease_id] = one
-        one.add(seen)
-    after = dict(before)
-    for lease_id, one in folding.items():
-        after[lease_id] = one.held()
+            key = LeaseKey(records.chain_id, records.contract, lease_id)
+            after[lease_id] = Held(key, event.spender, event.earner, event.price, seen.block, seen_at=at)
+            ours.add(lease_id)
+            continue
+        if lease_id not in ours:
+            held = after[lease_id] = held.copy()  # what was before stays as it was
+            ours.add(lease_id)
+        held.add(seen)
     return after
 
 
-async def _changes(
+async def changes_of(
     tx: ChainTransaction,
     ids: Sequence[LeaseId],
     records: ChainRecords,
@@ -216,10 +163,11 @@ async def _changes(
     rows = {**await tx.settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
     newest = folded(rows, await tx.events_of(ids), records, 0) if above else rows
     proofs = await tx.proofs(ids)
-    return [Change(lease_id, held, _trust(held, proofs.get(lease_id))) for lease_id in ids for held in (newest.get(lease_id),)]
+    return [Change(lease_id, held, trust_now(held, proofs.get(lease_id))) for lease_id in ids for held in (newest.get(lease_id),)]
 
 
-def _trust(held: Held | None, kept: KeptProof | None) -> Trust:
+def trust_now(held: Held | None, kept: KeptProof | None) -> Trust:
+    """What a kept proof is worth for a lease as it stands."""
     if held is None or kept is None:
         return Trust.PENDING
     return trust_of(terms_of(held.lease), held.approved_tx, (kept.trust, kept.terms, kept.approved_tx))

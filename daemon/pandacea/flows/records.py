@@ -19,6 +19,8 @@ class KeptProof:
     trust: Trust
     terms: str
     approved_tx: Hash32 | None
+    by: str
+    """Who vouches (an address, two endpoints, the operator's account), or why nobody does."""
 
 
 ApprovedRow = Sequence[Any]
@@ -50,7 +52,7 @@ class ChainTransaction(Protocol):
 
     async def proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, KeptProof]: ...
 
-    async def save_proof(self, lease_id: LeaseId, proof: KeptProof, by: str, at: int) -> None: ...
+    async def save_proof(self, lease_id: LeaseId, proof: KeptProof, at: int) -> None: ...
 
     async def insert_range(self, first: int, last: int, digest: str) -> None: ...
 

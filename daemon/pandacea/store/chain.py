@@ -119,6 +119,12 @@ async def find_deployment(connection: AsyncConnection, chain_id: int, contract: 
     return (await connection.execute(query)).first()
 
 
+async def chains_of(connection: AsyncConnection, contract: Address) -> list[int]:
+    """The chains on which a contract of this address was followed."""
+    query = _deployment.select().where(_deployment.c.contract == contract).order_by(_deployment.c.chain_id)
+    return [row.chain_id for row in (await connection.execute(query)).all()]
+
+
 async def insert_deployment(
     connection: AsyncConnection,
     *,

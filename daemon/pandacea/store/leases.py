@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain.access import NEVER
-from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
-from pandacea.domain.lease import Lease, LeaseStatus
-from pandacea.domain.seen import Held
+from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId, LeaseKey, Wei
+from pandacea.domain.lease import LeaseStatus
+from pandacea.domain.seen import STATUS_CODE, STATUSES, Held
 from pandacea.store.batch import marked, rows_in, run, upsert
 
-_STATUS_TEXT: Final = {status: str(status.value) for status in LeaseStatus}
+_STATUS_TEXT: Final = tuple(str(status.value) for status in STATUSES)
 
 LARGEST: Final = NEVER
 """A uint64 beyond it (a lease that never expires) is kept as it."""
@@ -91,32 +91,21 @@ _COLUMNS: Final = ", ".join(column.name for column in _lease.columns if column.n
 
 
 def _held(row: Any, key: LeaseKey) -> Held:
-    (_, spender, earner, price, created, status, product, expires, most, committed, *facts) = row
-    approved, executed, cancelled, finalized, disputed, resolved, for_spender, approved_tx, seen_at = facts
-    lease = Lease(
-        key,
-        Address(spender),
-        Address(earner),
-        Wei(int(price)),
-        BlockNumber(created),
-        LeaseStatus(status),
-        None if product is None else Hash32(product),
-        None if expires is None else Timestamp(expires),
-        most,
-        _unpacked(committed),
-        approved,
-        executed,
-        cancelled,
-        finalized,
-        disputed,
-        resolved,
-        None if for_spender is None else bool(for_spender),
-    )
-    return Held(lease, None if approved_tx is None else Hash32(approved_tx), Timestamp(seen_at))
+    (_, spender, earner, price, created, status, product, expires, most, committed, *facts, for_spender, approved_tx, seen_at) = row
+    held = Held(key, spender, earner, Wei(int(price)), created, seen_at=seen_at)
+    held.status = STATUS_CODE[LeaseStatus(status)]
+    held.terms = (product, expires, most)
+    held.committed = _unpacked(committed)
+    held.facts = facts
+    held.resolved_for_spender = None if for_spender is None else bool(for_spender)
+    held.approved_tx = approved_tx
+    return held
 
 
 def _packed(committed: frozenset[ComputationId]) -> bytes:
-    return bytes.fromhex("".join(sorted(computation[2:] for computation in committed)))
+    if len(committed) > 1:
+        return bytes.fromhex("".join([computation[2:] for computation in sorted(committed)]))
+    return b"".join([bytes.fromhex(computation[2:]) for computation in committed])
 
 
 def _unpacked(packed: bytes) -> frozenset[ComputationId]:
@@ -124,26 +113,21 @@ def _unpacked(packed: bytes) -> frozenset[ComputationId]:
 
 
 def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
-    lease = held.lease
+    product, expires, most = held.terms
     return (
         deployment,
         lease_id,
-        lease.spender,
-        lease.earner,
-        str(lease.price),
-        lease.created_block,
-        _STATUS_TEXT[lease.status],
-        lease.data_product_id,
-        None if lease.expires_at is None else min(lease.expires_at, LARGEST),
-        lease.max_computations,
-        _packed(lease.committed),
-        lease.approved_block,
-        lease.executed_block,
-        lease.cancelled_block,
-        lease.finalized_block,
-        lease.disputed_block,
-        lease.resolved_block,
-        lease.resolved_for_spender,
+        held.spender,
+        held.earner,
+        str(held.price),
+        held.created_block,
+        _STATUS_TEXT[held.status],
+        product,
+        None if expires is None else min(expires, LARGEST),
+        most,
+        _packed(held.committed),
+        *held.facts,
+        held.resolved_for_spender,
         held.approved_tx,
         min(held.seen_at, LARGEST),
     )
@@ -164,7 +148,7 @@ async def save(
     connection: AsyncConnection, deployment: int, leases: Mapping[LeaseId, Held], before: Mapping[LeaseId, Held]
 ) -> None:
     """Write leases as they stand at the new base; `before`: how their rows stood, so that only changes are written."""
-    rows = [_row(deployment, lease_id, held) for lease_id, held in leases.items() if held != before.get(lease_id)]
+    rows = [_row(deployment, lease_id, held) for lease_id, held in leases.items() if held is not before.get(lease_id)]
     await run(connection, upsert(connection, _lease), rows)
 
 
@@ -183,8 +167,8 @@ async def approved_page(connection: AsyncConnection, deployment: int, after: str
 
 
 async def proofs(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> dict[LeaseId, Any]:
-    """The proofs kept of some leases: rows of (lease_id, trust, terms, approved_tx)."""
-    query = "SELECT lease_id, trust, terms, approved_tx FROM lease_proof WHERE deployment = ? AND lease_id IN (IN)"
+    """The proofs kept of some leases: rows of (lease_id, trust, terms, approved_tx, by)."""
+    query = "SELECT lease_id, trust, terms, approved_tx, by FROM lease_proof WHERE deployment = ? AND lease_id IN (IN)"
     return {row[0]: row for row in await rows_in(connection, query, (deployment,), leases)}
 
 

@@ -94,6 +94,13 @@ class SqlProductBook:
         async with self._database.read() as connection:
             return {row[0] for row in (await connection.execute(query)).all()}
 
+    async def named(self, product_hash: Hash32) -> str | None:
+        """The id of the product on offer that leases name by this hash."""
+        query = select(_product.c.product_id).where((_product.c.product_hash == product_hash) & _product.c.withdrawn_at.is_(None))
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else str(row[0])
+
     async def version(self, version: Hash32) -> str | None:
         """The signature of a version, when it was published before."""
         async with self._database.read() as connection:

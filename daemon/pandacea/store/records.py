@@ -32,6 +32,8 @@ class ChainRecords:
         self.deployment = -1
         self.deploy_block: int | None = None
         """Where the contract begins, once it was followed."""
+        self.may_have_proofs = True
+        """False only while a first reading has certainly found none to ask for."""
 
     async def begin(self, earner: Address, interface: str, deploy_block: int, base: BlockRef) -> View:
         """Where to resume: the view in the database, or a new one from `base` when there is none or it is another Earner's.
@@ -55,6 +57,7 @@ class ChainRecords:
                     deploy_block=deploy_block,
                     base=base,
                 )
+                self.may_have_proofs = False
             else:
                 self.deployment = row.id
                 await chain.forget(tx.connection, row.id, earner=earner, interface=interface, base=base)
@@ -179,13 +182,17 @@ class ChainTransaction:
 
     async def proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, KeptProof]:
         """Why approvals of these leases count."""
+        if not self._records.may_have_proofs:
+            return {}
         rows = await leases.proofs(self.connection, self._id, ids)
         return {
-            lease_id: KeptProof(Trust(row[1]), row[2], None if row[3] is None else Hash32(row[3])) for lease_id, row in rows.items()
+            lease_id: KeptProof(Trust(row[1]), row[2], None if row[3] is None else Hash32(row[3]), row[4])
+            for lease_id, row in rows.items()
         }
 
-    async def save_proof(self, lease_id: LeaseId, proof: KeptProof, by: str, at: int) -> None:
+    async def save_proof(self, lease_id: LeaseId, proof: KeptProof, at: int) -> None:
         """Keep why an approval counts."""
+        self._records.may_have_proofs = True
         await leases.save_proof(
             self.connection,
             self._id,
@@ -193,7 +200,7 @@ class ChainTransaction:
             trust=proof.trust.value,
             terms=proof.terms,
             approved_tx=proof.approved_tx,
-            by=by,
+            by=proof.by,
             at=at,
         )
 
@@ -218,6 +225,12 @@ class ChainTransaction:
         key = f"chain:{self._id}:{seen.block_hash}:{seen.log_index}:{seen.part}"
         if not await outbox.has(self.connection, key):
             await self._tx_outbox.put(Message(Channel.MQTT, key, topic, payload), now)
+
+
+async def chains_followed(database: Database, contract: Address) -> list[int]:
+    """The ids of the chains on which a contract of this address was followed here."""
+    async with database.read() as connection:
+        return await chain.chains_of(connection, contract)
 
 
 async def _known(connection: AsyncConnection, records: ChainRecords, ids: Sequence[LeaseId]) -> set[LeaseId]:

@@ -1,0 +1,66 @@
+"""The operator's words about leases: what one says, and that the operator approved it where the chain cannot prove so."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+from pandacea.domain.access import NEVER
+from pandacea.domain.ids import HASH32, LeaseId
+from pandacea.errors import Refused
+from pandacea.flows.follow import Memory
+from pandacea.flows.ports import Clock
+from pandacea.flows.records import ChainRecords
+from pandacea.flows.vouch import Approval, acknowledge, look
+from pandacea.store.products import SqlProductBook
+
+log = structlog.get_logger(__name__)
+
+
+class LeaseDesk:
+    """Answers the desk's `leases` verbs. `memory`: of the running node; None: there is none to tell."""
+
+    def __init__(
+        self, records: Callable[[], Awaitable[ChainRecords]], products: SqlProductBook, clock: Clock, memory: Memory | None = None
+    ) -> None:
+        """`records`: the rows of the contract, once they can be told; raises Unavailable."""
+        self._records, self._products, self._clock, self._memory = records, products, clock, memory
+
+    async def show(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The terms of one approved lease, and what its approval is worth. Raises Refused, Unavailable."""
+        return await self._described(await look(_id(asked), await self._records()))
+
+    async def acknowledge(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Vouch for the approval of the lease whose terms were shown. Raises Refused, Unavailable."""
+        terms, by, at = str(asked["terms"]), str(asked["by"]), int(self._clock.now())
+        found = await acknowledge(_id(asked), terms, by, at, await self._records(), self._memory)
+        log.info("lease.acknowledged", lease_id=found.lease.key.lease_id, terms=terms, by=by)
+        return await self._described(found)
+
+    async def _described(self, found: Approval) -> dict[str, Any]:
+        lease = found.lease
+        product = lease.data_product_id
+        return {
+            "lease_id": lease.key.lease_id,
+            "status": lease.status.value,
+            "spender": lease.spender,
+            "product_id": None if product is None else await self._products.named(product),
+            "data_product_id": product,
+            "price_wei": str(lease.price),
+            "expires_at": None if lease.expires_at is None or lease.expires_at >= NEVER else lease.expires_at,
+            "max_computations": lease.max_computations,
+            "approved_block": lease.approved_block,
+            "approved_tx": found.approved_tx,
+            "approval": found.trust.value,
+            "by": found.by,
+            "terms": found.terms,
+        }
+
+
+def _id(asked: Mapping[str, Any]) -> LeaseId:
+    text = str(asked["id"])
+    if not HASH32.fullmatch(text.lower()):
+        raise Refused(f"{text[:80]!r} is no lease id; `pandacea leases` shows them: 0x and 64 hex digits.")
+    return LeaseId(text.lower())
