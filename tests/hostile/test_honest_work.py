@@ -88,6 +88,31 @@ logging.basicConfig()
 logging.warning("to stderr")
 print(datetime.datetime.now(datetime.UTC).tzinfo, re.sub("a", "b", "banana"), json.dumps({"ok": True}))
 """
+_TIMES = """
+import os, pathlib, shutil, subprocess, tarfile, tempfile
+pathlib.Path("new").touch()
+pathlib.Path("new").touch()
+pathlib.Path("exclusive").touch(exist_ok=False)
+try:
+    pathlib.Path("exclusive").touch(exist_ok=False)
+except FileExistsError:
+    print("exists")
+os.mkdir("folder")
+shutil.copy2("new", "folder/copy2")
+shutil.copytree("folder", "tree")
+with tarfile.open("pack.tar", "w") as archive:
+    archive.add("tree")
+with tarfile.open("pack.tar") as archive:
+    archive.errorlevel = 2
+    archive.extractall("unpacked")
+os.utime("new", (1, 1))
+subprocess.run(["touch", "by-command", "new"], check=True)
+subprocess.run(["cp", "-p", "new", "kept"], check=True)
+try:
+    os.utime("new")
+except PermissionError:
+    print("refused, not pretended")
+"""
 
 
 async def test_scikit_learn(laboratory: Laboratory, people: Path) -> None:
@@ -129,6 +154,15 @@ async def test_everyday_python(laboratory: Laboratory) -> None:
     assert outcome.failure is None, outcome
     assert io.BytesIO(outcome.output).readline() == b"child\n"
     assert {artifact.name for artifact in outcome.artifacts} == {"notes.sqlite", "pack.zip", "copy.zip"}
+
+
+async def test_files_are_made_copied_and_unpacked(laboratory: Laboratory) -> None:
+    """A file's times cannot be set, and nothing that also sets them fails to do the rest: touch makes, copies copy, archives unpack."""
+    outcome = await laboratory.run(_TIMES)
+    assert outcome.failure is None, outcome
+    assert outcome.output == b"exists\nrefused, not pretended\n"
+    made = {"new", "exclusive", "folder/copy2", "tree/copy2", "pack.tar", "unpacked/tree/copy2", "by-command", "kept"}
+    assert {artifact.name for artifact in outcome.artifacts} == made
 
 
 def _converted(people: Path, environment: Path, suffix: str) -> Path:
