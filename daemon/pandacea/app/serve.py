@@ -53,7 +53,6 @@ from pandacea.flows.submit import Queue, SubmitPorts
 from pandacea.flows.uploads import Room, Uploads
 from pandacea.flows.watch import Watch
 from pandacea.sandbox.choose import choose
-from pandacea.sandbox.environments import read_environment
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
@@ -324,8 +323,8 @@ def _well_known(config: Config, core: _Core) -> dict[str, Any]:
         "environment": core.identity.environment,
         "guest": core.identity.guest,
     }
-    if core.identity.kind == "bubblewrap":
-        environment["packages"] = list(read_environment(config.privacy.environment).packages)
+    if core.identity.packages:
+        environment["packages"] = list(core.identity.packages)
     document: dict[str, Any] = {
         "chain_id": core.chain_id,
         "contract": core.contract,

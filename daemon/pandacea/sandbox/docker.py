@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiodocker
-import aiohttp
 
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.ports import SandboxIdentity
@@ -21,6 +20,8 @@ from pandacea.sandbox import program
 from pandacea.sandbox.boxes import BoxShape
 from pandacea.sandbox.docker_config import BOX_SOCKET, INSTANCE_LABEL, container
 from pandacea.sandbox.docker_events import Events
+from pandacea.sandbox.docker_start import ENGINE_ERRORS, know_runtime, packages_of
+from pandacea.sandbox.environments import LOCK
 from pandacea.sandbox.hello import greet
 from pandacea.sandbox.inputs import open_for_guest
 from pandacea.sandbox.runner import BoxSandbox
@@ -28,7 +29,6 @@ from pandacea.sandbox.settings import GUEST_UID, DockerSettings
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 _SHUTDOWN_SECONDS: Final = 3.0
-ENGINE_ERRORS: Final = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError)
 
 
 class DockerBox:
@@ -89,12 +89,16 @@ class DockerMaker:
                 f"the image {settings.image!r} is not there; build it: docker build -f Dockerfile.pysyft -t {settings.image} ."
             ) from error
         self._image = str(found["Id"])
+        await know_runtime(self._engine, settings.runtime)
         await self.sweep()
         for left in sockets.iterdir():
             shutil.rmtree(left)
         self._events = Events(self._engine, settings.instance, self._on_oom)
         self._events.start()
-        return SandboxIdentity("docker", self._image, self._program.digest)
+        packages = await packages_of(self._engine, self._image, settings)
+        if not packages:
+            self.warnings.append(f"{settings.image} carries no {LOCK}: which packages a script finds is not published")
+        return SandboxIdentity("docker", self._image, self._program.digest, packages)
 
     async def make(self, shape: BoxShape, preload: tuple[str, ...], boot_seconds: float) -> DockerBox:
         assert self._engine is not None
