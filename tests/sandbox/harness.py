@@ -36,6 +36,7 @@ class Laboratory:
     """One open sandbox and a folder of its own."""
 
     mode: str
+    instance: str
     sandbox: BoxSandbox
     folder: Path
     identity: SandboxIdentity
@@ -106,6 +107,7 @@ async def open_laboratory(
     pool: int = 2,
     preload: tuple[str, ...] | None = None,
     name: str = "test",
+    cgroups: bool = True,
 ) -> Laboratory:
     """Open a sandbox of one mode; close it with `close_laboratory`."""
     folder = Path(tempfile.mkdtemp(prefix=f"pandacea-{mode}-"))
@@ -120,8 +122,8 @@ async def open_laboratory(
 
         sandbox = DockerSandbox(DockerSettings(IMAGE, folder / "state", instance, pool=settings))
     else:
-        sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, pool=settings))
-    return Laboratory(mode, sandbox, folder, await sandbox.open(), size)
+        sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, cgroups, settings))
+    return Laboratory(mode, instance, sandbox, folder, await sandbox.open(), size)
 
 
 async def close_laboratory(laboratory: Laboratory) -> None:
