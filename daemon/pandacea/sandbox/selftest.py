@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ _CONDITIONS: Final[tuple[tuple[str, str, tuple[int, ...]], ...]] = (
     ("reads that tell what is cached", "preadv2", (0, 0, 0, 0, 0, 8)),
     ("extended attributes", "fsetxattr", (0, 0, 0, 0)),
 )
+_FOLDER: Final = "self-test-"
 _BOX_SECONDS: Final = 60.0
 _TIME_PROBE_SECONDS: Final = 0.5
 
@@ -49,7 +51,9 @@ class Probe:
 
 async def self_test(run: Run, limits: Limits, state_dir: Path) -> tuple[Probe, ...]:
     """Try every promise in real boxes with these limits; about a second, three boxes at a time."""
-    with tempfile.TemporaryDirectory(prefix="self-test-", dir=state_dir) as folder:
+    for left in state_dir.glob(f"{_FOLDER}*"):
+        shutil.rmtree(left)  # of a node that was killed while it tried
+    with tempfile.TemporaryDirectory(prefix=_FOLDER, dir=state_dir) as folder:
         bench = _Bench(run, limits, Path(folder))
         walls, memory, time = await asyncio.gather(bench.walls(), bench.memory(), bench.time())
     return (*walls, memory, time)
