@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,3 +173,14 @@ async def test_close_leaves_nothing(environment: Path) -> None:
     await close_laboratory(laboratory)
     assert not any(process.is_running() for process in ours)
     assert list(Path("/sys/fs/cgroup").glob(f"**/pandacea-closing-*-{os.getpid()}")) == []
+
+
+@pytest.mark.asyncio
+async def test_close_waits_for_the_engine(environment: Path, image: str) -> None:
+    """A container whose guest has just ended is being removed by the engine itself; it is gone, too, when close returns."""
+    laboratory = await open_laboratory("docker-cold", environment, name="closing")
+    outcomes = await asyncio.gather(*(laboratory.sandbox.run(laboratory.job("print('last')"), lambda _: None) for _ in range(3)))
+    await laboratory.sandbox.close()
+    assert left_behind(laboratory.instance, laboratory.folder / "state") == []
+    assert [outcome.output for outcome in outcomes] == [b"last\n"] * 3
+    shutil.rmtree(laboratory.folder)
