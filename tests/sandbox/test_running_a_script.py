@@ -121,6 +121,16 @@ async def test_leaving_with_another_status_is_failure(laboratory: Laboratory) ->
     assert outcome.output == b"no data for 2019\n"
 
 
+async def test_what_a_script_registers_for_its_end_runs(laboratory: Laboratory) -> None:
+    """Exit hooks and finalizers, as at the end of any Python; only those of modules imported ahead do not."""
+    code = (
+        "import atexit, weakref\nclass Thing:\n    pass\nthing = Thing()\nweakref.finalize(thing, print, 'finalizer')\n"
+        "atexit.register(print, 'hook')\nprint('end')"
+    )
+    outcome = await laboratory.run(code)
+    assert outcome.output == b"end\nhook\nfinalizer\n"
+
+
 async def test_uploads_lie_in_the_in_folder(laboratory: Laboratory, tmp_path: Path) -> None:
     """An upload is a file in /workspace/in, and is not sent back as an artifact."""
     upload = tmp_path / "weights"

@@ -50,6 +50,7 @@ class Pool:
     def start(self) -> None:
         """Begin to fill the pool in the background."""
         if self._settings.size > 0 and self._task is None:
+            self._last_job = -math.inf  # a self-test's boxes were no jobs: nobody waits for their answers
             self._task = asyncio.create_task(self._refill(), name="sandbox-pool")
 
     @property
