@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sandbox.harness import close_laboratory, open_laboratory, with_caps
+from tests.sandbox.leftovers import left_behind
 
 _PEOPLE = "age,height,group\n" + "1,2,a\n" * 300
 
@@ -40,6 +41,7 @@ async def outcomes(mode: str, environment: Path, jobs: list[dict[str, Any]]) -> 
     await asyncio.gather(*map(run, jobs))
     told["people_unchanged"] = people.read_text() == _PEOPLE
     await close_laboratory(laboratory)
+    told["left_behind"] = left_behind(laboratory.instance, laboratory.folder / "state")
     return told
 
 

@@ -79,6 +79,11 @@ def test_the_self_test_holds(told: dict[str, Any]) -> None:
     assert told["people_unchanged"]
 
 
+def test_nothing_is_left(told: dict[str, Any]) -> None:
+    """After all attacks: no process, no mount, no folder of a box."""
+    assert told["left_behind"] == []
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_attack(told: dict[str, Any], attack: Attack) -> None:
     """The run ends as promised."""

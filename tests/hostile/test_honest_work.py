@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.harness import Laboratory, with_caps
+from tests.sandbox.harness import Laboratory, converted, with_caps
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 _LIMITS = with_caps(memory_bytes=1024 * 1024 * 1024, time_seconds=120.0)
@@ -88,6 +88,31 @@ logging.basicConfig()
 logging.warning("to stderr")
 print(datetime.datetime.now(datetime.UTC).tzinfo, re.sub("a", "b", "banana"), json.dumps({"ok": True}))
 """
+_TIMES = """
+import os, pathlib, shutil, subprocess, tarfile, tempfile
+pathlib.Path("new").touch()
+pathlib.Path("new").touch()
+pathlib.Path("exclusive").touch(exist_ok=False)
+try:
+    pathlib.Path("exclusive").touch(exist_ok=False)
+except FileExistsError:
+    print("exists")
+os.mkdir("folder")
+shutil.copy2("new", "folder/copy2")
+shutil.copytree("folder", "tree")
+with tarfile.open("pack.tar", "w") as archive:
+    archive.add("tree")
+with tarfile.open("pack.tar") as archive:
+    archive.errorlevel = 2
+    archive.extractall("unpacked")
+os.utime("new", (1, 1))
+subprocess.run(["touch", "by-command", "new"], check=True)
+subprocess.run(["cp", "-p", "new", "kept"], check=True)
+try:
+    os.utime("new")
+except PermissionError:
+    print("refused, not pretended")
+"""
 
 
 async def test_scikit_learn(laboratory: Laboratory, people: Path) -> None:
@@ -115,7 +140,7 @@ async def test_a_small_convolutional_network(laboratory: Laboratory) -> None:
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "arrow"])
 async def test_in_place_edits(laboratory: Laboratory, people: Path, environment: Path, suffix: str) -> None:
     """A script may change its table in place, whatever the file is; the file stays as it was."""
-    path = people if suffix == "csv" else _converted(people, environment, suffix)
+    path = people if suffix == "csv" else converted(people, environment, suffix)
     before = path.read_bytes()
     outcome = await laboratory.run(_IN_PLACE, tables={"people": path})
     assert outcome.failure is None, outcome
@@ -131,17 +156,10 @@ async def test_everyday_python(laboratory: Laboratory) -> None:
     assert {artifact.name for artifact in outcome.artifacts} == {"notes.sqlite", "pack.zip", "copy.zip"}
 
 
-def _converted(people: Path, environment: Path, suffix: str) -> Path:
-    """The same table as Parquet or as a one-batch Arrow IPC file, made by the environment's own Python: the node has no pandas."""
-    import subprocess
-
-    target = people.with_suffix("." + suffix)
-    code = (
-        "import sys, pandas as pd, pyarrow as pa\nframe = pd.read_csv(sys.argv[1])\n"
-        "frame.to_parquet(sys.argv[2]) if sys.argv[2].endswith('parquet') else None\n"
-        "batch = pa.RecordBatch.from_pandas(frame, preserve_index=False)\n"
-        "if sys.argv[2].endswith('arrow'):\n"
-        "    with pa.OSFile(sys.argv[2], 'wb') as file, pa.ipc.new_file(file, batch.schema) as writer:\n        writer.write_batch(batch)\n"
-    )
-    subprocess.run([str(environment / "bin" / "python"), "-c", code, str(people), str(target)], check=True)
-    return target
+async def test_files_are_made_copied_and_unpacked(laboratory: Laboratory) -> None:
+    """A file's times cannot be set, and nothing that also sets them fails to do the rest: touch makes, copies copy, archives unpack."""
+    outcome = await laboratory.run(_TIMES)
+    assert outcome.failure is None, outcome
+    assert outcome.output == b"exists\nrefused, not pretended\n"
+    made = {"new", "exclusive", "folder/copy2", "tree/copy2", "pack.tar", "unpacked/tree/copy2", "by-command", "kept"}
+    assert {artifact.name for artifact in outcome.artifacts} == made

@@ -13,6 +13,7 @@ import pytest_asyncio
 from tests.engine import prepare
 from tests.parts import missing, program
 from tests.sandbox.harness import MODES, Laboratory, close_laboratory, open_laboratory
+from tests.sandbox.leftovers import left_behind
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,7 @@ async def laboratory(request: pytest.FixtureRequest, environment: Path) -> Async
     made = await open_laboratory(mode, environment)
     yield made
     await close_laboratory(made)
+    assert left_behind(made.instance, made.folder / "state") == [], "after every test of this session, honest and hostile"
 
 
 @pytest.fixture

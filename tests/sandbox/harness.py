@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ class Laboratory:
     """One open sandbox and a folder of its own."""
 
     mode: str
+    instance: str
     sandbox: BoxSandbox
     folder: Path
     identity: SandboxIdentity
@@ -106,6 +108,7 @@ async def open_laboratory(
     pool: int = 2,
     preload: tuple[str, ...] | None = None,
     name: str = "test",
+    cgroups: bool = True,
 ) -> Laboratory:
     """Open a sandbox of one mode; close it with `close_laboratory`."""
     folder = Path(tempfile.mkdtemp(prefix=f"pandacea-{mode}-"))
@@ -120,8 +123,8 @@ async def open_laboratory(
 
         sandbox = DockerSandbox(DockerSettings(IMAGE, folder / "state", instance, pool=settings))
     else:
-        sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, pool=settings))
-    return Laboratory(mode, sandbox, folder, await sandbox.open(), size)
+        sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, cgroups, settings))
+    return Laboratory(mode, instance, sandbox, folder, await sandbox.open(), size)
 
 
 async def close_laboratory(laboratory: Laboratory) -> None:
@@ -155,3 +158,17 @@ def outputs(events: Sequence[SandboxEvent]) -> bytes:
     from pandacea.flows.ports import OutputWritten
 
     return b"".join(event.data for event in events if isinstance(event, OutputWritten))
+
+
+def converted(table: Path, environment: Path, suffix: str) -> Path:
+    """The same table as Parquet or as a one-batch Arrow IPC file, made by the environment's own Python: the node has no pandas."""
+    target = table.with_suffix("." + suffix)
+    code = (
+        "import sys, pandas as pd, pyarrow as pa\nframe = pd.read_csv(sys.argv[1])\n"
+        "frame.to_parquet(sys.argv[2]) if sys.argv[2].endswith('parquet') else None\n"
+        "batch = pa.RecordBatch.from_pandas(frame, preserve_index=False)\n"
+        "if sys.argv[2].endswith('arrow'):\n"
+        "    with pa.OSFile(sys.argv[2], 'wb') as file, pa.ipc.new_file(file, batch.schema) as writer:\n        writer.write_batch(batch)\n"
+    )
+    subprocess.run([str(environment / "bin" / "python"), "-c", code, str(table), str(target)], check=True)
+    return target

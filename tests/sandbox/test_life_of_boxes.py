@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pandacea.sandbox.boxes import BoxShape
 from tests.parts import ROOT
 from tests.sandbox.conftest import modes
 from tests.sandbox.harness import Laboratory, close_laboratory, open_laboratory, with_caps
+from tests.sandbox.leftovers import containers, control_groups, left_behind
 
 _NODE = """
 import asyncio, sys
@@ -36,17 +38,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def containers(label: str) -> list[str]:
-    """Containers, running or not, that carry a label."""
-    line = ["docker", "ps", "-aq", "--filter", f"label={label}"]
-    return subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
-
-
-def control_groups(instance: str) -> list[Path]:
-    """Control groups of an instance's boxes, anywhere."""
-    return [path for corner in Path("/sys/fs/cgroup").glob(f"**/pandacea-{instance}") for path in corner.iterdir() if path.is_dir()]
 
 
 def guests_of(pid: int) -> list[psutil.Process]:
@@ -135,12 +126,10 @@ async def test_a_killed_node_leaves_nothing_running(mode: str, environment: Path
     await node.wait()
     assert await until(lambda: not any(guest.is_running() for guest in guests)), [guest for guest in guests if guest.is_running()]
     if mode.startswith("docker"):
-        assert await until(lambda: not containers(f"org.pandacea.instance={instance}"))
+        assert await until(lambda: not containers(instance))
     assert await until(lambda: not any((group / "cgroup.procs").read_text().split() for group in control_groups(instance)))
     await _start_again(mode, environment, folder, instance)
-    assert control_groups(instance) == []
-    assert [path.name for path in folder.glob("state/boxes/*")] == []
-    assert str(folder) not in Path("/proc/mounts").read_text()
+    assert left_behind(instance, folder / "state") == []
     subprocess.run(["rm", "-r", str(folder)], check=True)
 
 
@@ -184,3 +173,14 @@ async def test_close_leaves_nothing(environment: Path) -> None:
     await close_laboratory(laboratory)
     assert not any(process.is_running() for process in ours)
     assert list(Path("/sys/fs/cgroup").glob(f"**/pandacea-closing-*-{os.getpid()}")) == []
+
+
+@pytest.mark.asyncio
+async def test_close_waits_for_the_engine(environment: Path, image: str) -> None:
+    """A container whose guest has just ended is being removed by the engine itself; it is gone, too, when close returns."""
+    laboratory = await open_laboratory("docker-cold", environment, name="closing")
+    outcomes = await asyncio.gather(*(laboratory.sandbox.run(laboratory.job("print('last')"), lambda _: None) for _ in range(3)))
+    await laboratory.sandbox.close()
+    assert left_behind(laboratory.instance, laboratory.folder / "state") == []
+    assert [outcome.output for outcome in outcomes] == [b"last\n"] * 3
+    shutil.rmtree(laboratory.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from pandacea.domain.outcome import Failure
 from pandacea.flows.ports import CodeStarted, OutputWritten, Progressed
-from tests.sandbox.harness import Laboratory, outputs, with_caps
+from tests.sandbox.harness import Laboratory, converted, outputs, with_caps
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -37,6 +38,17 @@ async def test_tables_arrive_under_their_names(laboratory: Laboratory, people: P
     outcome = await laboratory.run(code, tables={"people": people}, params=json.dumps({"add": 1}))
     expected = sum(20 + n % 50 for n in range(300)) + 1
     assert outcome.output.decode().strip() == f"(300, 3) ['age', 'height', 'group'] {expected}"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "arrow"])
+async def test_reading_a_table_leaves_no_mark_on_it(laboratory: Laboratory, people: Path, environment: Path, suffix: str) -> None:
+    """Its access time stays, so that a job cannot tell by it whether another read the table."""
+    path = people if suffix == "csv" else converted(people, environment, suffix)
+    os.utime(path, (1, 2))  # long ago and before the last change: even a sparing mount (relatime) would move it now
+    before = path.stat().st_atime_ns
+    outcome = await laboratory.run("print(int(t.age.sum()))", tables={"t": path})
+    assert outcome.failure is None, outcome
+    assert path.stat().st_atime_ns == before
 
 
 async def test_print_streams_while_the_script_runs(laboratory: Laboratory) -> None:
@@ -107,6 +119,16 @@ async def test_leaving_with_another_status_is_failure(laboratory: Laboratory) ->
     assert outcome.failure is Failure.SCRIPT_ERROR
     assert outcome.exit_status == 1
     assert outcome.output == b"no data for 2019\n"
+
+
+async def test_what_a_script_registers_for_its_end_runs(laboratory: Laboratory) -> None:
+    """Exit hooks and finalizers, as at the end of any Python; only those of modules imported ahead do not."""
+    code = (
+        "import atexit, weakref\nclass Thing:\n    pass\nthing = Thing()\nweakref.finalize(thing, print, 'finalizer')\n"
+        "atexit.register(print, 'hook')\nprint('end')"
+    )
+    outcome = await laboratory.run(code)
+    assert outcome.output == b"end\nhook\nfinalizer\n"
 
 
 async def test_uploads_lie_in_the_in_folder(laboratory: Laboratory, tmp_path: Path) -> None:

@@ -48,8 +48,10 @@ async def test_a_probe_that_cannot_finish_proves_nothing(tmp_path: Path) -> None
     async def silent(job: SandboxJob, on_event: object) -> Outcome:
         return Outcome(failure=Failure.GUEST_DIED, detail="it died", output=b"")
 
+    (tmp_path / "self-test-of-a-killed-node").mkdir()
     probes = await self_test(silent, Limits(), tmp_path)
     assert not any(probe.held for probe in probes)
+    assert list(tmp_path.iterdir()) == [], "nothing is left of it, nor of one that was killed"
 
 
 @pytest.mark.asyncio(loop_scope="session")

@@ -27,7 +27,6 @@ from pandacea.domain.ids import Address
 from pandacea.flows.approve import ApprovePorts
 from pandacea.flows.submit import SubmitPorts
 from pandacea.flows.uploads import Uploads
-from pandacea.sandbox.environments import read_environment
 from pandacea_sdk.protocol.signing import SKEW, SigningPolicy
 
 
@@ -92,8 +91,8 @@ def _well_known(config: Config, core: Core) -> dict[str, Any]:
         "environment": core.identity.environment,
         "guest": core.identity.guest,
     }
-    if core.identity.kind == "bubblewrap":
-        environment["packages"] = list(read_environment(config.privacy.environment).packages)
+    if core.identity.packages:
+        environment["packages"] = list(core.identity.packages)
     document: dict[str, Any] = {
         "chain_id": core.chain_id,
         "contract": core.contract,

@@ -73,6 +73,8 @@ class SandboxIdentity:
     """Docker image id (`sha256:...`), or `sha256:` + digest of the environment's lock."""
     guest: str
     """sha-256 hex of the guest program."""
+    packages: tuple[str, ...] = ()
+    """`name==version` lines, sorted: what a script may import. Published, not in the manifest: `environment` names them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class BubblewrapMaker:
             )
         if self.guest_uid is None:
             self._opener = ReadOnlyOpener()
-        return SandboxIdentity("bubblewrap", self._environment.identity, self._program.digest)
+        return SandboxIdentity("bubblewrap", self._environment.identity, self._program.digest, self._environment.packages)
 
     def open_input(self, path: Path) -> int:
         """Open a file so that a script cannot write to it; see `open_for_guest`."""

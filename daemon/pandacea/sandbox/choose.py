@@ -8,7 +8,8 @@ import aiodocker
 
 from pandacea.errors import BadConfig, Broken
 from pandacea.sandbox.bubblewrap import BubblewrapSandbox
-from pandacea.sandbox.docker import ENGINE_ERRORS, DockerSandbox
+from pandacea.sandbox.docker import DockerSandbox
+from pandacea.sandbox.docker_start import ENGINE_ERRORS
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings
 
 KINDS: Final = ("auto", "docker", "bubblewrap")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
 import struct
 import uuid
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiodocker
-import aiohttp
 
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.ports import SandboxIdentity
@@ -21,6 +21,8 @@ from pandacea.sandbox import program
 from pandacea.sandbox.boxes import BoxShape
 from pandacea.sandbox.docker_config import BOX_SOCKET, INSTANCE_LABEL, container
 from pandacea.sandbox.docker_events import Events
+from pandacea.sandbox.docker_start import ENGINE_ERRORS, know_runtime, packages_of
+from pandacea.sandbox.environments import LOCK
 from pandacea.sandbox.hello import greet
 from pandacea.sandbox.inputs import open_for_guest
 from pandacea.sandbox.runner import BoxSandbox
@@ -28,7 +30,8 @@ from pandacea.sandbox.settings import GUEST_UID, DockerSettings
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 _SHUTDOWN_SECONDS: Final = 3.0
-ENGINE_ERRORS: Final = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError)
+_REMOVAL_SECONDS: Final = 30.0
+_CONFLICT: Final = 409
 
 
 class DockerBox:
@@ -89,12 +92,16 @@ class DockerMaker:
                 f"the image {settings.image!r} is not there; build it: docker build -f Dockerfile.pysyft -t {settings.image} ."
             ) from error
         self._image = str(found["Id"])
+        await know_runtime(self._engine, settings.runtime)
         await self.sweep()
         for left in sockets.iterdir():
             shutil.rmtree(left)
         self._events = Events(self._engine, settings.instance, self._on_oom)
         self._events.start()
-        return SandboxIdentity("docker", self._image, self._program.digest)
+        packages = await packages_of(self._engine, self._image, settings)
+        if not packages:
+            self.warnings.append(f"{settings.image} carries no {LOCK}: which packages a script finds is not published")
+        return SandboxIdentity("docker", self._image, self._program.digest, packages)
 
     async def make(self, shape: BoxShape, preload: tuple[str, ...], boot_seconds: float) -> DockerBox:
         assert self._engine is not None
@@ -181,16 +188,16 @@ class DockerMaker:
         self._boxes.pop(name, None)
         if self._events is not None:
             self._events.forget(name)
-        with contextlib.suppress(*ENGINE_ERRORS):  # gone already, on its way out, or the engine is down: swept at the next start
-            await self._engine.containers.container(self._container_name(name)).delete(force=True, v=True)
+        with contextlib.suppress(*ENGINE_ERRORS):  # gone already, or the engine is down: swept at the next start
+            await _remove(self._engine.containers.container(self._container_name(name)))
 
     async def sweep(self) -> None:
         """Remove every container that carries this node's label."""
         assert self._engine is not None
-        filters: dict[str, Any] = {"label": [f"{INSTANCE_LABEL}={self._settings.instance}"]}
-        for found in await self._engine.containers.list(all=True, filters=_filters(filters)):
-            with contextlib.suppress(aiodocker.DockerError):  # removed by itself meanwhile
-                await found.delete(force=True, v=True)
+        filters = json.dumps({"label": [f"{INSTANCE_LABEL}={self._settings.instance}"]})
+        for found in await self._engine.containers.list(all=True, filters=filters):
+            with contextlib.suppress(aiodocker.DockerError, TimeoutError):  # removed by itself meanwhile, or stuck in the engine
+                await _remove(found)
 
     async def close(self) -> None:
         for box in list(self._boxes.values()):
@@ -203,10 +210,14 @@ class DockerMaker:
             await self._engine.close()
 
 
-def _filters(value: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(value)
+async def _remove(container: aiodocker.containers.DockerContainer) -> None:
+    """Return when a container is gone, also when the engine was removing it already (its guest had ended)."""
+    try:
+        await container.delete(force=True, v=True)
+    except aiodocker.DockerError as error:
+        if error.status != _CONFLICT:
+            raise
+        await container.wait(condition="removed", timeout=_REMOVAL_SECONDS)
 
 
 def _listen(listener: socket.socket, folder: Path) -> None:

@@ -6,13 +6,19 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from pandacea.errors import Broken
 
+READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
 
 def open_file(path: Path) -> int:
-    """Open for reading as the node itself."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    """Open for reading as the node itself; where it may (its own files, or as root) so that reading leaves no access time behind."""
+    try:
+        return os.open(path, READ | os.O_NOATIME)  # an access time would tell one job that another read the same table
+    except PermissionError:
+        return os.open(path, READ)
 
 
 def open_for_guest(path: Path, guest_uid: int | None, opener: Callable[[Path], int] = open_file) -> int:
@@ -35,8 +41,8 @@ def open_for_guest(path: Path, guest_uid: int | None, opener: Callable[[Path], i
     elif guest_uid is None:
         if not os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
             problem = "it was not opened through a read-only mount"
-    elif found.st_uid == guest_uid or found.st_mode & stat.S_IWOTH:
-        problem = f"uid {guest_uid}, which scripts run as, may write to it; change its owner or mode (chmod o-w)"
+    elif found.st_uid == guest_uid or found.st_mode & stat.S_IWOTH or (found.st_gid == guest_uid and found.st_mode & stat.S_IWGRP):
+        problem = f"uid and group {guest_uid}, which scripts run as, may write to it; change its owner or mode (chmod o-w)"
     if problem:
         os.close(descriptor)
         raise Broken(f"refusing to hand {path} to a script: {problem}")

@@ -26,8 +26,12 @@ while True:
     path = sock.recv(8192)
     if not path:
         break
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fd = os.open(path, flags | os.O_NOATIME)
+        except PermissionError:
+            fd = os.open(path, flags)
     except OSError as error:
         sock.send(str(error.errno).encode())
     else:

@@ -50,7 +50,8 @@ class Template:
     def fork(self, shape: BoxShape, theirs: socket.socket, cgroup_files: Sequence[Path]) -> None:
         """Ask for a box that will say hello on `theirs`. Raises Unavailable when the template is gone."""
         files = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroup_files]
-        request = json.dumps({"uid": GUEST_UID, "mounts": tmpfs_mounts(shape, owner=True), "rlimits": {"RLIMIT_CORE": 0}})
+        rlimits = {"RLIMIT_CORE": 0} | ({} if cgroup_files else {"RLIMIT_NPROC": shape.pids})
+        request = json.dumps({"uid": GUEST_UID, "mounts": tmpfs_mounts(shape, owner=True), "rlimits": rlimits})
         descriptors = array.array("i", [theirs.fileno(), *files])
         try:
             self._sock.sendmsg(

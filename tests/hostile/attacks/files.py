@@ -40,7 +40,7 @@ names = set(os.environ)
 print(sorted(names))
 allowed = {"PATH", "HOME", "LANG", "TZ", "PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
            "ARROW_DEFAULT_MEMORY_POOL", "JE_ARROW_MALLOC_CONF", "HOSTNAME", "LD_LIBRARY_PATH", "PWD", "LC_CTYPE", "USER", "CUDA_MODULE_LOADING",
-           "TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TRITON_CACHE_DIR", "SKLEARN_CACHE"}
+           "TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TRITON_CACHE_DIR", "SKLEARN_CACHE", "GLIBC_TUNABLES"}
 (held if names <= allowed else broken)(sorted(names - allowed))
 (held if socket.gethostname() == "sandbox" else broken)(socket.gethostname())
 """,
@@ -140,20 +140,27 @@ else:
     ),
     Attack(
         "times-are-no-channel",
-        "setting a file's times is answered with success and changes nothing",
+        "no call changes a file's times, neither its own nor a shared one's, not even those of a device that everybody may write to",
         """
 open("mine", "w").close()
-before = os.stat("mine").st_mtime_ns
-os.utime("mine", (1, 1))
-(held if os.stat("mine").st_mtime_ns == before else broken)("the workspace")
+for path in ("mine", "/opt/pandacea/guest/inner.bpf", "/dev/null"):
+    before = os.stat(path)
+    for times in ((1, 1), None):
+        for target in (path, os.open(path, os.O_RDONLY)):
+            try:
+                os.utime(target, times)
+            except OSError as error:
+                held(error)
+    for number, times in ((132, 0), (235, 0), (132, ctypes.create_string_buffer(16))):
+        try:
+            syscall(number, ctypes.c_char_p(path.encode()), times)
+        except OSError as error:
+            held(error)
+    after = os.stat(path)
+    same = (before.st_mtime_ns, before.st_atime_ns) == (after.st_mtime_ns, after.st_atime_ns)
+    (held if same else broken)(f"{path}: {before} {after}")
 os.unlink("mine")
 path = "/opt/pandacea/guest/inner.bpf"
-before = os.stat(path).st_mtime_ns
-try:
-    os.utime(path, (1, 1))
-except OSError as error:
-    held(error)
-(held if os.stat(path).st_mtime_ns == before else broken)("a shared file")
 attempt("chmod of a shared file", os.chmod, path, 0o777)
 attempt("truncate of a shared file", os.truncate, path, 0)
 """,

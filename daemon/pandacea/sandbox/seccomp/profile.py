@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from pandacea.sandbox.seccomp.rules import GROUPS, Group, OneOf, Without
+from pandacea.sandbox.seccomp.rules import GROUPS, Group, NullBeside, OneOf, Without
 
 _ARCHITECTURES: Final = ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]
 
@@ -22,6 +22,8 @@ def engine_profile() -> str:
 
 
 def _rules(group: Group) -> list[dict[str, Any]]:
+    if isinstance(group.when, NullBeside):
+        return []  # the engine's compiler lets the rule without a condition win; the inner program, installed later, decides
     rule: dict[str, Any] = {"names": list(group.calls), "action": "SCMP_ACT_ALLOW", "comment": f"{group.name}: {group.reason}"}
     if group.answer:
         rule |= {"action": "SCMP_ACT_ERRNO", "errnoRet": group.answer}

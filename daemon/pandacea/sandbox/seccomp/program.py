@@ -9,7 +9,7 @@ from typing import Final
 
 from pandacea.errors import Broken
 from pandacea.sandbox.seccomp.numbers import NUMBERS
-from pandacea.sandbox.seccomp.rules import GROUPS, Group, OneOf, Without
+from pandacea.sandbox.seccomp.rules import GROUPS, Group, NullBeside, OneOf, Without
 
 _ARCHITECTURES: Final = {"x86_64": (0, 0xC000_003E), "aarch64": (1, 0xC000_00B7)}  # column in NUMBERS, AUDIT_ARCH_*
 _X32_BIT: Final = 0x4000_0000
@@ -74,7 +74,10 @@ def _test(group: Group) -> bytes:
     condition = group.when
     if condition is None:
         return verdict
-    load = _line(_LOAD, _ARGUMENTS_AT + 8 * condition.index)  # little-endian: the low half comes first
+    if isinstance(condition, NullBeside):
+        null, given = _load(condition.null) + _line(_JUMP_EQUAL, 0, 0, 3), _load(condition.given) + _line(_JUMP_EQUAL, 0, 1, 0)
+        return null + given + verdict
+    load = _load(condition.index)
     if isinstance(condition, Without):
         return load + _line(_JUMP_ANY_BIT, condition.mask, 1, 0) + verdict
     count = len(condition.values)
@@ -87,3 +90,7 @@ def _test(group: Group) -> bytes:
         else:
             tests += _line(_JUMP_EQUAL, value, left + 1, 0)
     return load + tests + verdict
+
+
+def _load(argument: int) -> bytes:
+    return _line(_LOAD, _ARGUMENTS_AT + 8 * argument)  # little-endian: the low half comes first

@@ -37,13 +37,24 @@ class Without:
 
 
 @dataclass(frozen=True, slots=True)
+class NullBeside:
+    """Only while argument `null` is a null pointer and argument `given` is not (their low 32 bits)."""
+
+    null: int
+    given: int
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """Calls that stand or fall together. `answer`: errno given instead of running them (0: success, and nothing done)."""
+    """Calls that stand or fall together; of groups that share a call the first whose condition holds decides.
+
+    `answer`: errno given instead of running them (0: success, and nothing done).
+    """
 
     name: str
     reason: str
     calls: tuple[str, ...]
-    when: OneOf | NoneOf | Without | None = None
+    when: OneOf | NoneOf | Without | NullBeside | None = None
     otherwise: int = errno.EPERM
     answer: int | None = None
     boot_only: bool = False
@@ -167,6 +178,14 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(
         "whole-file-locks", "the same channel by another name: answered with success, nothing is locked", _calls("flock"), answer=0
     ),
+    Group(
+        "touch-by-name",
+        "Path.touch() asks for the time now by name and makes the file only when that fails: told that it worked, it would make none",
+        _calls("utimensat futimesat"),
+        when=NullBeside(null=2, given=1),
+        answer=errno.EPERM,
+    ),
+    Group("touch-by-name", "the same by older calls", _calls("utime utimes"), when=NullBeside(null=1, given=0), answer=errno.EPERM),
     Group(
         "file-times",
         "times of a shared file are a channel too; copying tools only want to be told that it worked",

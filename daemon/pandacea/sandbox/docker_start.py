@@ -1,0 +1,96 @@
+"""What a container engine is asked before boxes are made: whether it knows the runtime, and which packages the image holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import aiodocker
+import aiohttp
+
+from pandacea.errors import Broken
+from pandacea.sandbox.docker_config import INSTANCE_LABEL
+from pandacea.sandbox.environments import LOCK
+from pandacea.sandbox.program import BOX_ENVIRONMENT
+from pandacea.sandbox.settings import DockerSettings
+
+ENGINE_ERRORS: Final = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError)
+_CONTAINERD: Final = "io.containerd."  # newer engines take such names without having been told of them
+_KEPT: Final = "image-packages.json"
+_LOCK_BYTES: Final = 1 << 20
+_NOT_FOUND: Final = 404
+
+
+async def know_runtime(engine: aiodocker.Docker, wanted: str | None) -> None:
+    """Raise Broken, with what the engine knows, when it does not know the wanted runtime (None: its default)."""
+    try:
+        known = sorted((await engine.system.info()).get("Runtimes") or ())
+    except ENGINE_ERRORS as error:
+        raise Broken(f"the container engine does not say which runtimes it knows: {error}") from error
+    if wanted is not None and wanted not in known and not wanted.startswith(_CONTAINERD):
+        raise Broken(
+            f"the container engine knows no runtime {wanted!r} (it knows {', '.join(known)}); register it in the engine's "
+            "daemon.json and restart the engine, or remove privacy.docker_runtime"
+        )
+
+
+async def packages_of(engine: aiodocker.Docker, image: str, settings: DockerSettings) -> tuple[str, ...]:
+    """Return the packages a script finds, `name==version`, sorted; none where no lock tells.
+
+    Raises:
+        Broken: the engine did not let the image be read.
+    """
+    if settings.environment is not None:
+        lock = settings.environment / LOCK
+        return lock_packages(lock.read_bytes() if lock.exists() else b"")
+    try:
+        return await image_packages(engine, image, settings.instance, settings.state_dir)
+    except ENGINE_ERRORS as error:
+        raise Broken(f"the container engine does not let its image {settings.image} be read: {error}") from error
+
+
+async def image_packages(engine: aiodocker.Docker, image: str, instance: str, state_dir: Path) -> tuple[str, ...]:
+    """Return `name==version` lines, sorted; empty for an image whose build left no lock. Kept in `state_dir` by image id.
+
+    Raises:
+        aiodocker.DockerError, aiohttp.ClientError: the engine did not answer.
+    """
+    kept = state_dir / _KEPT
+    try:
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        if known["image"] == image:
+            return tuple(known["packages"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not read yet, or spoilt: read again
+    packages = lock_packages(await _read_lock(engine, image, instance))
+    fresh = kept.with_suffix(".new")
+    fresh.write_text(json.dumps({"image": image, "packages": packages}), encoding="utf-8")
+    os.replace(fresh, kept)  # noqa: PTH105 - atomic
+    return packages
+
+
+def lock_packages(lock: bytes) -> tuple[str, ...]:
+    """Return a lock's packages; empty when it is none."""
+    try:
+        packages = json.loads(lock)["packages"]
+        return tuple(sorted(str(line) for line in packages))
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+async def _read_lock(engine: aiodocker.Docker, image: str, instance: str) -> bytes:
+    """Copy the lock out of a container that is never started; a crash in between leaves it to the sweep by label."""
+    config: dict[str, Any] = {"Image": image, "Cmd": ["true"], "NetworkDisabled": True, "Labels": {INSTANCE_LABEL: instance}}
+    container = await engine.containers.create(config)
+    try:
+        with await container.get_archive(f"{BOX_ENVIRONMENT}/{LOCK}") as archive:
+            file = archive.extractfile(LOCK)
+            return b"" if file is None else file.read(_LOCK_BYTES)
+    except aiodocker.DockerError as error:
+        if error.status == _NOT_FOUND:  # not an image of ours
+            return b""
+        raise
+    finally:
+        await container.delete(force=True, v=True)

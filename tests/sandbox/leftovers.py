@@ -1,0 +1,49 @@
+"""What boxes could leave behind, looked for from outside the node: processes, containers, control groups, mounts, folders."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+
+def left_behind(instance: str, state: Path, *, but: frozenset[int] = frozenset()) -> list[str]:
+    """Name everything that is still there of the boxes of one node; empty when nothing is.
+
+    `instance`: the node's label; `state`: its state folder; `but`: processes that may live, as the node's own.
+    """
+    return [
+        *(f"process {pid}: {line}" for pid, line in processes(state).items() if pid not in but),
+        *(f"container {name}" for name in containers(instance)),
+        *(f"control group {group}" for group in control_groups(instance)),
+        *(f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if str(state) in line),
+        *(f"folder {folder}" for pattern in ("**/boxes/*", "**/self-test-*", "**/*.new") for folder in state.glob(pattern)),
+    ]
+
+
+def processes(state: Path) -> dict[int, str]:
+    """Processes that name the state folder in their command line, or live in a box with something of it mounted."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(state) in line or str(state) in (entry / "mountinfo").read_text():
+                found[int(entry.name)] = line[:100]
+    return found
+
+
+def containers(instance: str) -> list[str]:
+    """Containers, running or not, that carry a node's label; none where there is no engine."""
+    if shutil.which("docker") is None:
+        return []
+    line = ["docker", "ps", "-a", "--format", "{{.Names}} {{.Status}}", "--filter", f"label=org.pandacea.instance={instance}"]
+    return subprocess.run(line, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+def control_groups(instance: str) -> list[Path]:
+    """Control groups of a node's boxes, anywhere."""
+    return [path for corner in Path("/sys/fs/cgroup").glob(f"**/pandacea-{instance}") for path in corner.iterdir() if path.is_dir()]

@@ -1,0 +1,75 @@
+"""What the node asks of a container engine at start: the image's packages, and whether it knows the runtime."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import aiodocker
+import pytest
+
+from pandacea.errors import Broken
+from pandacea.sandbox.docker import DockerSandbox
+from pandacea.sandbox.docker_start import image_packages, lock_packages
+from pandacea.sandbox.settings import DockerSettings, PoolSettings
+from tests.engine import prepare
+from tests.sandbox.leftovers import containers
+
+
+@pytest.fixture
+def settings(image: str, tmp_path: Path) -> DockerSettings:
+    """A node of this test's own, without warm boxes."""
+    return DockerSettings(image, tmp_path / "state", f"engine-{tmp_path.name}", pool=PoolSettings(size=0), self_test=False)
+
+
+async def test_the_packages_of_the_image_are_told(settings: DockerSettings) -> None:
+    """Every package at its version, as a script in the image finds them."""
+    sandbox = DockerSandbox(settings)
+    identity = await sandbox.open()
+    await sandbox.close()
+    pip = ["docker", "run", "--rm", "--network=none", settings.image, "python3", "-m", "pip", "list", "--format=json"]
+    listed = json.loads(subprocess.run(pip, capture_output=True, text=True, check=True).stdout)
+    assert {line.split("==")[0] for line in identity.packages} >= {"torch", "pandas", "scikit-learn", "syft"}
+    versions = {
+        row["name"].lower().replace("_", "-"): row["version"] for row in listed if row["name"] not in {"pip", "setuptools", "wheel"}
+    }
+    assert dict(line.split("==") for line in identity.packages) == versions
+
+
+async def test_an_image_is_read_once(settings: DockerSettings) -> None:
+    """Kept by the image's id: the second start asks the engine for nothing, another image is read; no container is left."""
+    settings.state_dir.mkdir()
+    async with aiodocker.Docker() as engine:
+        ids = [str((await engine.images.inspect(name))["Id"]) for name in (settings.image, prepare.BASE)]
+        first = await image_packages(engine, ids[0], settings.instance, settings.state_dir)
+    closed = engine  # whoever asks it now fails
+    assert await image_packages(closed, ids[0], settings.instance, settings.state_dir) == first
+    async with aiodocker.Docker() as engine:
+        assert await image_packages(engine, ids[1], settings.instance, settings.state_dir) == (), "Debian alone carries no lock"
+        assert await image_packages(engine, ids[0], settings.instance, settings.state_dir) == first
+    assert containers(settings.instance) == []
+
+
+async def test_an_image_without_a_lock_is_said(settings: DockerSettings) -> None:
+    """It may run scripts; what it holds is not published, and the operator reads why."""
+    sandbox = DockerSandbox(replace(settings, image=prepare.BASE))
+    identity = await sandbox.open()
+    await sandbox.close()
+    assert identity.packages == ()
+    assert any("pandacea-environment.json" in warning for warning in sandbox.warnings)
+
+
+@pytest.mark.parametrize("lock", [b"", b"[]", b"{}", b"\xff", b'{"packages": 7}'])
+def test_a_spoilt_lock_names_nothing(lock: bytes) -> None:
+    """Whatever stands in the file."""
+    assert lock_packages(lock) == ()
+
+
+async def test_an_unknown_runtime_is_named_at_start(settings: DockerSettings) -> None:
+    """The engine's own list stands beside it, and what to do."""
+    sandbox = DockerSandbox(replace(settings, runtime="no-such-runtime"))
+    with pytest.raises(Broken, match=r"knows no runtime 'no-such-runtime' \(it knows .*runc.*\).*privacy\.docker_runtime"):
+        await sandbox.open()
+    await sandbox.close()
