@@ -32,6 +32,16 @@ SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
 }
 
+EMPTY: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+DO $$ DECLARE one text; used bool; BEGIN
+    FOREACH one IN ARRAY ARRAY[TABLES] LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I)', one) INTO used;
+        IF used THEN EXECUTE format('TRUNCATE %I RESTART IDENTITY CASCADE', one); END IF;
+    END LOOP;
+END $$
+"""
+
 
 class Postgres:
     """One server: a superuser `postgres`, and the role `pandacea` that owns every test's database."""
@@ -126,22 +136,21 @@ class Postgres:
 
     async def recycle(self, name: str) -> None:
         """Empty a database that `fresh` gave, for the next test: cheaper than dropping it and copying another."""
-        await self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-        tables = ", ".join(f'"{table}"' for table in SQLModel.metadata.tables)
-        await self.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE", name)
+        tables = ", ".join(f"'{table}'" for table in SQLModel.metadata.tables)
+        await self.execute(EMPTY.replace("TABLES", tables), name)
         self._emptied.append(name)
 
     async def drop(self, name: str) -> None:
         """Forget a database, whoever still looks at it."""
         await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
-    async def execute(self, statement: str, database: str = "postgres") -> Any:
-        """As the superuser, outside any transaction; the rows."""
+    async def execute(self, statement: str, database: str = "postgres") -> None:
+        """As the superuser, outside any transaction."""
         import asyncpg
 
         connection = await asyncpg.connect(user="postgres", password=PASSWORD, host="127.0.0.1", port=self.port, database=database)
         try:
-            return await connection.fetch(statement)
+            await connection.execute(statement)
         finally:
             await connection.close()
 

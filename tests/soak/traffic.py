@@ -171,11 +171,16 @@ class Traffic:
             if depth < 1 or head - depth <= self.agreement.block:
                 return
             kept = await self._elsewhere(head, depth) if self.dice.random() < 0.7 else []
-            with suppress(RpcRefusedError):
-                await chain.call("anvil_dropAllTransactions")
-            await chain.reorg(depth, kept)
-            # anvil's clock goes back with its blocks, further each time.
-            await chain.call("evm_setTime", int(time.time()))
+            # anvil loses a block when it mines while it reorganises.
+            await chain.call("evm_setIntervalMining", 0)
+            try:
+                with suppress(RpcRefusedError):
+                    await chain.call("anvil_dropAllTransactions")
+                await chain.reorg(depth, kept)
+                # Its clock goes back with its blocks, further each time.
+                await chain.call("evm_setTime", int(time.time()))
+            finally:
+                await chain.call("evm_setIntervalMining", 1)
             self.reorgs[depth] += 1
 
     async def _elsewhere(self, head: int, depth: int) -> list[tuple[str, int]]:

@@ -29,6 +29,8 @@ from pandacea.store.session import Database
 
 log = structlog.get_logger(__name__)
 
+DATABASE_START_SECONDS: Final = 120.0
+"""How long the start waits for a database server: after a power cut it may take longer than the node to come up."""
 CHAIN_START_SECONDS: Final = 30.0
 """How long the start waits for the chain before it serves 503s and goes on trying."""
 
@@ -61,7 +63,7 @@ async def open_core(config: Config, stack: AsyncExitStack) -> Core:
     signer = parts.signer(config)
     contract = parts.contract_of(config)
     await stack.enter_async_context(parts.held(config.store.state_dir))
-    db = await stack.enter_async_context(parts.database(config, alone=True))
+    db = await stack.enter_async_context(parts.database(config, alone=True, patience=DATABASE_START_SECONDS))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
     stated = read_products(config.privacy.data_dir)

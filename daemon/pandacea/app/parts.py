@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
 
 from pandacea import keys
 from pandacea.chain.book import Confidence, ConfidenceKind
@@ -26,8 +29,10 @@ from pandacea.store.hold import hold_file
 from pandacea.store.migrate import upgrade
 from pandacea.store.records import ChainRecords
 from pandacea.store.sent import SentTransactions
-from pandacea.store.session import Database
+from pandacea.store.session import Database, Unreachable
 from pandacea_sdk.protocol.deployment import Deployment
+
+log = structlog.get_logger(__name__)
 
 
 class SystemClock:
@@ -100,10 +105,18 @@ async def held(state_dir: Path) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def database(config: Config, *, alone: bool = False) -> AsyncIterator[Database]:
-    """The database at the newest schema; `alone`: as the one node that works on it."""
-    password = None if config.store.password is None else config.store.password.get_secret_value()
-    opened = await Database.open(config.database_url, password=password, alone=alone)
+async def database(config: Config, *, alone: bool = False, patience: float = 0) -> AsyncIterator[Database]:
+    """The database at the newest schema.
+
+    Args:
+        config: names it.
+        alone: hold it as the one node that works on it.
+        patience: seconds for which a server that is not there is waited for.
+
+    Raises:
+        Broken: it cannot be opened; or another node holds it.
+    """
+    opened = await _opened(config, alone=alone, deadline=time.monotonic() + patience)
     try:
         await upgrade(opened)
         if alone:
@@ -111,6 +124,18 @@ async def database(config: Config, *, alone: bool = False) -> AsyncIterator[Data
         yield opened
     finally:
         await opened.close()
+
+
+async def _opened(config: Config, *, alone: bool, deadline: float) -> Database:
+    password = None if config.store.password is None else config.store.password.get_secret_value()
+    while True:
+        try:
+            return await Database.open(config.database_url, password=password, alone=alone)
+        except Unreachable as problem:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("node.waits-for-database", because=problem.detail)
+            await asyncio.sleep(1)
 
 
 @asynccontextmanager

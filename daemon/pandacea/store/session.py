@@ -45,6 +45,10 @@ class Transaction:
             callback()
 
 
+class Unreachable(Broken):
+    """The database server is not there (yet)."""
+
+
 class Database:
     """SQLite in WAL mode (default) or PostgreSQL, behind the same two verbs: `write` and `read`."""
 
@@ -73,7 +77,7 @@ class Database:
 
         Raises:
             BadConfig: the URL cannot be read or names another database.
-            Broken: the database cannot be reached or opened, or (`alone`) another node holds it.
+            Broken: the database cannot be opened, or (`alone`) another node holds it; Unreachable: there is no server.
         """
         url = parse(address)
         session = None
@@ -105,12 +109,13 @@ class Database:
                 pass
             if alone and self._session is not None:
                 await patiently(self._take, self.shown)
-            elif alone and self.url.database:
+            elif alone and self.url.database not in {None, "", ":memory:"}:
                 await self._stack.enter_async_context(hold_file(Path(f"{self.url.database}.lock"), self.shown))
             if self.dialect == "sqlite":
                 self._direct = await engines.sqlite_connection(self.url)
         except Unavailable as problem:
-            raise Broken(
+            kind = Unreachable if _absent(problem.__cause__) else Broken
+            raise kind(
                 f"The database {self.shown} cannot be opened: {problem.__cause__}. Check store.url and that the file or server is there."
             ) from problem
 
@@ -232,6 +237,11 @@ class Database:
         await self._writer.dispose()
         await self._reader.dispose()
         await self._stack.aclose()
+
+
+def _absent(problem: BaseException | None) -> bool:
+    """Whether nobody listens, or the server has just begun to."""
+    return isinstance(problem, OSError) or getattr(getattr(problem, "orig", None), "sqlstate", None) == "57P03"
 
 
 def _passes(problem: DBAPIError) -> bool:
