@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ class Database:
 
     def __init__(self, url: URL, writer: AsyncEngine, reader: AsyncEngine) -> None:
         """Use `Database.open`."""
-        self._direct: driver.Connection | None = None
+        self._aside: driver.Connection | None = None
         self.url = url
         self.dialect = writer.dialect.name
         self._writer = writer
@@ -77,13 +78,12 @@ class Database:
             async with database.read():
                 pass
             if url.get_backend_name() == "sqlite":
-                database._direct = direct = await driver.connect(url.database, isolation_level=None, check_same_thread=False)
-                await direct.visit(_set_up)
-        except Unavailable as problem:
+                database._aside = await _open_aside(Path(url.database or ""))
+        except (Unavailable, sqlite3.Error) as problem:
             await database.close()
-            shown = url.render_as_string(hide_password=True)
+            shown, why = url.render_as_string(hide_password=True), problem.__cause__ or problem
             raise Broken(
-                f"The database {shown} cannot be opened: {problem.__cause__}. Check store.url and that the file or server is there."
+                f"The database {shown} cannot be opened: {why}. Check store.url and that the file or server is there."
             ) from problem
         return database
 
@@ -108,22 +108,22 @@ class Database:
             yield await self._connect(stack, self._reader)
 
     async def alone(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
-        """Run one statement of the driver's as a transaction of its own: durable when its rows come back.
+        """Run one statement of the driver's as a transaction of its own, beside the writer: durable when its rows come back.
 
-        Takes its turn among the writes. In SQLite it goes past SQLAlchemy, on a connection of its own: one visit to the driver's
-        thread, and half the processor time.
+        For tables that nothing else is written together with. In SQLite, where a transaction holds the whole file, they lie in a
+        second file beside the first, and the statement goes past SQLAlchemy: one visit to the driver's thread, half the processor time.
 
         Raises:
             Unavailable: the database did not answer; nothing was written.
             sqlite3.Error, DBAPIError: it refused; nothing was written.
         """
+        if self._aside is not None:
+            return await self._aside.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._lock)
-            if self._direct is not None:
-                return await self._direct.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
             connection = await self._connect(stack, self._writer)
             async with connection.begin():
-                return (await connection.exec_driver_sql(statement, values)).all()
+                found = await connection.exec_driver_sql(statement, values)
+                return found.all() if found.returns_rows else []
 
     async def _connect(self, stack: AsyncExitStack, engine: AsyncEngine) -> AsyncConnection:
         try:
@@ -133,8 +133,8 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back."""
-        if self._direct is not None:
-            await self._direct.close()
+        if self._aside is not None:
+            await self._aside.close()
         await self._writer.dispose()
         if self._reader is not self._writer:
             await self._reader.dispose()
@@ -169,6 +169,14 @@ def _sqlite(url: URL, begin: str, *, size: int) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begun)
     return engine
+
+
+async def _open_aside(main: Path) -> driver.Connection:
+    """The file for what is written alone, beside the main one."""
+    aside = main.with_name(f"{main.stem}-aside{main.suffix}")
+    connection = await driver.connect(aside, isolation_level=None, check_same_thread=False)
+    await connection.visit(_set_up)
+    return connection
 
 
 def _set_up(connection: Any) -> None:
