@@ -185,7 +185,7 @@ def throughput(seconds: float, connections: int) -> dict[str, float]:
     with server("node", "0") as running:
         unsigned = wrk(running, plain, seconds, connections)
         wrk(running, [raw_request(EXPIRED_LEASE, REFUSED) for _ in range(2000)], 1, connections)  # warm
-        signed = wrk(running, [raw_request(EXPIRED_LEASE, REFUSED) for _ in range(int(seconds * 3000))], seconds, connections)
+        signed = wrk(running, [raw_request(EXPIRED_LEASE, REFUSED) for _ in range(int(seconds * 6000))], seconds, connections)
     with server("bare") as running:
         again = wrk(running, plain, seconds, connections)
     assert signed.left >= 0, "the signed requests ran out; replays were measured"
