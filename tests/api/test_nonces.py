@@ -45,6 +45,23 @@ async def test_many_waiters_share_a_commit() -> None:
     writer.cancel()
 
 
+async def test_a_batch_takes_along_what_the_loop_has_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that come in rounds of the event loop, one after the other, cost one transaction."""
+    monkeypatch.setattr("pandacea.api.nonces.GATHER_SECONDS", 60)  # however slow the machine
+    table = Table()
+    nonces = GroupCommitNonces(table.insert_many)
+    writer = asyncio.create_task(nonces.run())
+
+    async def request(number: int) -> bool:
+        for _ in range(number):
+            await asyncio.sleep(0)
+        return await nonces.spend("key", f"{number}", 0)
+
+    assert all(await asyncio.gather(*(request(number) for number in range(20))))
+    assert table.batches == [20]
+    writer.cancel()
+
+
 async def test_nobody_is_answered_before_the_row_is_durable() -> None:
     """While the transaction is open the request waits."""
     table = Table()

@@ -43,6 +43,10 @@ class CrashingBooks:
         async with self._books.write() as work:
             yield _CrashingWork(work, self)
 
+    async def prune_nonces(self, before: int) -> None:
+        self.burn()
+        await self._books.prune_nonces(before)
+
 
 class _CrashingWork:
     def __init__(self, work: Work, books: CrashingBooks) -> None:

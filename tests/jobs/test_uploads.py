@@ -149,6 +149,9 @@ class Counted:
     def read(self) -> AbstractAsyncContextManager[View]:
         return self._books.read()
 
+    async def prune_nonces(self, before: int) -> None:
+        await self._books.prune_nonces(before)
+
 
 async def test_what_is_sent_again_stays_although_the_old_one_is_being_thrown_away(served: Served) -> None:
     """An upload that was accepted is there when its job starts."""

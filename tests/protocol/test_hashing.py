@@ -36,6 +36,17 @@ def test_both_libraries_agree_on_anything(digest: bytes, signature: bytes) -> No
         assert recover(digest, signature) == found
 
 
+@given(st.binary(max_size=500))
+def test_both_libraries_hash_alike(data: bytes) -> None:
+    """Keccak-256 by safe-pysha3 and by eth-hash's own choice."""
+    if importlib.util.find_spec("sha3") is None:
+        missing("safe-pysha3 is not installed: pip install 'pandacea[daemon]'")
+    found = hashing.keccak256(data)
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr(hashing, "fast_keccak", None)
+        assert hashing.keccak256(data) == found
+
+
 @pytest.mark.parametrize(
     "signature",
     [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from pandacea.store.books import SqlBooks
+from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 
 
@@ -37,7 +39,22 @@ async def test_what_has_expired_is_forgotten(database: Database) -> None:
     """Pruning removes rows that expired before a time, and no others."""
     books = SqlBooks(database)
     await insert(books, ("a", "1", 10), ("a", "2", 20))
-    async with books.write() as work:
-        assert await work.nonces.prune(20) == 1
-        await work.commit()
+    await books.prune_nonces(20)
     assert await insert(books, ("a", "1", 10), ("a", "2", 20)) == [True, False]
+
+
+async def test_a_nonce_waits_for_no_transaction(database: Database) -> None:
+    """Whatever a job is writing, a signed request is not kept waiting for it."""
+    books = SqlBooks(database)
+    async with books.write():
+        assert await insert(books, ("a", "1", 10)) == [True]
+
+
+async def test_a_nonce_is_kept_over_a_restart(database: Database, tmp_path: Path) -> None:
+    """A replay is refused by the node that starts next on the same state."""
+    await insert(SqlBooks(database), ("a", "1", 10))
+    await database.close()
+    again = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    await upgrade(again)
+    assert await insert(SqlBooks(again), ("a", "1", 10), ("a", "2", 10)) == [False, True]
+    await again.close()

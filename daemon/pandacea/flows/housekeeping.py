@@ -43,9 +43,9 @@ async def sweep(ports: SweepPorts) -> int:
     await ports.uploads.sweep()
     async with ports.books.write() as work:
         await work.outbox.prune(now - KEEP_DELIVERED)
-        await work.nonces.prune(int(now) - 600)
         await work.code.prune(now - KEEP_UNDECIDED)
         await work.commit()
+    await ports.books.prune_nonces(int(now) - 600)
     return len(old) + crowded
 
 

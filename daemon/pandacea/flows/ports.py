@@ -291,12 +291,6 @@ class CodeRows(Protocol):
     async def prune(self, before: float) -> int: ...
 
 
-class NonceRows(Protocol):
-    """Request nonces, inside one transaction."""
-
-    async def prune(self, before: int) -> int: ...
-
-
 class OutboxRows(Protocol):
     """The outbox of the database, inside one transaction or view."""
 
@@ -318,8 +312,6 @@ class View(Protocol):
     @property
     def code(self) -> CodeRows: ...
     @property
-    def nonces(self) -> NonceRows: ...
-    @property
     def outbox(self) -> OutboxRows: ...
 
 
@@ -338,6 +330,10 @@ class Books(Protocol):
 
     def write(self) -> AbstractAsyncContextManager[Work]: ...
     def read(self) -> AbstractAsyncContextManager[View]: ...
+
+    async def prune_nonces(self, before: int) -> None:
+        """Forget request nonces that expired before a time (Unix seconds)."""
+        ...
 
 
 class Catalogue(Protocol):

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pandacea.store import nonces
 from pandacea.store.code import Submissions
 from pandacea.store.jobs import Jobs
-from pandacea.store.nonces import Nonces, spend
 from pandacea.store.outbox import Outboxes
 from pandacea.store.session import Database, Transaction
 from pandacea.store.uploads import Uploads
@@ -23,7 +23,6 @@ class View:
         self.jobs = Jobs(connection)
         self.uploads = Uploads(connection)
         self.code = Submissions(connection)
-        self.nonces = Nonces(connection)
         self.outbox = Outboxes(connection)
 
 
@@ -65,4 +64,8 @@ class SqlBooks:
 
     async def spend_nonces(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
         """Use (keyid, nonce, expires) rows up, durably; for each, whether it was new."""
-        return await spend(self._database, rows)
+        return await nonces.spend(self._database, rows)
+
+    async def prune_nonces(self, before: int) -> None:
+        """Forget those that expired before a time (Unix seconds)."""
+        await nonces.prune(self._database, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import event
@@ -50,9 +51,10 @@ def sqlite(url: URL, begin: str, *, size: int) -> AsyncEngine:
     return engine
 
 
-async def sqlite_connection(url: URL) -> driver.Connection:
-    """One connection of the driver's own, in which every statement is a transaction."""
-    connection = await driver.connect(url.database, isolation_level=None, check_same_thread=False)
+async def sqlite_aside(main: Path) -> driver.Connection:
+    """The file for what is written alone, beside the main one; every statement is a transaction."""
+    aside = main.with_name(f"{main.stem}-aside{main.suffix}")
+    connection = await driver.connect(aside, isolation_level=None, check_same_thread=False)
     await connection.visit(_set_up)
     return connection
 

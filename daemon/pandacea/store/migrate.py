@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from pandacea.errors import Broken
+from pandacea.store.nonces import prepare
 from pandacea.store.session import Database
 
 VERSIONS = Path(__file__).parent / "migrations"
@@ -21,6 +22,7 @@ async def upgrade(database: Database) -> None:
     async with database.reshape() as tx:
         await tx.connection.run_sync(_upgrade)
         await tx.commit()
+    await prepare(database)
 
 
 def _upgrade(connection: Connection) -> None:

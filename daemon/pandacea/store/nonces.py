@@ -1,12 +1,16 @@
-"""Request nonces: each (key, nonce) is accepted once."""
+"""Request nonces: each (key, nonce) is accepted once.
+
+They are written alone (`Database.autocommit`): every signed request waits for its nonce, and must not wait for a job's transaction too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, delete
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
 
 from pandacea.store.session import Database
@@ -46,13 +50,16 @@ async def spend(database: Database, rows: Sequence[tuple[str, str, int]]) -> lis
     return fresh
 
 
-class Nonces:
-    """The nonces as one connection sees them."""
+async def prune(database: Database, before: int) -> None:
+    """Forget nonces that expired before a time (Unix seconds)."""
+    mark = "$1" if database.dialect == "postgresql" else "?"
+    await database.autocommit(f"DELETE FROM request_nonce WHERE expires < {mark}", (before,))  # noqa: S608  # a placeholder
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        """Use the transaction's connection."""
-        self._connection = connection
 
-    async def prune(self, before: int) -> int:
-        """Forget nonces that expired before a time (Unix seconds); returns how many."""
-        return int((await self._connection.execute(delete(_nonce).where(_nonce.c.expires < before))).rowcount)
+async def prepare(database: Database) -> None:
+    """Make the table where it is kept apart; elsewhere the migrations did."""
+    if database.dialect == "sqlite":
+        dialect = sqlite.dialect()
+        await database.autocommit(str(CreateTable(_nonce, if_not_exists=True).compile(dialect=dialect)), ())
+        for index in _nonce.indexes:
+            await database.autocommit(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)), ())

@@ -61,8 +61,8 @@ class Database:
         self._writer = writer
         self._reader = reader
         self._lock = asyncio.Lock()
-        self._direct: driver.Connection | None = None
-        """SQLite's, beside SQLAlchemy, for `autocommit`."""
+        self._aside: driver.Connection | None = None
+        """SQLite's second file, for `autocommit`."""
         self._session: Session | None = None
         self._stack = AsyncExitStack()
 
@@ -112,11 +112,12 @@ class Database:
             elif alone and self.url.database not in {None, "", ":memory:"}:
                 await self._stack.enter_async_context(hold_file(Path(f"{self.url.database}.lock"), self.shown))
             if self.dialect == "sqlite":
-                self._direct = await engines.sqlite_connection(self.url)
-        except Unavailable as problem:
-            kind = Unreachable if _absent(problem.__cause__) else Broken
+                self._aside = await engines.sqlite_aside(Path(self.url.database or ""))
+        except (Unavailable, sqlite3.Error) as problem:
+            cause = problem.__cause__ or problem
+            kind = Unreachable if _absent(cause) else Broken
             raise kind(
-                f"The database {self.shown} cannot be opened: {problem.__cause__}. Check store.url and that the file or server is there."
+                f"The database {self.shown} cannot be opened: {cause}. Check store.url and that the file or server is there."
             ) from problem
 
     async def _take(self) -> None:
@@ -176,21 +177,21 @@ class Database:
     async def autocommit(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
         """Run one statement of the driver's as a transaction of its own: durable when its rows come back.
 
-        Takes its turn among the writes. In SQLite it goes past SQLAlchemy, on a connection of its own: one visit to the driver's
-        thread, and half the processor time.
+        For tables that nothing else is written together with. In SQLite, where a transaction holds the whole file, they lie in a
+        second file beside the first, and the statement goes past SQLAlchemy: one visit to the driver's thread, half the processor time.
 
         Raises:
             Unavailable: the database did not answer; nothing was written.
             sqlite3.Error, DBAPIError: it refused; nothing was written.
         """
-        async with self._lock:
-            if self._direct is not None:
-                try:
-                    return await self._direct.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
-                except sqlite3.OperationalError as problem:
-                    raise self._failed(problem) from problem
-            async with self._connected(self._writer) as connection, connection.begin():
-                return (await connection.exec_driver_sql(statement, values)).all()
+        if self._aside is not None:
+            try:
+                return await self._aside.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
+            except sqlite3.OperationalError as problem:
+                raise self._failed(problem) from problem
+        async with self._lock, self._connected(self._writer) as connection, connection.begin():
+            found = await connection.exec_driver_sql(statement, values)
+            return found.all() if found.returns_rows else []
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -232,8 +233,8 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back, and the hold."""
-        if self._direct is not None:
-            await self._direct.close()
+        if self._aside is not None:
+            await self._aside.close()
         await self._writer.dispose()
         await self._reader.dispose()
         await self._stack.aclose()

@@ -6,15 +6,20 @@ import hashlib
 import re
 from typing import Final, Protocol
 
-from eth_hash.auto import keccak as _keccak
+from eth_hash.auto import keccak as slow_keccak
 from eth_keys.datatypes import PrivateKey, Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
 
-try:  # the node has it (extra "daemon"); the SDK does without
+# On the path of every signed request: the node has both (extra "daemon"), the SDK does without.
+try:
     from coincurve import PublicKey as FastPublicKey
 except ImportError:
     FastPublicKey = None  # type: ignore[assignment,misc]
+try:
+    from sha3 import keccak_256 as fast_keccak
+except ImportError:
+    fast_keccak = None
 
 HASH32: Final = re.compile(r"0x[0-9a-f]{64}")
 ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}")
@@ -65,7 +70,7 @@ class KeySigner:
 
 def keccak256(data: bytes) -> bytes:
     """Keccak-256 as Ethereum uses it (not SHA3-256)."""
-    return _keccak(data)
+    return slow_keccak(data) if fast_keccak is None else fast_keccak(data).digest()
 
 
 def sha256_hex(data: bytes) -> str:
@@ -93,7 +98,7 @@ def recover(digest: bytes, signature: bytes) -> str | None:
         point = FastPublicKey.from_signature_and_message(plain, digest, hasher=None).format(compressed=False)
     except ValueError:
         return None
-    return "0x" + _keccak(point[1:])[-20:].hex()
+    return "0x" + keccak256(point[1:])[-20:].hex()
 
 
 def _recover_slowly(digest: bytes, plain: bytes) -> str | None:

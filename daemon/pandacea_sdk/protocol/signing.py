@@ -64,8 +64,10 @@ class RequestHead:
 
     def joined(self, name: str) -> str | None:
         """The lines of one header as one value (RFC 9421, section 2.1); None when there is none."""
-        values = self.values(name)
-        return ", ".join(values) if values else None
+        values = self._fields.get(name)
+        if values is None:
+            return None
+        return values[0] if len(values) == 1 else ", ".join(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,9 @@ def _components(head: RequestHead, path: str, query: str | None) -> list[tuple[s
         value = head.joined(name)
         if value is not None:
             found.append((name, value))
+    values = [value for _, value in found]
+    if all(values) and _VISIBLE.fullmatch("".join(values)):  # one look at all of them; which one it is matters only for a fault
+        return found
     for name, value in found:
         if not _VISIBLE.fullmatch(value):
             raise ProtocolError("bad-parameter", f"{name} may hold printable ASCII only.")
