@@ -167,9 +167,9 @@ def way_follower(url: str, address: str, last: int, database: str, **_: Any) -> 
             assert node.follower.audit is not None
             proving = node.follower.proving
             assert proving is not None
-            began = time.process_time()
+            began, count = time.process_time(), len(proving.waiting)
             await node.until(lambda: not proving.waiting, 60)
-            again["proof"] = (time.process_time() - began) / max(1, proving.proved)
+            again["proof"] = (time.process_time() - began) / count
             began = time.process_time()
             while await node.follower.audit.one():
                 pass
@@ -451,7 +451,7 @@ def report(found: dict[str, Any]) -> dict[str, float]:
         )
     again = found["follower"]["reading"] / found["follower"]["events"] * 1e6
     print(f"{'its second reading of all ranges, later, one a second':<58}{again:>10.1f}")
-    print(f"proof of an approval that may still be used, one by one, later: {found['follower']['proof'] * 1000:.1f} ms")
+    print(f"looking for the proof of one approval that may still be used, later: {found['follower']['proof'] * 1000:.1f} ms")
     lag, poll, ready = found["lag"], found["poll"], found["ready"]
     print(f"\nblock visible -> answer changed, ms: median {lag['p50']:.1f}, worst of 200 {lag['max']:.1f}  (WebSocket wakes)")
     print(f"                        1-s poller: median {poll['p50']:.0f}, worst {poll['max']:.0f}")

@@ -75,6 +75,9 @@ class ChainSource:
         tip = view.tip
         if head.number <= tip.number:
             return await self._not_ahead(endpoint, view, head)
+        if not view.blocks and tip.number < view.finalized:
+            # In the middle of a gap: up to what was final when it was last asked, there is nothing to ask again.
+            return await self._gap(endpoint, view, head, min(view.finalized, head.number), (view.safe, view.finalized))
         if head.parent == tip.hash:
             # The usual case, one new block: its logs are asked for together with the tags, so that an answer changes at once.
             safe, final, logs = await asyncio.gather(
