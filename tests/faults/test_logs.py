@@ -12,7 +12,7 @@ from pandacea.flows.follow import take
 from tests.chain.anvil import STRANGER, Anvil
 from tests.chain.emitter import Emitter, committed, created, finalized, lease_number, log, raised, resolved, simple, terms
 from tests.chain.node import Node, agrees_with_rebuild
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import FaultProxy, late
 
 COMPUTATION = "0x" + "22" * 32
 
@@ -128,8 +128,9 @@ async def test_row_17_a_huge_gap(anvil: Anvil, tmp_path: Path) -> None:
     emitter = await Emitter.deploy(anvil)
     for number in range(40):
         await emitter.emit(*(record for n in range(50) for record in _life(number * 50 + n)))
-    await anvil.mine(2)
+        await anvil.mine(20)
     async with FaultProxy(anvil.url) as proxy, Node(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node:
+        proxy.before.append(late(0.1, ["eth_getLogs"]))
         await node.until(lambda: node.book.view is not None and node.book.view.base.number > 12, what="somewhere in the middle")
         reached = node.book.view.base.number
     async with FaultProxy(anvil.url) as proxy, Node(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node:
