@@ -27,7 +27,7 @@ MAX_HELD: Final = 2_000
 STRIDE: Final = 64
 """Blocks appended in one step."""
 
-LOGS_A_STEP: Final = 27_000
+LOGS_A_STEP: Final = 18_000
 RANGES_A_STEP: Final = 8
 """Of a gap, what one commit takes: a commit costs about as much for twice the rows, and a crash loses no more than this."""
 
