@@ -30,6 +30,8 @@ for place in (ROOT, ROOT / "daemon"):
 
 LEASES = 24_000
 LOGS_A_BLOCK = 48
+TURNS = 3
+"""Each way is measured so many times, in turn; the least disturbed turn of each counts, for all ways alike."""
 WEB3_SHARE = 5
 """web3.py reads every fifth of the blocks: the whole would take minutes and cost the same per event."""
 
@@ -167,9 +169,9 @@ def way_follower(url: str, address: str, last: int, database: str, **_: Any) -> 
             assert node.follower.audit is not None
             proving = node.follower.proving
             assert proving is not None
-            began = time.process_time()
+            began, count = time.process_time(), len(proving.waiting)
             await node.until(lambda: not proving.waiting, 60)
-            again["proof"] = (time.process_time() - began) / max(1, proving.proved)
+            again["proof"] = (time.process_time() - began) / count
             began = time.process_time()
             while await node.follower.audit.one():
                 pass
@@ -406,6 +408,14 @@ async def many_leases(database: str, contract: str, chain: Any, count: int) -> N
     await opened.close()
 
 
+def less_disturbed(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    """Of two turns the one with less CPU: what shares the machine only ever adds to it. The growth is the larger of the two."""
+    if before is None:
+        return now
+    kept = min(before, now, key=lambda taken: taken["cpu"] / taken["events"])
+    return kept | {"growth": max(before["growth"], now["growth"])}
+
+
 async def compare(leases: int) -> dict[str, Any]:
     """Everything, one after the other."""
     from tests.chain.anvil import Anvil
@@ -421,12 +431,14 @@ async def compare(leases: int) -> dict[str, Any]:
             last = await chain.head() - 2
             common = {"url": chain.url, "address": emitter.address, "last": last}
             found["logs"] = len(records)
-            for way in ("limit", "web3", "follower"):
-                print(f"{way} ...", flush=True)
-                found[way] = apart(way, database=f"sqlite+aiosqlite:///{folder}/follow.db", **common)
+            for turn in range(TURNS):
+                print(f"limit, web3, follower: {turn + 1} of {TURNS} ...", flush=True)
+                for way in ("limit", "web3", "follower"):
+                    taken = apart(way, database=f"sqlite+aiosqlite:///{folder}/follow{turn}.db", **common)
+                    found[way] = less_disturbed(found.get(way), taken)
             print("lag ...", flush=True)
-            found["lag"] = apart("lag", database=f"sqlite+aiosqlite:///{folder}/follow.db", **common)
-            found["poll"] = apart("lag", database=f"sqlite+aiosqlite:///{folder}/follow.db", poll=True, **common)
+            found["lag"] = apart("lag", database=f"sqlite+aiosqlite:///{folder}/follow0.db", **common)
+            found["poll"] = apart("lag", database=f"sqlite+aiosqlite:///{folder}/follow0.db", poll=True, **common)
             print("100,000 leases ...", flush=True)
             database = f"sqlite+aiosqlite:///{folder}/many.db"
             await many_leases(database, emitter.address, chain, 100_000)
@@ -451,7 +463,7 @@ def report(found: dict[str, Any]) -> dict[str, float]:
         )
     again = found["follower"]["reading"] / found["follower"]["events"] * 1e6
     print(f"{'its second reading of all ranges, later, one a second':<58}{again:>10.1f}")
-    print(f"proof of an approval that may still be used, one by one, later: {found['follower']['proof'] * 1000:.1f} ms")
+    print(f"looking for the proof of one approval that may still be used, later: {found['follower']['proof'] * 1000:.1f} ms")
     lag, poll, ready = found["lag"], found["poll"], found["ready"]
     print(f"\nblock visible -> answer changed, ms: median {lag['p50']:.1f}, worst of 200 {lag['max']:.1f}  (WebSocket wakes)")
     print(f"                        1-s poller: median {poll['p50']:.0f}, worst {poll['max']:.0f}")

@@ -12,7 +12,7 @@ from pandacea.flows.follow import take
 from tests.chain.anvil import STRANGER, Anvil
 from tests.chain.emitter import Emitter, committed, created, finalized, lease_number, log, raised, resolved, simple, terms
 from tests.chain.node import Node, agrees_with_rebuild
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import Answer, FaultProxy, late
 
 COMPUTATION = "0x" + "22" * 32
 
@@ -123,13 +123,22 @@ async def test_row_20_starts_at_the_deploy_block(anvil: Anvil, tmp_path: Path) -
         assert node.follower.records.deploy_block == agreement.block
 
 
+async def narrow(method: str, params: list[Any]) -> Answer | None:
+    """A provider of small ranges: many answers, and many steps, for one gap."""
+    if method != "eth_getLogs" or "fromBlock" not in params[0]:
+        return None
+    first, last = (int(params[0][name], 16) for name in ("fromBlock", "toBlock"))
+    return Answer(error={"code": -32005, "message": "block range is limited to 20 blocks"}) if last - first >= 20 else None
+
+
 async def test_row_17_a_huge_gap(anvil: Anvil, tmp_path: Path) -> None:
     """A gap is read range by range, each durable by itself: killed in the middle, the node goes on from there."""
     emitter = await Emitter.deploy(anvil)
     for number in range(40):
         await emitter.emit(*(record for n in range(50) for record in _life(number * 50 + n)))
-    await anvil.mine(2)
+        await anvil.mine(20)
     async with FaultProxy(anvil.url) as proxy, Node(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node:
+        proxy.before += [narrow, late(0.02, ["eth_getLogs"])]
         await node.until(lambda: node.book.view is not None and node.book.view.base.number > 12, what="somewhere in the middle")
         reached = node.book.view.base.number
     async with FaultProxy(anvil.url) as proxy, Node(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -25,6 +26,10 @@ MAX_HELD: Final = 2_000
 
 STRIDE: Final = 64
 """Blocks appended in one step."""
+
+LOGS_A_STEP: Final = 18_000
+RANGES_A_STEP: Final = 8
+"""Of a gap, what one commit takes: a commit costs about as much for twice the rows, and a crash loses no more than this."""
 
 SETTLE_EVERY: Final = 32
 """Blocks by which finality must have advanced before rows are folded."""
@@ -75,6 +80,9 @@ class ChainSource:
         tip = view.tip
         if head.number <= tip.number:
             return await self._not_ahead(endpoint, view, head)
+        if not view.blocks and tip.number < view.finalized:
+            # In the middle of a gap: up to what was final when it was last asked, there is nothing to ask again.
+            return await self._gap(endpoint, view, head, min(view.finalized, head.number), (view.safe, view.finalized))
         if head.parent == tip.hash:
             # The usual case, one new block: its logs are asked for together with the tags, so that an answer changes at once.
             safe, final, logs = await asyncio.gather(
@@ -132,12 +140,27 @@ class ChainSource:
             return await self._reorganise(endpoint, view, head)
         if view.blocks:
             return await self._settle(endpoint, view, tip.number, upto=tip.number)
-        last, logs = await patiently(lambda: self.reader.read(endpoint, tip.number + 1, floor))
+        last, logs = await self._ranges(endpoint, tip.number + 1, floor)
         end = (await endpoint.header(last)).ref()
         if any(found.block_hash != end.hash for found in logs if found.number == last):
             raise endpoint.inconsistent("eth_getLogs", f"logs of another block {last} than its header's")
         events = await self.events(endpoint, logs)
         return Step(events=tuple(events), settle_to=end, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
+
+    async def _ranges(self, endpoint: Endpoint, first: int, floor: int) -> tuple[int, list[Log]]:
+        """Logs of several ranges, for one commit; with the last block they reach to."""
+        last, logs = first - 1, list[Log]()
+        for _ in range(RANGES_A_STEP):
+            try:
+                last, more = await patiently(partial(self.reader.read, endpoint, last + 1, floor))
+            except RpcFault:
+                if last < first:
+                    raise
+                break  # what came before is worth a step, and the next one meets the fault again
+            logs.extend(more)
+            if last >= floor or len(logs) >= LOGS_A_STEP:
+                break
+        return last, logs
 
     async def _still_there(self, endpoint: Endpoint, block: BlockRef) -> bool:
         if block.number < 0:

@@ -63,12 +63,12 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
         await tx.append(step.blocks, fresh)
         touched.update(seen.event.lease_id for seen in fresh)
         if step.settle_to is not None:
-            settled = await _settle(tx, step, old, ids, records)
+            settled = await _settle(tx, step, view, old, ids, records)
             if view.tip.number < after.base.number:
                 # Read by numbers, unseen by any header: one answer is not enough for it.
                 await tx.insert_range(view.tip.number + 1, after.base.number, digest_of(old))
             touched.update(settled)
-        changes = await changes_of(tx, sorted(touched), records, settled, above=bool(after.blocks))
+        changes = await changes_of(tx, list(touched), records, settled, above=bool(after.blocks))
         await tx.save_cursor(after)
         if telling is not None:
             known_to = view.tip.number if step.undo_to is None else step.undo_to.number
@@ -109,21 +109,23 @@ def digest_of(events: Sequence[SeenEvent]) -> str:
 
 
 async def _settle(
-    tx: ChainTransaction, step: Step, old: Sequence[SeenEvent], ids: set[LeaseId], records: ChainRecords
+    tx: ChainTransaction, step: Step, view: View, old: Sequence[SeenEvent], ids: set[LeaseId], records: ChainRecords
 ) -> dict[LeaseId, Held]:
     """Fold what is final into the rows. Events held already and those the step brings are merged by identity."""
     assert step.settle_to is not None
-    held = await tx.events_to(step.settle_to.number)
+    holds = bool(view.blocks or step.blocks)  # nothing in the middle of a gap
+    held = await tx.events_to(step.settle_to.number) if holds else []
     events: Sequence[SeenEvent] = old
     if held:
         known = {seen.identity: seen for seen in old}
         known.update((seen.identity, seen) for seen in held)
         events = sorted(known.values(), key=lambda seen: seen.place)
         ids = {seen.event.lease_id for seen in events}
-    before = await tx.settled(sorted(ids))
+    before = await tx.settled(list(ids))
     after = folded(before, events, records, step.settle_to.timestamp)
     await tx.save(after, before)
-    await tx.settle(step.settle_to)
+    if holds:
+        await tx.settle(step.settle_to)
     return after
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-IN_LIST: Final = 400
-"""Values of one IN list: below SQLite's old limit of 999 parameters."""
+IN_LIST: Final = 2_000
+"""Values of one IN list: far below the 32,766 parameters that SQLite and PostgreSQL allow."""
 
 
 def upsert(connection: AsyncConnection, table: Table, *, update: bool = True) -> str:
@@ -35,6 +35,10 @@ def marked(connection: AsyncConnection, sql: str) -> str:
 
 @cache
 def _marked(dialect: str, sql: str) -> str:
+    return _numbered(dialect, sql)
+
+
+def _numbered(dialect: str, sql: str) -> str:
     if dialect != "postgresql":
         return sql
     pieces = sql.split("?")
@@ -51,7 +55,8 @@ async def rows_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...],
     """Rows of `sql`, whose last `(IN)` is filled with `values`, chunk by chunk; `fixed` are the parameters before it."""
     found: list[Any] = []
     for chunk in chunks(values, IN_LIST):
-        query = marked(connection, sql.replace("(IN)", f"({', '.join('?' * len(chunk))})"))
+        # Not remembered: there is one text for every length.
+        query = _numbered(connection.dialect.name, sql.replace("(IN)", f"({', '.join('?' * len(chunk))})"))
         found.extend((await connection.exec_driver_sql(query, (*fixed, *chunk))).all())
     return found
 
