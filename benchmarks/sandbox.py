@@ -114,8 +114,8 @@ async def direct(mode: str, environment: Path, folder: Path, runs: int) -> list[
         await close_laboratory(laboratory)
 
 
-def over_http(mode: str, folder: Path, runs: int) -> list[float]:
-    """Time signed requests to a real node (embedded chain, SQLite), response decoded."""
+def over_http(mode: str, folder: Path, runs: int, pause: float) -> list[float]:
+    """Time signed requests to a real node (embedded chain, SQLite), response decoded; `pause` seconds before each of a warm kind."""
     from tests.journeys.conftest import FEATURES, INPUTS, LABELS, system
 
     kind, warm = mode.split("-", maxsplit=1)[0], mode.endswith("warm")
@@ -136,12 +136,9 @@ def over_http(mode: str, folder: Path, runs: int) -> list[float]:
             assert answer["success"], answer
 
         async def ready() -> None:
-            await asyncio.sleep(_REFILL_SECONDS if warm else 0.1)
+            await asyncio.sleep(pause if warm else 0.1)
 
         return asyncio.run(timed(once, ready, runs))
-
-
-_REFILL_SECONDS: Final = float(os.environ.get("PANDACEA_BENCH_REFILL_SECONDS", "6"))
 
 
 async def large_table(environment: Path, folder: Path) -> tuple[float, float]:
@@ -244,7 +241,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             ("bubblewrap-warm", arguments.runs),
         ):
             seconds = (
-                asyncio.run(direct(mode, environment, folder, runs)) if arguments.direct else over_http(mode, folder / mode, runs)
+                asyncio.run(direct(mode, environment, folder, runs))
+                if arguments.direct
+                else over_http(mode, folder / mode, runs, arguments.pause)
             )
             in_image, here = bare(environment, 3)  # beside what it is compared with: a shared machine changes its pace
             reference = in_image if mode.startswith("docker") else here
@@ -275,6 +274,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--direct", action="store_true", help="time the sandbox's port instead of HTTP")
     parser.add_argument("--runs", type=int, default=20, help="warm runs of each kind")
+    parser.add_argument("--pause", type=float, default=6.0, help="seconds before each warm request: so long a refill may take")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each throughput run")
     arguments = parser.parse_args()
     result = measure(arguments)

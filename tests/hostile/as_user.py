@@ -1,4 +1,6 @@
-"""Run scripts in bubblewrap as a plain user, in a process of its own: `python as_user.py MODE ENVIRONMENT < jobs.json > outcomes.json`.
+"""Run scripts in bubblewrap in a process of its own, as a plain user or on another kernel.
+
+`python as_user.py MODE ENVIRONMENT [PRELOAD] < jobs.json > outcomes.json`; PRELOAD: modules to import ahead, with commas between.
 
 Needs nothing but the standard library and the sandbox, so that any system Python can run it.
 """
@@ -18,9 +20,11 @@ from tests.sandbox.leftovers import left_behind
 _PEOPLE = "age,height,group\n" + "1,2,a\n" * 300
 
 
-async def outcomes(mode: str, environment: Path, jobs: list[dict[str, Any]]) -> dict[str, Any]:
+async def outcomes(
+    mode: str, environment: Path, jobs: list[dict[str, Any]], preload: tuple[str, ...] | None = None
+) -> dict[str, Any]:
     """Run each job; say each outcome in JSON by the job's name, and what the self-test and the machine said."""
-    laboratory = await open_laboratory(mode, environment)
+    laboratory = await open_laboratory(mode, environment, preload=preload)
     told: dict[str, Any] = {"probes": [asdict(probe) for probe in laboratory.sandbox.probes], "outcomes": {}}
     told["warnings"] = laboratory.sandbox.warnings
     people = laboratory.folder / "people.csv"
@@ -46,4 +50,5 @@ async def outcomes(mode: str, environment: Path, jobs: list[dict[str, Any]]) -> 
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(outcomes(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin)))))
+    ahead = tuple(sys.argv[3].split(",")) if len(sys.argv) > 3 else None
+    sys.stdout.write(json.dumps(asyncio.run(outcomes(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin), ahead))))

@@ -68,7 +68,7 @@ class BubblewrapMaker:
         else:
             self.warnings.append(
                 "no control group may be made here: memory is held by a watch twenty times a second, processes by RLIMIT_NPROC, "
-                "processors not at all; run as a service with Delegate=yes, or as root, for hard limits"
+                "processors not at all; for hard limits run as a service with Delegate=yes, or: systemd-run --scope -p Delegate=yes ..."
             )
         if self.guest_uid is None:
             self._opener = ReadOnlyOpener()

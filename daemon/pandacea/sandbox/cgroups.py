@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -15,6 +16,10 @@ from pandacea.sandbox.boxes import BoxShape
 
 _ROOT: Final = Path("/sys/fs/cgroup")
 _CONTROLLERS: Final = ("memory", "pids", "cpu")
+_WANTED: Final = " ".join(f"+{name}" for name in _CONTROLLERS)
+_HAND_DOWN: Final = "cgroup.subtree_control"
+_LEAF: Final = "pandacea-node"
+"""Where the node itself lives beside its boxes (version 2)."""
 _PERIOD_MICROSECONDS: Final = 100_000
 _POLL_SECONDS: Final = 0.02
 _EMPTY_TRIES: Final = 250
@@ -96,18 +101,20 @@ class Cgroups:
         unified = (root / "cgroup.controllers").exists()
         parents = {}
         for controller, path in _own_groups(own.read_text(encoding="utf-8"), unified).items():
-            hierarchy = root if unified else root / controller
-            parents[controller] = hierarchy / path.lstrip("/") / f"pandacea-{instance}"
+            group = (root if unified else root / controller) / path.lstrip("/")
+            parents[controller] = (group.parent if group.name == _LEAF else group) / f"pandacea-{instance}"
+        if set(parents) != set(_CONTROLLERS):
+            return None
         try:
+            if unified:
+                _hand_down(parents["memory"].parent)
             for parent in dict.fromkeys(parents.values()):
                 parent.mkdir(exist_ok=True)
             if unified:
-                wanted = " ".join(f"+{name}" for name in _CONTROLLERS)
-                for folder in (parents["memory"].parent, parents["memory"]):
-                    (folder / "cgroup.subtree_control").write_text(wanted, encoding="ascii")
-        except (OSError, KeyError):
+                (parents["memory"] / _HAND_DOWN).write_text(_WANTED, encoding="ascii")
+        except OSError:
             return None
-        return cls(parents, unified) if set(parents) == set(_CONTROLLERS) else None
+        return cls(parents, unified)
 
     def create(self, name: str, shape: BoxShape) -> BoxCgroup:
         """Make a group with the box's limits. Raises Broken when the kernel takes one of them not."""
@@ -150,6 +157,38 @@ class Cgroups:
                         await _remove(child)
                 if corner:
                     await _remove(parent)
+
+
+def _hand_down(group: Path) -> None:
+    """Let a group's children have controllers (version 2). Raises OSError when this process may not."""
+    try:
+        (group / _HAND_DOWN).write_text(_WANTED, encoding="ascii")
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        # A group that holds processes cannot: they move into a leaf of it, if they are this node's alone (as under Delegate=yes).
+        pids = {int(pid) for pid in (group / "cgroup.procs").read_text(encoding="ascii").split()}
+        if not pids <= _family():
+            raise
+        (group / _LEAF).mkdir(exist_ok=True)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                (group / _LEAF / "cgroup.procs").write_text(str(pid), encoding="ascii")
+        (group / _HAND_DOWN).write_text(_WANTED, encoding="ascii")
+
+
+def _family() -> set[int]:
+    """This process and its descendants."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                parents[int(entry.name)] = int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    family, size = {os.getpid()}, 0
+    while size < len(family):
+        size = len(family)
+        family |= {pid for pid, parent in parents.items() if parent in family}
+    return family
 
 
 def _own_groups(text: str, unified: bool) -> dict[str, str]:
