@@ -10,10 +10,11 @@ from pathlib import Path
 
 import yaml
 
-from tests.journeys.conftest import ENVIRONMENT, PRODUCT, System, system
+from tests.journeys.conftest import ENVIRONMENT, System, system
 from tests.parts import ROOT
 
 README = (ROOT / "README.md").read_text()
+SOURCES = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
 
 
 def test_the_spenders_quickstart_runs_as_it_is_written(weather: System) -> None:
@@ -55,6 +56,9 @@ def test_the_earners_quickstart_runs_as_it_is_written(tmp_path: Path) -> None:
         for command in commands:
             if command.startswith("$EDITOR"):
                 edit(home, built)
+            elif command.startswith("pandacea products add"):
+                (home / "data" / "my-table.csv").write_text("a,b\n1,2\n")
+                offer(command, home)
             elif not command.startswith(("pandacea environment", "pandacea run")):
                 shell(command, home)
         assert commands[-1] == "pandacea run"
@@ -63,20 +67,35 @@ def test_the_earners_quickstart_runs_as_it_is_written(tmp_path: Path) -> None:
 
 def shell(command: str, home: Path) -> None:
     """Run a line as a reader would type it."""
-    line = command.replace("pandacea ", f"{sys.executable} -m pandacea ", 1) if command.startswith("pandacea ") else command
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, cwd=home, env=environment)
+    done = subprocess.run(["sh", "-c", typed(command)], capture_output=True, text=True, check=False, cwd=home, env=SOURCES)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
+def offer(command: str, home: Path) -> None:
+    """Answer what is asked with Enter, and agree to what becomes public."""
+    pipe, line = subprocess.PIPE, ["sh", "-c", typed(command)]
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, cwd=home, env=SOURCES) as asking:
+        assert asking.stdin is not None
+        assert asking.stdout is not None
+        said = b""
+        while byte := asking.stdout.read(1):
+            said += byte
+            if said.endswith(b"] "):
+                asking.stdin.write(b"y\n" if said.endswith(b"Publish this? [y/N] ") else b"\n")
+                asking.stdin.flush()
+    assert asking.returncode == 0, said.decode()
+    assert b"Publish this?" in said
+
+
+def typed(command: str) -> str:
+    """A line of the README, with the program of this checkout."""
+    return command.replace("pandacea ", f"{sys.executable} -m pandacea ", 1) if command.startswith("pandacea ") else command
+
+
 def edit(home: Path, built: System) -> None:
-    """What the Earner writes into the two files."""
+    """What the Earner writes into config.yaml."""
     config = yaml.safe_load((home / "config.yaml").read_text())
     config["blockchain"] |= {"rpc_url": built.rpc_url, "contract_address": built.contract}
     config["earner"]["address"] = built.accounts[1]["address"]
     config["privacy"] |= {"environment": str(ENVIRONMENT), "sandbox": "bubblewrap"}
     (home / "config.yaml").write_text(yaml.safe_dump(config))
-    products = yaml.safe_load((home / "data" / "products.yaml").read_text())
-    products["products"][0]["id"] = PRODUCT
-    (home / "data" / "products.yaml").write_text(yaml.safe_dump(products))
-    (home / "data" / "my-table.csv").write_text("a,b\n1,2\n")

@@ -30,7 +30,7 @@ def test_limits_bite_in_a_delegated_group(environment: Path, tmp_path: Path) -> 
     command = ["env", f"PYTHONPATH={ROOT / 'daemon'}:{ROOT}", "PYTHONDONTWRITEBYTECODE=1", sys.executable]
     # Importing little ahead: a page of that kernel is a mapping of this one, and those are counted (vm.max_map_count).
     command += ["-m", "tests.hostile.as_user", "bubblewrap-warm", str(environment), "json"]
-    out, groups = run(command, json.dumps(jobs), tmp_path, ROOT, BOOTED)
+    out, groups = run(command, json.dumps(jobs), tmp_path, [ROOT, environment, Path(sys.prefix)], BOOTED)
     told = json.loads(out)
     assert told["warnings"] == [], "control groups hold the boxes, no watch does"
     assert [probe for probe in told["probes"] if not probe["held"]] == []

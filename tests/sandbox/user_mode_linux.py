@@ -22,6 +22,9 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t hostfs none /mnt -o {shared}
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
+for place in {places}; do  # one beneath /tmp is gone with it
+  [ -d "$place" ] || {{ mkdir -p "$place" && mount -r -t hostfs none "$place" -o "$place"; }}
+done
 mkdir /dev/shm /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t devpts devpts /dev/pts
@@ -36,16 +39,16 @@ sleep 60
 """
 
 
-def run(command: Sequence[str], given: str, shared: Path, folder: Path, seconds: float) -> tuple[str, list[str]]:
+def run(command: Sequence[str], given: str, shared: Path, places: Sequence[Path], seconds: float) -> tuple[str, list[str]]:
     """Run a command in a delegated control group of a fresh kernel; its output, and the groups that are left beneath its own.
 
-    `given` is its standard input, `shared` an empty folder of the test's own, `folder` the command's working folder.
+    `given` is its standard input, `shared` an empty folder of the test's own, `places` the folders it reads: the first it works in.
     """
     init = shared / "init"
-    init.write_text(_INIT.format(shared=shared))
+    init.write_text(_INIT.format(shared=shared, places=shlex.join(map(str, places))))
     init.chmod(0o755)
     line = shlex.join(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *command])
-    (shared / "command").write_text(f"cd {shlex.quote(str(folder))} && exec {line}\n")
+    (shared / "command").write_text(f"cd {shlex.quote(str(places[0]))} && exec {line}\n")
     (shared / "in").write_text(given)
     kernel = [program("linux.uml", "user-mode-linux"), "mem=2G", "rootfstype=hostfs", "ro", f"init={init}", f"uml_dir={shared}"]
     kernel += ["con=null", "con0=null,fd:1", "panic=-1", "quiet"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from pandacea.store.books import SqlBooks
 from pandacea.store.migrate import upgrade
@@ -50,11 +49,11 @@ async def test_a_nonce_waits_for_no_transaction(database: Database) -> None:
         assert await insert(books, ("a", "1", 10)) == [True]
 
 
-async def test_a_nonce_is_kept_over_a_restart(database: Database, tmp_path: Path) -> None:
+async def test_a_nonce_is_kept_over_a_restart(database: Database, database_url: str) -> None:
     """A replay is refused by the node that starts next on the same state."""
     await insert(SqlBooks(database), ("a", "1", 10))
     await database.close()
-    again = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    again = await Database.open(database_url)
     await upgrade(again)
     assert await insert(SqlBooks(again), ("a", "1", 10), ("a", "2", 10)) == [False, True]
     await again.close()

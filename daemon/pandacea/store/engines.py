@@ -67,8 +67,8 @@ def _set_up(connection: Any) -> None:
     cursor.close()
 
 
-def postgresql(url: URL, session: Callable[[], Awaitable[Any]] | None) -> tuple[AsyncEngine, AsyncEngine]:
-    """A writer of one connection, made by `session` when it is given, and readers."""
+def postgresql(url: URL, session: Callable[[], Awaitable[Any]] | None) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
+    """A writer of one connection, made by `session` when it is given; readers; and one for statements that are their own transaction."""
 
     async def connect() -> Any:
         return await connection(url)
@@ -78,7 +78,8 @@ def postgresql(url: URL, session: Callable[[], Awaitable[Any]] | None) -> tuple[
     writer = create_async_engine(url, async_creator=session or connect, pool_size=1, **shared)
     # One look at the database is one look, whatever is committed meanwhile: what SQLite's readers have by themselves.
     reader = create_async_engine(url, async_creator=connect, pool_size=4, isolation_level="REPEATABLE READ", **shared)
-    return writer, reader
+    aside = create_async_engine(url, async_creator=connect, pool_size=1, isolation_level="AUTOCOMMIT", **shared)
+    return writer, reader, aside
 
 
 async def connection(url: URL) -> Any:

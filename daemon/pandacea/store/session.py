@@ -61,8 +61,8 @@ class Database:
         self._writer = writer
         self._reader = reader
         self._lock = asyncio.Lock()
-        self._aside: driver.Connection | None = None
-        """SQLite's second file, for `autocommit`."""
+        self._aside: driver.Connection | AsyncEngine | None = None
+        """For `autocommit`: SQLite's second file, PostgreSQL's second connection that writes."""
         self._session: Session | None = None
         self._stack = AsyncExitStack()
 
@@ -84,13 +84,13 @@ class Database:
         if url.get_backend_name() == "sqlite":
             if url.database and url.database != ":memory:":
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            writer, reader = engines.sqlite(url, "BEGIN IMMEDIATE", size=1), engines.sqlite(url, "BEGIN", size=4)
+            writer, reader, aside = engines.sqlite(url, "BEGIN IMMEDIATE", size=1), engines.sqlite(url, "BEGIN", size=4), None
         else:
             url = url if password is None else url.set(password=password)
             session = Session(lambda: engines.connection(url)) if alone else None
-            writer, reader = engines.postgresql(url, session)
+            writer, reader, aside = engines.postgresql(url, session)
         database = cls(url, writer, reader)
-        database._session = session
+        database._session, database._aside = session, aside
         try:
             await database._begin(alone=alone)
         except BaseException:
@@ -177,21 +177,23 @@ class Database:
     async def autocommit(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
         """Run one statement of the driver's as a transaction of its own: durable when its rows come back.
 
-        For tables that nothing else is written together with. In SQLite, where a transaction holds the whole file, they lie in a
-        second file beside the first, and the statement goes past SQLAlchemy: one visit to the driver's thread, half the processor time.
+        For tables that nothing else is written together with: it waits for no other write. In SQLite, where a transaction holds the
+        whole file, they lie in a second file beside the first, and the statement goes past SQLAlchemy: one visit to the driver's
+        thread, half the processor time.
 
         Raises:
             Unavailable: the database did not answer; nothing was written.
             sqlite3.Error, DBAPIError: it refused; nothing was written.
         """
-        if self._aside is not None:
-            try:
-                return await self._aside.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
-            except sqlite3.OperationalError as problem:
-                raise self._failed(problem) from problem
-        async with self._lock, self._connected(self._writer) as connection, connection.begin():
-            found = await connection.exec_driver_sql(statement, values)
-            return found.all() if found.returns_rows else []
+        assert self._aside is not None
+        if isinstance(self._aside, AsyncEngine):
+            async with self._connected(self._aside) as connection:
+                found = await connection.exec_driver_sql(statement, values)
+                return found.all() if found.returns_rows else []
+        try:
+            return await self._aside.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
+        except sqlite3.OperationalError as problem:
+            raise self._failed(problem) from problem
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -233,7 +235,9 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back, and the hold."""
-        if self._aside is not None:
+        if isinstance(self._aside, AsyncEngine):
+            await self._aside.dispose()
+        elif self._aside is not None:
             await self._aside.close()
         await self._writer.dispose()
         await self._reader.dispose()
