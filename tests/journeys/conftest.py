@@ -52,13 +52,17 @@ class System:
 
     def start(self) -> None:
         """Start the node and wait until it may be believed."""
+        self.launch()
+        self.until(self._ready, "the node does not become ready")
+
+    def launch(self) -> None:
+        """Start the node."""
         (self.folder / "config.yaml").write_text(json.dumps(self.config))
         log = (self.folder / "node.log").open("ab")
         command = [sys.executable, "-m", "pandacea", "run", "--config", str(self.folder / "config.yaml")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
         self.node = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=self.folder)
         log.close()
-        self.until(self._ready, "the node does not become ready")
 
     def _ready(self) -> bool:
         assert self.node is not None

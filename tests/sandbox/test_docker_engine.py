@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import aiodocker
 import pytest
 
-from pandacea.errors import Broken
+from pandacea.errors import Broken, Unavailable
+from pandacea.sandbox.boxes import BoxShape
 from pandacea.sandbox.docker import DockerSandbox
 from pandacea.sandbox.docker_start import image_packages, lock_packages
 from pandacea.sandbox.settings import DockerSettings, PoolSettings
 from tests.engine import prepare
+from tests.sandbox.harness import LIMITS
 from tests.sandbox.leftovers import containers
 
 
@@ -73,3 +79,54 @@ async def test_an_unknown_runtime_is_named_at_start(settings: DockerSettings) ->
     with pytest.raises(Broken, match=r"knows no runtime 'no-such-runtime' \(it knows .*runc.*\).*privacy\.docker_runtime"):
         await sandbox.open()
     await sandbox.close()
+
+
+@asynccontextmanager
+async def slow_to_create(socket: Path, seconds: float) -> AsyncIterator[str]:
+    """The engine, except that a container is made only some time after it was asked for, also when nobody waits for it any more."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_engine, to_engine = await asyncio.open_unix_connection("/var/run/docker.sock")
+
+        async def ask() -> None:
+            while data := await reader.read(65536):
+                if b"/containers/create" in data:
+                    await asyncio.sleep(seconds)
+                to_engine.write(data)
+            if not waiting.done():
+                await asyncio.sleep(seconds)
+
+        async def answer() -> None:
+            with contextlib.suppress(ConnectionError):
+                while data := await from_engine.read(65536):
+                    writer.write(data)
+
+        waiting = asyncio.create_task(answer())
+        await ask()
+        waiting.cancel()
+        to_engine.close()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, socket)
+    async with server:
+        yield f"unix://{socket}"
+
+
+async def test_a_box_given_up_while_the_engine_makes_it_leaves_no_container(settings: DockerSettings, tmp_path: Path) -> None:
+    """Cancelled or too late: the container that an engine under load makes afterwards is removed, not left until the next start."""
+    async with slow_to_create(tmp_path / "engine.sock", 0.7) as url:
+        sandbox = DockerSandbox(replace(settings, engine_url=url))
+        maker = sandbox.maker
+        await sandbox.open()
+        try:
+            with pytest.raises(Unavailable, match=r"not ready within 0\.2 s"):
+                await maker.make(BoxShape.of(LIMITS), (), 0.2)
+            making = asyncio.create_task(maker.make(BoxShape.of(LIMITS), (), 30.0))
+            await asyncio.sleep(0.2)
+            making.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+            await asyncio.sleep(1.0)  # longer than the engine takes
+            assert containers(settings.instance) == []
+        finally:
+            await sandbox.close()

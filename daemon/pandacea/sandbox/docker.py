@@ -10,8 +10,9 @@ import shutil
 import socket
 import struct
 import uuid
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import aiodocker
 
@@ -27,6 +28,8 @@ from pandacea.sandbox.hello import greet
 from pandacea.sandbox.inputs import open_for_guest
 from pandacea.sandbox.runner import BoxSandbox
 from pandacea.sandbox.settings import GUEST_UID, DockerSettings
+
+T = TypeVar("T")
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 _SHUTDOWN_SECONDS: Final = 3.0
@@ -133,7 +136,7 @@ class DockerMaker:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             _listen(listener, folder)
             config = container(self._settings, self._image, shape, preload, self._program.folder, folder, name)
-            created = await self._engine.containers.create(config, name=self._container_name(name))
+            created = await _answered(self._engine.containers.create(config, name=self._container_name(name)))
             accepted = asyncio.create_task(asyncio.get_running_loop().sock_accept(listener))
             try:
                 await created.start()
@@ -208,6 +211,18 @@ class DockerMaker:
             with contextlib.suppress(*ENGINE_ERRORS):
                 await self.sweep()
             await self._engine.close()
+
+
+async def _answered(asked: Coroutine[Any, Any, T]) -> T:
+    """Wait for the engine's answer even when given up: it goes on making what it was asked for, and none of that could be removed yet."""
+    task = asyncio.ensure_future(asked)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=_REMOVAL_SECONDS)
+        if not task.cancel() and not task.cancelled():
+            task.exception()  # its own fault, if any, is of no interest any more
+        raise
 
 
 async def _remove(container: aiodocker.containers.DockerContainer) -> None:

@@ -91,6 +91,8 @@ class Database:
             writer, reader, aside = engines.postgresql(url, session)
         database = cls(url, writer, reader)
         database._session, database._aside = session, aside
+        if aside is not None:
+            database._stack.push_async_callback(aside.dispose)
         try:
             await database._begin(alone=alone)
         except BaseException:
@@ -113,6 +115,7 @@ class Database:
                 await self._stack.enter_async_context(hold_file(Path(f"{self.url.database}.lock"), self.shown))
             if self.dialect == "sqlite":
                 self._aside = await engines.sqlite_aside(Path(self.url.database or ""))
+                self._stack.push_async_callback(self._aside.close)
         except (Unavailable, sqlite3.Error) as problem:
             cause = problem.__cause__ or problem
             kind = Unreachable if _absent(cause) else Broken
@@ -235,10 +238,6 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back, and the hold."""
-        if isinstance(self._aside, AsyncEngine):
-            await self._aside.dispose()
-        elif self._aside is not None:
-            await self._aside.close()
         await self._writer.dispose()
         await self._reader.dispose()
         await self._stack.aclose()

@@ -1,0 +1,105 @@
+"""A node that starts while no RPC endpoint answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.journeys.conftest import INPUTS, System, pandacea, system
+from tests.parts import free_port
+
+RELAY = """
+import asyncio, sys
+
+async def carry(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+async def serve(reader, writer):
+    there = await asyncio.open_connection("127.0.0.1", int(sys.argv[2]))
+    await asyncio.gather(carry(reader, there[1]), carry(there[0], writer), return_exceptions=True)
+
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def endpoint(port: int, chain: str) -> Iterator[None]:
+    """An endpoint at `port` that shows the chain at the URL `chain`."""
+    process = subprocess.Popen([sys.executable, "-c", RELAY, str(port), str(urlsplit(chain).port)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def status(served: System, path: str, headers: dict[str, str] | None = None) -> int:
+    """Status of one GET; 0 while nobody listens."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(served.url + path, headers=headers or {}), timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as problem:
+        return problem.code
+    except OSError:
+        return 0
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[System]:
+    """A node that is told a contract and one endpoint (where nobody listens yet), and not the chain's id."""
+    with system(tmp_path / "node", "bubblewrap") as built:
+        del built.config["blockchain"]["deployment"]
+        built.config["blockchain"] |= {"contract_address": built.contract, "rpc_url": f"http://127.0.0.1:{free_port()}"}
+        yield built
+
+
+def test_a_node_that_followed_the_contract_before_serves_503s_until_an_endpoint_is_back(served: System, tmp_path: Path) -> None:
+    """It knows its chain from its database, refuses what it cannot judge, keeps trying, and then works as if nothing had been."""
+    port = urlsplit(served.config["blockchain"]["rpc_url"]).port
+    assert port is not None
+    script = tmp_path / "script.py"
+    script.write_text("print(len(features))")
+    with endpoint(port, served.rpc_url):
+        served.start()
+        lease = served.lease()
+        client = served.client()
+        assert client.execute_computation(lease, script, INPUTS)["success"]
+        assert served.stop() == 0
+
+    served.launch()
+    served.until(lambda: status(served, "/healthz") == 200, "it does not serve")
+    assert status(served, "/readyz") == 503
+    path = f"/api/v1/leases/{lease}"
+    assert status(served, path, client.sign("GET", path)) == 503
+
+    with endpoint(port, served.rpc_url):
+        served.until(lambda: status(served, "/readyz") == 200, "not ready again")
+        assert client.execute_computation(lease, script, INPUTS)["success"]
+        assert client.lease(lease)["used"] == 2
+        assert served.stop() == 0
+
+
+def test_a_first_start_without_an_endpoint_says_what_to_do(served: System) -> None:
+    """Nothing tells which chain it is on: exit status 1, and the settings that would."""
+    config = served.folder / "config.yaml"
+    config.write_text(json.dumps(served.config))
+    done = pandacea("run", "--config", str(config))
+    assert done.returncode == 1
+    assert "No RPC endpoint of blockchain.rpc_url told its chain id" in done.stderr
+    assert "set blockchain.chain_id" in done.stderr
+    assert "Traceback" not in done.stderr
