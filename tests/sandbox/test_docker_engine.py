@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import subprocess
 from collections.abc import AsyncIterator
@@ -22,6 +21,9 @@ from pandacea.sandbox.settings import DockerSettings, PoolSettings
 from tests.engine import prepare
 from tests.sandbox.harness import LIMITS
 from tests.sandbox.leftovers import containers
+
+SLOWEST = 1.0
+"""Seconds in which an engine has certainly made a container that it was asked for."""
 
 
 @pytest.fixture
@@ -82,30 +84,27 @@ async def test_an_unknown_runtime_is_named_at_start(settings: DockerSettings) ->
 
 
 @asynccontextmanager
-async def slow_to_create(socket: Path, seconds: float) -> AsyncIterator[str]:
-    """The engine, except that a container is made only some time after it was asked for, also when nobody waits for it any more."""
+async def watched(socket: Path, asked: asyncio.Event) -> AsyncIterator[str]:
+    """The engine through a relay that tells when it was asked to make a container, and does not take the question back."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_engine, to_engine = await asyncio.open_unix_connection("/var/run/docker.sock")
 
-        async def ask() -> None:
-            while data := await reader.read(65536):
-                if b"/containers/create" in data:
-                    await asyncio.sleep(seconds)
-                to_engine.write(data)
-            if not waiting.done():
-                await asyncio.sleep(seconds)
-
         async def answer() -> None:
-            with contextlib.suppress(ConnectionError):
-                while data := await from_engine.read(65536):
-                    writer.write(data)
+            while data := await from_engine.read(65536):
+                writer.write(data)
 
-        waiting = asyncio.create_task(answer())
-        await ask()
-        waiting.cancel()
-        to_engine.close()
-        writer.close()
+        answering = asyncio.create_task(answer())
+        try:
+            while data := await reader.read(65536):
+                to_engine.write(data)
+                if b"/containers/create?name=" in data:
+                    asked.set()
+            await asyncio.sleep(SLOWEST)
+        finally:
+            answering.cancel()
+            to_engine.close()
+            writer.close()
 
     server = await asyncio.start_unix_server(serve, socket)
     async with server:
@@ -113,20 +112,34 @@ async def slow_to_create(socket: Path, seconds: float) -> AsyncIterator[str]:
 
 
 async def test_a_box_given_up_while_the_engine_makes_it_leaves_no_container(settings: DockerSettings, tmp_path: Path) -> None:
-    """Cancelled or too late: the container that an engine under load makes afterwards is removed, not left until the next start."""
-    async with slow_to_create(tmp_path / "engine.sock", 0.7) as url:
+    """However little of its making is done: the container that the engine makes afterwards is removed, not left until the next start."""
+    asked = asyncio.Event()
+    async with watched(tmp_path / "engine.sock", asked) as url:
         sandbox = DockerSandbox(replace(settings, engine_url=url))
-        maker = sandbox.maker
         await sandbox.open()
         try:
-            with pytest.raises(Unavailable, match=r"not ready within 0\.2 s"):
-                await maker.make(BoxShape.of(LIMITS), (), 0.2)
-            making = asyncio.create_task(maker.make(BoxShape.of(LIMITS), (), 30.0))
-            await asyncio.sleep(0.2)
-            making.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await making
-            await asyncio.sleep(1.0)  # longer than the engine takes
+            for milliseconds in range(0, 40, 4):
+                asked.clear()
+                making = asyncio.create_task(sandbox.maker.make(BoxShape.of(LIMITS), (), 30.0))
+                await asked.wait()
+                await asyncio.sleep(milliseconds / 1000)
+                making.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await making
+            await asyncio.sleep(SLOWEST)
             assert containers(settings.instance) == []
         finally:
             await sandbox.close()
+
+
+async def test_a_box_that_is_not_ready_in_time_leaves_no_container(settings: DockerSettings) -> None:
+    """As one that was cancelled."""
+    sandbox = DockerSandbox(settings)
+    await sandbox.open()
+    try:
+        with pytest.raises(Unavailable, match=r"not ready within 0\.01 s"):
+            await sandbox.maker.make(BoxShape.of(LIMITS), (), 0.01)
+        await asyncio.sleep(SLOWEST)
+        assert containers(settings.instance) == []
+    finally:
+        await sandbox.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from pandacea.domain.access import Trust, terms_of, trust_of
@@ -104,8 +106,11 @@ async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> tuple[Seque
 def digest_of(events: Sequence[SeenEvent]) -> str:
     """sha-256 over the identities of events, in the order they happened: how many in each block, and their places there."""
     _, blocks, indexes, _, _, parts = zip(*events, strict=True) if events else ((),) * 6
-    identities = (list(Counter(blocks).items()), indexes, parts)
-    return hashlib.sha256(repr(identities).encode()).hexdigest()
+    counts = Counter(blocks)
+    digest = hashlib.sha256("".join(counts).encode())
+    for numbers in (counts.values(), indexes, parts):
+        digest.update(array("q", numbers))
+    return digest.hexdigest()
 
 
 async def _settle(
@@ -165,6 +170,8 @@ async def changes_of(
     rows = {**await tx.settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
     newest = folded(rows, await tx.events_of(ids), records, 0) if above else rows
     proofs = await tx.proofs(ids)
+    if not proofs:  # most of what a long reading brings
+        return list(map(Change, ids, map(newest.get, ids), repeat(Trust.PENDING)))
     return [Change(lease_id, held, trust_now(held, proofs.get(lease_id))) for lease_id in ids for held in (newest.get(lease_id),)]
 
 

@@ -103,9 +103,10 @@ def _held(row: Any, key: LeaseKey) -> Held:
 
 
 def _packed(committed: frozenset[ComputationId]) -> bytes:
-    if len(committed) > 1:
-        return bytes.fromhex("".join([computation[2:] for computation in sorted(committed)]))
-    return b"".join([bytes.fromhex(computation[2:]) for computation in committed])
+    if len(committed) == 1:
+        (only,) = committed
+        return bytes.fromhex(only[2:])
+    return bytes.fromhex("".join([computation[2:] for computation in sorted(committed)]))
 
 
 def _unpacked(packed: bytes) -> frozenset[ComputationId]:
@@ -123,13 +124,13 @@ def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
         held.created_block,
         _STATUS_TEXT[held.status],
         product,
-        None if expires is None else min(expires, LARGEST),
+        expires if expires is None or expires < LARGEST else LARGEST,
         most,
         _packed(held.committed),
         *held.facts,
         held.resolved_for_spender,
         held.approved_tx,
-        min(held.seen_at, LARGEST),
+        min(LARGEST, held.seen_at),
     )
 
 
