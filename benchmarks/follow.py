@@ -375,8 +375,8 @@ def apart(way: str, **arguments: Any) -> dict[str, Any]:
 
 async def many_leases(database: str, contract: str, chain: Any, count: int) -> None:
     """100,000 approved and proved leases of 2,000 Spenders, as rows."""
-    from pandacea.domain.access import digest_of_terms
     from pandacea.domain.seen import BlockRef
+    from pandacea.domain.trust import digest_of_terms
     from pandacea.store import leases
     from pandacea.store.batch import run, upsert
     from pandacea.store.migrate import upgrade

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pandacea.domain.access import ChainStanding, KnownLease, Trust
+from pandacea.domain.access import ChainStanding, KnownLease
 from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, ProductId, Timestamp, Wei
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.outcome import Outcome
 from pandacea.domain.product import Asset, Policy, Product, Release, Rules
+from pandacea.domain.trust import Trust
 from pandacea.flows.ports import CodeStarted, SandboxEvent, SandboxIdentity, SandboxJob
 
 CHAIN_ID = 31337

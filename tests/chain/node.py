@@ -15,9 +15,10 @@ from pandacea.chain.book import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
-from pandacea.domain.access import KnownLease, Trust
+from pandacea.domain.access import KnownLease
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.seen import Held
+from pandacea.domain.trust import Trust
 from pandacea.errors import Broken
 from pandacea.flows.follow import folded
 from pandacea.store.migrate import upgrade

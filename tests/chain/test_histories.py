@@ -19,9 +19,10 @@ from pandacea.chain.decode import as_topic
 from pandacea.chain.faults import RpcFault
 from pandacea.chain.logs import LogReader
 from pandacea.chain.source import ChainSource
-from pandacea.domain.access import ChainStanding, KnownLease, ProductFacts, Trust, may_continue, may_read, may_run, terms_of
+from pandacea.domain.access import ChainStanding, KnownLease, ProductFacts, may_continue, may_read, may_run
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.seen import NO_HASH, BlockRef, Held
+from pandacea.domain.trust import Trust, terms_of
 from pandacea.errors import Unavailable
 from pandacea.flows.follow import refresh, take
 from pandacea.flows.records import KeptProof

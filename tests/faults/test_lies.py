@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pandacea.chain.interfaces import GET_LEASE
-from pandacea.domain.access import Denied, Granted, ProductFacts, Trust, may_continue, may_read, may_run
+from pandacea.domain.access import Denied, Granted, ProductFacts, may_continue, may_read, may_run
+from pandacea.domain.trust import Trust
 from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Anvil, call
 from tests.chain.emitter import Emitter, created, lease_number, simple, terms
 from tests.chain.node import Node, agrees_with_rebuild

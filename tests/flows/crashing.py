@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pandacea.flows.ports import Books, View, Work
+from pandacea.flows.books import Books, View, Work
 
 
 class Killed(BaseException):

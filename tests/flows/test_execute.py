@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from pandacea.domain.access import Trust
 from pandacea.domain.charge import FAILED_RUNS_FREE, Charge
 from pandacea.domain.ids import BlockNumber, LeaseId
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Asset, Policy, Release, Rules
+from pandacea.domain.trust import Trust
 from pandacea.errors import Unavailable
+from pandacea.flows.books import Channel, ProductBook
 from pandacea.flows.cancel import cancel
 from pandacea.flows.execute import run_next
-from pandacea.flows.ports import Channel, ProductBook
 from pandacea.flows.recover import recover
 from pandacea.flows.submit import submit
 from pandacea_sdk.protocol.manifest import result_hash

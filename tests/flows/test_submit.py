@@ -12,7 +12,7 @@ from pandacea.domain.job import JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.product import Rules
 from pandacea.errors import Unavailable
-from pandacea.flows.ports import Channel
+from pandacea.flows.books import Channel
 from pandacea.flows.submit import Forbidden, submit
 from tests.fakes import NOW, STRANGER, known_lease, product
 from tests.flows.conftest import World, caller, order

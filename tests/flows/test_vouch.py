@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.domain.access import Trust
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp, Wei
 from pandacea.domain.lease import LeaseApproved, LeaseCancelled, LeaseCreated, LeaseEvent, LeaseTerms
 from pandacea.domain.seen import NO_HASH, BlockRef, SeenEvent, Step, View
+from pandacea.domain.trust import Trust
 from pandacea.errors import Refused
 from pandacea.flows.follow import Change, take
 from pandacea.flows.records import KeptProof

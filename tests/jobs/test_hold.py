@@ -12,8 +12,8 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.job import JobState
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Release
+from pandacea.flows.books import Channel
 from pandacea.flows.housekeeping import SweepPorts, sweep
-from pandacea.flows.ports import Channel
 from pandacea.flows.release import held, refuse, release
 from pandacea.flows.submit import Forbidden
 from tests.jobs.conftest import EXECUTE, Served, results

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from pandacea.domain.job import JobState
-from pandacea.flows.ports import Books, View, Work
+from pandacea.flows.books import Books, View, Work
 from pandacea.flows.uploads import upload_path
 from tests.api.conftest import until
 from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Answer, Served

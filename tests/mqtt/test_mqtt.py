@@ -12,7 +12,7 @@ import pytest
 
 from pandacea.errors import Unavailable
 from pandacea.flows.announce import announce
-from pandacea.flows.ports import Channel, Message
+from pandacea.flows.books import Channel, Message
 from pandacea.mqtt import MqttBroker, MqttSettings
 from pandacea.store.books import SqlBooks
 from pandacea.store.session import Database

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import aiohttp
 
-from pandacea.domain.access import TRUSTED
 from pandacea.domain.ids import Address
 from pandacea.domain.lease import FINAL
 from pandacea.domain.seen import Held
+from pandacea.domain.trust import TRUSTED
 from pandacea.store.records import ChainRecords
 from pandacea.store.session import Database
 from pandacea_sdk.protocol.hashing import KeySigner

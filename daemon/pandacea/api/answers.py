@@ -14,7 +14,7 @@ from pandacea.api.node import Node
 from pandacea.api.reading import seen, still_readable
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.domain.outcome import Failure
-from pandacea.flows.ports import KeptArtifact
+from pandacea.flows.books import KeptArtifact
 from pandacea.flows.submit import Forbidden
 from pandacea_sdk.protocol.answers import output_members
 

@@ -11,7 +11,8 @@ from aiohttp import web
 from pandacea.api.throttle import Streams
 from pandacea.domain.ids import Address
 from pandacea.flows.approve import ApprovePorts
-from pandacea.flows.ports import Books, Catalogue, Clock, LeaseBook
+from pandacea.flows.books import Books
+from pandacea.flows.ports import Catalogue, Clock, LeaseBook
 from pandacea.flows.submit import SubmitPorts
 from pandacea.flows.uploads import Uploads
 from pandacea.flows.watch import Watch

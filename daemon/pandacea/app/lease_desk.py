@@ -7,8 +7,8 @@ from typing import Any
 
 import structlog
 
-from pandacea.domain.access import NEVER
 from pandacea.domain.ids import HASH32, LeaseId
+from pandacea.domain.lease import NEVER
 from pandacea.errors import Refused
 from pandacea.flows.follow import Memory
 from pandacea.flows.ports import Clock

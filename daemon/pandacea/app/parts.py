@@ -15,9 +15,10 @@ import structlog
 from pandacea import keys
 from pandacea.chain.book import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import Endpoints
+from pandacea.chain.fees import FeeLimits
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.sender import ChainSender, FeeLimits
+from pandacea.chain.sender import ChainSender
 from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address

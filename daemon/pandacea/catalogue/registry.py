@@ -22,8 +22,9 @@ from pandacea.domain.ids import AssetId, Hash32
 from pandacea.domain.product import Asset, Mock, Product
 from pandacea.domain.table import SourceFormat, StatedAsset
 from pandacea.errors import BadConfig
+from pandacea.flows.books import ProductBook
 from pandacea.flows.conversion import UnfitSource
-from pandacea.flows.ports import Clock, ProductBook
+from pandacea.flows.ports import Clock
 from pandacea_sdk.protocol.hashing import keccak256
 
 log = structlog.get_logger(__name__)

@@ -14,9 +14,10 @@ from typing import Final, Protocol
 import structlog
 
 from pandacea.chain.packed import Packer, spender_of, worth_proving
-from pandacea.domain.access import CLOCK_SKEW, ChainStanding, KnownLease, Trust
+from pandacea.domain.access import CLOCK_SKEW, ChainStanding, KnownLease
 from pandacea.domain.ids import Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.seen import View
+from pandacea.domain.trust import Trust
 from pandacea.flows.follow import Change
 from pandacea.flows.records import ApprovedRow
 

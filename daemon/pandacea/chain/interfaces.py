@@ -15,9 +15,8 @@ from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.transactions import UnprovableError, recover
 from pandacea.chain.wire import Transaction
-from pandacea.domain.access import NEVER
 from pandacea.domain.ids import Address, Hash32, LeaseId, Timestamp
-from pandacea.domain.lease import LeaseCreated, LeaseExecuted, LeaseTerms
+from pandacea.domain.lease import NEVER, LeaseCreated, LeaseExecuted, LeaseTerms
 from pandacea.domain.seen import SeenEvent
 from pandacea.errors import Broken
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from pandacea.domain.access import NEVER, KnownLease, Trust, digest_of_terms, trust_of
+from pandacea.domain.access import KnownLease
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
+from pandacea.domain.lease import NEVER
 from pandacea.domain.seen import FACTS, FINAL_CODES, STATUSES, Held
+from pandacea.domain.trust import Trust, digest_of_terms, trust_of
 from pandacea.flows.records import ApprovedRow
 
 _PACKED: Final = struct.Struct(">20s20siqIIqBBB")

@@ -21,10 +21,10 @@ from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.transactions import Signed, UnprovableError, recover
 from pandacea.chain.wire import Log, Transaction
-from pandacea.domain.access import Trust, terms_of
 from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.lease import Lease
 from pandacea.domain.seen import Held
+from pandacea.domain.trust import Trust, terms_of
 from pandacea.flows.records import KeptProof
 
 OPERATOR_CHANGED: Final = topic("OperatorChanged(address,address)")

@@ -14,8 +14,8 @@ from pandacea.chain.book import LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.proof import Prover
-from pandacea.domain.access import Trust
 from pandacea.domain.ids import LeaseId
+from pandacea.domain.trust import Trust
 from pandacea.errors import Unavailable
 from pandacea.flows.records import ChainRecords
 from pandacea.flows.vouch import held_now, prove

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
@@ -16,42 +15,22 @@ from eth_utils.address import to_checksum_address
 
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import Fault, RpcFault
+from pandacea.chain.fees import A_DAY, FeeLimits
+from pandacea.chain.reverts import refusal, without_ether
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.wire import BaseFee, Receipt
 from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId
 from pandacea.errors import Refused, Unavailable
 from pandacea.flows.records import SentRecords, SentTransaction
-from pandacea_sdk.protocol.contract import Revert, lease_agreement
+from pandacea_sdk.protocol.contract import lease_agreement
 
 log = structlog.get_logger(__name__)
 
 ALLOWED: Final = frozenset({"commitResult", "executeLease", "approveLease", "cancelLease"})
 """The functions this node ever calls. Value is always 0."""
 
-_FOREVER: Final = frozenset({"TooLate", "AllCommitted", "AlreadyCommitted", "ZeroResultHash", "WrongStatus"})
-"""Reverts that no waiting mends."""
-
 _BUMP: Final = (9, 8)
 """A replacement pays 9/8 of what it replaces: nodes ask for a tenth more."""
-
-_DAY: Final = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class FeeLimits:
-    """Caps in wei; `stuck_after` and `wait` in seconds; `settled_depth` in blocks."""
-
-    per_transaction: int = 10**16
-    """The most one transaction may cost (gas limit x fee): 0.01 ether."""
-    per_day: int = 10**17
-    """The most that all transactions signed within 24 hours may cost: 0.1 ether."""
-    gas: int = 500_000
-    priority_fee: int = 10**9
-    stuck_after: float = 90.0
-    wait: float = 30.0
-    """How long one call waits for a block before it says: later."""
-    settled_depth: int = 64
-    """Blocks after which a mined transaction is no longer looked after."""
 
 
 class Signer(Protocol):
@@ -209,24 +188,8 @@ class ChainSender:
         return row
 
     async def _afford(self, chain_id: int, nonce: int, cost: int) -> None:
-        limits = self._limits
-        if cost > limits.per_transaction:
-            raise Unavailable(
-                f"One transaction would cost up to {cost} wei; the cap is {limits.per_transaction}. "
-                "Wait for lower fees or raise settlement.max_fee_per_transaction_wei.",
-                retry_after=300,
-            )
-        spent: dict[int, int] = {nonce: cost}
-        for row in await self._records.since(chain_id, self.address, self._now() - _DAY):
-            # Attempts of one nonce replace each other: only the dearest can be paid.
-            if row.state != "lost":
-                spent[row.nonce] = max(spent.get(row.nonce, 0), row.max_cost)
-        if sum(spent.values()) > limits.per_day:
-            raise Unavailable(
-                f"Transactions of the last 24 hours may cost {sum(spent.values())} wei; the cap is {limits.per_day}. "
-                "Wait, or raise settlement.max_fee_per_day_wei.",
-                retry_after=600,
-            )
+        recent = await self._records.since(chain_id, self.address, self._now() - A_DAY)
+        self._limits.afford(nonce, cost, recent)
 
     async def _gas(self, endpoint: Endpoint, data: bytes) -> int:
         call = {"from": self.address, "to": self._contract, "data": "0x" + data.hex(), "value": "0x0"}
@@ -234,22 +197,12 @@ class ChainSender:
             needed = await endpoint.quantity("eth_estimateGas", [call])
         except RpcFault as fault:
             if fault.kind is Fault.ERROR:
-                raise self._reverted(fault) from fault
+                raise refusal(fault, self.address) from fault
             raise
         wanted = needed * 5 // 4
         if wanted > self._limits.gas:
             raise Refused(f"The contract would need {needed} gas, more than any call of ours should: {self._limits.gas} at most.")
         return wanted
-
-    def _reverted(self, fault: RpcFault) -> Refused | Unavailable:
-        revert = _revert(fault.data)
-        if revert is None:
-            if "insufficient funds" in fault.detail.lower():
-                return Unavailable(f"{self.address} has not enough ether to pay for gas. Send it some.", retry_after=300)
-            return fault
-        if revert.name in _FOREVER:
-            return Refused(f"The contract refuses: {revert}")
-        return Unavailable(f"The contract refuses now: {revert}", retry_after=60)
 
     # -- sending and waiting
 
@@ -264,7 +217,7 @@ class ChainSender:
             if "nonce too low" in text:
                 return  # mined meanwhile, by us or otherwise: the receipt tells
             if "insufficient funds" in text:
-                raise Unavailable(f"{self.address} has not enough ether to pay for gas. Send it some.", retry_after=300) from fault
+                raise without_ether(self.address) from fault
             if "underpriced" in text:
                 # Somebody's (an earlier process's) transaction with this nonce pays more: wait until it is mined or we bump.
                 log.warning("sender.underpriced", purpose=row.purpose, nonce=row.nonce)
@@ -349,15 +302,3 @@ class ChainSender:
                 await self.look_after()
             except Unavailable as problem:
                 log.info("sender.cannot-look", because=problem.detail)
-
-
-def _revert(data: Any) -> Revert | None:
-    """The custom error in a JSON-RPC error's data: a hex string, or an object that holds one (providers differ)."""
-    if isinstance(data, dict):
-        data = data.get("data") or data.get("result")
-    if not isinstance(data, str) or not data.startswith("0x") or len(data) < 10:
-        return None
-    try:
-        return lease_agreement().revert(bytes.fromhex(data[2:]))
-    except ValueError:
-        return None

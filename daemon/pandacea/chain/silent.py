@@ -12,9 +12,9 @@ from pandacea.chain.book import LeaseBookInMemory
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import RpcFault
 from pandacea.chain.interfaces import lease_head
-from pandacea.domain.access import TRUSTED
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease import FINAL
+from pandacea.domain.trust import TRUSTED
 from pandacea.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -6,33 +6,16 @@ make up; a denial counts from the first block that shows it. Where the node cann
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, Timestamp
-from pandacea.domain.lease import FINAL, Lease, LeaseStatus
-
-NEVER: Final = 2**63 - 1
-"""An expiry at or beyond it (Unix seconds) is none."""
+from pandacea.domain.lease import FINAL, NEVER, Lease, LeaseStatus
+from pandacea.domain.trust import TRUSTED, Trust
 
 CLOCK_SKEW: Final = 60
 """Seconds by which the chain's clock and ours may differ before either is believed less."""
-
-
-class Trust(StrEnum):
-    """Why the node believes that the Earner approved a lease, or why it does not yet."""
-
-    PENDING = "pending"  # the approving transaction has not been checked yet
-    UNPROVEN = "unproven"  # it was checked and proves nothing: one endpoint's word is not enough
-    SIGNED = "signed"  # the approving transaction carries the Earner's or operator's own signature over these terms
-    AGREED = "agreed"  # two independent endpoints show the same lease
-    ACKNOWLEDGED = "acknowledged"  # the operator said so on this machine
-
-
-TRUSTED: Final = frozenset({Trust.SIGNED, Trust.AGREED, Trust.ACKNOWLEDGED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,34 +264,3 @@ def _product(lease: KnownLease, product: ProductFacts | None, assets: Collection
             f"The product is now at version {product.version}; the request names {version}. Look at the product and ask again.",
         )
     return None
-
-
-def terms_of(lease: Lease) -> str:
-    """What an approval approves, as a digest: a proof given for these terms counts for no others."""
-    return digest_of_terms(
-        lease.key.lease_id,
-        lease.spender,
-        lease.earner,
-        lease.data_product_id,
-        lease.price,
-        lease.expires_at,
-        lease.max_computations,
-    )
-
-
-def digest_of_terms(
-    lease_id: str, spender: str, earner: str, product: str | None, price: int | str, expires_at: int | None, most: int
-) -> str:
-    """sha-256 hex over a lease's terms."""
-    expires = None if expires_at is None else min(expires_at, NEVER)
-    return hashlib.sha256(f"{lease_id}|{spender}|{earner}|{product}|{price}|{expires}|{most}".encode()).hexdigest()
-
-
-def trust_of(terms: str, approved_tx: Hash32 | None, kept: tuple[Trust, str, Hash32 | None] | None) -> Trust:
-    """What a kept proof (trust, terms, approving transaction) is worth for a lease as it stands now."""
-    if kept is None:
-        return Trust.PENDING
-    trust, for_terms, for_tx = kept
-    if for_terms != terms or (trust is not Trust.ACKNOWLEDGED and for_tx != approved_tx):
-        return Trust.PENDING
-    return trust

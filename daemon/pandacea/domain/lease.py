@@ -19,6 +19,9 @@ T = TypeVar("T")
 DAY: Final = 86_400
 """Seconds."""
 
+NEVER: Final = 2**63 - 1
+"""An expiry at or beyond it (Unix seconds) is none."""
+
 APPROVAL_PERIOD: Final = 7 * DAY
 """Seconds after creation during which a lease may be approved (both ends included), and only before its expiry."""
 COMMIT_GRACE: Final = 1 * DAY

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pandacea.flows.books import Books, Channel, Message
 from pandacea.flows.deliver import deliver
-from pandacea.flows.ports import Books, Broker, Channel, Clock, Message
+from pandacea.flows.ports import Broker, Clock
 
 
 async def announce(books: Books, broker: Broker, clock: Clock) -> int:

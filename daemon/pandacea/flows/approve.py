@@ -10,7 +10,8 @@ from pandacea.domain.code import CodeState, Handed, Submission
 from pandacea.domain.ids import Address
 from pandacea.domain.printable import printable
 from pandacea.domain.schema import BadSchema, check_schema
-from pandacea.flows.ports import Books, Catalogue, Clock, CodeChecker, LeaseBook
+from pandacea.flows.books import Books
+from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseBook
 from pandacea.flows.submit import Forbidden
 
 EACH: Final = 8

@@ -8,7 +8,8 @@ from typing import Any, Final
 from pandacea.domain.charge import Charge
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure
-from pandacea.flows.ports import Books, Clock, Work
+from pandacea.flows.books import Books, Work
+from pandacea.flows.ports import Clock
 from pandacea.flows.shelf import Shelf
 from pandacea.flows.submit import Forbidden, job_message
 from pandacea.flows.watch import Watch

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from pandacea.errors import Refused, Unavailable
-from pandacea.flows.ports import Books, Channel, Clock, Message
+from pandacea.flows.books import Books, Channel, Message
+from pandacea.flows.ports import Clock
 
 MAX_BACKOFF: Final = 300.0
 """Seconds."""

@@ -15,9 +15,10 @@ from pandacea.domain.ids import AssetId, LeaseId
 from pandacea.domain.job import NO_LEASE, Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Broken, Unavailable
+from pandacea.flows.books import Work
 from pandacea.flows.finish import ended, finish
 from pandacea.flows.live import Feed
-from pandacea.flows.ports import CodeStarted, InputTable, RunQuestion, SandboxEvent, SandboxJob, TableFormat, Work
+from pandacea.flows.ports import CodeStarted, InputTable, RunQuestion, SandboxEvent, SandboxJob, TableFormat
 from pandacea.flows.seal import seed_of
 from pandacea.flows.submit import job_message
 from pandacea.flows.uploads import upload_path

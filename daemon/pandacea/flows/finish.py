@@ -10,7 +10,7 @@ from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.domain.printable import printable
 from pandacea.domain.product import Release
-from pandacea.flows.ports import Channel, KeptArtifact, Message, Work
+from pandacea.flows.books import Channel, KeptArtifact, Message, Work
 from pandacea.flows.submit import job_message
 from pandacea.flows.worker import ExecutePorts
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from itertools import repeat
 from typing import NamedTuple, Protocol
 
-from pandacea.domain.access import Trust, terms_of, trust_of
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import LeaseCreated
 from pandacea.domain.seen import Held, SeenEvent, Step, View
+from pandacea.domain.trust import Trust, terms_of, trust_of
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
 
 

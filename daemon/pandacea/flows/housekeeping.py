@@ -7,7 +7,8 @@ from typing import Final
 
 from pandacea.domain.limits import Limits
 from pandacea.flows.approve import KEEP_UNDECIDED
-from pandacea.flows.ports import Books, Clock
+from pandacea.flows.books import Books
+from pandacea.flows.ports import Clock
 from pandacea.flows.release import ReleasePorts, refuse_forgotten
 from pandacea.flows.shelf import Shelf
 from pandacea.flows.uploads import Uploads

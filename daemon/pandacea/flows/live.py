@@ -10,7 +10,8 @@ from typing import Final
 
 from pandacea.domain.job import TERMINAL, JobState
 from pandacea.domain.product import LiveOutput
-from pandacea.flows.ports import Books, Clock, OutputWritten, Progressed, SandboxEvent
+from pandacea.flows.books import Books
+from pandacea.flows.ports import Clock, OutputWritten, Progressed, SandboxEvent
 
 _PLACE: Final = re.compile(r"([0-9]{1,9})\.([0-9]{1,18})\.([0-9]{1,18})")
 

@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pandacea.domain.access import Trust
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.seen import BlockRef, Held, SeenEvent, View
+from pandacea.domain.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)

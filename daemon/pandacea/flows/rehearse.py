@@ -12,7 +12,7 @@ from pandacea.domain.ids import LeaseKey
 from pandacea.domain.job import NO_LEASE, Job
 from pandacea.domain.product import LiveOutput, Product, Rehearsal, Release
 from pandacea.errors import Unavailable
-from pandacea.flows.ports import View
+from pandacea.flows.books import View
 from pandacea.flows.submit import Accepted, Caller, Forbidden, Order, SubmitPorts, accept, allow, earlier, job_of, repeated
 
 OPEN_QUEUE: Final = 4

@@ -10,9 +10,10 @@ from pandacea.domain.charge import Charge, at_end
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.domain.printable import printable
+from pandacea.flows.books import Books, KeptArtifact
 from pandacea.flows.cancel import EMPTIED
 from pandacea.flows.finish import commitment
-from pandacea.flows.ports import Books, Clock, KeptArtifact
+from pandacea.flows.ports import Clock
 from pandacea.flows.shelf import Shelf
 from pandacea.flows.submit import Forbidden, job_message
 from pandacea.flows.watch import Watch

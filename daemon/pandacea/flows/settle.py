@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pandacea.domain.ids import ComputationId, Hash32, LeaseId
+from pandacea.flows.books import Books, Channel, Message
 from pandacea.flows.deliver import deliver
-from pandacea.flows.ports import Books, Channel, Clock, Message, ResultPoster
+from pandacea.flows.ports import Clock, ResultPoster
 
 
 async def settle(books: Books, poster: ResultPoster, clock: Clock) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from pandacea.domain.limits import MIB, Limits
 from pandacea.errors import Unavailable
-from pandacea.flows.ports import KeptArtifact, View
+from pandacea.flows.books import KeptArtifact, View
 
 SPARE_BYTES: Final = 256 * MIB
 """Left free on the disk beside the largest result: for the database and the log."""

@@ -16,19 +16,8 @@ from pandacea.domain.job import NO_LEASE, Job, Mode
 from pandacea.domain.limits import Limits
 from pandacea.domain.product import LiveOutput, Policy, Product, Release
 from pandacea.errors import Refused, Unavailable
-from pandacea.flows.ports import (
-    Books,
-    Catalogue,
-    Channel,
-    Clock,
-    CodeChecker,
-    LeaseBook,
-    Message,
-    PrivacyService,
-    RunQuestion,
-    View,
-    Work,
-)
+from pandacea.flows.books import Books, Channel, Message, View, Work
+from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseBook, PrivacyService, RunQuestion
 from pandacea.flows.shelf import Shelf
 from pandacea_sdk.protocol.receipt import computation_id
 

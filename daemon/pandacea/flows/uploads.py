@@ -15,7 +15,8 @@ from typing import Final
 
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
-from pandacea.flows.ports import Books, Clock
+from pandacea.flows.books import Books
+from pandacea.flows.ports import Clock
 from pandacea.flows.shelf import SPARE_BYTES, DiskFull, free_bytes
 from pandacea.flows.submit import Forbidden
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pandacea.domain.access import TRUSTED, Trust, terms_of
 from pandacea.domain.ids import Hash32, LeaseId
 from pandacea.domain.lease import FINAL, Lease
 from pandacea.domain.seen import Held
+from pandacea.domain.trust import TRUSTED, Trust, terms_of
 from pandacea.errors import Refused
 from pandacea.flows.follow import Memory, changes_of, folded, trust_now
 from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof

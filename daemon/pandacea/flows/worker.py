@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pandacea.domain.limits import Limits
-from pandacea.flows.ports import Books, Catalogue, Clock, LeaseBook, PrivacyService, ProductBook
+from pandacea.flows.books import Books, ProductBook
+from pandacea.flows.ports import Catalogue, Clock, LeaseBook, PrivacyService
 from pandacea.flows.seal import Sealer
 from pandacea.flows.shelf import Shelf
 from pandacea.flows.watch import Watch

@@ -15,7 +15,7 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.ids import Address, ComputationId, LeaseId, LeaseKey
 from pandacea.domain.job import MOVES, TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure
-from pandacea.flows.ports import KeptArtifact
+from pandacea.flows.books import KeptArtifact
 
 
 class JobRow(SQLModel, table=True):

@@ -9,9 +9,8 @@ from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
-from pandacea.domain.access import NEVER
 from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId, LeaseKey, Wei
-from pandacea.domain.lease import LeaseStatus
+from pandacea.domain.lease import NEVER, LeaseStatus
 from pandacea.domain.seen import STATUS_CODE, STATUSES, Held
 from pandacea.store.batch import marked, rows_in, run, upsert
 

@@ -9,7 +9,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
-from pandacea.flows.ports import Channel, Message, Waiting
+from pandacea.flows.books import Channel, Message, Waiting
 
 
 class Outbox(SQLModel, table=True):

@@ -9,11 +9,11 @@ from typing import Any, Final
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pandacea.domain.access import Trust
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.seen import BlockRef, Held, SeenEvent, View
+from pandacea.domain.trust import Trust
 from pandacea.errors import Unavailable
-from pandacea.flows.ports import Channel, Message
+from pandacea.flows.books import Channel, Message
 from pandacea.flows.records import ApprovedRow, KeptProof
 from pandacea.store import chain, leases, outbox
 from pandacea.store.session import Database, Transaction
