@@ -1,0 +1,175 @@
+"""From a request to an answer that may be believed: asked for, waited for, verified."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pandacea_sdk.errors import JobError, NodeError, StillRunning, UntrustedResult, from_protocol
+from pandacea_sdk.node import Node, as_object
+from pandacea_sdk.on_chain import check_on_chain
+from pandacea_sdk.protocol.answers import ENDED
+from pandacea_sdk.protocol.hashing import HASH32
+from pandacea_sdk.protocol.job_token import HEADER as JOB_TOKEN_HEADER
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.verify import Expected, VerifiedResult, verify_result
+from pandacea_sdk.protocol.wire import ExecuteRequest
+from pandacea_sdk.transport import Reply
+
+RESULTS: Final = "/api/v1/privacy/results/"
+LONG_POLL: Final = 30
+_REMEMBERED: Final = 256
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A computation as we asked for it: each attempt was signed anew, and any of them may be the one that made the job."""
+
+    request: ExecuteRequest
+    request_hashes: set[str] = field(default_factory=set)
+    token: str | None = None
+
+
+class Computations:
+    """The computations that one client asked one node for."""
+
+    def __init__(self, node: Node, rpc_url: str | None) -> None:
+        """`rpc_url`: an Ethereum RPC endpoint by which every result's signer is checked; None: unchecked."""
+        self._node = node
+        self._rpc_url = rpc_url
+        self._asked: OrderedDict[str, _Asked] = OrderedDict()
+
+    async def run(self, request: ExecuteRequest, deadline: float, patience: float) -> dict[str, Any]:
+        """Submit a request and wait for its verified answer."""
+        asked = _Asked(request)
+        reply = await self._submit(asked, deadline)
+        answer = as_object(reply)
+        computation_id = _computation_id(answer)
+        self._remember(computation_id, asked)
+        if reply.status == 202:
+            token = answer.get("job_token")
+            asked.token = token if isinstance(token, str) else None
+            answer = await self._until_ended(computation_id, asked, deadline, patience, _location(reply, answer))
+        return await self._finished(answer, asked, rehearsed=request.mode == "mock")
+
+    async def result(self, computation_id: str, mode: str | None, patience: float) -> dict[str, Any]:
+        """See `AsyncPandaceaClient.result`."""
+        asked = self._asked.get(computation_id)
+        location = RESULTS + computation_id
+        answer = await self._until_ended(computation_id, asked, time.monotonic() + patience, patience, location)
+        if _computation_id(answer) != computation_id:
+            raise UntrustedResult("bad-answer", "The node answered with another computation than the one asked for.")
+        rehearsed = mode == "mock" if asked is None else asked.request.mode == "mock"
+        return await self._finished(answer, asked, rehearsed=rehearsed)
+
+    async def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None) -> VerifiedResult:
+        """See `AsyncPandaceaClient.verify`."""
+        computation_id = _computation_id(answer)
+        asked = self._asked.get(computation_id)
+        if request is not None:
+            stated = answer["manifest"].get("request_hash") if isinstance(answer.get("manifest"), Mapping) else None
+            asked = _Asked(request, {stated} if isinstance(stated, str) else set())
+        return await self._verify(answer, asked)
+
+    async def _submit(self, asked: _Asked, deadline: float) -> Reply:
+        """Send a request until it is answered. One Idempotency-Key for all attempts: they make one computation."""
+        body = asked.request.to_bytes()
+        chain_id = await self._node.chain()
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": secrets.token_urlsafe(16),
+            "Prefer": "respond-async, wait=10",
+        }
+
+        async def attempt() -> Reply:
+            target = "/api/v1/privacy/execute"
+            signed = self._node.transport.sign("POST", target, chain_id, headers, body)
+            asked.request_hashes.add(self._node.transport.request_hash("POST", target, headers | signed, chain_id))
+            return await self._node.transport.ask("POST", target, headers=headers | signed, body=body)
+
+        return await self._node.transport.retrying(attempt, max(deadline - time.monotonic(), 1))
+
+    async def _until_ended(
+        self, computation_id: str, asked: _Asked | None, deadline: float, patience: float, location: str
+    ) -> dict[str, Any]:
+        """Long-poll until the computation has ended."""
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise StillRunning(computation_id, patience)
+            wait = max(0, min(LONG_POLL, int(left)))
+            answer = await self._poll(location, wait, asked.token if asked else None, left)
+            if answer.get("status") in ENDED:
+                return answer
+            if answer.get("status") == "held" or wait == 0:
+                await asyncio.sleep(min(5.0, max(deadline - time.monotonic(), 0)))
+
+    async def _poll(self, location: str, wait: int, token: str | None, seconds: float) -> dict[str, Any]:
+        target = f"{location}?wait={wait}"
+
+        async def attempt() -> Reply:
+            if token is not None:
+                return await self._node.transport.ask("GET", target, headers={JOB_TOKEN_HEADER: token}, seconds=wait + 60)
+            return await self._node.transport.ask("GET", target, chain_id=await self._node.chain(), seconds=wait + 60)
+
+        return as_object(await self._node.transport.retrying(attempt, max(seconds, 30)))
+
+    async def _finished(self, answer: dict[str, Any], asked: _Asked | None, *, rehearsed: bool) -> dict[str, Any]:
+        """An ended computation as `execute_computation` returns it."""
+        if rehearsed and isinstance(answer.get("results"), dict):
+            return answer  # nobody signs for mock rows, so there is nothing to verify
+        if answer.get("manifest") is None:
+            if isinstance(answer.get("results"), dict):
+                raise UntrustedResult(
+                    "bad-answer", 'The answer is signed by nobody, as only a rehearsal\'s is; if it was one, ask with mode="mock".'
+                )
+            status, error = answer.get("status"), answer.get("error")
+            told = error.get("message") if isinstance(error, dict) else answer.get("reason")
+            code = "computation-cancelled" if status == "cancelled" else "computation-failed"
+            raise JobError(code, f"There is no result: {told if isinstance(told, str) else 'the node does not say why'}")
+        await self._verify(answer, asked)
+        return answer
+
+    async def _verify(self, answer: Mapping[str, Any], asked: _Asked | None) -> VerifiedResult:
+        manifest = answer.get("manifest")
+        stated = manifest.get("request_hash") if isinstance(manifest, Mapping) else None
+        if asked is not None and stated not in asked.request_hashes:
+            raise UntrustedResult("bad-manifest", "The manifest names a request that this client did not sign; keep the answer.")
+        if not isinstance(stated, str) or not HASH32.fullmatch(stated):
+            raise UntrustedResult("bad-manifest", "The manifest names no request; keep the answer.")
+        request = None if asked is None else asked.request
+        expected = Expected(
+            request, stated, await self._node.chain(), self._node.address, self._node.contract, _computation_id(answer)
+        )
+        try:
+            verified = verify_result(answer, expected)
+        except ProtocolError as error:
+            raise from_protocol(error) from None
+        if self._rpc_url is not None and self._node.contract is not None:
+            await check_on_chain(verified, answer, self._rpc_url, self._node.contract, expected.chain_id)
+        return verified
+
+    def _remember(self, computation_id: str, asked: _Asked) -> None:
+        self._asked[computation_id] = asked
+        if len(self._asked) > _REMEMBERED:
+            self._asked.popitem(last=False)
+
+
+def _computation_id(answer: Mapping[str, Any]) -> str:
+    found = answer.get("computation_id")
+    if not isinstance(found, str) or not HASH32.fullmatch(found):
+        raise NodeError("bad-answer", "The node's answer names no computation.")
+    return found
+
+
+def _location(reply: Reply, answer: Mapping[str, Any]) -> str:
+    """Where to ask for the result: only ever this node's own route for this computation."""
+    expected = RESULTS + _computation_id(answer)
+    if reply.headers.get("Location") not in {expected, None}:
+        raise NodeError("bad-answer", "The node points to another place for the result; it is not followed.", status=reply.status)
+    return expected

@@ -1,0 +1,85 @@
+"""One node as its client asks it: public and signed requests, and the chain that signatures are bound to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pandacea_sdk.errors import NodeError, UntrustedResult, usage
+from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.transport import Reply, Transport
+
+
+class Node:
+    """A node, and whose key signs."""
+
+    def __init__(self, transport: Transport, signer: Signer | None, chain_id: int | None, contract: str | None) -> None:
+        """`chain_id` and `contract` None: what the node says of itself."""
+        self.transport = transport
+        self.contract = contract
+        self._signer = signer
+        self._chain_id = chain_id
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.transport.close()
+
+    @property
+    def address(self) -> str:
+        """The signer's address, lower-case hex.
+
+        Raises:
+            UsageError: there is no key.
+        """
+        if self._signer is None:
+            raise usage("There is no key: pass key=, or set PANDACEA_PRIVATE_KEY or PANDACEA_KEYSTORE.")
+        return self._signer.address.lower()
+
+    async def chain(self) -> int:
+        """The chain's id, asked for once where it was not given.
+
+        Raises:
+            NodeError, UntrustedResult: the node names none, or serves another contract than the one given.
+        """
+        if self._chain_id is None:
+            info = await self.info()
+            chain_id, contract = info.get("chain_id"), info.get("contract")
+            if not isinstance(chain_id, int) or isinstance(chain_id, bool) or chain_id <= 0:
+                raise NodeError("bad-answer", "The node names no chain id in /.well-known/pandacea; pass chain_id=.")
+            if self.contract is not None and contract != self.contract:
+                raise UntrustedResult("bad-answer", f"The node serves the contract {contract!a}, not {self.contract}.")
+            self._chain_id = chain_id
+        return self._chain_id
+
+    async def info(self) -> dict[str, Any]:
+        """What the node says of itself."""
+        return as_object(await self.public("/.well-known/pandacea"))
+
+    async def sign(self, method: str, target: str, body: bytes | None) -> dict[str, str]:
+        """Headers that sign one request."""
+        return self.transport.sign(method, target, await self.chain(), body=body)
+
+    async def public(self, target: str) -> Reply:
+        """Get what anybody may."""
+        return await self.transport.retrying(lambda: self.transport.ask("GET", target), 30)
+
+    async def signed(self, method: str, target: str, body: bytes | None = None) -> Reply:
+        """Ask for something that may be done twice: reading, cancelling, putting the same bytes, handing in the same script."""
+        chain_id = await self.chain()
+        headers = {} if body is None else {"Content-Type": "application/json" if method == "POST" else "application/octet-stream"}
+
+        async def attempt() -> Reply:
+            return await self.transport.ask(method, target, chain_id=chain_id, headers=headers, body=body)
+
+        return await self.transport.retrying(attempt, 30)
+
+
+def as_object(reply: Reply) -> dict[str, Any]:
+    """The JSON object of an answer.
+
+    Raises:
+        NodeError: it is none.
+    """
+    body = reply.json()
+    if not isinstance(body, dict):
+        raise NodeError("bad-answer", "The node's answer is no JSON object.", status=reply.status)
+    return body
