@@ -34,7 +34,9 @@ T = TypeVar("T")
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 _SHUTDOWN_SECONDS: Final = 3.0
 _REMOVAL_SECONDS: Final = 30.0
+_SWEEPS: Final = 3
 _CONFLICT: Final = 409
+_FAILED: Final = 500
 
 
 class DockerBox:
@@ -138,17 +140,19 @@ class DockerMaker:
             config = container(self._settings, self._image, shape, preload, self._program.folder, folder, name)
             created = await _answered(self._engine.containers.create(config, name=self._container_name(name)))
             accepted = asyncio.create_task(asyncio.get_running_loop().sock_accept(listener))
+            gone = asyncio.create_task(self._gone(name))
             try:
-                await created.start()
+                await _answered(created.start())
                 pid = int((await created.show())["State"]["Pid"])
-                gone = asyncio.create_task(self._gone(name))
-                done, _ = await asyncio.wait({accepted, gone}, return_when=asyncio.FIRST_COMPLETED)
-                gone.cancel()
-                if accepted not in done:
-                    raise Unavailable("the container ended before its guest connected; does the image hold python3?")
-            finally:
-                if not accepted.done():
-                    accepted.cancel()
+                await asyncio.wait({accepted, gone}, return_when=asyncio.FIRST_COMPLETED)
+            except BaseException:
+                await _ended(accepted, gone)
+                if not accepted.cancelled() and accepted.exception() is None:
+                    accepted.result()[0].close()
+                raise
+            await _ended(accepted, gone)
+            if accepted.cancelled():
+                raise Unavailable("the container ended before its guest connected; does the image hold python3?")
         sock, _ = accepted.result()
         try:
             peer = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
@@ -195,12 +199,18 @@ class DockerMaker:
             await _remove(self._engine.containers.container(self._container_name(name)))
 
     async def sweep(self) -> None:
-        """Remove every container that carries this node's label."""
+        """Remove every container that carries this node's label, until the engine lists none: one it was starting it lists late."""
         assert self._engine is not None
         filters = json.dumps({"label": [f"{INSTANCE_LABEL}={self._settings.instance}"]})
-        for found in await self._engine.containers.list(all=True, filters=filters):
-            with contextlib.suppress(aiodocker.DockerError, TimeoutError):  # removed by itself meanwhile, or stuck in the engine
-                await _remove(found)
+        for _ in range(_SWEEPS):
+            left = await self._engine.containers.list(all=True, filters=filters)
+            if not left:
+                return
+            for found in left:
+                with contextlib.suppress(
+                    aiodocker.DockerError, TimeoutError
+                ):  # removed by itself meanwhile, or stuck in the engine
+                    await _remove(found)
 
     async def close(self) -> None:
         for box in list(self._boxes.values()):
@@ -225,14 +235,30 @@ async def _answered(asked: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+async def _ended(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait for their end: until then the event loop watches the descriptors that they wait for.
+
+    A descriptor closed before is given to the next connection, which the loop then does not listen to.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
 async def _remove(container: aiodocker.containers.DockerContainer) -> None:
     """Return when a container is gone, also when the engine was removing it already (its guest had ended)."""
-    try:
-        await container.delete(force=True, v=True)
-    except aiodocker.DockerError as error:
-        if error.status != _CONFLICT:
-            raise
-        await container.wait(condition="removed", timeout=_REMOVAL_SECONDS)
+    for pause in (0.2, 1.0, None):
+        try:
+            await container.delete(force=True, v=True)
+        except aiodocker.DockerError as error:
+            if error.status == _CONFLICT:
+                await container.wait(condition="removed", timeout=_REMOVAL_SECONDS)
+                return
+            if error.status != _FAILED or pause is None:
+                raise
+            await asyncio.sleep(pause)  # it was in the middle of something else with it
+        else:
+            return
 
 
 def _listen(listener: socket.socket, folder: Path) -> None:
