@@ -124,7 +124,12 @@ async def open_laboratory(
         sandbox = DockerSandbox(DockerSettings(IMAGE, folder / "state", instance, pool=settings))
     else:
         sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, cgroups, settings))
-    return Laboratory(mode, instance, sandbox, folder, await sandbox.open(), size)
+    try:
+        identity = await sandbox.open()
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return Laboratory(mode, instance, sandbox, folder, identity, size)
 
 
 async def close_laboratory(laboratory: Laboratory) -> None:
