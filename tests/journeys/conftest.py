@@ -67,11 +67,22 @@ class System:
     def _ready(self) -> bool:
         assert self.node is not None
         assert self.node.poll() is None, f"the node ended: {self.log()[-2000:]}"
+        return self.status("/readyz") == 200
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any], Any]:
+        """Status, JSON and headers of one GET."""
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers or {}), timeout=10) as answer:
+                return answer.status, json.load(answer), answer.headers
+        except urllib.error.HTTPError as problem:
+            return problem.code, json.load(problem), problem.headers
+
+    def status(self, path: str, headers: dict[str, str] | None = None) -> int:
+        """Status of one GET; 0 while nobody answers."""
+        try:
+            return self.get(path, headers)[0]
+        except OSError:
+            return 0
 
     def stop(self, *, kill: bool = False) -> int:
         """Stop the node; its exit status."""

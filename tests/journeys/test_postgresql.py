@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -28,15 +25,6 @@ def served(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) 
         built.start()
         yield built
     asyncio.run(postgres.drop(name))
-
-
-def get(served: System, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any], Any]:
-    """Status, JSON and headers of one GET."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(served.url + path, headers=headers or {}), timeout=10) as answer:
-            return answer.status, json.load(answer), answer.headers
-    except urllib.error.HTTPError as problem:
-        return problem.code, json.load(problem), problem.headers
 
 
 def test_work_is_done_kept_and_never_done_twice(served: System, postgres: Postgres, tmp_path: Path) -> None:
@@ -67,15 +55,15 @@ def test_work_is_done_kept_and_never_done_twice(served: System, postgres: Postgr
     process = served.node.pid
     postgres.stop()
     try:
-        served.until(lambda: get(served, "/readyz")[0] == 503, "ready without its database")
-        assert "does not answer" in get(served, "/readyz")[1]["database"]
+        served.until(lambda: served.get("/readyz")[0] == 503, "ready without its database")
+        assert "does not answer" in served.get("/readyz")[1]["database"]
         path = f"/api/v1/leases/{lease}"
-        status, problem, headers = get(served, path, client.sign("GET", path))
+        status, problem, headers = served.get(path, client.sign("GET", path))
         assert (status, problem["code"]) == (503, "unavailable")
         assert int(headers["Retry-After"]) > 0
     finally:
         postgres.start()
-    served.until(lambda: get(served, "/readyz")[0] == 200, "not ready again")
+    served.until(lambda: served.get("/readyz")[0] == 200, "not ready again")
     assert client.execute_computation(lease, script, INPUTS)["success"]
     assert client.lease(lease)["used"] == 2
     assert served.node.poll() is None

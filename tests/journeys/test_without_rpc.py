@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,17 +46,6 @@ def endpoint(port: int, chain: str) -> Iterator[None]:
         process.wait()
 
 
-def status(served: System, path: str, headers: dict[str, str] | None = None) -> int:
-    """Status of one GET; 0 while nobody listens."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(served.url + path, headers=headers or {}), timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as problem:
-        return problem.code
-    except OSError:
-        return 0
-
-
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[System]:
     """A node that is told a contract and one endpoint (where nobody listens yet), and not the chain's id."""
@@ -82,13 +69,13 @@ def test_a_node_that_followed_the_contract_before_serves_503s_until_an_endpoint_
         assert served.stop() == 0
 
     served.launch()
-    served.until(lambda: status(served, "/healthz") == 200, "it does not serve")
-    assert status(served, "/readyz") == 503
+    served.until(lambda: served.status("/healthz") == 200, "it does not serve")
+    assert served.status("/readyz") == 503
     path = f"/api/v1/leases/{lease}"
-    assert status(served, path, client.sign("GET", path)) == 503
+    assert served.status(path, client.sign("GET", path)) == 503
 
     with endpoint(port, served.rpc_url):
-        served.until(lambda: status(served, "/readyz") == 200, "not ready again")
+        served.until(lambda: served.status("/readyz") == 200, "not ready again")
         assert client.execute_computation(lease, script, INPUTS)["success"]
         assert client.lease(lease)["used"] == 2
         assert served.stop() == 0

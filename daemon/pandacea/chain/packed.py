@@ -8,7 +8,7 @@ from typing import Final
 from pandacea.domain.access import KnownLease
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import NEVER
-from pandacea.domain.seen import FACTS, FINAL_CODES, STATUSES, Held
+from pandacea.domain.seen import FINAL_CODES, STATUSES, Held
 from pandacea.domain.trust import Trust, digest_of_terms, trust_of
 from pandacea.flows.records import ApprovedRow
 
@@ -19,12 +19,10 @@ _TRUSTS: Final = tuple(Trust)
 _TRUST_CODE: Final = {trust: code for code, trust in enumerate(_TRUSTS)}
 _TRUST_OF: Final = {trust.value: trust for trust in _TRUSTS}
 _STATUS_OF: Final = {status.value: code for code, status in enumerate(STATUSES)}
-_NOT_CHECKED: Final = Trust.PENDING
-_PENDING: Final = _TRUST_CODE[_NOT_CHECKED]
+_PENDING: Final = _TRUST_CODE[Trust.PENDING]
 _EXPIRY: Final = struct.Struct(">q")
 _IN_DISPUTE: Final = 1
 _FOR_SPENDER: Final = 2
-_DISPUTED: Final = FACTS.index("disputed_block")
 _LIMIT32: Final = 2**32 - 1
 
 
@@ -39,21 +37,17 @@ class Packer:
     def pack(self, held: Held, trust: Trust) -> bytes:
         """A lease that was approved, as it stands."""
         product, expires, most = held.terms
-        facts = held.facts
-        flags = _IN_DISPUTE if facts[_DISPUTED] is not None and held.in_dispute else 0
-        if held.resolved_for_spender:
-            flags |= _FOR_SPENDER
         return _PACKED.pack(
             bytes.fromhex(held.spender[2:]),
             bytes.fromhex(held.earner[2:]),
             self._place(product),
-            -1 if expires is None or expires >= NEVER else expires,
-            min(_LIMIT32, most),
+            _expiry(expires),
+            min(most, _LIMIT32),
             len(held.committed),
-            facts[0],
+            held.facts[0],
             held.status,
-            flags,
-            _PENDING if trust is _NOT_CHECKED else _TRUST_CODE[trust],  # an enum hashes itself in Python
+            (_IN_DISPUTE if held.in_dispute else 0) | (_FOR_SPENDER if held.resolved_for_spender else 0),
+            _PENDING if trust is Trust.PENDING else _TRUST_CODE[trust],  # an enum hashes itself in Python
         )
 
     def pack_row(self, row: ApprovedRow) -> bytes:
@@ -70,7 +64,7 @@ class Packer:
             bytes.fromhex(spender[2:]),
             bytes.fromhex(earner[2:]),
             self._place(product),
-            -1 if expires is None or expires >= NEVER else expires,
+            _expiry(expires),
             min(most, _LIMIT32),
             min(committed, _LIMIT32),
             approved,
@@ -119,3 +113,7 @@ def worth_proving(packed: bytes, now: float) -> bool:
         return False
     expires, status = _EXPIRY.unpack_from(packed, 44)[0], packed[-3]
     return (expires < 0 or expires > now) and status not in FINAL_CODES
+
+
+def _expiry(expires: int | None) -> int:
+    return -1 if expires is None or expires >= NEVER else expires

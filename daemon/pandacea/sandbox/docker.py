@@ -207,9 +207,8 @@ class DockerMaker:
             if not left:
                 return
             for found in left:
-                with contextlib.suppress(
-                    aiodocker.DockerError, TimeoutError
-                ):  # removed by itself meanwhile, or stuck in the engine
+                # It was removed by itself meanwhile, or is stuck in the engine.
+                with contextlib.suppress(aiodocker.DockerError, TimeoutError):
                     await _remove(found)
 
     async def close(self) -> None:

@@ -102,9 +102,6 @@ def _held(row: Any, key: LeaseKey) -> Held:
 
 
 def _packed(committed: frozenset[ComputationId]) -> bytes:
-    if len(committed) == 1:
-        (only,) = committed
-        return bytes.fromhex(only[2:])
     return bytes.fromhex("".join([computation[2:] for computation in sorted(committed)]))
 
 
@@ -123,13 +120,13 @@ def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
         held.created_block,
         _STATUS_TEXT[held.status],
         product,
-        expires if expires is None or expires < LARGEST else LARGEST,
+        None if expires is None else min(expires, LARGEST),
         most,
         _packed(held.committed),
         *held.facts,
         held.resolved_for_spender,
         held.approved_tx,
-        min(LARGEST, held.seen_at),
+        min(held.seen_at, LARGEST),
     )
 
 
