@@ -1,4 +1,4 @@
-"""Databases for every suite: SQLite in the test's own folder, and one of a real PostgreSQL server."""
+"""What every suite shares: databases (SQLite in the test's own folder, a real PostgreSQL server's), and a machine left as it was found."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ import pytest
 from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 from tests.postgres import Postgres, server
+from tests.sandbox.leftovers import of_any_node
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_machine() -> Iterator[None]:
+    """After the last test nothing of a node is there that was not there before the first, whatever was killed in between."""
+    before = frozenset(of_any_node())
+    yield
+    assert [found for found in of_any_node() if found not in before] == []
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ class Charging(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = Path(tempfile.mkdtemp(prefix="charging-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="pandacea-charging-"))
         self.ledger: dict[str, Entry] = {}
         self.running: dict[str, tuple[Play, asyncio.Task[bool]]] = {}
         self.tasks: set[asyncio.Task[bool]] = set()

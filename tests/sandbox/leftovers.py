@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 
@@ -23,6 +24,16 @@ def left_behind(instance: str, state: Path, *, but: frozenset[int] = frozenset()
     ]
 
 
+def of_any_node() -> list[str]:
+    """Name everything on this machine that looks like a part of some node: what nodes run now is in it, too."""
+    return [
+        *(f"container {name}" for name in containers(None)),
+        *(f"control group {group}" for group in Path("/sys/fs/cgroup").glob("**/pandacea-*")),
+        *(f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if "pandacea" in line),
+        *(f"folder {folder}" for folder in Path(tempfile.gettempdir()).glob("pandacea-*")),
+    ]
+
+
 def processes(state: Path) -> dict[int, str]:
     """Processes that name the state folder in their command line, or live in a box with something of it mounted."""
     found = {}
@@ -36,14 +47,16 @@ def processes(state: Path) -> dict[int, str]:
     return found
 
 
-def containers(instance: str) -> list[str]:
-    """Containers, running or not, that carry a node's label; none where there is no engine."""
+def containers(instance: str | None) -> list[str]:
+    """Containers, running or not, that carry a node's label (None: any node's); none where there is no engine."""
     if shutil.which("docker") is None:
         return []
-    line = ["docker", "ps", "-a", "--format", "{{.Names}} {{.Status}}", "--filter", f"label=org.pandacea.instance={instance}"]
+    label = "label=org.pandacea.instance" + ("" if instance is None else f"={instance}")
+    line = ["docker", "ps", "-a", "--format", "{{.Names}} {{.Status}}", "--filter", label]
     return subprocess.run(line, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def control_groups(instance: str) -> list[Path]:
-    """Control groups of a node's boxes, anywhere."""
-    return [path for corner in Path("/sys/fs/cgroup").glob(f"**/pandacea-{instance}") for path in corner.iterdir() if path.is_dir()]
+    """A node's control groups and those of its boxes, anywhere."""
+    corners = list(Path("/sys/fs/cgroup").glob(f"**/pandacea-{instance}"))
+    return corners + [path for corner in corners for path in corner.iterdir() if path.is_dir()]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome
+from pandacea.errors import Broken
 from pandacea.flows.ports import SandboxEvent, SandboxJob
+from pandacea.sandbox.bubblewrap import BubblewrapSandbox
+from pandacea.sandbox.choose import choose
+from pandacea.sandbox.docker import DockerSandbox
 from pandacea.sandbox.examine import examine
-from pandacea.sandbox.selftest import self_test
-from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings
+from pandacea.sandbox.selftest import Probe, Run, self_test
+from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from tests.sandbox.harness import IMAGE, Laboratory
+from tests.sandbox.leftovers import left_behind
 
+Unopened = tuple[DockerSandbox | BubblewrapSandbox, Callable[[], list[str]]]
 SUBJECTS = (
     *("network", "uid", "root file system", "descriptors", "supervisor", "guest socket", "processes", "channels", "pids", "disk"),
     *("inodes", "memory", "time", "system calls: network", "system calls: namespaces", "system calls: kernel surface"),
@@ -58,9 +67,9 @@ async def test_a_probe_that_cannot_finish_proves_nothing(tmp_path: Path) -> None
 async def test_doctor_shows_the_table_and_leaves_a_running_node_alone(laboratory: Laboratory, environment: Path) -> None:
     """The rows name the sandbox, why it is this one, and each promise; the node's own boxes live on."""
     kind = laboratory.mode.split("-")[0]
-    instance = laboratory.folder.name
-    docker = DockerSettings(IMAGE, laboratory.folder / "state", instance)
-    bubblewrap = BubblewrapSettings(environment, laboratory.folder / "state", instance)
+    instance, state, pool = f"doctor-{laboratory.instance}", laboratory.folder / "doctor", PoolSettings(size=0)
+    docker = DockerSettings(IMAGE, state, instance, pool=pool)
+    bubblewrap = BubblewrapSettings(environment, state, instance, pool=pool)
     seen: list[SandboxEvent] = []
     rows = await examine(kind, docker, bubblewrap)
     assert all(row["ok"] for row in rows), [row for row in rows if not row["ok"]]
@@ -68,6 +77,45 @@ async def test_doctor_shows_the_table_and_leaves_a_running_node_alone(laboratory
     assert len(rows) > len(SUBJECTS)
     outcome = await laboratory.sandbox.run(laboratory.job("print('alive')"), seen.append)
     assert outcome.output == b"alive\n"
+    assert left_behind(instance, state) == []
+
+
+@pytest.fixture(params=["docker", "bubblewrap"])
+async def unopened(request: pytest.FixtureRequest, environment: Path, tmp_path: Path) -> Unopened:
+    """A sandbox of each kind, and what it has left on this machine so far."""
+    if request.param == "docker":
+        request.getfixturevalue("image")
+    instance = f"refused-{request.param}-{os.getpid()}"
+    docker, bubblewrap = DockerSettings(IMAGE, tmp_path, instance), BubblewrapSettings(environment, tmp_path, instance)
+    sandbox, _ = await choose(request.param, docker, bubblewrap)
+    return sandbox, lambda: left_behind(instance, tmp_path)
+
+
+async def test_a_start_that_is_refused_leaves_nothing(unopened: Unopened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not hold is named, and boxes, control groups and folders of the trial are gone by then."""
+    sandbox, left = unopened
+
+    async def fails(run: Run, limits: Limits, state_dir: Path) -> tuple[Probe, ...]:
+        probes = await self_test(run, limits, state_dir)
+        assert any("control group" in line or "container" in line for line in left()), "the trial took place elsewhere"
+        return (*probes, Probe("walls", False, "made of paper"))
+
+    monkeypatch.setattr("pandacea.sandbox.runner.self_test", fails)
+    with pytest.raises(Broken, match=r"nothing is served: walls \(made of paper\)"):
+        await sandbox.open()
+    assert left() == []
+
+
+async def test_a_start_that_is_given_up_leaves_nothing(unopened: Unopened) -> None:
+    """A stop while the first boxes are being made."""
+    sandbox, left = unopened
+    opening = asyncio.create_task(sandbox.open())
+    while not any(line.startswith(("container", "folder")) for line in await asyncio.to_thread(left)):
+        assert not opening.done(), "it was open before a box was seen"
+    opening.cancel()
+    await asyncio.wait({opening})
+    assert opening.cancelled()
+    assert left() == []
 
 
 async def test_doctor_says_what_is_missing(tmp_path: Path) -> None:

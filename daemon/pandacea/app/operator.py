@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Final
 
 from pandacea.app import parts
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.errors import PandaceaError
-from pandacea.sandbox.choose import choose
+from pandacea.sandbox.examine import examine as examine_sandbox
+
+_DOCTOR: Final = "doctor"
 
 Check = Callable[[], Awaitable[str]]
 
@@ -34,17 +37,10 @@ async def examine(config: Config) -> list[dict[str, Any]]:
 
 async def _sandbox(config: Config) -> list[dict[str, Any]]:
     """Try every promise of the sandbox in real boxes of their own, beside a running node."""
-    box, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config, purpose="doctor", pool=0))
     try:
-        identity = await box.open()
-    except PandaceaError as problem:
-        verdict = {"check": "sandbox", "ok": False, "detail": problem.detail}
-    else:
-        verdict = {"check": "sandbox", "ok": True, "detail": f"{identity.kind} ({reason}), environment {identity.environment}"}
+        return await examine_sandbox(config.privacy.sandbox, *parts.sandbox_settings(config, purpose=_DOCTOR, pool=0))
     finally:
-        await box.close()
-    probes = [{"check": f"sandbox: {probe.name}", "ok": probe.held, "detail": probe.detail} for probe in box.probes]
-    return [verdict, *probes]
+        shutil.rmtree(config.store.state_dir / _DOCTOR, ignore_errors=True)  # a leftover here disturbs nobody
 
 
 async def _keystore(config: Config) -> str:

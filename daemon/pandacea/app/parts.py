@@ -225,5 +225,11 @@ def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = No
         engine_url=privacy.docker_url or docker_host(),
         runtime=privacy.docker_runtime,
     )
-    bubblewrap = BubblewrapSettings(environment=privacy.environment, state_dir=state / "bubblewrap", instance=instance, pool=boxes)
+    bubblewrap = BubblewrapSettings(
+        environment=privacy.environment,
+        state_dir=state / "bubblewrap",
+        instance=instance,
+        cgroups=privacy.cgroups,
+        pool=boxes,
+    )
     return docker, bubblewrap

@@ -138,6 +138,8 @@ class Privacy(Section):
     """For example `runsc` (gVisor)."""
     environment: Path = Path(".sandbox")
     """Folder of the bubblewrap environment (`pandacea environment build`)."""
+    cgroups: bool = True
+    """False: bubblewrap boxes are held by resource limits and a watch instead, as where no control group may be made."""
     pool_size: int = Field(default=2, ge=0, le=64)
     """Warm boxes kept ready; 0: every computation starts cold."""
     workers: int = Field(default=1, ge=1, le=64)

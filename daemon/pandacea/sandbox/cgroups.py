@@ -127,7 +127,9 @@ class Cgroups:
                 if path.exists():
                     path.write_text(value, encoding="ascii")
         except OSError as error:
-            raise Broken(f"cannot make the control group {name}: {error}; see sandbox.md, or set privacy.cgroups: false") from error
+            raise Broken(
+                f"cannot make the control group {name}: {error}; see docs/sandbox.md, or set privacy.cgroups: false"
+            ) from error
         return BoxCgroup(folders, self._unified)
 
     def _values(self, shape: BoxShape) -> list[tuple[str, str, str]]:

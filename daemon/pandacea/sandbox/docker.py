@@ -216,10 +216,12 @@ class DockerMaker:
             await box.destroy()
         if self._events is not None:
             await self._events.stop()
+            self._events = None
         if self._engine is not None:
             with contextlib.suppress(*ENGINE_ERRORS):
                 await self.sweep()
             await self._engine.close()
+            self._engine = None
 
 
 async def _answered(asked: Coroutine[Any, Any, T]) -> T:

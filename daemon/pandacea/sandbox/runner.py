@@ -45,17 +45,24 @@ class BoxSandbox:
 
     async def open(self) -> SandboxIdentity:
         BoxShape.of(self._settings.limits)
-        identity = await self._maker.open()
-        if self._self_tested:
-            try:
-                self.probes = await self_test(self.run, self._settings.limits, self._state_dir)
-            except Unavailable as error:
-                raise Broken(f"no box can be made here: {error.detail}") from error
-            broken = [f"{probe.name} ({probe.detail})" for probe in self.probes if not probe.held]
-            if broken:
-                raise Broken(f"the {identity.kind} sandbox does not hold, so nothing is served: {'; '.join(broken)}")
+        try:
+            identity = await self._maker.open()
+            if self._self_tested:
+                await self._test(identity)
+        except BaseException:
+            await self.close()
+            raise
         self.pool.start()
         return identity
+
+    async def _test(self, identity: SandboxIdentity) -> None:
+        try:
+            self.probes = await self_test(self.run, self._settings.limits, self._state_dir)
+        except Unavailable as error:
+            raise Broken(f"no box can be made here: {error.detail}") from error
+        broken = [f"{probe.name} ({probe.detail})" for probe in self.probes if not probe.held]
+        if broken:
+            raise Broken(f"the {identity.kind} sandbox does not hold, so nothing is served: {'; '.join(broken)}")
 
     async def close(self) -> None:
         await self.pool.close()
