@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,7 +117,7 @@ def server(*arguments: str) -> Iterator[Running]:
             assert process.stdout is not None
             yield Running(json.loads(process.stdout.readline())["port"], process.pid)
         finally:
-            process.kill()
+            process.send_signal(signal.SIGINT)  # so that it removes its folder
 
 
 def wrk(running: Running, requests: list[bytes], seconds: float, connections: int) -> Measured:

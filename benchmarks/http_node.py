@@ -8,6 +8,7 @@ own and leaves one artifact of 10 KB.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -114,4 +115,5 @@ def _tell(port: int) -> None:
 __all__ = ["AUTHORITY", "CHAIN_ID", "EXPIRED_LEASE", "GOOD_LEASE", "REFUSED", "WORKING"]
 
 if __name__ == "__main__":
-    asyncio.run(bare() if sys.argv[1] == "bare" else node(float(sys.argv[2])))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(bare() if sys.argv[1] == "bare" else node(float(sys.argv[2])))

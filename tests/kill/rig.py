@@ -89,6 +89,15 @@ class Rig:
         os.kill(self.pid, number)
         return await self._wait(self.pid)
 
+    async def end(self, pid: int) -> None:
+        """End a process, whatever it does: in order if it can, so that it leaves nothing on this machine."""
+        os.kill(pid, signal.SIGTERM)
+        waiting = asyncio.create_task(self._wait(pid))
+        _, still = await asyncio.wait({waiting}, timeout=30)
+        if still:
+            os.kill(pid, signal.SIGKILL)
+        await waiting
+
     async def _run(self, log: Path, *words: str) -> int:
         pid = int(await self._ask(f"start {log} {json.dumps([*words, '--config', str(self.folder / 'config.yaml')])}"))
         self.alive.add(pid)
@@ -195,8 +204,8 @@ async def rig(
         try:
             yield built
         finally:
-            for pid in built.alive:
-                os.kill(pid, signal.SIGKILL)
+            for pid in list(built.alive):
+                await built.end(pid)
 
 
 async def _end(zygote: asyncio.subprocess.Process) -> None:
