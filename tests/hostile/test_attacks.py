@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ def test_there_are_enough_attacks() -> None:
 
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-async def test_attack(laboratory: Laboratory, attack: Attack, people: Path) -> None:
+async def test_attack(laboratory: Laboratory, attack: Attack, people: Path, record_property: Callable[[str, object], None]) -> None:
     """The run ends as promised, is charged, and says so by a typed failure."""
     limits = with_caps(time_seconds=attack.seconds, **attack.limits)
     tables = {"people": people} if attack.table else None
-    judge(attack, await laboratory.run(attack.script(), limits=limits, tables=tables))
+    outcome = await laboratory.run(attack.script(), limits=limits, tables=tables)
+    record_property("ended", outcome.failure or "completed")
+    judge(attack, outcome)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,10 @@ def test_nothing_is_left(told: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_attack(told: dict[str, Any], attack: Attack) -> None:
+def test_attack(told: dict[str, Any], attack: Attack, record_property: Callable[[str, object], None]) -> None:
     """The run ends as promised."""
     outcome = told["outcomes"][attack.name]
+    record_property("ended", outcome["failure"] or "completed")
     shown = f"{attack.name} must hold that {attack.promise}; {outcome['failure']}: {outcome['detail']}\n{outcome['output'][-3000:]}"
     assert (Failure(outcome["failure"]) if outcome["failure"] else None) in attack.ends, shown
     broken = [line for line in outcome["output"].splitlines() if line.startswith("BROKEN")]

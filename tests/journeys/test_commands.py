@@ -85,12 +85,31 @@ def test_an_unreachable_chain_is_named(tmp_path: Path) -> None:
 
 
 def test_doctor_passes_where_everything_is_here(tmp_path: Path) -> None:
-    """The table that an Earner reads before the first lease."""
+    """The table that an Earner reads before the first lease: keys, data, chain, and each promise of the sandbox, tried here."""
     assert ENVIRONMENT.exists()
     with system(tmp_path, "bubblewrap") as built:
         (tmp_path / "config.yaml").write_text(json.dumps(built.config))
-        done = pandacea("doctor", "--config", str(tmp_path / "config.yaml"))
+        done = pandacea("doctor", "--json", "--config", str(tmp_path / "config.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["check"] for row in rows][:5] == [
+        *("keystore", "products and data", "chain endpoints", "sandbox", "sandbox environment")
+    ]
+    for subject in ("network", "uid", "root file system", "memory", "pids", "disk", "time", "system calls: namespaces"):
+        assert any(row["check"].startswith(f"sandbox {subject}") for row in rows), subject
+    assert all(row["ok"] for row in rows)
+    assert not any(tmp_path.glob("state/**/doctor"))
+
+
+def test_doctor_says_which_sandbox_is_wanting(tmp_path: Path) -> None:
+    """No engine where the configuration wants one: a row that says what to do, and what stands after it is still looked at."""
+    with system(tmp_path, "docker", privacy={"docker_url": f"unix://{tmp_path}/nobody.sock"}) as built:
+        (tmp_path / "config.yaml").write_text(json.dumps(built.config))
+        done = pandacea("doctor", "--json", "--config", str(tmp_path / "config.yaml"))
+    assert done.returncode == 1, done.stderr
+    wanting = [row for row in json.loads(done.stdout) if not row["ok"]]
+    assert [row["check"] for row in wanting] == ["sandbox environment"]
+    assert "start Docker, set privacy.docker_url, or set privacy.sandbox: bubblewrap" in wanting[0]["detail"]
 
 
 def test_leases_are_shown_with_the_reason_beside_a_running_node(tmp_path: Path) -> None:
