@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
+from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
 from pandacea.flows.ports import SandboxIdentity
 from pandacea.sandbox.boxes import Box, BoxShape
@@ -15,6 +17,9 @@ from tests.sandbox.harness import LIMITS, with_caps
 SHAPE = BoxShape.of(LIMITS)
 OTHER = BoxShape.of(with_caps(pids=32))
 FOREVER = 3600.0
+IDLE = 300 * MIB
+"""What an idle warm box may hold."""
+PLENTY = 1 << 40
 
 
 class FakeBox:
@@ -63,9 +68,11 @@ class FakeMaker:
             await box.destroy()
 
 
-def pool(maker: FakeMaker, *, size: int = 2, processors: int = 2, patience: float = FOREVER) -> Pool:
+def pool(
+    maker: FakeMaker, *, size: int = 2, processors: int = 2, patience: float = FOREVER, memory: Callable[[], int] = lambda: PLENTY
+) -> Pool:
     """A started pool that waits for no quiet."""
-    made = Pool(maker, PoolSettings(size=size, limits=LIMITS), processors, quiet=0, patience=patience)
+    made = Pool(maker, PoolSettings(size=size, limits=LIMITS), processors, quiet=0, patience=patience, memory=memory, again=0)
     made.start()
     return made
 
@@ -88,7 +95,7 @@ async def test_a_short_job_has_the_machine_to_itself() -> None:
     maker = FakeMaker()
     boxes = pool(maker)
     await until_idle(boxes, 2)
-    with boxes.running():
+    with boxes.running(LIMITS.memory_bytes):
         box = await boxes.take(SHAPE)
         await settle()
         assert len(maker.made) == 2
@@ -103,7 +110,7 @@ async def test_a_long_job_does_not_keep_the_pool_short() -> None:
     maker = FakeMaker()
     boxes = pool(maker, patience=0)
     await until_idle(boxes, 2)
-    with boxes.running():
+    with boxes.running(LIMITS.memory_bytes):
         await boxes.take(SHAPE)
         await until_idle(boxes, 2)
     await boxes.close()
@@ -115,11 +122,45 @@ async def test_a_refill_never_takes_the_last_processor() -> None:
     maker = FakeMaker()
     boxes = pool(maker, patience=0, processors=1)
     await until_idle(boxes, 2)
-    with boxes.running():
+    with boxes.running(LIMITS.memory_bytes):
         await boxes.take(SHAPE)
         await settle()
         assert len(maker.made) == 2
     await until_idle(boxes, 2)
+    await boxes.close()
+    await maker.close()
+
+
+async def test_a_refill_never_takes_the_memory_that_a_job_was_promised() -> None:
+    """While one runs, a box is made only if the job could still fill its whole limit beside it."""
+    for missing, more in ((1, 0), (0, 1)):
+        maker = FakeMaker()
+        boxes = pool(maker, patience=0, memory=lambda missing=missing: IDLE + LIMITS.memory_bytes - missing)  # type: ignore[misc]
+        await until_idle(boxes, 2)
+        with boxes.running(LIMITS.memory_bytes):
+            await boxes.take(SHAPE)
+            await settle()
+            assert len(maker.made) == 2 + more
+        await until_idle(boxes, 2)
+        await boxes.close()
+        await maker.close()
+
+
+async def test_a_machine_without_room_starts_computations_cold_and_says_why() -> None:
+    """The pool stays short until others free memory; a sentence says how much it waits for."""
+    maker = FakeMaker()
+    free = IDLE - 1
+    boxes = pool(maker, size=1, memory=lambda: free)
+    await settle()
+    assert maker.made == []
+    assert boxes.last_failure is not None
+    assert "300 MiB" in boxes.last_failure
+    with boxes.running(LIMITS.memory_bytes):
+        cold = await boxes.take(SHAPE)
+    assert not cold.warm
+    free = IDLE
+    await until_idle(boxes, 1)
+    assert boxes.last_failure is None
     await boxes.close()
     await maker.close()
 
@@ -130,7 +171,7 @@ async def test_after_a_jobs_end_there_is_a_moments_quiet() -> None:
     boxes = Pool(maker, PoolSettings(size=1, limits=LIMITS), 2, quiet=FOREVER, patience=FOREVER)
     boxes.start()
     await until_idle(boxes, 1)  # at the start nothing ended yet
-    with boxes.running():
+    with boxes.running(LIMITS.memory_bytes):
         await boxes.take(SHAPE)
     await settle()
     assert len(maker.made) == 1
@@ -143,7 +184,7 @@ async def test_other_limits_or_an_empty_pool_mean_a_cold_box() -> None:
     maker = FakeMaker()
     boxes = pool(maker, size=1)
     await until_idle(boxes, 1)
-    with boxes.running():
+    with boxes.running(LIMITS.memory_bytes):
         other = await boxes.take(OTHER)
         first = await boxes.take(SHAPE)
         second = await boxes.take(SHAPE)
@@ -158,7 +199,7 @@ async def test_a_dead_guest_is_not_handed_out() -> None:
     boxes = pool(maker, size=1, processors=1)
     await until_idle(boxes, 1)
     maker.made[0].guest.close()
-    with boxes.running():
+    with boxes.running(LIMITS.memory_bytes):
         box = await boxes.take(SHAPE)
     assert maker.made[0].destroyed
     assert not box.warm
@@ -173,7 +214,7 @@ async def test_a_failed_refill_is_told_and_tried_again() -> None:
     boxes = pool(maker)
     await settle()
     assert boxes.last_failure == "no box today"
-    with boxes.running():
+    with boxes.running(LIMITS.memory_bytes):
         assert not (await boxes.take(SHAPE)).warm
     await until_idle(boxes, 2)
     assert boxes.last_failure is None

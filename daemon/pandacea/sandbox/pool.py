@@ -1,4 +1,4 @@
-"""Warm boxes kept ready, refilled within a budget of processors; a box leaves the pool once and never comes back."""
+"""Warm boxes kept ready, refilled within a budget of processors and memory; a box leaves the pool once and never comes back."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
+import structlog
+
+from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
 from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
 from pandacea.sandbox.settings import PoolSettings
@@ -20,6 +24,20 @@ _QUIET_SECONDS: Final = 0.2
 """After a job's end: making a box takes seconds of a processor, and the result's way out needs milliseconds of it."""
 _PATIENCE_SECONDS: Final = 1.0
 """So long a job is left the machine; a longer one does not keep the pool short."""
+_IDLE_BYTES: Final = 300 * MIB
+"""What a warm box holds at most while it waits (`benchmarks/sandbox.py` measures it)."""
+_MEMORY_SECONDS: Final = 5.0
+"""How often memory is looked at again while there is too little of it: nothing tells when others free some."""
+
+log = structlog.get_logger(__name__)
+
+
+def available_memory() -> int:
+    """Bytes that new processes of this machine can have without swapping: MemAvailable, proc(5)."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("Linux has told MemAvailable since 3.14")
 
 
 class Pool:
@@ -33,19 +51,25 @@ class Pool:
         *,
         quiet: float = _QUIET_SECONDS,
         patience: float = _PATIENCE_SECONDS,
+        memory: Callable[[], int] = available_memory,
+        again: float = _MEMORY_SECONDS,
     ) -> None:
-        """`quiet` and `patience` in seconds: how long a refill waits after a job's end, and at most for jobs to end."""
+        """`quiet` and `patience` in seconds: how long a refill waits after a job's end, and at most for jobs to end.
+
+        `memory` returns the bytes available on the machine; `again` is the time in seconds between two looks at too few.
+        """
         self._maker, self._settings = maker, settings
-        self._quiet, self._patience = quiet, patience
+        self._quiet, self._patience, self._memory, self._again = quiet, patience, memory, again
         self._shape = BoxShape.of(settings.limits)
         self._ready: deque[Box] = deque()
         self._running = 0
+        self._promised = 0
         self._processors = processors or os.cpu_count() or 1
         self._last_job = -math.inf
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.last_failure: str | None = None
-        """Why the last refill failed; None when it did not."""
+        """Why the pool is short; None when the last refill succeeded."""
 
     def start(self) -> None:
         """Begin to fill the pool in the background."""
@@ -59,13 +83,15 @@ class Pool:
         return len(self._ready)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Count a job while it runs, so that refilling never takes the processors it needs."""
+    def running(self, memory_bytes: int) -> Iterator[None]:
+        """Count a job and its memory limit while it runs, so that refilling never takes the processors and memory it needs."""
         self._running += 1
+        self._promised += memory_bytes
         try:
             yield
         finally:
             self._running -= 1
+            self._promised -= memory_bytes
             self._last_job = time.monotonic()
             self._changed.set()
 
@@ -97,13 +123,18 @@ class Pool:
             try:
                 self._ready.append(await self._maker.make(self._shape, self._settings.preload, self._settings.boot_seconds))
             except Unavailable as error:
-                self.last_failure = error.detail
+                self._short(error.detail)
                 delay = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
                 failures += 1
                 await asyncio.sleep(delay)
             else:
                 self.last_failure = None
                 failures = 0
+
+    def _short(self, because: str) -> None:
+        if because != self.last_failure:
+            log.warning("sandbox.pool-short", because=because, meanwhile="computations start cold")
+        self.last_failure = because
 
     async def _turn(self) -> None:
         """Return when a box is wanted and making it takes no processor that a job needs."""
@@ -118,7 +149,11 @@ class Pool:
                 if not self._running:
                     wait = min(wait, self._last_job + self._quiet - now)
                 if wait <= 0:
-                    return
+                    wanted = _IDLE_BYTES + self._promised
+                    if self._memory() >= wanted:
+                        return
+                    self._short(f"a warm box is made when {wanted // MIB} MiB of memory are available; lower privacy.pool_size")
+                    wait = self._again
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._changed.wait()

@@ -70,7 +70,7 @@ class BoxSandbox:
         await self._maker.close()
 
     async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
-        with self.pool.running():
+        with self.pool.running(job.limits.memory_bytes):
             box = await self.pool.take(BoxShape.of(job.limits))
             try:
                 return await self._run_in(box, job, on_event)
@@ -79,7 +79,7 @@ class BoxSandbox:
 
     async def convert(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
         """Implements `flows.conversion.Converter`: a box of its own for one file."""
-        with self.pool.running():
+        with self.pool.running(job.limits.memory_bytes):
             box = await self.pool.take(BoxShape.of(job.limits))
             try:
                 return await convert_in(box, job, on_progress)
