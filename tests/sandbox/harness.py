@@ -109,6 +109,7 @@ async def open_laboratory(
     preload: tuple[str, ...] | None = None,
     name: str = "test",
     cgroups: bool = True,
+    image: str = IMAGE,
 ) -> Laboratory:
     """Open a sandbox of one mode; close it with `close_laboratory`."""
     folder = Path(tempfile.mkdtemp(prefix=f"pandacea-{mode}-"))
@@ -121,7 +122,7 @@ async def open_laboratory(
         from pandacea.sandbox.docker import DockerSandbox
         from pandacea.sandbox.settings import DockerSettings
 
-        sandbox = DockerSandbox(DockerSettings(IMAGE, folder / "state", instance, pool=settings))
+        sandbox = DockerSandbox(DockerSettings(image, folder / "state", instance, pool=settings))
     else:
         sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, cgroups, settings))
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ import pytest
 from pandacea.errors import Broken, Refused
 from pandacea.sandbox.environment import lock
 from pandacea.sandbox.environment_add import add_packages
+from pandacea.sandbox.environment_image import add_to_image
 from pandacea.sandbox.environments import build_environment, default_requirements, read_environment
 from tests.parts import missing
+from tests.sandbox.harness import close_laboratory, open_laboratory
 
 SMALL = "toolz==1.0.0\n"
 
@@ -49,6 +53,36 @@ def test_build_then_add(tmp_path: Path) -> None:
     assert read_environment(tmp_path / "env").identity == first.identity
     compiled = list((second.folder / "lib").glob("python*/site-packages/attr/__pycache__/*.pyc"))
     assert compiled, "a box's root is read-only: modules are compiled beforehand"
+
+
+@pytest.mark.asyncio
+async def test_an_image_of_the_same_packages(image: str, environment: Path) -> None:
+    """Built on top of the old one, without network: a script finds the new package, and the old image is as it was."""
+    old = read_environment(environment)
+    wanted = replace(old, packages=tuple(sorted([*old.packages, "xxhash==3.5.0"])), identity="sha256:" + "ab" * 32)
+    try:
+        made = await add_to_image(image, wanted, progress=lambda _: None)
+    except Broken as error:
+        missing(f"no package index answers: {error.detail[-300:]}")
+    try:
+        assert made == "pandacea/pysyft-datasite:" + "ab" * 6
+        code = "import importlib.metadata as m\ntry:\n    print(m.version('xxhash'))\nexcept m.PackageNotFoundError:\n    print('none')"
+        for name, said in ((made, b"3.5.0\n"), (image, b"none\n")):
+            laboratory = await open_laboratory("docker-cold", environment, name="image", image=name)
+            outcome = await laboratory.run(code)
+            assert outcome.output == said, outcome
+            assert ("xxhash==3.5.0" in laboratory.identity.packages) is (name == made)
+            await close_laboratory(laboratory)
+    finally:
+        subprocess.run(["docker", "rmi", "-f", made], check=False, capture_output=True)
+
+
+@pytest.mark.asyncio
+async def test_an_image_of_other_versions_is_not_built_upon(image: str, environment: Path) -> None:
+    """Both kinds of box find the same versions, or the difference is named."""
+    old = read_environment(environment)
+    with pytest.raises(Broken, match=r"different packages \(.+==.+\); build both from one list first"):
+        await add_to_image(image, replace(old, packages=("toolz==1.0.0",)))
 
 
 @pytest.mark.parametrize("name", ["--index-url=http://127.0.0.1/", "./local", "../up", "a\nb"])

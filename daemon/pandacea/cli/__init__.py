@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     )
     more.add_argument("packages", nargs="+", metavar="NAME", help="NAME or NAME==VERSION")
     more.add_argument("--directory", type=Path, default=Path(".sandbox"), help="the environment to start from")
+    more.add_argument("--image", metavar="IMAGE", help="also build an image of the same packages, on top of this one, which stays")
     return root
 
 
@@ -160,6 +161,12 @@ def _environment_add(parsed: argparse.Namespace) -> int:
 
     made = add_packages(parsed.directory, parsed.packages, _show_build)
     print(f"{made.identity}: set privacy.environment: {made.folder}")
+    if parsed.image is not None:
+        from pandacea.config import docker_host
+        from pandacea.sandbox.environment_image import add_to_image
+
+        name = asyncio.run(add_to_image(parsed.image, made, engine_url=docker_host(), progress=_show_build))
+        print(f"{name}: set privacy.docker_image: {name}")
     return 0
 
 

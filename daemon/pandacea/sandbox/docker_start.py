@@ -64,7 +64,7 @@ async def image_packages(engine: aiodocker.Docker, image: str, instance: str, st
             return tuple(known["packages"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not read yet, or spoilt: read again
-    packages = lock_packages(await _read_lock(engine, image, instance))
+    packages = lock_packages(await read_lock(engine, image, instance))
     fresh = kept.with_suffix(".new")
     fresh.write_text(json.dumps({"image": image, "packages": packages}), encoding="utf-8")
     os.replace(fresh, kept)  # noqa: PTH105 - atomic
@@ -80,7 +80,7 @@ def lock_packages(lock: bytes) -> tuple[str, ...]:
         return ()
 
 
-async def _read_lock(engine: aiodocker.Docker, image: str, instance: str) -> bytes:
+async def read_lock(engine: aiodocker.Docker, image: str, instance: str) -> bytes:
     """Copy the lock out of a container that is never started; a crash in between leaves it to the sweep by label."""
     config: dict[str, Any] = {"Image": image, "Cmd": ["true"], "NetworkDisabled": True, "Labels": {INSTANCE_LABEL: instance}}
     container = await engine.containers.create(config)

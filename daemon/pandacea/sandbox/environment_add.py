@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pandacea.errors import Broken, Refused
-from pandacea.sandbox.environments import Environment, build_environment, read_environment
+from pandacea.sandbox.environments import Environment, build_environment, installable, read_environment
 
 
 def add_packages(current: Path, names: Sequence[str], progress: Callable[[str], None] = print) -> Environment:
     """Build `<current>-N`, the first free N: every package of `current` at its version, and `names` (PEP 508, for example `polars==1.2`).
 
-    Point `privacy.environment` at the folder it returns. The same list builds an image:
-    `docker build -f Dockerfile.pysyft` with `requirements.txt` of that folder in place of the shipped one.
+    Point `privacy.environment` at the folder it returns. `environment_image.add_to_image` makes an image of the same packages.
 
     Raises:
         Refused: a name is an option or a path instead of a package.
@@ -27,12 +26,12 @@ def add_packages(current: Path, names: Sequence[str], progress: Callable[[str], 
     folder = _free(current)
     with tempfile.TemporaryDirectory(prefix="pandacea-environment-") as scratch:
         requirements = Path(scratch) / "requirements.txt"
-        requirements.write_text("\n".join([*_installable(old.packages), *names]) + "\n", encoding="utf-8")
+        requirements.write_text("\n".join([*installable(old.packages), *names]) + "\n", encoding="utf-8")
         try:
             made = build_environment(folder, requirements, progress, old.interpreter)
         except Broken as error:
             raise Broken(f"{error.detail}; the unfinished folder is {folder}") from error
-    (folder / "requirements.txt").write_text("\n".join(_installable(made.packages)) + "\n", encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(installable(made.packages)) + "\n", encoding="utf-8")
     return made
 
 
@@ -41,8 +40,3 @@ def _free(current: Path) -> Path:
     while (folder := current.with_name(f"{current.name}-{number}")).exists():
         number += 1
     return folder
-
-
-def _installable(packages: Sequence[str]) -> list[str]:
-    """Without local versions: `2.13.0+cpu` names one index's build, and the public version asks any index for the same release."""
-    return [package.partition("+")[0] for package in packages]

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -58,6 +58,11 @@ def read_environment(folder: Path) -> Environment:
     if not Path(environment.interpreter).exists():
         raise Broken(f"the Python of {folder}, {environment.interpreter}, is gone; run `pandacea environment build` again")
     return environment
+
+
+def installable(packages: Sequence[str]) -> list[str]:
+    """Without local versions: `2.13.0+cpu` names one index's build, and the public version asks any index for the same release."""
+    return [package.partition("+")[0] for package in packages]
 
 
 def build_environment(

@@ -1,0 +1,123 @@
+"""An image with an environment's packages, made on top of an older image, which stays: leases and replays may still need it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+import aiodocker
+
+from pandacea.errors import Broken
+from pandacea.sandbox.docker_start import ENGINE_ERRORS, read_lock
+from pandacea.sandbox.environment import lock as lock_script
+from pandacea.sandbox.environments import Environment, installable
+from pandacea.sandbox.program import BOX_ENVIRONMENT
+from pandacea.sandbox.settings import GUEST_UID
+
+_GLIBC: Final = (36, 34, 31, 28, 27, 17)
+"""Of manylinux_2_N wheels, newest first: what Debian 12 and later run."""
+_PIP_SECONDS: Final = 3600
+_DOCKERFILE: Final = f"""\
+FROM {{image}}
+USER root
+COPY lock.py *.whl /build/
+RUN {BOX_ENVIRONMENT}/bin/python -m pip install --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check /build/*.whl \\
+ && ({BOX_ENVIRONMENT}/bin/python -m compileall -q -j 0 {BOX_ENVIRONMENT}/lib >/dev/null 2>&1 || true) \\
+ && {BOX_ENVIRONMENT}/bin/python /build/lock.py > {BOX_ENVIRONMENT}/pandacea-environment.json && rm -r /build
+USER {GUEST_UID}:{GUEST_UID}
+"""
+
+
+async def add_to_image(
+    image: str, environment: Environment, *, engine_url: str | None = None, progress: Callable[[str], None] = print
+) -> str:
+    """Build an image that holds exactly the environment's packages and return its name: `image`'s, tagged with the lock's digest.
+
+    The wheels are fetched here, by the environment's pip, so that the build itself needs no network.
+
+    Raises:
+        Broken: no engine answers, `image` is no image of ours or holds other versions, or a package has no wheel for its Python.
+    """
+    name = f"{_repository(image)}:{environment.identity.removeprefix('sha256:')[:12]}"
+    try:
+        engine = aiodocker.Docker(url=engine_url)
+    except ValueError as error:
+        raise Broken(f"no container engine is configured ({error}); start Docker or set DOCKER_HOST") from error
+    try:
+        async with engine:
+            missing, python = _missing(image, environment, await read_lock(engine, image, "environment-add"))
+            progress(f"Building {name}: {len(missing)} packages more than {image}")
+            with tempfile.TemporaryDirectory(prefix="pandacea-environment-") as scratch:
+                _fetch(environment, missing, python, Path(scratch))
+                with _context(image, Path(scratch)) as context:
+                    await engine.images.build(fileobj=context, encoding="identity", tag=name)
+            built = set(_packages(await read_lock(engine, name, "environment-add")))
+    except ENGINE_ERRORS as error:
+        raise Broken(f"the container engine did not build {name}: {error}") from error
+    wrong = built ^ set(installable(environment.packages))
+    if wrong:
+        raise Broken(f"{name} was built and is not the same as {environment.folder}: {', '.join(sorted(wrong))}; do not use it")
+    return name
+
+
+def _repository(image: str) -> str:
+    """Without tag and digest; a port of a registry's host is neither."""
+    path, _, last = image.partition("@")[0].rpartition("/")
+    return f"{path}/{last.partition(':')[0]}".lstrip("/")
+
+
+def _packages(lock: bytes) -> list[str]:
+    return installable(json.loads(lock)["packages"])
+
+
+def _missing(image: str, environment: Environment, lock: bytes) -> tuple[list[str], str]:
+    """What the image has not, and its Python's version."""
+    try:
+        there, python = _packages(lock), str(json.loads(lock)["python"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Broken(f"{image} carries no lock of its packages; build it from Dockerfile.pysyft first") from error
+    other = sorted(set(there) - set(installable(environment.packages)))
+    if other:
+        raise Broken(
+            f"{image} and {environment.folder} have different packages ({', '.join(other[:5])}); build both from one list first"
+        )
+    return sorted(set(installable(environment.packages)) - set(there)), python
+
+
+def _fetch(environment: Environment, packages: Sequence[str], python: str, folder: Path) -> None:
+    """Download one wheel of each package for the image's Python."""
+    platforms = [f"manylinux_2_{minor}_{platform.machine()}" for minor in _GLIBC] + [f"manylinux2014_{platform.machine()}"]
+    line = [
+        str(environment.folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "download",
+        "--quiet",
+    ]
+    line += ["--no-deps", "--only-binary=:all:", "--python-version", ".".join(python.split(".")[:2])]
+    line += [word for tag in platforms for word in ("--platform", tag)]
+    done = subprocess.run(
+        [*line, "--dest", str(folder), *packages], check=False, capture_output=True, text=True, timeout=_PIP_SECONDS
+    )
+    if done.returncode != 0:
+        raise Broken(f"no wheels of {', '.join(packages)} for the image's Python {python}: {done.stderr.strip()[-2000:]}")
+
+
+def _context(image: str, wheels: Path) -> IO[Any]:
+    """A tar of the build's context, rewound."""
+    (wheels / "Dockerfile").write_text(_DOCKERFILE.format(image=image), encoding="utf-8")
+    (wheels / "lock.py").write_bytes(Path(lock_script.__file__).read_bytes())
+    context = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for path in sorted(wheels.iterdir()):
+            archive.add(path, path.name)
+    context.seek(0)
+    return context
