@@ -26,15 +26,15 @@ async def listen(port: int, heard: Heard, listening: asyncio.Event) -> None:
             heard.append((str(message.topic).split("/", 2)[2], json.loads(message.payload)))
 
 
-async def hears(heard: Heard, topic: str, **wanted: str) -> None:
-    """Wait for a message on a topic with these values."""
+async def hears(heard: Heard, topic: str, after: int = 0, **wanted: str) -> None:
+    """Wait for a message on a topic with these values, after the first so many messages."""
     async with asyncio.timeout(30):
-        while not any(on == topic and wanted.items() <= payload.items() for on, payload in heard):
+        while not any(on == topic and wanted.items() <= payload.items() for on, payload in heard[after:]):
             await asyncio.sleep(0.05)
 
 
 async def lives(built: System, mosquitto: Mosquitto) -> Heard:
-    """One life of a node, as a subscriber hears it."""
+    """One life of a node and the beginning of the next, as a subscriber hears it."""
     heard: Heard = []
     listening = asyncio.Event()
     await mosquitto.start()
@@ -51,6 +51,9 @@ async def lives(built: System, mosquitto: Mosquitto) -> Heard:
         await hears(heard, "computations/completed", computation_id=answer["computation_id"])
         built.stop(kill=True)
         await hears(heard, "status", state="offline")
+        dead = len(heard)
+        await asyncio.to_thread(built.start)
+        await hears(heard, "status", dead, state="online")
     finally:
         subscriber.cancel()
         await asyncio.gather(subscriber, return_exceptions=True)
@@ -59,7 +62,7 @@ async def lives(built: System, mosquitto: Mosquitto) -> Heard:
 
 
 def test_a_node_tells_its_life_and_its_sudden_death(tmp_path: Path) -> None:
-    """Online from the start, each lease event and each state of a computation in order, and the broker's word when it is killed."""
+    """Online, each lease event and each state of a computation in order, the broker's word when it is killed, and no news twice."""
     mosquitto = Mosquitto(tmp_path, free_port())
     with system(tmp_path / "node", "bubblewrap", mqtt={"host": "127.0.0.1", "port": mosquitto.port}) as built:
         heard = asyncio.run(lives(built, mosquitto))
