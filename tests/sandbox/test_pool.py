@@ -151,10 +151,12 @@ async def test_a_machine_without_room_starts_computations_cold_and_says_why() ->
     maker = FakeMaker()
     free = IDLE - 1
     boxes = pool(maker, size=1, memory=lambda: free)
+    said: list[str] = []
+    boxes.on_short = said.append
     await settle()
     assert maker.made == []
-    assert boxes.last_failure is not None
-    assert "300 MiB" in boxes.last_failure
+    assert said == ["a warm box is made when 300 MiB of memory are available; lower privacy.pool_size"], "once, not at every look"
+    assert boxes.last_failure == said[0]
     with boxes.running(LIMITS.memory_bytes):
         cold = await boxes.take(SHAPE)
     assert not cold.warm

@@ -71,6 +71,7 @@ async def open_core(config: Config, stack: AsyncExitStack) -> Core:
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     following = task(follower.run(), "follower", stack)
     sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
+    sandbox.pool.on_short = lambda because: log.warning("sandbox.pool-short", because=because, meanwhile="computations start cold")
     identity = await sandbox.open()
     stack.push_async_callback(sandbox.close)
     for warning in sandbox.warnings:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
 from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
@@ -28,8 +26,6 @@ _IDLE_BYTES: Final = 300 * MIB
 """What a warm box holds at most while it waits (`benchmarks/sandbox.py` measures it)."""
 _MEMORY_SECONDS: Final = 5.0
 """How often memory is looked at again while there is too little of it: nothing tells when others free some."""
-
-log = structlog.get_logger(__name__)
 
 
 def available_memory() -> int:
@@ -70,6 +66,8 @@ class Pool:
         self._task: asyncio.Task[None] | None = None
         self.last_failure: str | None = None
         """Why the pool is short; None when the last refill succeeded."""
+        self.on_short: Callable[[str], None] = lambda _because: None
+        """Called with each new reason why the pool stays short."""
 
     def start(self) -> None:
         """Begin to fill the pool in the background."""
@@ -133,7 +131,7 @@ class Pool:
 
     def _short(self, because: str) -> None:
         if because != self.last_failure:
-            log.warning("sandbox.pool-short", because=because, meanwhile="computations start cold")
+            self.on_short(because)
         self.last_failure = because
 
     async def _turn(self) -> None:
