@@ -22,6 +22,7 @@ import pytest
 
 from pandacea_sdk.protocol.wire import ExecuteRequest, Input
 from tests.kill.rig import EXECUTE, Rig, rig
+from tests.sandbox.leftovers import control_groups
 
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
 KILLS = max(3, int(100 * SCALE))
@@ -209,7 +210,7 @@ def nothing_is_left(node: Rig) -> None:
     assert {(path.parent.name, path.name) for path in (node.state / "uploads").glob("*/*")} == uploads
     assert processes_of(node.state) == {}
     instance = hashlib.sha256(str(node.state.resolve()).encode()).hexdigest()[:16]
-    assert [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/*{instance}*/*/cgroup.procs")] == []
+    assert control_groups(instance) == []
     assert not (node.state / "desk.sock").exists()
 
 

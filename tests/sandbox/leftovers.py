@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ def of_any_node() -> list[str]:
     """Name everything on this machine that looks like a part of some node: what nodes run now is in it, too."""
     return [
         *(f"container {name}" for name in containers(None)),
-        *(f"control group {group}" for group in Path("/sys/fs/cgroup").glob("**/pandacea-*")),
+        *(f"control group {group}" for group in _groups("pandacea-*")),
         *(f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if "pandacea" in line),
         *(f"folder {folder}" for folder in Path(tempfile.gettempdir()).glob("pandacea-*")),
     ]
@@ -58,5 +59,10 @@ def containers(instance: str | None) -> list[str]:
 
 def control_groups(instance: str) -> list[Path]:
     """A node's control groups and those of its boxes, anywhere."""
-    corners = list(Path("/sys/fs/cgroup").glob(f"**/pandacea-{instance}"))
+    corners = _groups(f"pandacea-{instance}")
     return corners + [path for corner in corners for path in corner.iterdir() if path.is_dir()]
+
+
+def _groups(pattern: str) -> list[Path]:
+    """Control groups of that name, passing over those that others remove meanwhile."""
+    return [Path(folder, name) for folder, names, _ in os.walk("/sys/fs/cgroup") for name in fnmatch.filter(names, pattern)]

@@ -36,6 +36,7 @@ class Engine:
         """Start it and wait until it answers."""
         folder = self._folder
         line = [
+            *("unshare", "--net"),  # an engine without bridge removes the bridge of the machine's own engine
             program("dockerd", "docker.io"),
             "--host",
             self.url,

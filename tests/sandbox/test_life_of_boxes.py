@@ -172,7 +172,7 @@ async def test_close_leaves_nothing(environment: Path) -> None:
     assert ours
     await close_laboratory(laboratory)
     assert not any(process.is_running() for process in ours)
-    assert list(Path("/sys/fs/cgroup").glob(f"**/pandacea-closing-*-{os.getpid()}")) == []
+    assert control_groups(f"closing-bubblewrap-warm-{os.getpid()}") == []
 
 
 @pytest.mark.asyncio

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
@@ -16,22 +17,24 @@ import aiodocker
 from pandacea.errors import Broken
 from pandacea.sandbox.docker_start import ENGINE_ERRORS, read_lock
 from pandacea.sandbox.environment import lock as lock_script
-from pandacea.sandbox.environments import Environment, installable
+from pandacea.sandbox.environments import LOCK, Environment, installable
 from pandacea.sandbox.program import BOX_ENVIRONMENT
 from pandacea.sandbox.settings import GUEST_UID
 
 _GLIBC: Final = (36, 34, 31, 28, 27, 17)
 """Of manylinux_2_N wheels, newest first: what Debian 12 and later run."""
 _PIP_SECONDS: Final = 3600
-_DOCKERFILE: Final = f"""\
-FROM {{image}}
-USER root
-COPY lock.py *.whl /build/
-RUN {BOX_ENVIRONMENT}/bin/python -m pip install --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check /build/*.whl \\
- && ({BOX_ENVIRONMENT}/bin/python -m compileall -q -j 0 {BOX_ENVIRONMENT}/lib >/dev/null 2>&1 || true) \\
- && {BOX_ENVIRONMENT}/bin/python /build/lock.py > {BOX_ENVIRONMENT}/pandacea-environment.json && rm -r /build
-USER {GUEST_UID}:{GUEST_UID}
+_WHEELS: Final = "/build"
+_INSTALL: Final = f"""
+set -e
+cd {BOX_ENVIRONMENT}
+bin/python -m pip install --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check {_WHEELS}/*.whl
+bin/python -m compileall -q -j 0 lib > /dev/null 2>&1 || true
+bin/python {_WHEELS}/lock.py > {LOCK}
+rm -r {_WHEELS}
 """
+_OWNER: Final = "environment-add"
+"""In the names and labels of this command's containers."""
 
 
 async def add_to_image(
@@ -39,7 +42,8 @@ async def add_to_image(
 ) -> str:
     """Build an image that holds exactly the environment's packages and return its name: `image`'s, tagged with the lock's digest.
 
-    The wheels are fetched here, by the environment's pip, so that the build itself needs no network.
+    `image` itself is returned when it holds them already.
+    The wheels are fetched here, by the environment's pip, and installed in a container without network, which is then committed.
 
     Raises:
         Broken: no engine answers, `image` is no image of ours or holds other versions, or a package has no wheel for its Python.
@@ -51,13 +55,15 @@ async def add_to_image(
         raise Broken(f"no container engine is configured ({error}); start Docker or set DOCKER_HOST") from error
     try:
         async with engine:
-            missing, python = _missing(image, environment, await read_lock(engine, image, "environment-add"))
+            missing, python = _missing(image, environment, await read_lock(engine, image, _OWNER))
+            if not missing:
+                return image
             progress(f"Building {name}: {len(missing)} packages more than {image}")
             with tempfile.TemporaryDirectory(prefix="pandacea-environment-") as scratch:
                 _fetch(environment, missing, python, Path(scratch))
-                with _context(image, Path(scratch)) as context:
-                    await engine.images.build(fileobj=context, encoding="identity", tag=name)
-            built = set(_packages(await read_lock(engine, name, "environment-add")))
+                with _archive(Path(scratch)) as archive:
+                    await _install(engine, image, name, archive)
+            built = set(_packages(await read_lock(engine, name, _OWNER)))
     except ENGINE_ERRORS as error:
         raise Broken(f"the container engine did not build {name}: {error}") from error
     wrong = built ^ set(installable(environment.packages))
@@ -111,13 +117,33 @@ def _fetch(environment: Environment, packages: Sequence[str], python: str, folde
         raise Broken(f"no wheels of {', '.join(packages)} for the image's Python {python}: {done.stderr.strip()[-2000:]}")
 
 
-def _context(image: str, wheels: Path) -> IO[Any]:
-    """A tar of the build's context, rewound."""
-    (wheels / "Dockerfile").write_text(_DOCKERFILE.format(image=image), encoding="utf-8")
-    (wheels / "lock.py").write_bytes(Path(lock_script.__file__).read_bytes())
-    context = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    with tarfile.open(fileobj=context, mode="w") as archive:
-        for path in sorted(wheels.iterdir()):
-            archive.add(path, path.name)
-    context.seek(0)
-    return context
+def _archive(wheels: Path) -> IO[bytes]:
+    """A tar of the wheels and of the program that writes the lock, in a file that has no name."""
+    raw = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        archive.add(wheels, _WHEELS)
+        archive.add(lock_script.__file__, f"{_WHEELS}/lock.py")
+    raw.seek(0)
+    return raw
+
+
+async def _install(engine: aiodocker.Docker, image: str, name: str, archive: IO[bytes]) -> None:
+    """Install in a container without network and commit it. Raises Broken with pip's words."""
+    config: dict[str, Any] = {
+        "Image": image,
+        "User": "0:0",
+        "Cmd": ["/bin/sh", "-c", _INSTALL],
+        "HostConfig": {"NetworkMode": "none"},
+    }
+    container = await engine.containers.create(config, name=f"pandacea-{_OWNER}-{uuid.uuid4().hex[:12]}")
+    try:
+        await container.put_archive("/", archive)  # type: ignore[no-untyped-call]
+        await container.start()
+        if (await container.wait())["StatusCode"] != 0:
+            said = "".join(await container.log(stdout=True, stderr=True))
+            raise Broken(f"the packages could not be installed in {image}: {said.strip()[-2000:]}")
+        repository, _, tag = name.rpartition(":")
+        changes = [f"USER {GUEST_UID}:{GUEST_UID}", 'CMD ["python3", "--version"]']
+        await container.commit(repository=repository, tag=tag, changes=changes)
+    finally:
+        await container.delete(force=True, v=True)
