@@ -356,8 +356,10 @@ def _send(url: str, headers: dict[str, str]) -> int:
 
 def _python(program: str, *arguments: str, cwd: Path = ROOT) -> str:
     """Run a program in the sandbox's Python, outside the sandbox."""
-    done = subprocess.run([str(SANDBOX_PYTHON), "-c", program, *arguments], capture_output=True, text=True, check=True, cwd=cwd)
-    return done.stdout
+    with tempfile.TemporaryDirectory(prefix="pandacea-demo-") as scratch:  # torch leaves its cache in the temporary folder
+        environment = os.environ | {"TMPDIR": scratch}
+        command = [str(SANDBOX_PYTHON), "-c", program, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd, env=environment).stdout
 
 
 def _until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
