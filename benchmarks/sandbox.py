@@ -46,13 +46,16 @@ TARGETS: Final = {
 BARE: Final = """
 import runpy, subprocess, sys, time
 started = time.perf_counter()
+data, work = sys.argv[1:]
 subprocess.run([sys.executable, "-c", '''
+import sys
 import pandas as pd
+data = sys.argv[1]
 scope = {"params": {}, "pandacea_progress": lambda done, total: None}
-scope["features"] = pd.read_csv("/tmp/bare/features.csv")
-scope["labels"] = pd.read_csv("/tmp/bare/labels.csv")
-exec(open("/tmp/bare/script.py").read(), scope)
-'''], check=True, cwd="/tmp", stdout=subprocess.DEVNULL)
+scope["features"] = pd.read_csv(f"{data}/features.csv")
+scope["labels"] = pd.read_csv(f"{data}/labels.csv")
+exec(open(f"{data}/script.py").read(), scope)
+''', data], check=True, cwd=work, stdout=subprocess.DEVNULL)
 print(time.perf_counter() - started)
 """
 
@@ -65,16 +68,17 @@ def tables(folder: Path) -> dict[str, Path]:
     return {"features": features, "labels": labels}
 
 
-def bare(environment: Path, runs: int) -> tuple[float, float]:
+def bare(environment: Path, folder: Path, runs: int) -> tuple[float, float]:
     """Seconds of the plain script: (in the image, with the bubblewrap environment); median of `runs`."""
-    folder = Path("/tmp/bare")
-    folder.mkdir(exist_ok=True)
-    tables(folder)
-    (folder / "script.py").write_bytes(SCRIPT)
+    data, work = folder / "bare", folder / "work"
+    for made in (data, work):
+        made.mkdir(mode=0o755, exist_ok=True)
+    tables(data)
+    (data / "script.py").write_bytes(SCRIPT)
     threads = ["OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1"]
-    image = ["docker", "run", "--rm", "--network=none", "-v", "/tmp/bare:/tmp/bare:ro", *(f"-e{name}" for name in threads), IMAGE]
-    image += ["python3", "-c", BARE]
-    here = ["env", *threads, str(environment / "bin" / "python"), "-c", BARE]
+    image = ["docker", "run", "--rm", "--network=none", "-v", f"{data}:/bare:ro", *(f"-e{name}" for name in threads), IMAGE]
+    image += ["python3", "-c", BARE, "/bare", "/tmp"]
+    here = ["env", *threads, f"TMPDIR={work}", str(environment / "bin" / "python"), "-c", BARE, str(data), str(work)]
 
     def median(line: list[str]) -> float:
         return statistics.median(
@@ -233,7 +237,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="pandacea-bench-") as name:
         folder = Path(name)
-        bare(environment, 1)  # the page cache is cold only once
+        bare(environment, folder, 1)  # the page cache is cold only once
         for mode, runs in (
             ("docker-cold", 3),
             ("bubblewrap-cold", 3),
@@ -245,7 +249,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 if arguments.direct
                 else over_http(mode, folder / mode, runs, arguments.pause)
             )
-            in_image, here = bare(environment, 3)  # beside what it is compared with: a shared machine changes its pace
+            in_image, here = bare(environment, folder, 3)  # beside what it is compared with: a shared machine changes its pace
             reference = in_image if mode.startswith("docker") else here
             kind = mode.replace("bubblewrap", "bwrap").replace("-", "_")
             p50, p99 = statistics.median(seconds) / reference, percentile(seconds, 0.99) / reference
