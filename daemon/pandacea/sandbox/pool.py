@@ -135,7 +135,7 @@ class Pool:
         self.last_failure = because
 
     async def _turn(self) -> None:
-        """Return when a box is wanted and making it takes no processor that a job needs."""
+        """Return when a box is wanted and making it takes no processor and no memory that a job needs."""
         since = math.inf
         while True:
             self._changed.clear()
