@@ -8,6 +8,10 @@ from typing import Final
 
 import pytest
 
+from tests.jobs.conftest import served
+
+__all__ = ["served"]
+
 _FILE: Final = re.compile(r"tests/attacks/(test_([a-z]\d+)_\w+)\.py")
 _HERE: Final = Path(__file__).parent
 

@@ -71,3 +71,18 @@ def test_nothing_but_plain_ascii_is_shown(code: str) -> None:
 def test_any_text_can_be_reviewed(code: str) -> None:
     """A script that cannot be parsed is a warning, not an error."""
     review(code)
+
+
+NAMES = st.sampled_from(["params", "a", "b", "c", "d"])
+ASSIGNMENTS = st.lists(st.tuples(NAMES, NAMES), max_size=12)
+
+
+@given(ASSIGNMENTS, NAMES)
+def test_what_comes_from_params_is_followed_through_any_order_of_assignments(steps: list[tuple[str, str]], asked: str) -> None:
+    """A name is followed when a chain of assignments leads from params to it, wherever in the script the links stand."""
+    reached = {"params"}
+    for _ in steps:
+        reached |= {target for target, source in steps if source in reached}
+    code = "".join(f"{target} = {source}\n" for target, source in steps) + f"exec({asked})\n"
+    why = lines(code)[len(steps) + 1]
+    assert ("comes from params" in why) == (asked in reached)

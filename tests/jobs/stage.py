@@ -48,6 +48,8 @@ class Stage:
     destroyed: list[str] = field(default_factory=list)
     starts: bool = True
     """Whether a run reaches the script: False, and it ends before its first byte."""
+    lingers: asyncio.Event | None = None
+    """When set to an event: a run that is cancelled is not over before the event, as a box that takes its time to be destroyed."""
 
     async def open(self) -> SandboxIdentity:
         return SandboxIdentity("stage", "sha256:" + "0" * 64, "0" * 64)
@@ -59,6 +61,10 @@ class Stage:
         self.plays.put_nowait(play)
         try:
             return await play.end
+        except asyncio.CancelledError:
+            if self.lingers is not None:
+                await self.lingers.wait()
+            raise
         finally:
             self.destroyed.append(job.computation_id)
 

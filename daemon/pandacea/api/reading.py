@@ -9,6 +9,7 @@ from pandacea.api.node import Node
 from pandacea.domain.access import Denied, may_read
 from pandacea.domain.ids import HASH32, Address
 from pandacea.domain.job import NO_LEASE, TERMINAL, Job, JobState
+from pandacea.flows.cancel import as_seen
 from pandacea.flows.submit import Forbidden, allow
 from pandacea.flows.watch import until
 from pandacea_sdk.protocol.job_token import job_token_opens
@@ -54,9 +55,10 @@ def still_readable(job: Job, node: Node) -> None:
 
 
 async def current(computation_id: str, node: Node) -> Job | None:
-    """The row as it is now."""
+    """The row as its Spender may see it now."""
     async with node.books.read() as view:
-        return await view.jobs.get(computation_id)
+        job = await view.jobs.get(computation_id)
+    return None if job is None else as_seen(job)
 
 
 def seen(job: Job, node: Node) -> JobState:

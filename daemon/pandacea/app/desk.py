@@ -20,15 +20,15 @@ from pandacea.app import parts
 from pandacea.app.lease_desk import LeaseDesk
 from pandacea.app.leases import kept_records
 from pandacea.app.product_desk import ProductDesk
+from pandacea.catalogue.codereview import ChildReviewer
 from pandacea.config import Config
 from pandacea.domain.code import CodeState, Submission
-from pandacea.domain.job import Job
+from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import MIB
-from pandacea.domain.review import review
 from pandacea.errors import Broken, PandaceaError, Refused
 from pandacea.flows import approve
 from pandacea.flows.ports import Clock
-from pandacea.flows.release import ReleasePorts, held, look, refuse, release
+from pandacea.flows.release import ReleasePorts, digest_held, held, look, refuse, release, write_output_file
 from pandacea.flows.shelf import Shelf
 from pandacea.flows.watch import Watch
 from pandacea.store.books import SqlBooks
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 SOCKET: Final = "desk.sock"
 LINE_BYTES: Final = 16 * MIB
 SHOWN_OUTPUT: Final = 65_536
-"""Bytes of a held result's output that `show` prints; the rest is named by its size."""
+"""Bytes of a held result's output that `show` prints; the whole of it is in a file that `show` names."""
 
 Asked = Mapping[str, Any]
 
@@ -52,6 +52,7 @@ class Desk:
         self._ports = ports
         self._books = ports.books
         self._clock = clock
+        self._reviewer = ChildReviewer()
         self._verbs: dict[str, Callable[[Asked], Awaitable[dict[str, Any]]]] = {
             "results list": self._results,
             "results show": self._result,
@@ -85,6 +86,8 @@ class Desk:
     async def _result(self, asked: Asked) -> dict[str, Any]:
         job, artifacts = await look(str(asked["id"]), self._ports)
         folder = self._ports.shelf.of(job.computation_id)
+        file = await write_output_file(job, self._ports) if job.state is JobState.HELD else None
+        seen = await digest_held(job, artifacts, self._ports) if job.state is JobState.HELD else None
         return _short(job) | {
             "code": job.code,
             "params": job.params,
@@ -93,11 +96,18 @@ class Desk:
             "error": job.error,
             "output_bytes": len(job.output),
             "output": base64.b64encode(job.output[:SHOWN_OUTPUT]).decode(),
+            "output_file": None if file is None else str(file),
+            "seen": seen,
             "artifacts": [{"name": item.name, "size": item.size, "file": str(folder / item.file)} for item in artifacts],
         }
 
     async def _release(self, asked: Asked) -> dict[str, Any]:
-        job = await release(str(asked["id"]), self._ports)
+        seen = str(asked.get("seen") or "")
+        if not seen:
+            raise Refused(
+                f"Look at it first: `pandacea results show {asked['id']}` ends with the line that releases what it showed."
+            )
+        job = await release(str(asked["id"]), self._ports, seen=seen)
         log.info("result.released", computation_id=job.computation_id, charge=job.charge.value)
         return {"computation_id": job.computation_id, "state": job.state.value}
 
@@ -112,7 +122,7 @@ class Desk:
 
     async def _script(self, asked: Asked) -> dict[str, Any]:
         found = await approve.state_of(str(asked["id"]), self._books)
-        warnings = await asyncio.to_thread(review, found.code)
+        warnings = await self._reviewer.review(found.code)
         covered = {
             "code": found.code,
             "inputs": dict(found.inputs),

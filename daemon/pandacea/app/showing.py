@@ -69,7 +69,9 @@ def _held(one: dict[str, Any]) -> str:
 
 
 def _result(one: dict[str, Any]) -> str:
-    text = base64.b64decode(one["output"]).decode("utf-8", "backslashreplace")
+    shown = base64.b64decode(one["output"])
+    text = shown.decode("utf-8", "backslashreplace")
+    more = one["output_bytes"] - len(shown)
     inputs = ", ".join(f"{item['asset_id']} as {printable(item['variable_name'])}" for item in one["inputs"])
     lines = [
         f"computation  {one['computation_id']}",
@@ -84,6 +86,7 @@ def _result(one: dict[str, Any]) -> str:
         "",
         f"--- output, {one['output_bytes']:,} bytes; control characters and the like as escapes ---",
         printable(text, limit=len(text), newlines=True),
+        *([f"--- {more:,} bytes of the output are NOT SHOWN here; the whole of it: {one['output_file']} ---"] if more else []),
         "--- artifacts: look with care, a file here is whatever the script wrote ---",
         *(f"{item['size']:>12,}  {printable(item['name'])}  {item['file']}" for item in one["artifacts"]),
     ]
@@ -92,7 +95,7 @@ def _result(one: dict[str, Any]) -> str:
     if one["state"] == "held":
         lines += [
             "",
-            f"pandacea results release {one['computation_id']}",
+            f"pandacea results release {one['computation_id']} --seen {one['seen']}",
             f"pandacea results refuse {one['computation_id']} --reason ...",
         ]
     return "\n".join(lines)

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final
 
+from pandacea.catalogue.children import run_limited_child
 from pandacea.domain.policy import CodeRules, Import, Violation, judge_imports, judge_text
-from pandacea.errors import Refused, Unavailable
+from pandacea.errors import Refused
 
 CHILD: Final = Path(__file__).with_name("codecheck_child.py")
-SECONDS: Final = 10.0
 AT_ONCE: Final = 2
 REMEMBERED: Final = 256
 
@@ -61,39 +61,12 @@ class ChildCodeChecker:
             self._verdicts.move_to_end(key)
             return self._verdicts[key]
         async with self._places:
-            violation = self._judge(await self._look(code.encode()))
+            out = await run_limited_child(self._python, CHILD, code.encode())
+            violation = self._judge(json.loads(out) if out else {})
         self._verdicts[key] = violation
         if len(self._verdicts) > REMEMBERED:
             self._verdicts.popitem(last=False)
         return violation
-
-    async def _look(self, code: bytes) -> dict[str, Any]:
-        """What the child says; nothing when it did not live to say it."""
-        try:
-            child = await asyncio.create_subprocess_exec(
-                *(self._python, "-I", "-S", "-B", "-W", "ignore", "-X", "utf8", str(CHILD)),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={},
-            )
-        except OSError as error:
-            raise Unavailable(f"The script cannot be checked now: {error.strerror}. Try again.", retry_after=5) from error
-        try:
-            async with asyncio.timeout(SECONDS):
-                out, _ = await child.communicate(code)
-        except TimeoutError:
-            return {}
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-        if child.returncode and child.returncode > 0:  # not the script's doing: it ends the child by a signal or not at all
-            raise Unavailable("The script cannot be checked now: the checking process failed. Tell the Earner.", retry_after=60)
-        if child.returncode != 0:
-            return {}
-        found: dict[str, Any] = json.loads(out)
-        return found
 
     def _judge(self, found: dict[str, Any]) -> Violation | None:
         if "imports" in found:

@@ -31,6 +31,8 @@ def desk_commands(commands: Any) -> None:
             made.add_argument("--all", action="store_true", help="those already decided, too")
         if not verb.endswith("list"):
             made.add_argument("id")
+        if verb == "results release":
+            made.add_argument("--seen", metavar="DIGEST", help="what `results show` printed: only what was shown is released")
         if verb in {"results refuse", "code reject"}:
             made.add_argument("--reason", default="", help="one sentence for the Spender")
 
@@ -40,7 +42,7 @@ def desk(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
     config = quietly(parsed)
-    asked = {name: value for name in ("id", "reason", "all") if (value := getattr(parsed, name, None)) is not None}
+    asked = {name: value for name in ("id", "reason", "all", "seen") if (value := getattr(parsed, name, None)) is not None}
     answer = asyncio.run(app.ask(config, parsed.verb, asked))
     print(json.dumps(answer, indent=2) if parsed.json else app.shown(parsed.verb, answer))
     return 0

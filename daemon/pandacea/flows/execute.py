@@ -16,6 +16,7 @@ from pandacea.domain.job import NO_LEASE, Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.books import Work
+from pandacea.flows.cancel import CANCELLED
 from pandacea.flows.finish import ended, finish
 from pandacea.flows.live import Feed
 from pandacea.flows.ports import CodeStarted, InputTable, RunQuestion, SandboxEvent, SandboxJob, TableFormat
@@ -208,7 +209,7 @@ class _Run:
             started = self._charging is not None
             if self._lost is not None:
                 return ended(Failure.LEASE_LOST, self._lost.detail, code_started=started)
-            return ended(Failure.CANCELLED, "Cancelled by its Spender.", code_started=started)
+            return ended(Failure.CANCELLED, CANCELLED, code_started=started)
         finally:
             unsubscribe()
             charging = [] if self._charging is None else [self._charging]
@@ -260,7 +261,7 @@ async def _again(job: Job, ports: ExecutePorts) -> None:
         await _finish(job, ended(Failure.SANDBOX_FAILED, detail), ports)
         return
     if not await _insist(job, lambda: _back(job, ports)):
-        await _finish(job, ended(Failure.CANCELLED, "Cancelled by its Spender."), ports)
+        await _finish(job, ended(Failure.CANCELLED, CANCELLED), ports)
 
 
 async def _back(job: Job, ports: ExecutePorts) -> bool:

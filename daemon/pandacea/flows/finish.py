@@ -11,6 +11,7 @@ from pandacea.domain.outcome import Failure, Outcome
 from pandacea.domain.printable import printable
 from pandacea.domain.product import Release
 from pandacea.flows.books import Channel, KeptArtifact, Message, Work
+from pandacea.flows.cancel import CANCELLED, EMPTIED
 from pandacea.flows.submit import job_message
 from pandacea.flows.worker import ExecutePorts
 
@@ -59,7 +60,7 @@ async def _decide(row: Job, outcome: Outcome, work: Work, ports: ExecutePorts) -
     started = outcome.code_started or row.charge is Charge.CHARGED
     if row.cancel_asked:
         # The answer to the cancellation said so: a result that came meanwhile is not kept.
-        outcome = ended(Failure.CANCELLED, "Cancelled by its Spender.", code_started=started)
+        outcome = ended(Failure.CANCELLED, CANCELLED, code_started=started)
     now = ports.clock.now()
     state = _state(row, outcome, started=started)
     counts = await work.jobs.counted(row.key)
@@ -75,7 +76,9 @@ async def _decide(row: Job, outcome: Outcome, work: Work, ports: ExecutePorts) -
         "stored_bytes": len(outcome.output) + sum(item.size for item in outcome.artifacts),
     }
     messages = [job_message(replace(row, state=state), failure=outcome.failure)]
-    if charge in SEALED:
+    if state is JobState.CANCELLED and row.release == Release.HOLD:
+        values |= EMPTIED | {"removed_at": now}  # as one that was cancelled after its run: the two must not differ
+    elif charge in SEALED:
         lease = ports.book.lease(row.lease_id)
         index = used(counts, lease.committed_count if lease else 0) + (0 if row.charge is Charge.CHARGED else 1)
         sealed = ports.sealer.seal(row, outcome, index=min(index, row.max_computations), finished_at=now)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from pandacea.domain.charge import Charge, at_end
@@ -19,6 +24,8 @@ from pandacea.flows.submit import Forbidden, job_message
 from pandacea.flows.watch import Watch
 
 REASON_CHARACTERS: Final = 500
+OUTPUT_FILE: Final = "output"
+"""Beside the artifacts, which are named by numbers: a held result's whole output, written when it is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +62,70 @@ async def look(computation_id: str, ports: ReleasePorts) -> tuple[Job, list[Kept
     return job, artifacts
 
 
-async def release(computation_id: str, ports: ReleasePorts) -> Job:
-    """Let a held result out: from this commit on its Spender may read it, and its hash goes on-chain.
+async def write_output_file(job: Job, ports: ReleasePorts) -> Path | None:
+    """Write a held result's whole output beside its artifacts, for reading; None when it has none.
+
+    A terminal shows the start of it only. The file goes with the result's folder: at the refusal, or when results expire.
+    """
+    if not job.output:
+        return None
+    path = ports.shelf.of(job.computation_id) / OUTPUT_FILE
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(job.output)
+
+    await asyncio.to_thread(write)
+    return path
+
+
+async def digest_held(job: Job, artifacts: Sequence[KeptArtifact], ports: ReleasePorts) -> str:
+    """Compute the sha-256 (hex) of all that a release would let out: the row's words, the output, and each file as it lies on the disk.
+
+    `results show` prints it and `results release` takes it: what is released is what was looked at, byte for byte.
 
     Raises:
-        Forbidden: `computation-unknown`, `not-held`.
+        Forbidden: `result-damaged`: a file is gone or is not what the run left.
+    """
+    folder = ports.shelf.of(job.computation_id)
+
+    def digest_files() -> list[list[str]]:
+        rows = []
+        for item in sorted(artifacts, key=lambda one: one.name):
+            try:
+                with (folder / item.file).open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as problem:
+                raise Forbidden(
+                    "result-damaged", f"{folder / item.file} cannot be read ({problem.strerror}). Refuse the result."
+                ) from problem
+            if found != item.sha256:
+                raise Forbidden("result-damaged", f"{folder / item.file} is not what the run left. Refuse the result.")
+            rows.append([item.name, found])
+        return rows
+
+    words = [job.computation_id, job.failure, job.detail, job.error, job.truncated, hashlib.sha256(job.output).hexdigest()]
+    text = json.dumps([*words, await asyncio.to_thread(digest_files)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def release(computation_id: str, ports: ReleasePorts, *, seen: str | None = None) -> Job:
+    """Let a held result out: from this commit on its Spender may read it, and its hash goes on-chain.
+
+    `seen`: the digest of what was looked at (`digest_held`); None only where no person looked.
+
+    Raises:
+        Forbidden: `computation-unknown`, `not-held`, `result-damaged`, `result-not-seen`: what lies here is not what was looked at.
     """
     now = ports.clock.now()
+    if seen is not None:
+        job, artifacts = await look(computation_id, ports)
+        if await digest_held(_held(job, computation_id), artifacts, ports) != seen:
+            raise Forbidden(
+                "result-not-seen", f"What lies here is not what was shown. Look again: pandacea results show {job.computation_id}"
+            )
     async with ports.books.write() as work:
         job = _held(await work.jobs.get(computation_id), computation_id)
         counts = await work.jobs.counted(job.key)

@@ -15,6 +15,7 @@ from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
 from pandacea.domain.job import NO_LEASE, TERMINAL, Job, Mode
 from pandacea.domain.product import Release
 from pandacea.errors import Unavailable
+from pandacea.flows.cancel import as_seen
 from pandacea.flows.rehearse import rehearse
 from pandacea.flows.submit import Accepted, Caller, Order, submit
 from pandacea_sdk.protocol.problems import ProtocolError
@@ -75,7 +76,7 @@ def _respond_async(request: web.Request) -> bool:
 
 def _accepted(accepted: Accepted, node: Node, *, background: bool) -> web.Response:
     """202: a place to ask, and a token to ask with. What waits for the Earner's word is answered so without being asked to."""
-    job = accepted.job
+    job = as_seen(accepted.job)
     location = f"/api/v1/privacy/results/{job.computation_id}"
     body = {"computation_id": job.computation_id, "status": seen(job, node).value, "location": location}
     if accepted.token is not None:
