@@ -45,7 +45,7 @@ async def answers_after_cancelling(served: Served, *, over: bool) -> list[Any]:
 async def read_events(served: Served, computation_id: str) -> str:
     """The whole event stream."""
     async with served.request("GET", results(computation_id, "/events")) as stream:
-        return await stream.text()
+        return str(await stream.text())
 
 
 def plain(one: Answer | str, computation_id: str) -> str:

@@ -25,6 +25,7 @@ from pandacea.config import Config
 from pandacea.domain.code import CodeState, Submission
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import MIB
+from pandacea.domain.schema import count_free_bytes
 from pandacea.errors import Broken, PandaceaError, Refused
 from pandacea.flows import approve
 from pandacea.flows.ports import Clock
@@ -128,6 +129,7 @@ class Desk:
             "inputs": dict(found.inputs),
             "uploads": list(found.uploads),
             "params_schema": found.params_schema,
+            "params_free_bytes": count_free_bytes(found.params_schema),
         }
         return _script(found) | covered | {"warnings": [{"line": one.line, "why": one.why} for one in warnings]}
 

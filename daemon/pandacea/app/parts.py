@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import stat
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pandacea.chain.sender import ChainSender
 from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address
-from pandacea.errors import BadConfig, Unavailable
+from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.flows.ports import LeaseBook
 from pandacea.mqtt import MqttBroker, MqttSettings
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
@@ -97,10 +98,17 @@ def contract_of(config: Config) -> Contract:
 async def held(state_dir: Path) -> AsyncIterator[None]:
     """Hold the state folder, made where it is missing: two nodes in it would take each other's boxes and results for leftovers.
 
+    It is for the node's user alone: it keeps scripts, held results and the keys of commitments.
+
     Raises:
-        Broken: another node runs on it.
+        Broken: another node runs on it, or others can read it and this cannot be changed.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if stat.S_IMODE(state_dir.stat().st_mode) & 0o077:
+        with suppress(PermissionError):  # somebody else's folder: said below
+            state_dir.chmod(0o700)
+        if stat.S_IMODE(state_dir.stat().st_mode) & 0o077:
+            raise Broken(f"{state_dir} can be read by other users of this machine. Run: chmod 700 {state_dir}")
     async with hold_file(state_dir / "node.lock", str(state_dir)):
         yield
 

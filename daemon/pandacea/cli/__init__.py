@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command."""
     parsed = parser().parse_args(arguments)
     handler: Handler = parsed.handler
+    if parsed.command != "environment":  # its packages are read by the user that boxes run as
+        os.umask(0o077)
     try:
         return handler(parsed)
     except BadConfig as problem:

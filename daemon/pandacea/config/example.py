@@ -47,6 +47,6 @@ def write_example(folder: Path) -> list[Path]:
         if path.exists():
             raise BadConfig(f"{path} exists already; it is not overwritten.")
     for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755 if path.parent == folder else 0o700)
         path.write_text(text, encoding="utf-8")
     return list(files)

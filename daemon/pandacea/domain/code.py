@@ -1,4 +1,4 @@
-"""Scripts handed in for approval. Approved is the script AND what it is given: inputs under which names, uploads, params."""
+"""Scripts handed in for approval. Approved is the script AND what it is given: inputs, their names and columns, uploads, params."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class Submission:
     known: bool
     """The submitter was the spender of an approved lease then."""
     created_at: float
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """asset id -> `Asset.columns_sha256` when it was handed in: a column that is added later was not looked at."""
     state: CodeState = CodeState.PENDING
     reason: str = ""
     decided_at: float | None = None
@@ -60,9 +62,12 @@ class Handed:
         """sha-256 hex of the script's UTF-8."""
         return hashlib.sha256(self.code.encode()).hexdigest()
 
-    def code_id(self) -> Hash32:
-        """Names the script together with everything an approval of it covers; the same whoever hands it in."""
-        covered = [self.product_id, self.code_sha256, dict(self.inputs), sorted(self.uploads), self.params_schema]
+    def code_id(self, columns: Mapping[str, str]) -> Hash32:
+        """Name the script together with everything an approval of it covers; the same whoever hands it in.
+
+        `columns`: `Asset.columns_sha256` of each asset among the inputs, as it is now.
+        """
+        covered = [self.product_id, self.code_sha256, dict(self.inputs), sorted(self.uploads), self.params_schema, dict(columns)]
         text = json.dumps(covered, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return Hash32("0x" + hashlib.sha256(text.encode()).hexdigest())
 
@@ -76,9 +81,15 @@ class Decision:
     detail: str = ""
 
 
-def covered(submissions: Sequence[Submission], inputs: Mapping[str, str], uploads: Sequence[str], params: Any) -> Decision:
-    """Find the approval that covers a request. `submissions`: every one of this script for this product."""
-    same = [one for one in submissions if dict(one.inputs) == dict(inputs) and sorted(one.uploads) == sorted(uploads)]
+def covered(
+    submissions: Sequence[Submission], inputs: Mapping[str, str], uploads: Sequence[str], params: Any, columns: Mapping[str, str]
+) -> Decision:
+    """Find the approval that covers a request.
+
+    `submissions`: every one of this script for this product; `columns`: `Asset.columns_sha256` of each asset among the inputs, now.
+    """
+    given = [one for one in submissions if dict(one.inputs) == dict(inputs) and sorted(one.uploads) == sorted(uploads)]
+    same = [one for one in given if dict(one.columns) == dict(columns)]
     approved = [one for one in same if one.state is CodeState.APPROVED]
     faults = [(one, violation(one.params_schema, params)) for one in approved]
     for one, fault in faults:
@@ -93,6 +104,11 @@ def covered(submissions: Sequence[Submission], inputs: Mapping[str, str], upload
     if same:
         return Decision(
             None, "code-not-approved", "The script waits for the Earner's approval; ask for its state before sending it."
+        )
+    if any(one.state is CodeState.APPROVED for one in given):
+        detail = "The script was approved for other columns: a table changed since, or an older node took the approval. "
+        return Decision(
+            None, "code-not-approved", detail + "Hand it in again, so that the Earner looks at it with today's columns."
         )
     if any(one.state is CodeState.APPROVED for one in submissions):
         detail = "The script is approved, but for other inputs, variable names or uploads; hand it in again with these."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -87,6 +89,12 @@ class Asset:
     """Exact; published rounded."""
     mock: Mock | None = None
 
+    @property
+    def columns_sha256(self) -> str:
+        """sha-256 (hex) of the columns' names and types in their order: what an approval of a script was given for."""
+        columns = [[column["name"], column["type"]] for column in self.schema or ()]
+        return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -102,6 +110,10 @@ class Product:
     document: dict[str, Any] = field(repr=False)
     """The signed document, as the catalogue shows it."""
     signature: str = field(repr=False, default="")
+
+    def columns_of(self, asset_ids: Iterable[str]) -> dict[str, str]:
+        """Return `Asset.columns_sha256` by asset id, for those of the ids that the product has."""
+        return {asset_id: self.assets[AssetId(asset_id)].columns_sha256 for asset_id in sorted(set(asset_ids) & set(self.assets))}
 
 
 def rounded_rows(rows: int | None) -> int | None:

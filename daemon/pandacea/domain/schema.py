@@ -6,6 +6,7 @@ be given a program as a parameter.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,6 +14,14 @@ MAX_DEPTH: Final = 8
 MAX_NODES: Final = 256
 MAX_STRING: Final = 256
 """Characters a string parameter may have."""
+
+MAX_SCHEMA_BYTES: Final = 16_384
+"""A schema as JSON: the Earner reads all of it before approving."""
+MAX_FREE_BYTES: Final = 4096
+"""What the params that a schema admits may carry of their sender's choosing."""
+BYTES_A_CHARACTER: Final = 3
+"""Unicode has 21 bits a character."""
+BYTES_A_NUMBER: Final = 8
 
 KEYWORDS: Final[dict[str, frozenset[str]]] = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
@@ -46,6 +55,40 @@ def check_schema(schema: Any) -> None:
     """
     nodes = [0]
     _check(schema, "", 0, nodes)
+    if len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
+        raise BadSchema("", f"A schema may have {MAX_SCHEMA_BYTES:,} bytes as JSON: the Earner reads all of it.")
+    if (free := count_free_bytes(schema)) > MAX_FREE_BYTES:
+        raise BadSchema(
+            "",
+            f"The params it admits could carry {free:,} bytes of the sender's choosing, and at most {MAX_FREE_BYTES:,} are taken: "
+            "shorten `maxLength` and `maxItems`, or send the values as an upload.",
+        )
+
+
+def count_free_bytes(schema: dict[str, Any]) -> int:
+    """Count the bytes that params of a checked schema can carry at most, beyond what the schema itself fixes.
+
+    A string counts 3 bytes a character, a number 8, a choice or a boolean 1; an array its items, as many as it may have. Names and the
+    order of members carry nothing: they are fixed.
+    """
+    if "const" in schema:
+        return 0
+    if "enum" in schema:
+        return 1
+    match schema["type"]:
+        case "object":
+            parts = schema.get("properties", {})
+            optional = len(parts) - len(set(schema.get("required", ())))
+            return sum(map(count_free_bytes, parts.values())) + optional // 8 + bool(optional % 8)
+        case "array":
+            return int(schema["maxItems"]) * max(count_free_bytes(schema["items"]), 1)
+        case "string":
+            return int(schema["maxLength"]) * BYTES_A_CHARACTER
+        case "number" | "integer":
+            return BYTES_A_NUMBER
+        case "boolean":
+            return 1
+    return 0
 
 
 def _check(schema: Any, pointer: str, depth: int, nodes: list[int]) -> None:

@@ -55,8 +55,10 @@ async def hand_in(handed: Handed, submitter: Address, ports: ApprovePorts) -> Su
         raise Forbidden("bad-params-schema", f"params_schema{fault.pointer}: {fault}") from fault
     await ports.checker.check(handed.code)
     known = ports.book.knows_spender(submitter)
+    columns = product.columns_of(handed.inputs.values())
+    code_id = handed.code_id(columns)
     async with ports.books.write() as work:
-        earlier = await work.code.get(handed.code_id())
+        earlier = await work.code.get(code_id)
         if earlier is not None:
             return earlier
         mine = await work.code.pending(submitter=submitter)
@@ -66,7 +68,7 @@ async def hand_in(handed: Handed, submitter: Address, ports: ApprovePorts) -> Su
                 "too-many-submissions", "Too many scripts wait for the Earner already; try again when some are decided."
             )
         submission = Submission(
-            code_id=handed.code_id(),
+            code_id=code_id,
             product_id=handed.product_id,
             code=handed.code,
             code_sha256=handed.code_sha256,
@@ -77,6 +79,7 @@ async def hand_in(handed: Handed, submitter: Address, ports: ApprovePorts) -> Su
             submitter=submitter,
             known=known,
             created_at=ports.clock.now(),
+            columns=columns,
         )
         await work.code.add(submission)
         await work.commit()

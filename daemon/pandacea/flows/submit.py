@@ -238,7 +238,8 @@ async def _policy(order: Order, product: Product, ports: SubmitPorts) -> str:
     async with ports.books.read() as view:
         submissions = await view.code.of_script(product.product_id, digest)
     inputs = {name: str(asset_id) for asset_id, name in order.inputs}
-    decision = covered(submissions, inputs, list(order.uploads), json.loads(order.params))
+    columns = product.columns_of(inputs.values())
+    decision = covered(submissions, inputs, list(order.uploads), json.loads(order.params), columns)
     if decision.code_id is None:
         raise Forbidden(decision.code, decision.detail)
     return f"{product.rules.policy}: {decision.code_id}"

@@ -31,6 +31,7 @@ class CodeSubmission(SQLModel, table=True):
     submitter: str = Field(max_length=42)
     known: bool
     created_at: float
+    columns: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     state: str = Field(max_length=16)
     reason: str = Field(sa_column=Column(Text, nullable=False))
     decided_at: float | None = None
@@ -53,7 +54,9 @@ class Submissions:
     async def add(self, submission: Submission) -> None:
         """Insert a new one."""
         values = asdict(submission)
-        await self._connection.execute(insert(_code), [{**values, "uploads": list(values["uploads"])}])
+        await self._connection.execute(
+            insert(_code), [{**values, "uploads": list(values["uploads"]), "columns": dict(values["columns"])}]
+        )
 
     async def get(self, code_id: str) -> Submission | None:
         """One, or None."""
