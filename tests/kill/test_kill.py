@@ -285,10 +285,14 @@ async def test_the_operator_decides_while_the_node_runs_and_while_it_does_not(tm
         assert "\x1b" not in text
         assert "w.bin" in text
         assert (await node.status(first))["status"] == "running"
-        assert await node.command("results", "release", first) == (0, f"{first} is completed now.\n")
+        status, text = await node.command("results", "release", first)
+        assert status == 1
+        assert f"Look at it first: `pandacea results show {first}`" in text
+        seen = json.loads((await node.command("results", "show", first, "--json"))[1])["seen"]
+        assert await node.command("results", "release", first, "--seen", seen) == (0, f"{first} is completed now.\n")
         released = await node.status(first)
         assert released["results"]["artifacts"] == {"w.bin": "MTIzNA=="}
-        status, text = await node.command("results", "release", first)
+        status, text = await node.command("results", "release", first, "--seen", seen)
         assert status == 1
         assert "not held" in text
         assert await node.kill(signal.SIGTERM) == 0
