@@ -8,7 +8,8 @@ import structlog
 
 from pandacea.domain.job import JobState
 from pandacea.domain.outcome import Failure
-from pandacea.flows.finish import ended, finish
+from pandacea.flows.conclude import conclude
+from pandacea.flows.finish import ended
 from pandacea.flows.worker import ExecutePorts
 
 log = structlog.get_logger(__name__)
@@ -27,7 +28,7 @@ async def recover(ports: ExecutePorts) -> None:
         async with ports.books.read() as view:
             job = await view.jobs.get(computation_id)
         if job is not None:
-            await finish(job, ended(Failure.INTERRUPTED, KILLED), ports)
+            await conclude(job, ended(Failure.INTERRUPTED, KILLED), ports)
     if left:
         log.warning("jobs.interrupted", count=len(left))
     await _sweep(ports)
