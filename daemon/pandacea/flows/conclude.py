@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -11,7 +10,7 @@ import structlog
 
 from pandacea.domain.charge import Charge
 from pandacea.domain.job import Job, Mode
-from pandacea.domain.outcome import Failure, Outcome
+from pandacea.domain.outcome import Failure, Outcome, not_stored
 from pandacea.errors import Unavailable
 from pandacea.flows.finish import ended, finish, kept_artifacts
 from pandacea.flows.ports import SandboxJob
@@ -33,15 +32,6 @@ _NOT_SEALED: Final = "The result could not be sealed, so nothing of it was kept;
 _NEVER_SEALED: Final = (
     "The node could not seal the end of this run, and its log says why; nothing was charged. Try again later, or tell the Earner."
 )
-
-
-def not_stored(problem: OSError | TimeoutError) -> str:
-    """The sentence for a result that this machine's own disk did not take: full, out of inodes, over a quota, broken or hanging."""
-    reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "it does not answer"
-    return (
-        f"The node could not store the result on its own disk ({reason}); nothing of it was kept, and nothing is charged unless "
-        "some of it was shown while it ran. Try again later, or tell the Earner."
-    )
 
 
 async def conclude(job: Job, outcome: Outcome, ports: ExecutePorts, box: SandboxJob | None = None) -> None:

@@ -12,10 +12,10 @@ from pandacea.domain.access import GRANTED, Answer, Denied, Unknown, may_continu
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.ids import AssetId, LeaseId
 from pandacea.domain.job import NO_LEASE, Job, JobState, Mode
-from pandacea.domain.outcome import Failure, Outcome
+from pandacea.domain.outcome import Failure, Outcome, not_stored
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.books import Work
-from pandacea.flows.conclude import conclude, insist, not_stored
+from pandacea.flows.conclude import conclude, insist
 from pandacea.flows.finish import ended, finish
 from pandacea.flows.live import Feed
 from pandacea.flows.ports import CodeStarted, InputTable, RunQuestion, SandboxEvent, SandboxJob, TableFormat

@@ -318,7 +318,11 @@ def _encodes(text: str) -> bool:
     return True
 
 
-_BYTES: Final[dict[bytes, Callable[[bytes], GuestMessage]]] = {wire.WRITTEN: ScriptWrote, wire.BYTES: ArtifactBytes, wire.TABLE: TableAccount}
+_BYTES: Final[dict[bytes, Callable[[bytes], GuestMessage]]] = {
+    wire.WRITTEN: ScriptWrote,
+    wire.BYTES: ArtifactBytes,
+    wire.TABLE: TableAccount,
+}
 _EMPTY: Final[dict[bytes, Callable[[], GuestMessage]]] = {wire.STARTED: ScriptStarted, wire.DONE: AllSent}
 _OBJECTS: Final[dict[bytes, Callable[[_Fields], GuestMessage]]] = {
     wire.HELLO: _read_hello,

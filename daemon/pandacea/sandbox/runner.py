@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Final
 import structlog
 
 from pandacea.domain.limits import Limits
-from pandacea.domain.outcome import Failure, Outcome
+from pandacea.domain.outcome import Failure, Outcome, not_stored
 from pandacea.domain.table import TableShape
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.conversion import ConversionJob
@@ -183,12 +182,8 @@ async def _destroy(box: Box) -> None:
 
 def _not_stored(account: Account, problem: OSError) -> tuple[Failure, str]:
     """The end of a run whose artifacts this machine's disk did not take: full, out of inodes, over a quota or broken."""
-    reason = os.strerror(problem.errno) if problem.errno else type(problem).__name__
-    log.error("result.not_stored", folder=str(account.results.folder), problem=reason)
-    return Failure.SANDBOX_FAILED, (
-        f"The node could not store the result on its own disk ({reason}); nothing of it was kept, and nothing is charged "
-        "unless some of it was shown while it ran. Try again later, or tell the Earner."
-    )
+    log.error("result.not_stored", folder=str(account.results.folder), problem=repr(problem))
+    return Failure.SANDBOX_FAILED, not_stored(problem)
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:
