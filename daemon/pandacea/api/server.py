@@ -15,6 +15,7 @@ from pandacea.api.edge import EdgeHandler
 from pandacea.api.edge_limits import Connections, EdgeLimits
 from pandacea.api.middleware import LIMITS, STATE, ServerState, add_headers, edge_middleware
 from pandacea.errors import BadConfig
+from pandacea.flows.background import Restarted
 from pandacea_sdk.protocol.loopback import is_loopback
 
 _log = structlog.get_logger(__name__)
@@ -67,8 +68,8 @@ class Server:
         self._stamp = _stamp(listener.tls)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=listener.grace_seconds)
         self._server: asyncio.Server | None = None
-        self._sweeper: asyncio.Task[None] | None = None
         self.connections = Connections(listener.limits, listener.proxies)
+        self._sweeper = Restarted("edge", self.connections.sweep)
 
     @property
     def port(self) -> int:
@@ -87,7 +88,7 @@ class Server:
         manager = self._runner.server
         assert manager is not None
         limits = self._listener.limits
-        self._sweeper = asyncio.create_task(self.connections.sweep(), name="edge")
+        self._sweeper.start()
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: EdgeHandler(manager, self.connections, limits),
@@ -98,7 +99,7 @@ class Server:
                 backlog=min(limits.connections, 1024),
             )
         except OSError as error:
-            self._sweeper.cancel()
+            await self._sweeper.stop()
             await self._runner.cleanup()
             where = f"{self._listener.host}:{self._listener.port}"
             raise BadConfig(
@@ -111,8 +112,7 @@ class Server:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        await self._sweeper.stop()
         if self._server is not None:
             await self._server.wait_closed()
 

@@ -13,7 +13,7 @@ import structlog
 from pandacea import keys
 from pandacea.app import parts
 from pandacea.app.leases import followed
-from pandacea.app.loops import task
+from pandacea.app.loops import start_task
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.catalogue.registry import Catalogue
 from pandacea.catalogue.tables import Tables
@@ -21,9 +21,11 @@ from pandacea.chain.follower import Follower
 from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.errors import Broken, Unavailable
-from pandacea.flows.ports import Sandbox, SandboxIdentity
+from pandacea.flows.background import Background
+from pandacea.flows.ports import SandboxIdentity
 from pandacea.flows.watch import Watch
 from pandacea.sandbox.choose import choose
+from pandacea.sandbox.runner import BoxSandbox
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
 from pandacea.store.session import Database
@@ -45,17 +47,16 @@ class Core:
     products: SqlProductBook
     catalogue: Catalogue
     follower: Follower
-    following: asyncio.Task[None]
     chain_id: int
     contract: Address
-    sandbox: Sandbox
+    sandbox: BoxSandbox
     identity: SandboxIdentity
     signer: keys.KeystoreSigner
     clock: parts.SystemClock
     watch: Watch
 
 
-async def open_core(config: Config, stack: AsyncExitStack) -> Core:
+async def open_core(config: Config, background: Background, stack: AsyncExitStack) -> Core:
     """Open keys, state, data, chain and box; `stack` closes them in reverse.
 
     Raises:
@@ -69,7 +70,7 @@ async def open_core(config: Config, stack: AsyncExitStack) -> Core:
     products = SqlProductBook(db)
     stated = read_products(config.privacy.data_dir)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
-    following = task(follower.run(), "follower", stack)
+    following = start_task(background, follower.run(), "follower", stack)
     sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
     sandbox.pool.on_short = lambda because: log.warning("sandbox.pool-short", because=because, meanwhile="computations start cold")
     identity = await sandbox.open()
@@ -83,11 +84,10 @@ async def open_core(config: Config, stack: AsyncExitStack) -> Core:
     chain_id = await _chain_id(follower, following, config, db)
     return Core(
         database=db,
-        books=SqlBooks(db),
+        books=SqlBooks(db, parts.channels(config)),
         products=products,
         catalogue=catalogue,
         follower=follower,
-        following=following,
         chain_id=chain_id,
         contract=contract.address,
         sandbox=sandbox,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import time
 from contextlib import AsyncExitStack
@@ -20,24 +19,32 @@ from pandacea.api.server import Listener, Server, Tls, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app import parts
 from pandacea.app.core import Core
-from pandacea.app.loops import task
+from pandacea.app.loops import start_task
+from pandacea.app.workers import Workers
 from pandacea.chain.wallets import ContractWallets
 from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.flows.approve import ApprovePorts
+from pandacea.flows.background import Background
 from pandacea.flows.submit import SubmitPorts
 from pandacea.flows.uploads import Uploads
 from pandacea_sdk.protocol.signing import SKEW, SigningPolicy
 
 
 async def listen(
-    config: Config, core: Core, submit: SubmitPorts, uploads: Uploads, stack: AsyncExitStack, tasks: list[asyncio.Task[None]]
+    config: Config,
+    core: Core,
+    submit: SubmitPorts,
+    uploads: Uploads,
+    workers: Workers,
+    background: Background,
+    stack: AsyncExitStack,
 ) -> Server:
     section = config.server
     edge = EdgeLimits(connections=section.max_connections)
     app = create_app(edge)
 
-    app[AUTHENTICATOR] = _authenticator(config, core, stack, tasks)
+    app[AUTHENTICATOR] = _authenticator(config, core, background, stack)
     app[NODE] = Node(
         earner=Address(config.earner.address),
         books=core.books,
@@ -50,7 +57,7 @@ async def listen(
         uploads=uploads,
         approve=ApprovePorts(core.books, core.follower.book, core.catalogue, submit.checker, core.clock),
         well_known=_well_known(config, core),
-        readiness=lambda: _readiness(core, config.store.state_dir),
+        readiness=lambda: _readiness(core, submit, workers, background, config.store.state_dir),
     )
     add_routes(app)
     describe(app, __version__)
@@ -64,13 +71,13 @@ async def listen(
     await server.start()
     stack.push_async_callback(server.stop)
     if tls is not None:
-        tasks.append(task(server.reload_tls(), "tls", stack))
+        start_task(background, server.reload_tls(), "tls", stack)
     return server
 
 
-def _authenticator(config: Config, core: Core, stack: AsyncExitStack, tasks: list[asyncio.Task[None]]) -> Authenticator:
+def _authenticator(config: Config, core: Core, background: Background, stack: AsyncExitStack) -> Authenticator:
     nonces = GroupCommitNonces(core.books.spend_nonces)
-    tasks.append(task(nonces.run(), "nonces", stack))
+    start_task(background, nonces.run(), "nonces", stack)
     wallets = ContractWallets(core.follower.endpoints, core.follower.book.standing)
     stack.push_async_callback(wallets.close)
     return Authenticator(
@@ -105,16 +112,22 @@ def _well_known(config: Config, core: Core) -> dict[str, Any]:
     return keys.signed_document(core.signer, document)
 
 
-def _readiness(core: Core, state_dir: Path) -> Readiness:
+def _readiness(core: Core, submit: SubmitPorts, workers: Workers, background: Background, state_dir: Path) -> Readiness:
+    """Ready: a computation that is sent now would run."""
     standing = core.follower.book.standing()
-    free = shutil.disk_usage(state_dir).free
-    trouble = core.database.trouble
-    parts_ready: dict[str, Any] = {
-        "database": trouble or "ok",
-        "chain": standing.distrust or "ok",
+    troubles = {
+        "database": core.database.trouble,
+        "chain": standing.distrust,
+        "workers": workers.trouble(submit.limits.time_seconds),
+        "boxes": core.sandbox.pool.trouble,
+        "results": submit.shelf.disk_shortage(submit.limits),
+        "node": "it is stopping" if workers.stopping else background.ended and f"its task {background.ended} has ended",
+    }
+    told: dict[str, Any] = {name: trouble or "ok" for name, trouble in troubles.items()}
+    told |= {
         "head": standing.head_number,
         "confident": standing.confident,
         "sandbox": core.identity.kind,
-        "disk_free_bytes": free,
+        "disk_free_bytes": shutil.disk_usage(state_dir).free,
     }
-    return Readiness(standing.trusted and trouble is None, parts_ready)
+    return Readiness(standing.trusted and not any(troubles.values()), told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from pandacea.errors import Broken, Unavailable
+from pandacea.flows.background import Background
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +32,12 @@ class Loop:
         self._step = step
         self._idle = idle
         self._wake = asyncio.Event()
+        self._since: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the step under way has lasted; 0 between two steps."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
 
     def wake(self) -> None:
         """There is work."""
@@ -39,24 +47,21 @@ class Loop:
         """For ever."""
         while True:
             self._wake.clear()
+            self._since = time.monotonic()
             try:
                 busy = bool(await self._step())
                 pause = self._idle
             except (Unavailable, Broken) as problem:
                 log.warning("loop.waits", loop=self.name, problem=problem.detail)
                 busy, pause = False, TROUBLE_SECONDS
+            self._since = None
             if not busy:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)
 
 
-def task(work: Any, name: str, stack: AsyncExitStack) -> asyncio.Task[None]:
-    """Run a coroutine for as long as the node lives; cancelled and awaited when the stack unwinds."""
-    running: asyncio.Task[None] = asyncio.create_task(work, name=name)
-
-    async def end() -> None:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-    stack.push_async_callback(end)
+def start_task(background: Background, work: Any, name: str, stack: AsyncExitStack) -> asyncio.Task[Any]:
+    """Run a coroutine for as long as the node lives; ended, and waited for, when the stack unwinds."""
+    running = background.start(work, name)
+    stack.push_async_callback(background.stop, running)
     return running

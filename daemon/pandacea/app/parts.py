@@ -24,6 +24,7 @@ from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig, Broken, Unavailable
+from pandacea.flows.books import Channel
 from pandacea.flows.ports import LeaseBook
 from pandacea.mqtt import MqttBroker, MqttSettings
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
@@ -206,6 +207,11 @@ def poster(config: Config, followed: Follower, db: Database, contract: Address, 
         per_day=int(config.settlement.max_fee_eth_per_day * 10**18),
     )
     return ChainSender(followed.endpoints, SentTransactions(db), key.account(), contract, limits=limits)
+
+
+def channels(config: Config) -> frozenset[Channel]:
+    """Where this node delivers messages; what happens elsewhere is not written down for anybody."""
+    return frozenset({Channel.CHAIN}) | ({Channel.MQTT} if config.mqtt.host is not None else set())
 
 
 def broker(config: Config) -> MqttBroker | None:

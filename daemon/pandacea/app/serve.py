@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -18,7 +17,7 @@ from pandacea.app.desk import Desk, release_ports, serve_desk
 from pandacea.app.interpreter import tune
 from pandacea.app.lease_desk import LeaseDesk
 from pandacea.app.listening import listen
-from pandacea.app.loops import Loop, task
+from pandacea.app.loops import Loop, start_task
 from pandacea.app.measures import measure
 from pandacea.app.product_desk import ProductDesk
 from pandacea.app.workers import Workers
@@ -29,6 +28,7 @@ from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
 from pandacea.flows.announce import announce
+from pandacea.flows.background import Background
 from pandacea.flows.execute import ExecutePorts, run_next
 from pandacea.flows.housekeeping import SweepPorts, sweep
 from pandacea.flows.privacy import LeasedPrivacy
@@ -59,11 +59,13 @@ async def serve(config: Config, manager: ServiceManager) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
     async with AsyncExitStack() as stack:
-        server, workers, tasks = await _start(config, stack)
+        background = Background()
+        server, workers = await _start(config, background, stack)
+        start_task(background, manager.keep_alive(), "watchdog", stack)
         tune()
         manager.tell("READY=1")
         log.info("node.serving", host=config.server.host, port=server.port, version=__version__)
-        await _until(stop, [*tasks, asyncio.create_task(manager.keep_alive(), name="watchdog")])
+        await _until(stop, background)
         manager.tell("STOPPING=1")
         log.info("node.stopping", grace_seconds=config.server.grace_seconds)
         workers.watch.stop()
@@ -71,22 +73,22 @@ async def serve(config: Config, manager: ServiceManager) -> None:
     log.info("node.stopped")
 
 
-async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for a signal; a loop that ends by itself is a defect and ends the node with its exception."""
-    waiting = asyncio.create_task(stop.wait())
+async def _until(stop: asyncio.Event, background: Background) -> None:
+    """Wait for a signal; a part of the node that ends by itself is a defect and ends the node with its exception."""
+    waiting = asyncio.create_task(stop.wait(), name="signal")
+    ending = asyncio.create_task(background.wait_for_an_end(), name="any-end")
     try:
-        done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if task is not waiting and task.get_name() != "watchdog":
-                task.result()
-        if waiting not in done:
-            await waiting
+        await asyncio.wait([waiting, ending], return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done() or waiting.cancelled():
+            await ending
     finally:
         waiting.cancel()
+        ending.cancel()
+        await asyncio.gather(waiting, ending, return_exceptions=True)
 
 
-async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers, list[asyncio.Task[None]]]:
-    core = await open_core(config, stack)
+async def _start(config: Config, background: Background, stack: AsyncExitStack) -> tuple[Server, Workers]:
+    core = await open_core(config, background, stack)
     shelf, uploads = _folders(config, core)
     limits, privacy_section = config.privacy.limits.limits(), config.privacy
     earner = Address(config.earner.address)
@@ -129,8 +131,9 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
     sweeping = SweepPorts(core.books, core.clock, shelf, limits, uploads, release, config.store.keep_results_seconds)
     housekeeping = Loop("housekeeping", lambda: _swept(sweeping), idle=HOUSEKEEPING_SECONDS)
     loops = [*workers.loops, *_deliveries(config, core, stack), housekeeping]
-    alone = task(core.database.superseded(), "database", stack)
-    tasks = [core.following, alone, *(task(loop.run(), loop.name, stack) for loop in loops)]
+    start_task(background, core.database.superseded(), "database", stack)
+    for loop in loops:
+        start_task(background, loop.run(), loop.name, stack)
     if config.telemetry.metrics_port is not None:
         metrics = MetricsServer(config.telemetry.metrics_port, lambda: measure(core.follower, config.store.state_dir))
         await metrics.start()
@@ -145,7 +148,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> tuple[Server, Workers
         config.store.state_dir,
         stack,
     )
-    return await listen(config, core, submit, uploads, stack, tasks), workers, tasks
+    return await listen(config, core, submit, uploads, workers, background, stack), workers
 
 
 async def _records(follower: Follower) -> ChainRecords:

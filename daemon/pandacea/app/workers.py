@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
@@ -11,6 +12,9 @@ from pandacea.app.loops import Loop
 from pandacea.flows.watch import Watch
 
 log = structlog.get_logger(__name__)
+
+STEP_MARGIN_SECONDS: Final = 600.0
+"""Beyond the time limit of a script: for its box, its result and its end, each of which has a bound of its own."""
 
 
 class Workers:
@@ -45,6 +49,15 @@ class Workers:
             self._busy -= 1
             if not self._busy:
                 self._idle.set()
+
+    def trouble(self, time_limit: float) -> str | None:
+        """Why computations may not run though the workers are there: a step that lasts longer than any should; None when none does.
+
+        `time_limit` in seconds: what a script may take.
+        """
+        longest = time_limit + STEP_MARGIN_SECONDS
+        stuck = [f"{loop.name} for {loop.busy_seconds:.0f} s" for loop in self.loops if loop.busy_seconds > longest]
+        return f"in one step: {', '.join(stuck)}" if stuck else None
 
     async def drain(self, seconds: float) -> None:
         """Start nothing more, and wait for what runs, at most `seconds`. What is left then is ended by cancelling the loops."""

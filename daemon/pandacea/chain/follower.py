@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -29,6 +29,7 @@ from pandacea.chain.witness import Witnesses
 from pandacea.domain.ids import Address
 from pandacea.domain.seen import Step, View
 from pandacea.errors import Broken, Unavailable
+from pandacea.flows.background import run_together
 from pandacea.flows.follow import Telling, refresh, take
 from pandacea.flows.records import ChainRecords
 
@@ -205,15 +206,17 @@ class Follower:
         assert self.proving is not None
         assert self.witnesses is not None
         assert self.audit is not None
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow())
-            group.create_task(self.proving.run(self.caught_up))
-            group.create_task(self.witnesses.run(self.options.witness_interval))
-            group.create_task(self.audit.run(self.options.audit_interval, self.caught_up))
-            if self._silent is not None:
-                group.create_task(self._silent.run(self.options.witness_interval, self.caught_up))
-            if self.wakes is not None:
-                group.create_task(self.wakes.run())
+        parts: dict[str, Coroutine[Any, Any, Any]] = {
+            "chain-follow": self._follow(),
+            "chain-proving": self.proving.run(self.caught_up),
+            "chain-witnesses": self.witnesses.run(self.options.witness_interval),
+            "chain-audit": self.audit.run(self.options.audit_interval, self.caught_up),
+        }
+        if self._silent is not None:
+            parts["chain-silent"] = self._silent.run(self.options.witness_interval, self.caught_up)
+        if self.wakes is not None:
+            parts["chain-wakes"] = self.wakes.run()
+        await run_together(parts)
 
     async def _follow(self) -> None:
         woken = True

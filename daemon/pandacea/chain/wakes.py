@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidURI, WebSocketException
 
 from pandacea.chain.faults import shown
 from pandacea.chain.rpc import redacted
+from pandacea.flows.background import log_failure
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,8 @@ class WebSocketWakes:
             self.connections += 1
             self._connected_at = time.monotonic()
             await socket.send(SUBSCRIBE)
-            closing = asyncio.create_task(self._close_when_dropped(socket))
+            closing = asyncio.create_task(self._close_when_dropped(socket), name="chain-wakes-closing")
+            closing.add_done_callback(log_failure)
             try:
                 async for message in socket:
                     if '"eth_subscription"' in str(message):

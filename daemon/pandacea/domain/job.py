@@ -118,6 +118,10 @@ class Job:
         """The lease it runs under."""
         return LeaseKey(self.chain_id, self.contract, self.lease_id)
 
+    def charge_as(self, charge: Charge) -> Charge:
+        """What `charge` comes to for this job: nothing is ever charged, or signed, for a rehearsal on mock rows."""
+        return Charge.FREE if self.mode is Mode.MOCK else charge
+
     @property
     def shows(self) -> LiveOutput:
         """What may leave while it runs. A result that waits for the Earner's word shows nothing, whatever the product says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -64,3 +65,12 @@ class Outcome:
     truncated: bool = False
     seconds: float = 0.0
     usage: dict[str, int | float] = field(default_factory=dict)
+
+
+def not_stored(problem: OSError) -> str:
+    """The sentence for a result that the node's own disk did not take: full, out of inodes, over a quota, broken or hanging."""
+    reason = os.strerror(problem.errno) if problem.errno else "it does not answer"
+    return (
+        f"The node could not store the result on its own disk ({reason}); nothing of it was kept, and nothing is charged unless "
+        "some of it was shown while it ran. Try again later, or tell the Earner."
+    )

@@ -110,7 +110,7 @@ def _column(stated: Any, rows: int | None) -> TableColumn:
     if not isinstance(stated, dict):
         raise BadShape("a column is no object")
     name, kind, missing, flags = stated.get("name"), stated.get("type"), stated.get("missing", 0), stated.get("flags", [])
-    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES:
+    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES or _has_surrogate(name):
         raise BadShape("a column has no usable name")
     if not isinstance(kind, str) or not TYPE_WORD.fullmatch(kind):
         raise BadShape(f"the type of {name!r} is no type")
@@ -119,6 +119,11 @@ def _column(stated: Any, rows: int | None) -> TableColumn:
     if not isinstance(flags, list) or not all(isinstance(flag, str) and len(flag) <= 200 for flag in flags[:20]):
         raise BadShape(f"the flags of {name!r} are no texts")
     return TableColumn(name, kind, missing, tuple(flags[:20]))
+
+
+def _has_surrogate(text: str) -> bool:
+    """Half of a surrogate pair cannot be encoded, so nothing that holds one can be signed or sent."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _count(value: Any) -> bool:

@@ -31,6 +31,11 @@ class Channel(StrEnum):
     MQTT = "mqtt"
     CHAIN = "chain"
 
+    @property
+    def ordered(self) -> bool:
+        """Whether a message waits for the one before it: a dashboard keeps the last word, a commitment stands for itself."""
+        return self is Channel.MQTT
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -110,7 +115,7 @@ class OutboxRows(Protocol):
     async def delivered(self, row_id: int, now: float, result: str | None = None) -> None: ...
     async def again(self, row_id: int, next_at: float, reason: str) -> None: ...
     async def depth(self, channel: Channel) -> int: ...
-    async def prune(self, before: float) -> int: ...
+    async def prune(self, delivered_before: float, waiting_before: float) -> int: ...
 
 
 class View(Protocol):

@@ -61,7 +61,7 @@ async def _drop(job: Job, work: Work, now: float) -> None:
     values: dict[str, Any] = {"finished_at": now, "failure": Failure.CANCELLED, "detail": CANCELLED}
     values["error"] = CANCELLED_ERROR
     if job.state is JobState.PENDING:
-        values["charge"] = Charge.FREE if job.charge is Charge.FREE else Charge.RETURNED
+        values["charge"] = job.charge_as(Charge.RETURNED)
     else:  # its code ran: what it cost stays
         values |= EMPTIED | {"removed_at": now}
         await work.jobs.forget_artifacts(job.computation_id)

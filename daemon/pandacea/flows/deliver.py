@@ -1,4 +1,7 @@
-"""One skeleton for both outbox journeys: take what is due, hand it over, say so; a failure waits with back-off."""
+"""One skeleton for both outbox journeys: take what is due, hand it over, say so; a failure waits with back-off.
+
+On an ordered channel the pause is the channel's: nothing overtakes the message that failed.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pandacea.flows.ports import Clock
 
 MAX_BACKOFF: Final = 300.0
 """Seconds."""
+MAX_ORDERED_BACKOFF: Final = 30.0
+"""Seconds; on an ordered channel everything waits for its first message, so a broker that is back is tried soon."""
 
 
 async def deliver(channel: Channel, send: Callable[[Message], Awaitable[str | None]], books: Books, clock: Clock) -> int:
@@ -28,7 +33,7 @@ async def deliver(channel: Channel, send: Callable[[Message], Awaitable[str | No
         except Refused as problem:
             note = f"refused: {problem}"
         except Unavailable as problem:
-            pause = min(2.0 ** min(waiting.attempts, 16), MAX_BACKOFF)
+            pause = min(2.0 ** min(waiting.attempts, 16), MAX_ORDERED_BACKOFF if channel.ordered else MAX_BACKOFF)
             async with books.write() as work:
                 await work.outbox.again(waiting.id, clock.now() + pause, str(problem))
                 await work.commit()

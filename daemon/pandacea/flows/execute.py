@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import Final
 
 import structlog
 
@@ -13,10 +12,11 @@ from pandacea.domain.access import GRANTED, Answer, Denied, Unknown, may_continu
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.ids import AssetId, LeaseId
 from pandacea.domain.job import NO_LEASE, Job, JobState, Mode
-from pandacea.domain.outcome import Failure, Outcome
+from pandacea.domain.outcome import Failure, Outcome, not_stored
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.books import Work
 from pandacea.flows.cancel import CANCELLED
+from pandacea.flows.conclude import conclude, insist
 from pandacea.flows.finish import ended, finish
 from pandacea.flows.live import Feed
 from pandacea.flows.ports import CodeStarted, InputTable, RunQuestion, SandboxEvent, SandboxJob, TableFormat
@@ -27,59 +27,58 @@ from pandacea.flows.worker import ExecutePorts
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 MAX_ATTEMPTS: Final = 3
 """Tries of a job in which no user code ran."""
-RETRY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
-"""Between two tries to write an end that the database did not take."""
+PREPARING_SECONDS: Final = 120.0
+"""So long the database and the disk may take to say what a box is given."""
+MAKING_AND_COLLECTING_SECONDS: Final = 300.0
+"""Beyond the time limit: making a box, and the moments after its end. The sandbox has bounds of its own within this one."""
+ENDING_SECONDS: Final = 30.0
+"""So long a cancelled run may take to let go of its box."""
 
 _WAITED_TOO_LONG: Final = Denied(Failure.QUEUE_DEADLINE, "The job waited longer than the node's queue allows. Submit it again.")
+_DENIALS: Final = {code.value: code for code in (Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED)}
+"""Answers that are their own failure; any other is a lease that was lost."""
+_NOT_BEGUN: Final = (
+    "The node failed before this script began, and its log says why; nothing was charged. Try again later, or tell the Earner."
+)
+_NOT_UNDERSTOOD: Final = "The box ended in a way the node could not make sense of; this counts as the script's doing."
+_STUCK: Final = "The node did not get this run to its end in time; nothing of it was kept. Try again later, or tell the Earner."
 STOPPED: Final = "The node was stopped while this was running; nothing was kept. Submit it again."
 
 
 async def run_next(ports: ExecutePorts) -> bool:
-    """Run the next waiting job to its end. False: none waits, or none may start now."""
+    """Run the next waiting job to its end. False: none waits, or none may start now.
+
+    Whatever one run raises ends that run, and no worker: it is the script's own doing as soon as the script held the box.
+    """
     if ports.pause():
         return False
     job, answer = await _claim(ports)
     if job is None:
         return False
     if isinstance(answer, Denied):
-        failure = Failure.QUEUE_DEADLINE if answer.code == Failure.QUEUE_DEADLINE else Failure.LEASE_LOST
-        await _finish(job, ended(failure, answer.detail), ports)
+        failure = _DENIALS.get(answer.code, Failure.LEASE_LOST)
+        await conclude(job, ended(failure, answer.detail), ports)
         return True
+    ran: _Ran | None
     try:
-        outcome = await _run(job, ports)
-    except Unavailable as problem:  # the database or the disk, before there was a box
+        ran = await _run(job, ports)
+    except Unavailable as problem:  # the database, before there was a box
         log.warning("job.not_started", computation_id=job.computation_id, problem=problem.detail)
-        outcome = None
+        ran = None
     except asyncio.CancelledError:
         # The node is stopping: the row says so, and the next start has nothing to guess.
         await asyncio.shield(finish(job, ended(Failure.INTERRUPTED, STOPPED), ports))
         raise
-    if outcome is None:
+    except Exception:
+        log.exception("run.not_begun", computation_id=job.computation_id)
+        ran = _Ran(ended(Failure.SANDBOX_FAILED, _NOT_BEGUN))
+    if ran is None:
         await _again(job, ports)
     else:
-        await _finish(job, outcome, ports)
+        await conclude(job, ran.outcome, ports, ran.box)
     return True
-
-
-async def _finish(job: Job, outcome: Outcome, ports: ExecutePorts) -> None:
-    await _insist(job, lambda: finish(job, outcome, ports))
-
-
-async def _insist(job: Job, write: Callable[[], Awaitable[T]]) -> T:
-    """Write what became of a run, however long the database takes: a row left RUNNING would be a job without an end."""
-    tries = 0
-    while True:
-        try:
-            return await write()
-        except Unavailable as problem:
-            pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
-            log.warning("result.not_written", computation_id=job.computation_id, problem=problem.detail, again_in_seconds=pause)
-            tries += 1
-            await asyncio.sleep(pause)
 
 
 async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
@@ -89,8 +88,8 @@ async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
         job, answer = await _first_ready(work, now, ports)
         if job is None:
             return None, None
-        if not isinstance(answer, Denied) and not await ports.shelf.has_room(work, ports.limits):
-            log.warning("queue.waits", reason="no room on disk for another result", results=str(ports.shelf.folder))
+        if not isinstance(answer, Denied) and (short := await ports.shelf.shortage(work, ports.limits)) is not None:
+            log.warning("queue.waits", reason="no room on disk for another result", because=short)
             return None, None
         await work.jobs.move(job.computation_id, JobState.PENDING, JobState.RUNNING, started_at=now, attempt=job.attempt + 1)
         running = replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1)
@@ -106,7 +105,13 @@ async def _first_ready(work: Work, now: float, ports: ExecutePorts) -> tuple[Job
     while (job := await work.jobs.next_pending(later)) is not None:
         if now > job.queue_deadline:
             return job, _WAITED_TOO_LONG
-        answer = await _ask(work, job, ports)
+        try:
+            answer = await _ask(work, job, ports)
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("job.not_judged", computation_id=job.computation_id)
+            return job, Denied(Failure.SANDBOX_FAILED.value, _NOT_BEGUN)
         if not _may_change_by_itself(answer):
             return job, answer
         if not ports.book.standing().trusted:
@@ -147,16 +152,40 @@ def _goes_on(job: Job, ports: ExecutePorts) -> Answer:
     return may_continue(ports.book.lease(job.lease_id), ports.book.standing())
 
 
-async def _run(job: Job, ports: ExecutePorts) -> Outcome | None:
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """How a run ended, and what its box was given; None: nothing, so nothing can be signed."""
+
+    outcome: Outcome
+    box: SandboxJob | None = None
+
+
+async def _run(job: Job, ports: ExecutePorts) -> _Ran | None:
     """Run one job in a box; None: the box failed before any user code ran, so it may be tried again."""
+    try:
+        async with asyncio.timeout(PREPARING_SECONDS):
+            box = await _prepare(job, ports)
+    except TimeoutError as stuck:
+        raise Unavailable(f"the node's database or disk did not answer within {PREPARING_SECONDS:g} seconds") from stuck
+    except OSError as problem:
+        log.exception("run.no_results_folder", computation_id=job.computation_id)
+        return _Ran(ended(Failure.SANDBOX_FAILED, not_stored(problem)))
+    if box is None:
+        return _Ran(ended(Failure.DATA_UNREADABLE, ""))
+    outcome = await _Run(job, box, ports).watched()
+    return None if outcome is None else _Ran(outcome, box)
+
+
+async def _prepare(job: Job, ports: ExecutePorts) -> SandboxJob | None:
+    """What the box is given; None: an asset is not there."""
     inputs = []
     for item in job.inputs:
         table = await _table(job, item, ports)
         if table is None or not table.path.is_file():
             log.error("asset.missing", asset_id=item["asset_id"], computation_id=job.computation_id)
-            return ended(Failure.DATA_UNREADABLE, "")
+            return None
         inputs.append(table)
-    box = SandboxJob(
+    return SandboxJob(
         computation_id=job.computation_id,
         code=job.code.encode(),
         params=job.params.encode(),
@@ -168,7 +197,6 @@ async def _run(job: Job, ports: ExecutePorts) -> Outcome | None:
         results=await ports.shelf.make(job.computation_id),
         stderr=job.show_messages,
     )
-    return await _Run(job, box, ports).watched()
 
 
 async def _table(job: Job, item: dict[str, str], ports: ExecutePorts) -> InputTable | None:
@@ -181,7 +209,9 @@ async def _table(job: Job, item: dict[str, str], ports: ExecutePorts) -> InputTa
             None if offered is None or offered.mock is None else InputTable(asset_id, name, offered.mock.table, TableFormat.ARROW)
         )
     asset = await ports.products.asset_by_commitment(item["commitment"])
-    return None if asset is None else InputTable(asset.asset_id, name, asset.path, TableFormat(asset.format))
+    if asset is None:
+        return None
+    return InputTable(asset.asset_id, name, asset.path, TableFormat(asset.format), asset.commitment)
 
 
 class _Run:
@@ -201,12 +231,16 @@ class _Run:
         running = asyncio.create_task(ports.privacy.execute_computation(self._box, self._on_event))
         waits = [asyncio.create_task(self._stop.wait()), asyncio.create_task(ports.watch.cancelled(computation_id).wait())]
         try:
-            await asyncio.wait([running, *waits], return_when=asyncio.FIRST_COMPLETED)
+            longest = self._box.limits.time_seconds + MAKING_AND_COLLECTING_SECONDS
+            await asyncio.wait([running, *waits], return_when=asyncio.FIRST_COMPLETED, timeout=longest)
             if running.done():
                 return self._came(running)
             running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await asyncio.wait([running], timeout=ENDING_SECONDS)
             started = self._charging is not None
+            if not any(task.done() for task in waits):
+                log.error("run.stuck", computation_id=computation_id, seconds=longest)
+                return ended(Failure.SANDBOX_FAILED, _STUCK, code_started=started)
             if self._lost is not None:
                 return ended(Failure.LEASE_LOST, self._lost.detail, code_started=started)
             return ended(Failure.CANCELLED, CANCELLED, code_started=started)
@@ -215,7 +249,11 @@ class _Run:
             charging = [] if self._charging is None else [self._charging]
             for task in (running, *waits):
                 task.cancel()
-            await asyncio.gather(running, *waits, *charging, return_exceptions=True)
+            await asyncio.wait([running, *waits, *charging], timeout=ENDING_SECONDS)
+            for task in charging:
+                if task.done() and not task.cancelled() and (problem := task.exception()) is not None:
+                    # The end of the run charges it all the same: only a node that dies before would have needed this row.
+                    log.warning("charge.not_written", computation_id=computation_id, problem=repr(problem))
 
     def _came(self, running: asyncio.Task[Outcome]) -> Outcome | None:
         try:
@@ -228,6 +266,12 @@ class _Run:
         except Broken as problem:
             log.error("box.not_given_its_files", computation_id=self._job.computation_id, problem=problem.detail)  # noqa: TRY400
             return ended(Failure.DATA_UNREADABLE, "", code_started=self._charging is not None)
+        except Exception:
+            started = self._charging is not None
+            log.exception("run.failed", computation_id=self._job.computation_id, script_had_begun=started)
+            if started:
+                return ended(Failure.GUEST_DIED, _NOT_UNDERSTOOD, code_started=True)
+            return ended(Failure.SANDBOX_FAILED, _NOT_BEGUN)
         if outcome.failure is Failure.DATA_UNREADABLE:
             log.error("asset.unreadable", computation_id=self._job.computation_id, problem=outcome.detail)
         return outcome
@@ -258,10 +302,10 @@ async def _again(job: Job, ports: ExecutePorts) -> None:
     """No user code ran: back into the queue, a few times."""
     if job.attempt >= MAX_ATTEMPTS:
         detail = "The node could not make a box for this script; nothing was charged. Try again later, or tell the Earner."
-        await _finish(job, ended(Failure.SANDBOX_FAILED, detail), ports)
+        await conclude(job, ended(Failure.SANDBOX_FAILED, detail), ports)
         return
-    if not await _insist(job, lambda: _back(job, ports)):
-        await _finish(job, ended(Failure.CANCELLED, CANCELLED), ports)
+    if not await insist(job, lambda: _back(job, ports)):
+        await conclude(job, ended(Failure.CANCELLED, CANCELLED), ports)
 
 
 async def _back(job: Job, ports: ExecutePorts) -> bool:
@@ -270,7 +314,7 @@ async def _back(job: Job, ports: ExecutePorts) -> bool:
         row = await work.jobs.get(job.computation_id)
         if row is not None and row.cancel_asked:
             return False
-        await work.jobs.move(job.computation_id, JobState.RUNNING, JobState.PENDING, charge=Charge.RESERVED)
+        await work.jobs.move(job.computation_id, JobState.RUNNING, JobState.PENDING, charge=job.charge)
         await work.commit()
     return True
 

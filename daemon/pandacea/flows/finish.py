@@ -12,6 +12,7 @@ from pandacea.domain.printable import printable
 from pandacea.domain.product import Release
 from pandacea.flows.books import Channel, KeptArtifact, Message, Work
 from pandacea.flows.cancel import CANCELLED, EMPTIED
+from pandacea.flows.seal import Executed
 from pandacea.flows.submit import job_message
 from pandacea.flows.worker import ExecutePorts
 
@@ -27,15 +28,29 @@ def ended(failure: Failure, detail: str, *, code_started: bool = False) -> Outco
     return Outcome(failure, detail, b"", code_started=code_started)
 
 
-async def finish(job: Job, outcome: Outcome, ports: ExecutePorts) -> None:
-    """Write the end of a run. Nothing happens when the job is not RUNNING any more: somebody else ended it."""
-    kept = [KeptArtifact(item.name, item.path.name, item.size, item.sha256) for item in outcome.artifacts]
-    await ports.shelf.secure(job.computation_id, kept)
+def kept_artifacts(outcome: Outcome) -> list[KeptArtifact]:
+    """The artifacts of a run as rows name them."""
+    return [KeptArtifact(item.name, item.path.name, item.size, item.sha256) for item in outcome.artifacts]
+
+
+async def finish(job: Job, outcome: Outcome, ports: ExecutePorts, executed: Executed | None = None, *, sealed: bool = True) -> None:
+    """Write the end of a run whose artifacts are on the disk. Nothing is written when the job is not RUNNING any more.
+
+    Args:
+        job: the run's job.
+        outcome: how it ended.
+        ports: what a worker works with.
+        executed: what its box was given; None: a node that has died since knew, so its row must do.
+        sealed: False for a run that cannot be sealed: it is never charged.
+    """
+    kept = kept_artifacts(outcome)
     async with ports.books.write() as work:
         row = await work.jobs.get(job.computation_id)
         if row is None or row.state is not JobState.RUNNING:
+            if row is not None:  # ended by somebody else, or by an earlier try of this whose answer was lost
+                _tell(job.computation_id, row.state, ports)
             return
-        end = await _decide(row, outcome, work, ports)
+        end = await _decide(row, outcome, work, ports, executed, sealed=sealed)
         await work.jobs.move(job.computation_id, JobState.RUNNING, end.state, **end.values)
         if end.keeps:
             await work.jobs.add_artifacts(job.computation_id, kept)
@@ -56,7 +71,7 @@ class _End:
     """Whether output and artifacts stay."""
 
 
-async def _decide(row: Job, outcome: Outcome, work: Work, ports: ExecutePorts) -> _End:
+async def _decide(row: Job, outcome: Outcome, work: Work, ports: ExecutePorts, executed: Executed | None, *, sealed: bool) -> _End:
     started = outcome.code_started or row.charge is Charge.CHARGED
     if row.cancel_asked:
         # The answer to the cancellation said so: a result that came meanwhile is not kept.
@@ -65,6 +80,8 @@ async def _decide(row: Job, outcome: Outcome, work: Work, ports: ExecutePorts) -
     state = _state(row, outcome, started=started)
     counts = await work.jobs.counted(row.key)
     charge = _charge(row, outcome, state, started=started, failed_runs=counts.get(Charge.ALLOWANCE, 0))
+    if not sealed:
+        charge = row.charge_as(Charge.RETURNED)
     values: dict[str, Any] = {
         "charge": charge,
         "finished_at": now,
@@ -81,11 +98,12 @@ async def _decide(row: Job, outcome: Outcome, work: Work, ports: ExecutePorts) -
     elif charge in SEALED:
         lease = ports.book.lease(row.lease_id)
         index = used(counts, lease.committed_count if lease else 0) + (0 if row.charge is Charge.CHARGED else 1)
-        sealed = ports.sealer.seal(row, outcome, index=min(index, row.max_computations), finished_at=now)
-        values |= {"manifest": sealed.manifest, "result_hash": sealed.result_hash, "receipt": sealed.receipt}
+        ran, place = executed or Executed.by_row(row), min(index, row.max_computations)
+        seal = ports.sealer.seal(row, ran, outcome, index=place, finished_at=now)
+        values |= {"manifest": seal.manifest, "result_hash": seal.result_hash, "receipt": seal.receipt}
         # A lost lease takes no commitment; a held result is committed when it is released, or never.
         if ports.post_results and charge is Charge.CHARGED and state is not JobState.HELD and outcome.failure != Failure.LEASE_LOST:
-            messages.append(commitment(row, sealed.result_hash))
+            messages.append(commitment(row, seal.result_hash))
     return _End(state, values, messages, keeps=bool(outcome.output or outcome.artifacts))
 
 
@@ -98,11 +116,9 @@ def _state(row: Job, outcome: Outcome, *, started: bool) -> JobState:
 
 
 def _charge(row: Job, outcome: Outcome, state: JobState, *, started: bool, failed_runs: int) -> Charge:
-    if row.charge is Charge.FREE:
-        return Charge.FREE
     if state is JobState.HELD:
-        return Charge.CHARGED  # whether the allowance pays would tell how the script ended; said when it is released
-    return at_end(outcome.failure, code_started=started, released=row.live_at is not None, failed_runs=failed_runs)
+        return row.charge_as(Charge.CHARGED)  # whether the allowance pays would tell how the script ended; said when it is released
+    return row.charge_as(at_end(outcome.failure, code_started=started, released=row.live_at is not None, failed_runs=failed_runs))
 
 
 def _tell(computation_id: str, state: JobState, ports: ExecutePorts) -> None:

@@ -15,6 +15,8 @@ from pandacea.flows.uploads import Uploads
 
 KEEP_DELIVERED: Final = 86_400.0
 """Seconds a delivered message stays for inspection."""
+KEEP_WAITING: Final = 7 * 86_400.0
+"""Seconds an MQTT message waits for a broker that is down: older news is none. Commitments wait for ever."""
 KEEP_AT_LEAST: Final = 3600.0
 """Seconds a result stays, however little room is left: new computations are refused first."""
 
@@ -43,7 +45,7 @@ async def sweep(ports: SweepPorts) -> int:
     crowded = await _crowd_out(ports)
     await ports.uploads.sweep()
     async with ports.books.write() as work:
-        await work.outbox.prune(now - KEEP_DELIVERED)
+        await work.outbox.prune(now - KEEP_DELIVERED, now - KEEP_WAITING)
         await work.code.prune(now - KEEP_UNDECIDED)
         await work.commit()
     await ports.books.prune_nonces(int(now) - 600)

@@ -39,6 +39,8 @@ class InputTable:
     variable_name: str
     path: Path
     format: TableFormat
+    commitment: str | None = None
+    """What the Earner committed to of these rows, hex; None: mock rows, which nobody signs for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ import structlog
 
 from pandacea.domain.job import JobState
 from pandacea.domain.outcome import Failure
-from pandacea.flows.finish import ended, finish
+from pandacea.flows.conclude import conclude
+from pandacea.flows.finish import ended
+from pandacea.flows.housekeeping import KEEP_DELIVERED, KEEP_WAITING
 from pandacea.flows.worker import ExecutePorts
 
 log = structlog.get_logger(__name__)
@@ -27,10 +29,14 @@ async def recover(ports: ExecutePorts) -> None:
         async with ports.books.read() as view:
             job = await view.jobs.get(computation_id)
         if job is not None:
-            await finish(job, ended(Failure.INTERRUPTED, KILLED), ports)
+            await conclude(job, ended(Failure.INTERRUPTED, KILLED), ports)
     if left:
         log.warning("jobs.interrupted", count=len(left))
     await _sweep(ports)
+    now = ports.clock.now()
+    async with ports.books.write() as work:  # before anything is delivered: a broker must not hear old news
+        await work.outbox.prune(now - KEEP_DELIVERED, now - KEEP_WAITING)
+        await work.commit()
 
 
 async def _sweep(ports: ExecutePorts) -> None:

@@ -130,9 +130,7 @@ async def release(computation_id: str, ports: ReleasePorts, *, seen: str | None 
         job = _held(await work.jobs.get(computation_id), computation_id)
         counts = await work.jobs.counted(job.key)
         failed_runs = counts.get(Charge.ALLOWANCE, 0)
-        charge = at_end(job.failure, code_started=True, released=True, failed_runs=failed_runs)
-        if job.charge is Charge.FREE:
-            charge = Charge.FREE
+        charge = job.charge_as(at_end(job.failure, code_started=True, released=True, failed_runs=failed_runs))
         state = JobState.COMPLETED if job.failure is None else JobState.FAILED
         await work.jobs.move(computation_id, JobState.HELD, state, charge=charge, finished_at=now)
         await work.outbox.put(job_message(replace(job, state=state), failure=job.failure), now)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pandacea.domain.ids import Address, Hash32
-from pandacea.domain.job import Job
+from pandacea.domain.job import Job, Mode
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Artifact, Outcome
-from pandacea.flows.ports import SandboxIdentity
+from pandacea.flows.ports import SandboxIdentity, SandboxJob
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, canonical, result_hash
 from pandacea_sdk.protocol.receipt import Receipt
@@ -26,6 +26,39 @@ class Sealed:
     receipt: dict[str, Any]
 
 
+class SealRefused(Exception):
+    """The run is none that may be signed for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What a box was given: this, and nothing read again afterwards, is what the Earner signs for."""
+
+    code: bytes
+    params: bytes
+    inputs: tuple[ManifestInput, ...]
+
+    @classmethod
+    def in_box(cls, box: SandboxJob) -> Executed:
+        """What was handed to a box.
+
+        Raises:
+            SealRefused: some of its rows were mock rows.
+        """
+        inputs = []
+        for table in box.inputs:
+            if table.commitment is None:
+                raise SealRefused(f"the rows of {table.asset_id} are under no commitment")
+            inputs.append(ManifestInput(table.asset_id, table.variable_name, table.commitment))
+        return cls(box.code, box.params, tuple(inputs))
+
+    @classmethod
+    def by_row(cls, job: Job) -> Executed:
+        """What a box of a node that has died since was given: its row pinned it when it was accepted."""
+        inputs = tuple(ManifestInput(item["asset_id"], item["variable_name"], item["commitment"]) for item in job.inputs)
+        return cls(job.code.encode(), job.params.encode(), inputs)
+
+
 @dataclass(frozen=True, slots=True)
 class Sealer:
     """What every manifest of this node has in common, and the key that signs receipts."""
@@ -37,16 +70,22 @@ class Sealer:
     threads: int
     node_version: str
 
-    def seal(self, job: Job, outcome: Outcome, *, index: int, finished_at: float) -> Sealed:
+    def seal(self, job: Job, executed: Executed, outcome: Outcome, *, index: int, finished_at: float) -> Sealed:
         """Build and sign.
 
         Args:
             job: the accepted request.
+            executed: what the box was given.
             outcome: what the sandbox said; its output and artifacts are named by digest.
             index: this is computation `index` (from 1) of the lease's `max_computations`.
             finished_at: Unix seconds.
+
+        Raises:
+            SealRefused: it was a rehearsal.
         """
-        document = self._manifest(job, outcome, index, finished_at).to_json()
+        if job.mode is not Mode.LIVE:
+            raise SealRefused(f"{job.computation_id} ran in mode {job.mode.value}, and only a run on leased rows is signed")
+        document = self._manifest(job, executed, outcome, index, finished_at).to_json()
         digest = Hash32(result_hash(document))
         receipt = Receipt(
             chain_id=job.chain_id,
@@ -59,7 +98,7 @@ class Sealer:
         )
         return Sealed(canonical(document).decode(), digest, dict(receipt.signed(self.signer)))
 
-    def _manifest(self, job: Job, outcome: Outcome, index: int, finished_at: float) -> Manifest:
+    def _manifest(self, job: Job, executed: Executed, outcome: Outcome, index: int, finished_at: float) -> Manifest:
         return Manifest(
             chain_id=job.chain_id,
             contract=job.contract,
@@ -71,10 +110,10 @@ class Sealer:
             index=index,
             max_computations=job.max_computations,
             product_version=job.product_version,
-            code_sha256=hashlib.sha256(job.code.encode()).hexdigest(),
-            params_sha256=hashlib.sha256(job.params.encode()).hexdigest(),
+            code_sha256=hashlib.sha256(executed.code).hexdigest(),
+            params_sha256=hashlib.sha256(executed.params).hexdigest(),
             uploads=job.uploads,
-            inputs=[ManifestInput(i["asset_id"], i["variable_name"], i["commitment"]) for i in job.inputs],
+            inputs=list(executed.inputs),
             sandbox=SandboxRecord(
                 kind=self.sandbox.kind,
                 environment=self.sandbox.environment,

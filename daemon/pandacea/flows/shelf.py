@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pandacea.domain.job import JobState
 from pandacea.domain.limits import MIB, Limits
 from pandacea.errors import Unavailable
 from pandacea.flows.books import KeptArtifact, View
 
 SPARE_BYTES: Final = 256 * MIB
 """Left free on the disk beside the largest result: for the database and the log."""
+SPARE_INODES: Final = 256
+"""The same, in files."""
 
 
 class DiskFull(Unavailable):
@@ -29,14 +32,25 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def free_inodes(folder: Path) -> int:
+    """Files an unprivileged writer may still make on the folder's file system; a great many where it keeps no count of them."""
+    seen = os.statvfs(folder)
+    return seen.f_favail if seen.f_files else 2**62
+
+
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """The results folder. Sizes in bytes."""
+    """The results folder, and the room on it. Sizes in bytes.
+
+    Whoever runs has reserved the largest result there can be: asked in the transaction that starts a run, so that two never find room
+    for one. What waits reserves nothing: it starts when there is room, and most results are small.
+    """
 
     folder: Path
     most: int
     """All results together may take this much."""
     free: Callable[[Path], int] = free_bytes
+    inodes: Callable[[Path], int] = free_inodes
 
     def of(self, computation_id: str) -> Path:
         """The folder of one computation's artifacts."""
@@ -72,12 +86,32 @@ class Shelf:
         if kept:
             await asyncio.to_thread(flush)
 
+    def disk_shortage(self, limits: Limits, runs: int = 1) -> str | None:
+        """Why the largest results of so many runs would not fit on the disk; None when they would."""
+        wanted = runs * _largest(limits) + SPARE_BYTES
+        if (free := self.free(self.folder)) < wanted:
+            return f"{free // MIB} MiB are free in {self.folder}, and {wanted // MIB} may be needed"
+        files = runs * (limits.artifact_count + 1) + SPARE_INODES
+        if (inodes := self.inodes(self.folder)) < files:
+            return f"{inodes} files may still be made in {self.folder}, and {files} may be needed"
+        return None
+
+    async def shortage(self, view: View, limits: Limits) -> str | None:
+        """Why the largest result of one more run would not fit beside those of the runs under way; None when it would.
+
+        Bytes and files on the disk, and bytes within `most`.
+        """
+        runs = len(await view.jobs.in_state(JobState.RUNNING)) + 1
+        if (short := self.disk_shortage(limits, runs)) is not None:
+            return short
+        taken = await view.jobs.stored() + runs * _largest(limits)
+        if taken > self.most:
+            return f"results may need {taken // MIB} MiB, and store.max_results_mb is {self.most // MIB}"
+        return None
+
     async def has_room(self, view: View, limits: Limits) -> bool:
-        """Whether the largest result of one more run would fit, on the disk and within `most`."""
-        largest = limits.artifacts_bytes + limits.output_bytes
-        if self.free(self.folder) < largest + SPARE_BYTES:
-            return False
-        return await view.jobs.stored() + largest <= self.most
+        """Whether one more run may start; see `shortage`."""
+        return await self.shortage(view, limits) is None
 
     async def need_room(self, view: View, limits: Limits) -> None:
         """Refuse early.
@@ -91,3 +125,8 @@ class Shelf:
     def strangers(self, known: set[str]) -> list[str]:
         """Names in the folder that belong to no known computation."""
         return [path.name for path in self.folder.iterdir() if path.name not in known] if self.folder.is_dir() else []
+
+
+def _largest(limits: Limits) -> int:
+    """Bytes of the largest result these limits let through."""
+    return limits.artifacts_bytes + limits.output_bytes

@@ -92,6 +92,7 @@ class BubblewrapMaker:
     async def _launch(self, shape: BoxShape, preload: tuple[str, ...]) -> BubblewrapBox:
         """Make a box from nothing: a bubblewrap process of its own."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before the guest can speak: its hello must say who it is
         cgroup = self._cgroup(shape)
         outer = os.open(self._settings.state_dir / "outer.bpf", os.O_RDONLY)
         try:

@@ -18,6 +18,7 @@ from pandacea.sandbox.hello import check
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS, unix(7); the kernel translates the pid to our namespace
 _STDERR_BYTES: Final = 4096
+_WORDS_SECONDS: Final = 2.0
 
 
 class BubblewrapBox:
@@ -78,7 +79,11 @@ class BubblewrapBox:
             return ""
         with contextlib.suppress(ProcessLookupError):  # it ended by itself
             self._process.kill()
-        said = (await self._process.stderr.read())[-_STDERR_BYTES:].decode("utf-8", "replace").strip()
+        try:
+            async with asyncio.timeout(_WORDS_SECONDS):  # a guest that lives on holds the other end of this pipe
+                said = (await self._process.stderr.read())[-_STDERR_BYTES:].decode("utf-8", "replace").strip()
+        except TimeoutError:
+            return ""
         return f"; it said: {said}" if said else ""
 
     async def host_failure(self) -> str | None:

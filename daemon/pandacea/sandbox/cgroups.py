@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pandacea.errors import Broken
+from pandacea.flows.background import log_failure
 from pandacea.sandbox.boxes import BoxShape
 
 _ROOT: Final = Path("/sys/fs/cgroup")
@@ -41,7 +42,8 @@ class BoxCgroup:
     def watch(self, on_kill: Callable[[], None]) -> None:
         """Call `on_kill` when the kernel kills a process of the group for memory."""
         if self._unified:
-            self._polling = asyncio.create_task(self._poll(on_kill))
+            self._polling = asyncio.create_task(self._poll(on_kill), name="cgroup-poll")
+            self._polling.add_done_callback(log_failure)
             return
         folder = self._folders["memory"]
         self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -1,4 +1,7 @@
-"""One job, one guest: send everything, listen until the end, believe nothing but sizes and counts seen here."""
+"""One job, one guest: send everything, listen until the end, believe nothing but sizes and counts seen here.
+
+What a guest says is read by `guest_messages`; here its order is checked: what the protocol allows when.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import asyncio
 import json
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,10 +18,26 @@ from pandacea.domain.limits import Limits
 from pandacea.flows.ports import CodeStarted, OutputWritten, Progressed, SandboxEvent, SandboxJob
 from pandacea.sandbox.boxes import Box
 from pandacea.sandbox.guest import wire
+from pandacea.sandbox.guest_messages import (
+    AllSent,
+    ArtifactBegins,
+    ArtifactBytes,
+    ArtifactRefused,
+    GuestMessage,
+    MalformedMessageError,
+    ProgressMade,
+    ScriptEnded,
+    ScriptStarted,
+    ScriptWrote,
+    TableUnreadable,
+    is_finite,
+    parse_message,
+)
 from pandacea.sandbox.results import ArtifactRefusedError, ResultsWriter
 
-_PROGRESS: Final = struct.Struct(">dd")
-_JSON_BYTES: Final = 32_768
+_PACKETS_IN_A_ROW: Final = 16
+"""After so many packets everything else of the node has its turn: a packet that waits already is read without going through the loop,
+and a guest can fill its socket as fast as it is emptied. Sixteen of the largest are 1 MiB to hash and write."""
 
 
 class GuestLostError(Exception):
@@ -36,8 +54,8 @@ class Account:
     code_started: bool = False
     output_overflow: bool = False
     refused: str | None = None
-    unreadable: dict[str, Any] | None = None
-    ended: dict[str, Any] | None = None
+    unreadable: TableUnreadable | None = None
+    ended: ScriptEnded | None = None
     done: bool = False
 
 
@@ -118,63 +136,81 @@ async def _writable(sock: socket.socket) -> None:
         loop.remove_writer(sock)
 
 
-async def receive(sock: socket.socket) -> tuple[bytes, bytes]:
-    """Return tag and payload of the next packet. Raises GuestLostError at the end of the connection."""
+async def receive(sock: socket.socket) -> GuestMessage:
+    """Return the guest's next message.
+
+    Raises:
+        GuestLostError: the connection ended, or what came is no message.
+    """
     try:
-        data = await asyncio.get_running_loop().sock_recv(sock, wire.MAX_PAYLOAD + 1)
+        packet = await asyncio.get_running_loop().sock_recv(sock, wire.MAX_PAYLOAD + 1)
     except OSError as error:
         raise GuestLostError(f"the guest's connection broke: {error}") from error
-    if not data:
+    if not packet:
         raise GuestLostError("the guest ended without a result")
-    return data[:1], data[1:]
+    try:
+        return parse_message(packet)
+    except MalformedMessageError as error:
+        raise GuestLostError(f"the guest sent a malformed packet: {error}") from error
 
 
 async def listen(sock: socket.socket, account: Account, on_event: Callable[[SandboxEvent], None]) -> None:
-    """Fill `account` until the guest is done or a cap is broken. Raises GuestLostError."""
+    """Fill `account` until the guest is done or a cap is broken.
+
+    Raises:
+        GuestLostError: the guest ended, or said what it may not.
+        OSError: this machine's disk did not take an artifact.
+    """
+    heard = 0
     while not account.done and not account.output_overflow and account.refused is None:
-        tag, payload = await receive(sock)
+        message = await receive(sock)
         try:
-            _take(tag, payload, account, on_event)
+            take_message(message, account, on_event)
+        except MalformedMessageError as error:
+            raise GuestLostError(f"the guest spoke out of turn: {error}") from error
         except ArtifactRefusedError as error:
             account.refused = str(error)
-        except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
-            raise GuestLostError(f"the guest sent a malformed packet {tag!r}: {error}") from error
+        heard += 1
+        if heard % _PACKETS_IN_A_ROW == 0:
+            await asyncio.sleep(0)
 
 
-def _take(tag: bytes, payload: bytes, account: Account, on_event: Callable[[SandboxEvent], None]) -> None:
-    if tag == wire.WRITTEN:
-        room = account.limits.output_bytes - len(account.output)
-        account.output_overflow = len(payload) > room
-        account.output += payload[:room]
-        on_event(OutputWritten(payload[:room]))
-    elif tag == wire.BYTES:
-        account.results.write(payload)
-    elif tag == wire.FILE:
-        entry = _json(payload)
-        account.results.begin(str(entry["name"]), int(entry["size"]))
-    elif tag == wire.PROGRESS:
-        done, total = _PROGRESS.unpack(payload)
-        on_event(Progressed(done, total))
-    elif tag == wire.STARTED:
-        account.code_started = True
-        on_event(CodeStarted())
-    elif tag == wire.ENDED:
-        account.ended = _json(payload)
-    elif tag == wire.REFUSED:
-        entry = _json(payload)
-        account.refused = f"artifact {str(entry['name'])[:200]!a}: {str(entry['reason'])[:300]}"
-    elif tag == wire.UNREADABLE:
-        account.unreadable = _json(payload)
-    elif tag == wire.DONE:
+def take_message(message: GuestMessage, account: Account, on_event: Callable[[SandboxEvent], None]) -> None:
+    """Put one message into the account.
+
+    Raises:
+        MalformedMessageError: the protocol does not allow it now.
+        ArtifactRefusedError: a file breaks a cap.
+    """
+    if account.ended is None:
+        _take_while_running(message, account, on_event)
+    elif isinstance(message, ArtifactBytes):
+        account.results.write(message.data)
+    elif isinstance(message, ArtifactBegins):
+        account.results.begin(message.name, message.size)
+    elif isinstance(message, ArtifactRefused):
+        account.refused = f"artifact '{message.name}': {message.reason}"
+    elif isinstance(message, AllSent):
         account.done = True
     else:
-        raise ValueError("unknown tag")
+        raise MalformedMessageError(f"{type(message).__name__} after the script's end")
 
 
-def _json(payload: bytes) -> dict[str, Any]:
-    if len(payload) > _JSON_BYTES:
-        raise ValueError(f"{len(payload)} bytes of JSON")
-    value = json.loads(payload)
-    if not isinstance(value, dict):
-        raise TypeError("not an object")
-    return value
+def _take_while_running(message: GuestMessage, account: Account, on_event: Callable[[SandboxEvent], None]) -> None:
+    if isinstance(message, ScriptWrote):
+        room = account.limits.output_bytes - len(account.output)
+        account.output_overflow = len(message.data) > room
+        account.output += message.data[:room]
+        on_event(OutputWritten(message.data[:room]))
+    elif isinstance(message, ProgressMade):
+        if is_finite(message):
+            on_event(Progressed(message.done, message.total))
+    elif isinstance(message, ScriptStarted) and not account.code_started and account.unreadable is None:
+        account.code_started = True
+        on_event(CodeStarted())
+    elif isinstance(message, TableUnreadable) and not account.code_started:
+        account.unreadable = message
+    elif isinstance(message, ScriptEnded):
+        account.ended = message
+    else:
+        raise MalformedMessageError(f"{type(message).__name__} while the script {'runs' if account.code_started else 'loads'}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +16,9 @@ from pandacea.flows.conversion import ConversionJob, UnfitSource
 from pandacea.sandbox.boxes import Box
 from pandacea.sandbox.conversation import GuestLostError, receive, send_packet
 from pandacea.sandbox.guest import wire
+from pandacea.sandbox.guest_messages import AllSent, ProgressMade, TableAccount, is_finite
 
 _ACCOUNT_BYTES: Final = 8 << 20
-_PROGRESS: Final = struct.Struct(">dd")
 _MARGIN: Final = 64 << 20
 OnProgress = Callable[[float, float], None]
 
@@ -68,15 +67,17 @@ async def _talk(box: Box, job: ConversionJob, on_progress: OnProgress) -> bytes:
         raise GuestLostError(f"the guest did not take the job: {error}") from error
     account = bytearray()
     while True:
-        tag, payload = await receive(box.sock)
-        if tag == wire.DONE:
+        message = await receive(box.sock)
+        if isinstance(message, AllSent):
             return bytes(account)
-        if tag == wire.TABLE and len(account) + len(payload) <= _ACCOUNT_BYTES:
-            account += payload
-        elif tag == wire.PROGRESS and len(payload) == _PROGRESS.size:
-            on_progress(*_PROGRESS.unpack(payload))
+        if isinstance(message, TableAccount) and len(account) + len(message.data) <= _ACCOUNT_BYTES:
+            account += message.data
+        elif isinstance(message, ProgressMade):
+            if is_finite(message):
+                on_progress(message.done, message.total)
         else:
-            raise GuestLostError(f"the guest sent an unexpected packet {tag!r}")
+            raise GuestLostError(f"the guest sent an unexpected {type(message).__name__}")
+        await asyncio.sleep(0)  # a packet that waits already is read without going through the event loop
 
 
 async def _send(box: Box, job: ConversionJob) -> None:

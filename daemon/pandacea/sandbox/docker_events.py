@@ -11,6 +11,7 @@ from typing import Any, Final
 import aiodocker
 import aiohttp
 
+from pandacea.flows.background import Restarted
 from pandacea.sandbox.docker_config import BOX_LABEL, INSTANCE_LABEL
 
 _RETRY_SECONDS: Final = 0.5
@@ -21,7 +22,7 @@ class Events:
 
     def __init__(self, engine: aiodocker.Docker, instance: str, on_oom: Callable[[str], None]) -> None:
         self._engine, self._instance, self._on_oom = engine, instance, on_oom
-        self._task: asyncio.Task[None] | None = None
+        self._following = Restarted("docker-events", self._follow)
         self._ended: dict[str, asyncio.Event] = {}
         self._generation = 0
         self._born: dict[str, int] = {}
@@ -29,13 +30,11 @@ class Events:
 
     def start(self) -> None:
         """Begin to listen."""
-        self._task = asyncio.create_task(self._follow(), name="docker-events")
+        self._following.start()
 
     async def stop(self) -> None:
         """Stop listening."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._following.stop()
 
     async def ended(self, name: str) -> None:
         """Return when the box `name` has ended."""

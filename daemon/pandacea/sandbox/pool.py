@@ -14,10 +14,12 @@ from typing import Final
 
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
+from pandacea.flows.background import Restarted
 from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
 from pandacea.sandbox.settings import PoolSettings
 
 _RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
+_TROUBLE_SECONDS: Final = 90.0
 _QUIET_SECONDS: Final = 0.2
 """After a job's end: making a box takes seconds of a processor, and the result's way out needs milliseconds of it."""
 _PATIENCE_SECONDS: Final = 1.0
@@ -63,7 +65,8 @@ class Pool:
         self._processors = processors or os.cpu_count() or 1
         self._last_job = -math.inf
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._refilling = Restarted("sandbox-pool", self._refill)
+        self._trouble: tuple[float, str] | None = None
         self.last_failure: str | None = None
         """Why the pool is short; None when the last refill succeeded."""
         self.on_short: Callable[[str], None] = lambda _because: None
@@ -71,9 +74,16 @@ class Pool:
 
     def start(self) -> None:
         """Begin to fill the pool in the background."""
-        if self._settings.size > 0 and self._task is None:
+        if self._settings.size > 0 and not self._refilling.running:
             self._last_job = -math.inf  # a self-test's boxes were no jobs: nobody waits for their answers
-            self._task = asyncio.create_task(self._refill(), name="sandbox-pool")
+            self._refilling.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no box can be made, if that was so when one was last wanted and not longer ago than a pool would have tried again."""
+        if self._trouble is None or time.monotonic() - self._trouble[0] > _TROUBLE_SECONDS:
+            return None
+        return self._trouble[1]
 
     @property
     def idle(self) -> int:
@@ -103,14 +113,20 @@ class Pool:
             await box.destroy()
         # A maker with a template forks a warm box of any shape at once; others would make the job wait for imports it may not need.
         preload = self._settings.preload if self._settings.size and self._maker.warm_at_once else ()
-        return await self._maker.make(shape, preload, self._settings.boot_seconds)
+        return await self._make(shape, preload)
+
+    async def _make(self, shape: BoxShape, preload: tuple[str, ...]) -> Box:
+        try:
+            box = await self._maker.make(shape, preload, self._settings.boot_seconds)
+        except Unavailable as error:
+            self._trouble = (time.monotonic(), error.detail)
+            raise
+        self._trouble = None
+        return box
 
     async def close(self) -> None:
         """Stop refilling and destroy every waiting box."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._refilling.stop()
         while self._ready:
             await self._ready.popleft().destroy()
 
@@ -119,7 +135,7 @@ class Pool:
         while True:
             await self._turn()
             try:
-                self._ready.append(await self._maker.make(self._shape, self._settings.preload, self._settings.boot_seconds))
+                self._ready.append(await self._make(self._shape, self._settings.preload))
             except Unavailable as error:
                 self._short(error.detail)
                 delay = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import unicodedata
 from pathlib import Path
@@ -39,10 +40,13 @@ def checked_name(name: str, depth: int) -> str:
 
 
 class ResultsWriter:
-    """Writes artifacts to a node-private folder as 0, 1, 2 ...; raises ArtifactRefusedError at the first broken cap."""
+    """Writes artifacts to a node-private folder as 0, 1, 2 ...; raises ArtifactRefusedError at the first broken cap.
+
+    An OSError is this machine's own disk: full, out of inodes, over its quota or broken. No script is at fault.
+    """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
-        self._folder, self._limits = folder, limits
+        self.folder, self._limits = folder, limits
         self._artifacts: list[Artifact] = []
         self._names: set[str] = set()
         self._total = 0
@@ -68,7 +72,7 @@ class ResultsWriter:
         self._names.add(folded)
         self._name, self._size, self._left = name, size, size
         self._digest = hashlib.sha256()
-        self._file = (self._folder / str(len(self._artifacts))).open("xb")
+        self._file = (self.folder / str(len(self._artifacts))).open("xb")
 
     def write(self, data: bytes) -> None:
         """Add bytes to the current file."""
@@ -85,18 +89,20 @@ class ResultsWriter:
 
     def discard(self) -> None:
         """Remove everything written so far."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        for path in self._folder.iterdir():
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # the disk does not take the rest of it, and all of it is thrown away
+                file.close()
+        for path in self.folder.iterdir():
             path.unlink()
         self._artifacts.clear()
 
     def _complete(self) -> None:
         if self._file is None:
             return
-        self._file.close()
-        path, self._file = Path(self._file.name), None
+        file, self._file = self._file, None
+        file.close()
+        path = Path(file.name)
         if self._left:
             raise ArtifactRefusedError(f"artifact {self._name!a}: {self._left} announced bytes never came")
         self._artifacts.append(Artifact(self._name, path, self._size, self._digest.hexdigest()))

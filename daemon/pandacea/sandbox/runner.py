@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pandacea.domain.outcome import Failure, Outcome
+import structlog
+
+from pandacea.domain.limits import Limits
+from pandacea.domain.outcome import Failure, Outcome, not_stored
 from pandacea.domain.table import TableShape
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.conversion import ConversionJob
@@ -22,6 +26,14 @@ from pandacea.sandbox.selftest import Probe, self_test
 from pandacea.sandbox.settings import PoolSettings
 from pandacea.sandbox.verdict import memory_detail, outcome_of
 
+log = structlog.get_logger(__name__)
+
+_MAKING_MARGIN_SECONDS: Final = 15.0
+"""Beyond `boot_seconds`, in which a maker gives up by itself: what it needs to remove a box that never spoke."""
+_ASKING_SECONDS: Final = 15.0
+"""So long an engine may take to say why a box ended."""
+_ENDING_SECONDS: Final = 60.0
+"""So long the end of a box may take before it is said in the log that one is left."""
 _OOM_GRACE_SECONDS: Final = 1.0  # a kill and the report of its cause travel on different roads
 
 
@@ -71,7 +83,7 @@ class BoxSandbox:
 
     async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
         with self.pool.running(job.limits.memory_bytes):
-            box = await self.pool.take(BoxShape.of(job.limits))
+            box = await self._take_box(job.limits)
             try:
                 return await self._run_in(box, job, on_event)
             finally:
@@ -80,15 +92,23 @@ class BoxSandbox:
     async def convert(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
         """Implements `flows.conversion.Converter`: a box of its own for one file."""
         with self.pool.running(job.limits.memory_bytes):
-            box = await self.pool.take(BoxShape.of(job.limits))
+            box = await self._take_box(job.limits)
             try:
                 return await convert_in(box, job, on_progress)
             finally:
                 self._end(box)
 
+    async def _take_box(self, limits: Limits) -> Box:
+        """A box within a bounded time, whatever hangs beneath. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(self._settings.boot_seconds + _MAKING_MARGIN_SECONDS):
+                return await self.pool.take(BoxShape.of(limits))
+        except TimeoutError as error:
+            raise Unavailable("no box was made in time, and what was begun of one could not be removed") from error
+
     def _end(self, box: Box) -> None:
         """Destroy a box without making the result wait for it; `close` waits."""
-        task = asyncio.create_task(box.destroy())
+        task = asyncio.create_task(_destroy(box))
         self._ending_boxes.add(task)
         task.add_done_callback(self._ending_boxes.discard)
 
@@ -104,7 +124,11 @@ class BoxSandbox:
             for task in (talk, memory):
                 task.cancel()
             await asyncio.gather(talk, memory, return_exceptions=True)
-        outcome = outcome_of(account, time.monotonic() - started, ending)
+        seconds = time.monotonic() - started
+        try:
+            outcome = outcome_of(account, seconds, ending)
+        except OSError as problem:  # the last file did not reach the disk
+            outcome = outcome_of(account, seconds, _not_stored(account, problem))
         if not outcome.code_started and outcome.failure in {Failure.GUEST_DIED, Failure.SANDBOX_FAILED}:
             raise Unavailable(f"the box failed before any user code ran: {outcome.detail}")
         return outcome
@@ -120,7 +144,7 @@ class BoxSandbox:
         """Return the cause as seen from outside the box, or None when the guest's own account stands."""
         limits = account.limits
         lost = talk.exception() if talk.done() else None
-        killed = account.ended is not None and account.ended.get("exit") == -9
+        killed = account.ended is not None and account.ended.exit_status == -signal.SIGKILL
         if lost is not None or killed:
             await _within(box.out_of_memory, _OOM_GRACE_SECONDS)
         if box.out_of_memory.is_set():
@@ -129,12 +153,37 @@ class BoxSandbox:
             return Failure.TIME_LIMIT, f"The script did not end within time_seconds={limits.time_seconds:g} and was ended."
         if lost is None:
             return None
+        if isinstance(lost, OSError):
+            return _not_stored(account, lost)
         if not isinstance(lost, GuestLostError):
             raise lost
-        failure = await box.host_failure()
+        failure = await _host_failure(box)
         if failure is not None:
             return Failure.SANDBOX_FAILED, failure
         return Failure.GUEST_DIED, f"The box ended before its result was complete ({lost}); this counts as the script's doing."
+
+
+async def _host_failure(box: Box) -> str | None:
+    try:
+        async with asyncio.timeout(_ASKING_SECONDS):
+            return await box.host_failure()
+    except TimeoutError:
+        return "The container engine does not answer any more."
+
+
+async def _destroy(box: Box) -> None:
+    """Destroy a box; one that cannot be destroyed is somebody's to look for, not the result's to wait for."""
+    try:
+        async with asyncio.timeout(_ENDING_SECONDS):
+            await box.destroy()
+    except Exception:
+        log.exception("box.not_destroyed", meaning="something of it may be left on this machine until the node starts again")
+
+
+def _not_stored(account: Account, problem: OSError) -> tuple[Failure, str]:
+    """The end of a run whose artifacts this machine's disk did not take: full, out of inodes, over a quota or broken."""
+    log.error("result.not_stored", folder=str(account.results.folder), problem=repr(problem))
+    return Failure.SANDBOX_FAILED, not_stored(problem)
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

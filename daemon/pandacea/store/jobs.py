@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -102,6 +102,11 @@ def _read(row: RowMapping) -> Job:
     return Job(**values)
 
 
+def _signs_or_charges(values: Mapping[str, Any]) -> bool:
+    signs = any(values.get(name) is not None for name in ("manifest", "receipt", "result_hash"))
+    return signs or values.get("charge", Charge.FREE) != Charge.FREE
+
+
 def _of(key: LeaseKey) -> Any:
     return (_job.c.chain_id == key.chain_id) & (_job.c.contract == key.contract) & (_job.c.lease_id == key.lease_id)
 
@@ -168,11 +173,15 @@ class Jobs:
         """Move a job on, or say False when it is no longer in `source`: two workers cannot both win.
 
         Raises:
-            ValueError: the state table has no such move (a defect of ours).
+            ValueError: the state table has no such move, or a rehearsal would be charged or signed (a defect of ours).
         """
         if target not in MOVES[source]:
             raise ValueError(f"no move {source} -> {target}")
         here = (_job.c.computation_id == computation_id) & (_job.c.state == source)
+        if _signs_or_charges(values):
+            mode = (await self._connection.execute(select(_job.c.mode).where(here))).scalar_one_or_none()
+            if mode == Mode.MOCK:
+                raise ValueError(f"the rehearsal {computation_id} would be charged or signed: {values.get('charge')}")
         moved = await self._connection.execute(update(_job).where(here).values(state=target, **values))
         return bool(moved.rowcount == 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, func, insert, select, update
@@ -38,12 +39,15 @@ _outbox: Any = SQLModel.metadata.tables["outbox"]
 class Outboxes:
     """The outbox as one connection sees it."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        """Reads may use any connection; writes the transaction's."""
+    def __init__(self, connection: AsyncConnection, channels: Collection[Channel] = frozenset(Channel)) -> None:
+        """Reads may use any connection; writes the transaction's. `channels`: those that this node delivers on."""
         self._connection = connection
+        self._channels = channels
 
     async def put(self, message: Message, now: float) -> None:
-        """Add one message to this transaction."""
+        """Add one message to this transaction, unless nobody would ever deliver it."""
+        if message.channel not in self._channels:
+            return
         row = {
             "channel": message.channel,
             "key": message.key,
@@ -56,10 +60,15 @@ class Outboxes:
         await self._connection.execute(insert(_outbox), [row])
 
     async def waiting(self, channel: Channel, now: float, limit: int = 100) -> list[Waiting]:
-        """Messages due, in the order they were made."""
-        due = (_outbox.c.channel == channel) & _outbox.c.done_at.is_(None) & (_outbox.c.next_at <= now)
+        """Messages due, in the order they were made. On an ordered channel the first one's pause is everyone's."""
+        due = (_outbox.c.channel == channel) & _outbox.c.done_at.is_(None)
+        if not channel.ordered:
+            due &= _outbox.c.next_at <= now
         query = select(_outbox).where(due).order_by(_outbox.c.id).limit(limit)
-        return [_read(row) for row in (await self._connection.execute(query)).mappings().all()]
+        rows = (await self._connection.execute(query)).mappings().all()
+        if channel.ordered and rows and rows[0]["next_at"] > now:
+            return []
+        return [_read(row) for row in rows]
 
     async def delivered(self, row_id: int, now: float, result: str | None = None) -> None:
         """The world has it."""
@@ -75,10 +84,18 @@ class Outboxes:
         query = select(func.count()).where((_outbox.c.channel == channel) & _outbox.c.done_at.is_(None))
         return int((await self._connection.execute(query)).scalar_one())
 
-    async def prune(self, before: float) -> int:
-        """Forget what was delivered before a time; returns how many."""
-        old = _outbox.c.done_at.is_not(None) & (_outbox.c.done_at < before)
-        return int((await self._connection.execute(delete(_outbox).where(old))).rowcount)
+    async def prune(self, delivered_before: float, waiting_before: float) -> int:
+        """Forget what was delivered before a time, and what nobody will deliver; returns how many.
+
+        Args:
+            delivered_before: Unix seconds.
+            waiting_before: what was put before into an ordered channel and still waits is no news any more.
+        """
+        waits = _outbox.c.done_at.is_(None)
+        stale = waits & _outbox.c.channel.in_([one for one in Channel if one.ordered]) & (_outbox.c.created_at < waiting_before)
+        nobodys = waits & _outbox.c.channel.in_([one for one in Channel if one.ordered and one not in self._channels])
+        delivered = _outbox.c.done_at.is_not(None) & (_outbox.c.done_at < delivered_before)
+        return int((await self._connection.execute(delete(_outbox).where(delivered | stale | nobodys))).rowcount)
 
 
 def _read(row: RowMapping) -> Waiting:

@@ -31,7 +31,12 @@ class ServiceManager:
                 log.warning("service_manager.unreachable", problem=str(problem))
 
     async def keep_alive(self) -> None:
-        """Send a sign of life at half the wanted interval, from the event loop: a blocked loop is a dead node."""
+        """Send a sign of life at half the wanted interval, from the event loop: a blocked loop is a dead node.
+
+        For ever, like every task of the node: where nobody wants a sign, none is sent.
+        """
+        if not self.watchdog_seconds:
+            await asyncio.Event().wait()
         while self.watchdog_seconds:
             self.tell("WATCHDOG=1")
             await asyncio.sleep(self.watchdog_seconds / 2)

@@ -92,6 +92,8 @@ class Supervisor:
         self._end: dict[str, Any] = {}
         self._exit: int | None = None
         self._progressed = 0.0
+        self._progress: bytes | None = None
+        """The newest report of progress that has not left yet."""
 
     def run(self) -> None:
         """Run the job to its end and send everything the node may know of it."""
@@ -137,7 +139,8 @@ class Supervisor:
             poll.register(descriptor, select.POLLIN)
         memory = self._caps.get("watched_memory_bytes", 0)
         while self._exit is None:
-            for descriptor, events in poll.poll(_WATCH_SECONDS * 1000 if memory else None):
+            waits = bool(memory) or self._progress is not None
+            for descriptor, events in poll.poll(_WATCH_SECONDS * 1000 if waits else None):
                 if descriptor == self._sock.fileno():
                     _vanish()  # the node closed the connection, or speaks out of turn: nobody wants this run any more
                 elif descriptor == self._output:
@@ -150,6 +153,7 @@ class Supervisor:
                         poll.unregister(descriptor)
                 elif descriptor == self._wake:
                     os.read(self._wake, 512)
+            self._pass_progress()
             self._reap()
             if memory and _over_memory(memory):
                 self._end["memory"] = True
@@ -178,13 +182,16 @@ class Supervisor:
             elif tag == b"D":
                 wire.send(self._sock, wire.UNREADABLE, body)
         elif tag == child.PROGRESS and len(body) == child.CALL.size:
-            now = time.monotonic()
-            done, total = child.CALL.unpack(body)
-            if now - self._progressed >= _WATCH_SECONDS or done >= total:
-                self._progressed = now
-                wire.send(self._sock, wire.PROGRESS, body)
+            self._progress = body
         elif tag == child.FAILED:
             self._end["error"] = body.decode("utf-8", "replace")[:16_384]
+
+    def _pass_progress(self, *, last: bool = False) -> None:
+        """Send the newest report, at most twenty times a second whatever it says; the last one always leaves."""
+        now = time.monotonic()
+        if self._progress is not None and (last or now - self._progressed >= _WATCH_SECONDS):
+            wire.send(self._sock, wire.PROGRESS, self._progress)
+            self._progress, self._progressed = None, now
 
     def _hand_over(self) -> None:
         wire.send(self._sock, wire.STARTED)
@@ -210,6 +217,7 @@ class Supervisor:
     def _finish(self) -> None:
         self._kill_all()
         self._drain()
+        self._pass_progress(last=True)
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._end |= collect.space_left()
         self._end |= {"exit": self._exit, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_bytes": usage.ru_maxrss * 1024}
