@@ -224,6 +224,7 @@ def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = No
         pool=boxes,
         engine_url=privacy.docker_url or docker_host(),
         runtime=privacy.docker_runtime,
+        uid_base=privacy.uid_base,
     )
     bubblewrap = BubblewrapSettings(
         environment=privacy.environment,
@@ -231,5 +232,6 @@ def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = No
         instance=instance,
         cgroups=privacy.cgroups,
         pool=boxes,
+        uid_base=privacy.uid_base,
     )
     return docker, bubblewrap
