@@ -17,6 +17,7 @@ from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.outcome import Outcome
 from pandacea.flows.ports import InputTable, SandboxEvent, SandboxIdentity, SandboxJob, TableFormat
 from pandacea.sandbox.bubblewrap import BubblewrapSandbox
+from pandacea.sandbox.cgroups import Cgroups
 from pandacea.sandbox.runner import BoxSandbox
 from pandacea.sandbox.settings import PRELOAD, BubblewrapSettings, PoolSettings
 
@@ -108,10 +109,10 @@ async def open_laboratory(
     pool: int = 2,
     preload: tuple[str, ...] | None = None,
     name: str = "test",
-    cgroups: bool = True,
+    cgroups: bool | None = None,
     image: str = IMAGE,
 ) -> Laboratory:
-    """Open a sandbox of one mode; close it with `close_laboratory`."""
+    """Open a sandbox of one mode; close it with `close_laboratory`. `cgroups` None: where this machine lets one be made."""
     folder = Path(tempfile.mkdtemp(prefix=f"pandacea-{mode}-"))
     size = pool if mode.endswith("warm") else 0
     preload = preload or (PRELOAD if mode == "bubblewrap-warm" else LIGHT)
@@ -124,7 +125,8 @@ async def open_laboratory(
 
         sandbox = DockerSandbox(DockerSettings(image, folder / "state", instance, pool=settings))
     else:
-        sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, cgroups, settings))
+        held = Cgroups.find(instance) is not None if cgroups is None else cgroups
+        sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, held, settings))
     try:
         identity = await sandbox.open()
     except BaseException:

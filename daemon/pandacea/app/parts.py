@@ -238,6 +238,7 @@ def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = No
         pool=boxes,
         engine_url=privacy.docker_url or docker_host(),
         runtime=privacy.docker_runtime,
+        uid_base=privacy.uid_base,
     )
     bubblewrap = BubblewrapSettings(
         environment=privacy.environment,
@@ -245,5 +246,6 @@ def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = No
         instance=instance,
         cgroups=privacy.cgroups,
         pool=boxes,
+        uid_base=privacy.uid_base,
     )
     return docker, bubblewrap

@@ -139,7 +139,9 @@ class Privacy(Section):
     environment: Path = Path(".sandbox")
     """Folder of the bubblewrap environment (`pandacea environment build`)."""
     cgroups: bool = True
-    """False: bubblewrap boxes are held by resource limits and a watch instead, as where no control group may be made."""
+    """False: bubblewrap boxes are held by resource limits and a watch instead, which hold less; true refuses to start without groups."""
+    uid_base: int = Field(default=10_001, ge=1000, le=2**31)
+    """Boxes run as this uid and the 1,023 above it, one for each; as a plain user bubblewrap cannot, and uses none of them."""
     pool_size: int = Field(default=2, ge=0, le=64)
     """Warm boxes kept ready; 0: every computation starts cold."""
     workers: int = Field(default=1, ge=1, le=64)

@@ -74,6 +74,16 @@ class BoxMaker(Protocol):
         """Whether a warm box costs no import now."""
         ...
 
+    @property
+    def uids(self) -> range | None:
+        """The kernel's uids that boxes have, one each while they live; None: all have the node's own."""
+        ...
+
+    @property
+    def leaves_no_access_time(self) -> bool:
+        """Whether a script that opens its table again moves no access time."""
+        ...
+
     async def open(self) -> SandboxIdentity:
         """Check that boxes can be made, remove what an earlier run of this node left; see `Sandbox.open`."""
         ...

@@ -15,25 +15,40 @@ from pandacea.sandbox.cgroups import BoxCgroup
 from pandacea.sandbox.conversation import GuestLostError
 from pandacea.sandbox.guest import wire
 from pandacea.sandbox.hello import check
+from pandacea.sandbox.uids import BoxUid
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS, unix(7); the kernel translates the pid to our namespace
 _STDERR_BYTES: Final = 4096
-_WORDS_SECONDS: Final = 2.0
+_STDERR_SECONDS: Final = 5.0
+
+
+def connect_guest() -> tuple[socket.socket, socket.socket]:
+    """Return our end of a new connection and the guest's.
+
+    Who sent a packet is told only where that was asked for before it was sent, so this comes before the guest is started.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return ours, theirs
 
 
 class BubblewrapBox:
-    """See `Box`. `process` is bubblewrap itself, or None for a box that a template made."""
+    """See `Box`. `process` is bubblewrap itself, or None for a box that a template made; `uid` None: it runs as the node's own."""
 
     def __init__(
-        self, sock: socket.socket, warm: bool, cgroup: BoxCgroup | None, process: asyncio.subprocess.Process | None
+        self,
+        sock: socket.socket,
+        warm: bool,
+        cgroup: BoxCgroup | None,
+        process: asyncio.subprocess.Process | None,
+        uid: BoxUid | None,
     ) -> None:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.sock, self.warm = sock, warm
         self.out_of_memory = asyncio.Event()
         self.watched_memory_bytes = 0
         self.destroyed = False
-        self._cgroup, self._process = cgroup, process
+        self._cgroup, self._process, self._uid = cgroup, process, uid
         self._pidfd = -1
 
     async def greet(self) -> None:
@@ -64,26 +79,30 @@ class BubblewrapBox:
         data, ancillary, _, _ = self.sock.recvmsg(wire.MAX_PAYLOAD + 1, socket.CMSG_SPACE(_UCRED.size))
         if not data:
             raise GuestLostError("it ended")
-        pids = [
-            _UCRED.unpack(value)[0]
-            for level, kind, value in ancillary
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
+        senders = [
+            _UCRED.unpack(value) for level, kind, value in ancillary if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
         ]
-        if not pids or pids[0] <= 0:
+        if not senders or senders[0][0] <= 0:
             raise GuestLostError("its process cannot be seen from here")
+        pid, uid, gid = senders[0]
+        if self._uid is not None and data[:1] == wire.HELLO and (uid, gid) != (self._uid.number,) * 2:
+            raise GuestLostError(f"it runs as uid {uid} and group {gid}, not as its own, {self._uid.number}")
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        return data, pids[0]
+        return data, pid
 
     async def _words(self) -> str:
         if self._process is None or self._process.stderr is None:
             return ""
+        with contextlib.suppress(OSError):  # it ended by itself
+            self.sock.shutdown(socket.SHUT_RDWR)  # a guest that waits for a job ends, and with it the last writer of stderr
         with contextlib.suppress(ProcessLookupError):  # it ended by itself
             self._process.kill()
         try:
-            async with asyncio.timeout(_WORDS_SECONDS):  # a guest that lives on holds the other end of this pipe
-                said = (await self._process.stderr.read())[-_STDERR_BYTES:].decode("utf-8", "replace").strip()
+            async with asyncio.timeout(_STDERR_SECONDS):
+                stderr = await self._process.stderr.read()
         except TimeoutError:
-            return ""
+            return "; it does not end"
+        said = stderr[-_STDERR_BYTES:].decode("utf-8", "replace").strip()
         return f"; it said: {said}" if said else ""
 
     async def host_failure(self) -> str | None:
@@ -109,6 +128,8 @@ class BubblewrapBox:
             await self._process.wait()
         if self._cgroup is not None:
             await self._cgroup.remove()
+        if self._uid is not None:
+            self._uid.release()
 
 
 async def _ended(pidfd: int) -> None:

@@ -9,22 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pandacea.sandbox import program
+from pandacea.sandbox import masks, program
 from pandacea.sandbox.boxes import BoxShape
 from pandacea.sandbox.environments import Environment
 from pandacea.sandbox.settings import GUEST_UID, SHM_BYTES
 from pandacea.sandbox.template import tmpfs_mounts
 
 _BOX_PYTHON: Final = "/opt/pandacea/python"
-MASKED: Final = (
-    "/proc/keys",
-    "/proc/key-users",
-    "/proc/timer_list",
-    "/proc/sched_debug",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/latency_stats",
-)
+_PROGRAM_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +25,28 @@ class Mounts:
 
     points: Path
     program: Path
+    """Copied to a tmpfs: /proc/self/mountinfo shows where in its file system a mounted folder lies, and so the node's state folder."""
     environment: Environment
 
 
-def command(mounts: Mounts, shape: BoxShape, start: str, outer: int, cgroup_files: Sequence[Path]) -> list[str]:
-    """Return the command of one box: enter the cgroup, make a mount namespace with capped tmpfs, then bubblewrap, then the guest."""
-    root = os.geteuid() == 0
-    enter = "".join(f"echo $$ > {shlex.quote(str(path))} && " for path in cgroup_files)
-    unshare = ["unshare", "--mount", "--propagation", "private"] + ([] if root else ["--user", "--map-root-user"])
+def command(
+    mounts: Mounts, shape: BoxShape, uid: int | None, start: str, outer: int, cgroup_files: Sequence[Path]
+) -> list[str]:
+    """Return the command of one box: enter the cgroup, make a mount namespace with capped tmpfs, then bubblewrap, then the guest.
+
+    `uid`: what the guest becomes, as root; None: it runs as the node's own, in a user namespace.
+    """
+    root = uid is not None
     mount, binds = "", []
-    for target, options in tmpfs_mounts(shape, owner=root):
+    for target, options in tmpfs_mounts(shape, uid):
         point = mounts.points.resolve() / Path(target).name
-        mount += f"mount -t tmpfs -o nosuid,nodev,noexec,{options} tmpfs {shlex.quote(str(point))} && "
+        mount += _tmpfs(point, options)
         binds += ["--bind", str(point), target]
-    for path in MASKED:
-        if Path(path).exists():
-            binds += ["--ro-bind", "/dev/null", path]
+    for source, target in masks.binds(str(_program_point(mounts))):
+        binds += ["--ro-bind", source, target]
     line = _namespaces(root) + _capabilities(root, ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")) + _files(mounts) + binds
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--seccomp", str(outer)]
-    inner = mount + "exec " + shlex.join([*line, *_guest(mounts, start)])
-    return ["/bin/sh", "-c", f"{enter}exec {shlex.join([*unshare, '/bin/sh', '-c', inner])}"]
+    return _launch(mounts, cgroup_files, mount, [*line, *_guest(mounts, start)], root)
 
 
 def template_command(mounts: Mounts, start: str) -> list[str]:
@@ -62,7 +56,25 @@ def template_command(mounts: Mounts, start: str) -> list[str]:
         line += ["--dir", target]
     line += ["--size", str(SHM_BYTES), "--tmpfs", "/tmp"]  # noqa: S108 - imports look for one; every box mounts its own over it
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
-    return [*line, *_guest(mounts, start)]
+    return _launch(mounts, (), "", [*line, *_guest(mounts, start)], True)
+
+
+def _launch(mounts: Mounts, cgroup_files: Sequence[Path], mount: str, bubblewrap: Sequence[str], root: bool) -> list[str]:
+    """Enter the control groups and a mount namespace, fill it, and become bubblewrap."""
+    enter = "".join(f"echo $$ > {shlex.quote(str(path))} && " for path in cgroup_files)
+    unshare = ["unshare", "--mount", "--propagation", "private"] + ([] if root else ["--user", "--map-root-user"])
+    program = _program_point(mounts)
+    mount += _tmpfs(program, f"mode=0755,size={_PROGRAM_BYTES}")
+    mount += shlex.join(["cp", "-R", f"{mounts.program.resolve()}/.", str(program)]) + " && "
+    return ["/bin/sh", "-c", f"{enter}exec {shlex.join([*unshare, '/bin/sh', '-c', f'{mount}exec {shlex.join(bubblewrap)}'])}"]
+
+
+def _tmpfs(point: Path, options: str) -> str:
+    return f"mount -t tmpfs -o nosuid,nodev,noexec,{options} tmpfs {shlex.quote(str(point))} && "
+
+
+def _program_point(mounts: Mounts) -> Path:
+    return mounts.points.resolve() / "program"
 
 
 def _namespaces(root: bool) -> list[str]:
@@ -91,7 +103,7 @@ def _files(mounts: Mounts) -> list[str]:
     for source, target in binds:
         line += ["--ro-bind", source, target]
     line += ["--ro-bind", str(mounts.environment.folder.resolve()), program.BOX_ENVIRONMENT]
-    line += ["--ro-bind", str(mounts.program.resolve()), program.BOX_PROGRAM]
+    line += ["--ro-bind", str(_program_point(mounts)), program.BOX_PROGRAM]
     return [*line, "--proc", "/proc", "--dev", "/dev"]
 
 

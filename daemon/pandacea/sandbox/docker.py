@@ -26,8 +26,10 @@ from pandacea.sandbox.docker_start import ENGINE_ERRORS, know_runtime, packages_
 from pandacea.sandbox.environments import LOCK
 from pandacea.sandbox.hello import greet
 from pandacea.sandbox.inputs import open_for_guest
+from pandacea.sandbox.opener import Opener
 from pandacea.sandbox.runner import BoxSandbox
-from pandacea.sandbox.settings import GUEST_UID, DockerSettings
+from pandacea.sandbox.settings import DockerSettings
+from pandacea.sandbox.uids import BoxUid, UidRange
 
 T = TypeVar("T")
 
@@ -44,8 +46,8 @@ class DockerBox:
 
     watched_memory_bytes = 0
 
-    def __init__(self, maker: DockerMaker, name: str, sock: socket.socket, warm: bool) -> None:
-        self._maker, self.name, self.sock, self.warm = maker, name, sock, warm
+    def __init__(self, maker: DockerMaker, name: str, sock: socket.socket, warm: bool, uid: BoxUid) -> None:
+        self._maker, self.name, self.sock, self.warm, self._uid = maker, name, sock, warm, uid
         self.out_of_memory = asyncio.Event()
         self._destroyed = False
 
@@ -59,6 +61,7 @@ class DockerBox:
         self._destroyed = True
         self.sock.close()
         await self._maker.remove(self.name)
+        self._uid.release()
 
 
 class DockerMaker:
@@ -71,6 +74,8 @@ class DockerMaker:
         self._image = ""
         self._program: program.GuestProgram | None = None
         self._boxes: dict[str, DockerBox] = {}
+        self._uids = UidRange(settings.uid_base)
+        self._opener: Opener | None = None
         self.warnings: list[str] = []
 
     @property
@@ -79,9 +84,10 @@ class DockerMaker:
 
     async def open(self) -> SandboxIdentity:
         settings = self._settings
+        self._uids.check()
         sockets = settings.state_dir / "boxes"
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._program = program.stage(settings.state_dir)
+        self._program = program.stage(settings.state_dir, settings.pool.limits.memory_bytes)
         try:
             self._engine = aiodocker.Docker(url=settings.engine_url)
             await self._engine.version()
@@ -106,15 +112,49 @@ class DockerMaker:
         packages = await packages_of(self._engine, self._image, settings)
         if not packages:
             self.warnings.append(f"{settings.image} carries no {LOCK}: which packages a script finds is not published")
+        self._opener = Opener()
+        if not self._opener.read_only:
+            self.warnings.append(
+                f"no read-only mount can be made here ({self._opener.because}): a script that opens its table again moves the file's "
+                "access time, which a later script can read"
+            )
         return SandboxIdentity("docker", self._image, self._program.digest, packages)
+
+    @property
+    def uids(self) -> range:
+        """What scripts run as."""
+        return self._uids.numbers
+
+    @property
+    def leaves_no_access_time(self) -> bool:
+        return self._opener is not None and self._opener.read_only
+
+    def open_input(self, path: Path) -> int:
+        """Open a file so that a script cannot write to it; see `open_for_guest`."""
+        assert self._opener is not None, "open() comes first"
+        return open_for_guest(path, self.uids, self._opener)
 
     async def make(self, shape: BoxShape, preload: tuple[str, ...], boot_seconds: float) -> DockerBox:
         assert self._engine is not None
         name = uuid.uuid4().hex[:16]
         folder = self._settings.state_dir / "boxes" / name
+        uid = self._uids.claim()
+        try:
+            sock = await self._booted(shape, preload, name, folder, uid.number, boot_seconds)
+        except BaseException:
+            uid.release()
+            raise
+        box = DockerBox(self, name, sock, bool(preload), uid)
+        self._boxes[name] = box
+        return box
+
+    async def _booted(
+        self, shape: BoxShape, preload: tuple[str, ...], name: str, folder: Path, uid: int, boot_seconds: float
+    ) -> socket.socket:
+        """Start a container and return the connection of its guest; when that fails, nothing of it is left."""
         try:
             async with asyncio.timeout(boot_seconds):
-                sock = await self._boot(shape, preload, name, folder)
+                return await self._boot(shape, preload, name, folder, uid)
         except TimeoutError as error:
             await self.remove(name)
             raise Unavailable(f"the guest was not ready within {boot_seconds:g} s") from error
@@ -126,18 +166,15 @@ class DockerMaker:
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # the listener is gone: nobody can dial it again
-        box = DockerBox(self, name, sock, bool(preload))
-        self._boxes[name] = box
-        return box
 
-    async def _boot(self, shape: BoxShape, preload: tuple[str, ...], name: str, folder: Path) -> socket.socket:
+    async def _boot(self, shape: BoxShape, preload: tuple[str, ...], name: str, folder: Path, uid: int) -> socket.socket:
         assert self._engine is not None
         assert self._program is not None
         folder.mkdir(mode=0o711)
         folder.chmod(0o711)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            _listen(listener, folder)
-            config = container(self._settings, self._image, shape, preload, self._program.folder, folder, name)
+            _listen(listener, folder, uid)
+            config = container(self._settings, self._image, shape, preload, self._program.folder, folder, name, uid)
             created = await _answered(self._engine.containers.create(config, name=self._container_name(name)))
             accepted = asyncio.create_task(asyncio.get_running_loop().sock_accept(listener))
             gone = asyncio.create_task(self._gone(name))
@@ -214,6 +251,9 @@ class DockerMaker:
     async def close(self) -> None:
         for box in list(self._boxes.values()):
             await box.destroy()
+        if self._opener is not None:
+            self._opener.close()
+            self._opener = None
         if self._events is not None:
             await self._events.stop()
             self._events = None
@@ -262,14 +302,14 @@ async def _remove(container: aiodocker.containers.DockerContainer) -> None:
             return
 
 
-def _listen(listener: socket.socket, folder: Path) -> None:
-    """Listen in `folder`; only the guest's uid (or, where the node is not root, whoever reaches the folder) may connect."""
+def _listen(listener: socket.socket, folder: Path, uid: int) -> None:
+    """Listen in `folder`; only the box's uid (or, where the node is not root, whoever reaches the folder) may connect."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         path = f"/proc/self/fd/{descriptor}/{Path(BOX_SOCKET).name}"  # a socket's path has 108 bytes, a state folder may need more
         listener.bind(path)
         if os.geteuid() == 0:
-            os.chown(path, GUEST_UID, GUEST_UID)
+            os.chown(path, uid, uid)
             os.chmod(path, 0o600)  # noqa: PTH101 - through the descriptor
         else:
             os.chmod(path, 0o666)  # noqa: PTH101, S103 - the folders above are the node's alone
@@ -287,7 +327,7 @@ class DockerSandbox(BoxSandbox):
         super().__init__(
             self.maker,
             settings.pool,
-            lambda path: open_for_guest(path, GUEST_UID),
+            self.maker.open_input,
             state_dir=settings.state_dir,
             self_tested=settings.self_test,
         )

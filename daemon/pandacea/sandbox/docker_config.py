@@ -6,25 +6,30 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from pandacea.sandbox import program
+from pandacea.sandbox import masks, program
 from pandacea.sandbox.boxes import BoxShape
 from pandacea.sandbox.seccomp.profile import engine_profile
-from pandacea.sandbox.settings import GUEST_UID, SHM_BYTES, DockerSettings
+from pandacea.sandbox.settings import SHM_BYTES, DockerSettings
 
 INSTANCE_LABEL: Final = "org.pandacea.instance"
 BOX_LABEL: Final = "org.pandacea.box"
 BOX_SOCKET: Final = "/run/pandacea/guest"
 _OOM_SCORE: Final = 500
 _MASKED: Final = (
-    *("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kallsyms", "/proc/latency_stats"),
-    *("/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/vmallocinfo"),
-    *("/sys/firmware", "/sys/devices/virtual/powercap"),
+    "/sys",  # counters of disks, memory nodes and devices; bubblewrap boxes have none either
     "/dev/mqueue",  # a file system a job could write to, with a budget that boxes share
 )
 
 
 def container(
-    settings: DockerSettings, image: str, shape: BoxShape, preload: tuple[str, ...], staged: Path, socket_folder: Path, name: str
+    settings: DockerSettings,
+    image: str,
+    shape: BoxShape,
+    preload: tuple[str, ...],
+    staged: Path,
+    socket_folder: Path,
+    name: str,
+    uid: int,
 ) -> dict[str, Any]:
     """Return the body of POST /containers/create (Docker Engine API 1.40 and later)."""
     start = {
@@ -37,6 +42,7 @@ def container(
         "template": False,
     }
     mounts = [_bind(staged, program.BOX_PROGRAM), _bind(socket_folder, str(Path(BOX_SOCKET).parent))]
+    mounts += [_bind(staged / masks.FOLDER / name, f"/proc/{name}") for name in masks.NEUTRAL]
     if settings.environment is not None:
         mounts.append(_bind(settings.environment.resolve(), program.BOX_ENVIRONMENT))
     host: dict[str, Any] = {
@@ -44,7 +50,7 @@ def container(
         "IpcMode": "private",
         "CgroupnsMode": "private",
         "ReadonlyRootfs": True,
-        "MaskedPaths": list(_MASKED),
+        "MaskedPaths": [*_MASKED, *masks.hidden_paths()],
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges", f"seccomp={engine_profile()}"],
         "Memory": shape.memory_bytes,
@@ -54,8 +60,8 @@ def container(
         "OomScoreAdj": _OOM_SCORE,
         "ShmSize": SHM_BYTES,
         "Tmpfs": {
-            "/workspace": _tmpfs(shape.workspace_bytes, shape.workspace_inodes),
-            "/tmp": _tmpfs(shape.tmp_bytes, shape.workspace_inodes),  # noqa: S108 - the box's own
+            "/workspace": _tmpfs(shape.workspace_bytes, shape.workspace_inodes, uid),
+            "/tmp": _tmpfs(shape.tmp_bytes, shape.workspace_inodes, uid),  # noqa: S108 - the box's own
         },
         "Ulimits": [
             {"Name": "core", "Soft": 0, "Hard": 0},
@@ -74,7 +80,7 @@ def container(
         "Entrypoint": ["python3"],
         "Cmd": [*program.FLAGS, program.START, json.dumps(start)],
         "Env": [f"{name}={value}" for name, value in program.ENVIRONMENT.items()],
-        "User": f"{GUEST_UID}:{GUEST_UID}",
+        "User": f"{uid}:{uid}",
         "WorkingDir": "/",
         "Hostname": "sandbox",
         "NetworkDisabled": True,
@@ -87,5 +93,5 @@ def _bind(source: Path, target: str) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True, "BindOptions": {"Propagation": "rprivate"}}
 
 
-def _tmpfs(size: int, inodes: int) -> str:
-    return f"rw,noexec,nosuid,nodev,mode=0700,uid={GUEST_UID},gid={GUEST_UID},size={size},nr_inodes={inodes}"
+def _tmpfs(size: int, inodes: int, uid: int) -> str:
+    return f"rw,noexec,nosuid,nodev,mode=0700,uid={uid},gid={uid},size={size},nr_inodes={inodes}"

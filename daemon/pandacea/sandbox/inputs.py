@@ -4,45 +4,38 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from pandacea.errors import Broken
-
-READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-def open_file(path: Path) -> int:
-    """Open for reading as the node itself; where it may (its own files, or as root) so that reading leaves no access time behind."""
-    try:
-        return os.open(path, READ | os.O_NOATIME)  # an access time would tell one job that another read the same table
-    except PermissionError:
-        return os.open(path, READ)
+from pandacea.sandbox.opener import Opener
 
 
-def open_for_guest(path: Path, guest_uid: int | None, opener: Callable[[Path], int] = open_file) -> int:
+def open_for_guest(path: Path, uids: range | None, opener: Opener) -> int:
     """Return a read-only descriptor of a regular file.
 
-    `guest_uid`: the kernel's uid of the guest; a file that this uid owns or may write is refused, because a descriptor opened for
-    reading can be reopened for writing by who may. None: `opener` opens through a read-only mount, where nobody may.
+    `uids`: the kernel's uids of guests; a file that one of them owns or may write is refused, because a descriptor opened for reading
+    can be reopened for writing by who may. None: guests have the node's own, so that only a read-only mount keeps them from it.
 
     Raises:
-        Broken: the file is missing, no regular file, or writable by the guest; the message says what to do.
+        Broken: the file is missing, no regular file, or writable by a guest; the message says what to do.
     """
     try:
-        descriptor = opener(path)
+        descriptor = opener.open(path)
     except OSError as error:
         raise Broken(f"cannot open {path}: {error.strerror}; restore the file or register the asset again") from error
     found = os.fstat(descriptor)
     problem = None
     if not stat.S_ISREG(found.st_mode):
         problem = "it is not a regular file"
-    elif guest_uid is None:
-        if not os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
-            problem = "it was not opened through a read-only mount"
-    elif found.st_uid == guest_uid or found.st_mode & stat.S_IWOTH or (found.st_gid == guest_uid and found.st_mode & stat.S_IWGRP):
-        problem = f"uid and group {guest_uid}, which scripts run as, may write to it; change its owner or mode (chmod o-w)"
+    elif (uids is None or opener.read_only) and not os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        problem = "it was not opened through a read-only mount"
+    elif uids is not None and (
+        found.st_uid in uids or found.st_mode & stat.S_IWOTH or (found.st_gid in uids and found.st_mode & stat.S_IWGRP)
+    ):
+        problem = (
+            f"uids and groups {uids.start} to {uids[-1]}, which scripts run as, may write to it; "
+            "change its owner or mode (chmod o-w)"
+        )
     if problem:
         os.close(descriptor)
         raise Broken(f"refusing to hand {path} to a script: {problem}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,11 @@ async def probe_namespaces() -> None:
         Broken: it cannot make a box here; the message says why, and what to run.
     """
     process = await asyncio.create_subprocess_exec(
-        *PROBE, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *PROBE,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ.get("PATH", os.defpath)},  # the node's own may hold a passphrase
     )
     try:
         _, said = await asyncio.wait_for(process.communicate(), SECONDS)

@@ -1,8 +1,7 @@
-"""Opens files through a read-only view of the file system, for a node whose scripts run under its own kernel uid (no root).
+"""How the node opens what it hands to scripts: through read-only mounts, made by itself as root, else by a helper process.
 
-A descriptor opened for reading can be reopened for writing through /proc/self/fd by whoever may write the file. One that was opened
-through a read-only mount cannot, whoever asks: the kernel answers EROFS. The view is a mount namespace made by bubblewrap, held by one
-small helper process that does nothing but open what the node names.
+As a plain user a script has the node's own kernel uid in a bubblewrap box, so a descriptor opened for reading could be opened again for
+writing; and everywhere reading through it would move the file's access time, which the next job sees. Both end at a read-only mount.
 """
 
 from __future__ import annotations
@@ -10,34 +9,78 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from pandacea.errors import Broken
+from pandacea.sandbox import read_only
 
 _ANSWER_SECONDS: Final = 10.0
-_HELPER: Final = """
-import array, os, socket, sys
-sock = socket.socket(fileno=int(sys.argv[1]))
-while True:
-    path = sock.recv(8192)
-    if not path:
-        break
+_TRIED: Final = Path(read_only.__file__)
+_VIEW: Final = ("bwrap", "--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-net", "--cap-add", "CAP_SYS_ADMIN")
+
+
+class Opener:
+    """Opens files for scripts. `read_only`: each through a mount of its own; False where this process can make none."""
+
+    def __init__(self) -> None:
+        self._helper: ReadOnlyOpener | None = None
+        self._open: Callable[[Path], int] = open_file
+        self.because = ""
+        """Why not, where `read_only` is False."""
+        try:
+            os.close(open_through_mount(_TRIED))
+        except OSError as error:
+            self.because = str(error)
+            self._start_helper()
+        else:
+            self._open = open_through_mount
+
+    def _start_helper(self) -> None:
+        if shutil.which(_VIEW[0]) is None:
+            self.because += ", and bubblewrap, which could, is not installed"
+            return
+        helper = ReadOnlyOpener()
+        try:
+            os.close(helper.open(_TRIED))
+        except (OSError, Broken) as error:
+            self.because += f"; with bubblewrap: {error}"
+            helper.close()
+        else:
+            self._helper, self._open = helper, helper.open
+
+    @property
+    def read_only(self) -> bool:
+        """Whether files are opened through read-only mounts."""
+        return self._open is not open_file
+
+    def open(self, path: Path) -> int:
+        """Return a descriptor for reading. Raises OSError, and Broken when the helper is gone."""
+        return self._open(path)
+
+    def close(self) -> None:
+        """End the helper, where there is one."""
+        if self._helper is not None:
+            self._helper.close()
+
+
+def open_through_mount(path: Path) -> int:
+    """Open through a read-only mount, made by this very process. Raises OSError."""
+    return read_only.open_read_only(os.fspath(path.absolute()))
+
+
+def open_file(path: Path) -> int:
+    """Open for reading as the node itself, without moving the access time where it may (its own files, or as root)."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        try:
-            fd = os.open(path, flags | os.O_NOATIME)
-        except PermissionError:
-            fd = os.open(path, flags)
-    except OSError as error:
-        sock.send(str(error.errno).encode())
-    else:
-        sock.sendmsg([b"0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
-        os.close(fd)
-"""
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:
+        return os.open(path, flags)
 
 
 class ReadOnlyOpener:
@@ -46,15 +89,21 @@ class ReadOnlyOpener:
     def __init__(self) -> None:
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.settimeout(_ANSWER_SECONDS)
-        view = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--"]
+        view = [*_VIEW, "--ro-bind", "/", "/", "--proc", "/proc", "--clearenv", "--"]
         with theirs:
             self._process = subprocess.Popen(
-                [*view, sys.executable, "-I", "-S", "-c", _HELPER, str(theirs.fileno())],
+                [*view, sys.executable, "-I", "-S", "-B", read_only.__file__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                env={"PATH": os.environ.get("PATH", os.defpath)},  # the node's own may hold a passphrase
             )
+
+    @property
+    def pid(self) -> int:
+        """The helper's process, whose only child opens the files."""
+        return self._process.pid
 
     def open(self, path: Path) -> int:
         """Return a descriptor opened through the read-only view.

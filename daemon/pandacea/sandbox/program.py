@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pandacea.sandbox import guest
+from pandacea.sandbox import guest, masks
 from pandacea.sandbox.seccomp.program import assemble
 
 BOX_PROGRAM: Final = "/opt/pandacea/guest"
@@ -21,6 +21,8 @@ START: Final = f"import sys; sys.path.insert(0, {BOX_PROGRAM!r}); from guest.boo
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",  # noqa: S108 - the box's own tmpfs
+    "USER": "sandbox",  # no file knows the name of a box's uid
+    "LOGNAME": "sandbox",
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",
@@ -37,14 +39,17 @@ ENVIRONMENT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class GuestProgram:
-    """`folder` holds the package `guest` and the inner filter; `digest` is the SHA-256 (hex) over both."""
+    """`folder` holds the package `guest`, the inner filter and what hides /proc; `digest` is the SHA-256 (hex) over the first two."""
 
     folder: Path
     digest: str
 
 
-def stage(state_dir: Path) -> GuestProgram:
-    """Copy the guest program beneath `state_dir` unless it is there already; other versions there are removed."""
+def stage(state_dir: Path, memory_bytes: int) -> GuestProgram:
+    """Copy the guest program beneath `state_dir` unless it is there already; other versions there are removed.
+
+    `memory_bytes`: what /proc/meminfo shows inside (see `masks`).
+    """
     source = Path(guest.__file__).parent
     files = {f"guest/{path.name}": path.read_bytes() for path in sorted(source.glob("*.py"))}
     files["inner.bpf"] = assemble(boot=False)
@@ -57,6 +62,7 @@ def stage(state_dir: Path) -> GuestProgram:
             shutil.rmtree(old)
     if not folder.exists():
         _write(folder, files)
+    masks.stage(folder, memory_bytes)
     return GuestProgram(folder, digest.hexdigest())
 
 

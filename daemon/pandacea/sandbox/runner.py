@@ -69,7 +69,13 @@ class BoxSandbox:
 
     async def _test(self, identity: SandboxIdentity) -> None:
         try:
-            self.probes = await self_test(self.run, self._settings.limits, self._state_dir)
+            self.probes = await self_test(
+                self.run,
+                self._settings.limits,
+                self._state_dir,
+                uids=self._maker.uids,
+                leaves_no_access_time=self._maker.leaves_no_access_time,
+            )
         except Unavailable as error:
             raise Broken(f"no box can be made here: {error.detail}") from error
         broken = [f"{probe.name} ({probe.detail})" for probe in self.probes if not probe.held]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from pandacea.domain.ids import AssetId, ComputationId
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.flows.ports import InputTable, SandboxEvent, SandboxJob, TableFormat
+from pandacea.sandbox import masks
 from pandacea.sandbox.seccomp.numbers import NUMBERS
 from pandacea.sandbox.seccomp.program import machine
 from pandacea.sandbox.seccomp.rules import DENIED
@@ -49,12 +51,17 @@ class Probe:
     detail: str
 
 
-async def self_test(run: Run, limits: Limits, state_dir: Path) -> tuple[Probe, ...]:
-    """Try every promise in real boxes with these limits; about a second, three boxes at a time."""
+async def self_test(
+    run: Run, limits: Limits, state_dir: Path, *, uids: range | None = None, leaves_no_access_time: bool = False
+) -> tuple[Probe, ...]:
+    """Try every promise in real boxes with these limits; about a second, three boxes at a time.
+
+    `uids`: boxes have one of these each; None: all see themselves as the same. `leaves_no_access_time`: see `BoxMaker`.
+    """
     for left in state_dir.glob(f"{_FOLDER}*"):
         shutil.rmtree(left)  # of a node that was killed while it tried
     with tempfile.TemporaryDirectory(prefix=_FOLDER, dir=state_dir) as folder:
-        bench = _Bench(run, limits, Path(folder))
+        bench = _Bench(run, limits, Path(folder), leaves_no_access_time)
         # All of them, also when one fails: none must be left with a box when the sandbox closes.
         found = await asyncio.gather(bench.walls(), bench.memory(), bench.time(), return_exceptions=True)
     probes: list[Probe] = []
@@ -62,12 +69,22 @@ async def self_test(run: Run, limits: Limits, state_dir: Path) -> tuple[Probe, .
         if isinstance(tried, BaseException):
             raise tried
         probes.extend(tried)
-    return tuple(probes)
+    return (*probes, _own_uids(bench.uids, uids))
+
+
+def _own_uids(found: Sequence[int | None], uids: range | None) -> Probe:
+    """Three boxes that ran at once: as three uids of the range, or, where there is none, all as the usual one."""
+    if uids is None:
+        return Probe("uid: the one that scripts are told", set(found) == {GUEST_UID}, str(found))
+    own = len(set(found)) == len(found) and all(uid in uids for uid in found)
+    return Probe("uid: a box's own while it lives", own, str(found))
 
 
 class _Bench:
-    def __init__(self, run: Run, limits: Limits, folder: Path) -> None:
+    def __init__(self, run: Run, limits: Limits, folder: Path, leaves_no_access_time: bool) -> None:
         self._run, self._limits, self._folder = run, limits, folder
+        self._leaves_no_access_time = leaves_no_access_time
+        self.uids: list[int | None] = []
 
     async def _outcome(self, name: str, params: dict[str, Any], seconds: float, inputs: tuple[InputTable, ...] = ()) -> Outcome:
         results = self._folder / f"results-{name}"
@@ -83,15 +100,21 @@ class _Bench:
             threads=1,
             results=results,
         )
-        return await self._run(job, lambda _: None)
+        outcome = await self._run(job, lambda _: None)
+        first = outcome.output.split(b"\n", 1)[0]
+        self.uids.append(int(first) if first.isdigit() else None)
+        return outcome
 
     async def walls(self) -> tuple[Probe, ...]:
         table = self._folder / "probe.csv"
         table.write_text("a\n1\n", encoding="ascii")
         table.chmod(0o644)
+        os.utime(table, (0, 0))  # an access time so old that any reading through an ordinary mount moves it
         limits, column = self._limits, 0 if machine() == "x86_64" else 1
         params = {
-            "uid": GUEST_UID,
+            "kept": sorted(masks.KEPT),
+            "neutral": masks.NEUTRAL,
+            "leaves_no_access_time": self._leaves_no_access_time,
             "pids": limits.pids,
             "workspace_bytes": limits.workspace_bytes,
             "workspace_inodes": limits.workspace_inodes,

@@ -9,6 +9,7 @@ from typing import Final
 from pandacea.domain.limits import MIB, Limits
 
 GUEST_UID: Final = 10_001
+"""The first of the uids boxes run as (`uids.py`), unless the operator names another; a plain user's boxes all see themselves as it."""
 SHM_BYTES: Final = 16 * MIB
 """Shared memory of a box: room for semaphores, counted like its other tmpfs."""
 
@@ -44,6 +45,8 @@ class DockerSettings:
     pool: PoolSettings = field(default_factory=PoolSettings)
     self_test: bool = True
     """False only where another test proves the box: every start then trusts the last one."""
+    uid_base: int = GUEST_UID
+    """The first of the uids that boxes run as, one for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class BubblewrapSettings:
     state_dir: Path
     instance: str = "default"
     cgroups: bool = True
-    """False: resource limits and a watch instead, as where no cgroup may be made."""
+    """True: refuse to open where none may be made. False: resource limits and a watch instead, which hold less."""
     pool: PoolSettings = field(default_factory=PoolSettings)
     self_test: bool = True
+    uid_base: int = GUEST_UID
+    """As root: the first of the uids that boxes run as, one for each."""

@@ -15,15 +15,15 @@ from pandacea.errors import Unavailable
 from pandacea.sandbox.boxes import BoxShape
 from pandacea.sandbox.guest import wire
 from pandacea.sandbox.hello import greet
-from pandacea.sandbox.settings import GUEST_UID, SHM_BYTES
+from pandacea.sandbox.settings import SHM_BYTES
 
 _SHM_INODES = 64
 _END_SECONDS = 5.0
 
 
-def tmpfs_mounts(shape: BoxShape, owner: bool) -> list[tuple[str, str]]:
-    """Target and options (tmpfs(5)) of the only places a box may write to."""
-    mode = f"mode=0700,uid={GUEST_UID},gid={GUEST_UID}" if owner else "mode=0700"
+def tmpfs_mounts(shape: BoxShape, owner: int | None) -> list[tuple[str, str]]:
+    """Target and options (tmpfs(5)) of the only places a box may write to; `owner` None: who mounts them."""
+    mode = "mode=0700" if owner is None else f"mode=0700,uid={owner},gid={owner}"
     return [
         ("/workspace", f"{mode},size={shape.workspace_bytes},nr_inodes={shape.workspace_inodes}"),
         ("/tmp", f"{mode},size={shape.tmp_bytes},nr_inodes={shape.workspace_inodes}"),  # noqa: S108 - the box's own
@@ -47,11 +47,10 @@ class Template:
         """Whether it can still make boxes."""
         return self._process.returncode is None
 
-    def fork(self, shape: BoxShape, theirs: socket.socket, cgroup_files: Sequence[Path]) -> None:
+    def fork(self, shape: BoxShape, uid: int, theirs: socket.socket, cgroup_files: Sequence[Path], rlimits: dict[str, int]) -> None:
         """Ask for a box that will say hello on `theirs`. Raises Unavailable when the template is gone."""
         files = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroup_files]
-        rlimits = {"RLIMIT_CORE": 0} | ({} if cgroup_files else {"RLIMIT_NPROC": shape.pids})
-        request = json.dumps({"uid": GUEST_UID, "mounts": tmpfs_mounts(shape, owner=True), "rlimits": rlimits})
+        request = json.dumps({"uid": uid, "mounts": tmpfs_mounts(shape, uid), "rlimits": rlimits})
         descriptors = array.array("i", [theirs.fileno(), *files])
         try:
             self._sock.sendmsg(

@@ -21,7 +21,7 @@ from . import box, supervise, template, wire
 def main(argument: str) -> None:
     """Run one guest, or a template that forks guests.
 
-    `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`, `template`, `masked`.
+    `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`, `template`, `masks`.
     """
     settings: dict[str, Any] = json.loads(argument)
     sock = _connect(settings)

@@ -10,11 +10,10 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import box, child, collect, convert, rehearsal, wire
+from . import box, child, collect, convert, memory, rehearsal, wire
 
 _DRAIN: Final = 65_536
 _WATCH_SECONDS: Final = 0.05
@@ -137,9 +136,9 @@ class Supervisor:
         poll = select.poll()
         for descriptor in (self._sock.fileno(), self._output, self._status.fileno(), self._wake):
             poll.register(descriptor, select.POLLIN)
-        memory = self._caps.get("watched_memory_bytes", 0)
+        limit = self._caps.get("watched_memory_bytes", 0)
         while self._exit is None:
-            waits = bool(memory) or self._progress is not None
+            waits = bool(limit) or self._progress is not None
             for descriptor, events in poll.poll(_WATCH_SECONDS * 1000 if waits else None):
                 if descriptor == self._sock.fileno():
                     _vanish()  # the node closed the connection, or speaks out of turn: nobody wants this run any more
@@ -155,7 +154,7 @@ class Supervisor:
                     os.read(self._wake, 512)
             self._pass_progress()
             self._reap()
-            if memory and _over_memory(memory):
+            if limit and memory.over(limit):
                 self._end["memory"] = True
                 break
             if self._end.get("output"):
@@ -271,40 +270,3 @@ def _vanish() -> None:
         os.kill(-1, signal.SIGKILL)
     finally:
         os._exit(0)
-
-
-def _over_memory(limit: int) -> bool:
-    """Whether every process but this one together holds more than `limit` bytes: the memory limit where no cgroup may be made.
-
-    Resident sizes count a page once for each process that shares it, so they only raise the suspicion; proportional ones decide.
-    """
-    return _sum(limit, _resident) > limit and _sum(limit, _proportional) > limit
-
-
-def _sum(limit: int, measure: Callable[[str], int]) -> int:
-    total = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            total += measure(name)
-            if total > limit:
-                break
-    return total
-
-
-def _resident(name: str) -> int:
-    try:
-        with open(f"/proc/{name}/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return 0  # it ended meanwhile
-
-
-def _proportional(name: str) -> int:
-    try:
-        with open(f"/proc/{name}/smaps_rollup", "rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        return _resident(name)  # a process that hides its maps is counted in full
-    return 0

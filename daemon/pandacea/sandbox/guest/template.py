@@ -83,8 +83,8 @@ def _become_box(sock: socket.socket, request: dict[str, Any], settings: dict[str
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _mount(None, "/", None, _MS_REC_PRIVATE, None)
         _mount("proc", "/proc", "proc", _MS_NOSUID_NODEV_NOEXEC, None)
-        for path in settings["masked"]:
-            _mount("/dev/null", path, None, _MS_BIND, None)
+        for source, path in settings["masks"]:
+            _mount(source, path, None, _MS_BIND, None)
         for target, options in request["mounts"]:
             _mount("tmpfs", target, "tmpfs", _MS_NOSUID_NODEV_NOEXEC, options)
         box.become(request["uid"])

@@ -1,7 +1,9 @@
 """Never ends by itself and ignores every signal."""
 
+import os
 import signal
 
+print(os.getuid(), flush=True)
 for number in range(1, 65):
     try:
         signal.signal(number, signal.SIG_IGN)

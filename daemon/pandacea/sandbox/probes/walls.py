@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+print(os.getuid())
 given = sys.modules["__main__"].__dict__["params"]
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -48,10 +49,11 @@ def network() -> None:
 
 
 def identity() -> None:
+    own = os.getuid()
     say(
-        "uid: not root, not the node",
-        os.getresuid() == (given["uid"],) * 3 and os.getresgid() == (given["uid"],) * 3,
-        os.getresuid(),
+        "uid: not root, and nothing else",
+        own != 0 and os.getresuid() == (own,) * 3 and os.getresgid() == (own,) * 3 and set(os.getgroups()) <= {own, 65534},
+        (os.getresuid(), os.getresgid(), os.getgroups()),
     )
     status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
     say(
@@ -87,6 +89,9 @@ def descriptors() -> None:
         "write": stopped(os.write, number, b"x"),
     }
     stopped(os.utime, number, (1, 1))
+    if given["leaves_no_access_time"]:
+        with open(path, "rb") as again:
+            again.read()
     after = os.fstat(number)
     open_roads = [name for name, refused in tried.items() if refused is None]
     same = (before.st_mtime_ns, before.st_mode, before.st_size) == (after.st_mtime_ns, after.st_mode, after.st_size)
@@ -95,12 +100,40 @@ def descriptors() -> None:
         not open_roads and same,
         open_roads or tried["reopen for writing"],
     )
+    say(
+        "descriptors: reading leaves no access time",
+        before.st_atime_ns == after.st_atime_ns,
+        (before.st_atime_ns, after.st_atime_ns),
+    )
+    say("descriptors: the data's place is not shown", os.readlink(path) == "/" or not given["leaves_no_access_time"], os.readlink(path))
     others = []
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != number and stopped(os.fstat, int(name)) is None:
             others.append(os.readlink(f"/proc/self/fd/{name}"))
     strange = [target for target in others if not target.startswith("socket:") and "/fd" not in target]
     say("descriptors: no other open file", not strange, strange)
+
+
+def machine() -> None:
+    """Of /proc a box sees its own processes; what counts the whole machine is empty, or the same fixed text for every box."""
+    shown = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() or name in given["kept"]:
+            continue
+        path = f"/proc/{name}"
+        if os.path.isdir(path):
+            found: object = os.listdir(path)
+        elif name in given["neutral"]:
+            found = open(path, "rb").read() != open(f"/opt/pandacea/guest/masks/{name}", "rb").read()
+        else:
+            try:
+                found = open(path, "rb").read(16)
+            except OSError:
+                continue
+        if found:
+            shown[name] = found
+    say("machine: its counters are hidden", not shown, shown)
+    say("machine: no /sys", not (os.path.isdir("/sys") and os.listdir("/sys")))
 
 
 def supervisor() -> None:
@@ -134,6 +167,7 @@ def pretences() -> None:
 
     answers = [stopped(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB) for fd in (first, second)]
     say("channels: a lock locks nothing", answers == [None, None], answers)
+    say("channels: how many pages a pipe got is not told", stopped(fcntl.fcntl, os.pipe()[0], fcntl.F_GETPIPE_SZ) is not None)
     before = os.stat(path).st_mtime_ns
     stopped(os.utime, path, (1, 1))
     say("channels: a file's times do not move", os.stat(path).st_mtime_ns == before)
@@ -187,7 +221,7 @@ def disk() -> None:
     say("inodes: the number of files holds", refused is not None, f"{count} files: {refused}")
 
 
-for probe in (network, identity, root_file_system, descriptors, supervisor, calls, pretences, processes, disk):
+for probe in (network, identity, root_file_system, descriptors, machine, supervisor, calls, pretences, processes, disk):
     try:
         probe()
     except Exception as error:  # a probe that cannot run proves nothing

@@ -67,8 +67,8 @@ def _calls(text: str) -> tuple[str, ...]:
 # include/uapi/linux/{sched,fcntl,prctl}.h and asm-generic/{ioctls,mman-common}.h
 _CLONE_NEW_ANY: Final = 0x7E02_0000
 _AF_UNIX: Final = 1
-_DUP_AND_FLAGS: Final = (0, 1, 2, 3, 4, 1030, 1032)
-# F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC F_GETPIPE_SZ
+_DUP_AND_FLAGS: Final = (0, 1, 2, 3, 4, 1030)
+# F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC
 _RECORD_LOCKS: Final = (6, 7, 37, 38)  # F_SETLK F_SETLKW F_OFD_SETLK F_OFD_SETLKW
 _TERMINAL_AND_FLAGS: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
