@@ -58,7 +58,13 @@ async def listen(
     server = Server(
         app,
         Listener(
-            section.host, section.port, tls, behind_proxy=section.behind_proxy, grace_seconds=section.grace_seconds, limits=edge
+            section.host,
+            section.port,
+            tls,
+            behind_proxy=section.behind_proxy,
+            proxies=section.trusted_proxies,
+            grace_seconds=section.grace_seconds,
+            limits=edge,
         ),
     )
     await server.start()
@@ -79,7 +85,9 @@ def _authenticator(config: Config, core: Core, stack: AsyncExitStack, tasks: lis
         parts.Spenders(core.follower.book),
         nonces,
         stranger_nonces=MemoryNonces(core.clock.now, SKEW),
-        stranger_rate=Rate(1, 5, time.monotonic),
+        stranger_rate=Rate(5, 20, time.monotonic),
+        peer_rate=Rate(1, 5, time.monotonic),
+        spender_rate=Rate(50, 200, time.monotonic),
         wallets=wallets,
         wallet_rate=Rate(2, 10, time.monotonic),
     )

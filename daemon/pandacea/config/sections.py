@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pandacea.domain.ids import ADDRESS
 from pandacea.domain.limits import MIB, Limits
+from pandacea_sdk.protocol.loopback import is_loopback
 
 BESIDE_TMPFS_MB = 400
 """Of a sandbox's memory: 320 MiB for the warm supervisor, 16 MiB of shared memory, 64 MiB to spare."""
@@ -36,6 +38,15 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as problem:
+        raise ValueError(f"must be an IP address, or a network such as 10.0.0.0/8: {problem}") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 HexAddress = Annotated[str, AfterValidator(_address)]
 RpcUrl = Annotated[str, AfterValidator(_rpc_url)]
 
@@ -164,6 +175,9 @@ class Server(Section):
     tls_key: Path | None = None
     behind_proxy: bool = False
     """TLS ends at a proxy in front: allows a bind off loopback without a certificate."""
+    proxies: Annotated[tuple[Network, ...], BeforeValidator(_as_list)] = ()
+    """The proxies in front, as addresses or networks: their clients are counted by X-Forwarded-For. Default with `behind_proxy` and a
+    host on loopback: loopback."""
     max_connections: int = Field(default=1024, ge=1)
     grace_seconds: float = Field(default=20, ge=0)
 
@@ -172,6 +186,22 @@ class Server(Section):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
         return self
+
+    @model_validator(mode="after")
+    def _proxies_named(self) -> Server:
+        if self.proxies and not self.behind_proxy:
+            raise ValueError("proxies are named, but behind_proxy is false; set behind_proxy: true if one of them stands in front")
+        if self.behind_proxy and not self.proxies and not is_loopback(self.host):
+            raise ValueError(
+                f"behind_proxy is true and host {self.host} is reached from other machines: name the proxy in server.proxies (addresses or "
+                "networks), or all of its clients count as one"
+            )
+        return self
+
+    @property
+    def trusted_proxies(self) -> tuple[str, ...]:
+        """The proxies whose X-Forwarded-For is believed."""
+        return self.proxies or (LOOPBACK if self.behind_proxy else ())
 
 
 class Store(Section):

@@ -9,10 +9,10 @@ from typing import Final, TypeVar
 
 import structlog
 
-from pandacea.domain.access import GRANTED, Answer, Denied, Unknown, may_continue
+from pandacea.domain.access import Answer, Denied, Unknown, may_continue
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.ids import AssetId, LeaseId
-from pandacea.domain.job import NO_LEASE, Job, JobState, Mode
+from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.books import Work
@@ -140,9 +140,7 @@ async def _ask(work: Work, job: Job, ports: ExecutePorts) -> Answer:
 
 
 def _goes_on(job: Job, ports: ExecutePorts) -> Answer:
-    """May an accepted job go on? An open rehearsal has no lease that could end it."""
-    if job.lease_id == NO_LEASE:
-        return GRANTED
+    """May an accepted job go on?"""
     return may_continue(ports.book.lease(job.lease_id), ports.book.standing())
 
 

@@ -131,6 +131,7 @@ JOB: Final = {
     "upload-unknown": Kind(404, "An upload named by the request is not here"),
     "upload-mismatch": Kind(400, "The uploaded bytes do not have the digest in the path"),
     "uploads-full": Kind(507, "The Spender's room for uploads is full"),
+    "uploads-too-large": Kind(413, "The uploads named by the request do not fit into the sandbox"),
     "rehearsal-off": Kind(403, "The product allows no rehearsal"),
     "disk-full": Kind(503, "The node has no room for another result"),
     "unavailable": Kind(503, "The node cannot know or act right now"),
