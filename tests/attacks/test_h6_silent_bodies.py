@@ -6,8 +6,8 @@ The bytes were reserved as announced, before anything was known of the caller, o
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from pandacea.api.edge_limits import MIB
 from pandacea_sdk.protocol.hashing import KeySigner

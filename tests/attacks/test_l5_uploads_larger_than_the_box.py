@@ -23,11 +23,11 @@ async def kept(served: Served, *sizes: int) -> dict[str, str]:
     return named
 
 
-@pytest.mark.parametrize("mode", ["live", "mock"])
-async def test_they_are_refused_when_they_are_named(served: Served, mode: str) -> None:
+@pytest.mark.parametrize("mode", [{}, {"mode": "mock"}], ids=["leased", "rehearsal"])
+async def test_they_are_refused_when_they_are_named(served: Served, mode: dict[str, str]) -> None:
     """As it was played: four of 64 MiB are within a Spender's room, and all of a workspace of 256 MiB. No box is made for them."""
     uploads = await kept(served, *[64 * MIB] * 4)
-    answer = await served.send("POST", EXECUTE, served.body(uploads=uploads, mode=mode), Prefer="respond-async")
+    answer = await served.send("POST", EXECUTE, served.body(uploads=uploads, **mode), Prefer="respond-async")
     assert (answer.status, answer.code) == (413, "uploads-too-large")
     assert "256" in answer.json["detail"]
     assert served.stage.plays.empty()

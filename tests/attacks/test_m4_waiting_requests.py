@@ -45,10 +45,12 @@ async def test_waiting_requests_of_one_spender_are_counted(served: Served) -> No
 @asynccontextmanager
 async def proxy(port: int) -> AsyncIterator[int]:
     """A proxy as nginx is one: a connection of its own for each of its clients, whose address it adds to X-Forwarded-For."""
-    tasks = set()
+    tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.current_task())
+        this = asyncio.current_task()
+        assert this is not None
+        tasks.add(this)
         upstream, there = await asyncio.open_connection("127.0.0.1", port)
         try:
             line, _, rest = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")

@@ -153,8 +153,8 @@ class Privacy(Section):
     """False: bubblewrap boxes are held by resource limits and a watch instead, as where no control group may be made."""
     pool_size: int = Field(default=2, ge=0, le=64)
     """Warm boxes kept ready; 0: every computation starts cold."""
-    workers: int = Field(default=1, ge=1, le=64)
-    """Computations at the same time."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
+    """Computations at the same time. auto: as many as the machine's processors and half of its memory hold, at most 8."""
     queue_per_spender: int = Field(default=16, ge=1)
     queue_total: int = Field(default=1000, ge=1)
     queue_seconds: float = Field(default=3600, gt=0)
@@ -212,6 +212,11 @@ class Store(Section):
     state_dir: Path = Path("state")
     keep_results_seconds: float = Field(default=7 * 86_400, ge=0)
     max_results_mb: int = Field(default=4096, ge=1)
+    """Results of leased runs, all together."""
+    results_mb_per_spender: int = Field(default=1024, ge=1)
+    """Of these, one Spender's, held ones among them."""
+    keep_scripts_seconds: float = Field(default=90 * 86_400, ge=0)
+    """Script and params of a computation that was paid for go this long after its end; its manifest names their digests for ever."""
     keep_uploads_seconds: float = Field(default=86_400, ge=60)
     """An upload goes this long after it was last sent, unless a waiting computation names it."""
     uploads_mb: int = Field(default=2048, ge=1)
@@ -259,6 +264,17 @@ class Config(Section):
     mqtt: Mqtt = Mqtt()
     telemetry: Telemetry = Telemetry()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _a_result_fits(self) -> Config:
+        largest = self.privacy.limits.limits().largest_result
+        for key in ("results_mb_per_spender", "max_results_mb"):
+            if largest > getattr(self.store, key) * MIB:
+                raise ValueError(
+                    f"store.{key} is {getattr(self.store, key)}, less than one result may take ({-(-largest // MIB)} MiB: "
+                    "privacy.limits.artifacts_mb and output_kb), so nothing could ever run; raise it or lower those"
+                )
+        return self
 
     @property
     def database_url(self) -> str:

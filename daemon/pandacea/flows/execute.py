@@ -15,7 +15,7 @@ from pandacea.domain.ids import AssetId, LeaseId
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Broken, Unavailable
-from pandacea.flows.books import Work
+from pandacea.flows.books import Turn, Work
 from pandacea.flows.finish import ended, finish
 from pandacea.flows.live import Feed
 from pandacea.flows.ports import CodeStarted, InputTable, RunQuestion, SandboxEvent, SandboxJob, TableFormat
@@ -88,7 +88,7 @@ async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
         job, answer = await _first_ready(work, now, ports)
         if job is None:
             return None, None
-        if not isinstance(answer, Denied) and not await ports.shelf.has_room(work, ports.limits):
+        if not isinstance(answer, Denied) and not await ports.shelf.has_room(work, ports.limits, job.mode):
             log.warning("queue.waits", reason="no room on disk for another result", results=str(ports.shelf.folder))
             return None, None
         await work.jobs.move(job.computation_id, JobState.PENDING, JobState.RUNNING, started_at=now, attempt=job.attempt + 1)
@@ -102,7 +102,8 @@ async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
 async def _first_ready(work: Work, now: float, ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
     """The first waiting job whose lease can be judged. One whose lease cannot yet waits, and holds up nobody behind it."""
     later: set[LeaseId] = set()
-    while (job := await work.jobs.next_pending(later)) is not None:
+    full = await ports.shelf.full(work, ports.limits)
+    while (job := await work.jobs.next_pending(Turn(now, ports.most_running, full, later))) is not None:
         if now > job.queue_deadline:
             return job, _WAITED_TOO_LONG
         answer = await _ask(work, job, ports)
@@ -159,7 +160,7 @@ async def _run(job: Job, ports: ExecutePorts) -> Outcome | None:
         params=job.params.encode(),
         inputs=tuple(inputs),
         uploads={name: upload_path(ports.uploads_dir, job.spender, digest) for name, digest in job.uploads.items()},
-        limits=ports.limits,
+        limits=ports.limits.of_rehearsals() if job.mode is Mode.MOCK else ports.limits,
         seed=seed_of(job),
         threads=ports.threads,
         results=await ports.shelf.make(job.computation_id),

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 from pandacea.domain.access import may_read
 from pandacea.domain.charge import Charge
-from pandacea.domain.job import Job
+from pandacea.domain.ids import ComputationId
+from pandacea.domain.job import Job, Mode
 from pandacea.domain.product import LiveOutput, Product, Rehearsal, Release
+from pandacea.flows.books import Work
+from pandacea.flows.crowd import Crowd
 from pandacea.flows.submit import Accepted, Caller, Forbidden, Order, SubmitPorts, accept, allow, earlier, job_of, repeated
 
 
@@ -26,11 +29,24 @@ async def rehearse(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted
     await ports.checker.check(order.code)
     token = secrets.token_urlsafe(32) if order.wants_token else None
     job = _rehearsal(order, caller, product, token, ports)
+    gone: list[ComputationId] = []
     async with ports.books.write() as work:
         known = await earlier(work, order, caller, ports)
         if known is None:
+            gone = await _make_room(work, ports)
             await accept(work, job, caller, ports)
+    for computation_id in gone:
+        await ports.shelf.remove(computation_id)
     return Accepted(job, token) if known is None else await repeated(known, order, ports)
+
+
+async def _make_room(work: Work, ports: SubmitPorts) -> list[ComputationId]:
+    """Forget rehearsals until the largest of another fits into the pot that they share: nobody is promised that one stays."""
+    largest = ports.limits.of_rehearsals().largest_result
+    crowd = Crowd(await work.jobs.stored(Mode.MOCK), await work.jobs.oldest_results(Mode.MOCK, ports.clock.now()), largest)
+    gone = [*crowd.own(ports.shelf.rehearsals_per_spender), *crowd.everybodys(ports.shelf.rehearsals)]
+    await work.jobs.delete(gone)
+    return gone
 
 
 def _rehearsal(order: Order, caller: Caller, product: Product, token: str | None, ports: SubmitPorts) -> Job:

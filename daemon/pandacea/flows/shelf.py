@@ -10,12 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pandacea.domain.ids import Address
+from pandacea.domain.job import Mode
 from pandacea.domain.limits import MIB, Limits
 from pandacea.errors import Unavailable
 from pandacea.flows.books import KeptArtifact, View
 
 SPARE_BYTES: Final = 256 * MIB
 """Left free on the disk beside the largest result: for the database and the log."""
+
+
+class ResultsFull(Unavailable):
+    """The Spender's own room for results is full; nobody else's is."""
+
+    code = "results-full"
 
 
 class DiskFull(Unavailable):
@@ -35,7 +43,12 @@ class Shelf:
 
     folder: Path
     most: int
-    """All results together may take this much."""
+    """All results of leased runs together may take this much."""
+    per_spender: int = 1 << 62
+    """One Spender's, held ones among them, may take this much."""
+    rehearsals: int = 256 * MIB
+    """All results of rehearsals together may take this much, beside `most`."""
+    rehearsals_per_spender: int = 32 * MIB
     free: Callable[[Path], int] = free_bytes
 
     def of(self, computation_id: str) -> Path:
@@ -72,21 +85,36 @@ class Shelf:
         if kept:
             await asyncio.to_thread(flush)
 
-    async def has_room(self, view: View, limits: Limits) -> bool:
-        """Whether the largest result of one more run would fit, on the disk and within `most`."""
-        largest = limits.artifacts_bytes + limits.output_bytes
+    async def has_room(self, view: View, limits: Limits, mode: Mode) -> bool:
+        """Whether the largest result of one more run would fit: on the disk and, of a leased run, within `most`."""
+        largest = limits.largest_result
         if self.free(self.folder) < largest + SPARE_BYTES:
             return False
-        return await view.jobs.stored() + largest <= self.most
+        return mode is Mode.MOCK or sum((await view.jobs.stored(Mode.LIVE)).values()) + largest <= self.most
 
-    async def need_room(self, view: View, limits: Limits) -> None:
+    async def need_room(self, view: View, limits: Limits, spender: Address, mode: Mode) -> None:
         """Refuse early.
 
         Raises:
-            DiskFull: the largest result would not fit.
+            ResultsFull: the Spender's own room would not take the largest result.
+            DiskFull: the node's would not.
         """
-        if not await self.has_room(view, limits):
+        mine = (await view.jobs.stored(Mode.LIVE)).get(spender, 0) if mode is Mode.LIVE else 0
+        if mine + limits.largest_result > self.per_spender:
+            raise ResultsFull(
+                f"Your results take {mine:,} of the {self.per_spender:,} bytes that one Spender's may take here, and the largest of "
+                "another would not fit. Your oldest go from an hour after they ended; those that the Earner holds stay until the Earner "
+                "decides.",
+                retry_after=300,
+            )
+        if not await self.has_room(view, limits, mode):
             raise DiskFull("The node has no room for another result now; nothing was accepted. Try again later.", retry_after=60)
+
+    async def full(self, view: View, limits: Limits) -> list[Address]:
+        """Spenders whose room would not take another result beside those that their runs under way may leave."""
+        stored, running = await view.jobs.stored(Mode.LIVE), await view.jobs.running()
+        coming = {spender: stored.get(spender, 0) + running.get(spender, 0) * limits.largest_result for spender in stored | running}
+        return [spender for spender, size in coming.items() if size + limits.largest_result > self.per_spender]
 
     def strangers(self, known: set[str]) -> list[str]:
         """Names in the folder that belong to no known computation."""

@@ -22,7 +22,6 @@ from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseBook, Priva
 from pandacea.flows.shelf import Shelf
 from pandacea_sdk.protocol.receipt import computation_id
 
-
 PAGE_BYTES: Final = 4096
 """A file in a workspace takes whole pages."""
 WORKSPACE_SPARE_BYTES: Final = MIB
@@ -136,10 +135,11 @@ async def accept(work: Work, job: Job, caller: Caller, ports: SubmitPorts) -> No
 
     Raises:
         Forbidden: `too-many-jobs`, `upload-unknown`, `uploads-too-large`, `request-replayed`.
-        Unavailable: the queue or the disk is full.
+        Unavailable: the queue, the disk or the Spender's room for results is full.
     """
     await _room(work, caller, ports.queue)
-    await ports.shelf.need_room(work, ports.limits)
+    limits = ports.limits.of_rehearsals() if job.mode is Mode.MOCK else ports.limits
+    await ports.shelf.need_room(work, limits, caller.address, job.mode)
     await _uploads(work, job, ports.limits)
     if await work.jobs.get(job.computation_id) is not None:
         raise Forbidden("request-replayed", "This very request made a computation before; sign a new one with a new nonce.")

@@ -102,7 +102,8 @@ class Uploads:
         if files + self._files[spender] > room.spender_files or mine + coming > room.spender_bytes:
             raise Forbidden(
                 "uploads-full",
-                f"You have {files} uploads of {mine:,} bytes here and {self._files[spender]} coming, which goes beyond {room.spender_files} files or "
+                f"You have {files} uploads of {mine:,} bytes here and {self._files[spender]} coming, which goes beyond "
+                f"{room.spender_files} files or "
                 f"{room.spender_bytes:,} bytes; each is removed {room.seconds / 3600:g} h after it was sent last.",
             )
         if everything + self._coming.total() > room.total_bytes or self.free(self.folder) < coming + SPARE_BYTES:

@@ -133,6 +133,7 @@ JOB: Final = {
     "uploads-full": Kind(507, "The Spender's room for uploads is full"),
     "uploads-too-large": Kind(413, "The uploads named by the request do not fit into the sandbox"),
     "rehearsal-off": Kind(403, "The product allows no rehearsal"),
+    "results-full": Kind(507, "The Spender's room for results is full"),
     "disk-full": Kind(503, "The node has no room for another result"),
     "unavailable": Kind(503, "The node cannot know or act right now"),
     "broken": Kind(503, "The node's operator must mend something"),
