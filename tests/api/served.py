@@ -24,7 +24,7 @@ from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import describe
 from pandacea.api.server import Listener, Server, create_app
 from pandacea.api.throttle import Rate, Rates, Streams
-from pandacea.app.loops import Loop
+from pandacea.app.loops import Loop, task
 from pandacea.domain.ids import Address, Timestamp
 from pandacea.flows.execute import run_next
 from pandacea.store.books import SqlBooks
@@ -119,9 +119,8 @@ async def assemble(
     server = Server(app, Listener(port=port, grace_seconds=1, limits=limits))
     await server.start()
     stack.push_async_callback(server.stop)
-    for work in (nonces.run(), worker.run()):
-        task = asyncio.create_task(work)
-        stack.callback(task.cancel)
+    for name, work in (("nonces", nonces.run()), ("worker", worker.run())):
+        task(work, name, stack)
     return Served(server.port, described, world)
 
 
