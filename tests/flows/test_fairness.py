@@ -55,7 +55,7 @@ async def runs(world: World, seconds: float) -> None:
 
 async def turns(world: World, number: int) -> list[str]:
     """Run so many jobs, one after the other; whose they were."""
-    done = []
+    done: list[str] = []
     for _ in range(number):
         before = len(world.sandbox.jobs)
         await run_next(world.execute)

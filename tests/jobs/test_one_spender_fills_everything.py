@@ -32,8 +32,14 @@ from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Answer, Served, results
 from tests.jobs.stage import Play
 
 SCALE: Final = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
-SECONDS: Final = 4.0 if SCALE < 10 else 3600.0
+SECONDS: Final = 10.0 if SCALE < 10 else 3600.0
 LEASE: Final = LeaseId("0x" + "2e" * 32)
+PAUSE: Final = 0.25
+"""Between two requests of one kind: so each kind reaches its own limits, and not only the rate of all together."""
+PATIENCE: Final = 5.0
+"""The neighbour's."""
+ENDLESS: Final = 6.0
+"""What an endless script takes here: longer than that."""
 NUMBERS = count(1)
 INPUTS = [{"asset_id": "a", "variable_name": "table"}]
 
@@ -46,11 +52,18 @@ class Greedy:
         self.answers: Counter[str] = Counter()
         self.stop = asyncio.Event()
 
+    async def begins_with_endless_scripts(self) -> None:
+        """One for each worker of the node."""
+        for number in range(3):
+            assert (
+                await self._sends("POST", EXECUTE, self.served.body(f"# endless {number}"), Prefer="respond-async")
+            ).status == 202
+
     async def forever(self, name: str, step: Callable[[], Awaitable[int]]) -> None:
         while not self.stop.is_set():
             with contextlib.suppress(aiohttp.ClientError):  # a connection that gave way is no answer, and no end of the attack
                 self.answers[f"{name} {await step()}"] += 1
-            await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE)
 
     async def runs(self) -> int:
         return (await self._sends("POST", EXECUTE, self._body(), Prefer="respond-async")).status
@@ -93,25 +106,27 @@ class Greedy:
         return await self.served.send(method, path, body, **headers)
 
 
-def leaves(play: Play, size: int) -> None:
-    """A run that leaves as much as it may, as a hole."""
-    size = min(size, play.job.limits.artifacts_bytes, play.job.limits.artifact_bytes)
-    with (play.job.results / "0").open("wb") as file:
-        file.truncate(size)
-    artifact = Artifact("f", play.job.results / "0", size, hashlib.sha256(b"").hexdigest())
-    play.ends(Outcome(None, "", b"", (artifact,), exit_status=0, code_started=True))
+def leaves_all_it_may(play: Play) -> None:
+    """A run whose artifacts are as large as they may be, and holes."""
+    limits, files = play.job.limits, []
+    for place in range(2):
+        size = min(limits.artifact_bytes, limits.artifacts_bytes // 2)
+        with (play.job.results / str(place)).open("wb") as file:
+            file.truncate(size)
+        files.append(Artifact(f"f{place}", play.job.results / str(place), size, hashlib.sha256(b"").hexdigest()))
+    play.ends(Outcome(None, "", b"", tuple(files), exit_status=0, code_started=True))
 
 
 async def acts(served: Served, paid: str) -> None:
-    """The stage's part: the greedy Spender's scripts take half a second and leave all they may, the neighbour's leaves its model."""
+    """The stage's part: of the greedy Spender's scripts some never end, others leave all they may; the neighbour's leaves its model."""
 
     async def run(play: Play) -> None:
         if paid.encode() in play.job.code:
             play.ends(model=b"paid for")
             return
-        await asyncio.sleep(0.5)
-        with contextlib.suppress(asyncio.InvalidStateError):  # cancelled meanwhile
-            leaves(play, 64 * MIB)
+        await asyncio.sleep(ENDLESS if b"endless" in play.job.code else 0.1)
+        if not play.end.done():  # it may have been cancelled meanwhile
+            leaves_all_it_may(play)
 
     playing = set()
     while True:
@@ -151,6 +166,7 @@ async def test_the_neighbour_is_served_and_its_results_stay(served: Served, tmp_
     prepare(served, tmp_path)
     greedy, marker, end = Greedy(served), "the neighbour's", time.monotonic() + SECONDS
     steps = [greedy.runs, greedy.waits, greedy.rehearses, greedy.cancels, greedy.uploads, greedy.hands_in, greedy.announces]
+    await greedy.begins_with_endless_scripts()
     tasks = [asyncio.create_task(acts(served, marker)), asyncio.create_task(keeps_house(served))]
     attack = [asyncio.create_task(greedy.forever(step.__name__, step)) for step in steps for _ in range(2)]
     neighbour = aiohttp.ClientSession()
@@ -160,7 +176,7 @@ async def test_the_neighbour_is_served_and_its_results_stay(served: Served, tmp_
         while time.monotonic() < end:
             began = time.monotonic()
             done.append(await pays(theirs, marker))
-            assert time.monotonic() - began < 10, "behind a Spender who asks for everything"
+            assert time.monotonic() - began < PATIENCE, "behind a Spender who asks for everything"
             await asyncio.sleep(min(1.0, SECONDS / 10))
         for answer in done[:3] + done[-3:]:
             again = await theirs.send("GET", results(answer["computation_id"]), signer=OTHER)

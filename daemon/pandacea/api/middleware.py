@@ -31,6 +31,9 @@ USAGE: Final = web.RequestKey("usage", Usage)
 BODY: Final = web.RequestKey("body", bytes)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
+OWN_ROOM_FULL: Final = 507
+"""A Spender's own room, not the node's: a Spender may cause it at will, so it is no line in the log."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -58,7 +61,7 @@ async def edge_middleware(request: web.Request, handler: Handler) -> web.StreamR
     except (ProtocolError, PandaceaError, web.HTTPException) as error:
         _must_be_unanswered(request, error)
         response = from_error(error, request_id)
-        if isinstance(error, PandaceaError) and response.status >= 500:
+        if isinstance(error, PandaceaError) and response.status >= 500 and response.status != OWN_ROOM_FULL:
             _log.warning("request not served", request_id=request_id, code=error.code, detail=error.detail)
     except ConnectionError:
         raise  # the client is gone; aiohttp tidies up
