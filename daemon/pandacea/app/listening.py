@@ -7,7 +7,7 @@ import shutil
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pandacea import __version__, keys
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
@@ -28,6 +28,9 @@ from pandacea.flows.approve import ApprovePorts
 from pandacea.flows.submit import SubmitPorts
 from pandacea.flows.uploads import Uploads
 from pandacea_sdk.protocol.signing import SKEW, SigningPolicy
+
+SPENDER_RATE: Final = (50.0, 200.0)
+"""Signed requests of one Spender: a second, and at once."""
 
 
 async def listen(
@@ -87,7 +90,7 @@ def _authenticator(config: Config, core: Core, stack: AsyncExitStack, tasks: lis
         stranger_nonces=MemoryNonces(core.clock.now, SKEW),
         stranger_rate=Rate(5, 20, time.monotonic),
         peer_rate=Rate(1, 5, time.monotonic),
-        spender_rate=Rate(50, 200, time.monotonic),
+        spender_rate=Rate(*SPENDER_RATE, time.monotonic),
         wallets=wallets,
         wallet_rate=Rate(2, 10, time.monotonic),
     )
