@@ -96,7 +96,7 @@ async def node(job_seconds: float) -> None:
 
     with tempfile.TemporaryDirectory(prefix="pandacea-bench-") as folder:
         async with AsyncExitStack() as stack:
-            served = await assemble(Path(folder), stack, EdgeLimits(connections_per_peer=1024), prepare)
+            served = await assemble(Path(folder), stack, EdgeLimits(connections_per_peer=1024, requests_per_spender=1024), prepare)
             tune()
             _tell(served.port)
             await lag.run()

@@ -139,29 +139,6 @@ class AsyncPandaceaClient:
             await self.upload(content)
         return await self._computations.run(request, deadline, timeout)
 
-    async def rehearse(
-        self,
-        code_path: str | os.PathLike[str],
-        inputs: Inputs,
-        *,
-        params: Any = None,
-        timeout: float = 3600.0,  # noqa: ASYNC109  # as execute_computation
-    ) -> dict[str, Any]:
-        """Run a script on the mock rows of a product that lets anybody rehearse (`rehearsal: open`); needs a key, no lease.
-
-        The product is the one that has all of `inputs`. With a lease, and for uploads, use `execute_computation(mode="mock")`.
-
-        Returns:
-            As `execute_computation`, without manifest and receipt: nobody signs for mock rows.
-
-        Raises:
-            PandaceaError: as `execute_computation`; `JobError` (`rehearsal-off`) where no product allows it.
-        """
-        body: dict[str, Any] = {"code": read_script(code_path), "inputs": [dict(item) for item in inputs], "mode": "mock"}
-        if params is not None:
-            body["params"] = params
-        return await self._computations.run(checked_request(body), time.monotonic() + timeout, timeout)
-
     async def result(
         self,
         computation_id: str,

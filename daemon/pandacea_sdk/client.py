@@ -92,12 +92,6 @@ class PandaceaClient:
             )
         )
 
-    def rehearse(
-        self, code_path: str | os.PathLike[str], inputs: Inputs, *, params: Any = None, timeout: float = 3600.0
-    ) -> dict[str, Any]:
-        """Run a script on an open product's mock rows, without a lease. See `AsyncPandaceaClient.rehearse`."""
-        return self._loop.run(self._client.rehearse(code_path, inputs, params=params, timeout=timeout))
-
     def result(self, computation_id: str, *, mode: str | None = None, timeout: float = 60.0) -> dict[str, Any]:
         """Wait for a computation that was asked for before. See `AsyncPandaceaClient.result`."""
         return self._loop.run(self._client.result(computation_id, mode=mode, timeout=timeout))

@@ -14,9 +14,10 @@ from aiohttp import web
 
 from pandacea.api.auth import AUTHENTICATOR, Authenticator, signed, signed_by_anyone, signed_head
 from pandacea.api.edge_limits import EdgeLimits
-from pandacea.api.middleware import body_chunks
+from pandacea.api.middleware import LIMITS, STATE, body_chunks, read_body
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.server import Listener, Server, create_app
+from pandacea.api.shares import Shares
 from pandacea.api.throttle import Rate
 from pandacea.domain.ids import Address
 from pandacea.errors import Broken, Unavailable
@@ -65,6 +66,7 @@ class Node:
     known: Known
     nonces: MemoryNonces
     wallets: Wallets
+    shares: Shares
     handled: list[str] = field(default_factory=list)
 
     @property
@@ -127,9 +129,9 @@ async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answ
     return Answer(int(head[0].split()[1]), headers, await reader.readexactly(length))
 
 
-async def talk(port: int, raw: bytes, seconds: float = 10.0) -> Answer:
-    """Send bytes on a new connection and read one answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def talk(port: int, raw: bytes, seconds: float = 10.0, local_address: str = "127.0.0.1") -> Answer:
+    """Send bytes on a new connection, from an address of loopback's, and read one answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(local_address, 0))
     try:
         async with asyncio.timeout(seconds):
             writer.write(raw)
@@ -167,18 +169,20 @@ async def start_node() -> AsyncIterator[StartNode]:
             nonces,
             stranger_nonces=MemoryNonces(time.time, 30),
             stranger_rate=Rate(1, 3, time.monotonic),
+            peer_rate=Rate(1, 16, time.monotonic),
             wallets=wallets,
         )
         _add_routes(app, handled)
         server = Server(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))
         await server.start()
         started.append(server)
-        return Node(server, known, nonces, wallets, handled)
+        return Node(server, known, nonces, wallets, app[STATE].shares, handled)
 
     def _add_routes(app: web.Application, handled: list[str]) -> None:
         async def plain(request: web.Request) -> web.Response:
+            body = await read_body(request)
             handled.append(request.path)
-            return web.json_response({"body": (await request.read()).decode("latin-1")})
+            return web.json_response({"body": body.decode("latin-1")})
 
         async def whoami(request: web.Request) -> web.Response:
             caller = await signed(request)
@@ -191,7 +195,7 @@ async def start_node() -> AsyncIterator[StartNode]:
         async def upload(request: web.Request) -> web.Response:
             await signed_head(request)
             size = 0
-            async for chunk in body_chunks(request):
+            async for chunk in body_chunks(request, request.app[LIMITS].upload_bytes):
                 size += len(chunk)
             return web.json_response({"size": size})
 

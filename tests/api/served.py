@@ -23,9 +23,10 @@ from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import describe
 from pandacea.api.server import Listener, Server, create_app
-from pandacea.api.throttle import Rate, Streams
-from pandacea.app.loops import Loop
+from pandacea.api.throttle import Rate, Rates, Streams
+from pandacea.app.loops import Loop, start_task
 from pandacea.domain.ids import Address, Timestamp
+from pandacea.flows.background import Background
 from pandacea.flows.execute import run_next
 from pandacea.store.books import SqlBooks
 from pandacea.store.migrate import upgrade
@@ -81,7 +82,9 @@ async def assemble(
     )
     worker = Loop("worker", lambda: run_next(world.execute))
     submit = replace(world.submit, wake=worker.wake, queue=replace(world.submit.queue, per_spender=10**6, total=10**6))
-    app = create_app(limits or EdgeLimits(connections_per_peer=1024))
+    # One Spender is all the load here: what is measured and tested with it is not how little one Spender may do.
+    limits = limits or EdgeLimits(connections_per_peer=1024, requests_per_spender=1024)
+    app = create_app(limits)
 
     nonces = GroupCommitNonces(SqlBooks(database).spend_nonces)
     port = _free_port()
@@ -105,20 +108,21 @@ async def assemble(
         submit=submit,
         watch=world.execute.watch,
         clock=world.clock,
-        streams=Streams(),
+        streams=Streams(each=1024),
         uploads=world.uploads,
         approve=world.approve,
         well_known=about | {"version": "test", "environment": {}},
         readiness=lambda: Readiness(ready=True, parts={}),
+        rates=Rates(*(Rate(10**6, 10**6, time.monotonic) for _ in range(3))),
     )
     if prepare is not None:
         prepare(world, app)
-    server = Server(app, Listener(port=port, grace_seconds=1, limits=limits or EdgeLimits(connections_per_peer=1024)))
+    server = Server(app, Listener(port=port, grace_seconds=1, limits=limits))
     await server.start()
     stack.push_async_callback(server.stop)
-    for work in (nonces.run(), worker.run()):
-        task = asyncio.create_task(work)
-        stack.callback(task.cancel)
+    background = Background()
+    for name, work in (("nonces", nonces.run()), ("worker", worker.run())):
+        start_task(background, work, name, stack)
     return Served(server.port, described, world)
 
 

@@ -136,21 +136,64 @@ async def test_a_thousand_idle_connections_leave_the_server_answering(start_node
     assert node.server.connections.open <= 1
 
 
+class Place:
+    """A connection that does nothing but give way."""
+
+    def __init__(self, peer: str, connections: Connections) -> None:
+        self.peer, self.connections = peer, connections
+        self.open = connections.enter(peer, self, proxied=peer == "proxy")
+
+    def sweep(self, now: float) -> None:
+        """Has no deadline."""
+
+    def give_way(self) -> None:
+        self.connections.leave(self.peer, self)
+        self.open = False
+
+
 def test_counting_places_is_exact() -> None:
-    """What enters leaves; exempt peers (a declared proxy) count only in all; nothing is kept for peers that are gone."""
+    """What enters leaves; a declared proxy counts only in all; nothing is kept for peers that are gone."""
+    connections = Connections(EdgeLimits(connections=3, connections_per_peer=1))
+    places = [Place(peer, connections) for peer in ("a", "a", "proxy", "proxy")]
+    for place in places:
+        if place.open:
+            connections.work(place)
+    places.append(Place("b", connections))
+    assert [place.open for place in places] == [True, False, True, True, False]
+    for place in places:
+        if place.open:
+            connections.leave(place.peer, place)
+    assert (connections.open, dict(connections._peers), connections._all, connections._known) == (0, {}, set(), {})
 
-    class Connection:
-        def sweep(self, now: float) -> None:
-            """Has no deadline."""
 
-    connections = Connections(EdgeLimits(connections=3, connections_per_peer=1), frozenset({"proxy"}))
-    asked = [(peer, Connection()) for peer in ("a", "a", "proxy", "proxy", "b")]
-    taken = [connections.enter(peer, connection) for peer, connection in asked]
-    assert taken == [True, False, True, True, False]
-    for (peer, connection), entered in zip(asked, taken, strict=True):
-        if entered:
-            connections.leave(peer, connection)
-    assert (connections.open, dict(connections._peers), connections._all) == (0, {}, set())
+def test_who_is_idle_for_longest_gives_way_and_spenders_last() -> None:
+    """A full house: strangers go in the order in which they went idle, busy ones never, a Spender only when no stranger is idle."""
+    connections = Connections(EdgeLimits(connections=4, connections_per_peer=1, connections_per_spender=1))
+    spender, busy, first, second = (Place(peer, connections) for peer in ("s", "t", "u", "v"))
+    connections.known_as("0x5e", spender)
+    for place in (spender, busy, first):
+        connections.work(place)
+    for place in (spender, first):
+        connections.rest(place)  # `first` went idle after `second`, which never asked for anything
+    newcomers = [Place(f"w{n}", connections) for n in range(2)]
+    assert [place.open for place in (spender, busy, first, second)] == [True, True, False, False]
+    for place in newcomers:
+        connections.work(place)
+    assert Place("x", connections).open
+    assert not spender.open
+    assert connections._spenders == {}
+
+
+def test_one_spender_keeps_no_more_than_its_share_of_a_full_house() -> None:
+    """Beyond it, a connection is as good as a stranger's: it gives way once it is idle."""
+    connections = Connections(EdgeLimits(connections=3, connections_per_peer=9, connections_per_spender=1))
+    places = [Place("s", connections) for _ in range(3)]
+    for place in places:
+        connections.work(place)
+        connections.known_as("0x5e", place)
+        connections.rest(place)
+    newcomers = [Place("n", connections) for _ in range(2)]
+    assert [place.open for place in (*places, *newcomers)] == [True, False, False, True, True]
 
 
 # ------------------------------------------------------------------ floods
@@ -206,16 +249,16 @@ async def test_an_oversized_body_is_refused_by_its_length_and_by_its_bytes(start
 
 async def test_many_large_bodies_at_once_are_bounded_together(start_node: StartNode) -> None:
     """Strangers cannot fill the memory with bodies that are each within the limit."""
-    node = await start_node(EdgeLimits(body_bytes=1000, bodies_bytes=2500))
+    node = await start_node(EdgeLimits(body_bytes=1000, stranger_bodies_bytes=2500))
     held = []
     for _ in range(2):
         reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-        writer.write(b"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"a" * 500)
+        writer.write(b"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"a" * 900)
         held.append((reader, writer))
-    await asyncio.sleep(0.1)
+    await until(lambda: node.shares.stranger_bytes == 1800)
     assert (await talk(node.port, raw_request("POST", "/plain", {}, b"a" * 1000))).code == "too-many-connections"
     for reader, writer in held:
-        writer.write(b"a" * 500)
+        writer.write(b"a" * 100)
         assert (await read_answer(reader)).status == 200
         writer.close()
     assert (await talk(node.port, raw_request("POST", "/plain", {}, b"a" * 1000))).status == 200

@@ -40,7 +40,15 @@ CHANGING = (
     *("/proc/pressure", "/proc/interrupts", "/proc/softirqs", "/proc/vmstat", "/proc/zoneinfo", "/proc/diskstats", "/proc/locks"),
     *("/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/fs/dentry-state", "/proc/sys/kernel/pty/nr", "/proc/swaps"),
     *("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/random/entropy_avail", "/proc/schedstat", "/proc/slabinfo", "/proc/sys"),
-    *("/proc/buddyinfo", "/proc/pagetypeinfo", "/proc/partitions", "/proc/cmdline", "/proc/sysvipc", "/proc/fs", "/proc/timer_list"),
+    *(
+        "/proc/buddyinfo",
+        "/proc/pagetypeinfo",
+        "/proc/partitions",
+        "/proc/cmdline",
+        "/proc/sysvipc",
+        "/proc/fs",
+        "/proc/timer_list",
+    ),
     *("/sys", "/sys/block", "/sys/devices/system/node/node0/vmstat", "/sys/class/net"),
 )
 FIXED = ("/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/meminfo", "/proc/cpuinfo")

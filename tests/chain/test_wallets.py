@@ -24,7 +24,7 @@ from pandacea.errors import Unavailable
 from pandacea_sdk.client import AsyncPandaceaClient
 from pandacea_sdk.protocol.hashing import KeySigner, Signer
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy
+from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy
 from tests.chain.anvil import OWNER, ROOT, Agreement, Anvil, call, word
 
 OWNS, OTHER = KeySigner("61" * 32), KeySigner("62" * 32)
@@ -196,11 +196,16 @@ async def test_a_spender_signs_for_a_wallet_with_a_signer_of_their_own(world: Wo
         return RequestHead("GET", "/api/v1/leases/0x12", [("host", "node.example"), *lines])
 
     good = await sends(OWNS)
-    assert (await authenticator.authenticate(good, b"")).address == world.wallet
+    assert (await authenticator.authenticate(good, _nothing)).address == world.wallet
     for head, code in ((good, "request-replayed"), (await sends(OTHER), "signature-invalid"), (await sends(OWNS), "rate-limited")):
         with pytest.raises(ProtocolError) as caught:
-            await authenticator.authenticate(head, b"")
+            await authenticator.authenticate(head, _nothing)
         assert caught.value.code == code
+
+
+async def _nothing(_: SignedRequest) -> bytes:
+    """The body of a GET."""
+    return b""
 
 
 class _Clock:

@@ -107,11 +107,32 @@ def test_the_databases_password_comes_apart_from_its_url(tmp_path: Path) -> None
         ("privacy: {limits: {cpuss: 1}}", "privacy.limits.cpuss is not a key; did you mean cpus?"),
         ("privacy: {limits: {workspace_mb: 2000}}", "above memory_mb 1024"),
         ("server: {tls_key: k.pem}", "tls_certificate and tls_key go together"),
+        ("server: {host: 0.0.0.0, behind_proxy: true}", "name the proxy in server.proxies"),
+        ("server: {proxies: 10.0.0.1}", "behind_proxy is false"),
+        ("server: {behind_proxy: true, proxies: [proxy.example]}", "must be an IP address, or a network such as 10.0.0.0/8"),
+        ("server: {behind_proxy: true, proxies: 10.0.0.1/8}", "has host bits set"),
+        ("privacy: {workers: many}", "privacy.workers"),
+        ("store: {results_mb_per_spender: 100}", "less than one result may take (129 MiB"),
     ],
 )
 def test_a_bad_key_is_named_with_its_value_and_what_is_allowed(tmp_path: Path, more: str, said: str) -> None:
     """One sentence tells the operator what to change."""
     assert said in refused(tmp_path, GOOD + more)
+
+
+@pytest.mark.parametrize(
+    ("server", "trusted"),
+    [
+        ("{}", ()),
+        ("{behind_proxy: true}", ("127.0.0.0/8", "::1/128")),
+        ("{behind_proxy: true, host: 10.0.0.2, proxies: 10.0.0.1}", ("10.0.0.1/32",)),
+        ('{behind_proxy: true, proxies: [10.0.0.0/24, "fd00::/8"]}', ("10.0.0.0/24", "fd00::/8")),
+    ],
+)
+def test_only_a_proxy_that_is_named_is_believed(tmp_path: Path, server: str, trusted: tuple[str, ...]) -> None:
+    """Or, where the node listens on loopback behind one, whoever runs on this machine; without `behind_proxy` nobody."""
+    config = load(write(tmp_path, GOOD + f"server: {server}"), {})
+    assert config.server.trusted_proxies == trusted
 
 
 def test_every_bad_key_is_named_at_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pandacea.domain.code import CodeState
 from pandacea.domain.product import Policy
 from pandacea.flows.approve import EACH, decide
 from pandacea_sdk.protocol.hashing import KeySigner
-from tests.jobs.conftest import EXECUTE, OTHER, Answer, Served
+from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Answer, Served
 
 CODE = "/api/v1/privacy/code"
 SCRIPT = "print(table.x.sum() * params['factor'])\n"
@@ -109,13 +109,15 @@ async def test_the_same_script_is_the_same_submission(strict: Served) -> None:
 
 
 async def test_submissions_are_bounded(strict: Served) -> None:
-    """An address may have a few waiting; deciding makes room."""
+    """A Spender may have a few waiting; deciding makes room. Whoever has no lease may hand in as many from one address, and no more."""
     for number in range(EACH):
-        last = await hand_in(strict, code=f"print({number})")
+        last = await hand_in(strict, SPENDER, code=f"print({number})")
         assert last.status == 202
-    assert (await hand_in(strict, code="print('more')")).code == "too-many-submissions"
+    assert (await hand_in(strict, SPENDER, code="print('more')")).code == "too-many-submissions"
     await decide(last.json["code_id"], CodeState.REJECTED, "", strict.world.submit.books, strict.clock)
-    assert (await hand_in(strict, code="print('more')")).status == 202
+    assert (await hand_in(strict, SPENDER, code="print('more')")).status == 202
+    strangers = [await hand_in(strict, KeySigner(f"{key:064x}"), code=f"print({key})") for key in range(1, EACH + 2)]
+    assert [answer.status for answer in strangers] == [202] * EACH + [429]
 
 
 @pytest.mark.parametrize(

@@ -121,10 +121,12 @@ def test_100_kb_of_code_means_the_same_on_both_sides() -> None:
 
 
 def test_optional_members_may_be_left_out() -> None:
-    """A minimal body is enough; a rehearsal needs no lease."""
+    """A minimal body is enough."""
     request = execute_request(body())
     assert (request.params, request.uploads, request.product_version, request.mode) == ({}, {}, None, "live")
-    assert execute_request(body(lease_id=..., mode="mock")).lease_id is None
+    with pytest.raises(ProtocolError) as caught:
+        execute_request(body(lease_id=..., mode="mock"))
+    assert caught.value.code == "missing-field", "a rehearsal needs a lease, too"
 
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,10}", fullmatch=True).filter(lambda name: not keyword.iskeyword(name) and name != "params")

@@ -51,20 +51,15 @@ def test_a_result_is_read_and_verified_by_another_client_with_the_key(node: Serv
         assert reads.verify(answer).result_hash == made["result_hash"]
 
 
-def test_anybody_rehearses_where_a_product_is_open(node: Served, script: Path, tmp_path: Path) -> None:
-    """A key without a lease: the same box on mock rows, and an answer that nobody signed."""
-    rehearses(node, tmp_path, Rehearsal.OPEN)
-    with PandaceaClient(node.url, key=STRANGER) as stranger:
-        answer = stranger.rehearse(script, INPUTS, params={"rounds": 1})
+def test_nobody_rehearses_without_a_lease(node: Served, script: Path, tmp_path: Path) -> None:
+    """A key alone runs nothing here, said before anything runs; whoever has the lease gets an answer that nobody signed."""
+    rehearses(node, tmp_path, Rehearsal.LEASE)
+    with PandaceaClient(node.url, key=STRANGER) as stranger, pytest.raises(PandaceaError) as caught:
+        stranger.execute_computation(LEASE_ID, script, INPUTS, mode="mock")
+    assert caught.value.code == "unknown-spender"
+    assert node.world.sandbox.jobs == []
+    with PandaceaClient(node.url, key="11" * 32) as spender:
+        answer = spender.execute_computation(LEASE_ID, script, INPUTS, params={"rounds": 1}, mode="mock")
     assert (answer["success"], answer["mode"], answer["results"]["output"]) == (True, "mock", "hello\n")
     assert {"manifest", "receipt", "result_hash"}.isdisjoint(answer)
     assert [table.path.name for table in node.world.sandbox.jobs[0].inputs] == ["mock.arrow"]
-
-
-def test_nobody_rehearses_without_a_lease_where_it_needs_one(node: Served, script: Path, tmp_path: Path) -> None:
-    """`rehearsal-off`, said before anything runs."""
-    rehearses(node, tmp_path, Rehearsal.LEASE)
-    with PandaceaClient(node.url, key=STRANGER) as stranger, pytest.raises(PandaceaError) as caught:
-        stranger.rehearse(script, INPUTS)
-    assert caught.value.code == "rehearsal-off"
-    assert node.world.sandbox.jobs == []

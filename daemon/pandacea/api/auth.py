@@ -1,12 +1,18 @@
-"""Who is calling: the order in which a signed request is verified, cheap first, and nothing written or asked for strangers."""
+"""Who is calling: the order in which a signed request is verified, cheap first, and nothing written or asked for strangers.
+
+The signature lies in the head and covers the body's digest, so the head is verified before a byte of the body is read or memory is
+reserved for it. The nonce comes last: a request whose body is cut off or damaged is not executed and may be sent again as it is, and
+whoever saw only its head cannot use it up.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from aiohttp import web
 
-from pandacea.api.middleware import HEAD
+from pandacea.api.middleware import HEAD, USAGE, belongs_to, read_body
 from pandacea.api.nonces import Nonces
 from pandacea.api.throttle import Rate
 from pandacea.domain.ids import Address
@@ -16,6 +22,9 @@ from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse
 
 STRANGERS: Final = "strangers"
+
+ReadBody = Callable[[SignedRequest], Awaitable[bytes]]
+"""Reads the body of a request whose head was verified, on its signer's account."""
 
 
 class Spenders(Protocol):
@@ -54,10 +63,14 @@ class Authenticator:
         stranger_rate: Rate,
         wallets: ContractWallets | None = None,
         wallet_rate: Rate | None = None,
+        spender_rate: Rate | None = None,
+        peer_rate: Rate | None = None,
     ) -> None:
         """`nonces` keeps known spenders' nonces durably; strangers get `stranger_nonces` and share one `stranger_rate`.
 
-        `wallets` is asked for signatures that no plain key made, each address at most at `wallet_rate`.
+        Strangers of one peer have `peer_rate` between them, asked before anything is computed for them; `stranger_rate` is taken by those
+        alone whose signature is right. `wallets` is asked for signatures that no plain key made, each address at most at `wallet_rate`. A
+        Spender's requests are limited by `spender_rate`, taken when the signature is right: nobody else can use it up.
         """
         self._policy = policy
         self._clock = clock
@@ -67,18 +80,21 @@ class Authenticator:
         self._stranger_rate = stranger_rate
         self._wallets = wallets
         self._wallet_rate = wallet_rate
+        self._spender_rate = spender_rate
+        self._peer_rate = peer_rate
 
-    async def authenticate(self, head: RequestHead, body: bytes) -> SignedRequest:
-        """Verify a request of a known spender, body included.
+    async def authenticate(self, head: RequestHead, read: ReadBody) -> SignedRequest:
+        """Verify a request of a known spender: its head, then, once that is theirs, its body.
 
         Raises:
-            ProtocolError: in this order: everything `parse` raises; digest-mismatch, body-not-allowed; unknown-spender;
-                signature-invalid (rate-limited: too many that a contract wallet would have to be asked about); request-replayed.
+            ProtocolError: in this order: everything `parse` raises; unknown-spender; signature-invalid (rate-limited: too many that a
+                contract wallet would have to be asked about); rate-limited; what `read` raises; digest-mismatch, body-not-allowed;
+                request-replayed.
             Unavailable: the database or, for a contract wallet, the chain cannot be asked.
         """
-        signed = parse(head, self._policy, self._clock.now())
-        signed.check_body(body)
-        return await self._known(signed)
+        signed = await self._known(parse(head, self._policy, self._clock.now()))
+        signed.check_body(await read(signed))
+        return await _spend(self._nonces, signed)
 
     async def authenticate_head(self, head: RequestHead) -> SignedRequest:
         """Verify a request whose body is still to come; the caller compares the body with `body_sha256` before using it.
@@ -86,25 +102,36 @@ class Authenticator:
         Raises:
             ProtocolError, Unavailable: as `authenticate`, without digest-mismatch.
         """
-        return await self._known(parse(head, self._policy, self._clock.now()))
+        return await _spend(self._nonces, await self._known(parse(head, self._policy, self._clock.now())))
 
-    async def authenticate_anyone(self, head: RequestHead, body: bytes) -> SignedRequest:
+    async def authenticate_anyone(self, head: RequestHead, peer: str, read: ReadBody, read_strangers: ReadBody) -> SignedRequest:
         """Verify a request on a route for people who have no lease yet: a plain key, no RPC, nothing written to the database.
+
+        Args:
+            head: of the request.
+            peer: who is at the other end.
+            read: reads the body on a Spender's account.
+            read_strangers: the same for somebody without a lease, on the peer's.
 
         Raises:
             ProtocolError: as `authenticate`, with rate-limited in the place of unknown-spender.
             Unavailable: too many nonces at once.
         """
         signed = parse(head, self._policy, self._clock.now())
-        signed.check_body(body)
         if self._spenders.knows_spender(Address(signed.address)):
-            return await self._known(signed)
-        self._stranger_rate.take(STRANGERS)
+            await self._known(signed)
+            signed.check_body(await read(signed))
+            return await _spend(self._nonces, signed)
+        if self._peer_rate is not None:
+            self._peer_rate.take(peer)
         if not signed.recovers():
             raise _invalid()
+        self._stranger_rate.take(STRANGERS)
+        signed.check_body(await read_strangers(signed))
         return await _spend(self._stranger_nonces, signed)
 
     async def _known(self, signed: SignedRequest) -> SignedRequest:
+        """The request, if a Spender of this node signed it. Nothing of the body was looked at, and no nonce is used up."""
         if not self._spenders.knows_spender(Address(signed.address)):
             raise ProtocolError(
                 "unknown-spender",
@@ -113,7 +140,9 @@ class Authenticator:
             )
         if not signed.recovers() and not await self._wallet_accepts(signed):
             raise _invalid()
-        return await _spend(self._nonces, signed)
+        if self._spender_rate is not None:
+            self._spender_rate.take(signed.address)
+        return signed
 
     async def _wallet_accepts(self, signed: SignedRequest) -> bool:
         if self._wallets is None:
@@ -128,17 +157,32 @@ AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
 
 async def signed(request: web.Request) -> SignedRequest:
     """For a route: the verified request of a known spender. See `Authenticator.authenticate`."""
-    return await request.app[AUTHENTICATOR].authenticate(request[HEAD], await request.read())
+    return await request.app[AUTHENTICATOR].authenticate(request[HEAD], _reader(request))
 
 
 async def signed_head(request: web.Request) -> SignedRequest:
     """For a route that streams its body. See `Authenticator.authenticate_head`."""
-    return await request.app[AUTHENTICATOR].authenticate_head(request[HEAD])
+    verified = await request.app[AUTHENTICATOR].authenticate_head(request[HEAD])
+    belongs_to(request, verified.address)
+    return verified
 
 
 async def signed_by_anyone(request: web.Request) -> SignedRequest:
     """For a route open to people without a lease. See `Authenticator.authenticate_anyone`."""
-    return await request.app[AUTHENTICATOR].authenticate_anyone(request[HEAD], await request.read())
+
+    async def strangers(_: SignedRequest) -> bytes:
+        return await read_body(request)
+
+    authenticator = request.app[AUTHENTICATOR]
+    return await authenticator.authenticate_anyone(request[HEAD], request[USAGE].peer, _reader(request), strangers)
+
+
+def _reader(request: web.Request) -> ReadBody:
+    async def read(verified: SignedRequest) -> bytes:
+        belongs_to(request, verified.address)
+        return await read_body(request)
+
+    return read
 
 
 def job_token(request: web.Request) -> str | None:

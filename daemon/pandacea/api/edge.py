@@ -11,13 +11,15 @@ import json
 import logging
 import math
 import secrets
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
 from pandacea.api.edge_limits import Connections, EdgeLimits
+from pandacea.api.peers import UNKNOWN, parse_address, peer_of
 from pandacea.api.problems import MEDIA_TYPE, problem, problem_body
 from pandacea_sdk.protocol.problems import KINDS
 
@@ -32,7 +34,7 @@ class _Phase(Enum):
 class EdgeHandler(web.RequestHandler):
     """One connection. The middleware calls `begin` when a head was read, `end` when its answer is made."""
 
-    __slots__ = ("_connections", "_due", "_edge", "_head", "_paused_due", "_peer", "_phase", "_tail")
+    __slots__ = ("_connections", "_due", "_edge", "_entered", "_head", "_paused_due", "_phase", "_tail", "peer", "proxied")
 
     def __init__(self, manager: web.Server, connections: Connections, edge: EdgeLimits) -> None:
         """`manager`: the server of an `AppRunner`."""
@@ -54,7 +56,11 @@ class EdgeHandler(web.RequestHandler):
         # Deadlines by the loop's clock, looked at by `sweep`: a timer for each request would cost more than the request's parsing.
         self._due = math.inf
         self._paused_due = math.inf
-        self._peer = ""
+        self._entered = False
+        self.peer = UNKNOWN
+        """Whose connection it is: see `pandacea.api.peers`."""
+        self.proxied = False
+        """Whether a declared proxy made it, for clients of its own."""
         self._head = 0
         self._tail = b""
 
@@ -62,11 +68,14 @@ class EdgeHandler(web.RequestHandler):
         """Take a place or refuse; a connection that sends nothing is closed after `head_seconds`."""
         assert isinstance(transport, asyncio.Transport)
         peername = transport.get_extra_info("peername")
-        self._peer = str(peername[0]) if isinstance(peername, tuple) else "local"
-        if not self._connections.enter(self._peer, self):
+        address = parse_address(str(peername[0])) if isinstance(peername, tuple) else None
+        if address is not None:
+            self.peer, self.proxied = peer_of(address), address in self._connections.proxies
+        if not self._connections.enter(self.peer, self, proxied=self.proxied):
             transport.write(_canned("too-many-connections", "Too many connections; close some, or try again.", retry_after=5))
             transport.close()
             return
+        self._entered = True
         self._phase = _Phase.IDLE
         super().connection_made(transport)
         self._arm(self._edge.head_seconds)
@@ -76,8 +85,19 @@ class EdgeHandler(web.RequestHandler):
         if self._phase is _Phase.CLOSED:
             return
         self._phase = _Phase.CLOSED
-        self._connections.leave(self._peer, self)
+        self._leave()
         super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        """End an idle connection; its place is free at once."""
+        self._leave()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _leave(self) -> None:
+        if self._entered:
+            self._entered = False
+            self._connections.leave(self.peer, self)
 
     def data_received(self, data: bytes) -> None:
         """Watch the size of a head while it comes in, then let aiohttp parse."""
@@ -111,12 +131,28 @@ class EdgeHandler(web.RequestHandler):
         self._due = math.inf
         if self._phase is not _Phase.CLOSED:
             self._phase = _Phase.BUSY
+            self._connections.work(self)
 
-    def end(self) -> None:
-        """Its answer is made: wait for the next request, not forever."""
-        if self._phase is _Phase.BUSY:
+    def end(self, body: StreamReader) -> None:
+        """Its answer is made: wait for the next request, not forever.
+
+        What is left of a body that nobody wanted to read is no head of a next request: aiohttp reads and drops it for a moment, or closes.
+        """
+        body.on_eof(self._rest)
+
+    def _rest(self) -> None:
+        if self._phase is _Phase.BUSY and self._entered:
             self._phase = _Phase.IDLE
+            self._connections.rest(self)
             self._arm(self._edge.idle_seconds)
+
+    def client_of(self, forwarded_for: Sequence[str]) -> str:
+        """The peer for whom a proxy's request asks."""
+        return self._connections.proxies.client_of(self.peer, forwarded_for)
+
+    def belongs_to(self, spender: str) -> None:
+        """A Spender's signed request came on it: when all places are taken, it gives way after those of strangers."""
+        self._connections.known_as(spender, self)
 
     def handle_error(
         self,

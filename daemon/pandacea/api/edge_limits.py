@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from pandacea.api.peers import Proxies
+
 MIB: Final = 1024 * 1024
 
 
@@ -16,6 +18,11 @@ class EdgeLimits:
 
     connections: int = 1024
     connections_per_peer: int = 128
+    """Of one address (IPv6: one /64); behind a declared proxy, requests in progress of one client of it."""
+    connections_per_spender: int = 64
+    """Kept for one Spender when every connection is taken and idle ones give way, those of strangers first."""
+    requests_per_spender: int = 64
+    """In progress at one time, over however many connections and addresses."""
     head_bytes: int = 16 * 1024
     header_count: int = 64
     line_bytes: int = 8190
@@ -32,7 +39,13 @@ class EdgeLimits:
     body_bytes_per_second: int = 64 * 1024
     """A body may take `body_seconds` plus its size at this rate."""
     bodies_bytes: int = 64 * MIB
-    """All POST bodies being read or handled at one time."""
+    """POST bodies of Spenders being read or handled at one time, as far as they have come."""
+    bodies_per_spender: int = 8 * MIB
+    """Of these, one Spender's."""
+    stranger_bodies_bytes: int = 8 * MIB
+    """The same of people without a lease: a pot of their own."""
+    stranger_bodies_per_peer: int = 2 * MIB
+    """Of these, one peer's."""
 
 
 class Swept(Protocol):
@@ -42,42 +55,82 @@ class Swept(Protocol):
         """End it if one has passed; `now` by the loop's clock."""
         ...
 
+    def give_way(self) -> None:
+        """End it, idle as it is, and give its place back at once."""
+        ...
+
 
 class Connections:
-    """Counts open connections, in all and by peer address; peers in `exempt` (declared proxies) only in all."""
+    """Counts open connections, in all and by peer; those of declared proxies only in all, for their clients are counted one by one.
 
-    def __init__(self, limits: EdgeLimits, exempt: frozenset[str] = frozenset()) -> None:
+    When every place is taken, the connection that has been idle for longest gives way to a new one: first those on which no Spender ever
+    signed a request, last those of Spenders and proxies. So idle connections, from however many addresses, keep nobody out.
+    """
+
+    def __init__(self, limits: EdgeLimits, proxies: Proxies | None = None) -> None:
         """Start with none."""
         self._limits = limits
-        self._exempt = exempt
+        self.proxies = proxies or Proxies()
         self._peers: Counter[str] = Counter()
         self._all: set[Swept] = set()
+        self._idle_strangers: dict[Swept, None] = {}
+        self._idle_known: dict[Swept, None] = {}
+        self._known: dict[Swept, str] = {}
+        self._spenders: Counter[str] = Counter()
         self.open = 0
         self.opened = 0
         self.refused = 0
 
-    def enter(self, peer: str, connection: Swept) -> bool:
-        """Take a place; False when there is none."""
-        full = self.open >= self._limits.connections
-        greedy = peer not in self._exempt and self._peers[peer] >= self._limits.connections_per_peer
-        if full or greedy:
+    def enter(self, peer: str, connection: Swept, *, proxied: bool = False) -> bool:
+        """Take a place; False when there is none, and none that is idle."""
+        if not proxied and self._peers[peer] >= self._limits.connections_per_peer:
             self.refused += 1
-            if not self._peers[peer]:
-                del self._peers[peer]
+            return False
+        if self.open >= self._limits.connections and not self._make_room():
+            self.refused += 1
             return False
         self.open += 1
         self.opened += 1
-        self._peers[peer] += 1
         self._all.add(connection)
+        if proxied:
+            self._known[connection] = ""
+        else:
+            self._peers[peer] += 1
+        self.rest(connection)
         return True
 
     def leave(self, peer: str, connection: Swept) -> None:
         """Give the place back."""
+        self.work(connection)
         self._all.discard(connection)
         self.open -= 1
-        self._peers[peer] -= 1
-        if not self._peers[peer]:
-            del self._peers[peer]
+        spender = self._known.pop(connection, None)
+        if spender:
+            _take_one(self._spenders, spender)
+        if spender != "":
+            _take_one(self._peers, peer)
+
+    def work(self, connection: Swept) -> None:
+        """A request came on a connection: it does not give way."""
+        self._idle_strangers.pop(connection, None)
+        self._idle_known.pop(connection, None)
+
+    def rest(self, connection: Swept) -> None:
+        """A connection waits for its next request."""
+        (self._idle_known if connection in self._known else self._idle_strangers)[connection] = None
+
+    def known_as(self, spender: str, connection: Swept) -> None:
+        """A Spender's signed request came on a connection: it is theirs from now on, within their share."""
+        if connection not in self._known and self._spenders[spender] < self._limits.connections_per_spender:
+            self._known[connection] = spender
+            self._spenders[spender] += 1
+
+    def _make_room(self) -> bool:
+        victim = next(iter(self._idle_strangers), None) or next(iter(self._idle_known), None)
+        if victim is None:
+            return False
+        victim.give_way()
+        return True
 
     async def sweep(self) -> None:
         """For ever: look at every connection's deadlines, often enough that none is overrun by more than half, or by a second."""
@@ -89,3 +142,9 @@ class Connections:
             now = loop.time()
             for connection in list(self._all):
                 connection.sweep(now)
+
+
+def _take_one(counted: Counter[str], owner: str) -> None:
+    counted[owner] -= 1
+    if not counted[owner]:
+        del counted[owner]

@@ -1,4 +1,7 @@
-"""What happens to every request before its route: deadlines, plain form, body limits; and to every answer after it."""
+"""What happens to every request before its route: whose it is, plain form, limits; and to every answer after it.
+
+No body is read here: a route reads it once the head's signature was verified, so that a body costs nothing before it is known whose it is.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from pandacea.api.edge import EdgeHandler
 from pandacea.api.edge_limits import EdgeLimits
 from pandacea.api.problems import BROKEN, from_error, problem
+from pandacea.api.shares import Shares, Usage
 from pandacea.errors import PandaceaError
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import BODY_METHODS, RequestHead, check_encoding
@@ -23,18 +27,23 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LIMITS: Final = web.AppKey("limits", EdgeLimits)
 
 HEAD: Final = web.RequestKey("head", RequestHead)
+USAGE: Final = web.RequestKey("usage", Usage)
+BODY: Final = web.RequestKey("body", bytes)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+
+OWN_ROOM_FULL: Final = 507
+"""A Spender's own room, not the node's: a Spender may cause it at will, so it is no line in the log."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ServerState:
-    """What the middleware shares: whether the server stops, and how many bytes of bodies it holds."""
+    """What the middleware shares: whether the server stops, and what the requests in progress hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: EdgeLimits) -> None:
         """Start running and empty."""
         self.stopping = False
-        self.body_bytes = 0
+        self.shares = Shares(limits)
 
 
 STATE: Final = web.AppKey("state", ServerState)
@@ -52,7 +61,7 @@ async def edge_middleware(request: web.Request, handler: Handler) -> web.StreamR
     except (ProtocolError, PandaceaError, web.HTTPException) as error:
         _must_be_unanswered(request, error)
         response = from_error(error, request_id)
-        if isinstance(error, PandaceaError) and response.status >= 500:
+        if isinstance(error, PandaceaError) and response.status >= 500 and response.status != OWN_ROOM_FULL:
             _log.warning("request not served", request_id=request_id, code=error.code, detail=error.detail)
     except ConnectionError:
         raise  # the client is gone; aiohttp tidies up
@@ -61,7 +70,7 @@ async def edge_middleware(request: web.Request, handler: Handler) -> web.StreamR
         _must_be_unanswered(request, error)
         response = problem("internal-error", BROKEN, request_id)
     finally:
-        connection.end()
+        connection.end(request.content)
     return response
 
 
@@ -84,24 +93,23 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     head = head_of(request)
     split_target(head.target)
     request[HEAD] = head
-    if request.method not in BODY_METHODS:
-        if request.body_exists:
-            raise ProtocolError("body-not-allowed", f"{request.method} takes no body here.")
-        return await handler(request)
-    check_encoding(head)
-    if request.method == "PUT":
-        _check_length(request, limits.upload_bytes)
-        return await handler(request)
-    _check_length(request, limits.body_bytes)
-    reserved = request.content_length if request.content_length is not None else limits.body_bytes
-    if state.body_bytes + reserved > limits.bodies_bytes:
-        raise ProtocolError("too-many-connections", "The node is reading too many requests at once; try again.")
-    state.body_bytes += reserved
+    if request.method in BODY_METHODS:
+        check_encoding(head)
+        _check_length(request, limits.upload_bytes if request.method == "PUT" else limits.body_bytes)
+    elif request.body_exists:
+        raise ProtocolError("body-not-allowed", f"{request.method} takes no body here.")
+    usage = request[USAGE] = state.shares.begin(_peer(request, head))
     try:
-        await _read_whole(request, limits)
         return await handler(request)
     finally:
-        state.body_bytes -= reserved
+        usage.end()
+
+
+def _peer(request: web.Request, head: RequestHead) -> str:
+    """Who asks: the peer of the connection or, where that is a declared proxy, the client it names."""
+    connection = request.protocol
+    assert isinstance(connection, EdgeHandler)
+    return connection.client_of(head.values("x-forwarded-for")) if connection.proxied else connection.peer
 
 
 def head_of(request: web.Request) -> RequestHead:
@@ -120,8 +128,44 @@ def require_json(request: web.Request) -> None:
         raise ProtocolError("unsupported-media-type", "Send Content-Type: application/json, in UTF-8.")
 
 
-async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """The body of a PUT piece by piece, never more than `upload_bytes`, never slower than the limits allow.
+def belongs_to(request: web.Request, spender: str) -> None:
+    """Count a request, and the connection it came on, as a Spender's: call it when the signature of its head was verified.
+
+    Raises:
+        ProtocolError: `rate-limited`: the Spender has its share of requests in progress.
+    """
+    request[USAGE].belongs_to(spender)
+    connection = request.protocol
+    assert isinstance(connection, EdgeHandler)
+    connection.belongs_to(spender)
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Read a POST body into memory, counted as it comes, for whom the request belongs to; read once, however often asked.
+
+    Raises:
+        ProtocolError: `body-too-large`, `request-timeout`, `too-many-connections` (its owner's share is in use).
+    """
+    body = request.get(BODY)
+    if body is None:
+        usage, limit = request[USAGE], request.app[LIMITS].body_bytes
+        if request.content.is_eof():  # it came with the head, as small bodies do
+            body = request.content.read_nowait()
+            usage.add_bytes(len(body))
+            if len(body) > limit:
+                raise _too_large(limit)
+        else:
+            pieces = bytearray()
+            async for piece in body_chunks(request, limit):
+                usage.add_bytes(len(piece))
+                pieces += piece
+            body = bytes(pieces)
+        request[BODY] = body
+    return body
+
+
+async def body_chunks(request: web.Request, limit: int) -> AsyncIterator[bytes]:
+    """A body piece by piece, never more than `limit` bytes, never slower than the limits allow.
 
     Raises:
         ProtocolError: `body-too-large`, `request-timeout`.
@@ -139,22 +183,9 @@ async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
         if not chunk:
             return
         size += len(chunk)
-        if size > limits.upload_bytes:
-            raise _too_large(limits.upload_bytes)
+        if size > limit:
+            raise _too_large(limit)
         yield chunk
-
-
-async def _read_whole(request: web.Request, limits: EdgeLimits) -> None:
-    """Read a POST body; `request.read()` answers from memory afterwards."""
-    if request.content.is_eof():  # it came with the head, as small bodies do
-        await request.read()
-        return
-    allowed = limits.body_seconds + (request.content_length or 0) / limits.body_bytes_per_second
-    try:
-        async with asyncio.timeout(allowed):
-            await request.read()
-    except TimeoutError:
-        raise _too_slow() from None
 
 
 def _check_length(request: web.Request, limit: int) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import web
 
-from pandacea.api.throttle import Streams
+from pandacea.api.throttle import Rates, Streams
 from pandacea.domain.ids import Address
 from pandacea.flows.approve import ApprovePorts
 from pandacea.flows.books import Books
@@ -43,6 +43,7 @@ class Node:
     well_known: dict[str, Any]
     readiness: Callable[[], Readiness]
     """From memory: no I/O."""
+    rates: Rates = field(default_factory=Rates)
 
 
 NODE: Final = web.AppKey("node", Node)

@@ -112,7 +112,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _codes(operation: Operation) -> dict[int, set[str]]:
     """Status -> the codes of every problem that the operation may answer with."""
-    signed: Iterable[str] = problems.SIGNATURE if operation.auth is not Auth.PUBLIC else ()
+    signed: Iterable[str] = (*problems.SIGNATURE, "rate-limited") if operation.auth is not Auth.PUBLIC else ()
     every = {*operation.codes, *_EVERYWHERE, *_PRIVATE, *signed, *(_WITH_BODY if operation.request else ("body-not-allowed",))}
     if operation.auth is not Auth.SIGNED_OR_TOKEN:
         every.discard("job-token-invalid")

@@ -26,7 +26,6 @@ _LIVE: Final = {
 }
 _REHEARSAL: Final = {
     "lease": "Lease holders may try scripts on the mock rows, uncharged.",
-    "open": "Anybody may try scripts on the mock rows, within a small rate.",
     "off": "There are no rehearsals on mock rows.",
 }
 

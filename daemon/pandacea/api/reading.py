@@ -8,7 +8,7 @@ from pandacea.api.auth import job_token, signed
 from pandacea.api.node import Node
 from pandacea.domain.access import Denied, may_read
 from pandacea.domain.ids import HASH32, Address
-from pandacea.domain.job import NO_LEASE, TERMINAL, Job, JobState
+from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.flows.cancel import as_seen
 from pandacea.flows.submit import Forbidden, allow
 from pandacea.flows.watch import until
@@ -46,8 +46,6 @@ def still_readable(job: Job, node: Node) -> None:
     Raises:
         Forbidden, Unavailable: nothing more of this computation may leave.
     """
-    if job.lease_id == NO_LEASE:
-        return  # an open rehearsal: mock rows, read by whoever holds its token or key
     answer = may_read(node.book.lease(job.lease_id), node.book.standing(), caller=Address(job.spender))
     if isinstance(answer, Denied) and answer.code == "lease-unknown":
         answer = Denied("computation-unknown", _UNKNOWN)

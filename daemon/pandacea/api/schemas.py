@@ -72,13 +72,9 @@ def execute_request_schema() -> Schema:
     return {
         "type": "object",
         "additionalProperties": False,
-        "required": ["code", "inputs"],
+        "required": ["lease_id", "code", "inputs"],
         "properties": {
-            "lease_id": {
-                "type": "string",
-                "pattern": _HASH,
-                "description": "Left out only in an open rehearsal (`mode`: `mock`).",
-            },
+            "lease_id": {"type": "string", "pattern": _HASH},
             "code": {
                 "type": "string",
                 "minLength": 1,

@@ -14,6 +14,7 @@ from aiohttp import web
 from pandacea.api.edge import EdgeHandler
 from pandacea.api.edge_limits import Connections, EdgeLimits
 from pandacea.api.middleware import LIMITS, STATE, ServerState, add_headers, edge_middleware
+from pandacea.api.peers import Proxies
 from pandacea.errors import BadConfig
 from pandacea.flows.background import Restarted
 from pandacea_sdk.protocol.loopback import is_loopback
@@ -31,13 +32,13 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where and how to listen. `port` 0 takes any free one; `proxies` are addresses whose connections are not counted each."""
+    """Where and how to listen. `port` 0 takes any free one; `proxies` are the addresses or networks of proxies in front."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     tls: Tls | None = None
     behind_proxy: bool = False
-    proxies: frozenset[str] = frozenset()
+    proxies: tuple[str, ...] = ()
     grace_seconds: float = 20.0
     limits: EdgeLimits = field(default_factory=EdgeLimits)
 
@@ -47,7 +48,7 @@ def create_app(limits: EdgeLimits | None = None) -> web.Application:
     edge = limits or EdgeLimits()
     app = web.Application(middlewares=[edge_middleware], client_max_size=edge.body_bytes)
     app[LIMITS] = edge
-    app[STATE] = ServerState()
+    app[STATE] = ServerState(edge)
     app.on_response_prepare.append(add_headers)
     return app
 
@@ -68,7 +69,7 @@ class Server:
         self._stamp = _stamp(listener.tls)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=listener.grace_seconds)
         self._server: asyncio.Server | None = None
-        self.connections = Connections(listener.limits, listener.proxies)
+        self.connections = Connections(listener.limits, Proxies(listener.proxies))
         self._sweeper = Restarted("edge", self.connections.sweep)
 
     @property

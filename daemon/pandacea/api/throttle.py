@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 from pandacea_sdk.protocol.problems import ProtocolError
@@ -42,7 +44,24 @@ class Rate:
         if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
         if not granted:
-            raise ProtocolError("rate-limited", f"More than {self._per_second:g} requests a second; slow down and try again.")
+            raise ProtocolError("rate-limited", f"More than {self._said()}; slow down and try again.")
+
+    def _said(self) -> str:
+        if self._per_second >= 1:
+            return f"{self._burst:g} requests at once and {self._per_second:g} a second"
+        return f"{self._burst:g} requests at once and one each {1 / self._per_second:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How often one caller may ask for what stays: rows and scripts outlive the request that made them."""
+
+    computations: Rate = field(default_factory=lambda: Rate(2, 64, time.monotonic))
+    """POST execute, by Spender."""
+    rehearsals: Rate = field(default_factory=lambda: Rate(1 / 6, 10, time.monotonic))
+    """The same in mode `mock`, which costs its Spender nothing."""
+    scripts: Rate = field(default_factory=lambda: Rate(1 / 10_800, 8, time.monotonic))
+    """POST code of people without a lease, by peer: addresses of accounts cost nothing."""
 
 
 class Streams:

@@ -6,7 +6,7 @@ import shutil
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pandacea import __version__, keys
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
@@ -29,6 +29,9 @@ from pandacea.flows.background import Background
 from pandacea.flows.submit import SubmitPorts
 from pandacea.flows.uploads import Uploads
 from pandacea_sdk.protocol.signing import SKEW, SigningPolicy
+
+SPENDER_RATE: Final = (50.0, 200.0)
+"""Signed requests of one Spender: a second, and at once."""
 
 
 async def listen(
@@ -65,7 +68,13 @@ async def listen(
     server = Server(
         app,
         Listener(
-            section.host, section.port, tls, behind_proxy=section.behind_proxy, grace_seconds=section.grace_seconds, limits=edge
+            section.host,
+            section.port,
+            tls,
+            behind_proxy=section.behind_proxy,
+            proxies=section.trusted_proxies,
+            grace_seconds=section.grace_seconds,
+            limits=edge,
         ),
     )
     await server.start()
@@ -86,7 +95,9 @@ def _authenticator(config: Config, core: Core, background: Background, stack: As
         parts.Spenders(core.follower.book),
         nonces,
         stranger_nonces=MemoryNonces(core.clock.now, SKEW),
-        stranger_rate=Rate(1, 5, time.monotonic),
+        stranger_rate=Rate(5, 20, time.monotonic),
+        peer_rate=Rate(1, 5, time.monotonic),
+        spender_rate=Rate(*SPENDER_RATE, time.monotonic),
         wallets=wallets,
         wallet_rate=Rate(2, 10, time.monotonic),
     )

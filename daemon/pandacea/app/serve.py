@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import AsyncExitStack
 from typing import Final
@@ -20,7 +21,7 @@ from pandacea.app.listening import listen
 from pandacea.app.loops import Loop, start_task
 from pandacea.app.measures import measure
 from pandacea.app.product_desk import ProductDesk
-from pandacea.app.workers import Workers
+from pandacea.app.workers import Workers, most_running, workers_of
 from pandacea.catalogue.codecheck import ChildCodeChecker
 from pandacea.chain.follower import Follower
 from pandacea.config import Config
@@ -44,7 +45,7 @@ from pandacea.telemetry.notify import ServiceManager
 
 log = structlog.get_logger(__name__)
 
-HOUSEKEEPING_SECONDS: Final = 300.0
+HOUSEKEEPING_SECONDS: Final = 60.0
 PRESENCE_SECONDS: Final = 30.0
 
 
@@ -93,7 +94,9 @@ async def _start(config: Config, background: Background, stack: AsyncExitStack) 
     limits, privacy_section = config.privacy.limits.limits(), config.privacy
     earner = Address(config.earner.address)
     privacy = LeasedPrivacy(core.follower.book, core.catalogue, core.sandbox, earner, core.clock)
-    workers = Workers(privacy_section.workers, core.watch)
+    number = workers_of(privacy_section, processors=len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
+    log.info("workers", number=number, of_one_spender=most_running(number))
+    workers = Workers(number, core.watch)
     execute = ExecutePorts(
         books=core.books,
         book=core.follower.book,
@@ -108,6 +111,7 @@ async def _start(config: Config, background: Background, stack: AsyncExitStack) 
         uploads_dir=uploads.folder,
         post_results=config.settlement.post_results,
         watch=core.watch,
+        most_running=most_running(number),
         pause=lambda: workers.stopping,
     )
     await recover(execute)
@@ -128,7 +132,16 @@ async def _start(config: Config, background: Background, stack: AsyncExitStack) 
         shelf=shelf,
     )
     release = release_ports(config, core.books, core.watch)
-    sweeping = SweepPorts(core.books, core.clock, shelf, limits, uploads, release, config.store.keep_results_seconds)
+    sweeping = SweepPorts(
+        core.books,
+        core.clock,
+        shelf,
+        limits,
+        uploads,
+        release,
+        keep_seconds=config.store.keep_results_seconds,
+        keep_scripts_seconds=config.store.keep_scripts_seconds,
+    )
     housekeeping = Loop("housekeeping", lambda: _swept(sweeping), idle=HOUSEKEEPING_SECONDS)
     loops = [*workers.loops, *_deliveries(config, core, stack), housekeeping]
     start_task(background, core.database.superseded(), "database", stack)
@@ -157,6 +170,10 @@ async def _records(follower: Follower) -> ChainRecords:
     return follower.records
 
 
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 async def _swept(ports: SweepPorts) -> None:
     await sweep(ports)
 
@@ -171,7 +188,7 @@ def _folders(config: Config, core: Core) -> tuple[Shelf, Uploads]:
         total_bytes=store.uploads_mb * MIB,
         seconds=store.keep_uploads_seconds,
     )
-    shelf = Shelf(store.state_dir / "results", store.max_results_mb * MIB)
+    shelf = Shelf(store.state_dir / "results", store.max_results_mb * MIB, store.results_mb_per_spender * MIB)
     return shelf, Uploads(core.books, core.clock, store.state_dir / "uploads", room)
 
 

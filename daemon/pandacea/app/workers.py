@@ -9,12 +9,44 @@ from typing import Final
 import structlog
 
 from pandacea.app.loops import Loop
+from pandacea.config.sections import Privacy
+from pandacea.domain.limits import MIB
 from pandacea.flows.watch import Watch
 
 log = structlog.get_logger(__name__)
 
 STEP_MARGIN_SECONDS: Final = 600.0
 """Beyond the time limit of a script: for its box, its result and its end, each of which has a bound of its own."""
+
+
+MOST_WORKERS: Final = 8
+"""Of `privacy.workers: auto`."""
+
+
+def workers_of(privacy: Privacy, *, processors: int, memory_bytes: int) -> int:
+    """How many computations run at one time: as configured, or as many as the machine holds.
+
+    Each is counted with all the processors it may use and, of half the memory, with its whole limit: the other half is the system's, the
+    warm boxes' and the tables' in the page cache.
+
+    Args:
+        privacy: the configuration.
+        processors: that this process may use.
+        memory_bytes: of the machine.
+    """
+    if privacy.workers != "auto":
+        return privacy.workers
+    by_processors = int(processors / privacy.limits.cpus)
+    by_memory = memory_bytes // 2 // (privacy.limits.memory_mb * MIB)
+    return max(1, min(by_processors, by_memory, MOST_WORKERS))
+
+
+def most_running(workers: int) -> int:
+    """Computations of one Spender that run at one time: never all workers where there is more than one.
+
+    So a Spender's endless scripts leave a place for everybody else.
+    """
+    return max(1, workers - 1)
 
 
 class Workers:

@@ -38,7 +38,7 @@ def product_commands(commands: Any) -> None:
         ("policy", "approved-code | any-code"),
         ("release", "hold | auto"),
         ("live-output", "none | progress | full"),
-        ("rehearsal", "lease | open | off"),
+        ("rehearsal", "lease | off"),
     ):
         add.add_argument(f"--{name}", help=summary)
     add.add_argument("--drop", help="columns that are not converted, separated by commas")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pandacea.domain.ids import ADDRESS
 from pandacea.domain.limits import MIB, Limits
+from pandacea_sdk.protocol.loopback import is_loopback
 
 BESIDE_TMPFS_MB = 400
 """Of a sandbox's memory: 320 MiB for the warm supervisor, 16 MiB of shared memory, 64 MiB to spare."""
@@ -36,6 +38,15 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as problem:
+        raise ValueError(f"must be an IP address, or a network such as 10.0.0.0/8: {problem}") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 HexAddress = Annotated[str, AfterValidator(_address)]
 RpcUrl = Annotated[str, AfterValidator(_rpc_url)]
 
@@ -144,8 +155,8 @@ class Privacy(Section):
     """Boxes run as this uid and the 1,023 above it, one for each; as a plain user bubblewrap cannot, and uses none of them."""
     pool_size: int = Field(default=2, ge=0, le=64)
     """Warm boxes kept ready; 0: every computation starts cold."""
-    workers: int = Field(default=1, ge=1, le=64)
-    """Computations at the same time."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
+    """Computations at the same time. auto: as many as the machine's processors and half of its memory hold, at most 8."""
     queue_per_spender: int = Field(default=16, ge=1)
     queue_total: int = Field(default=1000, ge=1)
     queue_seconds: float = Field(default=3600, gt=0)
@@ -166,6 +177,9 @@ class Server(Section):
     tls_key: Path | None = None
     behind_proxy: bool = False
     """TLS ends at a proxy in front: allows a bind off loopback without a certificate."""
+    proxies: Annotated[tuple[Network, ...], BeforeValidator(_as_list)] = ()
+    """The proxies in front, as addresses or networks: their clients are counted by X-Forwarded-For. Default with `behind_proxy` and a
+    host on loopback: loopback."""
     max_connections: int = Field(default=1024, ge=1)
     grace_seconds: float = Field(default=20, ge=0)
 
@@ -174,6 +188,22 @@ class Server(Section):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
         return self
+
+    @model_validator(mode="after")
+    def _proxies_named(self) -> Server:
+        if self.proxies and not self.behind_proxy:
+            raise ValueError("proxies are named, but behind_proxy is false; set behind_proxy: true if one of them stands in front")
+        if self.behind_proxy and not self.proxies and not is_loopback(self.host):
+            raise ValueError(
+                f"behind_proxy is true and host {self.host} is reached from other machines: name the proxy in server.proxies (addresses or "
+                "networks), or all of its clients count as one"
+            )
+        return self
+
+    @property
+    def trusted_proxies(self) -> tuple[str, ...]:
+        """The proxies whose X-Forwarded-For is believed."""
+        return self.proxies or (LOOPBACK if self.behind_proxy else ())
 
 
 class Store(Section):
@@ -184,6 +214,11 @@ class Store(Section):
     state_dir: Path = Path("state")
     keep_results_seconds: float = Field(default=7 * 86_400, ge=0)
     max_results_mb: int = Field(default=4096, ge=1)
+    """Results of leased runs, all together."""
+    results_mb_per_spender: int = Field(default=1024, ge=1)
+    """Of these, one Spender's, held ones among them."""
+    keep_scripts_seconds: float = Field(default=90 * 86_400, ge=0)
+    """Script and params of a computation that was paid for go this long after its end; its manifest names their digests for ever."""
     keep_uploads_seconds: float = Field(default=86_400, ge=60)
     """An upload goes this long after it was last sent, unless a waiting computation names it."""
     uploads_mb: int = Field(default=2048, ge=1)
@@ -231,6 +266,17 @@ class Config(Section):
     mqtt: Mqtt = Mqtt()
     telemetry: Telemetry = Telemetry()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _a_result_fits(self) -> Config:
+        largest = self.privacy.limits.limits().largest_result
+        for key in ("results_mb_per_spender", "max_results_mb"):
+            if largest > getattr(self.store, key) * MIB:
+                raise ValueError(
+                    f"store.{key} is {getattr(self.store, key)}, less than one result may take ({-(-largest // MIB)} MiB: "
+                    "privacy.limits.artifacts_mb and output_kb), so nothing could ever run; raise it or lower those"
+                )
+        return self
 
     @property
     def database_url(self) -> str:

@@ -19,9 +19,6 @@ class Mode(StrEnum):
     MOCK = "mock"
 
 
-NO_LEASE: Final = LeaseId("0x" + "0" * 64)
-"""In the place of a lease: an open rehearsal, for people who have none yet."""
-
 NO_RESULT: Final = frozenset(
     {
         Failure.QUEUE_DEADLINE,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 MAX_CODE_BYTES: Final = 102_400
 """100 KB of UTF-8: the one constant for the largest script."""
 
 MIB: Final = 1024 * 1024
+
+REHEARSAL_SECONDS: Final = 120.0
+"""A rehearsal's time limit at most."""
+REHEARSAL_BYTES: Final = 4 * MIB
+"""A rehearsal's artifacts at most, each and together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +36,17 @@ class Limits:
     def as_json(self) -> dict[str, int | float]:
         """The manifest's `limits` member: field names and units as here."""
         return asdict(self)
+
+    @property
+    def largest_result(self) -> int:
+        """Bytes that a result may take at most: output and artifacts."""
+        return self.artifacts_bytes + self.output_bytes
+
+    def of_rehearsals(self) -> Limits:
+        """The limits of a run on mock rows, which nobody pays for: the same box, less time, and less that may leave it."""
+        return replace(
+            self,
+            time_seconds=min(self.time_seconds, REHEARSAL_SECONDS),
+            artifact_bytes=min(self.artifact_bytes, REHEARSAL_BYTES),
+            artifacts_bytes=min(self.artifacts_bytes, REHEARSAL_BYTES),
+        )

@@ -36,10 +36,9 @@ class LiveOutput(StrEnum):
 
 
 class Rehearsal(StrEnum):
-    """Who may run a script on the mock rows."""
+    """Who may run a script on the mock rows here. Whoever has no lease runs it on a machine of their own: the mock rows are public."""
 
     LEASE = "lease"
-    OPEN = "open"
     OFF = "off"
 
 

@@ -20,7 +20,9 @@ STRANGERS: Final = 100
 """Scripts of people without a lease that may wait, all together: addresses cost nothing."""
 TOTAL: Final = 400
 KEEP_UNDECIDED: Final = 30 * 86_400.0
-"""Seconds after which a script nobody decided on is forgotten."""
+"""Seconds after which a script nobody decided on is forgotten, and a rejected one with its reason."""
+KEEP_STRANGERS: Final = 7 * 86_400.0
+"""The same of undecided scripts of people without a lease."""
 NOTE_CHARACTERS: Final = 1000
 REASON_CHARACTERS: Final = 500
 

@@ -8,13 +8,13 @@ from typing import Final
 
 import structlog
 
-from pandacea.domain.access import GRANTED, Answer, Denied, Unknown, may_continue
+from pandacea.domain.access import Answer, Denied, Unknown, may_continue
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.ids import AssetId, LeaseId
-from pandacea.domain.job import NO_LEASE, Job, JobState, Mode
+from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome, not_stored
 from pandacea.errors import Broken, Unavailable
-from pandacea.flows.books import Work
+from pandacea.flows.books import Turn, Work
 from pandacea.flows.cancel import CANCELLED
 from pandacea.flows.conclude import conclude, insist
 from pandacea.flows.finish import ended, finish
@@ -88,7 +88,7 @@ async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
         job, answer = await _first_ready(work, now, ports)
         if job is None:
             return None, None
-        if not isinstance(answer, Denied) and (short := await ports.shelf.shortage(work, ports.limits)) is not None:
+        if not isinstance(answer, Denied) and (short := await ports.shelf.shortage(work, ports.limits, job.mode)) is not None:
             log.warning("queue.waits", reason="no room on disk for another result", because=short)
             return None, None
         await work.jobs.move(job.computation_id, JobState.PENDING, JobState.RUNNING, started_at=now, attempt=job.attempt + 1)
@@ -102,7 +102,8 @@ async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
 async def _first_ready(work: Work, now: float, ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
     """The first waiting job whose lease can be judged. One whose lease cannot yet waits, and holds up nobody behind it."""
     later: set[LeaseId] = set()
-    while (job := await work.jobs.next_pending(later)) is not None:
+    full = await ports.shelf.full(work, ports.limits)
+    while (job := await work.jobs.next_pending(Turn(now, ports.most_running, full, later))) is not None:
         if now > job.queue_deadline:
             return job, _WAITED_TOO_LONG
         try:
@@ -146,9 +147,7 @@ async def _ask(work: Work, job: Job, ports: ExecutePorts) -> Answer:
 
 
 def _goes_on(job: Job, ports: ExecutePorts) -> Answer:
-    """May an accepted job go on? An open rehearsal has no lease that could end it."""
-    if job.lease_id == NO_LEASE:
-        return GRANTED
+    """May an accepted job go on?"""
     return may_continue(ports.book.lease(job.lease_id), ports.book.standing())
 
 
@@ -191,7 +190,7 @@ async def _prepare(job: Job, ports: ExecutePorts) -> SandboxJob | None:
         params=job.params.encode(),
         inputs=tuple(inputs),
         uploads={name: upload_path(ports.uploads_dir, job.spender, digest) for name, digest in job.uploads.items()},
-        limits=ports.limits,
+        limits=ports.limits.of_rehearsals() if job.mode is Mode.MOCK else ports.limits,
         seed=seed_of(job),
         threads=ports.threads,
         results=await ports.shelf.make(job.computation_id),

@@ -4,41 +4,49 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import Final
 
 from pandacea.domain.access import may_read
 from pandacea.domain.charge import Charge
-from pandacea.domain.ids import LeaseKey
-from pandacea.domain.job import NO_LEASE, Job
+from pandacea.domain.ids import ComputationId
+from pandacea.domain.job import Job, Mode
 from pandacea.domain.product import LiveOutput, Product, Rehearsal, Release
-from pandacea.errors import Unavailable
-from pandacea.flows.books import View
+from pandacea.flows.books import Work
+from pandacea.flows.crowd import Crowd
 from pandacea.flows.submit import Accepted, Caller, Forbidden, Order, SubmitPorts, accept, allow, earlier, job_of, repeated
-
-OPEN_QUEUE: Final = 4
-"""Rehearsals of people without a lease that may wait or run, all together: addresses cost nothing."""
 
 
 async def rehearse(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted:
-    """Accept a rehearsal. `order.lease_id` is `NO_LEASE` for an open one.
+    """Accept a rehearsal of a Spender.
 
     Raises:
         Forbidden: the product allows none, an asset has no mock rows, or why the lease does not allow it.
         Unavailable: the node cannot know now, or has no room.
     """
-    product = _open_product(order, ports) if order.lease_id == NO_LEASE else _leased_product(order, caller, ports)
+    product = _leased_product(order, caller, ports)
     for asset_id, _ in order.inputs:
         if product.assets[asset_id].mock is None:
             raise Forbidden("rehearsal-off", f"The asset {asset_id} has no mock rows to rehearse on.")
     await ports.checker.check(order.code)
     token = secrets.token_urlsafe(32) if order.wants_token else None
     job = _rehearsal(order, caller, product, token, ports)
+    gone: list[ComputationId] = []
     async with ports.books.write() as work:
         known = await earlier(work, order, caller, ports)
         if known is None:
-            await _room_for_strangers(work, order, ports)
+            gone = await _make_room(work, ports)
             await accept(work, job, caller, ports)
+    for computation_id in gone:
+        await ports.shelf.remove(computation_id)
     return Accepted(job, token) if known is None else await repeated(known, order, ports)
+
+
+async def _make_room(work: Work, ports: SubmitPorts) -> list[ComputationId]:
+    """Forget rehearsals until the largest of another fits into the pot that they share: nobody is promised that one stays."""
+    largest = ports.limits.of_rehearsals().largest_result
+    crowd = Crowd(await work.jobs.stored(Mode.MOCK), await work.jobs.oldest_results(Mode.MOCK, ports.clock.now()), largest)
+    gone = [*crowd.own(ports.shelf.rehearsals_per_spender), *crowd.everybodys(ports.shelf.rehearsals)]
+    await work.jobs.delete(gone)
+    return gone
 
 
 def _rehearsal(order: Order, caller: Caller, product: Product, token: str | None, ports: SubmitPorts) -> Job:
@@ -69,17 +77,3 @@ def _leased_product(order: Order, caller: Caller, ports: SubmitPorts) -> Product
             "asset-outside-product", f"Not in this lease's product: {', '.join(outside)}. Ask for assets of the product."
         )
     return product
-
-
-def _open_product(order: Order, ports: SubmitPorts) -> Product:
-    """The product that has every asset of the request and lets anybody rehearse."""
-    asked = {asset_id for asset_id, _ in order.inputs}
-    for product in ports.catalogue.all():
-        if product.rules.rehearsal is Rehearsal.OPEN and asked <= set(product.assets):
-            return product
-    raise Forbidden("rehearsal-off", "No product with these assets lets people without a lease rehearse; name your lease_id.")
-
-
-async def _room_for_strangers(view: View, order: Order, ports: SubmitPorts) -> None:
-    if order.lease_id == NO_LEASE and await view.jobs.live(LeaseKey(ports.chain_id, ports.contract, NO_LEASE)) >= OPEN_QUEUE:
-        raise Unavailable("Other open rehearsals are under way; try again in a moment.", retry_after=10)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pandacea.domain.job import JobState
+from pandacea.domain.ids import Address
+from pandacea.domain.job import JobState, Mode
 from pandacea.domain.limits import MIB, Limits
 from pandacea.errors import Unavailable
 from pandacea.flows.books import KeptArtifact, View
@@ -19,6 +20,12 @@ SPARE_BYTES: Final = 256 * MIB
 """Left free on the disk beside the largest result: for the database and the log."""
 SPARE_INODES: Final = 256
 """The same, in files."""
+
+
+class ResultsFull(Unavailable):
+    """The Spender's own room for results is full; nobody else's is."""
+
+    code = "results-full"
 
 
 class DiskFull(Unavailable):
@@ -48,7 +55,12 @@ class Shelf:
 
     folder: Path
     most: int
-    """All results together may take this much."""
+    """All results of leased runs together may take this much."""
+    per_spender: int = 1 << 62
+    """One Spender's, held ones among them, may take this much."""
+    rehearsals: int = 256 * MIB
+    """All results of rehearsals together may take this much, beside `most`."""
+    rehearsals_per_spender: int = 32 * MIB
     free: Callable[[Path], int] = free_bytes
     inodes: Callable[[Path], int] = free_inodes
 
@@ -88,7 +100,7 @@ class Shelf:
 
     def disk_shortage(self, limits: Limits, runs: int = 1) -> str | None:
         """Why the largest results of so many runs would not fit on the disk; None when they would."""
-        wanted = runs * _largest(limits) + SPARE_BYTES
+        wanted = runs * limits.largest_result + SPARE_BYTES
         if (free := self.free(self.folder)) < wanted:
             return f"{free // MIB} MiB are free in {self.folder}, and {wanted // MIB} may be needed"
         files = runs * (limits.artifact_count + 1) + SPARE_INODES
@@ -96,31 +108,48 @@ class Shelf:
             return f"{inodes} files may still be made in {self.folder}, and {files} may be needed"
         return None
 
-    async def shortage(self, view: View, limits: Limits) -> str | None:
+    async def shortage(self, view: View, limits: Limits, mode: Mode) -> str | None:
         """Why the largest result of one more run would not fit beside those of the runs under way; None when it would.
 
-        Bytes and files on the disk, and bytes within `most`.
+        Bytes and files on the disk and, of a leased run, bytes within `most`.
         """
-        runs = len(await view.jobs.in_state(JobState.RUNNING)) + 1
-        if (short := self.disk_shortage(limits, runs)) is not None:
+        if (short := self.disk_shortage(limits, len(await view.jobs.in_state(JobState.RUNNING)) + 1)) is not None:
             return short
-        taken = await view.jobs.stored() + runs * _largest(limits)
+        if mode is Mode.MOCK:
+            return None  # rehearsals have a pot of their own, in which the oldest make room
+        runs = sum((await view.jobs.running()).values()) + 1
+        taken = sum((await view.jobs.stored(Mode.LIVE)).values()) + runs * limits.largest_result
         if taken > self.most:
             return f"results may need {taken // MIB} MiB, and store.max_results_mb is {self.most // MIB}"
         return None
 
-    async def has_room(self, view: View, limits: Limits) -> bool:
+    async def has_room(self, view: View, limits: Limits, mode: Mode) -> bool:
         """Whether one more run may start; see `shortage`."""
-        return await self.shortage(view, limits) is None
+        return await self.shortage(view, limits, mode) is None
 
-    async def need_room(self, view: View, limits: Limits) -> None:
+    async def need_room(self, view: View, limits: Limits, spender: Address, mode: Mode) -> None:
         """Refuse early.
 
         Raises:
-            DiskFull: the largest result would not fit.
+            ResultsFull: the Spender's own room would not take the largest result.
+            DiskFull: the node's would not.
         """
-        if not await self.has_room(view, limits):
+        mine = (await view.jobs.stored(Mode.LIVE)).get(spender, 0) if mode is Mode.LIVE else 0
+        if mine + limits.largest_result > self.per_spender:
+            raise ResultsFull(
+                f"Your results take {mine:,} of the {self.per_spender:,} bytes that one Spender's may take here, and the largest of "
+                "another would not fit. Your oldest go from an hour after they ended; those that the Earner holds stay until the Earner "
+                "decides.",
+                retry_after=300,
+            )
+        if not await self.has_room(view, limits, mode):
             raise DiskFull("The node has no room for another result now; nothing was accepted. Try again later.", retry_after=60)
+
+    async def full(self, view: View, limits: Limits) -> list[Address]:
+        """Spenders whose room would not take another result beside those that their runs under way may leave."""
+        stored, running = await view.jobs.stored(Mode.LIVE), await view.jobs.running()
+        coming = {spender: stored.get(spender, 0) + running.get(spender, 0) * limits.largest_result for spender in stored | running}
+        return [spender for spender, size in coming.items() if size + limits.largest_result > self.per_spender]
 
     def strangers(self, known: set[str]) -> list[str]:
         """Names in the folder that belong to no known computation."""

@@ -7,19 +7,25 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from pandacea.domain.access import Answer, Denied, Unknown, may_read
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.code import covered
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
-from pandacea.domain.job import NO_LEASE, Job, Mode
-from pandacea.domain.limits import Limits
+from pandacea.domain.job import Job, Mode
+from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.product import LiveOutput, Policy, Product, Release
 from pandacea.errors import Refused, Unavailable
 from pandacea.flows.books import Books, Channel, Message, View, Work
 from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseBook, PrivacyService, RunQuestion
 from pandacea.flows.shelf import Shelf
 from pandacea_sdk.protocol.receipt import computation_id
+
+PAGE_BYTES: Final = 4096
+"""A file in a workspace takes whole pages."""
+WORKSPACE_SPARE_BYTES: Final = MIB
+"""Of a workspace, never taken by uploads: for folders, and for the script's own files."""
 
 
 class Forbidden(Refused):
@@ -128,12 +134,13 @@ async def accept(work: Work, job: Job, caller: Caller, ports: SubmitPorts) -> No
     """Insert a job and commit, if there is room for it and its uploads are here.
 
     Raises:
-        Forbidden: `too-many-jobs`, `upload-unknown`, `request-replayed`.
-        Unavailable: the queue or the disk is full.
+        Forbidden: `too-many-jobs`, `upload-unknown`, `uploads-too-large`, `request-replayed`.
+        Unavailable: the queue, the disk or the Spender's room for results is full.
     """
     await _room(work, caller, ports.queue)
-    await ports.shelf.need_room(work, ports.limits)
-    await _uploads(work, job)
+    limits = ports.limits.of_rehearsals() if job.mode is Mode.MOCK else ports.limits
+    await ports.shelf.need_room(work, limits, caller.address, job.mode)
+    await _uploads(work, job, ports.limits)
     if await work.jobs.get(job.computation_id) is not None:
         raise Forbidden("request-replayed", "This very request made a computation before; sign a new one with a new nonce.")
     await work.jobs.add(job)
@@ -153,12 +160,22 @@ async def repeated(job: Job, order: Order, ports: SubmitPorts) -> Accepted:
     return Accepted(job, token, repeated=True)
 
 
-async def _uploads(view: View, job: Job) -> None:
+async def _uploads(view: View, job: Job, limits: Limits) -> None:
+    taken = 0
     for name, digest in job.uploads.items():
-        if not await view.uploads.has(job.spender, digest, job.created_at):
+        size = await view.uploads.size(job.spender, digest, job.created_at)
+        if size is None:
             raise Forbidden(
                 "upload-unknown", f"The upload {name} ({digest}) is not on this node (any more); send it first, with PUT."
             )
+        taken += -(-size // PAGE_BYTES) * PAGE_BYTES
+    room = limits.workspace_bytes - WORKSPACE_SPARE_BYTES
+    if taken > room:
+        raise Forbidden(
+            "uploads-too-large",
+            f"The uploads named take {taken:,} bytes of the sandbox's /workspace; of its {limits.workspace_bytes // MIB} MiB they may take "
+            f"{room:,}. Name fewer, or smaller ones.",
+        )
 
 
 def token_hash(token: str) -> str:
@@ -198,8 +215,7 @@ async def earlier(view: View, order: Order, caller: Caller, ports: SubmitPorts) 
     job = await view.jobs.by_idempotency_key(caller.address, lease, order.idempotency_key)
     if job is None:
         return None
-    if job.lease_id != NO_LEASE:
-        allow(may_read(ports.book.lease(job.lease_id), ports.book.standing(), caller=caller.address))
+    allow(may_read(ports.book.lease(job.lease_id), ports.book.standing(), caller=caller.address))
     if job.body_sha256 != order.body_sha256:
         raise Forbidden(
             "idempotency-conflict", "This Idempotency-Key was used with another body; take a new key for a new computation."

@@ -53,6 +53,8 @@ class Uploads:
     free: Callable[[Path], int] = free_bytes
     _coming: Counter[str] = field(default_factory=Counter)
     """Bytes being received, by Spender."""
+    _files: Counter[str] = field(default_factory=Counter)
+    """Files being received, by Spender."""
 
     async def receive(self, spender: Address, sha256: str, size: int | None, chunks: AsyncIterator[bytes]) -> None:
         """Take one upload in. `size` in bytes as announced; None: it counts as the largest until it has come.
@@ -83,22 +85,25 @@ class Uploads:
     @contextmanager
     def _reserved(self, spender: Address, size: int) -> Iterator[None]:
         self._coming[spender] += size
+        self._files[spender] += 1
         try:
             yield
         finally:
             self._coming[spender] -= size
-            if not self._coming[spender]:
-                del self._coming[spender]
+            self._files[spender] -= 1
+            if not self._files[spender]:
+                del self._coming[spender], self._files[spender]
 
     async def _need_room(self, spender: Address) -> None:
         async with self.books.read() as view:
             files, mine = await view.uploads.taken(spender)
             _, everything = await view.uploads.taken()
         room, coming = self.room, self._coming[spender]
-        if files >= room.spender_files or mine + coming > room.spender_bytes:
+        if files + self._files[spender] > room.spender_files or mine + coming > room.spender_bytes:
             raise Forbidden(
                 "uploads-full",
-                f"You have {files} uploads of {mine:,} bytes here, and this would go beyond {room.spender_files} files or "
+                f"You have {files} uploads of {mine:,} bytes here and {self._files[spender]} coming, which goes beyond "
+                f"{room.spender_files} files or "
                 f"{room.spender_bytes:,} bytes; each is removed {room.seconds / 3600:g} h after it was sent last.",
             )
         if everything + self._coming.total() > room.total_bytes or self.free(self.folder) < coming + SPARE_BYTES:

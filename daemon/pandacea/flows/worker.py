@@ -31,5 +31,7 @@ class ExecutePorts:
     uploads_dir: Path
     post_results: bool
     watch: Watch
+    most_running: int = 64
+    """Jobs of one Spender that may run at one time."""
     pause: Callable[[], bool] = lambda: False
     """Whether no new run may start now: the node is stopping."""

@@ -87,7 +87,9 @@ class BubblewrapMaker:
             self.warnings.append(NO_UID)
         self._opener = Opener()
         if not self._opener.read_only:
-            raise Broken(f"files cannot be opened through a read-only mount here (Linux 5.12 or newer is needed): {self._opener.because}")
+            raise Broken(
+                f"files cannot be opened through a read-only mount here (Linux 5.12 or newer is needed): {self._opener.because}"
+            )
         return SandboxIdentity("bubblewrap", self._environment.identity, self._program.digest, self._environment.packages)
 
     async def _find_cgroups(self) -> None:

@@ -90,7 +90,12 @@ class Submissions:
         decided = update(_code).where(_code.c.code_id == code_id).values(state=state, reason=reason, decided_at=now)
         return bool((await self._connection.execute(decided)).rowcount == 1)
 
-    async def prune(self, before: float) -> int:
-        """Forget what was handed in before a time and never decided on; returns how many."""
-        old = (_code.c.state == CodeState.PENDING) & (_code.c.created_at < before)
-        return int((await self._connection.execute(delete(_code).where(old))).rowcount)
+    async def prune(self, before: float, strangers_before: float) -> int:
+        """Forget what was handed in before a time and never decided on, or rejected before it; returns how many.
+
+        `strangers_before`: the same time for what people without a lease handed in.
+        """
+        known = (_code.c.created_at < before) | (_code.c.known.is_(False) & (_code.c.created_at < strangers_before))
+        undecided = (_code.c.state == CodeState.PENDING) & known
+        rejected = (_code.c.state == CodeState.REJECTED) & (_code.c.decided_at < before)
+        return int((await self._connection.execute(delete(_code).where(undecided | rejected))).rowcount)

@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain.charge import Charge
-from pandacea.domain.ids import Address, ComputationId, LeaseId, LeaseKey
+from pandacea.domain.ids import Address, ComputationId, LeaseKey
 from pandacea.domain.job import MOVES, TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure
-from pandacea.flows.books import KeptArtifact
+from pandacea.flows.books import KeptArtifact, StoredResult, Turn
+from pandacea.store.batch import IN_LIST, chunks
 
 
 class JobRow(SQLModel, table=True):
@@ -27,6 +28,7 @@ class JobRow(SQLModel, table=True):
         Index("job_by_lease", "chain_id", "contract", "lease_id"),
         Index("job_by_spender", "spender", "state"),
         Index("job_by_idempotency_key", "spender", "lease_id", "idempotency_key"),
+        Index("job_by_run", "ran_until"),
     )
 
     computation_id: str = Field(primary_key=True, max_length=66)
@@ -69,6 +71,8 @@ class JobRow(SQLModel, table=True):
     live_at: float | None = None
     cancel_asked: bool
     stored_bytes: int = Field(sa_type=BigInteger)
+    ran_until: float | None = None
+    """When its run ended, whatever became of the result later: `finished_at` of a held one is moved by the Earner's word."""
 
 
 class JobArtifact(SQLModel, table=True):
@@ -87,6 +91,8 @@ _job: Any = SQLModel.metadata.tables["job"]
 _artifact: Any = SQLModel.metadata.tables["job_artifact"]
 _LIVE = (JobState.PENDING, JobState.RUNNING, JobState.HELD)
 _QUEUED = (JobState.PENDING, JobState.RUNNING)
+FAIRNESS_SECONDS = 3600.0
+"""How far back a Spender's run time counts when it is asked whose turn it is."""
 
 
 def _read(row: RowMapping) -> Job:
@@ -105,6 +111,10 @@ def _read(row: RowMapping) -> Job:
 def _signs_or_charges(values: Mapping[str, Any]) -> bool:
     signs = any(values.get(name) is not None for name in ("manifest", "receipt", "result_hash"))
     return signs or values.get("charge", Charge.FREE) != Charge.FREE
+
+
+def _ended(mode: Mode) -> Any:
+    return _job.c.state.in_(list(TERMINAL)) & (_job.c.mode == mode)
 
 
 def _of(key: LeaseKey) -> Any:
@@ -148,16 +158,29 @@ class Jobs:
             query = query.where(_job.c.spender == spender)
         return int((await self._connection.execute(query)).scalar_one())
 
-    async def next_pending(self, without: Collection[LeaseId] = ()) -> Job | None:
-        """The next job to start, of other leases than `without`: fair between spenders (fewest running first), then the oldest."""
-        count = func.count().label("running")
-        running = select(_job.c.spender, count).where(_job.c.state == JobState.RUNNING).group_by(_job.c.spender).subquery()
+    async def next_pending(self, turn: Turn) -> Job | None:
+        """The next job to start: rehearsals last, then fair between Spenders in number and in time, then the oldest.
+
+        A Spender with fewer running jobs goes first and, of those with as many, the one whose runs took least of the last hour. A job
+        that waited too long comes up whatever its Spender has running: it is to be ended.
+        """
+        runs, since = (_job.c.state == JobState.RUNNING), turn.now - FAIRNESS_SECONDS
+        took = func.coalesce(_job.c.ran_until, turn.now) - case((_job.c.started_at < since, since), else_=_job.c.started_at)
+        spent = (
+            select(_job.c.spender, func.sum(case((runs, 1), else_=0)).label("running"), func.sum(took).label("seconds"))
+            .where((runs | (_job.c.ran_until > since)) & _job.c.started_at.is_not(None))
+            .group_by(_job.c.spender)
+            .subquery()
+        )
+        running, seconds = func.coalesce(spent.c.running, 0), func.coalesce(spent.c.seconds, 0.0)
+        mock = _job.c.mode == Mode.MOCK
+        may_start = (running < turn.most_running) & (mock | _job.c.spender.not_in(list(turn.full)))
+        waits = (_job.c.state == JobState.PENDING) & _job.c.lease_id.not_in(list(turn.not_leases))
         query = (
             select(_job.c.computation_id)
-            .outerjoin(running, running.c.spender == _job.c.spender)
-            .where((_job.c.state == JobState.PENDING) & _job.c.lease_id.not_in(list(without)))
-            # Rehearsals last: strangers with fresh addresses must not stand before those who paid.
-            .order_by(_job.c.mode == Mode.MOCK, func.coalesce(running.c.running, 0), _job.c.created_at, _job.c.computation_id)
+            .outerjoin(spent, spent.c.spender == _job.c.spender)
+            .where(waits & (may_start | (_job.c.queue_deadline < turn.now)))
+            .order_by(mock, running, seconds, _job.c.created_at, _job.c.computation_id)
             .limit(1)
         )
         # The whole row only of the one that was chosen: a full queue is a hundred megabytes of scripts.
@@ -177,6 +200,8 @@ class Jobs:
         """
         if target not in MOVES[source]:
             raise ValueError(f"no move {source} -> {target}")
+        if source is JobState.RUNNING and target is not JobState.PENDING:
+            values = {"ran_until": values.get("finished_at"), **values}
         here = (_job.c.computation_id == computation_id) & (_job.c.state == source)
         if _signs_or_charges(values):
             mode = (await self._connection.execute(select(_job.c.mode).where(here))).scalar_one_or_none()
@@ -221,10 +246,17 @@ class Jobs:
         """Forget even the names."""
         await self._connection.execute(delete(_artifact).where(_artifact.c.computation_id == computation_id))
 
-    async def stored(self) -> int:
-        """Bytes of every result that is kept."""
-        query = select(func.coalesce(func.sum(_job.c.stored_bytes), 0)).where(_job.c.removed_at.is_(None))
-        return int((await self._connection.execute(query)).scalar_one())
+    async def stored(self, mode: Mode) -> dict[Address, int]:
+        """Bytes of the results that are kept, held ones among them, by Spender: of leased runs, or of rehearsals."""
+        kept = _job.c.removed_at.is_(None) & (_job.c.mode == mode) & (_job.c.stored_bytes > 0)
+        query = select(_job.c.spender, func.sum(_job.c.stored_bytes)).where(kept).group_by(_job.c.spender)
+        return {Address(spender): int(size) for spender, size in (await self._connection.execute(query)).all()}
+
+    async def running(self) -> dict[Address, int]:
+        """How many leased runs are under way, by Spender."""
+        here = (_job.c.state == JobState.RUNNING) & (_job.c.mode == Mode.LIVE)
+        query = select(_job.c.spender, func.count()).where(here).group_by(_job.c.spender)
+        return {Address(spender): int(count) for spender, count in (await self._connection.execute(query)).all()}
 
     async def with_results(self) -> set[str]:
         """Ids of ended jobs that left artifacts which are kept."""
@@ -232,12 +264,12 @@ class Jobs:
         query = select(_job.c.computation_id).where(kept & _job.c.state.not_in(_QUEUED)).distinct()
         return {row[0] for row in (await self._connection.execute(query)).all()}
 
-    async def oldest_results(self, before: float) -> list[tuple[ComputationId, int]]:
-        """Ended jobs whose results take room and ended before a time: ids and bytes, oldest first."""
-        ended = _job.c.state.in_(list(TERMINAL)) & _job.c.removed_at.is_(None) & (_job.c.finished_at < before)
-        query = select(_job.c.computation_id, _job.c.stored_bytes).where(ended & (_job.c.stored_bytes > 0))
-        rows = (await self._connection.execute(query.order_by(_job.c.finished_at))).all()
-        return [(ComputationId(row[0]), int(row[1])) for row in rows]
+    async def oldest_results(self, mode: Mode, before: float) -> list[StoredResult]:
+        """Ended jobs whose results take room and ended before a time, oldest first."""
+        ended = _ended(mode) & _job.c.removed_at.is_(None) & (_job.c.finished_at < before) & (_job.c.stored_bytes > 0)
+        query = select(_job.c.computation_id, _job.c.spender, _job.c.stored_bytes).where(ended)
+        rows = (await self._connection.execute(query.order_by(_job.c.finished_at, _job.c.computation_id))).all()
+        return [StoredResult(ComputationId(row[0]), Address(row[1]), int(row[2])) for row in rows]
 
     async def uploads_wanted(self) -> set[tuple[str, str]]:
         """(spender, sha-256) of every upload that a waiting or running job will be given."""
@@ -245,10 +277,34 @@ class Jobs:
         rows = (await self._connection.execute(query)).all()
         return {(spender, digest) for spender, uploads in rows for digest in uploads.values()}
 
-    async def ended_before(self, time: float) -> list[ComputationId]:
+    async def ended_before(self, mode: Mode, time: float) -> list[ComputationId]:
         """Ended jobs whose results are still kept and ended before a time."""
-        ended = _job.c.state.in_(list(TERMINAL)) & _job.c.removed_at.is_(None) & (_job.c.finished_at < time)
+        ended = _ended(mode) & _job.c.removed_at.is_(None) & (_job.c.finished_at < time)
         return [row[0] for row in (await self._connection.execute(select(_job.c.computation_id).where(ended))).all()]
+
+    async def uncharged(self, before: float, each: int) -> list[ComputationId]:
+        """Ended jobs that cost nothing and may go: runs given back that ended before a time, and all but a Spender's newest `each`.
+
+        Rehearsals, which go by a time of their own, are counted apart.
+        """
+        place = func.row_number().over(partition_by=(_job.c.spender, _job.c.mode), order_by=_job.c.finished_at.desc())
+        free = _job.c.charge.in_([Charge.FREE, Charge.RETURNED]) & _job.c.state.in_(list(TERMINAL))
+        rows = select(_job.c.computation_id, _job.c.mode, _job.c.finished_at, place.label("place")).where(free).subquery()
+        returned = (rows.c.mode == Mode.LIVE) & (rows.c.finished_at < before)
+        query = select(rows.c.computation_id).where(returned | (rows.c.place > each))
+        return [ComputationId(row[0]) for row in (await self._connection.execute(query)).all()]
+
+    async def delete(self, computation_ids: Collection[ComputationId]) -> None:
+        """Forget jobs altogether: only such as count nowhere."""
+        for chunk in chunks(list(computation_ids), IN_LIST):
+            await self._connection.execute(delete(_artifact).where(_artifact.c.computation_id.in_(chunk)))
+            await self._connection.execute(delete(_job).where(_job.c.computation_id.in_(chunk)))
+
+    async def forget_scripts(self, before: float) -> int:
+        """Empty script and params of jobs that ended before a time, and of those that cost nothing; returns how many."""
+        due = (_job.c.finished_at < before) | ((_job.c.charge == Charge.RETURNED) & (_job.c.mode == Mode.LIVE))
+        old = _job.c.state.in_(list(TERMINAL)) & (_job.c.code != "") & due
+        return int((await self._connection.execute(update(_job).where(old).values(code="", params="{}"))).rowcount)
 
     async def forget_result(self, computation_id: str, now: float) -> None:
         """The bytes are gone; the row, its manifest and its charge stay."""

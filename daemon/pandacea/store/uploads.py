@@ -38,10 +38,11 @@ class Uploads:
         row = {"spender": spender, "sha256": sha256, "size": size, "expires_at": expires_at}
         await self._connection.execute(insert(_upload), [row])
 
-    async def has(self, spender: Address, sha256: str, now: float) -> bool:
-        """Whether a Spender's upload is here and not expired."""
+    async def size(self, spender: Address, sha256: str, now: float) -> int | None:
+        """Bytes of a Spender's upload; None: it is not here, or expired."""
         here = _here(spender, sha256) & (_upload.c.expires_at > now)
-        return (await self._connection.execute(select(_upload.c.size).where(here))).first() is not None
+        found = (await self._connection.execute(select(_upload.c.size).where(here))).scalar_one_or_none()
+        return None if found is None else int(found)
 
     async def taken(self, spender: Address | None = None) -> tuple[int, int]:
         """(files, bytes) of a Spender, or in all."""

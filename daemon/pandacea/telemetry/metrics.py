@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,6 +14,8 @@ from pandacea.errors import BadConfig
 HOST: Final = "127.0.0.1"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+
+_OWN_HOST: Final = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 
 Labels = tuple[tuple[str, str], ...]
 """(name, value) pairs."""
@@ -89,5 +92,10 @@ class MetricsServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _answer(self, _request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.Response:
+        if not _OWN_HOST.fullmatch(request.headers.get("Host", "")):
+            # A page in the operator's browser whose name was pointed here (DNS rebinding) sends its own name.
+            return web.Response(
+                status=421, text="This server answers to localhost and 127.0.0.1 alone: name one of them in the URL.\n"
+            )
         return web.Response(body=render(self._collect()).encode(), headers={"Content-Type": CONTENT_TYPE})

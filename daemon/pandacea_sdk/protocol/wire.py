@@ -42,9 +42,9 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class ExecuteRequest:
-    """What a Spender asks for. `lease_id` is None only in mode `mock` (an open rehearsal)."""
+    """What a Spender asks for."""
 
-    lease_id: str | None
+    lease_id: str
     code: str
     inputs: tuple[Input, ...]
     params: Any = field(default_factory=dict)
@@ -63,11 +63,10 @@ class ExecuteRequest:
     def to_json(self) -> dict[str, Any]:
         """The request body, optional members left out when they say nothing."""
         body: dict[str, Any] = {
+            "lease_id": self.lease_id,
             "code": self.code,
             "inputs": [{"asset_id": item.asset_id, "variable_name": item.variable_name} for item in self.inputs],
         }
-        if self.lease_id is not None:
-            body["lease_id"] = self.lease_id
         if self.params != {}:
             body["params"] = self.params
         if self.uploads:
@@ -85,7 +84,7 @@ class ExecuteRequest:
 
 # Which members an object may have, and whether each must be there.
 _FIELDS: Final = {
-    "lease_id": False,
+    "lease_id": True,
     "code": True,
     "inputs": True,
     "params": False,
@@ -112,18 +111,14 @@ def execute_request(body: Any) -> ExecuteRequest:
         ProtocolError: as `read_execute_request`.
     """
     members = _object(body, "", _FIELDS)
-    mode = _mode(members.get("mode"))
-    lease_id = members.get("lease_id")
-    if lease_id is not None or mode == "live":
-        lease_id = _lease_id(members)
     return ExecuteRequest(
-        lease_id=lease_id,
+        lease_id=check_lease_id(members["lease_id"]),
         code=_code(members["code"]),
         inputs=_inputs(members["inputs"]),
         params=members.get("params", {}),
         uploads=_uploads(members.get("uploads", {})),
         product_version=_product_version(members.get("product_version")),
-        mode=mode,
+        mode=_mode(members.get("mode")),
     )
 
 
@@ -165,12 +160,6 @@ def check_variable_name(name: str, pointer: str) -> str:
             "reserved-variable-name", f"variable_name {_shown(name)} is used by the environment; choose another.", pointer
         )
     return name
-
-
-def _lease_id(members: Mapping[str, Any]) -> str:
-    if "lease_id" not in members:
-        raise ProtocolError("missing-field", "lease_id is missing; add it.", "/lease_id")
-    return check_lease_id(members["lease_id"])
 
 
 def _code(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from pandacea.api.auth import signed_by_anyone
-from pandacea.api.middleware import require_json
+from pandacea.api.middleware import USAGE, read_body, require_json
 from pandacea.api.node import NODE
 from pandacea.domain.code import CodeState, Handed, Submission
 from pandacea.domain.ids import HASH32, PRODUCT_ID, Address, ProductId
@@ -21,6 +21,8 @@ from pandacea_sdk.protocol.wire import MAX_UPLOADS, UPLOAD_NAME, execute_request
 ROUTE: Final = "/api/v1/privacy/code"
 STATE_ROUTE: Final = ROUTE + "/{code_id}"
 
+_ANY_LEASE: Final = "0x" + "0" * 64
+"""Stands for the lease under which the script will run, of which nothing is known yet."""
 _REQUIRED: Final = ("product_id", "code", "inputs")
 _FIELDS: Final = (*_REQUIRED, "uploads", "params_schema", "note")
 
@@ -30,7 +32,9 @@ async def submit(request: web.Request) -> web.Response:
     node = request.app[NODE]
     caller = await signed_by_anyone(request)
     require_json(request)
-    submission = await hand_in(read_handed(await request.read()), Address(caller.address), node.approve)
+    if not node.book.knows_spender(Address(caller.address)):
+        node.rates.scripts.take(request[USAGE].peer)
+    submission = await hand_in(read_handed(await read_body(request)), Address(caller.address), node.approve)
     location = f"{ROUTE}/{submission.code_id}"
     return web.json_response(_answer(submission) | {"location": location}, status=202, headers={"Location": location})
 
@@ -76,7 +80,7 @@ def read_handed(raw: bytes) -> Handed:
     if not PRODUCT_ID.fullmatch(product_id):
         raise ProtocolError("bad-product-id", "product_id is no product id.", "/product_id")
     # Script and inputs have the form they will have when they run: one reader for both.
-    asked = execute_request({"mode": "mock", "code": body["code"], "inputs": body["inputs"]})
+    asked = execute_request({"lease_id": _ANY_LEASE, "code": body["code"], "inputs": body["inputs"]})
     schema = body.get("params_schema", NO_PARAMS)
     if not isinstance(schema, dict):
         raise ProtocolError("wrong-type", "params_schema must be an object.", "/params_schema")

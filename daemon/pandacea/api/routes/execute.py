@@ -7,19 +7,17 @@ import hashlib
 from aiohttp import web
 
 from pandacea.api.answers import result_answer
-from pandacea.api.auth import signed, signed_by_anyone
-from pandacea.api.middleware import require_json
+from pandacea.api.auth import signed
+from pandacea.api.middleware import read_body, require_json
 from pandacea.api.node import NODE, Node
 from pandacea.api.reading import seen, settles, still_readable
 from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
-from pandacea.domain.job import NO_LEASE, TERMINAL, Job, Mode
+from pandacea.domain.job import TERMINAL, Job, Mode
 from pandacea.domain.product import Release
 from pandacea.errors import Unavailable
 from pandacea.flows.cancel import as_seen
 from pandacea.flows.rehearse import rehearse
 from pandacea.flows.submit import Accepted, Caller, Order, submit
-from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.signing import SignedRequest
 from pandacea_sdk.protocol.wire import read_execute_request
 
 ROUTE = "/api/v1/privacy/execute"
@@ -29,14 +27,15 @@ GRACE_SECONDS = 60.0
 async def execute(request: web.Request) -> web.StreamResponse:
     """Accept a computation; answer its result, or with `Prefer: respond-async` (RFC 7240) a place to ask for it."""
     node = request.app[NODE]
-    body = await request.read()
-    signer = await _signer(request, body)
+    signer = await signed(request)
     require_json(request)
+    body = await read_body(request)
     asked = read_execute_request(body)
     background = _respond_async(request)
     rehearsal = asked.mode == "mock"
+    (node.rates.rehearsals if rehearsal else node.rates.computations).take(signer.address)
     order = Order(
-        lease_id=NO_LEASE if asked.lease_id is None else LeaseId(asked.lease_id),
+        lease_id=LeaseId(asked.lease_id),
         code=asked.code,
         inputs=tuple((AssetId(item.asset_id), item.variable_name) for item in asked.inputs),
         params=asked.params_bytes().decode(),
@@ -48,25 +47,16 @@ async def execute(request: web.Request) -> web.StreamResponse:
         wants_token=background,
     )
     caller = Caller(Address(signer.address), Hash32(signer.request_hash))
-    accepted = await (rehearse if rehearsal else submit)(order, caller, node.submit)
-    if background or accepted.job.release == Release.HOLD:
-        return _accepted(accepted, node, background=background)
-    return await _result(request, accepted.job, node)
-
-
-async def _signer(request: web.Request, body: bytes) -> SignedRequest:
-    """Who asks: a known Spender or, for an open rehearsal, anyone, at the strangers' small shared rate."""
-    try:
-        return await signed(request)
-    except ProtocolError as problem:
-        # Looked for before the body is parsed: strangers cost no more than that.
-        if problem.code != "unknown-spender" or b'"mock"' not in body:
-            raise
-        signer = await signed_by_anyone(request)
-        asked = read_execute_request(body)
-        if asked.mode != "mock" or asked.lease_id is not None:
-            raise
-        return signer
+    accept = rehearse if rehearsal else submit
+    if background:
+        return _accepted(await accept(order, caller, node.submit), node, background=True)
+    # Held before anything is accepted: a request that may not wait makes no computation that it would wait for.
+    with node.streams.hold(caller.address):
+        accepted = await accept(order, caller, node.submit)
+        if accepted.job.release == Release.HOLD:
+            return _accepted(accepted, node, background=False)
+        job = await _ended(accepted.job, node)
+    return await result_answer(request, job, node)
 
 
 def _respond_async(request: web.Request) -> bool:
@@ -85,10 +75,10 @@ def _accepted(accepted: Accepted, node: Node, *, background: bool) -> web.Respon
     return web.json_response(body, status=202, headers=headers)
 
 
-async def _result(request: web.Request, job: Job, node: Node) -> web.StreamResponse:
+async def _ended(job: Job, node: Node) -> Job:
     """Wait for the end, then ask the lease once more: a result leaves only to whom it may."""
     job = await settles(job, node, node.submit.queue.seconds + node.submit.limits.time_seconds + GRACE_SECONDS)
     still_readable(job, node)
     if job.state not in TERMINAL:
         raise Unavailable(f"The computation {job.computation_id} has not ended yet; ask for its result by its id.", retry_after=30)
-    return await result_answer(request, job, node)
+    return job

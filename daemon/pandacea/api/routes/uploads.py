@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from pandacea.api.auth import signed_head
-from pandacea.api.middleware import body_chunks
+from pandacea.api.middleware import LIMITS, body_chunks
 from pandacea.api.node import NODE
 from pandacea.domain.ids import Address
 from pandacea_sdk.protocol.hashing import SHA256_HEX
@@ -25,5 +25,7 @@ async def put(request: web.Request) -> web.Response:
         raise ProtocolError("bad-upload", "An upload's path ends in the sha-256 of its bytes: 64 lower-case hex digits.")
     if caller.body_sha256 is None or caller.body_sha256.hex() != digest:
         raise ProtocolError("upload-mismatch", "The signed Content-Digest is not the digest in the path.")
-    await node.uploads.receive(Address(caller.address), digest, request.content_length, body_chunks(request))
+    await node.uploads.receive(
+        Address(caller.address), digest, request.content_length, body_chunks(request, request.app[LIMITS].upload_bytes)
+    )
     return web.Response(status=204)

@@ -1,0 +1,36 @@
+"""A web page whose name is made to point to 127.0.0.1 reads the node's metrics through the operator's browser."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from pandacea.telemetry.metrics import Metric, MetricsServer
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    server = MetricsServer(0, lambda: [Metric.one("pandacea_ready", "ready", 0)])
+    await server.start()
+    yield f"http://127.0.0.1:{server.port}/metrics"
+    await server.stop()
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9100", "127.0.0.1.evil.example", "localhost.evil.example:80", "10.0.0.1"]
+)
+async def test_another_name_reads_nothing(url: str, host: str) -> None:
+    """The browser sends the page's own name as Host: that is no name of this server."""
+    async with aiohttp.ClientSession() as session, session.get(url, headers={"Host": host}) as answer:
+        assert answer.status == 421
+        assert "pandacea_ready" not in await answer.text()
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9100", "127.0.0.1:9100", "[::1]:9100", "LOCALHOST"])
+async def test_its_own_names_read_it(url: str, host: str) -> None:
+    """Scrapers on the machine, whatever port a forward gave them."""
+    async with aiohttp.ClientSession() as session, session.get(url, headers={"Host": host}) as answer:
+        assert answer.status == 200
+        assert "pandacea_ready 0" in await answer.text()
