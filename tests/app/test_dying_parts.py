@@ -36,7 +36,7 @@ ENDING = (
     "housekeeping",
     "watchdog",
 )
-"""Tasks whose end ends the node (with a v0 contract there is `chain-silent`, with a WebSocket `chain-wakes`, with TLS `tls`, all kept alike)."""
+"""Tasks whose end ends the node; `chain-silent` (v0), `chain-wakes` (a WebSocket) and `tls` are kept like them."""
 RESTARTED = ("sandbox-pool", "edge")
 """Tasks that are started again."""
 NO_PARTS = {"node", "signal", "any-end"}
@@ -117,8 +117,7 @@ async def test_every_part_of_a_node_is_known_here(node: Node) -> None:
 
 @pytest.mark.parametrize("name", ENDING)
 async def test_a_part_that_dies_ends_the_node(node: Node, name: str) -> None:
-    """Cancelled by nobody of ours, as a library that lets a CancelledError slip would do: the node ends with an exception, so with
-    a status other than 0; the service manager, or whoever started it, starts it again."""
+    """Cancelled by nobody of ours, as by a library that lets a CancelledError slip: an exception, so a status other than 0."""
     node.parts()[name].cancel()
     async with asyncio.timeout(30):
         await asyncio.wait({node.serving})

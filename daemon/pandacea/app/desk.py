@@ -205,7 +205,9 @@ async def ask(config: Config, verb: str, asked: Asked) -> dict[str, Any]:
         book = SqlProductBook(db)
         products = ProductDesk(book, config.privacy.data_dir)
         leases = LeaseDesk(lambda: kept_records(config, db), book, clock)
-        return await Desk(release_ports(config, SqlBooks(db, parts.channels(config)), Watch()), clock, products, leases).answer(verb, asked)
+        return await Desk(release_ports(config, SqlBooks(db, parts.channels(config)), Watch()), clock, products, leases).answer(
+            verb, asked
+        )
 
 
 async def ask_running(config: Config, verb: str, asked: Asked) -> dict[str, Any] | None:

@@ -32,9 +32,7 @@ def kept_artifacts(outcome: Outcome) -> list[KeptArtifact]:
     return [KeptArtifact(item.name, item.path.name, item.size, item.sha256) for item in outcome.artifacts]
 
 
-async def finish(
-    job: Job, outcome: Outcome, ports: ExecutePorts, executed: Executed | None = None, *, sealed: bool = True
-) -> None:
+async def finish(job: Job, outcome: Outcome, ports: ExecutePorts, executed: Executed | None = None, *, sealed: bool = True) -> None:
     """Write the end of a run whose artifacts are on the disk. Nothing is written when the job is not RUNNING any more.
 
     Args:
@@ -72,9 +70,7 @@ class _End:
     """Whether output and artifacts stay."""
 
 
-async def _decide(
-    row: Job, outcome: Outcome, work: Work, ports: ExecutePorts, executed: Executed | None, *, sealed: bool
-) -> _End:
+async def _decide(row: Job, outcome: Outcome, work: Work, ports: ExecutePorts, executed: Executed | None, *, sealed: bool) -> _End:
     started = outcome.code_started or row.charge is Charge.CHARGED
     if row.cancel_asked:
         # The answer to the cancellation said so: a result that came meanwhile is not kept.

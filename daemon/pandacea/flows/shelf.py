@@ -99,9 +99,11 @@ class Shelf:
     async def shortage(self, view: View, limits: Limits) -> str | None:
         """Why the largest result of one more run would not fit beside those of the runs under way; None when it would.
 
-        Bytes and files on the disk, and bytes within `most`.
+        Bytes and files on the disk, and bytes within `most`. A run may start when this says None, in the transaction that starts it.
         """
-        runs = len(await view.jobs.in_state(JobState.RUNNING)) + 1
+        return await self._shortage(view, limits, len(await view.jobs.in_state(JobState.RUNNING)) + 1)
+
+    async def _shortage(self, view: View, limits: Limits, runs: int) -> str | None:
         if (short := self.disk_shortage(limits, runs)) is not None:
             return short
         taken = await view.jobs.stored() + runs * _largest(limits)
@@ -109,17 +111,13 @@ class Shelf:
             return f"results may need {taken // MIB} MiB, and store.max_results_mb is {self.most // MIB}"
         return None
 
-    async def has_room(self, view: View, limits: Limits) -> bool:
-        """Whether one more run may start; see `shortage`."""
-        return await self.shortage(view, limits) is None
-
     async def need_room(self, view: View, limits: Limits) -> None:
-        """Refuse early.
+        """Refuse early what could not start even if nothing else ran.
 
         Raises:
             DiskFull: the largest result would not fit.
         """
-        if not await self.has_room(view, limits):
+        if await self._shortage(view, limits, 1) is not None:
             raise DiskFull("The node has no room for another result now; nothing was accepted. Try again later.", retry_after=60)
 
     def strangers(self, known: set[str]) -> list[str]:
