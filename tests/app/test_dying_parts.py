@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +21,7 @@ from pandacea.flows.background import Background, Restarted, TaskEndedError, run
 from pandacea.telemetry.notify import ServiceManager
 from pandacea_sdk.chain import deploy
 from tests.kill.rig import ENVIRONMENT, _write
-from tests.parts import free_port, missing
+from tests.parts import ROOT, free_port, missing
 
 ENDING = (
     "follower",
@@ -36,7 +39,7 @@ ENDING = (
     "housekeeping",
     "watchdog",
 )
-"""Tasks whose end ends the node (with a v0 contract there is `chain-silent`, with a WebSocket `chain-wakes`, with TLS `tls`, all kept alike)."""
+"""Tasks whose end ends the node; `chain-silent` (v0), `chain-wakes` (a WebSocket) and `tls` are kept like them."""
 RESTARTED = ("sandbox-pool", "edge")
 """Tasks that are started again."""
 NO_PARTS = {"node", "signal", "any-end"}
@@ -117,9 +120,7 @@ async def test_every_part_of_a_node_is_known_here(node: Node) -> None:
 
 @pytest.mark.parametrize("name", ENDING)
 async def test_a_part_that_dies_ends_the_node(node: Node, name: str) -> None:
-    """Cancelled by nobody of ours, as a library that lets a CancelledError slip would do: the node ends with an exception, so with
-    a status other than 0; the service manager, or whoever started it, starts it again.
-    """
+    """Cancelled by nobody of ours, as by a library that lets a CancelledError slip: an exception, so a status other than 0."""
     node.parts()[name].cancel()
     async with asyncio.timeout(30):
         await asyncio.wait({node.serving})
@@ -199,3 +200,23 @@ async def test_a_restarted_task_counts_its_ends() -> None:
     assert (restarted.restarts, restarted.running) == (2, True)
     await restarted.stop()
     assert not restarted.running
+
+
+def test_json_that_nests_without_end_is_an_exception_and_not_the_end_of_the_process() -> None:
+    """A library raises the recursion limit beyond what the stack holds as soon as the node is imported; the node takes it back."""
+    script = (
+        "import json, sys\n"
+        "import pandacea.app\n"
+        "from pandacea.app.interpreter import DEEPEST_CALLS, limit_recursion\n"
+        "limit_recursion()\n"
+        "assert sys.getrecursionlimit() == DEEPEST_CALLS\n"
+        "try:\n"
+        "    json.loads('[' * 5_000_000)\n"
+        "except RecursionError:\n"
+        "    print('an exception')\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
+    )
+    assert (done.returncode, done.stdout) == (0, "an exception\n"), done.stderr

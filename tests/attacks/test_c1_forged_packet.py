@@ -20,6 +20,7 @@ raise SystemExit(3)
 """
 WORDS = {
     "an errno that is a list": rb'E{"type":"x","message":"y","line":1,"errno":[]}',
+    "JSON nested sixteen thousand deep": b"E" + b"[" * 16_000,
     "a class name of half a surrogate pair": rb'E{"type":"\ud800","message":"y","line":1}',
 }
 

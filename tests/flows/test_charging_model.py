@@ -23,15 +23,17 @@ from hypothesis.errors import FlakyStrategyDefinition
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from pandacea.domain.charge import FAILED_RUNS_FREE, Charge
-from pandacea.domain.ids import ComputationId, LeaseKey
-from pandacea.domain.job import TERMINAL, Job, JobState
+from pandacea.domain.ids import AssetId, ComputationId, LeaseKey
+from pandacea.domain.job import TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
-from pandacea.domain.product import Policy, Release, Rules
+from pandacea.domain.product import Mock, Policy, Rehearsal, Release, Rules
 from pandacea.errors import Unavailable
+from pandacea.flows.books import Channel
 from pandacea.flows.cancel import cancel
 from pandacea.flows.execute import run_next
 from pandacea.flows.live import may_show
 from pandacea.flows.recover import recover
+from pandacea.flows.rehearse import rehearse
 from pandacea.flows.release import refuse, release
 from pandacea.flows.submit import Accepted, Forbidden, submit
 from pandacea.store.books import SqlBooks
@@ -71,8 +73,9 @@ def fuses(most: int) -> st.SearchStrategy[int | None]:
 
 @dataclass
 class Entry:
-    """What the model knows of one computation."""
+    """What the model knows of one computation. A rehearsal is free from its beginning to its end, whatever happens to it."""
 
+    mock: bool = False
     charge: Charge = Charge.RESERVED
     started: bool = False
     shown: bool = False
@@ -80,6 +83,9 @@ class Entry:
     held: bool = False
     failed_script: bool = False
     attempts: int = 0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, Charge.FREE if name == "charge" and self.mock else value)
 
 
 class Charging(RuleBasedStateMachine):
@@ -149,6 +155,22 @@ class Charging(RuleBasedStateMachine):
 
         self._do(step, fuse)
 
+    @rule(fuse=fuses(9))
+    def rehearses(self, fuse: int | None) -> None:
+        """On mock rows: accepted however much of the lease is used."""
+
+        async def step() -> None:
+            number = next(self.numbers)
+            try:
+                accepted = await rehearse(order(mode=Mode.MOCK), caller(number), self.world.submit)
+                self.ledger[accepted.job.computation_id] = Entry(mock=True)
+            except Killed:
+                for job in await self._jobs():
+                    if job.computation_id not in self.ledger:
+                        self.ledger[job.computation_id] = Entry(mock=True)
+
+        self._do(step, fuse)
+
     @precondition(lambda self: len(self.running) < 3 and self._waiting())
     @rule(starts=st.sampled_from((True, True, True, False)), fuse=fuses(9))
     def a_worker_takes_a_job(self, starts: bool, fuse: int | None) -> None:
@@ -169,7 +191,7 @@ class Charging(RuleBasedStateMachine):
             if starts:
                 entry.started = True
                 self.running[play.job.computation_id] = (play, task)
-                if await self._or_dead(self._charged(play.job.computation_id)):
+                if not entry.mock and await self._or_dead(self._charged(play.job.computation_id)):
                     entry.charge = Charge.CHARGED
             else:
                 await self._ends_before_code(play, task, entry)
@@ -209,7 +231,7 @@ class Charging(RuleBasedStateMachine):
                 return
             del self.running[computation_id]
             ours = how in {"engine-failed", "engine-gone"}
-            if self.release is Release.HOLD and not ours:
+            if self.release is Release.HOLD and not ours and not entry.mock:
                 entry.held = True
             else:
                 entry.charge, entry.ended = self._charge_at_end(entry, interrupted=ours), True
@@ -328,6 +350,9 @@ class Charging(RuleBasedStateMachine):
             assert (job.receipt is not None) == (
                 entry.charge in {Charge.CHARGED, Charge.ALLOWANCE} and (entry.ended or entry.held) and not _emptied(job)
             )
+            if entry.mock:
+                assert (job.charge, job.receipt, job.manifest, job.result_hash) == (Charge.FREE, None, None, None)
+        assert {key for key, entry in self.ledger.items() if entry.mock}.isdisjoint(self.runner.run(self._committed()))
         assert self._count(Charge.CHARGED) + self._count(Charge.RESERVED) <= MOST
         assert self._count(Charge.ALLOWANCE) <= FAILED_RUNS_FREE
 
@@ -347,7 +372,11 @@ class Charging(RuleBasedStateMachine):
         self.database = await Database.open(self.url)
         world = await make_world(self.folder, self.database, fresh=not self.booted)
         self.booted = True
-        world.catalogue.product = product(self.folder / "a.csv", rules=Rules(policy=Policy.ANY_CODE, release=self.release))
+        rules = Rules(policy=Policy.ANY_CODE, release=self.release, rehearsal=Rehearsal.LEASE)
+        plain = product(self.folder / "a.csv", rules=rules)
+        asset = plain.assets[AssetId("a")]
+        asset = replace(asset, mock=Mock("0" * 64, self.folder / "a.csv", self.folder / "a.csv"))
+        world.catalogue.product = replace(plain, assets={**plain.assets, AssetId("a"): asset})
         self.books, self.stage = CrashingBooks(SqlBooks(self.database)), Stage()
         privacy = world.execute.privacy
         privacy._sandbox = self.stage  # type: ignore[attr-defined]
@@ -434,6 +463,12 @@ class Charging(RuleBasedStateMachine):
         async with SqlBooks(self.database).read() as view:
             ids = await view.jobs.in_state(*JobState)
             return [job for computation_id in ids if (job := await view.jobs.get(computation_id)) is not None]
+
+    async def _committed(self) -> set[str]:
+        """Ids of every computation whose hash is to go on-chain."""
+        async with SqlBooks(self.database).read() as view:
+            waiting = await view.outbox.waiting(Channel.CHAIN, self.world.clock.now(), limit=1000)
+        return {one.message.payload["computation_id"] for one in waiting}
 
     def _waiting(self) -> bool:
         return any(not entry.ended and not entry.held and key not in self.running for key, entry in self.ledger.items())

@@ -11,6 +11,16 @@ SWITCH_SECONDS: Final = 0.0005
 database's thread while the event loop is busy, and a transaction pays several, with other writers waiting behind it."""
 
 
+DEEPEST_CALLS: Final = 1000
+"""Python's own recursion limit. web3's py_ecc raises it to 100,000 when it is imported, which is more than a thread's stack holds: a few
+kilobytes of `[` in any JSON would then end the process instead of raising RecursionError."""
+
+
+def limit_recursion() -> None:
+    """Call once, when everything is imported and before anything of a stranger's is read."""
+    sys.setrecursionlimit(DEEPEST_CALLS)
+
+
 def tune() -> None:
     """Call once, when everything is loaded and opened, before serving.
 

@@ -88,12 +88,14 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(parsed: argparse.Namespace) -> int:
     from pandacea import app
+    from pandacea.app.interpreter import limit_recursion
     from pandacea.config import load, service_manager
     from pandacea.log import setup
     from pandacea.telemetry.notify import ServiceManager
 
     config = load(parsed.config)
     setup("debug" if parsed.debug else config.log.level, config.log.format)
+    limit_recursion()
     asyncio.run(app.serve(config, ServiceManager(*service_manager())))
     return 0
 

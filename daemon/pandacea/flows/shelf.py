@@ -111,24 +111,25 @@ class Shelf:
     async def shortage(self, view: View, limits: Limits, mode: Mode) -> str | None:
         """Why the largest result of one more run would not fit beside those of the runs under way; None when it would.
 
-        Bytes and files on the disk and, of a leased run, bytes within `most`.
+        Bytes and files on the disk and, of a leased run, bytes within `most`. A run may start when this says None, in the transaction
+        that starts it.
         """
-        if (short := self.disk_shortage(limits, len(await view.jobs.in_state(JobState.RUNNING)) + 1)) is not None:
+        running = await view.jobs.running() if mode is Mode.LIVE else {}
+        leased, all_runs = sum(running.values()) + 1, len(await view.jobs.in_state(JobState.RUNNING)) + 1
+        return await self._shortage(view, limits, mode, all_runs, leased)
+
+    async def _shortage(self, view: View, limits: Limits, mode: Mode, runs: int, leased: int) -> str | None:
+        if (short := self.disk_shortage(limits, runs)) is not None:
             return short
         if mode is Mode.MOCK:
             return None  # rehearsals have a pot of their own, in which the oldest make room
-        runs = sum((await view.jobs.running()).values()) + 1
-        taken = sum((await view.jobs.stored(Mode.LIVE)).values()) + runs * limits.largest_result
+        taken = sum((await view.jobs.stored(Mode.LIVE)).values()) + leased * limits.largest_result
         if taken > self.most:
             return f"results may need {taken // MIB} MiB, and store.max_results_mb is {self.most // MIB}"
         return None
 
-    async def has_room(self, view: View, limits: Limits, mode: Mode) -> bool:
-        """Whether one more run may start; see `shortage`."""
-        return await self.shortage(view, limits, mode) is None
-
     async def need_room(self, view: View, limits: Limits, spender: Address, mode: Mode) -> None:
-        """Refuse early.
+        """Refuse early what could not start even if nothing else ran.
 
         Raises:
             ResultsFull: the Spender's own room would not take the largest result.
@@ -142,7 +143,7 @@ class Shelf:
                 "decides.",
                 retry_after=300,
             )
-        if not await self.has_room(view, limits, mode):
+        if await self._shortage(view, limits, mode, 1, 1) is not None:
             raise DiskFull("The node has no room for another result now; nothing was accepted. Try again later.", retry_after=60)
 
     async def full(self, view: View, limits: Limits) -> list[Address]:

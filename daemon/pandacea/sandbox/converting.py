@@ -17,8 +17,11 @@ from pandacea.sandbox.boxes import Box
 from pandacea.sandbox.conversation import GuestLostError, receive, send_packet
 from pandacea.sandbox.guest import wire
 from pandacea.sandbox.guest_messages import AllSent, ProgressMade, TableAccount, is_finite
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.strict_json import check_depth
 
 _ACCOUNT_BYTES: Final = 8 << 20
+_ACCOUNT_DEPTH: Final = 16
 _MARGIN: Final = 64 << 20
 OnProgress = Callable[[float, float], None]
 
@@ -50,13 +53,14 @@ async def convert_in(box: Box, job: ConversionJob, on_progress: OnProgress) -> T
 
 def _shape(account: bytes) -> TableShape:
     try:
+        check_depth(account, _ACCOUNT_DEPTH)
         told = json.loads(account)
         if not isinstance(told, dict):
             raise BadShape("it is no object")
         if (refused := told.get("refused")) is not None:
             raise UnfitSource(printable(str(refused), limit=1000))
         return shape_of(told)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, ProtocolError) as error:
         raise UnfitSource(f"the box that read it gave no usable account: {printable(str(error), limit=200)}") from error
 
 

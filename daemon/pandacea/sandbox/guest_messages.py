@@ -16,6 +16,8 @@ from typing import Any, Final
 from pandacea.domain.outcome import ScriptError
 from pandacea.domain.printable import printable
 from pandacea.sandbox.guest import wire
+from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.strict_json import check_depth
 
 JSON_BYTES: Final = 32_768
 DISK_ERRORS: Final = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
@@ -29,6 +31,7 @@ _NAME_CHARACTERS: Final = 8192
 _WORDS_CHARACTERS: Final = 300
 _HIGHEST_LINE: Final = 1_000_000
 _HIGHEST_NUMBER: Final = 2**53
+_DEPTH: Final = 8
 _ABSENT: Final = object()
 
 
@@ -238,8 +241,9 @@ def _read_object(tag: bytes, payload: bytes) -> dict[str, Any]:
     if len(payload) > JSON_BYTES:
         raise MalformedMessageError(f"{len(payload)} bytes of JSON in a {tag!r}")
     try:
+        check_depth(payload, _DEPTH)
         value = json.loads(payload)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, ProtocolError) as error:
         raise MalformedMessageError(f"a {tag!r} that is no JSON") from error
     if not isinstance(value, dict):
         raise MalformedMessageError(f"a {tag!r} that is no JSON object")
@@ -286,8 +290,9 @@ def parse_script_word(told: object) -> ScriptWord:
     if not isinstance(told, str):
         return ScriptWord()
     try:
+        check_depth(told.encode("utf-8", "replace"), _DEPTH)
         value = json.loads(told)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, ProtocolError):
         return ScriptWord()
     if not isinstance(value, dict):
         return ScriptWord()

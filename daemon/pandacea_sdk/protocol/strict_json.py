@@ -60,7 +60,7 @@ def read(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ProtocolError("not-utf8", f"The body is not UTF-8: byte {error.start} cannot be read. Send JSON in UTF-8.") from None
-    _check_depth(raw, max_depth)
+    check_depth(raw, max_depth)
     if b"\\u" not in raw:
         # Read twice only where there is a fault to name.
         with suppress(_DoubtfulError, ProtocolError, json.JSONDecodeError, RecursionError):
@@ -85,8 +85,14 @@ def escape(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
 
 
-def _check_depth(raw: bytes, max_depth: int) -> None:
-    """Count brackets outside strings before parsing: a megabyte of `[` must cost nothing."""
+def check_depth(raw: bytes, max_depth: int) -> None:
+    """Count brackets outside strings before parsing: a megabyte of `[` must cost nothing.
+
+    The parser's own guard is the interpreter's recursion limit, which libraries raise beyond what the stack holds.
+
+    Raises:
+        ProtocolError: `json-too-deep`.
+    """
     if raw.count(b"[") + raw.count(b"{") <= max_depth:
         return
     depth = 0
@@ -127,7 +133,7 @@ def _short(literal: str) -> str:
 
 
 def _settle(value: Any, pointer: str, *, surrogates: bool) -> Any:
-    """Turn pairs into dicts, now that every fault can be told with its place. Depth is bounded by `_check_depth`."""
+    """Turn pairs into dicts, now that every fault can be told with its place. Depth is bounded by `check_depth`."""
     if isinstance(value, _Pairs):
         return _object(value, pointer, surrogates=surrogates)
     if isinstance(value, list):
