@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from pandacea.api.auth import job_token, signed
+from pandacea.api.middleware import belongs_to
 from pandacea.api.node import Node
 from pandacea.domain.access import Denied, may_read
 from pandacea.domain.ids import HASH32, Address
@@ -33,6 +34,7 @@ async def readable(request: web.Request, node: Node, *, token_opens: bool = True
     if token:
         if job is None or job.token_sha256 is None or not job_token_opens(token, job.token_sha256):
             raise ProtocolError("job-token-invalid", "This job token opens no such computation; sign the request instead.")
+        belongs_to(request, job.spender)
     elif job is None or job.spender != spender:
         raise Forbidden("computation-unknown", _UNKNOWN)
     assert job is not None

@@ -23,6 +23,7 @@ from pandacea.app.loops import start_task
 from pandacea.app.workers import Workers
 from pandacea.chain.wallets import ContractWallets
 from pandacea.config import Config
+from pandacea.config.sections import Server as ServerSection
 from pandacea.domain.ids import Address
 from pandacea.flows.approve import ApprovePorts
 from pandacea.flows.background import Background
@@ -65,23 +66,25 @@ async def listen(
     add_routes(app)
     describe(app, __version__)
     tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
-    server = Server(
-        app,
-        Listener(
-            section.host,
-            section.port,
-            tls,
-            behind_proxy=section.behind_proxy,
-            proxies=section.trusted_proxies,
-            grace_seconds=section.grace_seconds,
-            limits=edge,
-        ),
-    )
+    server = Server(app, listener_of(section, edge, tls))
     await server.start()
     stack.push_async_callback(server.stop)
     if tls is not None:
         start_task(background, server.reload_tls(), "tls", stack)
     return server
+
+
+def listener_of(section: ServerSection, limits: EdgeLimits, tls: Tls | None) -> Listener:
+    """Where and how to listen, as configured."""
+    return Listener(
+        section.host,
+        section.port,
+        tls,
+        behind_proxy=section.behind_proxy,
+        proxies=section.trusted_proxies,
+        grace_seconds=section.grace_seconds,
+        limits=limits,
+    )
 
 
 def _authenticator(config: Config, core: Core, background: Background, stack: AsyncExitStack) -> Authenticator:

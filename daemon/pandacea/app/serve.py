@@ -95,7 +95,7 @@ async def _start(config: Config, background: Background, stack: AsyncExitStack) 
     earner = Address(config.earner.address)
     privacy = LeasedPrivacy(core.follower.book, core.catalogue, core.sandbox, earner, core.clock)
     number = workers_of(privacy_section, processors=len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
-    log.info("workers", number=number, of_one_spender=most_running(number))
+    log.info("node.workers", number=number, of_one_spender=most_running(number))
     workers = Workers(number, core.watch)
     execute = ExecutePorts(
         books=core.books,

@@ -6,7 +6,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, case, delete, func, insert, select, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Index,
+    LargeBinary,
+    Text,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
@@ -28,7 +43,10 @@ class JobRow(SQLModel, table=True):
         Index("job_by_lease", "chain_id", "contract", "lease_id"),
         Index("job_by_spender", "spender", "state"),
         Index("job_by_idempotency_key", "spender", "lease_id", "idempotency_key"),
-        Index("job_by_run", "ran_until"),
+        # These hold every column that their questions ask for: a row's own pages are as long as its script.
+        Index("job_by_run", "ran_until", "spender", "started_at"),
+        Index("job_by_result", "removed_at", "mode", "spender", "stored_bytes"),
+        Index("job_by_charge", "charge", "finished_at"),
     )
 
     computation_id: str = Field(primary_key=True, max_length=66)
@@ -164,14 +182,13 @@ class Jobs:
         A Spender with fewer running jobs goes first and, of those with as many, the one whose runs took least of the last hour. A job
         that waited too long comes up whatever its Spender has running: it is to be ended.
         """
-        runs, since = (_job.c.state == JobState.RUNNING), turn.now - FAIRNESS_SECONDS
-        took = func.coalesce(_job.c.ran_until, turn.now) - case((_job.c.started_at < since, since), else_=_job.c.started_at)
-        spent = (
-            select(_job.c.spender, func.sum(case((runs, 1), else_=0)).label("running"), func.sum(took).label("seconds"))
-            .where((runs | (_job.c.ran_until > since)) & _job.c.started_at.is_not(None))
-            .group_by(_job.c.spender)
-            .subquery()
-        )
+        since = turn.now - FAIRNESS_SECONDS
+        began = case((_job.c.started_at < since, since), else_=_job.c.started_at)
+        runs = select(_job.c.spender, literal(1).label("running"), (turn.now - began).label("seconds"))
+        ran = select(_job.c.spender, literal(0).label("running"), (_job.c.ran_until - began).label("seconds"))
+        each = union_all(runs.where(_job.c.state == JobState.RUNNING), ran.where(_job.c.ran_until > since)).subquery()
+        sums = select(each.c.spender, func.sum(each.c.running).label("running"), func.sum(each.c.seconds).label("seconds"))
+        spent = sums.group_by(each.c.spender).subquery()
         running, seconds = func.coalesce(spent.c.running, 0), func.coalesce(spent.c.seconds, 0.0)
         mock = _job.c.mode == Mode.MOCK
         may_start = (running < turn.most_running) & (mock | _job.c.spender.not_in(list(turn.full)))
@@ -302,9 +319,13 @@ class Jobs:
 
     async def forget_scripts(self, before: float) -> int:
         """Empty script and params of jobs that ended before a time, and of those that cost nothing; returns how many."""
-        due = (_job.c.finished_at < before) | ((_job.c.charge == Charge.RETURNED) & (_job.c.mode == Mode.LIVE))
-        old = _job.c.state.in_(list(TERMINAL)) & (_job.c.code != "") & due
-        return int((await self._connection.execute(update(_job).where(old).values(code="", params="{}"))).rowcount)
+        paid = _job.c.charge.in_([Charge.CHARGED, Charge.ALLOWANCE]) & (_job.c.finished_at < before)
+        given_back = (_job.c.charge == Charge.RETURNED) & _job.c.finished_at.is_not(None)
+        emptied = 0
+        for due in (paid, given_back):
+            old = due & _job.c.state.in_(list(TERMINAL)) & (_job.c.code != "")
+            emptied += int((await self._connection.execute(update(_job).where(old).values(code="", params="{}"))).rowcount)
+        return emptied
 
     async def forget_result(self, computation_id: str, now: float) -> None:
         """The bytes are gone; the row, its manifest and its charge stay."""
