@@ -13,7 +13,7 @@ from pandacea.sandbox.namespaces import probe_namespaces
 from pandacea.sandbox.opener import ReadOnlyOpener
 from tests.parts import program
 
-SECRET = "correct-horse-battery-staple"  # noqa: S105 - a test's
+SECRET = "correct-horse-battery-staple"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def opener() -> Iterator[ReadOnlyOpener]:
 def test_the_read_only_opener_has_none_of_it(opener: ReadOnlyOpener) -> None:
     """Neither bubblewrap nor the helper in it."""
     os.close(opener.open(Path(__file__)))  # it answers, so both processes are there
-    found = [Path("/proc", str(pid), "environ").read_bytes() for pid in _family(opener._process.pid)]  # noqa: SLF001
+    found = [Path("/proc", str(pid), "environ").read_bytes() for pid in _family(opener._process.pid)]
     assert len(found) >= 2
     assert all(SECRET.encode() not in one for one in found)
 

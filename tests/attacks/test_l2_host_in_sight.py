@@ -40,7 +40,15 @@ CHANGING = (
     *("/proc/pressure", "/proc/interrupts", "/proc/softirqs", "/proc/vmstat", "/proc/zoneinfo", "/proc/diskstats", "/proc/locks"),
     *("/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/fs/dentry-state", "/proc/sys/kernel/pty/nr", "/proc/swaps"),
     *("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/random/entropy_avail", "/proc/schedstat", "/proc/slabinfo", "/proc/sys"),
-    *("/proc/buddyinfo", "/proc/pagetypeinfo", "/proc/partitions", "/proc/cmdline", "/proc/sysvipc", "/proc/fs", "/proc/timer_list"),
+    *(
+        "/proc/buddyinfo",
+        "/proc/pagetypeinfo",
+        "/proc/partitions",
+        "/proc/cmdline",
+        "/proc/sysvipc",
+        "/proc/fs",
+        "/proc/timer_list",
+    ),
     *("/sys", "/sys/block", "/sys/devices/system/node/node0/vmstat", "/sys/class/net"),
 )
 FIXED = ("/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/meminfo", "/proc/cpuinfo")
@@ -95,11 +103,11 @@ async def test_what_counts_the_machine_is_hidden(laboratory: Laboratory) -> None
 
 
 async def test_honest_programs_find_what_they_need(laboratory: Laboratory) -> None:
-    """psutil and joblib work; the memory that a script is told of is its box's, the processors are the machine's."""
+    """Psutil and joblib work; the memory that a script is told of is its box's, the processors are the machine's."""
     outcome = await laboratory.run(HONEST)
     assert outcome.failure is None, outcome
     words = outcome.output.decode().split()
-    memory, count = str(laboratory.sandbox.pool._shape.memory_bytes), str(os.cpu_count())  # noqa: SLF001 - what the pool was told
+    memory, count = str(laboratory.sandbox.pool._shape.memory_bytes), str(os.cpu_count())
     assert words[:2] == [memory, memory]
     assert words[2:6] == ["0.0", "0.0", count, count]
     assert outcome.output.endswith(b"True [0, 1, 2] sandbox\n")

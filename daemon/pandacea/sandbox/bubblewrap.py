@@ -29,7 +29,6 @@ from pandacea.sandbox.settings import BubblewrapSettings
 from pandacea.sandbox.template import Template
 from pandacea.sandbox.uids import BoxUid, UidRange
 
-
 NO_CGROUP: Final = (
     "no control group may be made here: memory is held by a watch twenty times a second, processes by RLIMIT_NPROC, "
     "processors not at all; for hard limits run as a service with Delegate=yes, or: systemd-run --scope -p Delegate=yes ..."
@@ -88,7 +87,9 @@ class BubblewrapMaker:
             self.warnings.append(NO_UID)
         self._opener = Opener()
         if not self._opener.read_only:
-            raise Broken(f"files cannot be opened through a read-only mount here (Linux 5.12 or newer is needed): {self._opener.because}")
+            raise Broken(
+                f"files cannot be opened through a read-only mount here (Linux 5.12 or newer is needed): {self._opener.because}"
+            )
         return SandboxIdentity("bubblewrap", self._environment.identity, self._program.digest, self._environment.packages)
 
     async def _find_cgroups(self) -> None:

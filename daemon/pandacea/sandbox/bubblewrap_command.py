@@ -29,9 +29,7 @@ class Mounts:
     environment: Environment
 
 
-def command(
-    mounts: Mounts, shape: BoxShape, uid: int | None, start: str, outer: int, cgroup_files: Sequence[Path]
-) -> list[str]:
+def command(mounts: Mounts, shape: BoxShape, uid: int | None, start: str, outer: int, cgroup_files: Sequence[Path]) -> list[str]:
     """Return the command of one box: enter the cgroup, make a mount namespace with capped tmpfs, then bubblewrap, then the guest.
 
     `uid`: what the guest becomes, as root; None: it runs as the node's own, in a user namespace.

@@ -20,8 +20,32 @@ FOLDER: Final = "masks"
 _PROC: Final = Path("/proc")
 _EMPTY_FOLDER: Final = "empty"
 _ELSEWHERE: Final = (
-    *("acpi", "asound", "kcore", "key-users", "keys", "kallsyms", "latency_stats", "sched_debug", "schedstat", "scsi", "timer_stats"),
-    *("diskstats", "interrupts", "locks", "pressure", "slabinfo", "softirqs", "swaps", "sys", "timer_list", "vmallocinfo", "vmstat"),
+    *(
+        "acpi",
+        "asound",
+        "kcore",
+        "key-users",
+        "keys",
+        "kallsyms",
+        "latency_stats",
+        "sched_debug",
+        "schedstat",
+        "scsi",
+        "timer_stats",
+    ),
+    *(
+        "diskstats",
+        "interrupts",
+        "locks",
+        "pressure",
+        "slabinfo",
+        "softirqs",
+        "swaps",
+        "sys",
+        "timer_list",
+        "vmallocinfo",
+        "vmstat",
+    ),
 )
 """Entries that the kernel of a container engine on another machine may have and this one not."""
 

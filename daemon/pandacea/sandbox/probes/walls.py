@@ -105,7 +105,11 @@ def descriptors() -> None:
         before.st_atime_ns == after.st_atime_ns,
         (before.st_atime_ns, after.st_atime_ns),
     )
-    say("descriptors: the data's place is not shown", os.readlink(path) == "/" or not given["leaves_no_access_time"], os.readlink(path))
+    say(
+        "descriptors: the data's place is not shown",
+        os.readlink(path) == "/" or not given["leaves_no_access_time"],
+        os.readlink(path),
+    )
     others = []
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != number and stopped(os.fstat, int(name)) is None:
