@@ -27,6 +27,7 @@ from pandacea.catalogue.tables import Tables
 from pandacea.domain.limits import Limits
 from pandacea.domain.table import Recipe, SourceFormat
 from pandacea.sandbox.bubblewrap import BubblewrapSandbox
+from pandacea.sandbox.cgroups import Cgroups
 from pandacea.sandbox.settings import BubblewrapSettings, PoolSettings
 
 MAKE = """
@@ -89,7 +90,7 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any
     python, source_root = str(asked.environment / "bin" / "python"), str(Path(__file__).resolve().parent.parent / "daemon")
     for kind in ("numeric", "mixed"):
         run(python, MAKE, str(folder / f"{kind}.csv"), str(asked.megabytes << 20), kind)
-    settings = BubblewrapSettings(asked.environment, folder / "box", "benchmark", pool=PoolSettings(size=0))
+    settings = BubblewrapSettings(asked.environment, folder / "box", "benchmark", Cgroups.may_be_made(), PoolSettings(size=0))
     box = BubblewrapSandbox(settings)
     await box.open()
     rows = []

@@ -253,7 +253,7 @@ def _start_node(stack: ExitStack, folder: Path, rpc_url: str, earner: dict[str, 
             "poll_seconds": 0.2,
         },
         "earner": {"address": earner["address"], "keystore": "operator.json", "passphrase_file": "passphrase"},
-        "privacy": {"sandbox": asked.sandbox, "environment": str(ROOT / ".sandbox"), "pool_size": 1},
+        "privacy": {"sandbox": asked.sandbox, "environment": str(ROOT / ".sandbox"), "pool_size": 1, "cgroups": _hard_limits()},
         "server": {"port": port},
         "settlement": {"post_results": True},
     }
@@ -268,6 +268,19 @@ def _start_node(stack: ExitStack, folder: Path, rpc_url: str, earner: dict[str, 
     )
     stack.callback(_stop, process)
     return f"http://localhost:{port}"
+
+
+def _hard_limits() -> bool:
+    """Whether control groups may hold the scripts here; where not, say so: a node refuses to start until its Earner wrote that down."""
+    from pandacea.sandbox.cgroups import Cgroups
+
+    if Cgroups.may_be_made():
+        return True
+    print(
+        "This user may make no control groups, so in bubblewrap a watch holds the script's memory instead, and nothing its processors\n"
+        "(weaker; docs/security.md). The demo accepts that with privacy.cgroups: false; real nodes run with Delegate=yes."
+    )
+    return False
 
 
 def _environment() -> dict[str, str]:

@@ -67,12 +67,12 @@ def opener(request: pytest.FixtureRequest) -> Iterator[Opener | ReadOnlyOpener]:
 def test_every_way_of_opening_leaves_no_trace(opener: Opener | ReadOnlyOpener, table: Path) -> None:
     """What is opened again can be read, moves no time, cannot be written to by root either, and does not say where it lies."""
     descriptor = opener.open(table)
-    with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-        assert file.read() == b"age\n1\n2\n"
+    again = Path(f"/proc/self/fd/{descriptor}")
+    assert again.read_bytes() == b"age\n1\n2\n"
     assert table.stat().st_atime_ns == 1_000_000_000
     with pytest.raises(OSError, match="Read-only file system"):
-        os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR)
-    assert os.readlink(f"/proc/self/fd/{descriptor}") == "/"
+        os.open(again, os.O_RDWR)
+    assert again.readlink() == Path("/")
     os.close(descriptor)
 
 

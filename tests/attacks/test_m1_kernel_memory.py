@@ -64,7 +64,7 @@ _MAPPINGS = """libc = ctypes.CDLL(None)
     start = libc.mmap(None, ctypes.c_size_t(1 << 28), 0, 0x4022, -1, 0)
     for place in range(0, 1 << 28, 8192):
         libc.mprotect(ctypes.c_void_p(start + place), ctypes.c_size_t(4096), 1)"""
-_LIMITS = with_caps(memory_bytes=1024 * MIB, workspace_bytes=256 * MIB, tmp_bytes=64 * MIB, time_seconds=25.0)
+_LIMITS = with_caps(memory_bytes=1024 * MIB, workspace_bytes=256 * MIB, tmp_bytes=64 * MIB, time_seconds=50.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["bubblewrap-cold", "bubblewrap-warm"])

@@ -14,6 +14,7 @@ from pandacea.catalogue.registry import Catalogue
 from pandacea.catalogue.tables import Tables
 from pandacea.domain.limits import Limits
 from pandacea.sandbox.bubblewrap import BubblewrapSandbox
+from pandacea.sandbox.cgroups import Cgroups
 from pandacea.sandbox.settings import BubblewrapSettings, PoolSettings
 from pandacea.store.migrate import upgrade
 from pandacea.store.products import SqlProductBook
@@ -35,7 +36,9 @@ async def box(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bubblew
     except (prepare.CannotPrepareError, OSError, subprocess.SubprocessError) as error:
         missing(f"no sandbox environment: {error}")
     pool = PoolSettings(size=2, preload=("numpy", "pandas", "pyarrow"), limits=LIMITS)
-    settings = BubblewrapSettings(environment, tmp_path_factory.mktemp("box"), f"data-{os.getpid()}", pool=pool)
+    settings = BubblewrapSettings(
+        environment, tmp_path_factory.mktemp("box"), f"data-{os.getpid()}", Cgroups.may_be_made(), pool=pool
+    )
     opened = BubblewrapSandbox(settings)
     await opened.open()
     yield opened

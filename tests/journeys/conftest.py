@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from pandacea import keys
+from pandacea.sandbox.cgroups import Cgroups
 from pandacea_sdk.chain import LeaseChain, deploy
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
@@ -187,7 +188,7 @@ def system(folder: Path, sandbox: str, *, rules: dict[str, Any] | None = None, *
                 "poll_seconds": 0.1,
             },
             "earner": {"address": accounts[1]["address"], "keystore": "operator.json", "passphrase_file": "passphrase"},
-            "privacy": {"sandbox": sandbox, "environment": str(ENVIRONMENT), "pool_size": 1},
+            "privacy": {"sandbox": sandbox, "environment": str(ENVIRONMENT), "pool_size": 1, "cgroups": Cgroups.may_be_made()},
             "server": {"port": port},
         }
         for section, values in sections.items():

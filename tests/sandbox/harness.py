@@ -125,7 +125,7 @@ async def open_laboratory(
 
         sandbox = DockerSandbox(DockerSettings(image, folder / "state", instance, pool=settings))
     else:
-        held = Cgroups.find(instance) is not None if cgroups is None else cgroups
+        held = Cgroups.may_be_made() if cgroups is None else cgroups
         sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, held, settings))
     try:
         identity = await sandbox.open()

@@ -17,6 +17,7 @@ import pytest
 from pandacea.domain.outcome import Failure
 from pandacea.errors import BadConfig, Broken
 from pandacea.sandbox.boxes import BoxShape
+from pandacea.sandbox.cgroups import Cgroups
 from tests.parts import ROOT
 from tests.sandbox.conftest import modes
 from tests.sandbox.harness import Laboratory, close_laboratory, open_laboratory, with_caps
@@ -144,7 +145,9 @@ async def _start_again(mode: str, environment: Path, folder: Path, instance: str
     if mode.startswith("docker"):
         sandbox = DockerSandbox(DockerSettings(IMAGE, folder / "state", instance, pool=pool, self_test=False))
     else:
-        sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, pool=pool, self_test=False))
+        sandbox = BubblewrapSandbox(
+            BubblewrapSettings(environment, folder / "state", instance, Cgroups.may_be_made(), pool, self_test=False)
+        )
     await sandbox.open()
     await sandbox.close()
 

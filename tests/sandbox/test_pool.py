@@ -50,6 +50,8 @@ class FakeMaker:
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.uids: range | None = None
+        self.leaves_no_access_time = False
         self.made: list[FakeBox] = []
         self.fail = 0
 

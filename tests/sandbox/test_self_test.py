@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Broken
 from pandacea.flows.ports import SandboxEvent, SandboxJob
 from pandacea.sandbox.bubblewrap import BubblewrapSandbox
+from pandacea.sandbox.cgroups import Cgroups
 from pandacea.sandbox.choose import choose
 from pandacea.sandbox.docker import DockerSandbox
 from pandacea.sandbox.examine import examine
@@ -25,7 +27,7 @@ from tests.sandbox.leftovers import left_behind
 Unopened = tuple[DockerSandbox | BubblewrapSandbox, Callable[[], list[str]]]
 SUBJECTS = (
     *("network", "uid", "root file system", "descriptors", "supervisor", "guest socket", "processes", "channels", "pids", "disk"),
-    *("inodes", "memory", "time", "system calls: network", "system calls: namespaces", "system calls: kernel surface"),
+    *("inodes", "memory", "time", "machine", "system calls: network", "system calls: namespaces", "system calls: kernel surface"),
     *("system calls: identity", "system calls: devices", "system calls: channels", "system calls: other processes"),
 )
 
@@ -48,7 +50,7 @@ async def test_what_does_not_bite_is_found(tmp_path: Path) -> None:
         return Outcome(failure=None, detail="", output=b'[["network: no socket of any family", false, "[2]"]]\n')
 
     probes = await self_test(no_box, Limits(), tmp_path)
-    assert {probe.name.split(":")[0] for probe in probes if not probe.held} == {"network", "memory", "time"}
+    assert {probe.name.split(":")[0] for probe in probes if not probe.held} == {"network", "memory", "time", "uid"}
 
 
 async def test_a_probe_that_cannot_finish_proves_nothing(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ async def test_doctor_shows_the_table_and_leaves_a_running_node_alone(laboratory
     kind = laboratory.mode.split("-")[0]
     instance, state, pool = f"doctor-{laboratory.instance}", laboratory.folder / "doctor", PoolSettings(size=0)
     docker = DockerSettings(IMAGE, state, instance, pool=pool)
-    bubblewrap = BubblewrapSettings(environment, state, instance, pool=pool)
+    bubblewrap = BubblewrapSettings(environment, state, instance, Cgroups.may_be_made(), pool)
     seen: list[SandboxEvent] = []
     rows = await examine(kind, docker, bubblewrap)
     assert all(row["ok"] for row in rows), [row for row in rows if not row["ok"]]
@@ -86,7 +88,10 @@ async def unopened(request: pytest.FixtureRequest, environment: Path, tmp_path: 
     if request.param == "docker":
         request.getfixturevalue("image")
     instance = f"refused-{request.param}-{os.getpid()}"
-    docker, bubblewrap = DockerSettings(IMAGE, tmp_path, instance), BubblewrapSettings(environment, tmp_path, instance)
+    docker, bubblewrap = (
+        DockerSettings(IMAGE, tmp_path, instance),
+        BubblewrapSettings(environment, tmp_path, instance, Cgroups.may_be_made()),
+    )
     sandbox, _ = await choose(request.param, docker, bubblewrap)
     return sandbox, lambda: left_behind(instance, tmp_path)
 
@@ -95,8 +100,8 @@ async def test_a_start_that_is_refused_leaves_nothing(unopened: Unopened, monkey
     """What does not hold is named, and boxes, control groups and folders of the trial are gone by then."""
     sandbox, left = unopened
 
-    async def fails(run: Run, limits: Limits, state_dir: Path) -> tuple[Probe, ...]:
-        probes = await self_test(run, limits, state_dir)
+    async def fails(run: Run, limits: Limits, state_dir: Path, **promised: Any) -> tuple[Probe, ...]:
+        probes = await self_test(run, limits, state_dir, **promised)
         assert any("control group" in line or "container" in line for line in left()), "the trial took place elsewhere"
         return (*probes, Probe("walls", False, "made of paper"))
 

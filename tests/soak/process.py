@@ -17,6 +17,7 @@ import aiohttp
 import psutil
 from eth_account import Account
 
+from pandacea.sandbox.cgroups import Cgroups
 from tests.chain.anvil import EARNER, Agreement
 from tests.parts import ROOT, free_port
 
@@ -163,7 +164,7 @@ def _write(
             "poll_seconds": 0.5,
         },
         "earner": {"address": EARNER.address, "keystore": "operator.json", "passphrase_file": "passphrase"},
-        "privacy": {"sandbox": "bubblewrap", "environment": str(environment), "pool_size": 0},
+        "privacy": {"sandbox": "bubblewrap", "environment": str(environment), "pool_size": 0, "cgroups": Cgroups.may_be_made()},
         "server": {"port": port, "grace_seconds": 2},
         "telemetry": {"metrics_port": metrics_port},
         "log": {"format": "json"},

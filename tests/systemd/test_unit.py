@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import configparser
+import shlex
 import subprocess
 from pathlib import Path
 
+from pandacea.sandbox.namespaces import PROBE
 from tests.parts import ROOT, program
 
 UNIT = ROOT / "systemd" / "pandacea.service"
@@ -23,6 +25,26 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         [program("systemd-analyze", "systemd"), "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+BELOW_PROC = {
+    "ProtectKernelTunables": "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro,nosuid,nodev,noexec /proc/sys",
+    "ProtectKernelLogs": "mount --bind /dev/null /proc/kmsg",
+}
+"""What systemd mounts below /proc for a setting (systemd.exec(5), namespace.c)."""
+
+
+def test_bubblewrap_makes_its_box_under_the_unit() -> None:
+    """With the mounts that the unit's settings make below /proc, a user namespace gets a /proc of its own."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(UNIT.read_text())
+    mounts = [command for setting, command in BELOW_PROC.items() if unit["Service"].get(setting, "no") == "yes"]
+    inside = " && ".join([*mounts, f"exec {shlex.join(PROBE)}"])
+    program("bwrap", "bubblewrap")
+    view = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]
+    done = subprocess.run([*view, "sh", "-c", inside], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_unit_is_hardened_and_gives_up_on_a_bad_configuration() -> None:

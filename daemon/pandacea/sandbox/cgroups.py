@@ -118,6 +118,16 @@ class Cgroups:
             return None
         return cls(parents, unified)
 
+    @classmethod
+    def may_be_made(cls) -> bool:
+        """Whether this process may make control groups here; nothing is left of the trial."""
+        found = cls.find(f"trial-{os.getpid()}")
+        if found is None:
+            return False
+        for parent in dict.fromkeys(found._parents.values()):  # noqa: SLF001 - our own
+            parent.rmdir()
+        return True
+
     def create(self, name: str, shape: BoxShape) -> BoxCgroup:
         """Make a group with the box's limits. Raises Broken when the kernel takes one of them not."""
         folders = {controller: parent / name for controller, parent in self._parents.items()}

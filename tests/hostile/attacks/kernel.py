@@ -50,7 +50,8 @@ attempt("move_mount", syscall, 429, -100, ctypes.c_char_p(b"/"), -100, ctypes.c_
         """
 for number in (105, 106, 113, 114, 117, 119, 116, 122, 123):
     attempt(number, syscall, number, 0, 0, 0)
-(held if os.getuid() == os.geteuid() == 10001 and os.getgid() == 10001 else broken)((os.getresuid(), os.getresgid()))
+own = os.getuid()
+(held if own >= 10001 and set(os.getresuid()) == set(os.getresgid()) == {own} else broken)((os.getresuid(), os.getresgid()))
 """,
     ),
     Attack(
@@ -184,6 +185,41 @@ except OSError as error:
 else:
     (held if all(int(line.split()[0], 16) == 0 for line in lines[:-1]) else broken)("kallsyms")
 """,
+    ),
+    Attack(
+        "machine-counters",
+        "nothing that counts the whole machine is told, so that no box sees what another does",
+        """
+for path in ("/proc/pressure", "/proc/interrupts", "/proc/vmstat", "/proc/diskstats", "/proc/locks", "/proc/softirqs", "/proc/zoneinfo",
+             "/proc/sys/fs/file-nr", "/proc/sys/kernel/pty/nr", "/proc/sys/kernel/random/boot_id", "/proc/swaps", "/proc/cmdline",
+             "/sys/block", "/sys/class", "/sys/devices/system/node/node0/vmstat"):
+    try:
+        found = os.listdir(path) if os.path.isdir(path) else open(path).read()
+    except OSError as error:
+        held(f"{path}: {error.strerror}")
+    else:
+        (broken if found else held)(f"{path}: {found!r}"[:200])
+names = ("stat", "loadavg", "uptime", "meminfo", "cpuinfo")
+before = [open(f"/proc/{name}").read() for name in names]
+end = time.monotonic() + 0.5
+while time.monotonic() < end:
+    pass
+after = [open(f"/proc/{name}").read() for name in names]
+for name, one, other in zip(names, before, after):
+    (held if one and one == other else broken)(f"{name} says something, and the same after half a second of work")
+""",
+    ),
+    Attack(
+        "mount-table",
+        "the mount table and the list of mappings name no file of the Earner's, and a table's descriptor no place",
+        """
+text = open("/proc/self/mountinfo").read() + open("/proc/self/maps").read()
+(broken if "people" in text else held)([line for line in text.splitlines() if "people" in line])
+for descriptor in pandacea_descriptors.values():  # syft
+    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    (held if path == "/" else broken)(path)
+""",
+        table=True,
     ),
     Attack(
         "control-groups",

@@ -112,6 +112,20 @@ except OSError as error:
         says_held=False,
     ),
     Attack(
+        "memory-send-buffers",
+        "a socket cannot be told to hold more than the machine gives to each",
+        """
+for end in socket.socketpair():
+    before = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    for option in (socket.SO_SNDBUF, 32):
+        try:
+            end.setsockopt(socket.SOL_SOCKET, option, 1 << 26)
+        except OSError as error:
+            held(error)
+    (held if end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == before else broken)(before)
+""",
+    ),
+    Attack(
         "memory-page-tables",
         "touching one byte a page over a huge mapping ends at the limit",
         "import mmap\npage = mmap.mmap(-1, 1 << 36)\nfor at in range(0, 1 << 36, 4096): page[at] = 1\n",

@@ -29,6 +29,8 @@ FAILED: Final = b"E"
 CALL: Final = struct.Struct(">dd")
 SECONDS: Final = struct.Struct(">d")
 _MESSAGE_CHARACTERS: Final = 2000
+_BEHIND_THE_WATCH: Final = 10
+"""Niceness of a script whose memory its supervisor watches: the watch must get its turn however many processes want theirs."""
 
 
 class _UnreadableError(Exception):
@@ -65,6 +67,8 @@ def _settle(job: dict[str, Any]) -> None:
     signal.set_wakeup_fd(-1)
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")  # when memory ends, the script goes first
     box.limit(job["rlimits"])
+    if job["caps"].get("watched_memory_bytes"):
+        os.nice(_BEHIND_THE_WATCH)
     os.umask(0o022)
     os.chdir("/workspace")
 

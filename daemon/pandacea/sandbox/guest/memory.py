@@ -26,18 +26,17 @@ def over(limit: int) -> bool:
     sockets: set[str] = set()
     pipes: set[str] = set()
     for pid in pids:
-        total += _proportional(pid) + _mappings(pid) * _MAPPING_BYTES
-        hidden = _gather(pid, sockets, pipes)
-        total += hidden * _socket_bytes()
-    return total + len(sockets) * _socket_bytes() + len(pipes) * _PIPE_BYTES > limit
+        total += _proportional(pid) + _mappings(pid) * _MAPPING_BYTES + _gather(pid, sockets, pipes) * _socket_bytes()
+        if total + len(sockets) * _socket_bytes() + len(pipes) * _PIPE_BYTES > limit:
+            return True
+    return False
 
 
 @functools.cache
 def _socket_bytes() -> int:
-    """What one socket can make the kernel hold: its largest send buffer, and one packet as large again that is let in below it."""
+    """What one socket can make the kernel hold: its send buffer, which nobody may enlarge, and one packet as large that is let in below it."""
     one, other = socket.socketpair()
     with one, other:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
         return 2 * one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
@@ -79,7 +78,7 @@ def _mappings(pid: str) -> int:
         with open(f"/proc/{pid}/maps", "rb") as file:
             return file.read().count(b"\n")
     except PermissionError:
-        return _MAPPINGS
+        return _MAPPINGS if "VmRSS" in _status(pid) else 0  # what has ended and was not waited for yet holds none
     except OSError:
         return 0  # it ended meanwhile
 
@@ -90,7 +89,10 @@ def _gather(pid: str, sockets: set[str], pipes: set[str]) -> int:
     try:
         names = os.listdir(folder)
     except PermissionError:
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        found = _status(pid)
+        if "VmRSS" not in found:
+            return 0  # it is ending, and everybody's descriptors look closed then
+        return min(found.get("FDSize", 0), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     except OSError:
         return 0  # it ended meanwhile
     for name in names:

@@ -75,6 +75,7 @@ _TERMINAL_AND_FLAGS: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _PRCTL: Final = (1, 2, 3, 4, 15, 16, 21, 22, 23, 24, 38, 39, 42, 0x53564D41)
 # SET_PDEATHSIG GET_PDEATHSIG GET_DUMPABLE SET_DUMPABLE SET_NAME GET_NAME GET_SECCOMP SET_SECCOMP CAPBSET_READ CAPBSET_DROP
 # SET_NO_NEW_PRIVS GET_NO_NEW_PRIVS GET_THP_DISABLE SET_VMA
+_SEND_BUFFER: Final = (7, 32)  # SO_SNDBUF SO_SNDBUFFORCE (asm-generic/socket.h)
 _COLD_PAGEOUT: Final = (20, 21)  # MADV_COLD MADV_PAGEOUT
 
 GROUPS: Final[tuple[Group, ...]] = (
@@ -159,7 +160,14 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(
         "pair-traffic",
         "use of such a pair; without socket, connect, bind, listen and accept there is nobody to call",
-        _calls("sendto recvfrom sendmsg recvmsg shutdown getsockopt setsockopt getsockname getpeername"),
+        _calls("sendto recvfrom sendmsg recvmsg shutdown getsockopt getsockname getpeername"),
+    ),
+    Group("pair-options", "timeouts and the like, of such a pair", _calls("setsockopt"), when=NoneOf(2, _SEND_BUFFER)),
+    Group(
+        "pair-buffers",
+        "how much of the kernel's memory a socket may hold is the machine's to say: told that it worked, it stays as it was",
+        _calls("setsockopt"),
+        answer=0,
     ),
     Group(
         "descriptor-flags",
