@@ -29,13 +29,14 @@ class Spenders(Protocol):
 class ContractWallets(Protocol):
     """Signatures of accounts that are contracts (ERC-1271)."""
 
-    async def accepts(self, address: Address, digest: bytes, signature: bytes) -> bool:
-        """Whether the contract at `address` accepts the signature, at the confident block and at the latest.
+    async def accepts(self, address: Address, digest: bytes, signature: bytes, peer: str) -> bool:
+        """Whether the contract at `address` accepts the signature, at the confident block and at the latest; `peer`: who sent it.
 
-        False for an address without code.
+        False for a plain key, and for an address without code.
 
         Raises:
             Unavailable: the chain could not be asked, or the budget for such calls is used.
+            ProtocolError: rate-limited, this peer or this key.
         """
         ...
 
@@ -53,11 +54,10 @@ class Authenticator:
         stranger_nonces: Nonces,
         stranger_rate: Rate,
         wallets: ContractWallets | None = None,
-        wallet_rate: Rate | None = None,
     ) -> None:
         """`nonces` keeps known spenders' nonces durably; strangers get `stranger_nonces` and share one `stranger_rate`.
 
-        `wallets` is asked for signatures that no plain key made, each address at most at `wallet_rate`.
+        `wallets` is asked for signatures that no plain key made.
         """
         self._policy = policy
         self._clock = clock
@@ -66,10 +66,9 @@ class Authenticator:
         self._stranger_nonces = stranger_nonces
         self._stranger_rate = stranger_rate
         self._wallets = wallets
-        self._wallet_rate = wallet_rate
 
-    async def authenticate(self, head: RequestHead, body: bytes) -> SignedRequest:
-        """Verify a request of a known spender, body included.
+    async def authenticate(self, head: RequestHead, body: bytes, peer: str = "") -> SignedRequest:
+        """Verify a request of a known spender, body included; `peer`: who sent it.
 
         Raises:
             ProtocolError: in this order: everything `parse` raises; digest-mismatch, body-not-allowed; unknown-spender;
@@ -78,17 +77,17 @@ class Authenticator:
         """
         signed = parse(head, self._policy, self._clock.now())
         signed.check_body(body)
-        return await self._known(signed)
+        return await self._known(signed, peer)
 
-    async def authenticate_head(self, head: RequestHead) -> SignedRequest:
+    async def authenticate_head(self, head: RequestHead, peer: str = "") -> SignedRequest:
         """Verify a request whose body is still to come; the caller compares the body with `body_sha256` before using it.
 
         Raises:
             ProtocolError, Unavailable: as `authenticate`, without digest-mismatch.
         """
-        return await self._known(parse(head, self._policy, self._clock.now()))
+        return await self._known(parse(head, self._policy, self._clock.now()), peer)
 
-    async def authenticate_anyone(self, head: RequestHead, body: bytes) -> SignedRequest:
+    async def authenticate_anyone(self, head: RequestHead, body: bytes, peer: str = "") -> SignedRequest:
         """Verify a request on a route for people who have no lease yet: a plain key, no RPC, nothing written to the database.
 
         Raises:
@@ -98,29 +97,27 @@ class Authenticator:
         signed = parse(head, self._policy, self._clock.now())
         signed.check_body(body)
         if self._spenders.knows_spender(Address(signed.address)):
-            return await self._known(signed)
+            return await self._known(signed, peer)
         self._stranger_rate.take(STRANGERS)
         if not signed.recovers():
             raise _invalid()
         return await _spend(self._stranger_nonces, signed)
 
-    async def _known(self, signed: SignedRequest) -> SignedRequest:
+    async def _known(self, signed: SignedRequest, peer: str) -> SignedRequest:
         if not self._spenders.knows_spender(Address(signed.address)):
             raise ProtocolError(
                 "unknown-spender",
                 f"{signed.address} is the spender of no approved lease here. Sign with the key that made the lease; "
                 "a new lease counts once its approval is confirmed.",
             )
-        if not signed.recovers() and not await self._wallet_accepts(signed):
+        if not signed.recovers() and not await self._wallet_accepts(signed, peer):
             raise _invalid()
         return await _spend(self._nonces, signed)
 
-    async def _wallet_accepts(self, signed: SignedRequest) -> bool:
-        if self._wallets is None:
-            return False
-        if self._wallet_rate is not None:
-            self._wallet_rate.take(signed.address)
-        return await self._wallets.accepts(Address(signed.address), signed.digest, signed.signature)
+    async def _wallet_accepts(self, signed: SignedRequest, peer: str) -> bool:
+        return self._wallets is not None and await self._wallets.accepts(
+            Address(signed.address), signed.digest, signed.signature, peer
+        )
 
 
 AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
@@ -128,17 +125,17 @@ AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
 
 async def signed(request: web.Request) -> SignedRequest:
     """For a route: the verified request of a known spender. See `Authenticator.authenticate`."""
-    return await request.app[AUTHENTICATOR].authenticate(request[HEAD], await request.read())
+    return await request.app[AUTHENTICATOR].authenticate(request[HEAD], await request.read(), request.remote or "")
 
 
 async def signed_head(request: web.Request) -> SignedRequest:
     """For a route that streams its body. See `Authenticator.authenticate_head`."""
-    return await request.app[AUTHENTICATOR].authenticate_head(request[HEAD])
+    return await request.app[AUTHENTICATOR].authenticate_head(request[HEAD], request.remote or "")
 
 
 async def signed_by_anyone(request: web.Request) -> SignedRequest:
     """For a route open to people without a lease. See `Authenticator.authenticate_anyone`."""
-    return await request.app[AUTHENTICATOR].authenticate_anyone(request[HEAD], await request.read())
+    return await request.app[AUTHENTICATOR].authenticate_anyone(request[HEAD], await request.read(), request.remote or "")
 
 
 def job_token(request: web.Request) -> str | None:

@@ -71,7 +71,12 @@ async def listen(
 def _authenticator(config: Config, core: Core, stack: AsyncExitStack, tasks: list[asyncio.Task[None]]) -> Authenticator:
     nonces = GroupCommitNonces(core.books.spend_nonces)
     tasks.append(task(nonces.run(), "nonces", stack))
-    wallets = ContractWallets(core.follower.endpoints, core.follower.book.standing)
+    wallets = ContractWallets(
+        core.follower.endpoints,
+        core.follower.book.standing,
+        lambda: core.follower.spender_keys,
+        frozenset(map(Address, config.blockchain.contract_wallets)),
+    )
     stack.push_async_callback(wallets.close)
     return Authenticator(
         SigningPolicy(core.chain_id, frozenset(authority.lower() for authority in config.authorities)),
@@ -81,7 +86,6 @@ def _authenticator(config: Config, core: Core, stack: AsyncExitStack, tasks: lis
         stranger_nonces=MemoryNonces(core.clock.now, SKEW),
         stranger_rate=Rate(1, 5, time.monotonic),
         wallets=wallets,
-        wallet_rate=Rate(2, 10, time.monotonic),
     )
 
 
