@@ -8,6 +8,10 @@ from typing import Final
 
 import pytest
 
+from tests.chain.conftest import agreement, anvil
+
+__all__ = ["agreement", "anvil"]
+
 _FILE: Final = re.compile(r"tests/attacks/(test_([a-z]\d+)_\w+)\.py")
 _HERE: Final = Path(__file__).parent
 

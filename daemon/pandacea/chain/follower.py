@@ -23,8 +23,8 @@ from pandacea.chain.proving import Proving
 from pandacea.chain.pruning import Pruning
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.silent import SilentDisputes
-from pandacea.chain.spender_keys import SpenderKeys
 from pandacea.chain.source import SETTLE_EVERY, ChainSource, FinalityViolatedError
+from pandacea.chain.spender_keys import SpenderKeys
 from pandacea.chain.wakes import WebSocketWakes
 from pandacea.chain.witness import Witnesses
 from pandacea.domain.ids import Address, LeaseId
@@ -137,9 +137,7 @@ class Follower:
             self.book,
             self._clock.now,
         )
-        self.spender_keys = SpenderKeys(
-            self.endpoints, self.records, self.book, options.contract, self._clock.now, options.wallets
-        )
+        self.spender_keys = SpenderKeys(self.endpoints, self.records, self.book, options.contract, self._clock.now, options.wallets)
         if self.interface is Interface.V1:
             self._pruning = Pruning(self.records)
         else:

@@ -156,7 +156,8 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
 def _lower(log: Log) -> None:
     """Hex in lower case, as all hex in here; nearly every endpoint writes it so."""
     if not (log.data.islower() and log.block_hash.islower() and log.transaction_hash.islower()):
-        log.data, log.block_hash, log.transaction_hash = log.data.lower(), Hash32(log.block_hash.lower()), Hash32(log.transaction_hash.lower())
+        log.data = log.data.lower()
+        log.block_hash, log.transaction_hash = Hash32(log.block_hash.lower()), Hash32(log.transaction_hash.lower())
     if not all(map(str.islower, log.topics)):
         log.topics = [topic.lower() for topic in log.topics]
 

@@ -163,9 +163,13 @@ class ContractWallets:
     def _take(self, address: Address, signer: str | None, peer: str, *, known: bool) -> None:
         if known:
             if not self._owners.take((address, signer)):
-                raise ProtocolError("rate-limited", f"More than {OWNERS_RATE[0]:g} requests a second of one contract wallet; slow down.")
+                raise ProtocolError(
+                    "rate-limited", f"More than {OWNERS_RATE[0]:g} requests a second of one contract wallet; slow down."
+                )
         elif not self._failures.left(peer):
-            raise ProtocolError("rate-limited", "Too many signatures that no contract wallet took came from your address; try later.")
+            raise ProtocolError(
+                "rate-limited", "Too many signatures that no contract wallet took came from your address; try later."
+            )
         elif not self._strangers.take(None):
             raise Unavailable("The node asks about as many contract wallets' signatures as it may; try again.", retry_after=2)
 

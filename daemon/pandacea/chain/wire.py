@@ -77,9 +77,7 @@ class Header(msgspec.Struct, rename="camel", gc=False):
         block_hash, parent = self.hash.lower(), self.parent_hash.lower()
         if HASH32.fullmatch(block_hash) is None or HASH32.fullmatch(parent) is None:
             raise ValueError(f"{block_hash[:70]!r} or {parent[:70]!r} is no hash")
-        return BlockRef(
-            BlockNumber(quantity(self.number)), Hash32(block_hash), Hash32(parent), Timestamp(quantity(self.timestamp))
-        )
+        return BlockRef(BlockNumber(quantity(self.number)), Hash32(block_hash), Hash32(parent), Timestamp(quantity(self.timestamp)))
 
 
 class Log(msgspec.Struct, rename="camel", gc=False):

@@ -67,7 +67,9 @@ class RpcEndpoint(Section):
 
 
 class Blockchain(Section):
-    rpc_url: Annotated[tuple[Annotated[RpcEndpoint, BeforeValidator(_as_endpoint)], ...], BeforeValidator(_as_list), Field(min_length=1)]
+    rpc_url: Annotated[
+        tuple[Annotated[RpcEndpoint, BeforeValidator(_as_endpoint)], ...], BeforeValidator(_as_list), Field(min_length=1)
+    ]
     """One HTTP JSON-RPC endpoint, or several in order of preference."""
     ws_url: str | None = Field(default=None, pattern=r"^wss?://")
     """Optional: only wakes the follower earlier; truth always comes over HTTP."""

@@ -17,7 +17,6 @@ from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.seen import BlockRef, SeenEvent, View
 from pandacea.store.batch import marked, rows_in, run, upsert
 
-
 log = structlog.get_logger(__name__)
 
 
