@@ -71,7 +71,9 @@ async def authenticator(node: Node, named: frozenset[Address] = frozenset()) -> 
 def asked(*proxies: FaultProxy) -> int:
     """How often an endpoint was asked whose signature something is."""
     return sum(
-        method == "eth_call" and params[0]["data"].startswith("0x" + SELECTOR) for proxy in proxies for method, params in proxy.calls
+        method == "eth_call" and params[0]["data"].startswith("0x" + SELECTOR)
+        for proxy in proxies
+        for method, params in proxy.calls
     )
 
 
@@ -138,7 +140,7 @@ async def test_two_providers_that_lie_together_sign_for_no_plain_key(anvil: Anvi
 
 
 async def test_one_that_tells_the_truth_is_enough(anvil: Anvil, tmp_path: Path) -> None:
-    """The followed endpoint shows the creation in another's transaction, so that a plain key looks like a wallet: the other shows the key."""
+    """The followed endpoint shows the creation in another transaction, so a plain key looks like a wallet: the other shows the key."""
     agreement, lease = await leased(anvil)
     other = await anvil.send(OWNER, OWNER.address, "0x")
     spender = Address(SPENDER.address.lower())

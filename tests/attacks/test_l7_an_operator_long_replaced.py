@@ -61,7 +61,9 @@ async def test_a_key_that_was_taken_back_approves_nothing(anvil: Anvil, tmp_path
     async with FaultProxy(anvil.url) as proxy:
         lie(proxy, agreement, lease, mined)
         async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-            await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is not Trust.PENDING, what="looked at")
+            await node.until(
+                lambda: (known := node.lease(lease)) is not None and known.trust is not Trust.PENDING, what="looked at"
+            )
             known = node.lease(lease)
             assert known is not None
             assert known.trust is Trust.UNPROVEN
@@ -94,7 +96,9 @@ async def test_the_other_endpoint_is_asked_whether_it_was_replaced(anvil: Anvil,
         )
         async with Node(agreement, tmp_path / "node.db", urls=[liar.url, honest.url]) as node:
             await node.until(lambda: all(one.verified for one in node.endpoints.all))
-            await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is not Trust.PENDING, what="looked at")
+            await node.until(
+                lambda: (known := node.lease(lease)) is not None and known.trust is not Trust.PENDING, what="looked at"
+            )
             known = node.lease(lease)
             assert known is not None
             assert known.trust is Trust.UNPROVEN

@@ -118,8 +118,7 @@ def _reason(data: str) -> str:
 CREATED: Final = topic("LeaseCreated(bytes32,address,address,uint256)")
 EXECUTED: Final = topic("LeaseExecuted(bytes32)")
 
-# Topics that must be there, characters of data (0x and two a byte; 0: the builder looks itself), and the builder. No other length:
-# what an event keeps is bounded by its type, whatever an endpoint sends.
+# Topics that must be there, characters of data (0x and two a byte; 0: the builder looks itself), and the builder.
 _EVENTS: Final[Mapping[str, tuple[int, int, Callable[[list[Any], Any], LeaseEvent]]]] = {
     CREATED: (4, 2 + 64, _created),
     topic("LeaseTerms(bytes32,bytes32,uint64,uint32)"): (3, 2 + 128, _terms),
@@ -152,11 +151,11 @@ def decode(topics: list[str], data: str) -> LeaseEvent | None:
     if known is None:
         return None
     count, size, build = known
-    if len(topics) != count or (len(data) != size and size):
+    if len(topics) != count or len(data) < size:
         return None
     try:
-        return build(topics, data)
-    except ValueError:  # no hex where a number must be
+        return build(topics, data) if not size or len(data) == size else None
+    except ValueError:  # no hex where a number must be, or a number beyond its type
         return None
 
 
@@ -164,30 +163,27 @@ def decode_all(logs: Sequence[Log], earner_topic: str) -> tuple[list[SeenEvent],
     """The events of checked logs in order, without other Earners' creations; and how many logs were no such event.
 
     One loop with `decode` written into it: a hundred thousand logs pass through here.
+
+    Raises:
+        ValueError: a log has the shape of an event, and a value or a length that no contract can write: whoever sent it lies.
     """
     events: list[SeenEvent] = []
     odd = 0
     add, known, new = events.append, _EVENTS.get, tuple.__new__  # a NamedTuple's own constructor takes twice as long
-    nothing = (0, 0, _nothing)
+    nothing = (0, 0, _created)  # of no topics: what is unknown is odd
     for log in logs:
         topics, data = log.topics, log.data
         count, size, build = known(topics[0], nothing)
-        if build is _created and len(topics) == 4 and topics[3] != earner_topic:
+        if count == 4 and build is _created and len(topics) == 4 and topics[3] != earner_topic:
             continue  # another Earner's: dropped before anything is decoded
-        if len(topics) != count or (len(data) != size and size):
+        if len(topics) != count or len(data) < size:
             odd += 1
             continue
-        try:
-            event = build(topics, data)
-        except ValueError:
-            odd += 1
-            continue
+        if size and len(data) != size:
+            raise ValueError(f"{len(data) // 2 - 1} bytes of data where {size // 2 - 1} belong (block {log.number}, index {log.index})")
+        event = build(topics, data)
         add(new(SeenEvent, (log.number, log.block_hash, log.index, log.transaction_hash, event, 0)))
     return events, odd
-
-
-def _nothing(_topics: list[Any], _data: Any) -> LeaseEvent:
-    raise ValueError
 
 
 def as_topic(address: Address) -> str:

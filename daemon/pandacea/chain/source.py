@@ -252,8 +252,11 @@ class ChainSource:
         """The events of checked logs, in order, without other Earners' creations; completed for v0.
 
         Raises:
-            RpcFault: v0's completion needed the endpoint, and it failed.
+            RpcFault: a log is none that a contract can write; or v0's completion needed the endpoint, and it failed.
         """
-        events, odd = decode_all(logs, self._earner_topic)
+        try:
+            events, odd = decode_all(logs, self._earner_topic)
+        except ValueError as problem:
+            raise endpoint.inconsistent("eth_getLogs", f"a log that no contract writes: {problem}") from problem
         self.counters.odd_logs += odd
         return events if self.completer is None else await self.completer.complete(endpoint, events)
