@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def swapped(lease: str, value: str) -> Any:
     return change
 
 
-POISON = {
+POISON: dict[str, Callable[[str], Any]] = {
     "an id that is no hex": lambda lease: swapped(lease, NO_ID),
     "an id that is too long": lambda lease: swapped(lease, lease + "00"),
     "an id of other digits": lambda lease: swapped(lease, "0x" + "\u0661" * 64),
@@ -75,15 +76,15 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
     async with Node(agreement, path) as node:
         await node.proved(good)
         await node.until(lambda: node.book.view.base.number > 8, what="the lease is settled")
-        assert node.follower.records is not None
-        async with node.follower.records.write() as tx:
+        records: Any = node.follower.records
+        async with records.write() as tx:
             await tx.connection.exec_driver_sql(COPY_LEASE, (NO_ID, good))
             block = node.book.view.tip
             for place, (kind, arguments) in enumerate(
                 [("LeaseApproved", f'["{NO_ID}"]'), ("ResultCommitted", f'["{good}", "0xzz", "0xzz"]')]
             ):
                 values = (
-                    node.follower.records.deployment,
+                    records.deployment,
                     block.hash,
                     place,
                     block.number,

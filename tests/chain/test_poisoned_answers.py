@@ -131,7 +131,7 @@ def a_log(name: str, *topics: str, data: str = "0x") -> tuple[tuple[str, ...], s
 
 
 LOGS = [
-    a_log("LeaseCreated", LEASE, as_topic(SPENDER.address.lower()), as_topic(ME), data="0x" + word(5)),  # type: ignore[arg-type]
+    a_log("LeaseCreated", LEASE, as_topic(SPENDER.address.lower()), as_topic(ME), data="0x" + word(5)),
     a_log("LeaseTerms", LEASE, PRODUCT, data="0x" + word(2_000_000_000) + word(3)),
     a_log("LeaseApproved", LEASE),
     a_log("ResultCommitted", LEASE, HASH, data=HASH),
@@ -140,7 +140,7 @@ LOGS = [
         LEASE,
         as_topic(SPENDER.address.lower()),
         as_topic(ME),
-        data="0x" + word(64) + word(9) + word(1) + "61" + "00" * 31,  # type: ignore[arg-type]
+        data="0x" + word(64) + word(9) + word(1) + "61" + "00" * 31,
     ),
     a_log("DisputeResolved", LEASE, data="0x" + word(0) + word(9)),
 ]

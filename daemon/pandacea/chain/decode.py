@@ -180,7 +180,9 @@ def decode_all(logs: Sequence[Log], earner_topic: str) -> tuple[list[SeenEvent],
             odd += 1
             continue
         if size and len(data) != size:
-            raise ValueError(f"{len(data) // 2 - 1} bytes of data where {size // 2 - 1} belong (block {log.number}, index {log.index})")
+            raise ValueError(
+                f"{len(data) // 2 - 1} bytes of data where {size // 2 - 1} belong (block {log.number}, index {log.index})"
+            )
         event = build(topics, data)
         add(new(SeenEvent, (log.number, log.block_hash, log.index, log.transaction_hash, event, 0)))
     return events, odd
