@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ async def test_another_chain_at_the_same_address_is_not_followed(anvil: Anvil, t
         async with Node(agreement, tmp_path / "node.db", urls=[test_chain.url]) as node:
             assert node._task is not None
             with pytest.raises(Broken, match=r"chain 4242.*chain 31337"):
-                await node._task
+                await asyncio.wait_for(asyncio.shield(node._task), 10)
             assert not node.book.standing().trusted
 
 
@@ -66,7 +67,7 @@ async def test_other_code_at_the_address_is_not_followed(anvil: Anvil, tmp_path:
         async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
             assert node._task is not None
             with pytest.raises(Broken, match=f"expected {await agreement.code_hash()}"):
-                await node._task
+                await asyncio.wait_for(asyncio.shield(node._task), 10)
 
 
 async def test_an_endpoint_that_comes_back_with_other_code_is_left_alone(anvil: Anvil, tmp_path: Path) -> None:
