@@ -53,7 +53,7 @@ class Wallets:
         self.accepted: set[bytes] = set()
         self.asked = 0
 
-    async def accepts(self, address: Address, digest: bytes, signature: bytes) -> bool:
+    async def accepts(self, address: Address, digest: bytes, signature: bytes, peer: str) -> bool:
         self.asked += 1
         return signature in self.accepted
 

@@ -18,7 +18,7 @@ async def test_a_node_that_starts_before_its_database_server_waits_for_it(postgr
     name = await postgres.fresh()
     config = Config.model_validate(
         {
-            "blockchain": {"rpc_url": "http://127.0.0.1:1", "contract_address": "0x" + "1" * 40},
+            "blockchain": {"rpc_url": "http://127.0.0.1:1", "contract_address": "0x" + "1" * 40, "chain_id": 1},
             "earner": {"address": "0x" + "2" * 40, "keystore": tmp_path / "none.json"},
             "store": {"url": postgres.url(name, password=False), "password": PASSWORD},
         }

@@ -8,9 +8,10 @@ from typing import Final
 
 import pytest
 
+from tests.chain.conftest import agreement, anvil
 from tests.jobs.conftest import served
 
-__all__ = ["served"]
+__all__ = ["agreement", "anvil", "served"]
 
 _FILE: Final = re.compile(r"tests/attacks/(test_([a-z]\d+)_\w+)\.py")
 _HERE: Final = Path(__file__).parent

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pandacea.domain.charge import Charge, at_end
-from pandacea.domain.job import JobState
+from pandacea.domain.job import JobState, Mode
 from pandacea.domain.limits import MIB
 from pandacea.domain.outcome import Failure
 from pandacea.flows.execute import run_next
@@ -106,7 +106,7 @@ async def test_a_run_under_way_has_reserved_its_room(world: World, tmp_path: Pat
     world.book.change(replace(next(iter(world.book.leases.values())), max_computations=9))
     for number in range(3):
         async with books.read() as view:
-            found = [await one.shortage(view, LIMITS) is None for one in (shelf, few, pot)]
+            found = [await one.shortage(view, LIMITS, Mode.LIVE) is None for one in (shelf, few, pot)]
         assert found == [number < 2] * 3, f"{number} run already"
         identity = await started(world, number + 1)
         async with books.write() as work:

@@ -18,6 +18,8 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
+from pandacea.domain.ids import Hash32
+
 ROOT: Final = Path(__file__).parents[2]
 ANVIL: Final = ROOT / "tests/npm/node_modules/.bin/anvil"
 V1: Final = json.loads((ROOT / "daemon/pandacea_sdk/protocol/abi/LeaseAgreement.json").read_text())
@@ -189,6 +191,11 @@ class Agreement:
         self.chain = chain
         self.address = address
         self.block = block
+
+    async def code_hash(self) -> Hash32:
+        """keccak256 of its code."""
+        code = await self.chain.call("eth_getCode", self.address, "latest")
+        return Hash32("0x" + keccak(hexstr=code).hex())
 
     async def create(
         self,

@@ -40,6 +40,7 @@ def options_for(agreement: Agreement, **more: Any) -> FollowOptions:
     """Quick settings: polls often, settles early, lets heads be old (anvil mines on demand)."""
     settings: dict[str, Any] = {
         "contract": Address(agreement.address),
+        "chain_id": agreement.chain.chain_id,
         "earner": Address(EARNER.address.lower()),
         "poll_interval": 0.05,
         "settle_every": 4,
@@ -60,15 +61,20 @@ class Node:
         place: Path | str,
         *,
         urls: Sequence[str] = (),
+        operators: Sequence[str | None] = (),
         timeout: float = 2.0,
         upgraded: bool = False,
         **options: Any,
     ) -> None:
-        """`place`: a database URL, or the SQLite file, `upgraded` when its schema is there; `urls`: the chain's own by default."""
+        """`place`: a database URL, or the SQLite file, `upgraded` when its schema is there; `urls`: the chain's own by default.
+
+        `operators`: who runs each of them, None: told by its host name; by default each has one of its own.
+        """
         self.upgraded = upgraded
         self.agreement = agreement
         self.address = place if isinstance(place, str) else f"sqlite+aiosqlite:///{place}"
         self.urls = tuple(urls) or (agreement.chain.url,)
+        self.operators = tuple(operators) or tuple(f"operator {place}" for place in range(len(self.urls)))
         self.timeout = timeout
         self.options = options_for(agreement, **options)
         self._task: asyncio.Task[None] | None = None
@@ -78,9 +84,10 @@ class Node:
         if not self.upgraded:
             await upgrade(self.database)
         self.endpoints = Endpoints(
-            [Endpoint(url, timeout=self.timeout) for url in self.urls],
+            [Endpoint(url, operator=who, timeout=self.timeout) for url, who in zip(self.urls, self.operators, strict=True)],
             chain_id=self.options.chain_id,
             contract=self.options.contract,
+            code_hash=await self.agreement.code_hash(),
             first_rest=0.05,
             longest_rest=0.5,
         )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from enum import IntEnum
 from typing import Any
 
 import pytest
@@ -17,71 +14,17 @@ from pandacea.api.nonces import MemoryNonces
 from pandacea.api.throttle import Rate
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.rpc import Endpoint
+from pandacea.chain.spender_keys import SpenderKind
 from pandacea.chain.wallets import YES, ContractWallets
 from pandacea.domain.access import ChainStanding
 from pandacea.domain.ids import Address, BlockNumber, Timestamp
 from pandacea.errors import Unavailable
 from pandacea_sdk.client import AsyncPandaceaClient
-from pandacea_sdk.protocol.hashing import KeySigner, Signer
+from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy
-from tests.chain.anvil import OWNER, ROOT, Agreement, Anvil, call, word
-
-OWNS, OTHER = KeySigner("61" * 32), KeySigner("62" * 32)
-DIGEST = b"\x5a" * 32
-ARTIFACT = json.loads((ROOT / "contracts/test/artifacts/Wallet.json").read_text())
-
-
-class Mood(IntEnum):
-    """How `contracts/test/solidity/Wallet.sol` answers."""
-
-    HONEST = 0
-    REFUSE = 1
-    REVERT = 2
-    BURN = 3
-    FLOOD = 4
-    LONG = 5
-    SHORT = 6
-    DIRTY = 7
-
-
-class World:
-    """A chain with one wallet on it, and a node that asks."""
-
-    def __init__(self, agreement: Agreement, wallet: Address, *more: str) -> None:
-        """`more`: further endpoints' URLs."""
-        self.chain: Anvil = agreement.chain
-        self.wallet = wallet
-        urls = (self.chain.url, *more)
-        self.endpoints = Endpoints([Endpoint(url) for url in urls], chain_id=31337, contract=Address(agreement.address))
-        self.distrust: str | None = None
-        self.confident = 0
-        self.asked = ContractWallets(self.endpoints, self.standing)
-
-    def standing(self) -> ChainStanding:
-        return ChainStanding(BlockNumber(0), Timestamp(0), BlockNumber(self.confident), self.distrust)
-
-    async def behaves(self, mood: Mood) -> None:
-        """From the next block on."""
-        await self.chain.send(OWNER, self.wallet, call("behave(uint8)", mood))
-
-    async def settles(self) -> None:
-        """All that was mined counts."""
-        self.confident = await self.chain.head()
-
-    async def accepts(self, signer: Signer = OWNS, address: Address | None = None) -> bool:
-        return await self.asked.accepts(address or self.wallet, DIGEST, signer.sign_digest(DIGEST))
-
-
-@asynccontextmanager
-async def world_of(agreement: Agreement, *more: str) -> AsyncIterator[World]:
-    receipt = await agreement.chain.send(OWNER, None, ARTIFACT["bytecode"] + word(OWNS.address))
-    made = World(agreement, Address(receipt["contractAddress"].lower()), *more)
-    await made.endpoints.verify_all()
-    await made.settles()
-    yield made
-    await made.asked.close()
-    await made.endpoints.close()
+from tests.chain.anvil import Agreement
+from tests.chain.wallet_world import DIGEST, OTHER, OWNS, Known, Mood, World, world_of
 
 
 @pytest.fixture
@@ -118,12 +61,41 @@ async def test_a_yes_counts_only_where_it_stands_at_both_blocks(world: World) ->
     assert not await world.accepts()
 
 
-async def test_a_plain_address_is_no_wallet(world: World) -> None:
-    """And is not asked about again for a while: a wrong signature costs the endpoint one call, not one each."""
-    plain = Address(OTHER.address)
-    for _ in range(5):
-        assert not await world.accepts(OWNS, plain)
-    assert sum(endpoint.calls for endpoint in world.asked._own) == 1
+async def test_an_account_without_code_is_no_wallet(world: World) -> None:
+    """It answers with nothing, which is not the word."""
+    assert not await world.accepts(OWNS, Address("0x" + "ab" * 20)), "not named, one operator"
+    world.asked._named |= {Address(OTHER.address)}
+    assert not await world.accepts(OWNS, Address(OTHER.address))
+
+
+async def test_who_may_be_asked(agreement: Agreement) -> None:
+    """With one operator only whom the node's operator named; with two, who is known to be a contract; a plain key never."""
+    async with world_of(agreement, named=False) as world:
+        assert not await world.accepts()
+        assert world.calls == 0
+    async with world_of(agreement, agreement.chain.url + "/", named=False) as world:
+        assert await world.accepts()
+        world.known.kinds[world.wallet] = SpenderKind.UNKNOWN
+        with pytest.raises(Unavailable, match="not looked yet"):
+            await world.accepts()
+    async with world_of(agreement, named=True) as world:
+        world.known.kinds[world.wallet] = SpenderKind.UNKNOWN
+        assert await world.accepts()
+        world.known.kinds[world.wallet] = SpenderKind.PLAIN
+        calls = world.calls
+        assert not await world.accepts()
+        assert world.calls == calls, "also where it was named by mistake"
+
+
+async def test_two_urls_of_one_operator_are_one_voice(agreement: Agreement) -> None:
+    """Unless the operator says so, two endpoints of this machine are nobody's second opinion."""
+    code_hash = await agreement.code_hash()
+    urls = (agreement.chain.url, agreement.chain.url + "/two")
+    endpoints = Endpoints([Endpoint(url) for url in urls], chain_id=31337, contract=Address(agreement.address), code_hash=code_hash)
+    known = Known()
+    asked = ContractWallets(endpoints, lambda: ChainStanding(BlockNumber(0), Timestamp(0), BlockNumber(0), None), lambda: known)
+    assert not await asked.accepts(Address("0x" + "ab" * 20), DIGEST, OWNS.sign_digest(DIGEST))
+    await endpoints.close()
 
 
 async def test_without_the_chain_nobody_can_know(world: World) -> None:
@@ -138,7 +110,7 @@ async def test_without_the_chain_nobody_can_know(world: World) -> None:
 
 
 async def test_a_lying_endpoint_cannot_sign_alone(agreement: Agreement) -> None:
-    """Two endpoints are asked where there are two, and each may deny; when one is silent nothing is known."""
+    """Endpoints of two operators are asked where there are two, and each may deny; when one is silent nothing is known."""
     silent = False
 
     async def lie(request: web.Request) -> web.Response:
@@ -177,16 +149,15 @@ class WalletSigner:
 
 
 async def test_a_spender_signs_for_a_wallet_with_a_signer_of_their_own(world: World) -> None:
-    """From the SDK to the chain: the request is the wallet's, once; another owner's is refused, and too many are not asked about."""
+    """From the SDK to the chain: the request is the wallet's, once; another owner's is refused."""
     authenticator = Authenticator(
         SigningPolicy(31337, frozenset({"node.example"})),
         _Clock(),
-        _Known(world.wallet),
+        _Leases(world.wallet),
         MemoryNonces(time.time, 30),
         stranger_nonces=MemoryNonces(time.time, 30),
         stranger_rate=Rate(1, 1, time.monotonic),
         wallets=world.asked,
-        wallet_rate=Rate(0.001, 3, time.monotonic),
     )
 
     async def sends(owner: Signer) -> RequestHead:
@@ -197,7 +168,7 @@ async def test_a_spender_signs_for_a_wallet_with_a_signer_of_their_own(world: Wo
 
     good = await sends(OWNS)
     assert (await authenticator.authenticate(good, _nothing)).address == world.wallet
-    for head, code in ((good, "request-replayed"), (await sends(OTHER), "signature-invalid"), (await sends(OWNS), "rate-limited")):
+    for head, code in ((good, "request-replayed"), (await sends(OTHER), "signature-invalid")):
         with pytest.raises(ProtocolError) as caught:
             await authenticator.authenticate(head, _nothing)
         assert caught.value.code == code
@@ -213,7 +184,7 @@ class _Clock:
         return time.time()
 
 
-class _Known:
+class _Leases:
     def __init__(self, address: str) -> None:
         self._address = address
 

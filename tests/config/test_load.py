@@ -12,7 +12,7 @@ from pandacea.errors import BadConfig
 
 ADDRESS = "0x" + "1" * 40
 GOOD = f"""
-blockchain: {{rpc_url: "http://127.0.0.1:8545", contract_address: "{ADDRESS}"}}
+blockchain: {{rpc_url: "http://127.0.0.1:8545", contract_address: "{ADDRESS}", chain_id: 1}}
 earner: {{address: "0x{"Ab" * 20}", keystore: keys/operator.json}}
 """
 
@@ -52,7 +52,7 @@ def test_addresses_are_lower_case_inside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "read"),
     [
-        ("RPC_URL", "http://a:1,http://b:2", lambda c: c.blockchain.rpc_url == ("http://a:1", "http://b:2")),
+        ("RPC_URL", "http://a:1,http://b:2", lambda c: [one.url for one in c.blockchain.rpc_url] == ["http://a:1", "http://b:2"]),
         ("CONTRACT_ADDRESS", "0x" + "2" * 40, lambda c: c.blockchain.contract_address == "0x" + "2" * 40),
         ("DATA_DIR", "/srv/tables", lambda c: c.privacy.data_dir == Path("/srv/tables")),
         ("PANDACEA_SERVER__PORT", "9000", lambda c: c.server.port == 9000),
@@ -143,7 +143,7 @@ def test_every_bad_key_is_named_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     """The node cannot guess whose leases it serves."""
-    text = f'blockchain: {{rpc_url: "http://h", contract_address: "{ADDRESS}"}}\nearner: {{keystore: k}}'
+    text = f'blockchain: {{rpc_url: "http://h", contract_address: "{ADDRESS}", chain_id: 1}}\nearner: {{keystore: k}}'
     assert "earner.address is missing" in refused(tmp_path, text)
 
 

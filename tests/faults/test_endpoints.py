@@ -13,7 +13,7 @@ from pandacea.chain.endpoints import ALONE_REST, LONGEST_REST, Endpoints
 from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.rpc import Endpoint
 from pandacea.domain.access import Granted, Unknown, may_continue
-from pandacea.domain.ids import Address
+from pandacea.domain.ids import Address, Hash32
 from pandacea.errors import Broken
 from tests.chain.anvil import Agreement, Anvil
 from tests.chain.emitter import Emitter, created, lease_number, simple, terms
@@ -25,7 +25,9 @@ def test_an_outage_of_all_endpoints_does_not_outlast_itself() -> None:
     """However long nobody was there, somebody is asked again within seconds; who asked us to slow down is left alone for longer."""
     now = 0.0
     pair = [Endpoint("http://a.test"), Endpoint("http://b.test")]
-    endpoints = Endpoints(pair, chain_id=1, contract=Address("0x" + "1" * 40), monotonic=lambda: now)
+    endpoints = Endpoints(
+        pair, chain_id=1, contract=Address("0x" + "1" * 40), code_hash=Hash32("0x" + "2" * 64), monotonic=lambda: now
+    )
     for _ in range(12):
         for one in pair:
             endpoints.failed(one, RpcFault(Fault.NETWORK, one.name, "eth_blockNumber", "connection refused"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
+from pandacea.devchain import CHAIN_ID
 from pandacea_sdk.chain.rpc import Rpc
 from pandacea_sdk.chain.sender import Sender
 from pandacea_sdk.errors import PandaceaError
@@ -98,7 +99,8 @@ def test_the_operator_acknowledges_with_node_and_endpoint_down(tmp_path: Path) -
         lease_id = asyncio.run(relayed(built))
         refusal(built, lease_id)
         built.stop()
-        silent = dict(built.config, blockchain={"rpc_url": f"http://127.0.0.1:{free_port()}", "contract_address": built.contract})
+        nowhere = {"rpc_url": f"http://127.0.0.1:{free_port()}", "contract_address": built.contract, "chain_id": CHAIN_ID}
+        silent = dict(built.config, blockchain=nowhere)
         (tmp_path / "silent.yaml").write_text(json.dumps(silent))
         config = ("--config", str(tmp_path / "silent.yaml"))
         before = pandacea("leases", "--json", *config)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pandacea.devchain import CHAIN_ID
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
 from tests.journeys.conftest import ENVIRONMENT, INPUTS, OPEN_RULES, pandacea, system
@@ -29,7 +30,7 @@ def test_a_wrong_key_in_the_configuration_is_one_clear_sentence(tmp_path: Path) 
         ("earner", {"keystore": "nowhere.json"}, 2, "nowhere.json does not exist"),
         ("privacy", {"environment": "nowhere"}, 1, "pandacea environment build"),
         ("privacy", {"sandbox": "docker", "docker_url": "unix:///nowhere.sock"}, 1, "nowhere.sock"),
-        ("blockchain", {"deployment": None, "contract_address": "0x" + "12" * 20}, 1, "no contract"),
+        ("blockchain", {"deployment": None, "contract_address": "0x" + "12" * 20, "chain_id": CHAIN_ID}, 1, "no contract"),
     ],
 )
 def test_what_is_missing_on_the_machine_is_named(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from pandacea.devchain import CHAIN_ID
 from pandacea.sandbox.cgroups import Cgroups
 from tests.journeys.conftest import ENVIRONMENT, System, system
 from tests.parts import ROOT
@@ -96,7 +97,7 @@ def typed(command: str) -> str:
 def edit(home: Path, built: System) -> None:
     """What the Earner writes into config.yaml."""
     config = yaml.safe_load((home / "config.yaml").read_text())
-    config["blockchain"] |= {"rpc_url": built.rpc_url, "contract_address": built.contract}
+    config["blockchain"] |= {"rpc_url": built.rpc_url, "contract_address": built.contract, "chain_id": CHAIN_ID}
     config["earner"]["address"] = built.accounts[1]["address"]
     config["privacy"] |= {"environment": str(ENVIRONMENT), "sandbox": "bubblewrap", "cgroups": Cgroups.may_be_made()}
     (home / "config.yaml").write_text(yaml.safe_dump(config))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pandacea.devchain import CHAIN_ID
 from tests.journeys.conftest import INPUTS, System, pandacea, system
 from tests.parts import free_port
 
@@ -48,15 +49,19 @@ def endpoint(port: int, chain: str) -> Iterator[None]:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[System]:
-    """A node that is told a contract and one endpoint (where nobody listens yet), and not the chain's id."""
+    """A node that is told a contract, its chain, and one endpoint, where nobody listens yet."""
     with system(tmp_path / "node", "bubblewrap") as built:
         del built.config["blockchain"]["deployment"]
-        built.config["blockchain"] |= {"contract_address": built.contract, "rpc_url": f"http://127.0.0.1:{free_port()}"}
+        built.config["blockchain"] |= {
+            "contract_address": built.contract,
+            "chain_id": CHAIN_ID,
+            "rpc_url": f"http://127.0.0.1:{free_port()}",
+        }
         yield built
 
 
 def test_a_node_that_followed_the_contract_before_serves_503s_until_an_endpoint_is_back(served: System, tmp_path: Path) -> None:
-    """It knows its chain from its database, refuses what it cannot judge, keeps trying, and then works as if nothing had been."""
+    """It refuses what it cannot judge, keeps trying, and then works as if nothing had been."""
     port = urlsplit(served.config["blockchain"]["rpc_url"]).port
     assert port is not None
     script = tmp_path / "script.py"
@@ -71,8 +76,8 @@ def test_a_node_that_followed_the_contract_before_serves_503s_until_an_endpoint_
     served.launch()
     served.until(lambda: served.status("/healthz") == 200, "it does not serve")
     assert served.status("/readyz") == 503
-    path = f"/api/v1/leases/{lease}"
-    assert served.status(path, client.sign("GET", path)) == 503
+    told = client.lease(lease)
+    assert not told["may_run"], "what the database says of it is told, and nothing is run by it"
 
     with endpoint(port, served.rpc_url):
         served.until(lambda: served.status("/readyz") == 200, "not ready again")
@@ -81,12 +86,24 @@ def test_a_node_that_followed_the_contract_before_serves_503s_until_an_endpoint_
         assert served.stop() == 0
 
 
-def test_a_first_start_without_an_endpoint_says_what_to_do(served: System) -> None:
-    """Nothing tells which chain it is on: exit status 1, and the settings that would."""
+def test_a_first_start_without_an_endpoint_serves_503s_until_one_answers(served: System) -> None:
+    """It knows which chain it is to follow; what is on it, it cannot know yet."""
+    port = urlsplit(served.config["blockchain"]["rpc_url"]).port
+    assert port is not None
+    served.launch()
+    served.until(lambda: served.status("/healthz") == 200, "it does not serve")
+    assert served.status("/readyz") == 503
+    with endpoint(port, served.rpc_url):
+        served.until(lambda: served.status("/readyz") == 200, "not ready")
+        assert served.stop() == 0
+
+
+def test_an_endpoint_does_not_choose_the_chain(served: System) -> None:
+    """Without the chain's id nothing tells a test chain from the real one: exit status 2, and the key that is missing."""
+    del served.config["blockchain"]["chain_id"]
     config = served.folder / "config.yaml"
     config.write_text(json.dumps(served.config))
     done = pandacea("run", "--config", str(config))
-    assert done.returncode == 1
-    assert "No RPC endpoint of blockchain.rpc_url told its chain id" in done.stderr
-    assert "set blockchain.chain_id" in done.stderr
+    assert done.returncode == 2
+    assert "chain_id must be given" in done.stderr
     assert "Traceback" not in done.stderr

@@ -156,9 +156,10 @@ def _write(
     (folder / "operator.json").write_text(json.dumps(keystore))
     config: dict[str, Any] = {
         "blockchain": {
-            "rpc_url": list(urls),
+            "rpc_url": [{"url": url, "operator": f"operator {place}"} for place, url in enumerate(urls)],
             "ws_url": ws_url,
             "contract_address": agreement.address,
+            "chain_id": agreement.chain.chain_id,
             "start_block": agreement.block,
             "timeout_seconds": 2,
             "poll_seconds": 0.5,

@@ -38,13 +38,14 @@ class Spenders(Protocol):
 class ContractWallets(Protocol):
     """Signatures of accounts that are contracts (ERC-1271)."""
 
-    async def accepts(self, address: Address, digest: bytes, signature: bytes) -> bool:
-        """Whether the contract at `address` accepts the signature, at the confident block and at the latest.
+    async def accepts(self, address: Address, digest: bytes, signature: bytes, peer: str) -> bool:
+        """Whether the contract at `address` accepts the signature, at the confident block and at the latest; `peer`: who sent it.
 
-        False for an address without code.
+        False for a plain key, and for an address without code.
 
         Raises:
             Unavailable: the chain could not be asked, or the budget for such calls is used.
+            ProtocolError: rate-limited, this peer or this key.
         """
         ...
 
@@ -62,15 +63,14 @@ class Authenticator:
         stranger_nonces: Nonces,
         stranger_rate: Rate,
         wallets: ContractWallets | None = None,
-        wallet_rate: Rate | None = None,
         spender_rate: Rate | None = None,
         peer_rate: Rate | None = None,
     ) -> None:
         """`nonces` keeps known spenders' nonces durably; strangers get `stranger_nonces` and share one `stranger_rate`.
 
         Strangers of one peer have `peer_rate` between them, asked before anything is computed for them; `stranger_rate` is taken by those
-        alone whose signature is right. `wallets` is asked for signatures that no plain key made, each address at most at `wallet_rate`. A
-        Spender's requests are limited by `spender_rate`, taken when the signature is right: nobody else can use it up.
+        alone whose signature is right. `wallets` is asked for signatures that no plain key made. A Spender's requests are limited by
+        `spender_rate`, taken when the signature is right: nobody else can use it up.
         """
         self._policy = policy
         self._clock = clock
@@ -79,30 +79,29 @@ class Authenticator:
         self._stranger_nonces = stranger_nonces
         self._stranger_rate = stranger_rate
         self._wallets = wallets
-        self._wallet_rate = wallet_rate
         self._spender_rate = spender_rate
         self._peer_rate = peer_rate
 
-    async def authenticate(self, head: RequestHead, read: ReadBody) -> SignedRequest:
-        """Verify a request of a known spender: its head, then, once that is theirs, its body.
+    async def authenticate(self, head: RequestHead, read: ReadBody, peer: str = "") -> SignedRequest:
+        """Verify a request of a known spender: its head, then, once that is theirs, its body. `peer`: who sent it.
 
         Raises:
             ProtocolError: in this order: everything `parse` raises; unknown-spender; signature-invalid (rate-limited: too many that a
-                contract wallet would have to be asked about); rate-limited; what `read` raises; digest-mismatch, body-not-allowed;
+                contract wallet would have to be asked about, or too many of theirs); what `read` raises; digest-mismatch, body-not-allowed;
                 request-replayed.
             Unavailable: the database or, for a contract wallet, the chain cannot be asked.
         """
-        signed = await self._known(parse(head, self._policy, self._clock.now()))
+        signed = await self._known(parse(head, self._policy, self._clock.now()), peer)
         signed.check_body(await read(signed))
         return await _spend(self._nonces, signed)
 
-    async def authenticate_head(self, head: RequestHead) -> SignedRequest:
+    async def authenticate_head(self, head: RequestHead, peer: str = "") -> SignedRequest:
         """Verify a request whose body is still to come; the caller compares the body with `body_sha256` before using it.
 
         Raises:
             ProtocolError, Unavailable: as `authenticate`, without digest-mismatch.
         """
-        return await _spend(self._nonces, await self._known(parse(head, self._policy, self._clock.now())))
+        return await _spend(self._nonces, await self._known(parse(head, self._policy, self._clock.now()), peer))
 
     async def authenticate_anyone(self, head: RequestHead, peer: str, read: ReadBody, read_strangers: ReadBody) -> SignedRequest:
         """Verify a request on a route for people who have no lease yet: a plain key, no RPC, nothing written to the database.
@@ -119,7 +118,7 @@ class Authenticator:
         """
         signed = parse(head, self._policy, self._clock.now())
         if self._spenders.knows_spender(Address(signed.address)):
-            await self._known(signed)
+            await self._known(signed, peer)
             signed.check_body(await read(signed))
             return await _spend(self._nonces, signed)
         if self._peer_rate is not None:
@@ -130,7 +129,7 @@ class Authenticator:
         signed.check_body(await read_strangers(signed))
         return await _spend(self._stranger_nonces, signed)
 
-    async def _known(self, signed: SignedRequest) -> SignedRequest:
+    async def _known(self, signed: SignedRequest, peer: str) -> SignedRequest:
         """The request, if a Spender of this node signed it. Nothing of the body was looked at, and no nonce is used up."""
         if not self._spenders.knows_spender(Address(signed.address)):
             raise ProtocolError(
@@ -138,18 +137,16 @@ class Authenticator:
                 f"{signed.address} is the spender of no approved lease here. Sign with the key that made the lease; "
                 "a new lease counts once its approval is confirmed.",
             )
-        if not signed.recovers() and not await self._wallet_accepts(signed):
+        if not signed.recovers() and not await self._wallet_accepts(signed, peer):
             raise _invalid()
         if self._spender_rate is not None:
             self._spender_rate.take(signed.address)
         return signed
 
-    async def _wallet_accepts(self, signed: SignedRequest) -> bool:
-        if self._wallets is None:
-            return False
-        if self._wallet_rate is not None:
-            self._wallet_rate.take(signed.address)
-        return await self._wallets.accepts(Address(signed.address), signed.digest, signed.signature)
+    async def _wallet_accepts(self, signed: SignedRequest, peer: str) -> bool:
+        return self._wallets is not None and await self._wallets.accepts(
+            Address(signed.address), signed.digest, signed.signature, peer
+        )
 
 
 AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
@@ -157,12 +154,12 @@ AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
 
 async def signed(request: web.Request) -> SignedRequest:
     """For a route: the verified request of a known spender. See `Authenticator.authenticate`."""
-    return await request.app[AUTHENTICATOR].authenticate(request[HEAD], _reader(request))
+    return await request.app[AUTHENTICATOR].authenticate(request[HEAD], _reader(request), request[USAGE].peer)
 
 
 async def signed_head(request: web.Request) -> SignedRequest:
     """For a route that streams its body. See `Authenticator.authenticate_head`."""
-    verified = await request.app[AUTHENTICATOR].authenticate_head(request[HEAD])
+    verified = await request.app[AUTHENTICATOR].authenticate_head(request[HEAD], request[USAGE].peer)
     belongs_to(request, verified.address)
     return verified
 

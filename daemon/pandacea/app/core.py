@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +10,6 @@ import structlog
 
 from pandacea import keys
 from pandacea.app import parts
-from pandacea.app.leases import followed
 from pandacea.app.loops import start_task
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.catalogue.registry import Catalogue
@@ -20,7 +17,6 @@ from pandacea.catalogue.tables import Tables
 from pandacea.chain.follower import Follower
 from pandacea.config import Config
 from pandacea.domain.ids import Address
-from pandacea.errors import Broken, Unavailable
 from pandacea.flows.background import Background
 from pandacea.flows.ports import SandboxIdentity
 from pandacea.flows.watch import Watch
@@ -34,8 +30,6 @@ log = structlog.get_logger(__name__)
 
 DATABASE_START_SECONDS: Final = 120.0
 """How long the start waits for a database server: after a power cut it may take longer than the node to come up."""
-CHAIN_START_SECONDS: Final = 15.0
-"""How long the start waits for an endpoint to tell the chain's id; then the one followed before must do, and the node serves 503s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +63,9 @@ async def open_core(config: Config, background: Background, stack: AsyncExitStac
     clock = parts.SystemClock()
     products = SqlProductBook(db)
     stated = read_products(config.privacy.data_dir)
+    await parts.refuse_other_chain(contract, db)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
-    following = start_task(background, follower.run(), "follower", stack)
+    start_task(background, follower.run(), "follower", stack)
     sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
     sandbox.pool.on_short = lambda because: log.warning("sandbox.pool-short", because=because, meanwhile="computations start cold")
     identity = await sandbox.open()
@@ -81,14 +76,13 @@ async def open_core(config: Config, background: Background, stack: AsyncExitStac
     tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
     catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
     await catalogue.register(stated, config.privacy.data_dir)
-    chain_id = await _chain_id(follower, following, config, db)
     return Core(
         database=db,
         books=SqlBooks(db, parts.channels(config)),
         products=products,
         catalogue=catalogue,
         follower=follower,
-        chain_id=chain_id,
+        chain_id=contract.chain_id,
         contract=contract.address,
         sandbox=sandbox,
         identity=identity,
@@ -96,36 +90,3 @@ async def open_core(config: Config, background: Background, stack: AsyncExitStac
         clock=clock,
         watch=Watch(),
     )
-
-
-async def _chain_id(follower: Follower, following: asyncio.Task[None], config: Config, db: Database) -> int:
-    """The chain's id, to which signatures are bound: what an endpoint tells or, while none answers, what was followed before.
-
-    Raises:
-        Broken: none answers, and nothing was followed before; BadConfig: more than one chain was.
-    """
-    deadline = time.monotonic() + CHAIN_START_SECONDS
-    endpoints = follower.endpoints
-    while endpoints.chain_id is None:
-        if following.done():
-            following.result()
-        if time.monotonic() > deadline:
-            before = await _followed_before(config, db)
-            if endpoints.chain_id is None:
-                log.warning("chain.from-database", chain=before, because="no RPC endpoint of blockchain.rpc_url answers")
-                endpoints.chain_id = before  # an endpoint that answers later must be of it
-            break
-        await asyncio.sleep(0.05)
-    return endpoints.chain_id
-
-
-async def _followed_before(config: Config, db: Database) -> int:
-    try:
-        contract = await followed(config, db)
-    except Unavailable as never:
-        raise Broken(
-            "No RPC endpoint of blockchain.rpc_url told its chain id, and the database knows none for this contract. "
-            "Start the endpoint, mend the URL, or set blockchain.chain_id."
-        ) from never
-    assert contract.chain_id is not None
-    return contract.chain_id

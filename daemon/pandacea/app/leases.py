@@ -12,41 +12,22 @@ from pandacea.config import Config
 from pandacea.domain.access import Denied, KnownLease, ProductFacts, Unknown, may_run
 from pandacea.domain.charge import Charge, used
 from pandacea.domain.ids import Address, LeaseKey
-from pandacea.errors import BadConfig, Unavailable
+from pandacea.errors import Unavailable
 from pandacea.store.books import SqlBooks
 from pandacea.store.products import SqlProductBook
-from pandacea.store.records import ChainRecords, chains_followed
+from pandacea.store.records import ChainRecords
 from pandacea.store.session import Database
 
 NEVER_FOLLOWED: Final = "This node has not followed the contract yet; start it once with `pandacea run`."
-
-
-async def followed(config: Config, db: Database) -> parts.Contract:
-    """The contract with its chain: what the configuration says, else what the database does; no endpoint is asked.
-
-    Raises:
-        Unavailable, BadConfig: see `lease_rows`.
-    """
-    contract = parts.contract_of(config)
-    if contract.chain_id is not None:
-        return contract
-    chains = await chains_followed(db, contract.address)
-    if not chains:
-        raise Unavailable(NEVER_FOLLOWED)
-    if len(chains) > 1:
-        named = ", ".join(map(str, chains))
-        raise BadConfig(f"The contract {contract.address} was followed here on the chains {named}; set blockchain.chain_id to one.")
-    return replace(contract, chain_id=chains[0])
 
 
 async def kept_records(config: Config, db: Database) -> ChainRecords:
     """The rows of the contract, with no node running.
 
     Raises:
-        Unavailable, BadConfig: see `lease_rows`.
+        Unavailable: see `lease_rows`.
     """
-    contract = await followed(config, db)
-    assert contract.chain_id is not None
+    contract = parts.contract_of(config)
     records = ChainRecords(db, contract.chain_id, contract.address)
     if await records.resume() is None:
         raise Unavailable(NEVER_FOLLOWED)
@@ -57,13 +38,12 @@ async def lease_rows(config: Config) -> list[dict[str, Any]]:
     """Every approved lease of this Earner: status, terms, what is used, why its approval counts, why it would be refused now.
 
     Raises:
-        Unavailable: no chain was followed here yet.
-        BadConfig: the contract was followed on several chains, and the configuration says of none that it is meant.
+        Unavailable: the contract was not followed here yet, on the configured chain.
     """
     earner = Address(config.earner.address)
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(parts.database(config))
-        contract = await followed(config, db)
+        contract = parts.contract_of(config)
         follower = await stack.enter_async_context(parts.follower(config, contract, db, earner))
         if not await follower.load():
             raise Unavailable(NEVER_FOLLOWED)
@@ -76,7 +56,6 @@ async def lease_rows(config: Config) -> list[dict[str, Any]]:
                 lease = follower.book.lease(lease_id)
                 if lease is None:
                     continue
-                assert contract.chain_id is not None
                 counts = await view.jobs.counted(LeaseKey(contract.chain_id, contract.address, lease_id))
                 charged, reserved = used(counts, lease.committed_count), counts.get(Charge.RESERVED, 0)
                 facts = _facts(lease, offered)

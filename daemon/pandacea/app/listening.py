@@ -90,7 +90,12 @@ def listener_of(section: ServerSection, limits: EdgeLimits, tls: Tls | None) -> 
 def _authenticator(config: Config, core: Core, background: Background, stack: AsyncExitStack) -> Authenticator:
     nonces = GroupCommitNonces(core.books.spend_nonces)
     start_task(background, nonces.run(), "nonces", stack)
-    wallets = ContractWallets(core.follower.endpoints, core.follower.book.standing)
+    wallets = ContractWallets(
+        core.follower.endpoints,
+        core.follower.book.standing,
+        lambda: core.follower.spender_keys,
+        frozenset(map(Address, config.blockchain.contract_wallets)),
+    )
     stack.push_async_callback(wallets.close)
     return Authenticator(
         SigningPolicy(core.chain_id, frozenset(authority.lower() for authority in config.authorities)),
@@ -102,7 +107,6 @@ def _authenticator(config: Config, core: Core, background: Background, stack: As
         peer_rate=Rate(1, 5, time.monotonic),
         spender_rate=Rate(*SPENDER_RATE, time.monotonic),
         wallets=wallets,
-        wallet_rate=Rate(2, 10, time.monotonic),
     )
 
 

@@ -22,7 +22,7 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sender import ChainSender
 from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
-from pandacea.domain.ids import Address
+from pandacea.domain.ids import Address, Hash32
 from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.flows.books import Channel
 from pandacea.flows.ports import LeaseBook
@@ -30,9 +30,10 @@ from pandacea.mqtt import MqttBroker, MqttSettings
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from pandacea.store.hold import hold_file
 from pandacea.store.migrate import upgrade
-from pandacea.store.records import ChainRecords
+from pandacea.store.records import ChainRecords, chains_followed
 from pandacea.store.sent import SentTransactions
 from pandacea.store.session import Database, Unreachable
+from pandacea_sdk.protocol.contract import lease_agreement
 from pandacea_sdk.protocol.deployment import Deployment
 
 log = structlog.get_logger(__name__)
@@ -72,7 +73,9 @@ class Contract:
     """Which LeaseAgreement is followed, and from which block on (None: found by asking)."""
 
     address: Address
-    chain_id: int | None
+    chain_id: int
+    code_hash: Hash32
+    """keccak256 of its code: what every endpoint must show."""
     deploy_block: int | None
 
 
@@ -80,19 +83,39 @@ def contract_of(config: Config) -> Contract:
     """The contract of the configuration, or of its deployment record.
 
     Raises:
-        BadConfig: the record cannot be read, or is of another chain than `blockchain.chain_id`.
+        BadConfig: the record cannot be read, or contradicts `blockchain.chain_id` or `blockchain.code_hash`.
     """
     chain = config.blockchain
     if chain.deployment is None:
         assert chain.contract_address is not None  # the section's validator
-        return Contract(Address(chain.contract_address), chain.chain_id, chain.start_block or None)
+        assert chain.chain_id is not None
+        code_hash = chain.code_hash or lease_agreement().runtime_code_hash
+        assert code_hash is not None  # the artifact states it
+        return Contract(Address(chain.contract_address), chain.chain_id, Hash32(code_hash), chain.start_block or None)
     try:
         record = Deployment.read(chain.deployment)
     except (OSError, ValueError) as problem:
         raise BadConfig(f"blockchain.deployment cannot be used: {problem}. `pandacea deploy` writes such a record.") from problem
     if chain.chain_id is not None and chain.chain_id != record.chain_id:
         raise BadConfig(f"blockchain.chain_id is {chain.chain_id}, but {chain.deployment} is of chain {record.chain_id}.")
-    return Contract(Address(record.address), record.chain_id, record.deploy_block)
+    if chain.code_hash is not None and chain.code_hash != record.code_hash:
+        raise BadConfig(f"blockchain.code_hash is {chain.code_hash}, but {chain.deployment} is of {record.code_hash}.")
+    return Contract(Address(record.address), record.chain_id, Hash32(record.code_hash), record.deploy_block)
+
+
+async def refuse_other_chain(contract: Contract, db: Database) -> None:
+    """A database that followed this contract on another chain is not quietly used for this one.
+
+    Raises:
+        Broken: it did, and never on the configured chain; names both.
+    """
+    before = await chains_followed(db, contract.address)
+    if before and contract.chain_id not in before:
+        raise Broken(
+            f"The database followed the contract {contract.address} on chain {', '.join(map(str, before))}, but the configuration names "
+            f"chain {contract.chain_id}. Correct blockchain.chain_id (or blockchain.deployment), or give the other chain a "
+            "store.state_dir of its own."
+        )
 
 
 @asynccontextmanager
@@ -153,9 +176,10 @@ async def follower(config: Config, contract: Contract, db: Database, operator: A
     """The chain follower, not yet started."""
     chain = config.blockchain
     endpoints = Endpoints(
-        [Endpoint(url, timeout=chain.timeout_seconds) for url in chain.rpc_url],
+        [Endpoint(one.url, operator=one.operator, timeout=chain.timeout_seconds) for one in chain.rpc_url],
         chain_id=contract.chain_id,
         contract=contract.address,
+        code_hash=contract.code_hash,
     )
     options = FollowOptions(
         contract=contract.address,
@@ -167,6 +191,7 @@ async def follower(config: Config, contract: Contract, db: Database, operator: A
         poll_interval=chain.poll_seconds,
         # A chain that mines on demand has a head that stands still.
         max_head_age=0 if chain.development else chain.max_head_age_seconds,
+        wallets=frozenset(map(Address, chain.contract_wallets)),
         announce=config.mqtt.host is not None,
         ws_url=chain.ws_url,
     )

@@ -5,6 +5,7 @@ A hundred thousand leases are 30 MB. Those that nobody approved are not here: sp
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ import structlog
 
 from pandacea.chain.packed import Packer, spender_of, worth_proving
 from pandacea.domain.access import CLOCK_SKEW, ChainStanding, KnownLease
-from pandacea.domain.ids import Address, BlockNumber, LeaseId, Timestamp
+from pandacea.domain.ids import HASH32, Address, BlockNumber, LeaseId, Timestamp
+from pandacea.domain.printable import printable
 from pandacea.domain.seen import View
 from pandacea.domain.trust import Trust
 from pandacea.flows.follow import Change
 from pandacea.flows.records import ApprovedRow
 
 log = structlog.get_logger(__name__)
+
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, IndexError, struct.error)
+"""What packing a row raises whose columns are not what this version writes."""
 
 MANY: Final = 256
 """Changed leases beyond which callbacks are told None: any of them."""
@@ -190,20 +195,36 @@ class LeaseBookInMemory:
         pack, put = self._packer.pack, self._put
         for change in changes:
             held = change.held
-            key = bytes.fromhex(change.lease_id[2:])
+            key = _key(change.lease_id)
+            if key is None:
+                continue
             if held is None or held.facts[0] is None:
                 self._drop(key)
-            else:
+                continue
+            try:
                 put(key, pack(held, change.trust))
+            except _UNREADABLE as problem:
+                self._drop(key)
+                _skipped(change.lease_id, problem)
         self.view = view
         if changes:
             self.tell(frozenset(change.lease_id for change in changes))
 
     def load(self, rows: Sequence[ApprovedRow]) -> None:
-        """Fill from rows as `store.leases.APPROVED` names them; `publish` follows for what lies above the base."""
+        """Fill from rows as `store.leases.APPROVED` names them; `publish` follows for what lies above the base.
+
+        A row that cannot be read (an earlier version kept whatever an endpoint sent) is skipped and named: it opens nothing, and the
+        others must be served.
+        """
         pack, put = self._packer.pack_row, self._put
         for row in rows:
-            put(bytes.fromhex(row[0][2:]), pack(row))
+            key = _key(row[0])
+            if key is None:
+                continue
+            try:
+                put(key, pack(row))
+            except _UNREADABLE as problem:
+                _skipped(row[0], problem)
 
     def clear(self) -> None:
         """Forget everything: what follows is a reload from the database."""
@@ -258,3 +279,20 @@ class LeaseBookInMemory:
             self._spenders[spender] = left
         else:
             del self._spenders[spender]
+
+
+def _key(lease_id: str) -> bytes | None:
+    """The id as memory keeps it; None, with an alarm, for one that is none."""
+    if HASH32.fullmatch(lease_id) is not None:
+        return bytes.fromhex(lease_id[2:])
+    _skipped(lease_id, ValueError("the id is not 0x and 64 hex digits"))
+    return None
+
+
+def _skipped(lease_id: str, problem: Exception) -> None:
+    log.error(
+        "lease.unreadable",
+        lease_id=printable(str(lease_id), limit=80),
+        because=f"{type(problem).__name__}: {problem}"[:200],
+        what_to_do="The database holds a lease that no chain can show; it is served to nobody. An RPC endpoint sent it: change endpoints.",
+    )

@@ -25,6 +25,11 @@ from pandacea.domain.seen import SeenEvent
 
 MAX_REASON_BYTES: Final = 256
 
+_NO_MORE: Final = "0x" + "0" * 24
+"""What an address begins with as a word."""
+_UINT64: Final = 2**64 - 1
+_UINT32: Final = 2**32 - 1
+
 
 def topic(signature: str) -> Hash32:
     """topic0 of an event: keccak256 of its signature."""
@@ -46,15 +51,21 @@ def _word(data: str, place: int) -> int:
 
 
 def _created(topics: list[Any], data: Any) -> LeaseEvent:
+    _, lease_id, spender, earner = topics
+    if spender[:26] != _NO_MORE or earner[:26] != _NO_MORE:
+        raise ValueError("an address of more than 20 bytes")
     price: Any = int(data, 16)
-    spender: Any = "0x" + topics[2][26:]
-    earner: Any = "0x" + topics[3][26:]
-    return LeaseCreated(topics[1], spender, earner, price)
+    by: Any = "0x" + spender[26:]
+    to: Any = "0x" + earner[26:]
+    return LeaseCreated(lease_id, by, to, price)
 
 
 def _terms(topics: list[Any], data: Any) -> LeaseEvent:
     expires: Any = int(data[2:66], 16)
-    return LeaseTerms(topics[1], topics[2], expires, int(data[66:130], 16))
+    most = int(data[66:130], 16)
+    if expires > _UINT64 or most > _UINT32:
+        raise ValueError("a number beyond its type")
+    return LeaseTerms(topics[1], topics[2], expires, most)
 
 
 def _approved(topics: list[Any], _: Any) -> LeaseEvent:
@@ -78,6 +89,8 @@ def _finalized(topics: list[Any], data: Any) -> LeaseEvent:
 
 
 def _raised(topics: list[Any], data: Any) -> LeaseEvent:
+    if len(data) < 2 + 128:
+        raise ValueError("no stake")
     return DisputeRaised(topics[1], _address(topics[2]), _address(topics[3]), _reason(data), Wei(_word(data, 1)))
 
 
@@ -86,6 +99,8 @@ def _resolved(topics: list[Any], data: Any) -> LeaseEvent:
 
 
 def _address(word: str) -> Address:
+    if word[:26] != _NO_MORE:
+        raise ValueError("an address of more than 20 bytes")
     return Address("0x" + word[26:])
 
 
@@ -103,7 +118,7 @@ def _reason(data: str) -> str:
 CREATED: Final = topic("LeaseCreated(bytes32,address,address,uint256)")
 EXECUTED: Final = topic("LeaseExecuted(bytes32)")
 
-# Topics that must be there, characters of data at least (0x and two a byte), and the builder.
+# Topics that must be there, characters of data (0x and two a byte; 0: the builder looks itself), and the builder.
 _EVENTS: Final[Mapping[str, tuple[int, int, Callable[[list[Any], Any], LeaseEvent]]]] = {
     CREATED: (4, 2 + 64, _created),
     topic("LeaseTerms(bytes32,bytes32,uint64,uint32)"): (3, 2 + 128, _terms),
@@ -112,7 +127,7 @@ _EVENTS: Final[Mapping[str, tuple[int, int, Callable[[list[Any], Any], LeaseEven
     EXECUTED: (2, 2, _executed),
     topic("LeaseCancelled(bytes32)"): (2, 2, _cancelled),
     topic("LeaseFinalized(bytes32,address,uint256)"): (3, 2 + 64, _finalized),
-    topic("DisputeRaised(bytes32,address,address,string,uint256)"): (4, 2 + 128, _raised),
+    topic("DisputeRaised(bytes32,address,address,string,uint256)"): (4, 0, _raised),
     topic("DisputeResolved(bytes32,bool,uint256)"): (2, 2 + 128, _resolved),
 }
 
@@ -139,8 +154,8 @@ def decode(topics: list[str], data: str) -> LeaseEvent | None:
     if len(topics) != count or len(data) < size:
         return None
     try:
-        return build(topics, data)
-    except ValueError:  # no hex where a number must be
+        return build(topics, data) if not size or len(data) == size else None
+    except ValueError:  # no hex where a number must be, or a number beyond its type
         return None
 
 
@@ -148,30 +163,29 @@ def decode_all(logs: Sequence[Log], earner_topic: str) -> tuple[list[SeenEvent],
     """The events of checked logs in order, without other Earners' creations; and how many logs were no such event.
 
     One loop with `decode` written into it: a hundred thousand logs pass through here.
+
+    Raises:
+        ValueError: a log has the shape of an event, and a value or a length that no contract can write: whoever sent it lies.
     """
     events: list[SeenEvent] = []
     odd = 0
     add, known, new = events.append, _EVENTS.get, tuple.__new__  # a NamedTuple's own constructor takes twice as long
-    nothing = (0, 0, _nothing)
+    nothing = (0, 0, _created)  # of no topics: what is unknown is odd
     for log in logs:
         topics, data = log.topics, log.data
         count, size, build = known(topics[0], nothing)
-        if build is _created and len(topics) == 4 and topics[3] != earner_topic:
+        if count == 4 and build is _created and len(topics) == 4 and topics[3] != earner_topic:
             continue  # another Earner's: dropped before anything is decoded
         if len(topics) != count or len(data) < size:
             odd += 1
             continue
-        try:
-            event = build(topics, data)
-        except ValueError:
-            odd += 1
-            continue
+        if size and len(data) != size:
+            raise ValueError(
+                f"{len(data) // 2 - 1} bytes of data where {size // 2 - 1} belong (block {log.number}, index {log.index})"
+            )
+        event = build(topics, data)
         add(new(SeenEvent, (log.number, log.block_hash, log.index, log.transaction_hash, event, 0)))
     return events, odd
-
-
-def _nothing(_topics: list[Any], _data: Any) -> LeaseEvent:
-    raise ValueError
 
 
 def as_topic(address: Address) -> str:

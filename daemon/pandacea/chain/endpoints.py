@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
+from eth_utils.crypto import keccak
 
 from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.rpc import Endpoint
-from pandacea.domain.ids import Address
+from pandacea.domain.ids import Address, Hash32
 from pandacea.errors import Broken, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -40,14 +41,15 @@ class Endpoints:
         self,
         endpoints: Sequence[Endpoint],
         *,
-        chain_id: int | None,
+        chain_id: int,
         contract: Address,
+        code_hash: Hash32,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         first_rest: float = FIRST_REST,
         longest_rest: float = LONGEST_REST,
     ) -> None:
-        """`chain_id` None: whatever the first endpoint says, and then the same everywhere."""
+        """`code_hash`: keccak256 of the code at `contract`. An endpoint that shows another chain or other code is not ours."""
         if not endpoints:
             raise Broken("No RPC endpoint is configured. Set blockchain.rpc_url to at least one http:// or https:// URL.")
         self.all = tuple(endpoints)
@@ -56,6 +58,7 @@ class Endpoints:
                 endpoint.name += f"#{place + 1}"  # one host, several keys or paths
         self.chain_id = chain_id
         self.contract = contract
+        self.code_hash = code_hash
         self._current = self.all[0]
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._monotonic = monotonic
@@ -93,8 +96,27 @@ class Endpoints:
         now = self._monotonic()
         return [endpoint for endpoint in self.all if endpoint is not than and endpoint.resting_until <= now]
 
+    def independent_of(self, endpoint: Endpoint) -> list[Endpoint]:
+        """The others that somebody else runs, not resting: only they can bear an endpoint out."""
+        return [other for other in self.others(endpoint) if other.operator != endpoint.operator]
+
+    def one_of_each(self) -> list[Endpoint]:
+        """The first endpoint of each operator, in order of preference."""
+        return list({endpoint.operator: endpoint for endpoint in reversed(self.all)}.values())[::-1]
+
+    async def witness(self, endpoint: Endpoint) -> Endpoint | None:
+        """One that somebody else runs, chain and contract checked; None where there is none or none answers now."""
+        for other in self.independent_of(endpoint):
+            try:
+                await self.verify(other)
+            except RpcFault as fault:
+                log.info("chain.no-witness", endpoint=other.name, because=fault.detail)
+            else:
+                return other
+        return None
+
     async def verify(self, endpoint: Endpoint) -> None:
-        """Check what makes an endpoint ours: its chain id, and code at the contract's address.
+        """Check what makes an endpoint ours: its chain id, and the contract's code at its address.
 
         Raises:
             RpcFault: it cannot be asked, or (`wrong-chain`) it is not ours; either way it was set aside.
@@ -103,17 +125,23 @@ class Endpoints:
             return
         try:
             chain_id = await endpoint.chain_id()
-            if self.chain_id is None:
-                self.chain_id = chain_id
             if chain_id != self.chain_id:
                 raise endpoint.wrong(
                     f"it serves chain {chain_id}, but this node follows chain {self.chain_id}. "
                     "Correct blockchain.rpc_url or blockchain.chain_id."
                 )
-            if len(await endpoint.code(self.contract)) <= 2:
+            code = await endpoint.code(self.contract)
+            if not code:
                 raise endpoint.wrong(
                     f"there is no contract at {self.contract} on chain {chain_id} as it shows it. "
                     "Correct blockchain.contract_address, or wait until that endpoint is in sync."
+                )
+            found = "0x" + keccak(code).hex()
+            if found != self.code_hash:
+                raise endpoint.wrong(
+                    f"the code at {self.contract} on chain {chain_id} has the hash {found}, expected {self.code_hash}: another "
+                    "contract, or another version of it. Correct blockchain.contract_address; a LeaseAgreement of another build is "
+                    "followed when blockchain.code_hash states its hash (ask whoever deployed it, not this endpoint)."
                 )
         except RpcFault as fault:
             self.failed(endpoint, fault)

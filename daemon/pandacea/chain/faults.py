@@ -70,6 +70,9 @@ class RangeHint:
     span: int | None = None
 
 
+_READ: Final = 1_000
+"""Characters of an error's message that are read: some of the patterns take the square of its length."""
+
 _RANGE_CODES: Final = frozenset({-32005, -32008, -32012, -32047, -32602, -32614, -32600, -32701})
 _RANGE_WORDS: Final = re.compile(
     r"more than [\d,]+ results|too many (?:results|logs)|max(?:imum)? results|response size|response (?:is )?too (?:large|big)"
@@ -92,18 +95,18 @@ _BRACKETS: Final = re.compile(r"\[\s*(0x[0-9a-f]+|\d+)\s*,\s*(0x[0-9a-f]+|\d+)\s
 _DASHED: Final = re.compile(r"range\s+(0x[0-9a-f]+|\d+)\s*-\s*(0x[0-9a-f]+|\d+)", re.IGNORECASE)
 _SPAN: Final = re.compile(
     r"(?:limited to|max(?:imum)?(?: block)?(?: range)?(?: is)?:?|up to an?|over|at most|exceeds?(?: the)?(?: range)?(?: of)?)"
-    r"\s+(?:an? )?(?:0\s*-\s*)?([\d,]+)\s*(k)?\b",
-    re.IGNORECASE,
+    r"\s+(?:an? )?(?:0\s*-\s*)?(\d[\d,]{0,20})\s*(k)?\b",
+    re.IGNORECASE | re.ASCII,
 )
 _RESULTS: Final = re.compile(r"results|logs in|response size", re.IGNORECASE)
 
 
 def classify(error: RpcError) -> tuple[Fault, RangeHint | None]:
     """Read a JSON-RPC error the way providers write them; the message counts, for the codes are not standard."""
-    message = error.message
+    message = error.message[:_READ]
     if error.code == -32601 or _UNSUPPORTED_WORDS.search(message):
         return Fault.UNSUPPORTED, None
-    hint = _hint(error)
+    hint = _hint(message, error.data)
     if _RATE_WORDS.search(message) and hint is None and not re.search(r"results|range", message, re.IGNORECASE):
         return Fault.RATE_LIMIT, None
     if hint is not None or _RANGE_WORDS.search(message):
@@ -113,19 +116,19 @@ def classify(error: RpcError) -> tuple[Fault, RangeHint | None]:
     return Fault.ERROR, None
 
 
-def _hint(error: RpcError) -> RangeHint | None:
-    if isinstance(error.data, dict) and isinstance(error.data.get("from"), str) and isinstance(error.data.get("to"), str):
-        found = _range(error.data["from"], error.data["to"])
+def _hint(message: str, data: Any) -> RangeHint | None:
+    if isinstance(data, dict) and isinstance(data.get("from"), str) and isinstance(data.get("to"), str):
+        found = _range(data["from"], data["to"])
         if found is not None:
             return found
     for pattern in (_BRACKETS, _DASHED):
-        match = pattern.search(error.message)
+        match = pattern.search(message)
         if match is not None:
             return _range(match[1], match[2])
-    if "range" not in error.message.lower() and "block" not in error.message.lower():
+    if "range" not in message.lower() and "block" not in message.lower():
         return None
-    for match in _SPAN.finditer(error.message):
-        after = error.message[match.end() : match.end() + 12]
+    for match in _SPAN.finditer(message):
+        after = message[match.end() : match.end() + 12]
         if _RESULTS.match(after.strip()):
             continue  # a limit on results, not on blocks
         span = int(match[1].replace(",", "")) * (1000 if match[2] else 1)

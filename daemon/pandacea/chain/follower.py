@@ -24,9 +24,10 @@ from pandacea.chain.pruning import Pruning
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.silent import SilentDisputes
 from pandacea.chain.source import SETTLE_EVERY, ChainSource, FinalityViolatedError
+from pandacea.chain.spender_keys import SpenderKeys
 from pandacea.chain.wakes import WebSocketWakes
 from pandacea.chain.witness import Witnesses
-from pandacea.domain.ids import Address
+from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.seen import Step, View
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.background import run_together
@@ -45,9 +46,9 @@ class FollowOptions:
 
     contract: Address
     earner: Address
+    chain_id: int
     authorities: frozenset[Address] = frozenset()
     """Addresses besides the Earner's whose signature approves: this node's own operator key."""
-    chain_id: int | None = None
     deploy_block: int | None = None
     """None: found by asking for the contract's code at earlier blocks."""
     confidence: Confidence = AT_SAFE
@@ -57,6 +58,8 @@ class FollowOptions:
     settle_every: int = SETTLE_EVERY
     witness_interval: float = 15.0
     audit_interval: float = 1.0
+    wallets: frozenset[Address] = frozenset()
+    """Spenders that the operator says are contract wallets."""
     ws_url: str | None = None
     """A WebSocket endpoint: wakes, nothing more."""
     announce: bool = False
@@ -86,6 +89,7 @@ class Follower:
         self._silent: SilentDisputes | None = None
         self.witnesses: Witnesses | None = None
         self.audit: Audit | None = None
+        self.spender_keys: SpenderKeys | None = None
         self.wakes = None if options.ws_url is None else WebSocketWakes(options.ws_url, self.wake.set)
         self.steps = 0
 
@@ -96,10 +100,7 @@ class Follower:
 
         The answers are complete from here on, but nothing is believed before an endpoint confirms the head.
         """
-        chain_id = self.options.chain_id or self.endpoints.chain_id
-        if chain_id is None:
-            return False
-        self.records = self._records_of(chain_id)
+        self.records = self._records_of(self.options.chain_id)
         view = await self.records.resume()
         if view is None:
             return False
@@ -115,9 +116,8 @@ class Follower:
         """
         await self.endpoints.verify_all()
         endpoint = await self.endpoints.pick()
-        chain_id = self.endpoints.chain_id
-        assert chain_id is not None
         options = self.options
+        chain_id = options.chain_id
         self.records = self._records_of(chain_id)
         try:
             self.interface = await find_interface(endpoint, options.contract, options.earner)
@@ -138,6 +138,7 @@ class Follower:
             self.book,
             self._clock.now,
         )
+        self.spender_keys = SpenderKeys(self.endpoints, self.records, self.book, options.contract, self._clock.now, options.wallets)
         if self.interface is Interface.V1:
             self._pruning = Pruning(self.records)
         else:
@@ -167,7 +168,8 @@ class Follower:
         )
 
     def _second(self, endpoint: Endpoint) -> Endpoint:
-        return next((one for one in self.endpoints.others(endpoint) if one.verified), endpoint)
+        others = [*self.endpoints.independent_of(endpoint), *self.endpoints.others(endpoint)]
+        return next((one for one in others if one.verified), endpoint)
 
     async def _fill(self, view: View) -> None:
         assert self.records is not None
@@ -206,9 +208,11 @@ class Follower:
         assert self.proving is not None
         assert self.witnesses is not None
         assert self.audit is not None
+        assert self.spender_keys is not None
         parts: dict[str, Coroutine[Any, Any, Any]] = {
             "chain-follow": self._follow(),
             "chain-proving": self.proving.run(self.caught_up),
+            "chain-spender-keys": self.spender_keys.run(self.caught_up),
             "chain-witnesses": self.witnesses.run(self.options.witness_interval),
             "chain-audit": self.audit.run(self.options.audit_interval, self.caught_up),
         }
@@ -255,8 +259,9 @@ class Follower:
         self._agrees(endpoint)
         if step is None:
             self._settled_down()
-            if self._pruning is not None:
-                await self._pruning.look(self._view.tip.timestamp)
+            # Never by a time that is not believed: a head in the future would forget every lease that waits for its approval.
+            if self._pruning is not None and self.book.standing().trusted:
+                await self._pruning.look(min(self._view.tip.timestamp, int(self._clock.now())))
             return False
         return await self._take(step)
 
@@ -286,8 +291,14 @@ class Follower:
     def _prove_what_may_be_used(self) -> None:
         # Only now, for most of what a long reading brings has ended when the head is reached.
         assert self.proving is not None
-        self.book.changed = self.proving.changed
+        self.book.changed = self._look_at
         self.proving.changed(self.book.usable_unproven(self._clock.now()))
+
+    def _look_at(self, leases: frozenset[LeaseId]) -> None:
+        assert self.proving is not None
+        assert self.spender_keys is not None
+        self.proving.changed(leases)
+        self.spender_keys.changed(leases)
 
     async def _reload(self, problem: Unavailable) -> None:
         """The database failed in a transaction: it may have become durable or not, so read back what is."""

@@ -74,7 +74,7 @@ async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:
     while low < high:
         middle = (low + high) // 2
         try:
-            there = len(await endpoint.code(contract, middle)) > 2
+            there = bool(await endpoint.code(contract, middle))
         except RpcFault as fault:
             if fault.method == "eth_getCode" and fault.kind.value == "error":
                 return 0
@@ -201,7 +201,7 @@ class V0:
 
     async def _earner_is_contract(self, endpoint: Endpoint) -> bool:
         if self._wallet is None:
-            self._wallet = len(await endpoint.code(self._earner)) > 2
+            self._wallet = bool(await endpoint.code(self._earner))
         return self._wallet
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,13 +12,17 @@ from eth_utils.crypto import keccak
 from pandacea.chain.decode import TOPICS
 from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.wire import Log
-from pandacea.domain.ids import Address
+from pandacea.chain.wire import Log, quantity
+from pandacea.domain.ids import HASH32, Address, Hash32
 
 FIRST_SPAN: Final = 64
 LARGEST_SPAN: Final = 50_000
 ENOUGH_LOGS: Final = 9_000
 """Logs of one answer the spans aim at: 5 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
+
+_TOPICS_AND_HASH: Final = re.compile(r"(?:0x[0-9a-f]{64}){2,5}")
+_HEX: Final = re.compile(r"0x[0-9a-f]*")
+_ONE_LENGTH: Final = {66}
 
 _TOO_MANY: Final = 2**31
 """No block has a log of this index."""
@@ -101,33 +106,44 @@ def _smaller(fault: RpcFault, first: int, span: int) -> int:
 
 
 def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequence[str], first: int, last: int) -> list[Log]:
-    """The logs sorted by (block, index), each once, removed ones left out; `number` and `index` filled in.
+    """The logs sorted by (block, index), each once, removed ones left out; `number` and `index` filled in; hex in lower case.
+
+    What passes is well formed: every topic and hash is 32 bytes of hex, the data whole bytes of it. Whether they are an event of ours is
+    for `decode` to say, which counts what is none.
 
     Raises:
-        RpcFault: one that was not asked for (another contract, topic or block): the endpoint is not to be believed.
+        RpcFault: one that was not asked for (another contract, topic or block), or that is no log: the endpoint is not to be believed.
     """
+    for log in logs:
+        _lower(log)
     allowed = frozenset(topics)
+    whole = _TOPICS_AND_HASH.fullmatch
+    hex_digits = _HEX.fullmatch
     ordered = True
     text, block_hash, number, before = "", "", -1, -1
     for log in logs:
         try:
             if log.block_number != text or log.block_hash != block_hash:  # logs come block by block
-                text, block_hash, after = log.block_number, log.block_hash, int(log.block_number, 16)
-                if not first <= after <= last or len(block_hash) != 66:
+                text, block_hash, after = log.block_number, log.block_hash, quantity(log.block_number)
+                if not first <= after <= last or not HASH32.fullmatch(block_hash):
                     raise endpoint.inconsistent(
                         "eth_getLogs", f"a log of a block that was not asked for ({after}, {block_hash[:70]})"
                     )
                 ordered, number, before = ordered and after > number, after, -1
-            index = int(log.log_index, 16)
+            index = quantity(log.log_index)
         except ValueError as problem:
             raise endpoint.inconsistent("eth_getLogs", "a log whose place is no number") from problem
         found = log.topics
+        data = log.data
         if (
             not found
             or found[0] not in allowed
             or (log.address != contract and log.address.lower() != contract)
-            or not 0 <= index < _TOO_MANY
-            or len(log.transaction_hash) != 66
+            or index >= _TOO_MANY
+            or set(map(len, found)) != _ONE_LENGTH
+            or whole("".join(found) + log.transaction_hash) is None
+            or len(data) % 2
+            or hex_digits(data) is None
         ):
             raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {index})")
         if index <= before or log.removed:
@@ -135,6 +151,15 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
         before = index
         log.number, log.index = number, index  # type: ignore[assignment]
     return logs if ordered else _in_order(endpoint, logs)
+
+
+def _lower(log: Log) -> None:
+    """Hex in lower case, as all hex in here; nearly every endpoint writes it so."""
+    if not (log.data.islower() and log.block_hash.islower() and log.transaction_hash.islower()):
+        log.data = log.data.lower()
+        log.block_hash, log.transaction_hash = Hash32(log.block_hash.lower()), Hash32(log.transaction_hash.lower())
+    if not all(map(str.islower, log.topics)):
+        log.topics = [topic.lower() for topic in log.topics]
 
 
 def _in_order(endpoint: Endpoint, logs: list[Log]) -> list[Log]:
@@ -167,10 +192,9 @@ class BloomCheck:
 
     def may_contain(self, bloom: str) -> bool | None:
         """True: perhaps; False: certainly not; None: the chain keeps no blooms (empty or unreadable)."""
-        try:
-            value = int(bloom, 16)
-        except ValueError:
+        if _HEX.fullmatch(bloom) is None or len(bloom) <= 2:
             return None
+        value = int(bloom, 16)
         if value & self._address != self._address:
             return None if value == 0 else False
         return any(value & bits == bits for bits in self._topics)

@@ -2,14 +2,13 @@
 
 The approving transaction is fetched, its hash recomputed, its signer recovered; it must be the Earner's or an operator's, on this
 chain, to this contract, and call approveLease with this id. The id must be the hash of the terms the node was shown. Where that
-cannot be had, two independent endpoints must show the same lease.
+cannot be had, endpoints of two operators must show the same lease.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from eth_utils.crypto import keccak
@@ -20,14 +19,15 @@ from pandacea.chain.interfaces import APPROVE, NONCE_OF, Interface, lease_head, 
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.transactions import Signed, UnprovableError, recover
-from pandacea.chain.wire import Log, Transaction
-from pandacea.domain.ids import Address, Hash32
+from pandacea.chain.wire import Log, Receipt, Transaction
+from pandacea.domain.ids import Address, BlockNumber, Hash32
 from pandacea.domain.lease import Lease
 from pandacea.domain.seen import Held
 from pandacea.domain.trust import Trust, terms_of
 from pandacea.flows.records import KeptProof
 
 OPERATOR_CHANGED: Final = topic("OperatorChanged(address,address)")
+APPROVED: Final = topic("LeaseApproved(bytes32)")
 SET_OPERATOR: Final = selector("setOperator(address)")
 
 NEAR_NONCES: Final = 256
@@ -45,11 +45,9 @@ class Prover:
     earner: Address
     authorities: frozenset[Address]
     deploy_block: int
-    operators: set[Address] = field(default_factory=set)
-    """Operators that the Earner's own signature made so."""
 
-    async def prove(self, held: Held, endpoint: Endpoint, others: Sequence[Endpoint]) -> KeptProof:
-        """Find out why the approval of a lease may be trusted.
+    async def prove(self, held: Held, endpoint: Endpoint, witness: Endpoint | None) -> KeptProof:
+        """Find out why the approval of a lease may be trusted; `witness`: an endpoint that another operator runs.
 
         Raises:
             RpcFault: an endpoint failed; nothing was decided.
@@ -58,17 +56,18 @@ class Prover:
         terms = terms_of(lease)
         if held.approved_tx is None:
             return KeptProof(Trust.UNPROVEN, terms, None, "no approving transaction is known")
-        reason, signer = await self._signature(held, held.approved_tx, endpoint)
+        reason, signer = await self._signature(held, held.approved_tx, endpoint, witness)
         if signer is not None:
             return KeptProof(Trust.SIGNED, terms, held.approved_tx, signer)
-        other = next((one for one in others if one.name != endpoint.name), None)
-        if other is not None and await self._agrees(lease, held.approved_tx, endpoint, other):
-            return KeptProof(Trust.AGREED, terms, held.approved_tx, f"{endpoint.name} and {other.name}")
+        if witness is not None and await self._agrees(lease, held.approved_tx, endpoint, witness):
+            return KeptProof(Trust.AGREED, terms, held.approved_tx, f"{endpoint.name} and {witness.name}")
         return KeptProof(Trust.UNPROVEN, terms, held.approved_tx, reason)
 
     # -- the Earner's signature
 
-    async def _signature(self, held: Held, tx_hash: Hash32, endpoint: Endpoint) -> tuple[str, Address | None]:
+    async def _signature(
+        self, held: Held, tx_hash: Hash32, endpoint: Endpoint, witness: Endpoint | None
+    ) -> tuple[str, Address | None]:
         lease = held.lease
         if self.interface is Interface.V0:
             return "ids of the old contract do not bind the terms", None
@@ -77,8 +76,9 @@ class Prover:
             return signed, None
         if signed.data.hex() != APPROVE[2:] + word(lease.key.lease_id):
             return "the transaction does not call approveLease with this id", None
-        if not await self._may_approve(endpoint, signed.signer):
-            return f"it was signed by {signed.signer}, who is neither the Earner nor an operator", None
+        assert lease.approved_block is not None
+        if not await self._may_approve(signed.signer, lease.approved_block, endpoint, witness):
+            return f"it was signed by {signed.signer}, who is neither the Earner nor was the operator at that block", None
         if not await self._binds(lease, endpoint):
             return "the id is not the hash of the terms that were shown", None
         return "", signed.signer
@@ -99,26 +99,40 @@ class Prover:
             return "it was sent to another contract (a wallet contract or a relay)"
         return signed
 
-    async def _may_approve(self, endpoint: Endpoint, signer: Address) -> bool:
-        if signer == self.earner or signer in self.authorities or signer in self.operators:
-            return True
-        for found in await self._appointments(endpoint, signer):
-            signed = await self._signed(endpoint, Hash32(found.transaction_hash))
-            if isinstance(signed, Signed) and signed.signer == self.earner and signed.data.hex() == SET_OPERATOR[2:] + word(signer):
-                self.operators.add(signer)
-                return True
-        return False
+    async def _may_approve(self, signer: Address, at: BlockNumber, endpoint: Endpoint, witness: Endpoint | None) -> bool:
+        """Whether it is the Earner, this node's own key, or was the operator in a block.
 
-    async def _appointments(self, endpoint: Endpoint, operator: Address) -> list[Log]:
-        reader = LogReader(self.contract, (OPERATOR_CHANGED,), more=(as_topic(self.earner), as_topic(operator)))
-        last = int((await endpoint.header("latest")).number, 16)
+        Appointed by the Earner's own signature, and by no endpoint's account replaced up to that block: a key that was stolen and taken
+        back approves nothing more. An appointment needs its proof; that it ended is a denial, which needs none.
+        """
+        if signer == self.earner or signer in self.authorities:
+            return True
+        for one in (endpoint, witness):
+            if one is not None and not await self._was_operator(signer, at, one):
+                return False
+        return True
+
+    async def _was_operator(self, signer: Address, at: BlockNumber, endpoint: Endpoint) -> bool:
+        until = await self._operator_changes(endpoint, at)
+        # Of what one block holds the last counts: the approval itself may stand before or after it there.
+        if not until or until[-1].topics[2] != as_topic(signer):
+            return False
+        signed = await self._signed(endpoint, until[-1].transaction_hash)
+        appointment = SET_OPERATOR[2:] + word(signer)
+        return isinstance(signed, Signed) and signed.signer == self.earner and signed.data.hex() == appointment
+
+    async def _operator_changes(self, endpoint: Endpoint, at: BlockNumber) -> list[Log]:
+        """The changes of the Earner's operator up to and including a block, in order, as an endpoint shows them."""
+        if (await endpoint.header("latest")).ref().number < at:
+            raise endpoint.inconsistent("eth_getLogs", f"has not got block {at} of the approval")
+        reader = LogReader(self.contract, (OPERATOR_CHANGED,), more=(as_topic(self.earner),))
         found: list[Log] = []
-        at = self.deploy_block
-        reader.spans[endpoint.url] = max(1, last - at + 1)
-        while at <= last:
-            end, logs = await reader.read(endpoint, at, last)
-            found.extend(logs)
-            at = end + 1
+        first = self.deploy_block
+        reader.spans[endpoint.url] = max(1, at - first + 1)
+        while first <= at:
+            end, logs = await reader.read(endpoint, first, at)
+            found.extend(one for one in logs if len(one.topics) == 3)
+            first = end + 1
         return found
 
     async def _binds(self, lease: Lease, endpoint: Endpoint) -> bool:
@@ -147,6 +161,11 @@ class Prover:
         for block in dict.fromkeys(blocks):
             if (await one.header(block)).hash != (await other.header(block)).hash:
                 return False
+        if self.interface is Interface.V1 and not await self._binds(lease, one):
+            return False
+        for endpoint in (one, other):
+            if not await self._includes(endpoint, lease, tx_hash):
+                return False
         here = [await self._history(endpoint, lease, blocks) for endpoint in (one, other)]
         if here[0] != here[1] or not any(tx_hash in line for line in here[0]):
             return False
@@ -159,6 +178,22 @@ class Prover:
                 == (lease.spender, lease.earner, lease.data_product_id)
             )
         return True
+
+    async def _includes(self, endpoint: Endpoint, lease: Lease, tx_hash: Hash32) -> bool:
+        """Whether the approving transaction ran in its block, and this approval is among its logs."""
+        assert lease.approved_block is not None
+        receipt = await endpoint.maybe("eth_getTransactionReceipt", [tx_hash], Receipt)
+        if receipt is None:
+            return False
+        block = await endpoint.header(lease.approved_block)
+        return (
+            receipt.block_hash.lower() == block.hash
+            and endpoint.number(receipt.status, "eth_getTransactionReceipt") == 1
+            and any(
+                found.address.lower() == self.contract and [text.lower() for text in found.topics] == [APPROVED, lease.key.lease_id]
+                for found in receipt.logs
+            )
+        )
 
     async def _history(self, endpoint: Endpoint, lease: Lease, blocks: tuple[int, ...]) -> list[str]:
         logs = []

@@ -86,10 +86,10 @@ class Proving:
             return
         endpoint = await self.endpoints.pick()
         try:
-            proof = await self.prover.prove(held, endpoint, self.endpoints.others(endpoint))
+            proof = await self.prover.prove(held, endpoint, await self.endpoints.witness(endpoint))
         except RpcFault as fault:
             if fault.kind not in {Fault.INCONSISTENT, Fault.ERROR, Fault.NULL}:
-                self.endpoints.failed(endpoint, fault)
+                self.endpoints.failed(next(one for one in self.endpoints.all if one.name == fault.endpoint), fault)
             raise
         if proof.trust is Trust.UNPROVEN:
             self.asked[lease_id] = time.monotonic() + ASK_AGAIN

@@ -27,7 +27,7 @@ class Pruning:
     _done_at: float = float("-inf")
 
     async def look(self, now: int) -> None:
-        """Forget what can be approved no more, every ten minutes; `now`: timestamp of the tip."""
+        """Forget what can be approved no more, every ten minutes; `now`: timestamp of a tip that is believed."""
         if time.monotonic() - self._done_at < PRUNE_EVERY:
             return
         self._done_at = time.monotonic()

@@ -13,7 +13,8 @@ from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint
 
 from pandacea.chain.faults import Fault, RpcFault, classify, shown
-from pandacea.chain.wire import Header, Response
+from pandacea.chain.wire import Header, Response, quantity, unhex
+from pandacea.domain.operators import operator_of
 
 T = TypeVar("T")
 
@@ -86,10 +87,12 @@ def _seconds(text: str) -> int:
 class Endpoint:
     """One RPC URL: calls with typed answers, and what is known of its health."""
 
-    def __init__(self, url: str, *, timeout: float = 20.0, most: int = MAX_ANSWER_BYTES) -> None:
-        """`timeout` in seconds and `most` bytes of answer for one call."""
+    def __init__(self, url: str, *, operator: str | None = None, timeout: float = 20.0, most: int = MAX_ANSWER_BYTES) -> None:
+        """`operator`: who runs it, where the host name does not tell; `timeout` in seconds and `most` bytes of answer for one call."""
         self.name = redacted(url)
         self.url = url
+        self.operator = operator_of(url, operator)
+        """Endpoints of one operator are one voice."""
         self._most = most
         self._provider = RawHttpProvider(url, timeout, most)
         self.calls = 0
@@ -140,7 +143,7 @@ class Endpoint:
     def _decode(self, method: str, status: int, wait: int, body: bytes | bytearray, shape: type[T]) -> T | None:
         try:
             response = _decoder(shape).decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:  # the last: nested a thousand times
             if status == 429:
                 raise self._fault(Fault.RATE_LIMIT, method, "HTTP 429", retry_after=wait) from problem
             if status == _TOO_LARGE:
@@ -174,47 +177,52 @@ class Endpoint:
 
     async def header(self, block: int | str) -> Header:
         """A block's header by number or tag; null is a fault."""
-        answer = await self.call("eth_getBlockByNumber", [_quantity(block), False], Header)
-        self._number_agrees(block, answer)
-        return answer
+        return self._checked(block, await self.call("eth_getBlockByNumber", [_quantity(block), False], Header))
 
-    def _number_agrees(self, block: int | str, header: Header) -> None:
+    async def maybe_header(self, tag: str) -> Header | None:
+        """The same where null is an answer: a tag that the chain does not have yet."""
+        answer = await self.maybe("eth_getBlockByNumber", [tag, False], Header)
+        return None if answer is None else self._checked(tag, answer)
+
+    def _checked(self, block: int | str, header: Header) -> Header:
         try:
-            number = int(header.number, 16)
-            timestamp = int(header.timestamp, 16)
+            found = header.ref()
         except ValueError as problem:
-            raise self._fault(Fault.MALFORMED, "eth_getBlockByNumber", "numbers that are no hex") from problem
-        if not (0 <= number < 2**62 and 0 <= timestamp < 2**62 and len(header.hash) == len(header.parent_hash) == 66):
-            raise self._fault(Fault.MALFORMED, "eth_getBlockByNumber", "a header out of bounds")
-        if isinstance(block, int) and number != block:
-            raise self.inconsistent("eth_getBlockByNumber", f"asked for block {block}, got {number}")
+            raise self._fault(Fault.MALFORMED, "eth_getBlockByNumber", f"a header that is none: {problem}") from problem
+        if isinstance(block, int) and found.number != block:
+            raise self.inconsistent("eth_getBlockByNumber", f"asked for block {block}, got {found.number}")
+        header.hash, header.parent_hash = found.hash, found.parent
+        return header
 
     async def chain_id(self) -> int:
         """`eth_chainId`."""
-        return self._int(await self.call("eth_chainId", [], str), "eth_chainId")
+        return await self.quantity("eth_chainId", [])
 
-    async def code(self, address: str, block: int | str = "latest") -> str:
-        """`eth_getCode`: hex."""
-        return await self.call("eth_getCode", [address, _quantity(block)], str)
+    async def code(self, address: str, block: int | str = "latest") -> bytes:
+        """`eth_getCode`; empty for an account without code."""
+        return self._bytes(await self.call("eth_getCode", [address, _quantity(block)], str), "eth_getCode")
 
     async def eth_call(self, to: str, data: str, block: int | str = "latest", *, gas: int | None = None) -> bytes:
         """`eth_call` with no sender, and at most `gas` (None: what the endpoint allows); the returned bytes."""
         asked = {"to": to, "data": data} | ({} if gas is None else {"gas": hex(gas)})
-        answer = await self.call("eth_call", [asked, _quantity(block)], str)
-        try:
-            return bytes.fromhex(answer[2:])
-        except ValueError as problem:
-            raise self._fault(Fault.MALFORMED, "eth_call", "no hex") from problem
+        return self._bytes(await self.call("eth_call", [asked, _quantity(block)], str), "eth_call")
 
-    def _int(self, text: str, method: str) -> int:
+    def number(self, text: str, method: str) -> int:
+        """A number inside an answer to `method`."""
         try:
-            return int(text, 16)
+            return quantity(text)
         except ValueError as problem:
-            raise self._fault(Fault.MALFORMED, method, f"{text[:40]!r} is no number") from problem
+            raise self._fault(Fault.MALFORMED, method, str(problem)) from problem
+
+    def _bytes(self, text: str, method: str) -> bytes:
+        try:
+            return unhex(text)
+        except ValueError as problem:
+            raise self._fault(Fault.MALFORMED, method, str(problem)) from problem
 
     async def quantity(self, method: str, params: list[Any]) -> int:
         """A call whose answer is one hex number."""
-        return self._int(await self.call(method, params, str), method)
+        return self.number(await self.call(method, params, str), method)
 
     def rest(self, seconds: float) -> None:
         """Leave it alone for a while."""

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 ALLOWED: Final = frozenset({"commitResult", "executeLease", "approveLease", "cancelLease"})
 """The functions this node ever calls. Value is always 0."""
 
+RECEIPT: Final = "eth_getTransactionReceipt"
+
 _BUMP: Final = (9, 8)
 """A replacement pays 9/8 of what it replaces: nodes ask for a tenth more."""
 
@@ -106,7 +108,6 @@ class ChainSender:
 
     async def _bring_about(self, endpoint: Endpoint, purpose: str, data: bytes, done: Callable[[Endpoint], Any]) -> str:
         chain_id = self._endpoints.chain_id
-        assert chain_id is not None
         attempts = [row for row in await self._records.of(chain_id, self.address, purpose) if row.state != "lost"]
         if await done(endpoint):
             mined = await self._mined(endpoint, attempts)
@@ -138,7 +139,8 @@ class ChainSender:
 
     async def _first(self, endpoint: Endpoint, purpose: str, data: bytes, chain_id: int) -> SentTransaction:
         gas = await self._gas(endpoint, data)
-        base = int((await endpoint.call("eth_getBlockByNumber", ["latest", False], BaseFee)).base_fee_per_gas, 16)
+        head = await endpoint.call("eth_getBlockByNumber", ["latest", False], BaseFee)
+        base = endpoint.number(head.base_fee_per_gas, "eth_getBlockByNumber")
         fee, tip = 2 * base + self._limits.priority_fee, self._limits.priority_fee
         nonce = await endpoint.quantity("eth_getTransactionCount", [self.address, "pending"])
         for row in await self._records.open(chain_id, self.address):
@@ -245,21 +247,21 @@ class ChainSender:
     async def _mined(self, endpoint: Endpoint, attempts: list[SentTransaction]) -> SentTransaction | None:
         for row in reversed(attempts):
             receipt = await self._receipt(endpoint, row)
-            if receipt is not None and int(receipt.status, 16) == 1:
+            if receipt is not None and endpoint.number(receipt.status, RECEIPT) == 1:
                 if row.state == "signed":
-                    await self._records.mark(row, "mined", int(receipt.block_number, 16))
+                    await self._records.mark(row, "mined", endpoint.number(receipt.block_number, RECEIPT))
                 return row
         return None
 
     async def _all_reverted(self, endpoint: Endpoint, attempts: list[SentTransaction]) -> bool:
         for row in attempts:
             receipt = await self._receipt(endpoint, row)
-            if receipt is not None and int(receipt.status, 16) == 0:
+            if receipt is not None and endpoint.number(receipt.status, RECEIPT) == 0:
                 return True
         return False
 
     async def _receipt(self, endpoint: Endpoint, row: SentTransaction) -> Receipt | None:
-        receipt = await endpoint.maybe("eth_getTransactionReceipt", [row.tx_hash], Receipt)
+        receipt = await endpoint.maybe(RECEIPT, [row.tx_hash], Receipt)
         return receipt if receipt is not None and receipt.block_number else None
 
     # -- after a reorg
@@ -273,15 +275,14 @@ class ChainSender:
         async with self._lock:
             endpoint = await self._endpoints.pick()
             chain_id = self._endpoints.chain_id
-            assert chain_id is not None
             head = int((await endpoint.header("latest")).number, 16)
             again = 0
             for row in await self._records.open(chain_id, self.address):
                 receipt = await self._receipt(endpoint, row)
                 if receipt is None:
                     again += await self._send_again(endpoint, row)
-                elif head - int(receipt.block_number, 16) >= self._limits.settled_depth:
-                    await self._records.mark(row, "final", int(receipt.block_number, 16))
+                elif head - (mined := endpoint.number(receipt.block_number, RECEIPT)) >= self._limits.settled_depth:
+                    await self._records.mark(row, "final", mined)
             return again
 
     async def _send_again(self, endpoint: Endpoint, row: SentTransaction) -> int:

@@ -15,7 +15,7 @@ from pandacea.chain.decode import as_topic, decode_all
 from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.wire import Header, Log
+from pandacea.chain.wire import Log
 from pandacea.domain.ids import Address, BlockNumber
 from pandacea.domain.seen import NO_HASH, BlockRef, SeenEvent, Step, View
 
@@ -92,8 +92,9 @@ class ChainSource:
             safe, final, logs = *await asyncio.gather(self._tag(endpoint, "safe"), self._tag(endpoint, "finalized")), None
         if final is not None and (held := view.at(final.number)) is not None and held.hash != final.hash:
             return await self._reorganise(endpoint, view, head)
-        marks = (safe.number if safe else -1, final.number if final else -1)
-        floor = max(min(marks[1], head.number), head.number - self.max_held)
+        # Never beyond the head: a mark is kept for good, and one far ahead would make every later block final at once.
+        marks = (min(safe.number, head.number) if safe else -1, min(final.number, head.number) if final else -1)
+        floor = max(marks[1], head.number - self.max_held)
         if tip.number < floor:
             return await self._gap(endpoint, view, head, floor, marks)
         if min(view.finalized, tip.number) - view.base.number >= self.settle_every or len(view.blocks) >= self.max_held:
@@ -122,15 +123,12 @@ class ChainSource:
 
     async def _tag(self, endpoint: Endpoint, tag: str) -> BlockRef | None:
         try:
-            header = await endpoint.maybe("eth_getBlockByNumber", [tag, False], Header)
+            header = await endpoint.maybe_header(tag)
         except RpcFault as fault:
             if fault.kind in {Fault.UNSUPPORTED, Fault.ERROR}:
                 return None
             raise
-        try:
-            return None if header is None else header.ref()
-        except ValueError as problem:
-            raise endpoint.inconsistent("eth_getBlockByNumber", f"a {tag} header that is no header") from problem
+        return None if header is None else header.ref()
 
     # -- far behind: settled ranges
 
@@ -254,8 +252,11 @@ class ChainSource:
         """The events of checked logs, in order, without other Earners' creations; completed for v0.
 
         Raises:
-            RpcFault: v0's completion needed the endpoint, and it failed.
+            RpcFault: a log is none that a contract can write; or v0's completion needed the endpoint, and it failed.
         """
-        events, odd = decode_all(logs, self._earner_topic)
+        try:
+            events, odd = decode_all(logs, self._earner_topic)
+        except ValueError as problem:
+            raise endpoint.inconsistent("eth_getLogs", f"a log that no contract writes: {problem}") from problem
         self.counters.odd_logs += odd
         return events if self.completer is None else await self.completer.complete(endpoint, events)

@@ -1,7 +1,13 @@
-"""Signatures of accounts that are contracts (ERC-1271): the account itself is asked, of several endpoints, at two blocks.
+"""Signatures of accounts that are contracts (ERC-1271): the account itself is asked, of endpoints of two operators, at two blocks.
 
-The account is code that its owner chose, so a call is bounded in gas, bytes and time; and an endpoint could lie, so one that says no
-decides. Implements `api.auth.ContractWallets`.
+Only an endpoint can tell what a contract answers, so its word opens data here and nowhere else. Therefore it is asked for as few
+accounts as possible: never for one whose key is known to be plain, and with endpoints of a single operator only for those that the
+node's operator named. The account is code that its owner chose, so a call is bounded in gas, bytes and time.
+
+Anybody may send requests in the name of a wallet. Whoever signs with a key that the wallet took before, or that created its lease, has
+calls to themselves, which nobody else can use up; everybody else shares some, and those of one peer end when they fail.
+
+Implements `api.auth.ContractWallets`.
 """
 
 from __future__ import annotations
@@ -9,17 +15,22 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
-from typing import Final
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
 
 import structlog
 
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.rpc import Endpoint
+from pandacea.chain.spender_keys import SpenderKind
 from pandacea.domain.access import ChainStanding
 from pandacea.domain.ids import Address
 from pandacea.errors import Unavailable
+from pandacea_sdk.protocol.hashing import recover
+from pandacea_sdk.protocol.problems import ProtocolError
 
 log = structlog.get_logger(__name__)
 
@@ -34,64 +45,146 @@ ANSWER_BYTES: Final = 16_384
 SECONDS: Final = 5.0
 """For one call."""
 AT_ONCE: Final = 8
-"""Signatures being asked about."""
-ENDPOINTS: Final = 2
-"""Asked about each signature, where so many are configured."""
-PLAIN_SECONDS: Final = 60.0
-"""For which an address without code is not asked again: whoever names a plain key and signs with another costs nothing more."""
-MAX_PLAIN: Final = 4096
+"""Signatures being asked about, of known keys; as many again of others."""
+OPERATORS: Final = 2
+"""Of so many operators one endpoint each is asked, where so many are configured."""
+
+OWNERS_RATE: Final = (10.0, 40.0)
+"""A second, and at once: signatures of one wallet by one key it took before."""
+STRANGERS_RATE: Final = (20.0, 40.0)
+"""Of all others together, whatever comes of them."""
+FAILURES_RATE: Final = (0.2, 5.0)
+"""Of one peer: signatures that no wallet took."""
+REMEMBERED: Final = 4_096
+"""Refused signatures, peers, and keys that were taken, each: the oldest are forgotten."""
 
 _OUT_OF_GAS: Final = re.compile(r"out ?of ?gas|oog|vm execution error|gas (?:required|limit)|intrinsic gas", re.IGNORECASE)
+
+
+class Keys(Protocol):
+    """What is known of Spenders' addresses: `chain.spender_keys.SpenderKeys`."""
+
+    creators: dict[Address, Address | None]
+
+    def kind(self, address: Address) -> SpenderKind: ...
 
 
 class ContractWallets:
     """Asks contract accounts whether a signature is theirs."""
 
     def __init__(
-        self, followed: Endpoints, standing: Callable[[], ChainStanding], monotonic: Callable[[], float] = time.monotonic
+        self,
+        followed: Endpoints,
+        standing: Callable[[], ChainStanding],
+        keys: Callable[[], Keys | None],
+        named: frozenset[Address] = frozenset(),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`followed`: endpoints whose chain is checked by whoever follows them; connections of its own are opened to their URLs."""
-        self._followed = followed.all[:ENDPOINTS]
+        """`followed`: endpoints whose chain is checked by whoever follows them; connections of its own are opened to their URLs.
+
+        `keys`: what is known of Spenders, None before the chain was looked at; `named`: wallets for which the operator takes the word of
+        one operator's endpoint.
+        """
+        self._followed = followed.one_of_each()[:OPERATORS]
         self._own = tuple(Endpoint(endpoint.url, timeout=SECONDS, most=ANSWER_BYTES) for endpoint in self._followed)
         self._standing = standing
-        self._monotonic = monotonic
-        self._plain: dict[Address, float] = {}
-        self._under_way = 0
+        self._keys = keys
+        self._named = named
+        self._owners = _Buckets(*OWNERS_RATE, monotonic)
+        self._strangers = _Buckets(*STRANGERS_RATE, monotonic)
+        self._failures = _Buckets(*FAILURES_RATE, monotonic)
+        self._taken: OrderedDict[Hashable, None] = OrderedDict()
+        """(wallet, key) that it took a signature of."""
+        self._refused: OrderedDict[Hashable, None] = OrderedDict()
+        """(wallet, digest, signature) that it did not take."""
+        self._under_way = {True: 0, False: 0}
 
-    async def accepts(self, address: Address, digest: bytes, signature: bytes) -> bool:
+    async def accepts(self, address: Address, digest: bytes, signature: bytes, peer: str = "") -> bool:
         """Whether the contract at `address` accepts the signature at the newest block and at the last that counts.
 
-        False for an address without code, for one that reverts, burns its gas or answers anything but the one word.
+        False, without a call, for a plain key, and for any account that may not be asked; after one, for an account without code, and for
+        one that reverts, burns its gas or answers anything but the one word. `peer`: who sent it.
 
         Raises:
-            Unavailable: an endpoint cannot be asked or believed now, or too many signatures are being asked about.
+            Unavailable: it is not known whether the account may be asked, an endpoint cannot be asked or believed now, or too many
+                signatures are being asked about.
+            ProtocolError: rate-limited: of this peer too many were refused, or of this key too many were sent.
         """
-        if self._plain.get(address, 0.0) > self._monotonic():
+        if not self._may_ask(address):
+            return False
+        attempt = (address, digest, signature)
+        if attempt in self._refused:
             return False
         standing = self._standing()
         if not standing.trusted or not all(endpoint.verified for endpoint in self._followed):
             raise Unavailable("The node cannot ask the chain about a contract wallet now.", retry_after=standing.retry_after)
-        if self._under_way >= AT_ONCE:
-            raise Unavailable("The node asks about as many contract wallets' signatures as it may; try again.", retry_after=2)
-        self._under_way += 1
-        try:
+        signer = recover(digest, signature)
+        known = signer is not None and self._is_known(address, Address(signer))
+        self._take(address, signer, peer, known=known)
+        with self._one_more(known=known):
             data = _calldata(digest, signature)
             # The newest block alone first: most of what is wrong ends here.
-            return await self._all_accept(address, data, "latest") and await self._all_accept(
+            accepted = await self._all_accept(address, data, "latest") and await self._all_accept(
                 address, data, int(standing.confident)
             )
-        finally:
-            self._under_way -= 1
+        if accepted and signer is not None:
+            _remember(self._taken, (address, signer))
+        elif not accepted:
+            _remember(self._refused, attempt)
+            if not known:
+                self._failures.take(peer)
+        return accepted
 
     async def close(self) -> None:
         """Close the connections."""
         for endpoint in self._own:
             await endpoint.close()
 
+    def _may_ask(self, address: Address) -> bool:
+        keys = self._keys()
+        kind = SpenderKind.UNKNOWN if keys is None else keys.kind(address)
+        if kind is SpenderKind.PLAIN:
+            return False
+        if address in self._named:
+            return True
+        if len(self._own) < OPERATORS:
+            return False
+        if kind is SpenderKind.UNKNOWN:
+            raise Unavailable(f"The node has not looked yet whether {address} is a contract wallet. Try again.", retry_after=5)
+        return True
+
+    def _is_known(self, address: Address, signer: Address) -> bool:
+        """Whether nobody but an owner of the wallet can have made the signature: the key was taken before, or created its lease."""
+        if (address, signer) in self._taken:
+            return True
+        keys = self._keys()
+        return keys is not None and keys.creators.get(address) == signer
+
+    def _take(self, address: Address, signer: str | None, peer: str, *, known: bool) -> None:
+        if known:
+            if not self._owners.take((address, signer)):
+                raise ProtocolError(
+                    "rate-limited", f"More than {OWNERS_RATE[0]:g} requests a second of one contract wallet; slow down."
+                )
+        elif not self._failures.left(peer):
+            raise ProtocolError(
+                "rate-limited", "Too many signatures that no contract wallet took came from your address; try later."
+            )
+        elif not self._strangers.take(None):
+            raise Unavailable("The node asks about as many contract wallets' signatures as it may; try again.", retry_after=2)
+
+    @contextmanager
+    def _one_more(self, *, known: bool) -> Iterator[None]:
+        if self._under_way[known] >= AT_ONCE:
+            raise Unavailable("The node asks about as many contract wallets' signatures as it may; try again.", retry_after=2)
+        self._under_way[known] += 1
+        try:
+            yield
+        finally:
+            self._under_way[known] -= 1
+
     async def _all_accept(self, address: Address, data: str, block: int | str) -> bool:
         answers = await asyncio.gather(*(_ask(own, address, data, block) for own in self._own), return_exceptions=True)
-        if b"" in answers and block == "latest":
-            self._remember_plain(address)
         if any(isinstance(answer, bytes) and answer != YES for answer in answers):
             return False  # a no decides, whatever the others say
         for answer in answers:
@@ -99,10 +192,39 @@ class ContractWallets:
                 raise answer
         return True
 
-    def _remember_plain(self, address: Address) -> None:
-        if len(self._plain) >= MAX_PLAIN:
-            self._plain.clear()
-        self._plain[address] = self._monotonic() + PLAIN_SECONDS
+
+class _Buckets:
+    """Token buckets, one a key: `burst` at once, then `per_second`; the least recently used are forgotten, and so are full again."""
+
+    def __init__(self, per_second: float, burst: float, monotonic: Callable[[], float]) -> None:
+        self._per_second, self._burst, self._monotonic = per_second, burst, monotonic
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def left(self, key: Hashable) -> bool:
+        """Whether a token is there; none is taken."""
+        return self._tokens(key) >= 1
+
+    def take(self, key: Hashable) -> bool:
+        """Take a token; False where none is there."""
+        tokens = self._tokens(key)
+        granted = tokens >= 1
+        self._buckets[key] = (tokens - 1 if granted else tokens, self._monotonic())
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > REMEMBERED:
+            self._buckets.popitem(last=False)
+        return granted
+
+    def _tokens(self, key: Hashable) -> float:
+        now = self._monotonic()
+        tokens, seen = self._buckets.get(key, (self._burst, now))
+        return min(self._burst, tokens + (now - seen) * self._per_second)
+
+
+def _remember(memory: OrderedDict[Hashable, None], what: Hashable) -> None:
+    memory[what] = None
+    memory.move_to_end(what)
+    if len(memory) > REMEMBERED:
+        memory.popitem(last=False)
 
 
 async def _ask(endpoint: Endpoint, address: Address, data: str, block: int | str) -> bytes:

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+import re
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from pandacea.domain.ids import BlockNumber, Hash32, Timestamp
+from pandacea.domain.ids import HASH32, BlockNumber, Hash32, Timestamp
 from pandacea.domain.seen import BEFORE_ANY, BlockRef
 
 T = TypeVar("T")
+
+LARGEST_NUMBER: Final = 2**62
+"""No block, time, nonce or amount of gas is as large: what is fits every column of the database."""
+
+_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
+_DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
+
+
+def quantity(text: str) -> int:
+    """A number as JSON-RPC writes it. `int(text, 16)` would take signs, blanks, underscores and any length, too.
+
+    Raises:
+        ValueError: it is no such number, or at least `LARGEST_NUMBER`.
+    """
+    if _QUANTITY.fullmatch(text) is None:
+        raise ValueError(f"{text[:40]!r} is no hex number")
+    number = int(text, 16)
+    if number >= LARGEST_NUMBER:
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+def unhex(text: str) -> bytes:
+    """Bytes as JSON-RPC writes them.
+
+    Raises:
+        ValueError: it is not `0x` and two hex digits for each byte.
+    """
+    if _DATA.fullmatch(text) is None:
+        raise ValueError(f"{text[:40]!r} are no hex bytes")
+    return bytes.fromhex(text[2:])
 
 
 class RpcError(msgspec.Struct, gc=False):
@@ -37,10 +69,15 @@ class Header(msgspec.Struct, rename="camel", gc=False):
     logs_bloom: str = ""
 
     def ref(self) -> BlockRef:
-        """The block as the domain knows it."""
-        return BlockRef(
-            BlockNumber(int(self.number, 16)), Hash32(self.hash), Hash32(self.parent_hash), Timestamp(int(self.timestamp, 16))
-        )
+        """The block as the domain knows it.
+
+        Raises:
+            ValueError: a number or hash of it is none.
+        """
+        block_hash, parent = self.hash.lower(), self.parent_hash.lower()
+        if HASH32.fullmatch(block_hash) is None or HASH32.fullmatch(parent) is None:
+            raise ValueError(f"{block_hash[:70]!r} or {parent[:70]!r} is no hash")
+        return BlockRef(BlockNumber(quantity(self.number)), Hash32(block_hash), Hash32(parent), Timestamp(quantity(self.timestamp)))
 
 
 class Log(msgspec.Struct, rename="camel", gc=False):

@@ -110,7 +110,7 @@ def _init(parsed: argparse.Namespace) -> int:
 
 def _deploy(parsed: argparse.Namespace) -> int:
     from pandacea import keys
-    from pandacea_sdk.chain import ChainError, deploy
+    from pandacea_sdk.chain import ChainError, UsageError, deploy
 
     if parsed.record.exists():
         raise BadConfig(f"{parsed.record} exists already; name another --record.")
@@ -119,6 +119,8 @@ def _deploy(parsed: argparse.Namespace) -> int:
         record = asyncio.run(
             deploy(parsed.rpc_url, account, arbiter=parsed.arbiter, owner=parsed.owner, allow_http=parsed.insecure_http)
         )
+    except UsageError as problem:
+        raise BadConfig(f"Nothing was deployed: {problem}") from problem
     except ChainError as problem:
         raise Broken(f"The contract was not deployed: {problem}") from problem
     record.write(parsed.record)

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, SecretStr, TypeAdapter, model_validator
 
-from pandacea.domain.ids import ADDRESS
+from pandacea.domain.ids import ADDRESS, HASH32
 from pandacea.domain.limits import MIB, Limits
+from pandacea.domain.operators import same_url
 from pandacea_sdk.protocol.loopback import is_loopback
 
 BESIDE_TMPFS_MB = 400
@@ -35,7 +36,18 @@ def _rpc_url(value: str) -> str:
 
 
 def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _as_endpoint(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+def _code_hash(value: str) -> str:
+    lower = value.lower()
+    if not HASH32.fullmatch(lower):
+        raise ValueError("must be 0x and 64 hex digits")
+    return lower
 
 
 def _network(value: str) -> str:
@@ -57,8 +69,18 @@ class Confirmations(Section):
     confirmations: int = Field(ge=0, le=10_000)
 
 
+class RpcEndpoint(Section):
+    """An entry of `rpc_url`: a URL alone, or with who runs it."""
+
+    url: RpcUrl
+    operator: str | None = Field(default=None, min_length=1, max_length=64)
+    """Who runs it. Default: the last two labels of its host name; endpoints without a registered name count as one operator's."""
+
+
 class Blockchain(Section):
-    rpc_url: Annotated[tuple[RpcUrl, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    rpc_url: Annotated[
+        tuple[Annotated[RpcEndpoint, BeforeValidator(_as_endpoint)], ...], BeforeValidator(_as_list), Field(min_length=1)
+    ]
     """One HTTP JSON-RPC endpoint, or several in order of preference."""
     ws_url: str | None = Field(default=None, pattern=r"^wss?://")
     """Optional: only wakes the follower earlier; truth always comes over HTTP."""
@@ -66,7 +88,11 @@ class Blockchain(Section):
     deployment: Path | None = None
     """A deployment record written by `pandacea deploy`, instead of contract_address and start_block."""
     chain_id: int | None = Field(default=None, ge=1)
-    """When given, an endpoint of another chain is refused."""
+    """Required, unless a deployment record states it: an endpoint does not choose the chain."""
+    code_hash: Annotated[str, AfterValidator(_code_hash)] | None = None
+    """keccak256 of the contract's code, where it is not the LeaseAgreement of this version (the first contracts, other builds)."""
+    contract_wallets: tuple[HexAddress, ...] = ()
+    """Spenders that are contracts, and whose signatures (ERC-1271) a single operator's endpoint may vouch for."""
     start_block: int = Field(default=0, ge=0)
     """The contract's deploy block: nothing before it is read."""
     confidence: Literal["safe", "finalized"] | Confirmations = "safe"
@@ -81,6 +107,13 @@ class Blockchain(Section):
     def _one_contract(self) -> Blockchain:
         if (self.contract_address is None) == (self.deployment is None):
             raise ValueError("give exactly one of contract_address and deployment")
+        if self.contract_address is not None and self.chain_id is None:
+            raise ValueError(
+                "chain_id must be given with contract_address: the same address may hold another contract on another chain, "
+                "and an RPC endpoint must not choose which (1 is Ethereum; a deployment record states it)"
+            )
+        if len({same_url(endpoint.url) for endpoint in self.rpc_url}) < len(self.rpc_url):
+            raise ValueError("rpc_url names one URL twice; it is one endpoint, not two that agree")
         if isinstance(self.confidence, Confirmations) and self.confidence.confirmations == 0 and not self.development:
             raise ValueError("confidence.confirmations is 0, which a reorganisation undoes; allowed only with development: true")
         return self

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, dataclass_transform
 
-from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
+from pandacea.domain.ids import ADDRESS, HASH32, Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
 
 T = TypeVar("T")
 
@@ -114,6 +114,21 @@ LeaseEvent = (
     | DisputeRaised
     | DisputeResolved
 )
+
+
+_FORMS: Final = {
+    "lease_id": HASH32,
+    "data_product_id": HASH32,
+    "computation_id": HASH32,
+    "result_hash": HASH32,
+    "spender": ADDRESS,
+    "earner": ADDRESS,
+}
+
+
+def is_well_formed(event: LeaseEvent) -> bool:
+    """Whether every id and address of an event is one: false only for what an earlier version kept as an endpoint had sent it."""
+    return all(form.fullmatch(str(getattr(event, name))) for name, form in _FORMS.items() if hasattr(event, name))
 
 
 class LeaseStatus(StrEnum):

@@ -93,6 +93,10 @@ class ChainRecords(Protocol):
 
     async def known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
 
+    async def plain_keys(self) -> set[Address]: ...
+
+    async def keep_plain_key(self, address: Address, tx_hash: Hash32, at: int) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class SentTransaction:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import BigInteger, Column, Index, Integer, Text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
@@ -15,6 +16,8 @@ from pandacea.domain import lease as lease_events
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.seen import BlockRef, SeenEvent, View
 from pandacea.store.batch import marked, rows_in, run, upsert
+
+log = structlog.get_logger(__name__)
 
 
 class Deployment(SQLModel, table=True):
@@ -107,10 +110,16 @@ _KINDS: Final[dict[str, Any]] = {
 _EVENT_COLUMNS: Final = "block_number, block_hash, log_index, tx_hash, kind, arguments, part"
 
 
-def _seen(row: Any) -> SeenEvent:
-    number, block_hash, index, transaction, kind, arguments, part = row
-    event = _KINDS[kind](*json.loads(arguments))
-    return SeenEvent(BlockNumber(number), Hash32(block_hash), index, Hash32(transaction), event, part)
+def _seen(rows: Iterable[Any]) -> list[SeenEvent]:
+    """Rows as events, in the order they happened. One whose ids are none is left out: nothing can be folded of it."""
+    found = []
+    for number, block_hash, index, transaction, kind, arguments, part in rows:
+        event = _KINDS[kind](*json.loads(arguments))
+        if lease_events.is_well_formed(event):
+            found.append(SeenEvent(BlockNumber(number), Hash32(block_hash), index, Hash32(transaction), event, part))
+        else:
+            log.error("chain.event-unreadable", kind=kind, block=number, log_index=index)
+    return sorted(found, key=lambda seen: seen.place)
 
 
 async def find_deployment(connection: AsyncConnection, chain_id: int, contract: Address) -> Any | None:
@@ -194,15 +203,13 @@ async def insert_events(connection: AsyncConnection, deployment: int, events: Se
 async def events_of(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> list[SeenEvent]:
     """The events held of some leases, in the order they happened."""
     query = f"SELECT {_EVENT_COLUMNS} FROM chain_event WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608
-    found = [_seen(row) for row in await rows_in(connection, query, (deployment,), leases)]
-    return sorted(found, key=lambda seen: seen.place)
+    return _seen(await rows_in(connection, query, (deployment,), leases))
 
 
 async def events_to(connection: AsyncConnection, deployment: int, last: int) -> list[SeenEvent]:
     """The events held up to and including block `last`, in the order they happened."""
     query = f"SELECT {_EVENT_COLUMNS} FROM chain_event WHERE deployment = ? AND block_number <= ?"  # noqa: S608
-    rows = (await connection.exec_driver_sql(marked(connection, query), (deployment, last))).all()
-    return sorted((_seen(row) for row in rows), key=lambda seen: seen.place)
+    return _seen((await connection.exec_driver_sql(marked(connection, query), (deployment, last))).all())
 
 
 async def leases_above(connection: AsyncConnection, deployment: int, number: int) -> list[LeaseId]:

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
-from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId, LeaseKey, Wei
+from pandacea.domain.ids import ADDRESS, HASH32, Address, ComputationId, Hash32, LeaseId, LeaseKey, Wei
 from pandacea.domain.lease import NEVER, LeaseStatus
 from pandacea.domain.seen import STATUS_CODE, STATUSES, Held
 from pandacea.store.batch import marked, rows_in, run, upsert
@@ -101,6 +101,13 @@ def _held(row: Any, key: LeaseKey) -> Held:
     return held
 
 
+def _readable(row: Any) -> bool:
+    """Whether its ids are such: an earlier version kept what an endpoint had sent. Such a lease does not exist, and opens nothing."""
+    lease_id, spender, earner, _, _, _, product, *_ = row
+    forms = ((HASH32, lease_id), (ADDRESS, spender), (ADDRESS, earner), (HASH32, product))
+    return all(value is None or form.fullmatch(value) is not None for form, value in forms)
+
+
 def _packed(committed: frozenset[ComputationId]) -> bytes:
     return bytes.fromhex("".join([computation[2:] for computation in sorted(committed)]))
 
@@ -138,7 +145,7 @@ async def settled(
         return {}
     query = f"SELECT {_COLUMNS} FROM lease WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608 - our own columns
     rows = await rows_in(connection, query, (deployment,), leases)
-    return {row[0]: _held(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows}
+    return {row[0]: _held(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows if _readable(row)}
 
 
 async def save(

@@ -15,7 +15,7 @@ from pandacea.domain.trust import Trust
 from pandacea.errors import Unavailable
 from pandacea.flows.books import Channel, Message
 from pandacea.flows.records import ApprovedRow, KeptProof
-from pandacea.store import chain, leases, outbox
+from pandacea.store import chain, leases, outbox, plain_keys
 from pandacea.store.session import Database, Transaction
 
 PAGE: Final = 5_000
@@ -122,6 +122,17 @@ class ChainRecords:
         """Those of the leases whose creation was seen."""
         async with self.read() as connection:
             return await _known(connection, self, ids)
+
+    async def plain_keys(self) -> set[Address]:
+        """Every Spender who is known to be a plain key."""
+        async with self.read() as connection:
+            return await plain_keys.plain_keys(connection)
+
+    async def keep_plain_key(self, address: Address, tx_hash: Hash32, at: int) -> None:
+        """Keep that an address is a plain key, by a transaction that it signed."""
+        async with self.write() as tx:
+            await plain_keys.insert_plain_key(tx.connection, address, tx_hash, at)
+            await tx.commit()
 
 
 class ChainTransaction:

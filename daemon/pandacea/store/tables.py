@@ -7,6 +7,7 @@ from pandacea.store.jobs import JobArtifact, JobRow
 from pandacea.store.leases import LeaseProof, LeaseRow
 from pandacea.store.nonces import RequestNonce
 from pandacea.store.outbox import Outbox
+from pandacea.store.plain_keys import PlainKey
 from pandacea.store.products import AssetVersion, ProductRow, ProductVersion
 from pandacea.store.sent import SentRow
 from pandacea.store.uploads import Upload
@@ -23,6 +24,7 @@ __all__ = [
     "LeaseProof",
     "LeaseRow",
     "Outbox",
+    "PlainKey",
     "ProductRow",
     "ProductVersion",
     "RequestNonce",

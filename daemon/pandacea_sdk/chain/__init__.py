@@ -11,6 +11,7 @@ from pandacea_sdk.chain.errors import (
 from pandacea_sdk.chain.lease import LeaseState
 from pandacea_sdk.chain.lease_chain import LeaseChain, deploy
 from pandacea_sdk.chain.sender import Receipt
+from pandacea_sdk.errors import UsageError
 from pandacea_sdk.protocol.contract import LeaseStatus
 from pandacea_sdk.protocol.deployment import Deployment
 
@@ -25,6 +26,7 @@ __all__ = [
     "Receipt",
     "RpcRefused",
     "RpcUnavailable",
+    "UsageError",
     "WrongDeployment",
     "deploy",
 ]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final, Self
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
+from eth_utils.exceptions import ValidationError
 
 from pandacea_sdk.chain.errors import ChainError, RpcUnavailable, WrongDeployment
 from pandacea_sdk.chain.lease import LeaseState
 from pandacea_sdk.chain.rpc import Rpc
 from pandacea_sdk.chain.sender import Receipt, Sender, reverting
-from pandacea_sdk.protocol.contract import data_product_id, lease_agreement, lease_id
+from pandacea_sdk.errors import usage
+from pandacea_sdk.protocol.contract import BadValueError, check_address, check_number, data_product_id, lease_agreement, lease_id
 from pandacea_sdk.protocol.deployment import Deployment
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MINED_WITHIN: Final = 120.0
 """Seconds we wait for a transaction to be mined, unless told otherwise."""
@@ -48,11 +53,15 @@ class LeaseChain:
             any_code: accept code other than this version's (with a record: the record's).
             mined_within: seconds to wait for a transaction.
             allow_http: accept plain http to another machine.
+
+        Raises:
+            UsageError: the address or the key is none; as every method of this class, for an id, hash, address or number that is none.
+            ValueError: see `Rpc`.
         """
         self._record = contract if isinstance(contract, Deployment) else None
-        self.contract = (contract.address if isinstance(contract, Deployment) else contract).lower()
+        self.contract = checked(check_address, contract.address if isinstance(contract, Deployment) else contract, "contract")
         self._rpc = Rpc(rpc_url, allow_http=allow_http)
-        self._account: LocalAccount | None = Account.from_key(key) if isinstance(key, str) else key
+        self._account = None if key is None else _account(key)
         self._any_code, self._mined_within = any_code, mined_within
         self._abi = lease_agreement()
         self._stack = AsyncExitStack()
@@ -107,6 +116,8 @@ class LeaseChain:
         The id is recomputed from the terms, so that an endpoint cannot hand us another one.
         """
         product = data_product_id(product_id)
+        checked(check_number, price, 256, "price")
+        self._calldata(_CREATE, earner, product, price if max_price is None else max_price, expires_at, max_computations)
         nonce = await self._view("nonceOf", self.address)
         values = (earner, product, price if max_price is None else max_price, expires_at, max_computations)
         receipt = await self._write(_CREATE, *values, value=price)
@@ -235,7 +246,7 @@ class LeaseChain:
             raise RpcUnavailable(f"the endpoint's head has no timestamp: {str(head)[:80]!r}") from error
 
     async def _view(self, function: str, *values: Any) -> Any:
-        asked = {"to": self.contract, "data": "0x" + self._abi.call(function, *values).hex()}
+        asked = {"to": self.contract, "data": "0x" + self._calldata(function, *values).hex()}
         found = await reverting(self._abi, function, self._rpc.data("eth_call", asked, "latest"))
         try:
             return self._abi.answer(function, found)
@@ -245,10 +256,31 @@ class LeaseChain:
     async def _write(self, function: str, *values: Any, value: int = 0) -> Receipt:
         if self._sender is None:
             raise ChainError(f"{function} needs a key: pass `key` to write")
-        return await self._sender.send(function.partition("(")[0], self.contract, self._abi.call(function, *values), value)
+        return await self._sender.send(function.partition("(")[0], self.contract, self._calldata(function, *values), value)
+
+    def _calldata(self, function: str, *values: Any) -> bytes:
+        return checked(self._abi.call, function, *values)
 
 
 _NONCES_AHEAD: Final = 16
+
+
+def checked(encode: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
+    """Call something that encodes values; what it refuses is the caller's to mend."""
+    try:
+        return encode(*values, **named)
+    except BadValueError as problem:
+        raise usage(f"{problem}.") from None
+
+
+def _account(key: str | LocalAccount) -> LocalAccount:
+    if not isinstance(key, str):
+        return key
+    try:
+        account: LocalAccount = Account.from_key(key)
+    except (ValueError, ValidationError):  # the message must not repeat the key
+        raise usage("The key is no private key: 0x and 64 hex digits are needed.") from None
+    return account
 
 
 async def deploy(
@@ -263,16 +295,21 @@ async def deploy(
     """Deploy the LeaseAgreement of this version and check the code that arrived.
 
     `arbiter` decides the first leases' disputes; `owner` (default: the deploying account) may pause and appoint arbiters.
+
+    Raises:
+        UsageError: an address or the key is none; nothing was sent.
+        ChainError: it was not deployed, or other code arrived.
     """
-    account: LocalAccount = Account.from_key(key) if isinstance(key, str) else key
+    account = _account(key)
     abi = lease_agreement()
+    code = checked(abi.creation, owner or account.address, arbiter)
     async with Rpc(rpc_url, allow_http=allow_http) as rpc:
         chain_id = await rpc.quantity("eth_chainId")
         sender = Sender(rpc, account, abi, chain_id, timeout=mined_within)
-        receipt = await sender.send("deployment", None, abi.creation(owner or account.address, arbiter))
+        receipt = await sender.send("deployment", None, code)
         address = str(receipt.contract_address)
-        code = await rpc.data("eth_getCode", address, "latest")
-    code_hash = "0x" + keccak(code).hex()
+        arrived = await rpc.data("eth_getCode", address, "latest")
+    code_hash = "0x" + keccak(arrived).hex()
     if code_hash != abi.runtime_code_hash:
         raise WrongDeployment(f"the code at {address} has the hash {code_hash}, expected {abi.runtime_code_hash}: do not use it")
     return Deployment(chain_id, address, receipt.block_number, code_hash)

@@ -6,6 +6,7 @@ Addresses come out in lower-case hex, 32-byte values as `0x` + 64 lower-case hex
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,11 +16,14 @@ from typing import Any, Final
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
+from eth_utils.address import is_checksum_address
 from eth_utils.crypto import keccak
 
 _ERROR_STRING: Final = bytes.fromhex("08c379a0")  # Error(string)
 _PANIC: Final = bytes.fromhex("4e487b71")  # Panic(uint256)
 _SELECTOR_BYTES: Final = 4
+_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+_HEX: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
 class LeaseStatus(StrEnum):
@@ -66,6 +70,10 @@ class Event:
     values: Mapping[str, Any]
 
 
+class BadValueError(ValueError):
+    """A value that the contract has no place for, named with what is needed instead. Nothing is padded, cut or rounded to fit."""
+
+
 class ContractAbi:
     """One artifact of `contracts/`: what can be called, and how its bytes read."""
 
@@ -81,10 +89,13 @@ class ContractAbi:
         self._events = {keccak(text=signature(item)): item for item in self.abi if item["type"] == "event"}
 
     def call(self, name: str, *values: Any) -> bytes:
-        """Calldata of a function, by its name, or by its whole signature where the name is overloaded."""
+        """Calldata of a function, by its name, or by its whole signature where the name is overloaded.
+
+        Raises:
+            BadValueError: a value is not of its parameter's type: another length, no hex, no whole number, out of range.
+        """
         item = self._function(name)
-        types = [type_of(one) for one in item["inputs"]]
-        return selector(signature(item)) + encode(types, [_inward(kind, one) for kind, one in zip(types, values, strict=True)])
+        return selector(signature(item)) + _encoded(item["name"], item["inputs"], values)
 
     def answer(self, name: str, data: bytes) -> Any:
         """What a function returned: one value, a mapping for a struct, or a tuple of several.
@@ -98,11 +109,15 @@ class ContractAbi:
         return read[0] if len(read) == 1 else tuple(read)
 
     def creation(self, *values: Any) -> bytes:
-        """The code of a transaction that deploys the contract with these constructor arguments."""
+        """The code of a transaction that deploys the contract with these constructor arguments.
+
+        Raises:
+            BadValueError: as `call`.
+        """
         if self.bytecode is None:
             raise ValueError("this artifact has no bytecode: it is only read, never deployed")
-        types = [type_of(one) for item in self.abi if item["type"] == "constructor" for one in item["inputs"]]
-        return bytes.fromhex(self.bytecode[2:]) + encode(types, values)
+        inputs = [one for item in self.abi if item["type"] == "constructor" for one in item["inputs"]]
+        return bytes.fromhex(self.bytecode[2:]) + _encoded("the constructor", inputs, values)
 
     def revert(self, data: bytes) -> Revert:
         """Read revert data; what no ABI names becomes `Unknown` with its bytes."""
@@ -184,11 +199,56 @@ def lease_id(
     max_computations: int,
     nonce: int,
 ) -> str:
-    """The id of a lease, from its terms: keccak256(abi.encode(...)). `price` in wei, `expires_at` in Unix seconds."""
-    types = ["uint256", "address", "address", "address", "bytes32", "uint256", "uint64", "uint32", "uint256"]
-    product = bytes.fromhex(data_product_id.removeprefix("0x"))
-    values = [chain_id, contract, spender, earner, product, price, expires_at, max_computations, nonce]
-    return "0x" + keccak(encode(types, values)).hex()
+    """The id of a lease, from its terms: keccak256(abi.encode(...)). `price` in wei, `expires_at` in Unix seconds.
+
+    Raises:
+        BadValueError: as `ContractAbi.call`.
+    """
+    values = (chain_id, contract, spender, earner, data_product_id, price, expires_at, max_computations, nonce)
+    return "0x" + keccak(_encoded("a lease's id", _TERMS, values)).hex()
+
+
+_TERMS: Final = [
+    {"name": name, "type": kind}
+    for name, kind in (
+        ("chain_id", "uint256"),
+        ("contract", "address"),
+        ("spender", "address"),
+        ("earner", "address"),
+        ("data_product_id", "bytes32"),
+        ("price", "uint256"),
+        ("expires_at", "uint64"),
+        ("max_computations", "uint32"),
+        ("nonce", "uint256"),
+    )
+]
+
+
+def check_address(value: Any, what: str = "the address") -> str:
+    """An address as it is encoded; a mixed-case one must have the capitals of its checksum (EIP-55), which catches most slips.
+
+    Raises:
+        BadValueError: it is no address.
+    """
+    if not isinstance(value, str) or _ADDRESS.fullmatch(value) is None:
+        raise BadValueError(f"{what} is {_shown(value)}: an address is 0x and 40 hex digits")
+    digits = value[2:]
+    if digits not in {digits.lower(), digits.upper()} and not is_checksum_address(value):
+        raise BadValueError(f"{what} is {value}, whose capitals are not those of its checksum (EIP-55): a digit may be wrong")
+    return value.lower()
+
+
+def check_number(value: Any, bits: int, what: str) -> int:
+    """A whole number of so many bits, not negative.
+
+    Raises:
+        BadValueError: it is none; a float is never rounded.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadValueError(f"{what} is {_shown(value)}: a whole number (int) is needed, such as 10**16")
+    if not 0 <= value < 2**bits:
+        raise BadValueError(f"{what} is {_shown(value)}: it must be at least 0 and below 2**{bits}")
+    return value
 
 
 def type_of(parameter: Mapping[str, Any]) -> str:
@@ -216,13 +276,64 @@ def _decode(types: list[str], data: bytes) -> tuple[Any, ...]:
         raise ValueError(f"these bytes are not ({','.join(types)}): {error}") from error
 
 
-def _inward(kind: str, value: Any) -> Any:
-    """Hex text becomes bytes; tuples go element by element."""
-    if kind.startswith("(") and kind.endswith(")"):
-        return tuple(_inward(one, part) for one, part in zip(kind[1:-1].split(","), value, strict=True))
-    if kind.startswith("bytes") and isinstance(value, str):
-        return bytes.fromhex(value.removeprefix("0x"))
+def _encoded(where: str, parameters: Sequence[Mapping[str, Any]], values: Sequence[Any]) -> bytes:
+    if len(values) != len(parameters):
+        names = ", ".join(one["name"] for one in parameters) or "nothing"
+        raise BadValueError(f"{where} takes {len(parameters)} values ({names}), not {len(values)}")
+    inward = [_inward(f"{one['name']} of {where}", one, value) for one, value in zip(parameters, values, strict=True)]
+    return encode([type_of(one) for one in parameters], inward)
+
+
+def _inward(what: str, parameter: Mapping[str, Any], value: Any) -> Any:
+    """A value as `eth_abi` takes it, checked: by itself it pads short bytes in silence, and raises what names no argument."""
+    kind: str = parameter["type"]
+    if kind == "tuple":
+        parts = parameter["components"]
+        if not isinstance(value, list | tuple) or len(value) != len(parts):
+            raise BadValueError(
+                f"{what} is {_shown(value)}: {len(parts)} values are needed ({', '.join(one['name'] for one in parts)})"
+            )
+        return tuple(_inward(f"{one['name']} in {what}", one, part) for one, part in zip(parts, value, strict=True))
+    if kind == "address":
+        return check_address(value, what)
+    if kind.startswith("uint"):
+        return check_number(value, int(kind.removeprefix("uint")), what)
+    if kind.startswith("bytes"):
+        return _bytes(what, value, int(kind.removeprefix("bytes")) if kind != "bytes" else None)
+    wanted: type = {"bool": bool, "string": str}[kind]
+    if not isinstance(value, wanted):
+        raise BadValueError(f"{what} is {_shown(value)}: a {kind} is needed")
+    if isinstance(value, str) and not value.isascii():
+        _utf8(what, value)
     return value
+
+
+def _bytes(what: str, value: Any, size: int | None) -> bytes:
+    if isinstance(value, bytes | bytearray):
+        raw = bytes(value)
+    elif isinstance(value, str) and _HEX.fullmatch(value):
+        raw = bytes.fromhex(value[2:])
+    else:
+        raise BadValueError(f"{what} is {_shown(value)}: {_needed(size)} are needed")
+    if size is not None and len(raw) != size:
+        raise BadValueError(f"{what} is {_shown(value)}, which is {len(raw)} bytes: {_needed(size)} are needed")
+    return raw
+
+
+def _needed(size: int | None) -> str:
+    return "bytes, as 0x and hex digits," if size is None else f"{size} bytes, as 0x and {2 * size} hex digits,"
+
+
+def _utf8(what: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadValueError(f"{what} holds half of a surrogate pair, which no text in UTF-8 does") from None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
 
 
 def _outward(parameter: Mapping[str, Any], value: Any) -> Any:

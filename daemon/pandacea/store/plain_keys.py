@@ -1,0 +1,37 @@
+"""Spenders that are plain keys, and never anything else: each signed the creation of a lease of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import Field, SQLModel
+
+from pandacea.domain.ids import Address, Hash32
+from pandacea.store.batch import run, upsert
+
+
+class PlainKey(SQLModel, table=True):
+    """One address whose key signed a transaction that was checked here. It holds on every chain, and no reorganisation undoes it."""
+
+    __tablename__ = "plain_key"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    address: str = Field(primary_key=True, max_length=42)
+    tx_hash: str = Field(max_length=66)
+    at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    """When it was checked, Unix seconds."""
+
+
+_plain: Any = SQLModel.metadata.tables["plain_key"]
+
+
+async def plain_keys(connection: AsyncConnection) -> set[Address]:
+    """All of them."""
+    return {Address(row[0]) for row in (await connection.exec_driver_sql("SELECT address FROM plain_key")).all()}
+
+
+async def insert_plain_key(connection: AsyncConnection, address: Address, tx_hash: Hash32, at: int) -> None:
+    """Keep one for ever."""
+    await run(connection, upsert(connection, _plain, update=False), [(address, tx_hash, at)])

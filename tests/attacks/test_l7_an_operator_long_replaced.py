@@ -1,0 +1,104 @@
+"""A thief holds an operator's key that the Earner took back, and an endpoint shows the thief's approval as one that counts.
+
+The transaction is real and signed by the thief; the contract undid it, and the endpoint adds the log that was never written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pandacea.chain.decode import topic
+from pandacea.domain.trust import Trust
+from tests.chain.anvil import EARNER, OPERATOR, OWNER, Agreement, Anvil, call
+from tests.chain.node import Node
+from tests.faults.proxy import FaultProxy
+
+APPROVED = topic("LeaseApproved(bytes32)")
+
+
+async def appoint(agreement: Agreement, operator: str) -> None:
+    await agreement.chain.send(EARNER, agreement.address, call("setOperator(address)", operator))
+
+
+def lie(proxy: FaultProxy, agreement: Agreement, lease: str, mined: dict[str, Any]) -> None:
+    """Show the log in the block that holds the undone transaction, and headers without blooms."""
+    forged = {
+        "address": agreement.address,
+        "topics": [APPROVED, lease],
+        "data": "0x",
+        "blockNumber": mined["blockNumber"],
+        "blockHash": mined["blockHash"],
+        "transactionHash": mined["transactionHash"],
+        "logIndex": "0x0",
+    }
+
+    def add(method: str, params: list[Any], result: Any) -> Any:
+        if method == "eth_getBlockByNumber":
+            return result | {"logsBloom": "0x0"}
+        if method != "eth_getLogs" or APPROVED not in params[0]["topics"][0]:
+            return result
+        asked = params[0]
+        if "blockHash" in asked:
+            here = asked["blockHash"] == mined["blockHash"]
+        else:
+            here = int(asked["fromBlock"], 16) <= int(mined["blockNumber"], 16) <= int(asked["toBlock"], 16)
+        return [*result, forged] if here else result
+
+    proxy.after.append(add)
+
+
+async def test_a_key_that_was_taken_back_approves_nothing(anvil: Anvil, tmp_path: Path) -> None:
+    """Appointed by the Earner once, replaced before the approval: unproven."""
+    agreement = await anvil.deploy()
+    await appoint(agreement, OPERATOR.address)
+    await appoint(agreement, OWNER.address)
+    lease = await agreement.create()
+    raw = await anvil.sign(OPERATOR, agreement.address, call("approveLease(bytes32)", lease))
+    undone = await anvil.call("eth_sendRawTransaction", raw)
+    mined = await anvil.call("eth_getTransactionReceipt", undone)
+    assert mined["status"] == "0x0", "the contract itself does not take it"
+    async with FaultProxy(anvil.url) as proxy:
+        lie(proxy, agreement, lease, mined)
+        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.until(
+                lambda: (known := node.lease(lease)) is not None and known.trust is not Trust.PENDING, what="looked at"
+            )
+            known = node.lease(lease)
+            assert known is not None
+            assert known.trust is Trust.UNPROVEN
+
+
+async def test_what_an_operator_approved_stands_when_it_is_replaced_later(anvil: Anvil, tmp_path: Path) -> None:
+    """The control: operator at the approval, replaced in a block after it."""
+    agreement = await anvil.deploy()
+    await appoint(agreement, OPERATOR.address)
+    lease = await agreement.create()
+    await agreement.approve(lease, by=OPERATOR)
+    await appoint(agreement, OWNER.address)
+    async with Node(agreement, tmp_path / "node.db") as node:
+        await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.SIGNED, what="signed")
+
+
+async def test_the_other_endpoint_is_asked_whether_it_was_replaced(anvil: Anvil, tmp_path: Path) -> None:
+    """The liar hides the replacement, too; an endpoint of another operator shows it, and any of them may deny."""
+    agreement = await anvil.deploy()
+    await appoint(agreement, OPERATOR.address)
+    await appoint(agreement, OWNER.address)
+    changed = topic("OperatorChanged(address,address)")
+    lease = await agreement.create()
+    raw = await anvil.sign(OPERATOR, agreement.address, call("approveLease(bytes32)", lease))
+    mined = await anvil.call("eth_getTransactionReceipt", await anvil.call("eth_sendRawTransaction", raw))
+    async with FaultProxy(anvil.url) as liar, FaultProxy(anvil.url) as honest:
+        lie(liar, agreement, lease, mined)
+        liar.after.append(
+            lambda method, params, result: result[:1] if method == "eth_getLogs" and changed in params[0]["topics"][0] else result
+        )
+        async with Node(agreement, tmp_path / "node.db", urls=[liar.url, honest.url]) as node:
+            await node.until(lambda: all(one.verified for one in node.endpoints.all))
+            await node.until(
+                lambda: (known := node.lease(lease)) is not None and known.trust is not Trust.PENDING, what="looked at"
+            )
+            known = node.lease(lease)
+            assert known is not None
+            assert known.trust is Trust.UNPROVEN
