@@ -109,7 +109,7 @@ def test_doctor_says_which_sandbox_is_wanting(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     wanting = [row for row in json.loads(done.stdout) if not row["ok"]]
     assert [row["check"] for row in wanting] == ["sandbox environment"]
-    assert "start Docker, set privacy.docker_url, or set privacy.sandbox: bubblewrap" in wanting[0]["detail"]
+    assert "set privacy.docker_url, or set privacy.sandbox: bubblewrap" in wanting[0]["detail"]
 
 
 def test_leases_are_shown_with_the_reason_beside_a_running_node(tmp_path: Path) -> None:

@@ -123,5 +123,5 @@ async def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
     docker = DockerSettings("nobody/has:this", tmp_path / "docker", engine_url="unix:///nowhere/docker.sock")
     rows = await examine("auto", docker, BubblewrapSettings(tmp_path / "no-environment", tmp_path / "bubblewrap"))
     assert [row["ok"] for row in rows] == [True, False]
-    assert "no container engine answers" in rows[0]["detail"]
+    assert "the socket unix:///nowhere/docker.sock is not there" in rows[0]["detail"]
     assert "pandacea environment build" in rows[1]["detail"]
