@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import socket
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -22,9 +25,10 @@ from pandacea.sandbox.environment_image import add_to_image
 from pandacea.sandbox.environments import Environment
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings
 from tests.engine.private import private_engine
-from tests.parts import ROOT
+from tests.parts import ROOT, program
 
 NOBODY = 65_534
+PATIENCE = 2.0
 ADVICE = "or set privacy.sandbox: bubblewrap"
 
 
@@ -36,7 +40,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"):
         monkeypatch.delenv(name, raising=False)
     for module in ("engine", "choose", "docker"):
-        monkeypatch.setattr(f"pandacea.sandbox.{module}.ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr(f"pandacea.sandbox.{module}.ANSWER_SECONDS", PATIENCE)
 
 
 @pytest.fixture
@@ -47,21 +51,27 @@ def abandoned(tmp_path: Path) -> Path:
     return tmp_path / "docker.sock"
 
 
-@pytest.fixture
-def forbidden(tmp_path: Path) -> Iterator[Path]:
-    """A usual socket that is served and that this user may not open."""
+@pytest.fixture(params=["folder", "socket"])
+def forbidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A usual socket that is served and that this user may not open: itself, or the folder it is in."""
+    folder = Path(tempfile.mkdtemp(prefix="pandacea-forbidden-"))
+    path = folder / "docker.sock"
+    monkeypatch.setattr(aiodocker.docker, "_sock_search_paths", [path])
+    root = os.geteuid() == 0
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "docker.sock"))
+        listener.bind(str(path))
         listener.listen()
-        (tmp_path / "docker.sock").chmod(0)
-        root = os.geteuid() == 0
+        path.chmod(0)
+        folder.chmod(0 if request.param == "folder" else 0o711)
         if root:
             os.seteuid(NOBODY)
         try:
-            yield tmp_path / "docker.sock"
+            yield path
         finally:
             if root:
                 os.seteuid(0)
+            folder.chmod(0o700)
+            shutil.rmtree(folder)
 
 
 @pytest_asyncio.fixture
@@ -143,8 +153,8 @@ async def test_a_socket_this_user_may_not_open(tmp_path: Path, forbidden: Path) 
 
 async def test_an_engine_that_hangs(tmp_path: Path, hanging: Path) -> None:
     """Given up within seconds, although the library would wait for ever."""
-    async with asyncio.timeout(10):
-        await expect(tmp_path, rf"the one at unix://{hanging} does not answer within 0.5 s")
+    async with asyncio.timeout(20):
+        await expect(tmp_path, rf"the one at unix://{hanging} does not answer within 2 s")
 
 
 async def test_an_engine_that_speaks_something_else(tmp_path: Path) -> None:
@@ -156,6 +166,24 @@ async def test_an_engine_that_speaks_something_else(tmp_path: Path) -> None:
 
     async with await asyncio.start_unix_server(greet, tmp_path / "docker.sock"):
         await expect(tmp_path, "does not answer as one does")
+
+
+async def test_podman(tmp_path: Path) -> None:
+    """A real one. It speaks Docker's language and refuses the options of a box: `auto` must not take it and then fail."""
+    where = f"unix://{tmp_path}/podman.sock"
+    line = [program("podman", "podman"), "--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "system", "service", "--time=0"]
+    process = await asyncio.create_subprocess_exec(*line, where, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "podman.sock").is_socket():
+            assert process.returncode is None
+            await asyncio.sleep(0.05)
+        await expect(tmp_path, rf"the one at {where} is Podman", url=where)
+    finally:
+        process.terminate()
+        await process.wait()
+        for mount in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if str(tmp_path) in mount:
+                await asyncio.to_thread(subprocess.run, ["umount", mount.split()[1]], check=True)
 
 
 async def test_an_engine_without_the_image(tmp_path: Path) -> None:

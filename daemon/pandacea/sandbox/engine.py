@@ -18,6 +18,7 @@ ENGINE_ERRORS: Final = (aiodocker.DockerError, aiohttp.ClientError, OSError, Tim
 ANSWER_SECONDS: Final = 10.0
 """How long one question asked at the start may take; the library itself would wait for ever."""
 
+_PODMAN: Final = "Podman Engine"
 _START: Final = "start Docker (sudo systemctl start docker)"
 
 
@@ -47,16 +48,24 @@ async def open_engine(url: str | None = None) -> aiodocker.Docker:
         raise _not_configured(url, error) from error
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            await engine.version()
+            version = await engine.version()
     except BaseException as error:
         await engine.close()
         if not isinstance(error, Exception):
             raise
         raise _not_answering(url or os.environ.get("DOCKER_HOST") or _address(engine), error) from error
+    if any(part.get("Name") == _PODMAN for part in version.get("Components") or ()):
+        await engine.close()
+        raise NoEngine(
+            f"the one at {_address(engine)} is Podman, which refuses what a box needs (seccomp profile, tmpfs options)",
+            "use Docker's own (sudo apt-get install docker.io)",
+        )
     return engine
 
 
 def _not_configured(url: str | None, error: Exception) -> NoEngine:
+    if isinstance(error, PermissionError):
+        return _not_allowed(f"unix://{error.filename}")
     named = url or os.environ.get("DOCKER_HOST")
     if named:
         return NoEngine(f"{named!r} is no address of one ({_words(error)})", "name one as DOCKER_HOST=unix:///run/docker.sock")
@@ -77,11 +86,15 @@ def _not_answering(address: str, error: Exception) -> NoEngine:
     if number == errno.ECONNREFUSED:
         return NoEngine(f"nobody serves {address}: the engine is stopped", _START)
     if number in {errno.EACCES, errno.EPERM}:
-        return NoEngine(
-            f"the user {_user()} may not use {address} (permission denied)",
-            "join its group (sudo usermod -aG docker $USER, then log in again)",
-        )
+        return _not_allowed(address)
     return NoEngine(f"{address} does not answer as one does ({_words(error)})", _START)
+
+
+def _not_allowed(address: str) -> NoEngine:
+    return NoEngine(
+        f"the user {_user()} may not use {address} (permission denied)",
+        "join its group (sudo usermod -aG docker $USER, then log in again)",
+    )
 
 
 def _errno(error: BaseException | None) -> int | None:
