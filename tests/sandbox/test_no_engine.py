@@ -171,8 +171,19 @@ async def test_an_engine_that_speaks_something_else(tmp_path: Path) -> None:
 async def test_podman(tmp_path: Path) -> None:
     """A real one. It speaks Docker's language and refuses the options of a box: `auto` must not take it and then fail."""
     where = f"unix://{tmp_path}/podman.sock"
-    line = [program("podman", "podman"), "--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "system", "service", "--time=0"]
-    process = await asyncio.create_subprocess_exec(*line, where, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
+    line = [
+        program("podman", "podman"),
+        "--root",
+        f"{tmp_path}/root",
+        "--runroot",
+        f"{tmp_path}/run",
+        "system",
+        "service",
+        "--time=0",
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *line, where, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
     try:
         while not (tmp_path / "podman.sock").is_socket():
             assert process.returncode is None
@@ -193,7 +204,9 @@ async def test_an_engine_without_the_image(tmp_path: Path) -> None:
         sandbox, reason = await choose("auto", docker, BubblewrapSettings(tmp_path / "environment", tmp_path / "state"))
         assert isinstance(sandbox, BubblewrapSandbox)
         assert reason == "bubblewrap: the container engine does not hold the image some/image:1"
-        with pytest.raises(Broken, match=r"'some/image:1' is not there; build it: docker build -f Dockerfile.pysyft -t some/image:1"):
+        with pytest.raises(
+            Broken, match=r"'some/image:1' is not there; build it: docker build -f Dockerfile.pysyft -t some/image:1"
+        ):
             await DockerSandbox(docker).open()
 
 

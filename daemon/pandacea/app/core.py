@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from pandacea import keys
+from pandacea.api.server import check_binding, check_free
 from pandacea.app import parts
 from pandacea.app.leases import followed
 from pandacea.app.loops import task
@@ -61,9 +62,13 @@ async def open_core(config: Config, stack: AsyncExitStack) -> Core:
     Raises:
         BadConfig, Broken: what must be mended first.
     """
+    listener = parts.listener(config)
+    check_binding(listener)
+    parts.require_data_folder(config)
     signer = parts.signer(config)
     contract = parts.contract_of(config)
     await stack.enter_async_context(parts.held(config.store.state_dir))
+    await check_free(listener)  # before the self-test and the conversion of tables, which may take minutes
     db = await stack.enter_async_context(parts.database(config, alone=True, patience=DATABASE_START_SECONDS))
     clock = parts.SystemClock()
     products = SqlProductBook(db)

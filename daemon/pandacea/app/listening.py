@@ -11,12 +11,11 @@ from typing import Any
 
 from pandacea import __version__, keys
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import EdgeLimits
 from pandacea.api.node import NODE, Node, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import describe
-from pandacea.api.server import Listener, Server, Tls, create_app
+from pandacea.api.server import Server, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app import parts
 from pandacea.app.core import Core
@@ -33,9 +32,8 @@ from pandacea_sdk.protocol.signing import SKEW, SigningPolicy
 async def listen(
     config: Config, core: Core, submit: SubmitPorts, uploads: Uploads, stack: AsyncExitStack, tasks: list[asyncio.Task[None]]
 ) -> Server:
-    section = config.server
-    edge = EdgeLimits(connections=section.max_connections)
-    app = create_app(edge)
+    listener = parts.listener(config)
+    app = create_app(listener.limits)
 
     app[AUTHENTICATOR] = _authenticator(config, core, stack, tasks)
     app[NODE] = Node(
@@ -54,16 +52,10 @@ async def listen(
     )
     add_routes(app)
     describe(app, __version__)
-    tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
-    server = Server(
-        app,
-        Listener(
-            section.host, section.port, tls, behind_proxy=section.behind_proxy, grace_seconds=section.grace_seconds, limits=edge
-        ),
-    )
+    server = Server(app, listener)
     await server.start()
     stack.push_async_callback(server.stop)
-    if tls is not None:
+    if listener.tls is not None:
         tasks.append(task(server.reload_tls(), "tls", stack))
     return server
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import structlog
 
 from pandacea import keys
+from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.server import Listener, Tls
 from pandacea.chain.book import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.fees import FeeLimits
@@ -22,7 +24,7 @@ from pandacea.chain.sender import ChainSender
 from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.domain.ids import Address
-from pandacea.errors import BadConfig, Unavailable
+from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.flows.ports import LeaseBook
 from pandacea.mqtt import MqttBroker, MqttSettings
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
@@ -103,6 +105,44 @@ async def held(state_dir: Path) -> AsyncIterator[None]:
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with hold_file(state_dir / "node.lock", str(state_dir)):
         yield
+
+
+async def runs(state_dir: Path) -> bool:
+    """Whether a node runs on this state folder now."""
+    lock = state_dir / "node.lock"
+    if not lock.exists():
+        return False
+    try:
+        async with hold_file(lock, str(state_dir)):
+            return False
+    except Broken:
+        return True
+
+
+def require_data_folder(config: Config) -> None:
+    """Refuse a data folder that is not there: mistyped, it would look like one without products.
+
+    Raises:
+        BadConfig: privacy.data_dir is no folder.
+    """
+    folder = config.privacy.data_dir
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise BadConfig(f"privacy.data_dir {folder} {what}", remedy=f"mend the name, or run `mkdir -m 700 {folder}`")
+
+
+def listener(config: Config) -> Listener:
+    """Where and how the node listens."""
+    section = config.server
+    tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
+    return Listener(
+        section.host,
+        section.port,
+        tls,
+        behind_proxy=section.behind_proxy,
+        grace_seconds=section.grace_seconds,
+        limits=EdgeLimits(connections=section.max_connections),
+    )
 
 
 @asynccontextmanager

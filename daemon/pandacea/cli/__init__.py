@@ -11,6 +11,7 @@ from pathlib import Path
 from pandacea import __version__
 from pandacea.cli.command import Handler, command, quietly
 from pandacea.cli.desk import desk_commands
+from pandacea.cli.doctor import table
 from pandacea.cli.leases import lease_commands
 from pandacea.cli.products import product_commands
 from pandacea.errors import BadConfig, Broken, PandaceaError
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     deploy.add_argument("--record", type=Path, default=Path("deployment.json"))
     deploy.add_argument("--insecure-http", action="store_true", help="accept plain http to another machine")
 
-    doctor = command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
+    doctor = command(commands, "doctor", _doctor, "check this machine: keys, data, chain, server, sandbox")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
@@ -125,14 +126,12 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
     config = quietly(parsed)
-    rows = asyncio.run(app.examine(config))
+    findings = asyncio.run(app.examine(config))
     if parsed.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
-        width = max(len(row["check"]) for row in rows)
-        for row in rows:
-            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<{width}}  {row['detail']}")
-    return 0 if all(row["ok"] for row in rows) else 1
+        print("\n".join(table(findings)))
+    return 0 if all(finding.ok for finding in findings) else 1
 
 
 def _keys_create(parsed: argparse.Namespace) -> int:

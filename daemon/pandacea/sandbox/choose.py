@@ -8,7 +8,7 @@ from typing import Final
 from pandacea.errors import BadConfig, Broken
 from pandacea.sandbox.bubblewrap import BubblewrapSandbox
 from pandacea.sandbox.docker import DockerSandbox
-from pandacea.sandbox.engine import ANSWER_SECONDS, ENGINE_ERRORS, NoEngine, open_engine
+from pandacea.sandbox.engine import ANSWER_SECONDS, ENGINE_ERRORS, open_engine
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings
 
 KINDS: Final = ("auto", "docker", "bubblewrap")
@@ -32,10 +32,8 @@ async def choose(
         raise BadConfig(f"privacy.sandbox is {kind!r}; allowed are {', '.join(KINDS)}")
     try:
         await probe_engine(docker)
-    except NoEngine as error:
-        return BubblewrapSandbox(bubblewrap), f"bubblewrap: {error.reason}"
     except Broken as error:
-        return BubblewrapSandbox(bubblewrap), f"bubblewrap: {error.detail}"
+        return BubblewrapSandbox(bubblewrap), f"bubblewrap: {error.problem}"
     return DockerSandbox(docker), f"a container engine answers and holds the image {docker.image}"
 
 

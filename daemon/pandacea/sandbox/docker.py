@@ -88,10 +88,13 @@ class DockerMaker:
             async with asyncio.timeout(ANSWER_SECONDS):
                 found = await self._engine.images.inspect(settings.image)
         except TimeoutError as error:
-            raise Broken(f"the container engine answers and does not say whether it holds {settings.image!r}; restart it") from error
+            raise Broken(
+                f"the container engine answers and does not say whether it holds {settings.image!r}; restart it"
+            ) from error
         except ENGINE_ERRORS as error:
             raise Broken(
-                f"the image {settings.image!r} is not there; build it: docker build -f Dockerfile.pysyft -t {settings.image} ."
+                f"the image {settings.image!r} is not there",
+                remedy=f"build it: docker build -f Dockerfile.pysyft -t {settings.image} .",
             ) from error
         self._image = str(found["Id"])
         await know_runtime(self._engine, settings.runtime)

@@ -29,9 +29,10 @@ class NoEngine(Broken):
 
     def __init__(self, because: str, remedy: str) -> None:
         """`because`: what is wrong, on which address. `remedy`: what to run, an alternative to another sandbox."""
-        self.reason = f"no container engine, because {because}"
-        self.remedy = f"{remedy}, set privacy.docker_url, or set privacy.sandbox: bubblewrap"
-        super().__init__(f"{self.reason}; {self.remedy}")
+        super().__init__(
+            f"no container engine, because {because}",
+            remedy=f"{remedy}, set privacy.docker_url, or set privacy.sandbox: bubblewrap",
+        )
 
 
 async def open_engine(url: str | None = None) -> aiodocker.Docker:
@@ -79,7 +80,9 @@ def _not_configured(url: str | None, error: Exception) -> NoEngine:
 
 def _not_answering(address: str, error: Exception) -> NoEngine:
     if isinstance(error, TimeoutError):
-        return NoEngine(f"the one at {address} does not answer within {ANSWER_SECONDS:g} s", "restart it (sudo systemctl restart docker)")
+        return NoEngine(
+            f"the one at {address} does not answer within {ANSWER_SECONDS:g} s", "restart it (sudo systemctl restart docker)"
+        )
     number = _errno(error)
     if number == errno.ENOENT:
         return NoEngine(f"the socket {address} is not there", _START)

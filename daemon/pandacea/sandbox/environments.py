@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -54,10 +55,14 @@ def read_environment(folder: Path) -> Environment:
             identity=lock_script.identity(lock["python"], lock["packages"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Broken(f"{folder} holds no sandbox environment ({error}); run `pandacea environment build`") from error
+        raise Broken(f"{folder} holds no sandbox environment ({error})", remedy=_build(folder)) from error
     if not Path(environment.interpreter).exists():
-        raise Broken(f"the Python of {folder}, {environment.interpreter}, is gone; run `pandacea environment build` again")
+        raise Broken(f"the Python of {folder}, {environment.interpreter}, is gone", remedy=_build(folder))
     return environment
+
+
+def _build(folder: Path) -> str:
+    return f"run `pandacea environment build --directory {shlex.quote(str(folder))}`"
 
 
 def installable(packages: Sequence[str]) -> list[str]:
