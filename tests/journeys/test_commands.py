@@ -167,7 +167,9 @@ def test_doctors_table_is_for_a_reader(tmp_path: Path) -> None:
     assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == [
         *("keys:", "data:", "chain:", "server:", "sandbox:")
     ]
-    assert [line for line in lines if len(line) > 100 and str(tmp_path) not in line] == [], "but for a path that has no place to break"
+    assert [line for line in lines if len(line) > 100 and str(tmp_path) not in line] == [], (
+        "but for a path that has no place to break"
+    )
     for number, line in enumerate(lines):
         if line.startswith("  FAIL"):
             assert any("-> " in following for following in lines[number + 1 : number + 6]), line

@@ -151,27 +151,24 @@ def _keys_address(parsed: argparse.Namespace) -> int:
 def _environment_build(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environments import build_environment
 
-    build_environment(parsed.directory, progress=_show_build)
+    build_environment(parsed.directory, progress=_show)
     return 0
 
 
 def _environment_add(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environment_add import add_packages
 
-    made = add_packages(parsed.directory, parsed.packages, _show_build)
+    made = add_packages(parsed.directory, parsed.packages, _show)
     print(f"{made.identity}: set privacy.environment: {made.folder}")
     if parsed.image is not None:
         from pandacea.config import docker_host
         from pandacea.sandbox.environment_image import add_to_image
 
-        name = asyncio.run(add_to_image(parsed.image, made, engine_url=docker_host(), progress=_show_build))
+        name = asyncio.run(add_to_image(parsed.image, made, engine_url=docker_host(), progress=_show))
         print(f"{name}: set privacy.docker_image: {name}")
     return 0
 
 
-def _show_build(line: str) -> None:
-    """Pip's long story in short: what is being fetched, not from where."""
-    if line.startswith("Collecting"):
-        print(f"  {line.split(' (', maxsplit=1)[0]}", flush=True)
-    elif not line.startswith(("WARNING", "Processing", "Downloading", "  ", "Requirement", "Successfully", "Looking")):
-        print(line if len(line) < 160 else line[:159] + "…", flush=True)
+def _show(line: str) -> None:
+    """One line of what takes long, at once."""
+    print(line, flush=True)
