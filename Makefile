@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SANDBOX := .sandbox
 NPM := npm --silent
 
-.PHONY: help setup demo test test-long soak check format contracts contracts-fresh gas image clean
+.PHONY: help setup demo test test-long fresh release soak check format contracts contracts-fresh gas image clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -35,6 +35,12 @@ test: setup  ## Every check and every test, with real parts
 test-long: setup  ## The same with the randomised suites at full size
 	@sh .ci/system-packages test
 	@PANDACEA_TEST_SCALE=10 sh .ci/test
+
+fresh: $(VENV)/.ready  ## make demo on bare machines made here, Debian 12 and 13, as root and as a plain user; ARGS="--suites noble"
+	@$(BIN)/python tests/fresh/bare_machines.py $(ARGS)
+
+release: $(VENV)/.ready  ## Build and check the sdist and the wheel, and print what a maintainer runs to publish them
+	@sh .ci/release dist
 
 soak: setup  ## Ten minutes of random leases, reorganisations, RPC faults and kill -9; ARGS="--minutes 1 --seed 7"
 	@sh .ci/system-packages node-js
