@@ -36,7 +36,7 @@ test-long: setup  ## The same with the randomised suites at full size
 	@sh .ci/system-packages test
 	@PANDACEA_TEST_SCALE=10 sh .ci/test
 
-fresh: $(VENV)/.ready  ## make demo on bare machines made here, Debian 12 and 13, as root and as a plain user; ARGS="--suites noble"
+fresh: $(VENV)/.ready  ## make demo on bare machines made here, Debian 12 and 13, as root and as a plain user; ARGS="--rows noble:visitor"
 	@$(BIN)/python tests/fresh/bare_machines.py $(ARGS)
 
 release: $(VENV)/.ready  ## Build and check the sdist and the wheel, and print what a maintainer runs to publish them

@@ -68,3 +68,11 @@ def test_a_run_that_is_killed_takes_its_machine_along(tmp_path: Path) -> None:
             assert seen.readline() == "up\n"
             process.kill()
             assert seen.read() == ""  # the end of the file: no process in the machine holds it any more
+
+
+def test_a_row_that_cannot_be_played_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped suite is no table without rows that counts as success."""
+    monkeypatch.setattr(sys, "argv", ["bare_machines.py", "--rows", "trixi:root"])
+    with pytest.raises(SystemExit, match="2"):
+        bare_machines.main()
+    assert "'trixi:root' is no row" in capsys.readouterr().err
