@@ -7,7 +7,7 @@ SANDBOX := .sandbox
 NPM := npm --silent
 
 .NOTPARALLEL:
-.PHONY: help setup venv venv-dev sandbox demo test test-long soak check format contracts contracts-fresh gas image clean
+.PHONY: help setup venv venv-dev sandbox demo test test-long fresh release soak check format contracts contracts-fresh gas image clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -36,6 +36,12 @@ test: venv-dev sandbox  ## Every check and every test, with real parts
 test-long: venv-dev sandbox  ## The same with the randomised suites at full size
 	@sh .ci/system-packages test
 	@PANDACEA_TEST_SCALE=10 sh .ci/test
+
+fresh: venv-dev  ## make demo on bare machines made here, Debian 12 and 13, as root and as a plain user; ARGS="--rows noble:visitor"
+	@$(BIN)/python tests/fresh/bare_machines.py $(ARGS)
+
+release: venv-dev  ## Build and check the sdist and the wheel, and print what a maintainer runs to publish them
+	@sh .ci/release dist
 
 soak: venv-dev sandbox  ## Ten minutes of random leases, reorganisations, RPC faults and kill -9; ARGS="--minutes 1 --seed 7"
 	@sh .ci/system-packages node-js
