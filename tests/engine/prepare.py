@@ -21,6 +21,8 @@ CACHE = ROOT / ".engine"
 BASE = "debian:bookworm-slim"
 IMAGE = "pandacea/pysyft-datasite:latest"
 REQUIREMENTS = ROOT / "daemon/pandacea/sandbox/environment/requirements.txt"
+SYSTEMD = Path("/run/systemd/system")
+"""Is there where systemd runs the machine's services."""
 WITHOUT_NETWORK = ("--iptables=false", "--ip6tables=false", "--bridge=none")
 """Options of an engine whose containers have no network: none of the node's has, and building from .wheelhouse/ needs none."""
 _START_SECONDS = 60
@@ -65,7 +67,9 @@ def engine() -> None:
         return
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
         if os.environ.get(name):
-            raise CannotPrepareError(f"no engine answers at {name}={os.environ[name]}; start it, or unset {name} for this machine's own")
+            raise CannotPrepareError(
+                f"no engine answers at {name}={os.environ[name]}; start it, or unset {name} for this machine's own"
+            )
     install("engine")
     if answers("docker", "version"):
         return
@@ -79,14 +83,16 @@ def engine() -> None:
 
 def start_engine() -> None:
     """Start the installed engine, as the service it is where systemd runs; where no packet filter can be set, without a network."""
-    if Path("/run/systemd/system").is_dir() and answers("systemctl", "start", "docker") and answers("docker", "version"):
+    if SYSTEMD.is_dir() and answers("systemctl", "start", "docker") and answers("docker", "version"):
         _say("the docker service was started and is left running; to end it: systemctl stop docker")
         return
     CACHE.mkdir(exist_ok=True)
     written = CACHE / "dockerd.log"
     for options in ((), WITHOUT_NETWORK):
         with written.open("ab") as log:
-            process = subprocess.Popen(["dockerd", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                ["dockerd", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + _START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             if answers("docker", "version"):
