@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from pandacea.sandbox.docker import DockerSandbox
 from pandacea.sandbox.examine import examine
 from pandacea.sandbox.selftest import Probe, Run, self_test
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
+from tests.run import instance_name
 from tests.sandbox.harness import IMAGE, Laboratory
 from tests.sandbox.leftovers import left_behind
 
@@ -89,7 +89,7 @@ async def unopened(request: pytest.FixtureRequest, environment: Path, tmp_path: 
     """A sandbox of each kind, and what it has left on this machine so far."""
     if request.param == "docker":
         request.getfixturevalue("image")
-    instance = f"refused-{request.param}-{os.getpid()}"
+    instance = instance_name(f"refused-{request.param}")
     docker, bubblewrap = DockerSettings(IMAGE, tmp_path, instance), BubblewrapSettings(environment, tmp_path, instance)
     sandbox, _ = await choose(request.param, docker, bubblewrap)
     return sandbox, lambda: left_behind(instance, tmp_path)
