@@ -101,6 +101,8 @@ def build_environment(
         progress(f"Creating {folder}")
         make_venv(folder, unfinished, python)
     inside = str(folder / "bin" / "python")
+    if installed is None:
+        pip.renew(inside)
     progress(f"Asking the index for what {requirements.name} needs")
     wanted = pip.resolve(inside, requirements)
     warn_of_cuda(wanted, progress)

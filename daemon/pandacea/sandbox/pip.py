@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,13 +23,21 @@ _AGAIN: Final = "run the same command again: what was downloaded is kept"
 _UNREACHED: Final = re.compile(
     r"NewConnectionError|NameResolutionError|ProxyError|Max retries exceeded|Connection(?:Reset|Refused)?Error|ReadTimeout|"
     r"Temporary failure in name resolution|connection broken|Connection aborted|"
-    r"\b50[0234] (?:Server )?Error|IncompleteRead|IncompleteDownload"
+    r"\b50[0234] (?:Server )?Error|IncompleteRead|IncompleteDownload|"
+    r"issue with network connectivity"
 )
 
 
 def version_of(python: str) -> str:
     """`3.11`. Raises Broken when it does not run."""
     return run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], "make it again").strip()
+
+
+def renew(python: str) -> None:
+    """Let pip update itself: since 25 it resolves without downloading the packages, and continues a download that breaks."""
+    words = ["install", "--quiet", "--upgrade", "--no-compile", "pip"]
+    with contextlib.suppress(Broken):  # an index without pip: the one that came with Python does the same, with more to download
+        run([*_pip(python), *words], _AGAIN)
 
 
 def resolve(python: str, requirements: Path) -> list[str]:
