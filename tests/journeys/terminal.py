@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -59,6 +61,7 @@ class Terminal:
             stderr=subprocess.STDOUT,
             cwd=folder,
             env=self.variables,
+            start_new_session=True,
         )
 
     def type(self, line: str, answer: Answer | None = None) -> str:
@@ -75,7 +78,7 @@ class Terminal:
 
     def start(self, line: str) -> Iterator[str]:
         """Type one line; what it says, character by character, until it ends."""
-        self._write(f"{line}\necho '{DONE}'$?\n")
+        self._write(f"eval {shlex.quote(line)}; echo '{DONE}'$?\n")  # in one line: what follows belongs to who asks
         assert self._shell.stdout is not None
         told = bytearray()
         while byte := self._shell.stdout.read(1):
@@ -93,7 +96,11 @@ class Terminal:
     def close(self) -> None:
         """End the shell, and what it left in the background."""
         self._write("kill $(jobs -p) 2>/dev/null; wait; exit\n")
-        self._shell.communicate(timeout=30)
+        try:
+            self._shell.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._shell.pid, signal.SIGKILL)  # a node that is still opening its sandbox
+            self._shell.communicate()
 
 
 @contextmanager

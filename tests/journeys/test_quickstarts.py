@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ def ready(url: str) -> bool:
 def start_node(at: Terminal, line: str, url: str) -> None:
     """Type a line that does not end, and wait until the node serves; it stays in the background of its shell."""
     at.type(f"{line} > node.log 2>&1 &")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while not ready(url):
         assert time.monotonic() < deadline, at.type("cat node.log")
         time.sleep(0.2)
@@ -131,9 +130,9 @@ def offer(said: str) -> str:
 
 
 @pytest.fixture
-def page_ports() -> Iterator[tuple[str, str]]:
+def page_ports() -> tuple[str, str]:
     """Free ports in the place of 8545 and 8080."""
-    yield str(free_port()), str(free_port())
+    return str(free_port()), str(free_port())
 
 
 def test_the_page_from_nothing_to_paid_runs_as_it_is_written(tmp_path: Path, page_ports: tuple[str, str]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pandacea.cli.command import command, quietly
 from pandacea.cli.desk import desk
 from pandacea.errors import BadConfig
+
+RULES: Final = ("policy", "release", "live_output", "rehearsal", "show_messages")
 
 
 def product_commands(commands: Any) -> None:
@@ -44,13 +46,19 @@ def product_commands(commands: Any) -> None:
     add.add_argument("--drop", help="columns that are not converted, separated by commas")
     add.add_argument("--keep", help="the only columns that are, separated by commas")
     add.add_argument("--label", help="the column scripts are to predict")
-    add.add_argument("--separator", help="of CSV, default: ','")
+    add.add_argument("--show-messages", action="store_true", default=None, help="Spenders see error messages, which may quote rows")
+    add.add_argument("--format", help="csv | parquet | arrow | sqlite; default: by the file's ending")
+    add.add_argument("--separator", help="of CSV, default: ','; \\t for a tab")
     add.add_argument("--table", help="of a SQLite file")
     add.add_argument("--mock-rows", type=int, help="default: 100")
     column = "what a column holds, as YAML: 'age: {unit: years, minimum: 0, maximum: 110}'"
     add.add_argument("--column", action="append", default=[], help=column)
-    add.add_argument("--keep-flagged", action="store_true", help="with --yes: columns that may identify people stay")
-    add.add_argument("--yes", action="store_true", help="ask nothing: what is not stated gets the strictest value")
+    add.add_argument("--keep-flagged", action="store_true", help="columns that may identify people stay, all that are not dropped")
+    add.add_argument(
+        "--yes",
+        action="store_true",
+        help="ask nothing: rules that are not stated are the strictest about the data; a price must be stated",
+    )
 
 
 def _products_add(parsed: argparse.Namespace) -> int:
@@ -60,10 +68,12 @@ def _products_add(parsed: argparse.Namespace) -> int:
     given = {key: getattr(parsed, key) for key in ("id", "name", "description", "price") if getattr(parsed, key)}
     if parsed.keywords:
         given["keywords"] = _listed(parsed.keywords)
-    rules = {key: getattr(parsed, key) for key in ("policy", "release", "live_output", "rehearsal") if getattr(parsed, key)}
+    rules = {key: getattr(parsed, key) for key in RULES if getattr(parsed, key)}
     if rules:
         given["rules"] = rules
-    asset: dict[str, Any] = {key: getattr(parsed, key) for key in ("separator", "table") if getattr(parsed, key)}
+    asset: dict[str, Any] = {key: getattr(parsed, key) for key in ("separator", "table", "format") if getattr(parsed, key)}
+    if asset.get("separator") == "\\t":
+        asset["separator"] = "\t"
     asset |= {key: _listed(getattr(parsed, key)) for key in ("drop", "keep") if getattr(parsed, key)}
     if parsed.mock_rows is not None:
         asset["mock"] = {"rows": parsed.mock_rows}
