@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pandacea.cli.command import command, quietly
 from pandacea.cli.desk import desk
 from pandacea.errors import BadConfig
+
+if TYPE_CHECKING:
+    from pandacea.app import Wanted
 
 RULES: Final = ("policy", "release", "live_output", "rehearsal", "show_messages")
 
@@ -26,9 +29,9 @@ def product_commands(commands: Any) -> None:
         made.set_defaults(verb=verb)
         made.add_argument("--json", action="store_true", help="print JSON")
         if verb == "products show":
-            made.add_argument("id")
+            made.add_argument("id", help="as listed")
     remove = command(actions, "remove", _products_remove, "take a product off the offer")
-    remove.add_argument("id")
+    remove.add_argument("id", help="as listed")
     add = command(actions, "add", _products_add, "offer a file of the data folder; shows what becomes public before it does")
     add.add_argument("file", type=Path, help="CSV, Parquet, Arrow (Feather) or SQLite, in the data folder")
     for name, summary in (
@@ -64,7 +67,13 @@ def product_commands(commands: Any) -> None:
 def _products_add(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
-    config = quietly(parsed)
+    return 0 if asyncio.run(app.add_product(quietly(parsed), wanted_of(parsed))) else 1
+
+
+def wanted_of(parsed: argparse.Namespace) -> Wanted:
+    """What the options say. Raises BadConfig."""
+    from pandacea import app
+
     given = {key: getattr(parsed, key) for key in ("id", "name", "description", "price") if getattr(parsed, key)}
     if parsed.keywords:
         given["keywords"] = _listed(parsed.keywords)
@@ -79,8 +88,7 @@ def _products_add(parsed: argparse.Namespace) -> int:
         asset["mock"] = {"rows": parsed.mock_rows}
     if parsed.column:
         asset["columns"] = _columns(parsed.column)
-    wanted = app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged)
-    return 0 if asyncio.run(app.add_product(config, wanted)) else 1
+    return app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged)
 
 
 def _products_remove(parsed: argparse.Namespace) -> int:
