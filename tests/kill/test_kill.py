@@ -285,14 +285,17 @@ async def test_the_operator_decides_while_the_node_runs_and_while_it_does_not(tm
         assert "\x1b" not in text
         assert "w.bin" in text
         assert (await node.status(first))["status"] == "running"
-        assert await node.command("results", "release", first) == (0, f"{first} is completed now.\n")
+        assert await node.command("results", "release", first, "--yes") == (0, f"{first} is completed now.\n")
         released = await node.status(first)
         assert released["results"]["artifacts"] == {"w.bin": "MTIzNA=="}
-        status, text = await node.command("results", "release", first)
+        status, text = await node.command("results", "release", first, "--yes")
         assert status == 1
         assert "not held" in text
         assert await node.kill(signal.SIGTERM) == 0
-        assert await node.command("results", "refuse", second, "--reason", "names one person") == (0, f"{second} is failed now.\n")
+        assert await node.command("results", "refuse", second, "--yes", "--reason", "names one person") == (
+            0,
+            f"{second} is failed now.\n",
+        )
         await node.start()
         refused = await node.status(second)
         assert refused["status"] == "failed"

@@ -15,7 +15,7 @@ from pandacea.api.server import check_binding, check_free
 from pandacea.app import parts
 from pandacea.app.leases import followed
 from pandacea.app.loops import task
-from pandacea.catalogue.products_file import read as read_products
+from pandacea.app.product_desk import read_stated
 from pandacea.catalogue.registry import Catalogue
 from pandacea.catalogue.tables import Tables
 from pandacea.chain.follower import Follower
@@ -72,7 +72,7 @@ async def open_core(config: Config, stack: AsyncExitStack) -> Core:
     db = await stack.enter_async_context(parts.database(config, alone=True, patience=DATABASE_START_SECONDS))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
-    stated = read_products(config.privacy.data_dir)
+    stated = await read_stated(config.privacy.data_dir, products)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     following = task(follower.run(), "follower", stack)
     sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))

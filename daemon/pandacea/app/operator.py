@@ -9,6 +9,8 @@ from typing import Final
 
 from pandacea.api.server import check_binding, check_free
 from pandacea.app import parts
+from pandacea.app.reading import open_tables
+from pandacea.catalogue.checking import check_product
 from pandacea.catalogue.products_file import FILE_NAME as PRODUCTS_FILE
 from pandacea.catalogue.products_file import read as read_products
 from pandacea.config import Config
@@ -19,6 +21,8 @@ from pandacea.errors import BadConfig, Broken, PandaceaError
 from pandacea.sandbox.examine import examine as examine_sandbox
 
 _DOCTOR: Final = "doctor"
+_TABLES: Final = "doctor-tables"
+"""Folders of the boxes that these commands make."""
 
 Check = Callable[[], Awaitable[str]]
 
@@ -100,7 +104,17 @@ async def _products(config: Config) -> str:
     products = read_products(config.privacy.data_dir)
     if not products:
         return f"none stated in {config.privacy.data_dir}: nothing will be served"
-    return ", ".join(f"{product.product_id} ({len(product.files)} assets)" for product in products)
+    named = ", ".join(f"{product.product_id} ({len(product.files)} assets)" for product in products)
+    async with AsyncExitStack() as stack:
+        try:
+            stack.callback(shutil.rmtree, config.store.state_dir / _TABLES, ignore_errors=True)
+            tables = await open_tables(config, stack, purpose=_TABLES)
+        except PandaceaError:  # the sandbox has rows of its own
+            return f"{named}; their files were not read, for want of a sandbox"
+        checked = [await check_product(product, config.privacy.data_dir, tables) for product in products]
+    if troubles := [f"{one.product_id} will not be offered: {one.detail}" for one in checked if one is not None]:
+        raise BadConfig(" ".join(troubles))
+    return f"{named}; every file was read"
 
 
 async def _chain(config: Config) -> str:

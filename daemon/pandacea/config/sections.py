@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pandacea.domain.ids import ADDRESS
 from pandacea.domain.limits import MIB, Limits
+from pandacea_sdk.protocol.addresses import is_mistyped
 
 BESIDE_TMPFS_MB = 400
 """Of a sandbox's memory: 320 MiB for the warm supervisor, 16 MiB of shared memory, 64 MiB to spare."""
@@ -20,10 +21,18 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
 
 
+def _quoted(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError('YAML reads an address without quotes as a number; put it in quotes: "0x..."')  # noqa: TRY004 - pydantic's
+    return value
+
+
 def _address(value: str) -> str:
     lower = value.lower()
     if not ADDRESS.fullmatch(lower):
         raise ValueError("must be 0x and 40 hex digits")
+    if is_mistyped(value):
+        raise ValueError("its upper and lower case do not fit its checksum (EIP-55), so a digit is wrong: copy it again")
     return lower
 
 
@@ -36,7 +45,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-HexAddress = Annotated[str, AfterValidator(_address)]
+HexAddress = Annotated[str, BeforeValidator(_quoted), AfterValidator(_address)]
 RpcUrl = Annotated[str, AfterValidator(_rpc_url)]
 
 

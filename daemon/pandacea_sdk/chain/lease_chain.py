@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self
 
-from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
@@ -14,6 +13,7 @@ from pandacea_sdk.chain.errors import ChainError, RpcUnavailable, WrongDeploymen
 from pandacea_sdk.chain.lease import LeaseState
 from pandacea_sdk.chain.rpc import Rpc
 from pandacea_sdk.chain.sender import Receipt, Sender, reverting
+from pandacea_sdk.credentials import account_of
 from pandacea_sdk.protocol.contract import data_product_id, lease_agreement, lease_id
 from pandacea_sdk.protocol.deployment import Deployment
 
@@ -44,7 +44,7 @@ class LeaseChain:
         Args:
             rpc_url: https, or http on this machine.
             contract: address, or a deployment record, whose chain id and code hash are then checked.
-            key: a private key in hex, or an account; without one nothing can be written.
+            key: a private key in hex, or an account (of a keystore: `credentials.load_account`); without one nothing can be written.
             any_code: accept code other than this version's (with a record: the record's).
             mined_within: seconds to wait for a transaction.
             allow_http: accept plain http to another machine.
@@ -52,7 +52,7 @@ class LeaseChain:
         self._record = contract if isinstance(contract, Deployment) else None
         self.contract = (contract.address if isinstance(contract, Deployment) else contract).lower()
         self._rpc = Rpc(rpc_url, allow_http=allow_http)
-        self._account: LocalAccount | None = Account.from_key(key) if isinstance(key, str) else key
+        self._account: LocalAccount | None = None if key is None else account_of(key)
         self._any_code, self._mined_within = any_code, mined_within
         self._abi = lease_agreement()
         self._stack = AsyncExitStack()
@@ -264,7 +264,7 @@ async def deploy(
 
     `arbiter` decides the first leases' disputes; `owner` (default: the deploying account) may pause and appoint arbiters.
     """
-    account: LocalAccount = Account.from_key(key) if isinstance(key, str) else key
+    account = account_of(key)
     abi = lease_agreement()
     async with Rpc(rpc_url, allow_http=allow_http) as rpc:
         chain_id = await rpc.quantity("eth_chainId")
