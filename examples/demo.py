@@ -131,7 +131,7 @@ def main() -> int:
         print(f"\nThe story ends here: {detail}", file=sys.stderr)
         log = folder / "node.log"
         if log.exists():
-            print("The node's last words:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]), file=sys.stderr)
+            print("The node's last words:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -154,8 +154,8 @@ def _tell(story: Story, stack: ExitStack, folder: Path, asked: argparse.Namespac
         rows, columns = _tables(folder / "data", asked)
         note(f"{rows} rows: {FEATURES} with {columns} columns, {LABELS} with the label; they never leave it")
     with story.step("start the node (SQLite, sandbox)") as note:
-        url = _start_node(stack, folder, chain["url"], earner, asked)
-        ready = _wait_ready(url, folder)
+        url, node = _start_node(stack, folder, chain["url"], earner, asked)
+        ready = _wait_ready(url, node, folder)
         note(f"{url}, sandbox: {ready['sandbox']}")
 
     story.chapter("The lease")
@@ -237,7 +237,9 @@ def _tables(data: Path, asked: argparse.Namespace) -> tuple[int, int]:
     return rows, columns
 
 
-def _start_node(stack: ExitStack, folder: Path, rpc_url: str, earner: dict[str, str], asked: argparse.Namespace) -> str:
+def _start_node(
+    stack: ExitStack, folder: Path, rpc_url: str, earner: dict[str, str], asked: argparse.Namespace
+) -> tuple[str, subprocess.Popen[bytes]]:
     from pandacea import keys
 
     passphrase = secrets.token_urlsafe(24)
@@ -270,17 +272,18 @@ def _start_node(stack: ExitStack, folder: Path, rpc_url: str, earner: dict[str, 
         env=_environment(),
     )
     stack.callback(_stop, process)
-    return f"http://localhost:{port}"
+    return f"http://localhost:{port}", process
 
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
 
 
-def _wait_ready(url: str, folder: Path) -> dict[str, Any]:
+def _wait_ready(url: str, node: subprocess.Popen[bytes], folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def ready() -> bool:
+        assert node.poll() is None, "the node did not start"
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
                 found.update(json.load(answer))

@@ -23,7 +23,10 @@ from pandacea.sandbox.environments import build_environment
 from tests.parts import ROOT, missing
 
 NAMES = ("alpha", "beta", "gamma")
-BUILD = "import sys; from pathlib import Path as P; from pandacea.sandbox.environments import build_environment as b; b(*map(P, sys.argv[1:]))"
+BUILD = (
+    "import sys; from pathlib import Path; from pandacea.sandbox.environments import build_environment; "
+    "build_environment(*map(Path, sys.argv[1:]))"
+)
 
 
 def wheel(name: str, size: int = 0) -> bytes:
@@ -195,10 +198,13 @@ def test_an_index_that_answers_503_once_is_asked_again(index: Index, requirement
     assert refused == ["beta"]
 
 
-def test_without_a_network_one_sentence(index: Index, requirements: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"])
+def test_without_a_network_one_sentence(
+    index: Index, requirements: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
     """Also where a proxy is configured that is not there: no stack, no retries' warnings."""
-    monkeypatch.setenv("PIP_INDEX_URL", "http://index.invalid/simple")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://127.0.0.1:9/simple" if not proxy else "https://index.invalid/simple")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(Broken) as caught:
         build_environment(tmp_path / "env", requirements, lambda _: None)
     assert "the proxy (HTTPS_PROXY) and the index (PIP_INDEX_URL)" in str(caught.value)
