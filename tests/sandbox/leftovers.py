@@ -104,7 +104,7 @@ def _labelled_containers() -> dict[str, str]:
     label = "org.pandacea.instance"
     line = ["docker", "ps", "-a", "--filter", f"label={label}", "--format", '{{.Names}} {{.Status}}\t{{.Label "' + label + '"}}']
     lines = subprocess.run(line, capture_output=True, text=True, check=False).stdout.splitlines()
-    return dict(tuple(line.split("\t", 1)) for line in lines)
+    return {name: label_of for name, _, label_of in (line.partition("\t") for line in lines)}
 
 
 def control_groups(instance: str) -> list[Path]:
