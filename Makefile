@@ -1,54 +1,61 @@
 # Two commands do everything: `make demo` and `make test`.
 
-PYTHON ?= python3
+export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SANDBOX := .sandbox
 NPM := npm --silent
 
-.PHONY: help setup demo test test-long soak check format contracts contracts-fresh gas image clean
+.NOTPARALLEL:
+.PHONY: help setup venv venv-dev sandbox demo test test-long fresh release soak check format contracts contracts-fresh gas image clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
-setup: $(SANDBOX)/.ready  ## Make the node's environment (.venv) and the sandbox's (.sandbox)
+setup: venv sandbox  ## Make the node's environment (.venv) and the sandbox's (.sandbox), or mend them
 
-$(VENV)/.ready: pyproject.toml .ci/requirements.lock
+venv:
 	@sh .ci/system-packages node
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the node into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/requirements.lock -e '.[dev]'
-	@touch $@
+	@sh .ci/venv daemon,devchain
 
-$(SANDBOX)/.ready: $(VENV)/.ready daemon/pandacea/sandbox/environment/requirements.txt
-	@$(BIN)/pandacea environment build --directory $(SANDBOX)
-	@touch $@
+venv-dev:
+	@sh .ci/system-packages node
+	@sh .ci/venv dev
+
+sandbox: venv
+	@$(BIN)/python -m pandacea environment build --directory $(SANDBOX)
 
 demo: setup  ## From an approved on-chain lease to trained weights; ARGS="--csv FILE --features a,b --label y" for your table
 	@$(BIN)/python examples/demo.py $(ARGS)
 
-test: setup  ## Every check and every test, with real parts
+test: venv-dev sandbox  ## Every check and every test, with real parts
 	@sh .ci/system-packages test
 	@$(MAKE) --no-print-directory check
 	@sh .ci/test
 
-test-long: setup  ## The same with the randomised suites at full size
+test-long: venv-dev sandbox  ## The same with the randomised suites at full size
 	@sh .ci/system-packages test
 	@PANDACEA_TEST_SCALE=10 sh .ci/test
 
-soak: setup  ## Ten minutes of random leases, reorganisations, RPC faults and kill -9; ARGS="--minutes 1 --seed 7"
+fresh: venv-dev  ## make demo on bare machines made here, Debian 12 and 13, as root and as a plain user; ARGS="--rows noble:visitor"
+	@$(BIN)/python tests/fresh/bare_machines.py $(ARGS)
+
+release: venv-dev  ## Build and check the sdist and the wheel, and print what a maintainer runs to publish them
+	@sh .ci/release dist
+
+soak: venv-dev sandbox  ## Ten minutes of random leases, reorganisations, RPC faults and kill -9; ARGS="--minutes 1 --seed 7"
 	@sh .ci/system-packages node-js
 	@cd tests/npm && $(NPM) install --no-fund --no-audit
-	@PANDACEA_TEST_ENVIRONMENT=$(CURDIR)/$(SANDBOX) $(BIN)/python benchmarks/soak.py $(ARGS)
+	@PANDACEA_TEST_ENVIRONMENT="$(CURDIR)/$(SANDBOX)" $(BIN)/python benchmarks/soak.py $(ARGS)
 
-check: $(VENV)/.ready  ## ruff, mypy (strict), import rules, the compiled contract's freshness
+check: venv-dev  ## ruff, mypy (strict), import rules, the compiled contract's freshness
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=daemon $(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory contracts-fresh
 
-format: $(VENV)/.ready  ## Format and mend what can be mended
+format: venv-dev  ## Format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
@@ -63,11 +70,11 @@ contracts/node_modules: contracts/package-lock.json
 	@cd contracts && $(NPM) ci --no-fund --no-audit
 	@touch $@
 
-gas: $(VENV)/.ready  ## The gas table, beside the first version's storage shape
+gas: venv-dev  ## The gas table, beside the first version's storage shape
 	@$(BIN)/python benchmarks/gas.py
 
-image: setup  ## Build the sandbox image for Docker (starts an engine and makes a base image where none answers)
+image: venv-dev sandbox  ## Build the sandbox image for Docker (starts an engine and makes a base image where none answers)
 	@$(BIN)/python tests/engine/prepare.py all
 
 clean:  ## Remove what was built here
-	rm -rf $(VENV) $(SANDBOX) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(SANDBOX) $(SANDBOX).wheels dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ sys.path[:0] = [str(ROOT / "daemon"), str(ROOT)]
 from pandacea.domain.limits import MIB, Limits  # noqa: E402 - after the path is set
 from pandacea.sandbox.settings import PRELOAD  # noqa: E402
 from tests.engine import prepare  # noqa: E402
-from tests.sandbox.harness import IMAGE, Laboratory, close_laboratory, open_laboratory  # noqa: E402
+from tests.sandbox.harness import IMAGE, close_laboratory, open_laboratory  # noqa: E402
 
 LIMITS: Final = Limits(memory_bytes=1024 * MIB, workspace_bytes=64 * MIB, tmp_bytes=32 * MIB, cpus=2.0)
 SCRIPT: Final = (ROOT / "examples" / "federated_learning_script.py").read_bytes()
@@ -185,7 +184,7 @@ async def idle_slot(environment: Path) -> float:
     try:
         await laboratory.warmed()
         name = subprocess.run(
-            ["docker", "ps", "-q", "--no-trunc", "--filter", f"label=org.pandacea.instance={_instance(laboratory)}"],
+            ["docker", "ps", "-q", "--no-trunc", "--filter", f"label=org.pandacea.instance={laboratory.instance}"],
             capture_output=True,
             text=True,
             check=True,
@@ -197,10 +196,6 @@ async def idle_slot(environment: Path) -> float:
         return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Anonymous:")) / 1024
     finally:
         await close_laboratory(laboratory)
-
-
-def _instance(laboratory: Laboratory) -> str:
-    return f"test-{laboratory.mode}-{os.getpid()}"
 
 
 async def sustained(mode: str, environment: Path, folder: Path, seconds: float) -> float:

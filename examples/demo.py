@@ -131,7 +131,7 @@ def main() -> int:
         print(f"\nThe story ends here: {detail}", file=sys.stderr)
         log = folder / "node.log"
         if log.exists():
-            print("The node's last words:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]), file=sys.stderr)
+            print("The node's last words:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -154,8 +154,8 @@ def _tell(story: Story, stack: ExitStack, folder: Path, asked: argparse.Namespac
         rows, columns = _tables(folder / "data", asked)
         note(f"{rows} rows: {FEATURES} with {columns} columns, {LABELS} with the label; they never leave it")
     with story.step("start the node (SQLite, sandbox)") as note:
-        url = _start_node(stack, folder, chain["url"], earner, asked)
-        ready = _wait_ready(url, folder)
+        url, node = _start_node(stack, folder, chain["url"], earner, asked)
+        ready = _wait_ready(url, node, folder)
         note(f"{url}, sandbox: {ready['sandbox']}")
 
     story.chapter("The lease")
@@ -218,6 +218,9 @@ def _tables(data: Path, asked: argparse.Namespace) -> tuple[int, int]:
     else:
         said = _python(SPLIT_TABLE, *files, str(asked.csv.resolve()), asked.features, asked.label)
     rows, columns = map(int, said.split())
+    assets: object = [FEATURES, LABELS]
+    if asked.csv is not None:  # named on the command line, so they are kept, whatever they look like
+        assets = {FEATURES: {"keep": asked.features.split(",")}, LABELS: {"keep": [asked.label]}}
     product = {
         "id": PRODUCT,
         "name": "Diabetes progression",
@@ -226,15 +229,17 @@ def _tables(data: Path, asked: argparse.Namespace) -> tuple[int, int]:
         else "A table of your own.",
         "keywords": ["health", "regression"],
         "price": "0.02 ether",
-        "assets": [FEATURES, LABELS],
+        "assets": assets,
         # Stated by the Earner of this story; without them a product runs only approved code and holds every result.
-        "rules": {"policy": "any-code", "release": "auto", "live_output": "full"},
+        "rules": {"policy": "any-code", "release": "auto", "live_output": "full", "show_messages": True},
     }
     (data / "products.yaml").write_text(json.dumps({"products": [product]}, indent=2))
     return rows, columns
 
 
-def _start_node(stack: ExitStack, folder: Path, rpc_url: str, earner: dict[str, str], asked: argparse.Namespace) -> str:
+def _start_node(
+    stack: ExitStack, folder: Path, rpc_url: str, earner: dict[str, str], asked: argparse.Namespace
+) -> tuple[str, subprocess.Popen[bytes]]:
     from pandacea import keys
 
     passphrase = secrets.token_urlsafe(24)
@@ -267,7 +272,7 @@ def _start_node(stack: ExitStack, folder: Path, rpc_url: str, earner: dict[str, 
         env=_environment(),
     )
     stack.callback(_stop, process)
-    return f"http://localhost:{port}"
+    return f"http://localhost:{port}", process
 
 
 def _hard_limits() -> bool:
@@ -287,10 +292,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
 
 
-def _wait_ready(url: str, folder: Path) -> dict[str, Any]:
+def _wait_ready(url: str, node: subprocess.Popen[bytes], folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def ready() -> bool:
+        assert node.poll() is None, "the node did not start"
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
                 found.update(json.load(answer))

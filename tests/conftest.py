@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,18 +14,36 @@ import pytest
 from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 from tests.postgres import Postgres, server
-from tests.sandbox.leftovers import of_any_node
+from tests.run import RUN
+from tests.sandbox.leftovers import left_by
+
+ENDING_SECONDS = 10.0
+"""In which what was ended last is gone, too."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run a temporary folder of its own: what is left there afterwards was left by this run.
+
+    pytest's own folders stay where a person looks for them.
+    """
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix="pandacea-tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def clean_machine() -> Iterator[None]:
-    """After the last test nothing of a node is there that was not there before the first, whatever was killed in between.
+def clean_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """After the last test nothing is left of a node that this run started, whatever was killed in between.
 
-    Looked for under CI, where no other node and no other suite runs beside this one.
+    What other nodes and other runs make meanwhile is theirs.
     """
-    before = frozenset(of_any_node())
     yield
-    assert os.environ.get("CI") != "true" or [found for found in of_any_node() if found not in before] == []
+    roots = [Path(tempfile.gettempdir()), tmp_path_factory.getbasetemp()]
+    deadline = time.monotonic() + ENDING_SECONDS
+    while (left := left_by(RUN, roots)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ def main() -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         sys.stderr.write(
-            'pandacea: the node is not installed here, only the SDK (pandacea_sdk). Run: pip install "pandacea[daemon]"\n'
+            "pandacea: the node is not installed here, only the SDK (pandacea_sdk). In a clone of the repository run: "
+            "pip install '.[daemon]'; where pandacea came from a package index: pip install \"pandacea[daemon]\"\n"
             f"(missing: {', '.join(missing)})\n"
         )
         return 2

@@ -43,6 +43,11 @@ class Broken(PandaceaError):
 
     code = "broken"
 
+    def __init__(self, detail: str = "", *, remedy: str = "", **context: object) -> None:
+        """`remedy`: what to run or change, where it can be said apart; the whole sentence says both."""
+        super().__init__(f"{detail}; {remedy}" if remedy else detail, **context)
+        self.problem, self.remedy = detail or self.detail, remedy
+
 
 class BadConfig(Broken):
     """The configuration cannot be used."""

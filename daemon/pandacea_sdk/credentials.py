@@ -6,10 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pandacea_sdk.errors import usage
 from pandacea_sdk.protocol.hashing import KeySigner, Signer
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 KEY_VARIABLE: Final = "PANDACEA_PRIVATE_KEY"
 KEYSTORE_VARIABLE: Final = "PANDACEA_KEYSTORE"
@@ -77,6 +80,10 @@ def _from_key(key: Any, source: str = "key") -> Signer:
 
 
 def _open(keystore: Path, passphrase: str | None, passphrase_file: str | os.PathLike[str] | None) -> Signer:
+    return KeySigner(_decrypted(keystore, passphrase, passphrase_file))
+
+
+def _decrypted(keystore: Path, passphrase: str | None, passphrase_file: str | os.PathLike[str] | None) -> bytes:
     from eth_keyfile.keyfile import decode_keyfile_json
 
     if passphrase is None and passphrase_file is None:
@@ -88,9 +95,41 @@ def _open(keystore: Path, passphrase: str | None, passphrase_file: str | os.Path
     except (OSError, ValueError) as error:
         raise usage(f"The keystore {keystore} or its passphrase file cannot be read: {_reason(error)}.") from None
     try:
-        return KeySigner(bytes(decode_keyfile_json(document, (passphrase or "").encode())))
+        return bytes(decode_keyfile_json(document, (passphrase or "").encode()))
     except (ValueError, KeyError, TypeError, NotImplementedError, AttributeError):
         raise usage(f"The passphrase does not open {keystore}, or it is no Web3 Secret Storage v3 file.") from None
+
+
+def load_account(
+    keystore: str | os.PathLike[str], passphrase: str | None = None, passphrase_file: str | os.PathLike[str] | None = None
+) -> LocalAccount:
+    """The key of a keystore as `LeaseChain(key=...)` takes it.
+
+    Raises:
+        UsageError: it cannot be read, or the passphrase does not open it.
+    """
+    return account_of(_decrypted(Path(keystore), passphrase, passphrase_file))
+
+
+def account_of(key: str | bytes | LocalAccount) -> LocalAccount:
+    """The account that a private key (64 hex digits, 32 bytes) gives; an account is returned as it is.
+
+    Raises:
+        UsageError: it is no private key. The message never repeats it.
+    """
+    from eth_account import Account
+
+    if not isinstance(key, str | bytes):
+        return key
+    try:
+        KeySigner(key.strip() if isinstance(key, str) else key)  # tells what is no key without repeating it
+    except ValueError:
+        raise usage(
+            "key is not a private key (64 hex digits); a keystore is opened with "
+            "pandacea_sdk.credentials.load_account(file, passphrase_file=...)."
+        ) from None
+    account: LocalAccount = Account.from_key(key.strip() if isinstance(key, str) else key)
+    return account
 
 
 def _reason(error: Exception) -> str:

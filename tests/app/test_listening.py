@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pandacea.api.edge_limits import Connections, EdgeLimits
+from pandacea.api.edge_limits import Connections
 from pandacea.api.peers import Proxies, parse_address
-from pandacea.app.listening import listener_of
+from pandacea.app.parts import listener
 from pandacea.config.sections import Server
 
 
 def test_the_proxies_of_the_configuration_are_the_listeners() -> None:
     """Whoever is not named is counted by the address they come from; their connections are."""
-    listener = listener_of(Server(host="10.0.0.2", behind_proxy=True, proxies=("10.0.0.0/30",)), EdgeLimits(), None)
-    connections = Connections(listener.limits, Proxies(listener.proxies))
+    found = listener(Server(host="10.0.0.2", behind_proxy=True, proxies=("10.0.0.0/30",)))
+    connections = Connections(found.limits, Proxies(found.proxies))
     proxy, stranger = parse_address("10.0.0.1"), parse_address("10.0.0.9")
     assert proxy is not None
     assert stranger is not None
@@ -21,4 +21,4 @@ def test_the_proxies_of_the_configuration_are_the_listeners() -> None:
 
 def test_without_a_proxy_nobody_is_believed() -> None:
     """The default."""
-    assert listener_of(Server(), EdgeLimits(), None).proxies == ()
+    assert listener(Server()).proxies == ()

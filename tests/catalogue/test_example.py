@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from pandacea.catalogue.products_file import read
-from pandacea.config.example import write_example
+from pandacea.config import load
+from pandacea.config.example import Answers, write_example
 from pandacea.domain.product import Policy, Release
 from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.deployment import Deployment
 
 
 def test_nothing_is_offered_before_the_earner_says_so(tmp_path: Path) -> None:
@@ -42,3 +44,20 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="exists already"):
         write_example(tmp_path)
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_what_is_known_is_filled_in(tmp_path: Path) -> None:
+    """With all of it given the files start a node; what is not given is named."""
+    _, missing = write_example(tmp_path / "none")
+    assert missing == ["blockchain.rpc_url", "blockchain.chain_id", "blockchain.contract_address", "earner.address"]
+    Deployment(7, "0x" + "12" * 20, 3, "0x" + "34" * 32).write(tmp_path / "deployment.json")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "passphrase").touch(mode=0o600)
+    answers = Answers("0x" + "56" * 20, "http://127.0.0.1:8545", tmp_path / "deployment.json", development=True)
+    _, missing = write_example(tmp_path, answers)
+    assert missing == []
+    config = load(tmp_path / "config.yaml", {})
+    assert config.earner.address == "0x" + "56" * 20
+    assert [endpoint.url for endpoint in config.blockchain.rpc_url] == ["http://127.0.0.1:8545"]
+    assert (config.blockchain.deployment, config.blockchain.contract_address) == (tmp_path / "deployment.json", None)
+    assert (config.blockchain.chain_id, config.blockchain.development) == (7, True)

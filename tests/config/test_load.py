@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,25 @@ from pandacea.config.sections import PrivacyLimits
 from pandacea.errors import BadConfig
 
 ADDRESS = "0x" + "1" * 40
+EARNER = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+"""With its checksum: the first example of EIP-55."""
 GOOD = f"""
 blockchain: {{rpc_url: "http://127.0.0.1:8545", contract_address: "{ADDRESS}", chain_id: 1}}
-earner: {{address: "0x{"Ab" * 20}", keystore: keys/operator.json}}
+earner: {{address: "{EARNER}", keystore: keys/operator.json}}
 """
+
+
+def filled_in() -> str:
+    """The template with something in the place of each placeholder."""
+    text = (Path(__file__).parents[2] / "config.yaml").read_text()
+    for begins, value in (
+        ("<an end", "http://127.0.0.1:8545"),
+        ("<the num", "1"),
+        ("<the Lease", f'"{ADDRESS}"'),
+        ("<your", f'"{EARNER}"'),
+    ):
+        text = re.sub(f"{begins}[^>]*>", value, text)
+    return text
 
 
 def write(folder: Path, text: str) -> Path:
@@ -46,7 +62,7 @@ def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
 
 def test_addresses_are_lower_case_inside(tmp_path: Path) -> None:
     """Whatever the case in the file, one address is one string."""
-    assert load(write(tmp_path, GOOD), {}).earner.address == "0x" + "ab" * 20
+    assert load(write(tmp_path, GOOD), {}).earner.address == EARNER.lower()
 
 
 @pytest.mark.parametrize(
@@ -178,9 +194,63 @@ def test_a_passphrase_file_that_others_can_read_is_refused(tmp_path: Path) -> No
     assert "chmod 600" in refused(tmp_path, GOOD.replace("keystore:", "passphrase_file: passphrase, keystore:"))
 
 
+def test_an_address_without_quotes_is_understood(tmp_path: Path) -> None:
+    """YAML reads it as a number: the answer is to quote it, not a number of 48 digits that stands nowhere in the file."""
+    said = refused(tmp_path, GOOD.replace(f'"{EARNER}"', EARNER))
+    assert "earner.address" in said
+    assert 'put it in quotes: "0x..."' in said
+
+
+def test_an_address_in_a_variable_needs_no_quotes(tmp_path: Path) -> None:
+    """A shell takes quotes away."""
+    config = load(write(tmp_path, GOOD), {"PANDACEA_EARNER__ADDRESS": EARNER})
+    assert config.earner.address == EARNER.lower()
+
+
+def test_a_mistyped_address_is_refused(tmp_path: Path) -> None:
+    """A mixed-case address carries a checksum; in one case it carries none, and is taken."""
+    wrong = EARNER.replace("5aAeb", "5aAeB")
+    assert "checksum" in refused(tmp_path, GOOD.replace(EARNER, wrong))
+    assert load(write(tmp_path, GOOD.replace(EARNER, EARNER.lower())), {}).earner.address == EARNER.lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PANDACEA_PRIVACY__LIMITS__CPU", "2", "privacy.limits.cpu is not a key; did you mean cpus?"),
+        ("PANDACEA_SERVER__PORT", "http", "server.port is 'http'"),
+        ("PANDACEA_SERVER__PORT", "[1", "is not YAML"),
+        ("CONTRACT_ADDRESS", "0x12", "blockchain.contract_address is '0x12'"),
+    ],
+)
+def test_a_bad_variable_is_named_and_not_the_file(tmp_path: Path, name: str, value: str, said: str) -> None:
+    """Nobody looks for it in config.yaml."""
+    (line,) = refused(tmp_path, GOOD, {name: value}).splitlines()
+    assert line.startswith(f"The environment variable {name}")
+    assert said in line
+    assert "config.yaml" not in line
+
+
+def test_the_nodes_own_files_lie_apart_from_the_data(tmp_path: Path) -> None:
+    """Whatever way the state folder leads there: results and keys of tables are no tables."""
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for folder in ("data/state", "data", "link/state"):
+        said = refused(tmp_path, GOOD + f"store: {{state_dir: {folder}}}")
+        assert "store.state_dir" in said
+        assert "Name another folder" in said
+
+
+def test_the_template_names_what_is_to_be_filled_in(tmp_path: Path) -> None:
+    """No plausible value stands in for the Earner's: the start fails, with a line for each key and what to put there."""
+    said = refused(tmp_path, (Path(__file__).parents[2] / "config.yaml").read_text())
+    keys = [line.split(": ", 1)[1].split(" is still to be filled in: ")[0] for line in said.splitlines()]
+    assert keys == ["blockchain.rpc_url", "blockchain.chain_id", "blockchain.contract_address", "earner.address"]
+    assert "your address, which leases name" in said
+
+
 def test_the_file_in_the_repository_loads(tmp_path: Path) -> None:
-    """config.yaml as shipped has no key that the node does not know; its passphrase file is the only thing it lacks."""
-    path = write(tmp_path, (Path(__file__).parents[2] / "config.yaml").read_text())
+    """config.yaml as shipped, filled in, has no key that the node does not know; its passphrase file is the only thing it lacks."""
+    path = write(tmp_path, filled_in())
     with pytest.raises(BadConfig, match="passphrase_file"):
         load(path, {})
     (tmp_path / "keys").mkdir()

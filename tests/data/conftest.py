@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from pandacea.store.session import Database
 from tests.engine import prepare
 from tests.fakes import FakeClock
 from tests.parts import missing, program
+from tests.run import instance_name
 
 SIGNATURE = "0x" + "5a" * 65
 LIMITS = Limits()
@@ -37,7 +37,7 @@ async def box(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bubblew
         missing(f"no sandbox environment: {error}")
     pool = PoolSettings(size=2, preload=("numpy", "pandas", "pyarrow"), limits=LIMITS)
     settings = BubblewrapSettings(
-        environment, tmp_path_factory.mktemp("box"), f"data-{os.getpid()}", Cgroups.may_be_made(), pool=pool
+        environment, tmp_path_factory.mktemp("box"), instance_name("data"), Cgroups.may_be_made(), pool=pool
     )
     opened = BubblewrapSandbox(settings)
     await opened.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -10,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from pandacea.app.product_desk import ProductDesk, read_stated
+from pandacea.app.showing import shown
+from pandacea.catalogue.checking import check_product
 from pandacea.catalogue.products_file import read
 from pandacea.catalogue.registry import Catalogue
 from pandacea.catalogue.tables import Tables
 from pandacea.domain.product import Product
 from pandacea.domain.table import TableShape
+from pandacea.errors import BadConfig
 from pandacea.store.products import SqlProductBook
 from tests.data.conftest import SIGNATURE
 
@@ -122,9 +127,95 @@ async def test_a_file_that_turned_bad_takes_its_product_off_the_offer(
 async def test_a_description_of_a_column_that_is_not_there_is_refused(catalogue: Catalogue, data_dir: Path) -> None:
     """A mistyped name would publish a column without its range."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"columns": {"aeg": {"minimum": 0}}})
+    state(data_dir, {"drop": ["name"], "columns": {"aeg": {"minimum": 0}}})
     (trouble,) = await catalogue.register(read(data_dir), data_dir)
     assert "describes the column 'aeg'" in trouble.detail
+
+
+@pytest.mark.parametrize("asset", [{}, {"keep_flagged": []}, {"columns": {"name": {"description": "as written"}}}])
+async def test_a_column_that_may_identify_people_is_not_published_without_a_word(
+    catalogue: Catalogue, book: SqlProductBook, data_dir: Path, asset: dict[str, Any]
+) -> None:
+    """A table stated by hand is looked at like one that was added: the product waits until the column is named."""
+    (data_dir / "people.csv").write_text(PEOPLE)
+    state(data_dir, asset)
+    (trouble,) = await catalogue.register(read(data_dir), data_dir)
+    assert "name (its name says that it names people" in trouble.detail
+    assert "name it under drop, or under keep_flagged" in trouble.detail
+    assert catalogue.all() == []
+    assert catalogue.troubles == [trouble]
+    assert await book.offered() == set()
+
+
+@pytest.mark.parametrize("asset", [{"drop": ["name"]}, {"keep_flagged": ["name"]}, {"keep": ["name", "age"]}])
+async def test_a_column_that_is_named_is_decided(catalogue: Catalogue, data_dir: Path, asset: dict[str, Any]) -> None:
+    """By dropping it, by keeping it as flagged, or by a list of all that is kept."""
+    (data_dir / "people.csv").write_text(PEOPLE)
+    state(data_dir, asset)
+    columns = [column["name"] for column in (await offered(catalogue, data_dir)).document["assets"][0]["schema"]]
+    assert ("name" in columns) is ("drop" not in asset)
+
+
+async def test_a_table_of_an_earlier_look_is_looked_at_again(
+    catalogue: Catalogue, book: SqlProductBook, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that knew fewer flags when it read the file does not go on serving what today's look finds."""
+    (data_dir / "people.csv").write_text(PEOPLE)
+    state(data_dir, {"keep_flagged": ["name"]})
+    asset = (await offered(catalogue, data_dir)).assets["people"]  # type: ignore[index]
+    blind = [column | {"flags": []} for column in asset.schema or []]
+    monkeypatch.setattr("pandacea.domain.table.LOOK", 1)
+    old = read(data_dir)[0].assets["people"].recipe.digest(hashlib.sha256(PEOPLE.encode()).hexdigest())  # type: ignore[index]
+    monkeypatch.undo()
+    await book.seen(asset.commitment, old, "stamp", blind)
+    state(data_dir, {})
+    (trouble,) = await catalogue.register(read(data_dir), data_dir)
+    assert "may identify people" in trouble.detail
+
+
+async def test_what_doctor_says_is_what_a_start_would(tables: Tables, data_dir: Path) -> None:
+    """Every source is read to its end, every column held against what is said of it; nothing is published."""
+    (data_dir / "people.csv").write_text(PEOPLE)
+    (data_dir / "late.csv").write_bytes(b"ward\n" + b"north\n" * 200_000 + "Köln\n".encode("latin-1"))
+    products = [
+        {"id": "good", "assets": {"people": {"drop": ["name"]}}},
+        {"id": "flagged", "assets": ["people"]},
+        {"id": "typo", "assets": {"people": {"drop": ["name"], "columns": {"agee": {"minimum": 0}}}}},
+        {"id": "label", "assets": {"people": {"drop": ["name"], "columns": {"name": {"label": True}}}}},
+        {"id": "latin", "assets": ["late"]},
+    ]
+    (data_dir / "products.yaml").write_text(json.dumps({"products": products}))
+    found = [await check_product(stated, data_dir, tables) for stated in read(data_dir)]
+    assert found[0] is None
+    details = [one.detail for one in found[1:] if one is not None]
+    assert len(details) == 4
+    for detail, words in zip(details, ("may identify people", "column 'agee'", "the label 'name'", "line 200002"), strict=True):
+        assert words in detail
+
+
+async def test_a_folder_that_is_not_there_ends_no_offer(catalogue: Catalogue, book: SqlProductBook, data_dir: Path) -> None:
+    """A mistyped or unmounted folder, and one whose products.yaml is gone, are refused; `products: []` is a word."""
+    (data_dir / "people.csv").write_text(PEOPLE)
+    state(data_dir, {"drop": ["name"]})
+    await offered(catalogue, data_dir)
+    for folder, words in ((data_dir.with_name("dta"), "is no folder here"), (data_dir / "empty", "is gone, and p is on offer")):
+        (data_dir / "empty").mkdir(exist_ok=True)
+        with pytest.raises(BadConfig, match=words):
+            await read_stated(folder, book)
+    (data_dir / "products.yaml").write_text("products: []\n")
+    assert await read_stated(data_dir, book) == []
+
+
+async def test_the_list_names_what_is_not_on_offer(catalogue: Catalogue, book: SqlProductBook, data_dir: Path) -> None:
+    """Before the first start, and in a running node with the reason."""
+    (data_dir / "people.csv").write_text(PEOPLE)
+    state(data_dir, {})
+    (before,) = (await ProductDesk(book, data_dir).list({}))["not_offered"]
+    assert before["detail"].startswith("Taken up by the next start")
+    await catalogue.register(read(data_dir), data_dir)
+    answer = await ProductDesk(book, data_dir, catalogue).list({})
+    assert "may identify people" in answer["not_offered"][0]["detail"]
+    assert "p is NOT on offer: asset people has columns" in shown("products list", answer)
 
 
 async def test_the_mock_has_the_types_of_the_table(catalogue: Catalogue, data_dir: Path) -> None:
@@ -144,7 +235,7 @@ async def test_the_mock_has_the_types_of_the_table(catalogue: Catalogue, data_di
 async def test_no_step_of_a_conversion_reads_twice_what_was_converted(tables: Tables, data_dir: Path, catalogue: Catalogue) -> None:
     """A table is converted once, whoever asks for it next; a fresh record finds it by how it was made."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {})
+    state(data_dir, {"drop": ["name"]})
     first = (await offered(catalogue, data_dir)).assets["people"]  # type: ignore[index]
 
     class Never:

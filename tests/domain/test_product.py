@@ -9,7 +9,7 @@ from pandacea.domain.product import LiveOutput, Policy, Rehearsal, Release, Rule
 
 
 def test_a_product_without_stated_rules_gets_the_strictest() -> None:
-    """Secure by default: approved code, held results, nothing live."""
+    """Secure by default: approved code, held results, nothing live, no messages that quote rows."""
     rules = Rules()
     assert (rules.policy, rules.release, rules.live_output, rules.rehearsal) == (
         Policy.APPROVED_CODE,
@@ -17,6 +17,7 @@ def test_a_product_without_stated_rules_gets_the_strictest() -> None:
         LiveOutput.NONE,
         Rehearsal.LEASE,
     )
+    assert rules.show_messages is False
 
 
 @given(st.integers(min_value=10, max_value=10**9))

@@ -51,5 +51,33 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "no column c; it has: a, b, y" in done.stderr
 
 
+def demo_in(namespace: list[str], script: str) -> subprocess.CompletedProcess[str]:
+    """Run the story with `auto` in a namespace of its own, prepared by a shell script."""
+    if not (ROOT / ".sandbox" / "bin" / "python").exists():
+        missing("no sandbox environment; run: make setup")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")}
+    line = ["unshare", *namespace, "sh", "-c", f'{script} && exec "$@"', "sh", sys.executable, str(ROOT / "examples" / "demo.py")]
+    environment["PYTHONPATH"] = str(ROOT / "daemon")
+    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=200)
+
+
+def test_the_story_holds_on_a_machine_without_an_engine() -> None:
+    """No socket, no DOCKER_HOST, whatever this machine has: `auto` takes bubblewrap."""
+    done = demo_in(["--mount"], "mount -t tmpfs tmpfs /run && export HOME=/run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sandbox: bubblewrap" in done.stdout
+    assert "Every step held." in done.stdout
+
+
+def test_on_a_machine_without_engine_and_namespaces_the_story_says_what_to_run() -> None:
+    """Both ways out, at once instead of after a minute's wait."""
+    script = "mount -t tmpfs tmpfs /run && export HOME=/run && echo 0 >/proc/sys/user/max_user_namespaces"
+    done = demo_in(["--user", "--map-root-user", "--mount"], script + ' && set -- setpriv --bounding-set=-all --inh-caps=-all "$@"')
+    assert done.returncode == 1
+    assert "the node did not start" in done.stderr, done.stdout + done.stderr
+    assert "echo user.max_user_namespaces=15000 | sudo tee" in done.stderr
+    assert "set privacy.sandbox: docker" in done.stderr
+
+
 def _of_demo(command: list[str] | None) -> bool:
     return "pandacea-demo-" in " ".join(command or [])

@@ -1,4 +1,4 @@
-"""The README's quickstarts are exactly what is run."""
+"""The quickstarts of README and docs/quickstart.md are exactly what is run, with pandacea installed as they say: from its wheel."""
 
 from __future__ import annotations
 
@@ -6,29 +6,76 @@ import os
 import re
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
-import yaml
+import pytest
 
-from pandacea.devchain import CHAIN_ID
 from pandacea.sandbox.cgroups import Cgroups
 from tests.journeys.conftest import ENVIRONMENT, System, system
-from tests.parts import ROOT
+from tests.journeys.terminal import Terminal, clone, lines_of, share_libraries, terminal
+from tests.parts import ROOT, free_port, missing
 
 README = (ROOT / "README.md").read_text()
-SOURCES = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
+PAGE = (ROOT / "docs" / "quickstart.md").read_text()
 
 
-def test_the_spenders_quickstart_runs_as_it_is_written(weather: System) -> None:
-    """The Python of the README, word for word but for the port."""
-    found = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+def section(text: str, title: str) -> str:
+    """What stands under a heading of a document."""
+    found = re.search(rf"^## {re.escape(title)}.*?\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found is not None, title
+    return found[1]
+
+
+def install(at: Terminal, line: str, folder: Path) -> None:
+    """Type a line that installs; pandacea must come out of it as a wheel."""
+    at.type(line)
+    if "-m venv" in line:
+        share_libraries(folder / "venv")
+    if line.startswith("pip install"):
+        place = at.type("python -c 'import pandacea, pandacea_sdk; print(pandacea.__file__, pandacea_sdk.__file__)'")
+        assert all(Path(file).is_relative_to(folder / "venv") for file in place.split()), place
+
+
+def put_environment(folder: Path) -> None:
+    """In the place of `pandacea environment build`, which tests/sandbox/test_environments.py runs: the one that stands here."""
+    if not (ENVIRONMENT / "bin" / "python").exists():
+        missing(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
+    (folder / ".sandbox").symlink_to(ENVIRONMENT.resolve())
+
+
+def ready(url: str) -> bool:
+    """Whether a node serves there, and may be believed."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def start_node(at: Terminal, line: str, url: str) -> None:
+    """Type a line that does not end, and wait until the node serves; it stays in the background of its shell."""
+    at.type(f"{line} > node.log 2>&1 &")
+    deadline = time.monotonic() + 200
+    while not ready(url):
+        assert time.monotonic() < deadline, at.type("cat node.log")
+        time.sleep(0.2)
+
+
+def test_the_spenders_quickstart_runs_as_it_is_written(weather: System, tmp_path: Path) -> None:
+    """Installed without the node's packages' names; the Python of the README, word for word but for port and lease."""
+    part = section(README, "Spender: run code on data you never see")
+    folder = clone(tmp_path / "clone")
+    found = re.search(r"```python\n(.*?)```", part, re.DOTALL)
     assert found is not None
-    program = found[1].replace("http://localhost:8080", weather.url)
-    lease_id = weather.lease(computations=1)
-    program = f"lease_id = {lease_id!r}\n{program}\nassert weights.startswith(b'PK'), weights[:10]\n"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "PANDACEA_PRIVATE_KEY": weather.accounts[2]["private_key"]}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
+    program = found[1].replace("http://localhost:8080", weather.url).replace("0x…", weather.lease(computations=1))
+    (folder / "program.py").write_text(f"{program}\nassert weights.startswith(b'PK'), weights[:10]\n")
+    with terminal(folder, tmp_path, PANDACEA_PRIVATE_KEY=weather.accounts[2]["private_key"]) as at:
+        for line in lines_of(re.sub(r"```.*?```", "", part, flags=re.DOTALL)):
+            install(at, line, folder)
+        at.type("python program.py")
 
 
 def test_the_example_of_a_spenders_side_runs(weather: System, tmp_path: Path) -> None:
@@ -48,56 +95,79 @@ def test_a_spender_reads_which_packages_a_script_finds(weather: System) -> None:
 
 
 def test_the_earners_quickstart_runs_as_it_is_written(tmp_path: Path) -> None:
-    """Each command of the README in turn; the editor's work is done here, pip's and the environment's by make setup."""
-    block = re.search(r'    pip install "pandacea\[daemon\]"\n(.*?)\n\n', README, re.DOTALL)
-    assert block is not None
-    commands = [line.split("  #")[0].strip() for line in block[1].splitlines()]
-    home = tmp_path / "home"
-    home.mkdir()
+    """Each command of the README in turn; what an editor and a person do is done here."""
+    folder = clone(tmp_path / "clone")
     with system(tmp_path / "chain", "bubblewrap") as built:
-        for command in commands:
-            if command.startswith("$EDITOR"):
-                edit(home, built)
-            elif command.startswith("pandacea products add"):
-                (home / "data" / "my-table.csv").write_text("a,b\n1,2\n")
-                offer(command, home)
-            elif not command.startswith(("pandacea environment", "pandacea run")):
-                shell(command, home)
-        assert commands[-1] == "pandacea run"
-        assert commands[0] == "pandacea environment build"
+        editor = tmp_path / "editor"
+        filled = f"""
+            s|<an endpoint of the chain[^>]*>|{built.rpc_url}|; s|<the number of the chain>|131277322940537|
+            s|<the LeaseAgreement[^>]*>|"{built.contract}"|; s|<your address[^>]*>|"{built.accounts[1]["address"]}"|
+            s|confidence: safe|confidence: {{confirmations: 0}}\\n  development: true|; s|port: 8080|port: {built.port}|
+            s|sandbox: auto|sandbox: bubblewrap\\n  cgroups: {str(Cgroups.may_be_made()).lower()}|"""
+        editor.write_text(f"#!/bin/sh\nsed -i '{filled}' \"$1\"\n")
+        editor.chmod(0o755)
+        with terminal(folder, tmp_path, EDITOR=str(editor)) as at:
+            for line in lines_of(section(README, "Earner: lease your data")):
+                if "-m venv" in line or line.startswith("pip install"):
+                    install(at, line, folder)
+                elif line == "pandacea environment build":
+                    put_environment(Path(at.type("pwd").strip()))
+                elif line.startswith("pandacea products add"):
+                    at.type("printf 'a,b\\n1,2\\n' > data/my-table.csv")
+                    assert "Publish this?" in at.type(line, offer)
+                elif line == "pandacea run":
+                    start_node(at, line, built.url)
+                else:
+                    at.type(line)
+            assert "my-table" in at.type("pandacea products list")
 
 
-def shell(command: str, home: Path) -> None:
-    """Run a line as a reader would type it."""
-    done = subprocess.run(["sh", "-c", typed(command)], capture_output=True, text=True, check=False, cwd=home, env=SOURCES)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+def offer(said: str) -> str:
+    """Answer what is asked with Enter, name a price, and agree to what becomes public."""
+    question = said.rpartition("\n")[2]
+    if question.startswith("Publish this?"):
+        return "y"
+    return "0.02 ether" if question.startswith("Price") else ""
 
 
-def offer(command: str, home: Path) -> None:
-    """Answer what is asked with Enter, and agree to what becomes public."""
-    pipe, line = subprocess.PIPE, ["sh", "-c", typed(command)]
-    with subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, cwd=home, env=SOURCES) as asking:
-        assert asking.stdin is not None
-        assert asking.stdout is not None
-        said = b""
-        while byte := asking.stdout.read(1):
-            said += byte
-            if said.endswith(b"] "):
-                asking.stdin.write(b"y\n" if said.endswith(b"Publish this? [y/N] ") else b"\n")
-                asking.stdin.flush()
-    assert asking.returncode == 0, said.decode()
-    assert b"Publish this?" in said
+@pytest.fixture
+def page_ports() -> tuple[str, str]:
+    """Free ports in the place of 8545 and 8080."""
+    return str(free_port()), str(free_port())
 
 
-def typed(command: str) -> str:
-    """A line of the README, with the program of this checkout."""
-    return command.replace("pandacea ", f"{sys.executable} -m pandacea ", 1) if command.startswith("pandacea ") else command
+def test_the_page_from_nothing_to_paid_runs_as_it_is_written(tmp_path: Path, page_ports: tuple[str, str]) -> None:
+    """Every line of docs/quickstart.md, in its two terminals, but for the two ports; at the end the Earner has the price."""
+    chain_port, node_port = page_ports
+    folder = clone(tmp_path / "clone")
 
+    def mine(text: str) -> str:
+        named = text.replace("127.0.0.1:8545", f"127.0.0.1:{chain_port}").replace("localhost:8080", f"localhost:{node_port}")
+        named = named.replace("pandacea devchain", f"pandacea devchain --port {chain_port}")
+        return named.replace("examples/lease.py", f"examples/lease.py --rpc-url http://127.0.0.1:{chain_port}")
 
-def edit(home: Path, built: System) -> None:
-    """What the Earner writes into config.yaml."""
-    config = yaml.safe_load((home / "config.yaml").read_text())
-    config["blockchain"] |= {"rpc_url": built.rpc_url, "contract_address": built.contract, "chain_id": CHAIN_ID}
-    config["earner"]["address"] = built.accounts[1]["address"]
-    config["privacy"] |= {"environment": str(ENVIRONMENT), "sandbox": "bubblewrap", "cgroups": Cgroups.may_be_made()}
-    (home / "config.yaml").write_text(yaml.safe_dump(config))
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    first, second = (
+        section(PAGE, title) for title in ("Terminal 1: the Earner", "Terminal 2: the Spender, and the Earner's answer")
+    )
+    said = ""
+    environment = {"PANDACEA_SERVER__PORT": node_port, "PANDACEA_PRIVACY__SANDBOX": "bubblewrap"}
+    environment["PANDACEA_PRIVACY__CGROUPS"] = str(Cgroups.may_be_made()).lower()
+    with terminal(folder, tmp_path, **environment) as earner, terminal(folder, tmp_path) as spender:
+        for line in lines_of(first):
+            if "-m venv" in line or line.startswith("pip install"):
+                install(earner, line, folder)
+            elif line == "pandacea environment build":
+                put_environment(folder / "trial")
+            elif line == "pandacea run":
+                start_node(earner, line, f"http://localhost:{node_port}")
+            else:
+                earner.type(mine(line))
+        for line in lines_of(re.sub(r"```.*?```", "", second, flags=re.DOTALL)):
+            if line.startswith("python spend.py"):
+                (folder / "trial" / "spend.py").write_text(mine(program))
+            said += spender.type(mine(line))
+    assert "response" in said
+    assert "executed, 1 of 1 computations committed" in said
+    assert "finalized, 1 of 1 computations committed" in said
+    assert "0.02 ether withdrawn" in said

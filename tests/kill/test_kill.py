@@ -296,7 +296,10 @@ async def test_the_operator_decides_while_the_node_runs_and_while_it_does_not(tm
         assert status == 1
         assert "not held" in text
         assert await node.kill(signal.SIGTERM) == 0
-        assert await node.command("results", "refuse", second, "--reason", "names one person") == (0, f"{second} is failed now.\n")
+        assert await node.command("results", "refuse", second, "--yes", "--reason", "names one person") == (
+            0,
+            f"{second} is failed now.\n",
+        )
         await node.start()
         refused = await node.status(second)
         assert refused["status"] == "failed"

@@ -20,6 +20,7 @@ from pandacea.sandbox.bubblewrap import BubblewrapSandbox
 from pandacea.sandbox.cgroups import Cgroups
 from pandacea.sandbox.runner import BoxSandbox
 from pandacea.sandbox.settings import PRELOAD, BubblewrapSettings, PoolSettings
+from tests.run import instance_name
 
 IMAGE = "pandacea/pysyft-datasite:latest"
 MODES = ("docker-cold", "docker-warm", "bubblewrap-cold", "bubblewrap-warm")
@@ -117,7 +118,7 @@ async def open_laboratory(
     size = pool if mode.endswith("warm") else 0
     preload = preload or (PRELOAD if mode == "bubblewrap-warm" else LIGHT)
     settings = PoolSettings(size=size, limits=limits, preload=preload)
-    instance = f"{name}-{mode}-{os.getpid()}"
+    instance = instance_name(f"{name}-{mode}")
     sandbox: BoxSandbox
     if mode.startswith("docker"):
         from pandacea.sandbox.docker import DockerSandbox

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import os
+import re
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+GROUPS = Path("/sys/fs/cgroup")
+MOUNTS = Path("/proc/mounts")
 
 
 def left_behind(instance: str, state: Path, *, but: frozenset[int] = frozenset()) -> list[str]:
@@ -20,41 +25,86 @@ def left_behind(instance: str, state: Path, *, but: frozenset[int] = frozenset()
         *(f"process {pid}: {line}" for pid, line in processes(state).items() if pid not in but),
         *(f"container {name}" for name in containers(instance)),
         *(f"control group {group}" for group in control_groups(instance)),
-        *(f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if str(state) in line),
+        *(f"mount {line}" for line in mounts(state)),
         *(f"folder {folder}" for pattern in ("**/boxes/*", "**/self-test-*", "**/*.new") for folder in state.glob(pattern)),
     ]
 
 
-def of_any_node() -> list[str]:
-    """Name everything on this machine that looks like a part of some node: what nodes run now is in it, too."""
+def left_by(run: str, roots: Sequence[Path], *, groups: Path = GROUPS, mounted: Path = MOUNTS) -> list[str]:
+    """Name everything on this machine that a run of the tests has left of a node; what others have made meanwhile is not in it.
+
+    `run`: the word in the labels of nodes that tests name; `roots`: the folders that hold all else the run made. A node of its own
+    process is labelled with the digest of its state folder, so it is the run's when that folder is.
+    """
+    roots = [root.resolve() for root in roots]
+    own = frozenset(_labels(roots))
+
+    def ours(label: str) -> bool:
+        return run in label or label in own
+
     return [
-        *(f"container {name}" for name in containers(None)),
-        *(f"control group {group}" for group in _groups("pandacea-*")),
-        *(f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if "pandacea" in line),
-        *(f"folder {folder}" for folder in Path(tempfile.gettempdir()).glob("pandacea-*")),
+        *(f"process {pid}: {line}" for root in roots for pid, line in processes(root).items() if pid not in _ancestors()),
+        *(f"container {name}" for name, label in _labelled_containers().items() if ours(label)),
+        *(f"control group {group}" for group in _groups("pandacea-*", groups) if ours(group.name.removeprefix("pandacea-"))),
+        *(f"mount {line}" for root in roots for line in mounts(root, mounted)),
+        *(f"folder {folder}" for root in roots for folder in root.glob("pandacea-*")),
     ]
+
+
+def _labels(roots: Sequence[Path]) -> set[str]:
+    """Return the labels of all nodes whose state folder is, or was, one of the folders beneath (see `app.parts.sandbox_settings`)."""
+    folders = {Path(folder, name) for root in roots for folder, names, _ in os.walk(root) for name in ("", *names)}
+    folders |= {folder / name for folder in folders for name in ("state", "doctor", "tools")}
+    return {hashlib.sha256(str(folder).encode()).hexdigest()[:16] for folder in folders}
+
+
+def _ancestors() -> set[int]:
+    """Return this process and those it was started by."""
+    found, pid = set(), os.getpid()
+    while pid > 0:
+        found.add(pid)
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def mounts(folder: Path, mounted: Path = MOUNTS) -> list[str]:
+    """Lines of the kernel's table of mounts that name a folder."""
+    return [line for line in _unescaped(mounted.read_text()).splitlines() if str(folder) in line]
+
+
+def _unescaped(table: str) -> str:
+    """Return a table of mounts with its spaces as they are in paths (proc(5): octal escapes)."""
+    return re.sub(r"\\(040|011|134)", lambda match: chr(int(match[1], 8)), table)
 
 
 def processes(state: Path) -> dict[int, str]:
     """Processes that name the state folder in their command line, or live in a box with something of it mounted."""
     found = {}
+    here = Path("/proc/self/ns/mnt").readlink()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # it ended meanwhile
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(state) in line or str(state) in (entry / "mountinfo").read_text():
+            boxed = (entry / "ns" / "mnt").readlink() != here
+            if str(state) in line or (boxed and mounts(state, entry / "mountinfo")):
                 found[int(entry.name)] = line[:100]
     return found
 
 
-def containers(instance: str | None) -> list[str]:
-    """Containers, running or not, that carry a node's label (None: any node's); none where there is no engine."""
+def containers(instance: str) -> list[str]:
+    """Containers, running or not, that carry a node's label; none where there is no engine."""
+    return [name for name, label in _labelled_containers().items() if label == instance]
+
+
+def _labelled_containers() -> dict[str, str]:
+    """Return the label of each container that some node made, by its name and state."""
     if shutil.which("docker") is None:
-        return []
-    label = "label=org.pandacea.instance" + ("" if instance is None else f"={instance}")
-    line = ["docker", "ps", "-a", "--format", "{{.Names}} {{.Status}}", "--filter", label]
-    return subprocess.run(line, capture_output=True, text=True, check=False).stdout.splitlines()
+        return {}
+    label = "org.pandacea.instance"
+    line = ["docker", "ps", "-a", "--filter", f"label={label}", "--format", '{{.Names}} {{.Status}}\t{{.Label "' + label + '"}}']
+    lines = subprocess.run(line, capture_output=True, text=True, check=False).stdout.splitlines()
+    return {name: label_of for name, _, label_of in (line.partition("\t") for line in lines)}
 
 
 def control_groups(instance: str) -> list[Path]:
@@ -63,6 +113,6 @@ def control_groups(instance: str) -> list[Path]:
     return corners + [path for corner in corners for path in corner.iterdir() if path.is_dir()]
 
 
-def _groups(pattern: str) -> list[Path]:
+def _groups(pattern: str, root: Path = GROUPS) -> list[Path]:
     """Control groups of that name, passing over those that others remove meanwhile."""
-    return [Path(folder, name) for folder, names, _ in os.walk("/sys/fs/cgroup") for name in fnmatch.filter(names, pattern)]
+    return [Path(folder, name) for folder, names, _ in os.walk(root) for name in fnmatch.filter(names, pattern)]

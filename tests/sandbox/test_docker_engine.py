@@ -19,6 +19,7 @@ from pandacea.sandbox.docker import DockerSandbox
 from pandacea.sandbox.docker_start import image_packages, lock_packages
 from pandacea.sandbox.settings import DockerSettings, PoolSettings
 from tests.engine import prepare
+from tests.run import instance_name
 from tests.sandbox.harness import LIMITS
 from tests.sandbox.leftovers import containers
 
@@ -29,7 +30,9 @@ SLOWEST = 1.0
 @pytest.fixture
 def settings(image: str, tmp_path: Path) -> DockerSettings:
     """A node of this test's own, without warm boxes."""
-    return DockerSettings(image, tmp_path / "state", f"engine-{tmp_path.name}", pool=PoolSettings(size=0), self_test=False)
+    return DockerSettings(
+        image, tmp_path / "state", instance_name(f"engine-{tmp_path.name}"), pool=PoolSettings(size=0), self_test=False
+    )
 
 
 async def test_the_packages_of_the_image_are_told(settings: DockerSettings) -> None:

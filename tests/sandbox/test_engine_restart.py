@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,70 +16,20 @@ from pandacea.flows.ports import SandboxJob
 from pandacea.sandbox.docker import DockerSandbox
 from pandacea.sandbox.settings import DockerSettings, PoolSettings
 from tests.engine import prepare
-from tests.parts import program
+from tests.engine.private import Engine, private_engine
 from tests.sandbox.harness import LIMITS
 
 pytestmark = pytest.mark.timeout(300)
 
 
-class Engine:
-    """A container engine of the test's own, so that nobody else's is stopped."""
-
-    def __init__(self, folder: Path) -> None:
-        self.url = f"unix://{folder}/engine.sock"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        folder = self._folder
-        line = [
-            *("unshare", "--net"),  # an engine without bridge removes the bridge of the machine's own engine
-            program("dockerd", "docker.io"),
-            "--host",
-            self.url,
-            "--data-root",
-            f"{folder}/data",
-            "--exec-root",
-            f"{folder}/exec",
-        ]
-        line += ["--pidfile", f"{folder}/pid", "--iptables=false", "--ip6tables=false", "--bridge=none"]
-        with (folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(line, stdout=log, stderr=log)
-        for _ in range(300):
-            if self.docker("version") is not None:
-                return
-            assert self._process.poll() is None, (folder / "log").read_text()[-2000:]
-        raise AssertionError((folder / "log").read_text()[-2000:])
-
-    def docker(self, *words: str) -> str | None:
-        """What the client says, or None when it fails."""
-        done = subprocess.run(["docker", "--host", self.url, *words], capture_output=True, text=True, check=False)
-        return done.stdout if done.returncode == 0 else None
-
-    def stop(self) -> None:
-        """Stop it as a service manager would."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(60)
-            self._process = None
-
-
 @pytest.fixture
-def engine(image: str) -> Iterator[Engine]:
+def engine(image: str, tmp_path: Path) -> Iterator[Engine]:
     """A private engine that holds the base image."""
-    folder = Path(tempfile.mkdtemp(prefix="pandacea-engine-"))
-    made = Engine(folder)
-    made.start()
-    saved = folder / "base.tar"
-    subprocess.run(["docker", "save", "-o", str(saved), prepare.BASE], check=True)
-    assert made.docker("load", "-i", str(saved)) is not None
-    yield made
-    made.stop()
-    for line in reversed(Path("/proc/mounts").read_text().splitlines()):
-        if str(folder) in line:
-            subprocess.run(["umount", line.split()[1]], check=False)
-    shutil.rmtree(folder)
+    with private_engine() as made:
+        saved = tmp_path / "base.tar"
+        subprocess.run(["docker", "save", "-o", str(saved), prepare.BASE], check=True)
+        assert made.docker("load", "-i", str(saved)) is not None
+        yield made
 
 
 async def test_an_engine_restart_is_survived(engine: Engine, environment: Path, tmp_path: Path) -> None:

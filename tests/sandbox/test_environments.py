@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import aiodocker
 import pytest
 
 from pandacea.errors import Broken, Refused
+from pandacea.sandbox.docker_start import read_lock
 from pandacea.sandbox.environment import lock
 from pandacea.sandbox.environment_add import add_packages
 from pandacea.sandbox.environment_image import add_to_image
-from pandacea.sandbox.environments import build_environment, default_requirements, read_environment
+from pandacea.sandbox.environments import Environment, build_environment, default_requirements, read_environment
 from tests.parts import missing
 from tests.sandbox.harness import close_laboratory, open_laboratory
 
@@ -55,11 +58,18 @@ def test_build_then_add(tmp_path: Path) -> None:
     assert compiled, "a box's root is read-only: modules are compiled beforehand"
 
 
+@pytest.fixture
+async def same(image: str, environment: Path) -> Environment:
+    """An environment of the image's packages: this machine's own is of another Python or another day, and may hold others."""
+    async with aiodocker.Docker() as engine:
+        packages = json.loads(await read_lock(engine, image, "test"))["packages"]
+    return replace(read_environment(environment), packages=tuple(packages))
+
+
 @pytest.mark.asyncio
-async def test_an_image_of_the_same_packages(image: str, environment: Path) -> None:
+async def test_an_image_of_the_same_packages(image: str, environment: Path, same: Environment) -> None:
     """Built on top of the old one, without network: a script finds the new package, and the old image is as it was."""
-    old = read_environment(environment)
-    wanted = replace(old, packages=tuple(sorted([*old.packages, "xxhash==3.5.0"])), identity="sha256:" + "ab" * 32)
+    wanted = replace(same, packages=tuple(sorted([*same.packages, "xxhash==3.5.0"])), identity="sha256:" + "ab" * 32)
     try:
         made = await add_to_image(image, wanted, progress=lambda _: None)
     except Broken as error:
@@ -80,9 +90,9 @@ async def test_an_image_of_the_same_packages(image: str, environment: Path) -> N
 
 
 @pytest.mark.asyncio
-async def test_an_image_that_holds_the_packages_is_the_one(image: str, environment: Path) -> None:
+async def test_an_image_that_holds_the_packages_is_the_one(image: str, same: Environment) -> None:
     """Nothing is built when nothing is missing."""
-    assert await add_to_image(image, read_environment(environment)) == image
+    assert await add_to_image(image, same) == image
 
 
 @pytest.mark.asyncio

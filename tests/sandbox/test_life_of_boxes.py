@@ -31,6 +31,7 @@ from tests.sandbox.harness import open_laboratory
 async def main():
     laboratory = await open_laboratory(sys.argv[1], Path(sys.argv[2]))
     print(laboratory.folder, flush=True)
+    print(laboratory.instance, flush=True)
     async def one():
         outcome = await laboratory.sandbox.run(laboratory.job("print('running', flush=True)\\nwhile True: pass"), told)
     def told(event):
@@ -118,7 +119,7 @@ async def test_a_killed_node_leaves_nothing_running(mode: str, environment: Path
     )
     assert node.stdout is not None
     folder = Path((await node.stdout.readline()).decode().strip())
-    instance = f"test-{mode}-{node.pid}"
+    instance = (await node.stdout.readline()).decode().strip()
     running = 0
     while running < jobs:
         running += (await asyncio.wait_for(node.stdout.readline(), 60)).startswith(b"OutputWritten")
@@ -170,12 +171,12 @@ async def test_close_leaves_nothing(environment: Path) -> None:
     """After close: no process, no control group, no state but the staged program."""
     laboratory = await open_laboratory("bubblewrap-warm", environment, pool=3, name="closing")
     await laboratory.warmed()
-    groups = control_groups(f"closing-bubblewrap-warm-{os.getpid()}")
+    groups = control_groups(laboratory.instance)
     ours = [psutil.Process(int(pid)) for group in groups for pid in (group / "cgroup.procs").read_text().split()]
     assert ours
     await close_laboratory(laboratory)
     assert not any(process.is_running() for process in ours)
-    assert control_groups(f"closing-bubblewrap-warm-{os.getpid()}") == []
+    assert control_groups(laboratory.instance) == []
 
 
 @pytest.mark.asyncio

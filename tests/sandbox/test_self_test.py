@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pandacea.domain.finding import Finding, State
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Broken
@@ -21,6 +22,7 @@ from pandacea.sandbox.docker import DockerSandbox
 from pandacea.sandbox.examine import examine
 from pandacea.sandbox.selftest import Probe, Run, self_test
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
+from tests.run import instance_name
 from tests.sandbox.harness import IMAGE, Laboratory
 from tests.sandbox.leftovers import left_behind
 
@@ -74,8 +76,10 @@ async def test_doctor_shows_the_table_and_leaves_a_running_node_alone(laboratory
     bubblewrap = BubblewrapSettings(environment, state, instance, Cgroups.may_be_made(), pool)
     seen: list[SandboxEvent] = []
     rows = await examine(kind, docker, bubblewrap)
-    assert all(row["ok"] for row in rows), [row for row in rows if not row["ok"]]
-    assert rows[0] == {"check": "sandbox", "ok": True, "detail": f"privacy.sandbox says {kind}"}
+    assert all(row.ok for row in rows), [row for row in rows if not row.ok]
+    assert rows[0] == Finding("sandbox", "sandbox", State.OK, f"privacy.sandbox says {kind}")
+    values = [row for row in rows if not row.detail or re.search(r"[\[\]{}']|\bNone\b|\b\d{7,}\b|^\(|^\d+$", row.detail)]
+    assert values == [], "details are words, not values of a program"
     assert len(rows) > len(SUBJECTS)
     outcome = await laboratory.sandbox.run(laboratory.job("print('alive')"), seen.append)
     assert outcome.output == b"alive\n"
@@ -87,7 +91,7 @@ async def unopened(request: pytest.FixtureRequest, environment: Path, tmp_path: 
     """A sandbox of each kind, and what it has left on this machine so far."""
     if request.param == "docker":
         request.getfixturevalue("image")
-    instance = f"refused-{request.param}-{os.getpid()}"
+    instance = instance_name(f"refused-{request.param}")
     docker, bubblewrap = (
         DockerSettings(IMAGE, tmp_path, instance),
         BubblewrapSettings(environment, tmp_path, instance, Cgroups.may_be_made()),
@@ -127,6 +131,6 @@ async def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
     """An engine that does not answer and an environment that is not there are rows, not crashes."""
     docker = DockerSettings("nobody/has:this", tmp_path / "docker", engine_url="unix:///nowhere/docker.sock")
     rows = await examine("auto", docker, BubblewrapSettings(tmp_path / "no-environment", tmp_path / "bubblewrap"))
-    assert [row["ok"] for row in rows] == [True, False]
-    assert "no container engine answers" in rows[0]["detail"]
-    assert "pandacea environment build" in rows[1]["detail"]
+    assert [row.state for row in rows] == [State.OK, State.FAIL]
+    assert "the socket unix:///nowhere/docker.sock is not there" in rows[0].detail
+    assert "pandacea environment build" in rows[1].remedy

@@ -44,7 +44,7 @@ async def test_an_asset_is_found_by_content_by_recipe_and_by_commitment(database
     schema = [{"name": "x", "type": "int64", "missing": 0, "flags": []}]
     asset = replace(product(tmp_path / "a.csv").assets[AssetId("a")], schema=schema, rows=2**40)
     await book.add_asset("p", asset, DIGEST, b"\x00key", 2**40, 1.0)
-    await book.seen(asset.commitment, "r" * 64, "stamp")
+    await book.seen(asset.commitment, "r" * 64, "stamp", asset.schema)
     for found in (
         await book.asset("p", asset.asset_id, DIGEST),
         await book.asset_by_recipe("p", asset.asset_id, "r" * 64),

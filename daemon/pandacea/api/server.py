@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import ssl
 from dataclasses import dataclass, field
@@ -102,10 +103,7 @@ class Server:
         except OSError as error:
             await self._sweeper.stop()
             await self._runner.cleanup()
-            where = f"{self._listener.host}:{self._listener.port}"
-            raise BadConfig(
-                f"The server cannot listen on {where} ({error.strerror}): choose another server.host or server.port."
-            ) from error
+            raise _cannot_listen(self._listener, error) from error
 
     async def stop(self) -> None:
         """Take no new connections or requests, let those under way end within the grace period, then cut them off."""
@@ -151,6 +149,29 @@ def check_binding(listener: Listener) -> None:
             f"server.host is {listener.host}, which others can reach, without TLS: give server.tls_certificate and server.tls_key, "
             "or set server.behind_proxy: true when a proxy in front ends TLS, or bind 127.0.0.1."
         )
+
+
+async def check_free(listener: Listener) -> None:
+    """Bind the address for a moment, as `Server.start` will: what takes minutes is not begun for an address that is taken.
+
+    Raises:
+        BadConfig: it cannot be bound, or the certificate cannot be loaded.
+    """
+    if listener.tls is not None:
+        _tls_context(listener.tls)
+    try:
+        bound = await asyncio.get_running_loop().create_server(asyncio.Protocol, listener.host, listener.port)
+    except OSError as error:
+        raise _cannot_listen(listener, error) from error
+    bound.close()
+    await bound.wait_closed()
+
+
+def _cannot_listen(listener: Listener, error: OSError) -> BadConfig:
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    return BadConfig(
+        f"The server cannot listen on {listener.host}:{listener.port} ({reason}): choose another server.host or server.port."
+    )
 
 
 def _tls_context(tls: Tls) -> ssl.SSLContext:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from pandacea.api.product_page import product_page
-from pandacea.app import desk, parts
+from pandacea.app import desk
+from pandacea.app.asking import NotAnswered, ask_terminal, ask_until, ask_yes_or_no
+from pandacea.app.reading import open_tables
+from pandacea.catalogue.checking import check_shape
 from pandacea.catalogue.document import document
 from pandacea.catalogue.mock import mock_csv
-from pandacea.catalogue.products_file import StatedProduct, product_of
+from pandacea.catalogue.products_file import StatedProduct, product_of, read_price
 from pandacea.catalogue.sources import opened, sha256_of
 from pandacea.catalogue.stated_assets import described
 from pandacea.catalogue.stating import add_entry, check_new, remove_entry
-from pandacea.catalogue.tables import Made, Tables
+from pandacea.catalogue.tables import Made
 from pandacea.config import Config
 from pandacea.domain.ids import ASSET_ID, AssetId
 from pandacea.domain.printable import printable
 from pandacea.domain.product import Asset, LiveOutput, Policy, Rehearsal, Release
 from pandacea.domain.table import TableColumn, TableShape
 from pandacea.errors import BadConfig, Refused
-from pandacea.sandbox.choose import choose
 
 UNPUBLISHED: Final = "made when the product is published"
 _RANGED: Final = re.compile(r"u?int|float|decimal|date|timestamp")
@@ -46,7 +50,7 @@ class Wanted:
     keep_flagged: bool = False
     """With `yes`: columns that look as if they identified people stay."""
     say: Callable[[str], None] = print
-    ask: Callable[[str], str] = field(default=input)
+    ask: Callable[[str], str] = ask_terminal
 
 
 async def add_product(config: Config, wanted: Wanted) -> bool:
@@ -62,19 +66,26 @@ async def add_product(config: Config, wanted: Wanted) -> bool:
     said = {"file": str(path.relative_to(data_dir))} | wanted.asset
     check_new(data_dir, str(entry["id"]))
     async with AsyncExitStack() as stack:
-        tables = await _tables(config, stack)
+        tables = await open_tables(config, stack, purpose="tools")
         with opened(path, data_dir) as source:
             draft = product_of(entry | {"assets": {asset_id: said}}, data_dir)
             seen = await tables.look(source, draft.assets[AssetId(asset_id)].recipe)
-            _ask(wanted, entry, said, seen)
+            try:
+                _ask(wanted, entry, said, seen)
+            except (KeyboardInterrupt, NotAnswered):
+                wanted.say(f"\nWhat was answered so far:\n\n    {same_command(wanted, entry, said)}\n")
+                raise
             stated = product_of(entry | {"assets": {asset_id: said}}, data_dir)
             recipe = stated.assets[AssetId(asset_id)].recipe
             digest, _ = sha256_of(source.descriptor)
             made = await tables.make(source, recipe, recipe.digest(digest), _progress(wanted.say))
+            check_shape(AssetId(asset_id), stated.assets[AssetId(asset_id)], made.shape)
     _show(wanted, config, stated, AssetId(asset_id), made)
-    if not wanted.yes and not _agreed(wanted.ask("Publish this? [y/N] ")):
-        wanted.say("Nothing was written.")
-        return False
+    if not wanted.yes:
+        wanted.say(f"The same without questions:\n\n    {same_command(wanted, entry, said)}\n")
+        if not ask_yes_or_no(wanted.ask, wanted.say, "Publish this?", default=False):
+            wanted.say("Nothing was written.")
+            return False
     add_entry(data_dir, entry | {"assets": {asset_id: said}})
     wanted.say(await _tell_node(config))
     return True
@@ -98,14 +109,6 @@ def _id_of(path: Path) -> str:
     return name
 
 
-async def _tables(config: Config, stack: AsyncExitStack) -> Tables:
-    """The node's tables, with a sandbox of this command's own beside a node that may be running."""
-    sandbox, _ = await choose(config.privacy.sandbox, *parts.sandbox_settings(config, purpose="tools", pool=0))
-    await sandbox.open()
-    stack.push_async_callback(sandbox.close)
-    return Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits(), incoming="incoming-command")
-
-
 def _progress(say: Callable[[str], None]) -> Callable[[float, float], None]:
     last = -10
 
@@ -120,83 +123,171 @@ def _progress(say: Callable[[str], None]) -> Callable[[float, float], None]:
 
 
 def _ask(wanted: Wanted, entry: dict[str, Any], said: dict[str, Any], seen: TableShape) -> None:
-    """Complete what was said: which columns, what they hold, the label, the rules."""
+    """Complete what was said: which columns, what they hold, the label, the rules. Every answer is looked at when it is given."""
     dropped = _columns(wanted, said, seen.columns)
-    kept = [column for column in seen.columns if column.name not in dropped]
-    columns: dict[str, Any] = {name: dict(about) for name, about in (said.get("columns") or {}).items()}
-    label = wanted.label if wanted.label or wanted.yes else wanted.ask("Which column is the outcome (label)? [none] ").strip()
+    keep = said.get("keep")
+    kept = [one for one in seen.columns if one.name not in dropped and (keep is None or one.name in keep)]
+    columns: dict[str, Any] = said.setdefault("columns", {})
+    names = {column.name for column in kept}
+    for name in columns:
+        if name not in names:
+            raise BadConfig(f"--column describes {name!r}, which is not a kept column; {_kept_are(kept)}")
+    label = wanted.label
+    if label is not None:
+        _label(kept, label)
+    elif not wanted.yes:
+        question = "Which column is the outcome (label)? [none] "
+        label = ask_until(wanted.ask, wanted.say, question, lambda text: _label(kept, text) if text else None)
     if label:
-        if label not in {column.name for column in kept}:
-            raise BadConfig(
-                f"the label {label!r} is not a kept column; kept are: {', '.join(column.name for column in kept[:30])}."
-            )
         columns.setdefault(label, {})["label"] = True
     if not wanted.yes:
         for column in kept:
             _about(wanted, column, columns)
-        _words(wanted, entry)
-    if columns:
-        said["columns"] = columns
+    _words(wanted, entry)
+    if not columns:
+        del said["columns"]
+
+
+def _label(kept: Sequence[TableColumn], name: str) -> str:
+    if name not in {column.name for column in kept}:
+        raise BadConfig(f"the label {name!r} is not a kept column; {_kept_are(kept)}")
+    return name
+
+
+def _kept_are(kept: Sequence[TableColumn]) -> str:
+    return f"kept are: {', '.join(printable(column.name) for column in kept[:30])}."
 
 
 def _columns(wanted: Wanted, said: dict[str, Any], columns: Sequence[TableColumn]) -> set[str]:
-    """Show every column, and ask about those that may identify people; returns what is dropped."""
+    """Show every column that may identify people, and ask about it; returns what is dropped. What stays is named."""
     dropped = set(said.get("drop") or [])
-    for column in columns:
+    flagged = [column for column in columns if column.flags]
+    stays = [column.name for column in flagged if wanted.keep_flagged or column.name in (said.get("keep") or ())]
+    for column in flagged:
         for flag in column.flags:
             wanted.say(f"  ! {printable(column.name)} ({column.type}): {printable(flag)}")
-        if (
-            column.flags
-            and not wanted.yes
-            and wanted.ask(f"Drop {printable(column.name)}? [Y/n] ").strip().lower() in {"", "y", "yes"}
-        ):
+        if column.name in stays or wanted.yes:
+            continue
+        if ask_yes_or_no(wanted.ask, wanted.say, f"Drop {printable(column.name)}?", default=True):
             dropped.add(column.name)
             wanted.say(f"    {printable(column.name)} is dropped: it is not converted and no script sees it.")
-    flagged = [printable(column.name) for column in columns if column.flags and column.name not in dropped]
-    if wanted.yes and flagged and not wanted.keep_flagged:
+        else:
+            stays.append(column.name)
+    open_columns = [printable(one.name) for one in flagged if one.name not in dropped and one.name not in stays]
+    if open_columns:
         raise BadConfig(
-            f"these columns may identify people: {', '.join(flagged)}. Drop them (--drop), or say that they stay (--keep-flagged); "
+            f"these columns may identify people: {', '.join(open_columns)}. Drop them (--drop), or say that they stay (--keep-flagged); "
             "--yes does not decide that."
         )
     if dropped:
         said["drop"] = sorted(dropped)
+    if stays:
+        said["keep_flagged"] = stays
     return dropped
 
 
 def _about(wanted: Wanted, column: TableColumn, columns: dict[str, Any]) -> None:
-    name = printable(column.name)
-    if _RANGED.match(column.type) and not {"minimum", "maximum"} & set(columns.get(column.name, {})):
-        text = wanted.ask(
-            f"{name} ({column.type}): plausible range, e.g. 0..100, rounder than your data's own extremes? [none] "
-        ).strip()
-        if text:
-            low, _, high = text.partition("..")
-            columns.setdefault(column.name, {}).update(minimum=yaml.safe_load(low), maximum=yaml.safe_load(high))
-    elif column.type.startswith(("string", "category")) and "categories" not in columns.get(column.name, {}):
-        text = wanted.ask(f"{name} ({column.type}): which values may be named, separated by commas? [none] ").strip()
-        if text:
-            columns.setdefault(column.name, {})["categories"] = [word.strip() for word in text.split(",")]
-    if column.name in columns:
-        described(f"column {name}", columns[column.name])  # a mistake is told while it can be mended
+    """Ask what a column holds, where that is not said yet."""
+    name, known = printable(column.name), columns.get(column.name, {})
+
+    def checked(more: dict[str, Any]) -> dict[str, Any]:
+        described(f"column {name}", known | more)
+        return more
+
+    def bounds(text: str) -> dict[str, Any]:
+        low, dots, high = text.partition("..")
+        if text and not (low.strip() and dots and high.strip()):
+            raise BadConfig(f"{text!r} is no range; write for example 0..100, or Enter for none.")
+        return checked({"minimum": _scalar(low), "maximum": _scalar(high)} if text else {})
+
+    def categories(text: str) -> dict[str, Any]:
+        return checked({"categories": [word.strip() for word in text.split(",") if word.strip()]} if text else {})
+
+    more: dict[str, Any] = {}
+    if _RANGED.match(column.type) and not {"minimum", "maximum"} & set(known):
+        question = f"{name} ({column.type}): plausible range, e.g. 0..100, rounder than your data's own extremes? [none] "
+        more = ask_until(wanted.ask, wanted.say, question, bounds)
+    elif column.type.startswith(("string", "category")) and "categories" not in known:
+        question = f"{name} ({column.type}): which values may be named, separated by commas? [none] "
+        more = ask_until(wanted.ask, wanted.say, question, categories)
+    if more:
+        columns[column.name] = known | more
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # `described` says what is wrong with it
 
 
 def _words(wanted: Wanted, entry: dict[str, Any]) -> None:
-    for key, question in (
-        ("name", "Name of the product"),
-        ("description", "What is it, from when, in which units"),
-        ("price", "Price"),
+    """Ask for name, description, price and rules, where they are not said yet. A price is never taken for granted."""
+    if "price" not in entry and wanted.yes:
+        raise BadConfig("no price is stated, and --yes does not decide that: --price '0.02 ether', or --price 0 for nothing.")
+    if wanted.yes:
+        return
+    for key, question, default in (
+        ("name", "Name of the product", entry["id"]),
+        ("description", "What is it, from when, in which units", "none"),
     ):
-        if key not in entry and (text := wanted.ask(f"{question}? [{entry['id'] if key == 'name' else 'none'}] ").strip()):
+        if key not in entry and (text := wanted.ask(f"{question}? [{default}] ").strip()):
             entry[key] = text
+    if "price" not in entry:
+        entry["price"] = ask_until(wanted.ask, wanted.say, "Price of a lease? [for example 0.02 ether; 0: nothing] ", _price)
     rules = entry.setdefault("rules", {})
     for key, kind in (("policy", Policy), ("release", Release), ("live_output", LiveOutput), ("rehearsal", Rehearsal)):
         if key not in rules:
-            values = [value.value for value in kind]
-            rules[key] = wanted.ask(f"{key} ({' | '.join(values)})? [{values[0]}] ").strip() or values[0]
+            rules[key] = ask_until(wanted.ask, wanted.say, f"{key} ({' | '.join(kind)})? [{next(iter(kind))}] ", _one_of(kind))
+    if "show_messages" not in rules:
+        question = "Show a Spender its script's error messages, which may quote rows?"
+        rules["show_messages"] = ask_yes_or_no(wanted.ask, wanted.say, question, default=False)
 
 
-def _agreed(text: str) -> bool:
-    return text.strip().lower() in {"y", "yes"}
+def _price(text: str) -> str:
+    if not text:
+        raise BadConfig("a price must be said; 0 offers the product for nothing.")
+    read_price(text)
+    return text
+
+
+def _one_of(kind: type[StrEnum]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text and text not in list(kind):
+            raise BadConfig(f"{text!r} is none of {', '.join(kind)}.")
+        return text or next(iter(kind)).value
+
+    return read
+
+
+def same_command(wanted: Wanted, entry: dict[str, Any], said: dict[str, Any]) -> str:
+    """The command line that says what was answered so far: no answer is given twice."""
+    words = ["pandacea", "products", "add", str(wanted.file)]
+    for key, value in entry.items():
+        if key == "rules":
+            words += [word for rule, chosen in value.items() for word in _rule_words(rule, chosen)]
+        else:
+            words += [f"--{key}", ",".join(value) if isinstance(value, list) else str(value)]
+    labels = [name for name, about in said.get("columns", {}).items() if about.get("label")]
+    for name, about in said.get("columns", {}).items():
+        if rest := {key: value for key, value in about.items() if key != "label"}:
+            words += ["--column", yaml.safe_dump({name: rest}, default_flow_style=True, allow_unicode=True, width=10_000).strip()]
+    words += [word for name in labels for word in ("--label", name)]
+    for key in ("drop", "keep"):
+        words += [word for word in [f"--{key}", ",".join(said[key])] if said.get(key)]
+    for key in ("separator", "table", "format"):
+        words += [word for word in [f"--{key}", str(said.get(key))] if said.get(key)]
+    if "mock" in said:
+        words += ["--mock-rows", str(said["mock"]["rows"])]
+    if said.get("keep_flagged"):
+        words.append("--keep-flagged")
+    return shlex.join([*words, "--yes"])
+
+
+def _rule_words(rule: str, chosen: Any) -> list[str]:
+    if rule == "show_messages":
+        return ["--show-messages"] if chosen else []
+    return [f"--{rule.replace('_', '-')}", str(chosen)]
 
 
 def _show(wanted: Wanted, config: Config, stated: StatedProduct, asset_id: AssetId, made: Made) -> None:

@@ -9,9 +9,10 @@ from typing import Final
 import structlog
 
 from pandacea import keys
+from pandacea.api.server import check_binding, check_free
 from pandacea.app import parts
 from pandacea.app.loops import start_task
-from pandacea.catalogue.products_file import read as read_products
+from pandacea.app.product_desk import read_stated
 from pandacea.catalogue.registry import Catalogue
 from pandacea.catalogue.tables import Tables
 from pandacea.chain.follower import Follower
@@ -56,13 +57,17 @@ async def open_core(config: Config, background: Background, stack: AsyncExitStac
     Raises:
         BadConfig, Broken: what must be mended first.
     """
+    listener = parts.listener(config.server)
+    check_binding(listener)
+    parts.require_data_folder(config)
     signer = parts.signer(config)
     contract = parts.contract_of(config)
     await stack.enter_async_context(parts.held(config.store.state_dir))
+    await check_free(listener)  # before the self-test and the conversion of tables, which may take minutes
     db = await stack.enter_async_context(parts.database(config, alone=True, patience=DATABASE_START_SECONDS))
     clock = parts.SystemClock()
     products = SqlProductBook(db)
-    stated = read_products(config.privacy.data_dir)
+    stated = await read_stated(config.privacy.data_dir, products)
     await parts.refuse_other_chain(contract, db)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
     start_task(background, follower.run(), "follower", stack)

@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from pandacea.config import Config
 from pandacea.domain.code import CodeState, Submission
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import MIB
+from pandacea.domain.printable import printable
 from pandacea.domain.schema import count_free_bytes
 from pandacea.errors import Broken, PandaceaError, Refused
 from pandacea.flows import approve
@@ -39,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 SOCKET: Final = "desk.sock"
 LINE_BYTES: Final = 16 * MIB
+_SHORTEST_ID: Final = 6
+"""Characters of an id, `0x` among them, that may stand for the whole."""
 SHOWN_OUTPUT: Final = 65_536
 """Bytes of a held result's output that `show` prints; the whole of it is in a file that `show` names."""
 
@@ -85,7 +88,7 @@ class Desk:
         return {"results": [_short(job) for job in await held(self._ports)]}
 
     async def _result(self, asked: Asked) -> dict[str, Any]:
-        job, artifacts = await look(str(asked["id"]), self._ports)
+        job, artifacts = await look(await self._held_id(asked), self._ports)
         folder = self._ports.shelf.of(job.computation_id)
         file = await write_output_file(job, self._ports) if job.state is JobState.HELD else None
         seen = await digest_held(job, artifacts, self._ports) if job.state is JobState.HELD else None
@@ -103,26 +106,32 @@ class Desk:
         }
 
     async def _release(self, asked: Asked) -> dict[str, Any]:
-        seen = str(asked.get("seen") or "")
+        computation_id, seen = await self._held_id(asked), str(asked.get("seen") or "")
         if not seen:
             raise Refused(
-                f"Look at it first: `pandacea results show {asked['id']}` ends with the line that releases what it showed."
+                f"Look at it first: `pandacea results show {computation_id}` ends with the line that releases what it showed."
             )
-        job = await release(str(asked["id"]), self._ports, seen=seen)
+        job = await release(computation_id, self._ports, seen=seen)
         log.info("result.released", computation_id=job.computation_id, charge=job.charge.value)
         return {"computation_id": job.computation_id, "state": job.state.value}
 
     async def _refuse(self, asked: Asked) -> dict[str, Any]:
-        job = await refuse(str(asked["id"]), str(asked.get("reason", "")), self._ports)
+        job = await refuse(await self._held_id(asked), str(asked.get("reason") or ""), self._ports)
         log.info("result.refused", computation_id=job.computation_id)
         return {"computation_id": job.computation_id, "state": job.state.value}
+
+    async def _held_id(self, asked: Asked) -> str:
+        return _whole_id(str(asked["id"]), [job.computation_id for job in await held(self._ports)])
+
+    async def _code_id(self, asked: Asked) -> str:
+        return _whole_id(str(asked["id"]), [one.code_id for one in await approve.submissions(self._books)])
 
     async def _scripts(self, asked: Asked) -> dict[str, Any]:
         state = None if asked.get("all") else CodeState.PENDING
         return {"scripts": [_script(one) for one in await approve.submissions(self._books, state)]}
 
     async def _script(self, asked: Asked) -> dict[str, Any]:
-        found = await approve.state_of(str(asked["id"]), self._books)
+        found = await approve.state_of(await self._code_id(asked), self._books)
         warnings = await self._reviewer.review(found.code)
         covered = {
             "code": found.code,
@@ -134,9 +143,18 @@ class Desk:
         return _script(found) | covered | {"warnings": [{"line": one.line, "why": one.why} for one in warnings]}
 
     async def _decide(self, asked: Asked, state: CodeState) -> dict[str, Any]:
-        found = await approve.decide(str(asked["id"]), state, str(asked.get("reason", "")), self._books, self._clock)
+        code_id = await self._code_id(asked)
+        found = await approve.decide(code_id, state, str(asked.get("reason") or ""), self._books, self._clock)
         log.info("code.decided", code_id=found.code_id, state=state.value)
         return _script(found)
+
+
+def _whole_id(said: str, known: Sequence[str]) -> str:
+    """The one id that begins so; what is said as it is, when it is whole or none begins so. Raises Refused: several do."""
+    found = sorted({one for one in known if one.startswith(said.lower())}) if len(said) >= _SHORTEST_ID else []
+    if len(found) > 1 and said not in found:
+        raise Refused(f"{len(found)} ids begin with {printable(said, limit=80)}; say more of it, for example {found[0][:20]}.")
+    return found[0] if len(found) == 1 else said
 
 
 def _short(job: Job) -> dict[str, Any]:

@@ -10,12 +10,11 @@ from typing import Any, Final
 
 from pandacea import __version__, keys
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import EdgeLimits
 from pandacea.api.node import NODE, Node, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import describe
-from pandacea.api.server import Listener, Server, Tls, create_app
+from pandacea.api.server import Server, create_app
 from pandacea.api.throttle import Rate, Streams
 from pandacea.app import parts
 from pandacea.app.core import Core
@@ -23,7 +22,6 @@ from pandacea.app.loops import start_task
 from pandacea.app.workers import Workers
 from pandacea.chain.wallets import ContractWallets
 from pandacea.config import Config
-from pandacea.config.sections import Server as ServerSection
 from pandacea.domain.ids import Address
 from pandacea.flows.approve import ApprovePorts
 from pandacea.flows.background import Background
@@ -44,9 +42,8 @@ async def listen(
     background: Background,
     stack: AsyncExitStack,
 ) -> Server:
-    section = config.server
-    edge = EdgeLimits(connections=section.max_connections)
-    app = create_app(edge)
+    listener = parts.listener(config.server)
+    app = create_app(listener.limits)
 
     app[AUTHENTICATOR] = _authenticator(config, core, background, stack)
     app[NODE] = Node(
@@ -65,26 +62,12 @@ async def listen(
     )
     add_routes(app)
     describe(app, __version__)
-    tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
-    server = Server(app, listener_of(section, edge, tls))
+    server = Server(app, listener)
     await server.start()
     stack.push_async_callback(server.stop)
-    if tls is not None:
+    if listener.tls is not None:
         start_task(background, server.reload_tls(), "tls", stack)
     return server
-
-
-def listener_of(section: ServerSection, limits: EdgeLimits, tls: Tls | None) -> Listener:
-    """Where and how to listen, as configured."""
-    return Listener(
-        section.host,
-        section.port,
-        tls,
-        behind_proxy=section.behind_proxy,
-        proxies=section.trusted_proxies,
-        grace_seconds=section.grace_seconds,
-        limits=limits,
-    )
 
 
 def _authenticator(config: Config, core: Core, background: Background, stack: AsyncExitStack) -> Authenticator:

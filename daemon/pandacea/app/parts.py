@@ -14,6 +14,8 @@ from pathlib import Path
 import structlog
 
 from pandacea import keys
+from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.server import Listener, Tls
 from pandacea.chain.book import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import Endpoints
 from pandacea.chain.fees import FeeLimits
@@ -22,6 +24,7 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sender import ChainSender
 from pandacea.config import Config, docker_host
 from pandacea.config.sections import Confirmations
+from pandacea.config.sections import Server as ServerSection
 from pandacea.domain.ids import Address, Hash32
 from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.flows.books import Channel
@@ -135,6 +138,44 @@ async def held(state_dir: Path) -> AsyncIterator[None]:
             raise Broken(f"{state_dir} can be read by other users of this machine. Run: chmod 700 {state_dir}")
     async with hold_file(state_dir / "node.lock", str(state_dir)):
         yield
+
+
+async def runs(state_dir: Path) -> bool:
+    """Whether a node runs on this state folder now."""
+    lock = state_dir / "node.lock"
+    if not lock.exists():
+        return False
+    try:
+        async with hold_file(lock, str(state_dir)):
+            return False
+    except Broken:
+        return True
+
+
+def require_data_folder(config: Config) -> None:
+    """Refuse a data folder that is not there: mistyped, it would look like one without products.
+
+    Raises:
+        BadConfig: privacy.data_dir is no folder.
+    """
+    folder = config.privacy.data_dir
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise BadConfig(f"privacy.data_dir {folder} {what}", remedy=f"mend the name, or run `mkdir -m 700 {folder}`")
+
+
+def listener(section: ServerSection) -> Listener:
+    """Where and how the node listens."""
+    tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
+    return Listener(
+        section.host,
+        section.port,
+        tls,
+        behind_proxy=section.behind_proxy,
+        proxies=section.trusted_proxies,
+        grace_seconds=section.grace_seconds,
+        limits=EdgeLimits(connections=section.max_connections),
+    )
 
 
 @asynccontextmanager

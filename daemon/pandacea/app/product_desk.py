@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from pandacea.catalogue.products_file import read
+from pandacea.catalogue.products_file import FILE_NAME, StatedProduct, read
 from pandacea.catalogue.registry import Catalogue
-from pandacea.errors import Refused
+from pandacea.errors import BadConfig, Refused
 from pandacea.store.products import SqlProductBook
+
+_UNSEEN: Final = "Taken up by the next start; `pandacea doctor` reads its files now."
 
 
 class ProductDesk:
@@ -20,13 +22,13 @@ class ProductDesk:
         self._book, self._data_dir, self._catalogue = book, data_dir, catalogue
 
     async def list(self, _asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Every product on offer, in short."""
+        """Every product on offer, in short; and those that are stated but not on offer, with the reason."""
         products = [
             {"product_id": one.product_id, "name": one.document["name"], "price_wei": one.document["price_wei"]}
             | {"assets": [asset["asset_id"] for asset in one.document["assets"]], "version": one.version}
             for one in await self._book.current()
         ]
-        return {"products": products}
+        return {"products": products, "not_offered": self._not_offered({one["product_id"] for one in products})}
 
     async def show(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """All that is public of one product. Raises Refused."""
@@ -39,8 +41,31 @@ class ProductDesk:
         """Take up products.yaml and changed sources. Raises Refused, BadConfig."""
         if self._catalogue is None:
             raise Refused("No node is running; its next start takes up products.yaml.")
-        troubles = await self._catalogue.register(read(self._data_dir), self._data_dir)
+        troubles = await self._catalogue.register(await read_stated(self._data_dir, self._book), self._data_dir)
         return {
             "products": [product.product_id for product in self._catalogue.all()],
             "troubles": [{"product_id": one.product_id, "detail": one.detail} for one in troubles],
         }
+
+    def _not_offered(self, offered: set[str]) -> Sequence[dict[str, str]]:
+        because = {one.product_id: one.detail for one in self._catalogue.troubles} if self._catalogue is not None else {}
+        otherwise = _UNSEEN if self._catalogue is None else "Stated since the node read products.yaml: `pandacea products reload`."
+        try:
+            stated = [product.product_id for product in read(self._data_dir)]
+        except BadConfig as problem:
+            return [{"product_id": "products.yaml", "detail": problem.detail}]
+        return [{"product_id": one, "detail": because.get(one, otherwise)} for one in stated if one not in offered]
+
+
+async def read_stated(data_dir: Path, book: SqlProductBook) -> list[StatedProduct]:
+    """The products of products.yaml. A file that is gone is not an empty one.
+
+    Raises:
+        BadConfig: it cannot be used, or it is gone while products are on offer: a folder that is not mounted must not end them.
+    """
+    if data_dir.is_dir() and not (data_dir / FILE_NAME).exists() and (offered := await book.offered()):
+        raise BadConfig(
+            f"{data_dir / FILE_NAME} is gone, and {', '.join(sorted(offered))} is on offer. Put it back, or write a file with "
+            "`products: []` to offer nothing."
+        )
+    return read(data_dir)

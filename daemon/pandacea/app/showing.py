@@ -23,11 +23,12 @@ def shown(verb: str, answer: dict[str, Any]) -> str:
     if verb == "code show":
         return _whole_script(answer)
     if verb == "products list":
-        return "\n".join(_product(one) for one in answer["products"]) or "No product is on offer."
+        left_out = [f"{one['product_id']} is NOT on offer: {printable(one['detail'], limit=2000)}" for one in answer["not_offered"]]
+        return "\n".join([*(_product(one) for one in answer["products"]), *left_out]) or "No product is on offer."
     if verb == "products show":
         return printable(json.dumps(answer, indent=2, ensure_ascii=False), limit=1_000_000, newlines=True)
     if verb == "products reload":
-        troubles = [f"{one['product_id']} is NOT on offer: {printable(one['detail'])}" for one in answer["troubles"]]
+        troubles = [f"{one['product_id']} is NOT on offer: {printable(one['detail'], limit=2000)}" for one in answer["troubles"]]
         return "\n".join([f"On offer: {', '.join(answer['products']) or 'nothing'}", *troubles])
     if verb == "leases show":
         return _lease(answer)
@@ -46,7 +47,7 @@ def _lease(one: dict[str, Any]) -> str:
             f"status       {one['status']}",
             f"product      {product} ({one['data_product_id']})",
             f"spender      {one['spender']}",
-            f"price        {Decimal(one['price_wei']).scaleb(-18).normalize():f} ether",
+            f"price        {_ether(one['price_wei'])} ether",
             f"expires      {'never' if one['expires_at'] is None else _when(one['expires_at'])}",
             f"computations {one['max_computations']}",
             f"approved     in block {one['approved_block']} by transaction {one['approved_tx']}",
@@ -58,7 +59,8 @@ def _lease(one: dict[str, Any]) -> str:
 
 
 def _product(one: dict[str, Any]) -> str:
-    return f"{one['product_id']:<32} {printable(one['name'], limit=60):<40} {one['price_wei']:>20} wei  {', '.join(one['assets'])}"
+    price = f"{_ether(one['price_wei'])} ether"
+    return f"{one['product_id']:<32} {printable(one['name'], limit=60):<40} {price:>20}  {', '.join(one['assets'])}"
 
 
 def _held(one: dict[str, Any]) -> str:
@@ -105,8 +107,8 @@ def _script(one: dict[str, Any]) -> str:
     lease = "has a lease" if one["has_lease"] else "no lease"
     return (
         f"{one['code_id']}  {_when(one['created_at'])}  {one['state']:<8} {one['bytes']:>7,} bytes  {one['product_id']}  "
-        f"{one['submitter']} ({lease})"
-    )
+        f"{one['submitter']} ({lease})  {printable(one['note'], limit=60)}"
+    ).rstrip()
 
 
 def _whole_script(one: dict[str, Any]) -> str:
@@ -140,3 +142,7 @@ def _whole_script(one: dict[str, Any]) -> str:
 
 def _when(seconds: float | None) -> str:
     return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _ether(wei: str) -> str:
+    return f"{Decimal(wei).scaleb(-18).normalize():f}"

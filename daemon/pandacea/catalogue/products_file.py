@@ -53,6 +53,8 @@ def read(data_dir: Path, name: str = FILE_NAME) -> list[StatedProduct]:
     Raises:
         BadConfig: the file, a key, a value or an asset's file is missing or bad; the sentence names it.
     """
+    if not data_dir.is_dir():
+        raise BadConfig(f"privacy.data_dir {data_dir} is no folder here; mend the path, mount what belongs there, or make it.")
     path = data_dir / name
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -111,14 +113,22 @@ def _text(path: Path, where: str, entry: dict[str, Any], key: str, default: str)
 
 
 def wei(path: Path, where: str, value: Any) -> Wei:
-    """Read a price: a whole number of wei, or "0.02 ether"."""
+    """Read a price of products.yaml. Raises BadConfig."""
+    try:
+        return read_price(value)
+    except BadConfig as problem:
+        raise BadConfig(f"{path}: {where}.price is {value!r}; {problem.detail}") from problem
+
+
+def read_price(value: Any) -> Wei:
+    """Read a price: a whole number of wei, or "0.02 ether". Raises BadConfig."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value))
     try:
         amount = Decimal(match[1]) * UNITS[match[2] or "wei"] if match else None
     except (KeyError, InvalidOperation):
         amount = None
     if amount is None or amount != int(amount):
-        raise BadConfig(f"{path}: {where}.price is {value!r}; write a whole number of wei, or for example '0.02 ether'.")
+        raise BadConfig("write a whole number of wei, or for example '0.02 ether'.")
     return Wei(int(amount))
 
 

@@ -7,13 +7,14 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import rfc8785
 import structlog
 
-from pandacea.catalogue.document import document, published_columns, shape_kept, unknown_columns
+from pandacea.catalogue.checking import Trouble, check_shape
+from pandacea.catalogue.document import document, published_columns, shape_kept
 from pandacea.catalogue.mock import mock_csv
 from pandacea.catalogue.products_file import StatedProduct
 from pandacea.catalogue.sources import Source, opened, sha256_of
@@ -33,14 +34,6 @@ OnProgress = Callable[[str, float, float], None]
 """Called with an asset's id, what is done and the total, now and then during a conversion."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why a product is not on offer."""
-
-    product_id: str
-    detail: str
-
-
 class Catalogue:
     """Every product on offer, in memory; `flows.ports.Catalogue`."""
 
@@ -51,6 +44,8 @@ class Catalogue:
         self._clock = clock
         self._tables = tables
         self._by_hash: dict[Hash32, Product] = {}
+        self.troubles: list[Trouble] = []
+        """Which of the products stated last are not on offer, and why."""
 
     def by_hash(self, product_hash: Hash32) -> Product | None:
         """The product a lease's `dataProductId` names."""
@@ -84,8 +79,8 @@ class Catalogue:
                 products[published.product_hash] = published
         for product_id in await self._book.offered() - {product.product_id for product in products.values()}:
             await self._book.withdraw(product_id, self._clock.now())
-            log.info("product.withdrawn", product_id=product_id)
-        self._by_hash = products
+            log.warning("product.withdrawn", product_id=product_id)
+        self._by_hash, self.troubles = products, troubles
         self._name_strays(stated, data_dir)
         return troubles
 
@@ -110,8 +105,7 @@ class Catalogue:
         except UnfitSource as problem:
             raise UnfitSource(f"{said.source.name}: {problem.detail}") from problem
         shape = shape_kept(asset)
-        if unknown := unknown_columns(shape.columns, said.columns):
-            raise BadConfig(f"asset {asset_id} describes the column {unknown[0]!r}, which it does not have or does not keep.")
+        check_shape(asset_id, said, shape)
         text = mock_csv(published_columns(shape, said.columns), said.mock_rows, said.mock_seed)
         types = {column.name: column.type for column in shape.columns}
         as_nan = said.recipe.format in {SourceFormat.CSV, SourceFormat.SQLITE}
@@ -133,7 +127,8 @@ class Catalogue:
             commitment = hmac.new(key, bytes.fromhex(made.digest), hashlib.sha256).hexdigest()
             known = Asset(asset_id, commitment, made.path, "arrow", made.shape.as_json(), made.shape.rows)
             await self._book.add_asset(product_id, known, made.digest, key, made.size, self._clock.now())
-        await self._book.seen(known.commitment, recipe, source.stamp)
+        known = replace(known, schema=made.shape.as_json())  # what is kept may be of a look that knew less
+        await self._book.seen(known.commitment, recipe, source.stamp, known.schema)
         return known
 
     def _name_strays(self, stated: list[StatedProduct], data_dir: Path) -> None:

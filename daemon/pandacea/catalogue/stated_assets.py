@@ -12,7 +12,7 @@ from pandacea.domain.ids import ASSET_ID
 from pandacea.domain.table import SUFFIXES, Described, Recipe, SourceFormat, StatedAsset
 from pandacea.errors import BadConfig
 
-KEYS: Final = ("file", "format", "drop", "keep", "separator", "table", "description", "columns", "mock")
+KEYS: Final = ("file", "format", "drop", "keep", "keep_flagged", "separator", "table", "description", "columns", "mock")
 COLUMN_KEYS: Final = ("unit", "description", "minimum", "maximum", "categories", "missing", "label")
 MOCK_KEYS: Final = ("rows", "seed")
 _TEXT: Final = 1000
@@ -43,6 +43,7 @@ def stated_asset(asset_id: str, stated: Any, data_dir: Path) -> StatedAsset:
         source=source,
         recipe=_recipe(asset_id, entry, source),
         columns={str(name): described(f"asset {asset_id}.columns.{name}", said or {}) for name, said in columns.items()},
+        keep_flagged=_names(f"asset {asset_id}.keep_flagged", entry.get("keep_flagged")) or (),
         description=_text(f"asset {asset_id}.description", entry.get("description", "")),
         mock_rows=_count(f"asset {asset_id}.mock.rows", mock.get("rows", 100), MAX_ROWS),
         mock_seed=_count(f"asset {asset_id}.mock.seed", mock.get("seed", 0), 2**32),

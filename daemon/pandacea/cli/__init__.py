@@ -12,6 +12,9 @@ from pathlib import Path
 from pandacea import __version__
 from pandacea.cli.command import Handler, command, quietly
 from pandacea.cli.desk import desk_commands
+from pandacea.cli.devchain import devchain_command
+from pandacea.cli.doctor import table
+from pandacea.cli.keys import key_commands
 from pandacea.cli.leases import lease_commands
 from pandacea.cli.products import product_commands
 from pandacea.errors import BadConfig, Broken, PandaceaError
@@ -47,36 +50,39 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--debug", action="store_true", help="log at level debug")
 
     init = command(commands, "init", _init, "write a config.yaml and a products.yaml to start from", config=False)
-    init.add_argument("--directory", type=Path, default=Path())
+    init.add_argument("--directory", type=Path, default=Path(), help="where; default: here")
+    init.add_argument("--earner", metavar="ADDRESS", help="your address, which leases name and the money goes to")
+    init.add_argument("--rpc-url", metavar="URL", help="an endpoint of the chain")
+    init.add_argument("--deployment", type=Path, metavar="FILE", help="the contract's record, as `pandacea deploy` writes it")
+    init.add_argument(
+        "--development", action="store_true", help="the chain is `pandacea devchain` or one like it: an approval counts at once"
+    )
 
     deploy = command(commands, "deploy", _deploy, "deploy the LeaseAgreement and write its deployment record", config=False)
-    deploy.add_argument("--rpc-url", required=True)
+    deploy.add_argument("--rpc-url", required=True, metavar="URL", help="an endpoint of the chain to deploy on")
     deploy.add_argument(
         "--keystore", type=Path, required=True, help="the account that pays for the deployment and owns the contract"
     )
     deploy.add_argument("--passphrase-file", type=Path, help="default: asked for")
     deploy.add_argument("--arbiter", required=True, help="who decides the disputes of leases created from now on")
     deploy.add_argument("--owner", help="who may pause and appoint arbiters; default: the deploying account")
-    deploy.add_argument("--record", type=Path, default=Path("deployment.json"))
+    deploy.add_argument(
+        "--record", type=Path, default=Path("deployment.json"), help="where its record is written; default: ./deployment.json"
+    )
     deploy.add_argument("--insecure-http", action="store_true", help="accept plain http to another machine")
 
-    doctor = command(commands, "doctor", _doctor, "check this machine: sandbox, chain, keys, data")
+    doctor = command(commands, "doctor", _doctor, "check this machine: keys, data, chain, server, sandbox")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
-    keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
-    create = command(keys, "create", _keys_create, "make a new key and keep it encrypted", config=False)
-    create.add_argument("file", type=Path)
-    create.add_argument("--passphrase-file", type=Path, required=True, help="file (mode 600) whose first line is the passphrase")
-    show = command(keys, "address", _keys_address, "print the address of a keystore", config=False)
-    show.add_argument("file", type=Path)
-
+    key_commands(commands)
+    devchain_command(commands)
     lease_commands(commands)
     desk_commands(commands)
     product_commands(commands)
 
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
     build = command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
-    build.add_argument("--directory", type=Path, default=Path(".sandbox"))
+    build.add_argument("--directory", type=Path, default=Path(".sandbox"), help="where; default: ./.sandbox")
     more = command(
         environment, "add", _environment_add, "build a new environment with more packages; the old one stays", config=False
     )
@@ -101,10 +107,14 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    from pandacea.config.example import write_example
+    from pandacea.config.example import Answers, write_example
 
-    for path in write_example(parsed.directory):
+    answers = Answers(parsed.earner, parsed.rpc_url, parsed.deployment, parsed.development)
+    written, missing = write_example(parsed.directory, answers)
+    for path in written:
         print(path)
+    if missing:
+        print(f"Fill in before the first start: {', '.join(missing)}", file=sys.stderr)
     return 0
 
 
@@ -132,54 +142,35 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
     config = quietly(parsed)
-    rows = asyncio.run(app.examine(config))
+    findings = asyncio.run(app.examine(config))
     if parsed.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
-        width = max(len(row["check"]) for row in rows)
-        for row in rows:
-            print(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<{width}}  {row['detail']}")
-    return 0 if all(row["ok"] for row in rows) else 1
-
-
-def _keys_create(parsed: argparse.Namespace) -> int:
-    from pandacea import keys
-
-    print(keys.create(parsed.file, keys.read_passphrase(parsed.passphrase_file)))
-    return 0
-
-
-def _keys_address(parsed: argparse.Namespace) -> int:
-    from pandacea import keys
-
-    print(keys.address(parsed.file))
-    return 0
+        print("\n".join(table(findings)))
+    return 0 if all(finding.ok for finding in findings) else 1
 
 
 def _environment_build(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environments import build_environment
 
-    build_environment(parsed.directory, progress=_show_build)
+    build_environment(parsed.directory, progress=_show)
     return 0
 
 
 def _environment_add(parsed: argparse.Namespace) -> int:
     from pandacea.sandbox.environment_add import add_packages
 
-    made = add_packages(parsed.directory, parsed.packages, _show_build)
+    made = add_packages(parsed.directory, parsed.packages, _show)
     print(f"{made.identity}: set privacy.environment: {made.folder}")
     if parsed.image is not None:
         from pandacea.config import docker_host
         from pandacea.sandbox.environment_image import add_to_image
 
-        name = asyncio.run(add_to_image(parsed.image, made, engine_url=docker_host(), progress=_show_build))
+        name = asyncio.run(add_to_image(parsed.image, made, engine_url=docker_host(), progress=_show))
         print(f"{name}: set privacy.docker_image: {name}")
     return 0
 
 
-def _show_build(line: str) -> None:
-    """Pip's long story in short: what is being fetched, not from where."""
-    if line.startswith("Collecting"):
-        print(f"  {line.split(' (', maxsplit=1)[0]}", flush=True)
-    elif not line.startswith(("WARNING", "Processing", "Downloading", "  ", "Requirement", "Successfully", "Looking")):
-        print(line if len(line) < 160 else line[:159] + "…", flush=True)
+def _show(line: str) -> None:
+    """One line of what takes long, at once."""
+    print(line, flush=True)

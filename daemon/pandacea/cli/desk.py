@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from typing import Any
+import sys
+from typing import Any, Final
 
 from pandacea.cli.command import command, quietly
+from pandacea.config import Config
+
+FINAL: Final = {
+    "results release": "Once it is released the Spender has the result, and it cannot be recalled.",
+    "results refuse": "Output, artifacts, manifest and receipt are thrown away for good, and the Spender learns your reason only.",
+}
+"""What cannot be taken back, and what to know first."""
 
 
 def desk_commands(commands: Any) -> None:
@@ -30,11 +38,15 @@ def desk_commands(commands: Any) -> None:
         if verb == "code list":
             made.add_argument("--all", action="store_true", help="those already decided, too")
         if not verb.endswith("list"):
-            made.add_argument("id")
+            made.add_argument("id", help="as listed; its beginning is enough while only one begins so")
         if verb == "results release":
-            made.add_argument("--seen", metavar="DIGEST", help="what `results show` printed: only what was shown is released")
+            made.add_argument(
+                "--seen", metavar="DIGEST", help="what `results show` printed: only that is released, and nothing is asked"
+            )
         if verb in {"results refuse", "code reject"}:
-            made.add_argument("--reason", default="", help="one sentence for the Spender")
+            made.add_argument("--reason", help="one sentence for the Spender")
+        if verb == "results refuse":
+            made.add_argument("--yes", action="store_true", help="ask nothing")
 
 
 def desk(parsed: argparse.Namespace) -> int:
@@ -42,7 +54,35 @@ def desk(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
     config = quietly(parsed)
+    if not _meant(parsed, config):
+        print("Nothing was done.")
+        return 1
     asked = {name: value for name in ("id", "reason", "all", "seen") if (value := getattr(parsed, name, None)) is not None}
     answer = asyncio.run(app.ask(config, parsed.verb, asked))
     print(json.dumps(answer, indent=2) if parsed.json else app.shown(parsed.verb, answer))
     return 0
+
+
+def _meant(parsed: argparse.Namespace, config: Config) -> bool:
+    """Ask before what cannot be taken back; a refusal without a reason is asked for one.
+
+    A release names what was seen. At a terminal the result is shown first where the command does not; elsewhere the node refuses it.
+    """
+    what = FINAL.get(parsed.verb)
+    if what is None:
+        return True
+    from pandacea import app
+    from pandacea.app.asking import ask_terminal, confirm
+
+    if parsed.verb == "results release":
+        if parsed.seen is not None or not sys.stdin.isatty():
+            return True
+        answer = asyncio.run(app.ask(config, "results show", {"id": parsed.id}))
+        print(app.shown("results show", answer))
+        parsed.seen = answer["seen"]
+        return confirm(what, yes=False)
+    if not confirm(what, yes=parsed.yes):
+        return False
+    if parsed.verb == "results refuse" and parsed.reason is None and not parsed.yes:
+        parsed.reason = ask_terminal("One sentence for the Spender, or Enter for none: ")
+    return True

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pandacea.cli.command import command, quietly
 from pandacea.cli.desk import desk
 from pandacea.errors import BadConfig
+
+if TYPE_CHECKING:
+    from pandacea.app import Wanted
+
+RULES: Final = ("policy", "release", "live_output", "rehearsal", "show_messages")
 
 
 def product_commands(commands: Any) -> None:
@@ -24,9 +29,9 @@ def product_commands(commands: Any) -> None:
         made.set_defaults(verb=verb)
         made.add_argument("--json", action="store_true", help="print JSON")
         if verb == "products show":
-            made.add_argument("id")
+            made.add_argument("id", help="as listed")
     remove = command(actions, "remove", _products_remove, "take a product off the offer")
-    remove.add_argument("id")
+    remove.add_argument("id", help="as listed")
     add = command(actions, "add", _products_add, "offer a file of the data folder; shows what becomes public before it does")
     add.add_argument("file", type=Path, help="CSV, Parquet, Arrow (Feather) or SQLite, in the data folder")
     for name, summary in (
@@ -44,33 +49,46 @@ def product_commands(commands: Any) -> None:
     add.add_argument("--drop", help="columns that are not converted, separated by commas")
     add.add_argument("--keep", help="the only columns that are, separated by commas")
     add.add_argument("--label", help="the column scripts are to predict")
-    add.add_argument("--separator", help="of CSV, default: ','")
+    add.add_argument("--show-messages", action="store_true", default=None, help="Spenders see error messages, which may quote rows")
+    add.add_argument("--format", help="csv | parquet | arrow | sqlite; default: by the file's ending")
+    add.add_argument("--separator", help="of CSV, default: ','; \\t for a tab")
     add.add_argument("--table", help="of a SQLite file")
     add.add_argument("--mock-rows", type=int, help="default: 100")
     column = "what a column holds, as YAML: 'age: {unit: years, minimum: 0, maximum: 110}'"
     add.add_argument("--column", action="append", default=[], help=column)
-    add.add_argument("--keep-flagged", action="store_true", help="with --yes: columns that may identify people stay")
-    add.add_argument("--yes", action="store_true", help="ask nothing: what is not stated gets the strictest value")
+    add.add_argument("--keep-flagged", action="store_true", help="columns that may identify people stay, all that are not dropped")
+    add.add_argument(
+        "--yes",
+        action="store_true",
+        help="ask nothing: rules that are not stated are the strictest about the data; a price must be stated",
+    )
 
 
 def _products_add(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
-    config = quietly(parsed)
+    return 0 if asyncio.run(app.add_product(quietly(parsed), wanted_of(parsed))) else 1
+
+
+def wanted_of(parsed: argparse.Namespace) -> Wanted:
+    """What the options say. Raises BadConfig."""
+    from pandacea import app
+
     given = {key: getattr(parsed, key) for key in ("id", "name", "description", "price") if getattr(parsed, key)}
     if parsed.keywords:
         given["keywords"] = _listed(parsed.keywords)
-    rules = {key: getattr(parsed, key) for key in ("policy", "release", "live_output", "rehearsal") if getattr(parsed, key)}
+    rules = {key: getattr(parsed, key) for key in RULES if getattr(parsed, key)}
     if rules:
         given["rules"] = rules
-    asset: dict[str, Any] = {key: getattr(parsed, key) for key in ("separator", "table") if getattr(parsed, key)}
+    asset: dict[str, Any] = {key: getattr(parsed, key) for key in ("separator", "table", "format") if getattr(parsed, key)}
+    if asset.get("separator") == "\\t":
+        asset["separator"] = "\t"
     asset |= {key: _listed(getattr(parsed, key)) for key in ("drop", "keep") if getattr(parsed, key)}
     if parsed.mock_rows is not None:
         asset["mock"] = {"rows": parsed.mock_rows}
     if parsed.column:
         asset["columns"] = _columns(parsed.column)
-    wanted = app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged)
-    return 0 if asyncio.run(app.add_product(config, wanted)) else 1
+    return app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged)
 
 
 def _products_remove(parsed: argparse.Namespace) -> int:

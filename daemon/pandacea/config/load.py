@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -40,6 +41,8 @@ PATHS: Final = (
     "server.tls_key",
     "store.state_dir",
 )
+_PLACEHOLDER: Final = re.compile(r"<(.+)>")
+_HEX_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]+")
 SECRET_KEYS: Final = ("passphrase", "password")
 
 
@@ -71,12 +74,15 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     for key in PATHS:
         _anchor(tree, key, base)
     _credentials(tree, variables)
-    _overrides(tree, variables)
+    origins = _overrides(tree, variables)
+    if unfilled := _placeholders(tree):
+        raise BadConfig("\n".join(f"{path}: {key} is still to be filled in: {wanted}." for key, wanted in unfilled.items()))
     try:
         config = Config.model_validate(tree)
     except ValidationError as problem:
-        raise BadConfig("\n".join(f"{path}: {line}" for line in _sentences(problem))) from None
-    return _resolved(config, base)
+        sentences = _sentences(problem).items()
+        raise BadConfig("\n".join(f"{_origin(key, origins, path)}: {line}" for key, line in sentences)) from None
+    return _resolved(config, base, path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -96,6 +102,28 @@ def _read(path: Path) -> dict[str, Any]:
         if keys is None:
             tree[section] = {}
     return tree
+
+
+def placeholders(text: str) -> list[str]:
+    """The keys of a configuration that are still to be filled in."""
+    return list(_placeholders(yaml.safe_load(text)))
+
+
+def _placeholders(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Keys whose value is `<what to put there>`, as the template has it, and what to put there."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= _placeholders(value, f"{above}{key}.")
+        elif isinstance(value, str) and (match := _PLACEHOLDER.fullmatch(value)):
+            found[f"{above}{key}"] = match[1]
+    return found
+
+
+def _origin(key: str, origins: Mapping[str, str], path: Path) -> str:
+    """Where a bad value stands: the environment variable that gave it, else the file."""
+    variable = next((name for target, name in origins.items() if key == target or key.startswith(f"{target}.")), None)
+    return f"{path}" if variable is None else f"The environment variable {variable}"
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -124,9 +152,12 @@ def _credentials(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
                 _put(tree, key, file.read_text(encoding="utf-8").rstrip("\r\n"))
 
 
-def _overrides(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
+def _overrides(tree: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+    """Put the environment's values into the tree; returns which variable gave which key."""
+    origins: dict[str, str] = {}
     for name, key in SHORT.items():
         if variables.get(name):
+            origins[key] = name
             _put(tree, key, variables[name].split(",") if name == "RPC_URL" else variables[name])
             if name == "CONTRACT_ADDRESS" and isinstance(tree.get("blockchain"), dict):
                 tree["blockchain"].pop("deployment", None)
@@ -136,6 +167,7 @@ def _overrides(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
         if name in OTHER_VARIABLES:
             target = OTHER_VARIABLES[name]
             if target:
+                origins[target] = name
                 _put(tree, target, text)
             continue
         parts = name[len(PREFIX) :].lower().split("__")
@@ -143,17 +175,28 @@ def _overrides(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
             raise BadConfig(
                 f"The environment variable {name} names no key; write {PREFIX}<SECTION>__<KEY>, sections: {_allowed(Config)}."
             )
-        secret = parts[-1] in SECRET_KEYS
-        _put(tree, ".".join(parts), text if secret else yaml.safe_load(text))
+        origins[".".join(parts)] = name
+        _put(tree, ".".join(parts), _value(name, parts[-1], text))
+    return origins
 
 
-def _sentences(problem: ValidationError) -> list[str]:
+def _value(variable: str, key: str, text: str) -> Any:
+    """A variable's value, read as YAML; secrets and addresses are text, whatever they look like."""
+    if key in SECRET_KEYS or _HEX_NUMBER.fullmatch(text):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise BadConfig(f"The environment variable {variable} is not YAML: {' '.join(str(problem).split())}.") from problem
+
+
+def _sentences(problem: ValidationError) -> dict[str, str]:
     """One a key: of a union's several complaints the first is enough."""
     sentences: dict[str, str] = {}
     for error in problem.errors(include_url=False):
         key, sentence = _sentence(error)
         sentences.setdefault(key, sentence)
-    return list(sentences.values())
+    return sentences
 
 
 def _sentence(error: Any) -> tuple[str, str]:
@@ -200,12 +243,17 @@ def _allowed(model: type[BaseModel] | None) -> str:
     return ", ".join(name for name, field in model.model_fields.items() if not field.exclude) if model else "nothing"
 
 
-def _resolved(config: Config, base: Path) -> Config:
-    """Anchor the defaults too, and read the passphrase file."""
+def _resolved(config: Config, base: Path, path: Path) -> Config:
+    """Anchor the defaults too, see that the node's own folder is apart from the data, and read the passphrase file."""
     privacy = config.privacy.model_copy(
         update={"data_dir": base / config.privacy.data_dir, "environment": base / config.privacy.environment}
     )
     store = config.store.model_copy(update={"state_dir": base / config.store.state_dir})
+    if store.state_dir.resolve().is_relative_to(privacy.data_dir.resolve()):
+        raise BadConfig(
+            f"{path}: store.state_dir is {store.state_dir}, inside privacy.data_dir {privacy.data_dir}: the node's own files must lie "
+            "apart from your tables. Name another folder."
+        )
     earner = config.earner
     if earner.passphrase is None and earner.passphrase_file is not None:
         earner = type(earner).model_validate(

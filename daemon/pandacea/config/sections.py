@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pandacea.domain.ids import ADDRESS, HASH32
 from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.operators import same_url
+from pandacea_sdk.protocol.addresses import is_mistyped
 from pandacea_sdk.protocol.loopback import is_loopback
 
 BESIDE_TMPFS_MB = 400
@@ -23,10 +24,18 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
 
 
+def _quoted(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError('YAML reads an address without quotes as a number; put it in quotes: "0x..."')  # noqa: TRY004 - pydantic's
+    return value
+
+
 def _address(value: str) -> str:
     lower = value.lower()
     if not ADDRESS.fullmatch(lower):
         raise ValueError("must be 0x and 40 hex digits")
+    if is_mistyped(value):
+        raise ValueError("its upper and lower case do not fit its checksum (EIP-55), so a digit is wrong: copy it again")
     return lower
 
 
@@ -59,7 +68,7 @@ def _network(value: str) -> str:
 
 Network = Annotated[str, AfterValidator(_network)]
 LOOPBACK = ("127.0.0.0/8", "::1/128")
-HexAddress = Annotated[str, AfterValidator(_address)]
+HexAddress = Annotated[str, BeforeValidator(_quoted), AfterValidator(_address)]
 RpcUrl = Annotated[str, AfterValidator(_rpc_url)]
 
 

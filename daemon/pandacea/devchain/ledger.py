@@ -5,6 +5,7 @@ Synchronous and without I/O. Time comes in as a clock; blocks carry its seconds 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -13,6 +14,7 @@ import rlp
 from eth.abc import BlockHeaderAPI, ComputationAPI, StateAPI
 from eth.exceptions import Revert, VMError
 from eth.vm.spoof import SpoofTransaction
+from eth_account import Account as EthAccount
 from eth_tester.backends.pyevm.main import PyEVMBackend, get_default_genesis_params
 from eth_tester.exceptions import ValidationError as EthTesterValidationError
 from eth_typing import Address
@@ -22,6 +24,8 @@ from rlp.exceptions import RLPException
 from pandacea.devchain.records import Account, Block, Call, ExecutionReverted, Log, Mined, TransactionRefused
 from pandacea.errors import Refused
 
+_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+_TRANSFER_GAS: Final = 21_000
 CHAIN_ID: Final = 131277322940537
 """eth-tester's own; answering another one would break EIP-712 on-chain."""
 
@@ -106,6 +110,31 @@ class Ledger:
         if applied:
             self._seal(applied)
         return answers
+
+    def fund(self, address: str, wei: int) -> None:
+        """Send an address ether from the last of the accounts, and mine it.
+
+        Raises:
+            Refused: it is no address; TransactionRefused: the account has not as much.
+        """
+        if not _ADDRESS.fullmatch(address):
+            raise Refused(f"{address[:80]!r} cannot be funded: it is no address, 0x and 40 hex digits.")
+        account = self.accounts[-1]
+        state = self.state(self.head)
+        signed = EthAccount.sign_transaction(
+            {
+                "to": bytes.fromhex(address[2:]),
+                "value": wei,
+                "gas": _TRANSFER_GAS,
+                "gasPrice": GAS_PRICE,
+                "nonce": state.get_nonce(Address(bytes.fromhex(account.address[2:]))),
+                "chainId": CHAIN_ID,
+            },
+            account.private_key,
+        )
+        (answer,) = self.send([bytes(signed.raw_transaction)])
+        if isinstance(answer, TransactionRefused):
+            raise answer
 
     def mined(self, transaction_hash: bytes) -> Mined | None:
         """The transaction and its receipt."""

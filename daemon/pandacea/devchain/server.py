@@ -54,6 +54,14 @@ class DevChain:
         """Move the chain's clock `seconds` > 0 forward and mine an empty block there."""
         self._ledger.travel(seconds)
 
+    def fund(self, address: str, wei: int) -> None:
+        """Send an address ether from the last of the accounts, and mine it.
+
+        Raises:
+            Refused: it is no address.
+        """
+        self._ledger.fund(address, wei)
+
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=MAX_BODY)
         app.router.add_post("/", self._answer)

@@ -44,13 +44,16 @@ class Rehearsal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The Earner's rules; the defaults are the strictest values, and what a product without stated rules gets."""
+    """The Earner's rules; the defaults, which a product without stated rules gets, are the strictest about the data.
+
+    A rehearsal touches none: it runs on the mock rows, which are public.
+    """
 
     policy: Policy = Policy.APPROVED_CODE
     release: Release = Release.HOLD
     live_output: LiveOutput = LiveOutput.NONE
     rehearsal: Rehearsal = Rehearsal.LEASE
-    show_messages: bool = True
+    show_messages: bool = False
     """Whether a script's exception message (which may quote data) is in the result, beside its class and line."""
 
     def as_json(self) -> dict[str, Any]:

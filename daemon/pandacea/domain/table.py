@@ -37,6 +37,10 @@ SUFFIXES: Final[Mapping[str, SourceFormat]] = {
 }
 
 
+LOOK: Final = 2
+"""Of the look for columns that may identify people. A later one reads sources again, and finds what the earlier one did not know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a source becomes a table. The same bytes and the same recipe are the same version."""
@@ -52,7 +56,7 @@ class Recipe:
     def digest(self, source_sha256: str) -> str:
         """sha-256 (hex) over recipe and content: names what a conversion would read."""
         text = json.dumps(
-            [source_sha256, self.format.value, sorted(self.drop), self.keep, self.separator, self.table], ensure_ascii=False
+            [source_sha256, self.format.value, sorted(self.drop), self.keep, self.separator, self.table, LOOK], ensure_ascii=False
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -166,6 +170,14 @@ class StatedAsset:
     """A file beneath the data folder."""
     recipe: Recipe
     columns: Mapping[str, Described] = field(default_factory=dict)
+    keep_flagged: tuple[str, ...] = ()
+    """Columns that look as if they identified people, and stay all the same, on the Earner's word."""
     description: str = ""
     mock_rows: int = 100
     mock_seed: int = 0
+
+
+def undecided(shape: TableShape, said: StatedAsset) -> list[TableColumn]:
+    """The columns that may identify people and of which the Earner did not say, by name, that they stay."""
+    named = {*said.keep_flagged, *(said.recipe.keep or ())}
+    return [column for column in shape.columns if column.flags and column.name not in named]

@@ -71,7 +71,9 @@ class BubblewrapMaker:
 
     async def open(self) -> SandboxIdentity:
         if shutil.which("bwrap") is None:
-            raise Broken("bubblewrap is not installed; install it (apt-get install bubblewrap) or set privacy.sandbox: docker")
+            raise Broken(
+                "bubblewrap is not installed", remedy="install it (sudo apt-get install bubblewrap) or set privacy.sandbox: docker"
+            )
         await probe_namespaces()
         settings = self._settings
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

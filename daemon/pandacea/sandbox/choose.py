@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
-
-import aiodocker
 
 from pandacea.errors import BadConfig, Broken
 from pandacea.sandbox.bubblewrap import BubblewrapSandbox
 from pandacea.sandbox.docker import DockerSandbox
-from pandacea.sandbox.docker_start import ENGINE_ERRORS
+from pandacea.sandbox.engine import ANSWER_SECONDS, ENGINE_ERRORS, open_engine
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings
 
 KINDS: Final = ("auto", "docker", "bubblewrap")
@@ -34,28 +33,19 @@ async def choose(
     try:
         await probe_engine(docker)
     except Broken as error:
-        return BubblewrapSandbox(bubblewrap), f"bubblewrap, because {error.detail}"
+        return BubblewrapSandbox(bubblewrap), f"bubblewrap: {error.problem}"
     return DockerSandbox(docker), f"a container engine answers and holds the image {docker.image}"
 
 
 async def probe_engine(settings: DockerSettings) -> None:
     """Raise Broken, with one sentence, unless an engine answers and holds the image."""
+    engine = await open_engine(settings.engine_url)
     try:
-        engine = aiodocker.Docker(url=settings.engine_url)
-    except ValueError as error:
-        raise Broken(f"no container engine is configured ({error})") from error
-    try:
-        await _ask(engine, settings.image)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await engine.images.inspect(settings.image)
+    except TimeoutError as error:
+        raise Broken(f"the container engine does not say within {ANSWER_SECONDS:g} s whether it holds {settings.image}") from error
+    except ENGINE_ERRORS as error:
+        raise Broken(f"the container engine does not hold the image {settings.image}") from error
     finally:
         await engine.close()
-
-
-async def _ask(engine: aiodocker.Docker, image: str) -> None:
-    try:
-        await engine.version()
-    except ENGINE_ERRORS as error:
-        raise Broken(f"no container engine answers ({error})") from error
-    try:
-        await engine.images.inspect(image)
-    except ENGINE_ERRORS as error:
-        raise Broken(f"the container engine does not hold the image {image}") from error

@@ -22,7 +22,8 @@ from pandacea.sandbox import program
 from pandacea.sandbox.boxes import BoxShape
 from pandacea.sandbox.docker_config import BOX_SOCKET, INSTANCE_LABEL, container
 from pandacea.sandbox.docker_events import Events
-from pandacea.sandbox.docker_start import ENGINE_ERRORS, know_runtime, packages_of
+from pandacea.sandbox.docker_start import know_runtime, packages_of
+from pandacea.sandbox.engine import ANSWER_SECONDS, ENGINE_ERRORS, open_engine
 from pandacea.sandbox.environments import LOCK
 from pandacea.sandbox.hello import greet
 from pandacea.sandbox.inputs import open_for_guest
@@ -88,19 +89,18 @@ class DockerMaker:
         sockets = settings.state_dir / "boxes"
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._program = program.stage(settings.state_dir, settings.pool.limits.memory_bytes)
+        self._engine = await open_engine(settings.engine_url)
         try:
-            self._engine = aiodocker.Docker(url=settings.engine_url)
-            await self._engine.version()
-        except (*ENGINE_ERRORS, ValueError) as error:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = await self._engine.images.inspect(settings.image)
+        except TimeoutError as error:
             raise Broken(
-                f"no container engine answers at {settings.engine_url or 'the default socket'} ({error}); "
-                "start Docker, set privacy.docker_url, or set privacy.sandbox: bubblewrap"
+                f"the container engine answers and does not say whether it holds {settings.image!r}; restart it"
             ) from error
-        try:
-            found = await self._engine.images.inspect(settings.image)
-        except aiodocker.DockerError as error:
+        except ENGINE_ERRORS as error:
             raise Broken(
-                f"the image {settings.image!r} is not there; build it: docker build -f Dockerfile.pysyft -t {settings.image} ."
+                f"the image {settings.image!r} is not there",
+                remedy=f"build it: docker build -f Dockerfile.pysyft -t {settings.image} .",
             ) from error
         self._image = str(found["Id"])
         await know_runtime(self._engine, settings.runtime)
@@ -259,7 +259,8 @@ class DockerMaker:
             self._events = None
         if self._engine is not None:
             with contextlib.suppress(*ENGINE_ERRORS):
-                await self.sweep()
+                async with asyncio.timeout(_REMOVAL_SECONDS):  # one that hangs is swept at the next start
+                    await self.sweep()
             await self._engine.close()
             self._engine = None
 

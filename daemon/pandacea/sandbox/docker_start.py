@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
 from typing import Any, Final
 
 import aiodocker
-import aiohttp
 
 from pandacea.errors import Broken
 from pandacea.sandbox.docker_config import INSTANCE_LABEL
+from pandacea.sandbox.engine import ANSWER_SECONDS, ENGINE_ERRORS
 from pandacea.sandbox.environments import LOCK
 from pandacea.sandbox.program import BOX_ENVIRONMENT
 from pandacea.sandbox.settings import DockerSettings
 
-ENGINE_ERRORS: Final = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError)
 _CONTAINERD: Final = "io.containerd."  # newer engines take such names without having been told of them
 _KEPT: Final = "image-packages.json"
 _LOCK_BYTES: Final = 1 << 20
@@ -26,7 +26,8 @@ _NOT_FOUND: Final = 404
 async def know_runtime(engine: aiodocker.Docker, wanted: str | None) -> None:
     """Raise Broken, with what the engine knows, when it does not know the wanted runtime (None: its default)."""
     try:
-        known = sorted((await engine.system.info()).get("Runtimes") or ())
+        async with asyncio.timeout(ANSWER_SECONDS):
+            known = sorted((await engine.system.info()).get("Runtimes") or ())
     except ENGINE_ERRORS as error:
         raise Broken(f"the container engine does not say which runtimes it knows: {error}") from error
     if wanted is not None and wanted not in known and not wanted.startswith(_CONTAINERD):

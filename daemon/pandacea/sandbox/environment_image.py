@@ -15,7 +15,8 @@ from typing import IO, Any, Final
 import aiodocker
 
 from pandacea.errors import Broken
-from pandacea.sandbox.docker_start import ENGINE_ERRORS, read_lock
+from pandacea.sandbox.docker_start import read_lock
+from pandacea.sandbox.engine import ENGINE_ERRORS, open_engine
 from pandacea.sandbox.environment import lock as lock_script
 from pandacea.sandbox.environments import LOCK, Environment, installable
 from pandacea.sandbox.program import BOX_ENVIRONMENT
@@ -49,10 +50,7 @@ async def add_to_image(
         Broken: no engine answers, `image` is no image of ours or holds other versions, or a package has no wheel for its Python.
     """
     name = f"{_repository(image)}:{environment.identity.removeprefix('sha256:')[:12]}"
-    try:
-        engine = aiodocker.Docker(url=engine_url)
-    except ValueError as error:
-        raise Broken(f"no container engine is configured ({error}); start Docker or set DOCKER_HOST") from error
+    engine = await open_engine(engine_url)
     try:
         async with engine:
             missing, python = _missing(image, environment, await read_lock(engine, image, _OWNER))

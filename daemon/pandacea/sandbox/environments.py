@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,10 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from pandacea.errors import Broken
+from pandacea.sandbox import pip
 from pandacea.sandbox.environment import lock as lock_script
 
 LOCK: Final = "pandacea-environment.json"
-_PIP_SECONDS: Final = 3600
+_UNFINISHED: Final = ".pandacea-unfinished"
+"""A file in a folder that is being made: what a kill leaves is told from an environment by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,14 @@ def read_environment(folder: Path) -> Environment:
             identity=lock_script.identity(lock["python"], lock["packages"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Broken(f"{folder} holds no sandbox environment ({error}); run `pandacea environment build`") from error
+        raise Broken(f"{folder} holds no sandbox environment ({error})", remedy=_build(folder)) from error
     if not Path(environment.interpreter).exists():
-        raise Broken(f"the Python of {folder}, {environment.interpreter}, is gone; run `pandacea environment build` again")
+        raise Broken(f"the Python of {folder}, {environment.interpreter}, is gone", remedy=_build(folder))
     return environment
+
+
+def _build(folder: Path) -> str:
+    return f"run `pandacea environment build --directory {shlex.quote(str(folder))}`"
 
 
 def installable(packages: Sequence[str]) -> list[str]:
@@ -71,25 +79,85 @@ def build_environment(
     progress: Callable[[str], None] = print,
     python: str = sys.executable,
 ) -> Environment:
-    """Make a virtual environment in `folder`, install the pinned packages, compile them, write the lock. Idempotent, minutes long.
+    """Make a virtual environment in `folder`, install the pinned packages, compile them, write the lock. Minutes long.
 
-    `progress` gets one line at a time. pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_CERT ...) are taken from the process.
+    Silent, and quick, when it is there. A half-made one, or one of another Python, is made again; what was downloaded before is kept
+    in `<folder>.wheels` until the environment stands. `progress` gets one line at a time. pip's own settings (PIP_INDEX_URL,
+    PIP_EXTRA_INDEX_URL, PIP_CERT ...) are taken from the process.
 
     Raises:
-        Broken: the folder holds something else, python3-venv is missing, or pip failed; the message holds pip's last lines.
+        Broken: the folder holds something else, python3-venv is missing, the disk is full, no index answers, or pip failed.
     """
     requirements = requirements or default_requirements()
-    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
+    unfinished, wheels = folder / _UNFINISHED, folder.with_name(f"{folder.name}.wheels")
+    if folder.exists() and any(folder.iterdir()) and not ((folder / "pyvenv.cfg").exists() or unfinished.exists()):
         raise Broken(f"{folder} is not empty and no environment; choose another folder")
-    if not (folder / "bin" / "python").exists():
+    installed = _installed(folder, python, progress)
+    if installed is not None and _stated(requirements) <= {
+        pip.canonical_pin(package) for package in installable(installed.packages)
+    }:
+        return installed
+    if installed is None:
         progress(f"Creating {folder}")
-        _run([python, "-m", "venv", str(folder)], progress, "install python3-venv (apt-get install python3-venv) and try again")
+        make_venv(folder, unfinished, python)
     inside = str(folder / "bin" / "python")
-    warn_of_cuda(inside, requirements, progress)
-    progress(f"Installing {requirements}")
-    pip = [inside, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    _run([*pip, "install", "--no-compile", "-r", str(requirements)], progress, "see pip's words above")
-    return lock_environment(folder, progress)
+    if installed is None:
+        pip.renew(inside)
+    progress(f"Asking the index for what {requirements.name} needs")
+    wanted = pip.resolve(inside, requirements)
+    warn_of_cuda(wanted, progress)
+    wheels.mkdir(exist_ok=True)
+    there = {pip.canonical_pin(package) for package in installed.packages} if installed else set()
+    new = [package for package in wanted if package not in there]
+    unfinished.touch()
+    pip.fetch(inside, new, wheels, progress)
+    progress(f"Installing {len(new)} packages")
+    pip.install(inside, sorted(wheels.glob("*.whl")))
+    environment = lock_environment(folder, progress)
+    unfinished.unlink()
+    shutil.rmtree(wheels)
+    return environment
+
+
+def _stated(requirements: Path) -> set[str]:
+    lines = (line.strip() for line in requirements.read_text(encoding="utf-8").splitlines())
+    return {pip.canonical_pin(line) for line in lines if line and not line.startswith("#")}
+
+
+def _installed(folder: Path, python: str, progress: Callable[[str], None]) -> Environment | None:
+    """The whole environment of this Python that is in `folder`; None, said where there was something, when it must be made."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    if (folder / _UNFINISHED).exists() or not (folder / LOCK).exists():
+        progress(f"An earlier run left {folder} half-made: making it again, from what was downloaded")
+        return None
+    inside = folder / "bin" / "python"
+    try:
+        environment = read_environment(folder)
+        runs = pip.version_of(str(inside))
+    except (Broken, OSError):
+        progress(f"The Python of {folder} is gone: making it again")
+        return None
+    if runs != (ours := pip.version_of(python)):
+        progress(f"{folder} was made with Python {runs} and it is {ours} now: making it again")
+        return None
+    return environment
+
+
+def make_venv(folder: Path, unfinished: Path, python: str) -> None:
+    """Make an empty virtual environment, with a mark that stays until it is whole.
+
+    Raises:
+        Broken: python3-venv is missing, or the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
+    for left in folder.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        elif left != unfinished:
+            left.unlink()
+    pip.run([python, "-m", "venv", str(folder)], "install python3-venv (sudo apt-get install python3-venv) and run this again")
 
 
 def lock_environment(folder: Path, progress: Callable[[str], None] = print) -> Environment:
@@ -102,7 +170,7 @@ def lock_environment(folder: Path, progress: Callable[[str], None] = print) -> E
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # some packages ship files for other Pythons that do not compile; they are never imported
-    lock = json.loads(_output([inside, str(Path(lock_script.__file__))]))
+    lock = json.loads(pip.run([inside, str(Path(lock_script.__file__))], "run this again"))
     fresh = folder / (LOCK + ".new")
     fresh.write_text(json.dumps(lock, indent=2) + "\n", encoding="utf-8")
     os.replace(fresh, folder / LOCK)  # noqa: PTH105 - atomic
@@ -111,46 +179,11 @@ def lock_environment(folder: Path, progress: Callable[[str], None] = print) -> E
     return environment
 
 
-def warn_of_cuda(python: str, requirements: Path, progress: Callable[[str], None]) -> None:
-    """Ask pip what it would install and say so when the index serves the CUDA build of torch, with its size and the way round."""
-    report = _output(
-        [
-            python,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-            "--quiet",
-            "--dry-run",
-            "--ignore-installed",
-            "--report",
-            "-",
-            "-r",
-            str(requirements),
-        ]
-    )
-    names = [item["metadata"]["name"].lower() for item in json.loads(report)["install"]]
-    heavy = [name for name in names if name.startswith(("nvidia-", "cuda-", "triton"))]
+def warn_of_cuda(wanted: Sequence[str], progress: Callable[[str], None]) -> None:
+    """Say so when the index serves the CUDA build of torch, with its size and the way round."""
+    heavy = [name for name in wanted if name.startswith(("nvidia-", "cuda-", "triton"))]
     if heavy:
         progress(
             f"Note: this index serves torch with CUDA ({len(heavy)} extra packages, about 2.5 GB to download and 6 GB on disk). "
             "The CPU build is enough here: set PIP_EXTRA_INDEX_URL to an index of CPU wheels and run this again."
         )
-
-
-def _output(line: list[str]) -> str:
-    done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=_PIP_SECONDS)
-    if done.returncode != 0:
-        raise Broken(f"{' '.join(line[:4])} failed: {done.stderr.strip()[-2000:]}")
-    return done.stdout
-
-
-def _run(line: list[str], progress: Callable[[str], None], advice: str) -> None:
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        last = ""
-        for text in process.stdout:
-            last = text.rstrip()
-            progress(last)
-    if process.returncode != 0:
-        raise Broken(f"{' '.join(line[:4])} failed ({last}): {advice}")

@@ -1,28 +1,41 @@
-"""The self-test as a table, for `pandacea doctor`."""
+"""The self-test as findings, for `pandacea doctor`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
+from pandacea.domain.finding import Finding, State
 from pandacea.errors import PandaceaError
 from pandacea.sandbox.choose import choose
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings
 
+GROUP: Final = "sandbox"
+_HOLE: Final = "do not serve from this sandbox: set privacy.sandbox to the other kind (docker, bubblewrap), or update the kernel"
 
-async def examine(kind: str, docker: DockerSettings, bubblewrap: BubblewrapSettings) -> list[dict[str, Any]]:
-    """Return rows `{"check", "ok", "detail"}`: which sandbox and why, each promise tried in a real box, what is weaker here.
+
+async def examine(kind: str, docker: DockerSettings, bubblewrap: BubblewrapSettings) -> list[Finding]:
+    """Find which sandbox is used and why, whether each promise holds in a real box, and what is weaker here.
 
     Beside a running node the settings must name an instance and state folders of their own.
     """
     sandbox, reason = await choose(kind, docker, bubblewrap)
-    rows: list[dict[str, Any]] = [{"check": "sandbox", "ok": True, "detail": reason}]
+    found = [Finding(GROUP, "sandbox", State.OK, reason)]
     try:
         identity = await sandbox.open()
     except PandaceaError as error:
-        rows.append({"check": "sandbox environment", "ok": False, "detail": error.detail})
+        # A hole has a row of its own below; the sentence that lists them all would say it twice.
+        holes = sum(not probe.held for probe in sandbox.probes)
+        detail = (
+            f"{holes} of the promises below do not hold, so nothing would be served"
+            if holes
+            else getattr(error, "problem", error.detail)
+        )
+        found.append(Finding(GROUP, "sandbox environment", State.FAIL, detail, _HOLE if holes else getattr(error, "remedy", "")))
     else:
         await sandbox.close()
-        rows.append({"check": "sandbox environment", "ok": True, "detail": f"{identity.kind} {identity.environment}"})
-    rows.extend({"check": f"sandbox {probe.name}", "ok": probe.held, "detail": probe.detail} for probe in sandbox.probes)
-    rows.extend({"check": "sandbox, weaker here", "ok": True, "detail": warning} for warning in sandbox.warnings)
-    return rows
+        found.append(Finding(GROUP, "sandbox environment", State.OK, f"{identity.kind} {identity.environment}"))
+    for probe in sandbox.probes:
+        state = State.OK if probe.held else State.FAIL
+        found.append(Finding(GROUP, f"sandbox {probe.name}", state, probe.detail, "" if probe.held else _HOLE))
+    found.extend(Finding(GROUP, "sandbox, weaker here", State.WEAKER, warning) for warning in sandbox.warnings)
+    return found

@@ -12,10 +12,12 @@ from pandacea.errors import Broken
 PROBE: Final = ("bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true")
 RESTRICTED_BY_APPARMOR: Final = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 SWITCHED_OFF: Final = Path("/proc/sys/kernel/unprivileged_userns_clone")
+MOST_NAMESPACES: Final = Path("/proc/sys/user/max_user_namespaces")
 SECONDS: Final = 20.0
 
 APPARMOR_FIX: Final = """\
-AppArmor keeps programs from making user namespaces on this machine. Allow it for bubblewrap alone:
+AppArmor keeps programs from making user namespaces on this machine (kernel.apparmor_restrict_unprivileged_userns is 1).
+Allow it for bubblewrap alone:
 
     sudo tee /etc/apparmor.d/bwrap >/dev/null <<'END'
     abi <abi/4.0>,
@@ -25,8 +27,22 @@ AppArmor keeps programs from making user namespaces on this machine. Allow it fo
       include if exists <local/bwrap>
     }
     END
-    sudo systemctl reload apparmor"""
-SYSCTL_FIX: Final = "User namespaces are switched off on this machine. Allow them: sudo sysctl kernel.unprivileged_userns_clone=1"
+    sudo systemctl reload apparmor
+"""
+CLONE_FIX: Final = """\
+User namespaces are switched off on this machine (kernel.unprivileged_userns_clone is 0). Allow them, now and after a restart:
+
+    echo kernel.unprivileged_userns_clone=1 | sudo tee /etc/sysctl.d/60-user-namespaces.conf
+    sudo sysctl --system
+"""
+MOST_FIX: Final = """\
+No user namespace may be made on this machine (user.max_user_namespaces is 0). Allow them, now and after a restart:
+
+    echo user.max_user_namespaces=15000 | sudo tee /etc/sysctl.d/60-user-namespaces.conf
+    sudo sysctl --system
+"""
+CONTAINER_ADVICE: Final = "in a container, bubblewrap needs the right to make namespaces"
+DOCKER_ADVICE: Final = "use Docker: sudo apt-get install docker.io, build the image, and set privacy.sandbox: docker"
 
 
 async def probe_namespaces() -> None:
@@ -50,20 +66,17 @@ async def probe_namespaces() -> None:
         raise Broken(f"bubblewrap does not end within {SECONDS:g} s here; try it by hand: {' '.join(PROBE)}") from None
     if process.returncode != 0:
         raise Broken(
-            explain(said.decode(errors="replace").strip(), restricted=_is(RESTRICTED_BY_APPARMOR, "1"), off=_is(SWITCHED_OFF, "0"))
+            f"bubblewrap cannot make a box here ({said.decode(errors='replace').strip()})",
+            remedy=advise(
+                restricted=_is(RESTRICTED_BY_APPARMOR, "1"), off=_is(SWITCHED_OFF, "0"), none_allowed=_is(MOST_NAMESPACES, "0")
+            ),
         )
 
 
-def explain(said: str, *, restricted: bool, off: bool) -> str:
-    """What to do about a bubblewrap that failed with `said`, where AppArmor restricts user namespaces or the kernel has them off."""
-    if restricted:
-        return f"bubblewrap cannot make a box here ({said}). {APPARMOR_FIX}"
-    if off:
-        return f"bubblewrap cannot make a box here ({said}). {SYSCTL_FIX}"
-    return (
-        f"bubblewrap cannot make a box here ({said}). In a container, it needs the right to make namespaces; "
-        "else use a Docker engine: privacy.sandbox: docker."
-    )
+def advise(*, restricted: bool, off: bool, none_allowed: bool) -> str:
+    """What to run: where AppArmor restricts user namespaces, the kernel has them off, or none may be made."""
+    fixes = [fix for fix, wanted in ((APPARMOR_FIX, restricted), (CLONE_FIX, off), (MOST_FIX, none_allowed)) if wanted]
+    return "\n".join([*fixes, f"Or {DOCKER_ADVICE}"]) if fixes else f"{CONTAINER_ADVICE}; or {DOCKER_ADVICE}"
 
 
 def _is(path: Path, value: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pandacea.domain.ids import AssetId, ComputationId
-from pandacea.domain.limits import Limits
+from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.flows.ports import InputTable, SandboxEvent, SandboxJob, TableFormat
 from pandacea.sandbox import masks
@@ -135,8 +135,12 @@ class _Bench:
 
     async def memory(self) -> tuple[Probe, ...]:
         outcome = await self._outcome("memory", {}, _BOX_SECONDS)
-        return (Probe("memory: the limit holds", outcome.failure is Failure.MEMORY_LIMIT, outcome.detail),)
+        held = outcome.failure is Failure.MEMORY_LIMIT
+        return (
+            Probe("memory: the limit holds", held, f"ended at {self._limits.memory_bytes // MIB} MiB" if held else outcome.detail),
+        )
 
     async def time(self) -> tuple[Probe, ...]:
         outcome = await self._outcome("time", {}, _TIME_PROBE_SECONDS)
-        return (Probe("time: the limit holds", outcome.failure is Failure.TIME_LIMIT, outcome.detail),)
+        held = outcome.failure is Failure.TIME_LIMIT
+        return (Probe("time: the limit holds", held, f"ended after {_TIME_PROBE_SECONDS:g} s" if held else outcome.detail),)

@@ -147,10 +147,11 @@ class SqlProductBook:
             (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.recipe == recipe)
         )
 
-    async def seen(self, commitment: str, recipe: str, stamp: str) -> None:
-        """Note how an asset version can be had again."""
+    async def seen(self, commitment: str, recipe: str, stamp: str, schema: list[dict[str, Any]] | None) -> None:
+        """Note how an asset version can be had again, and what the newest look at its columns found."""
         async with self._database.write() as tx:
-            noted = update(_asset).where(_asset.c.commitment == commitment).values(recipe=recipe, stamp=stamp)
+            values = {"recipe": recipe, "stamp": stamp, "table_schema": schema}
+            noted = update(_asset).where(_asset.c.commitment == commitment).values(values)
             await tx.connection.execute(noted)
             await tx.commit()
 

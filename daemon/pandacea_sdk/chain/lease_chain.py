@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
-from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
-from eth_utils.exceptions import ValidationError
 
 from pandacea_sdk.chain.errors import ChainError, RpcUnavailable, WrongDeployment
 from pandacea_sdk.chain.lease import LeaseState
 from pandacea_sdk.chain.rpc import Rpc
 from pandacea_sdk.chain.sender import Receipt, Sender, reverting
+from pandacea_sdk.credentials import account_of
 from pandacea_sdk.errors import usage
 from pandacea_sdk.protocol.contract import BadValueError, check_address, check_number, data_product_id, lease_agreement, lease_id
 from pandacea_sdk.protocol.deployment import Deployment
@@ -49,7 +48,7 @@ class LeaseChain:
         Args:
             rpc_url: https, or http on this machine.
             contract: address, or a deployment record, whose chain id and code hash are then checked.
-            key: a private key in hex, or an account; without one nothing can be written.
+            key: a private key in hex, or an account (of a keystore: `credentials.load_account`); without one nothing can be written.
             any_code: accept code other than this version's (with a record: the record's).
             mined_within: seconds to wait for a transaction.
             allow_http: accept plain http to another machine.
@@ -61,7 +60,7 @@ class LeaseChain:
         self._record = contract if isinstance(contract, Deployment) else None
         self.contract = checked(check_address, contract.address if isinstance(contract, Deployment) else contract, "contract")
         self._rpc = Rpc(rpc_url, allow_http=allow_http)
-        self._account = None if key is None else _account(key)
+        self._account: LocalAccount | None = None if key is None else account_of(key)
         self._any_code, self._mined_within = any_code, mined_within
         self._abi = lease_agreement()
         self._stack = AsyncExitStack()
@@ -273,16 +272,6 @@ def checked(encode: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         raise usage(f"{problem}.") from None
 
 
-def _account(key: str | LocalAccount) -> LocalAccount:
-    if not isinstance(key, str):
-        return key
-    try:
-        account: LocalAccount = Account.from_key(key)
-    except (ValueError, ValidationError):  # the message must not repeat the key
-        raise usage("The key is no private key: 0x and 64 hex digits are needed.") from None
-    return account
-
-
 async def deploy(
     rpc_url: str,
     key: str | LocalAccount,
@@ -300,7 +289,7 @@ async def deploy(
         UsageError: an address or the key is none; nothing was sent.
         ChainError: it was not deployed, or other code arrived.
     """
-    account = _account(key)
+    account = account_of(key)
     abi = lease_agreement()
     code = checked(abi.creation, owner or account.address, arbiter)
     async with Rpc(rpc_url, allow_http=allow_http) as rpc:

@@ -23,6 +23,19 @@ _NAMES: Final = {
 }
 _MAIL: Final = r"[^@\s]+@[^@\s]+\.[^@\s]+"
 _DATE: Final = r"(19|20)\d\d-\d\d-\d\d|\d\d?[./]\d\d?[./](19|20)\d\d"
+_WITHIN: Final = {
+    "e-mail addresses": r"[\w.+-]+@[\w-]+\.[\w.-]*\w",
+    "telephone numbers": (
+        r"(?<![\w+.-])(?:(?:\+[1-9]\d{0,2}|00[1-9]\d{0,2}[ ()/.-])(?:[ ()/.-]{0,2}\d){6,12}|\(?0\d{2,5}\)?[ /-]\d{3,}(?:[ -]?\d){0,6}"
+        r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4})(?![\w-])"
+    ),
+    "street addresses": (
+        r"(?i)\b\d{1,5} (?:[a-z.'-]+ ){1,3}(?:street|st|road|rd|avenue|ave|lane|drive|square|boulevard|blvd)\b"
+        r"|\b[a-zäöüß-]+(?:straße|strasse|str\.|weg|platz|gasse) ?\d{1,4}\b|\b\d{1,4},? (?:rue|avenue|boulevard) [a-zà-ÿ]"
+    ),
+    "dates of birth": r"(?i)\b(?:born|birth|dob|d\.o\.b\.|geb\.?|geboren|née?)\b.{0,12}\d{1,4}[./-]\d{1,2}[./-]\d{1,4}",
+}
+"""What may stand in the middle of a text: one row with it is enough."""
 _ROWS_THAT_TELL: Final = 20
 _MANY: Final = 0.5
 
@@ -45,6 +58,11 @@ def of(name: str, values: Any) -> list[str]:
         distinct = texts.nunique()
     except (TypeError, ValueError):  # lists, bytes: nothing to compare
         return reasons
+    reasons += [
+        f"{rows} of {len(texts)} texts hold what looks like {what}"
+        for what, pattern in _WITHIN.items()
+        if (rows := int(texts.str.contains(pattern, regex=True).sum()))
+    ]
     if texts.str.fullmatch(_MAIL).mean() > _MANY:
         reasons.append("its values look like e-mail addresses")
     elif texts.str.fullmatch(_DATE).mean() > _MANY and distinct > min(_MANY * len(texts), 1000):

@@ -6,13 +6,14 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 print(os.getuid())
 given = sys.modules["__main__"].__dict__["params"]
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 rows: list[list[object]] = []
+_FILTER = {"0": "no filter", "1": "strict mode", "2": "filter in force"}
 
 
 def say(name: str, held: object, detail: object = "") -> None:
@@ -20,11 +21,21 @@ def say(name: str, held: object, detail: object = "") -> None:
     rows.append([name, bool(held), str(detail)[:300]])
 
 
+def words(things: Iterable[object], nothing: str) -> str:
+    """A list as a reader's sentence."""
+    return ", ".join(map(str, things)) or nothing
+
+
 def refusal(number: int, *arguments: int) -> str | None:
     """The errno of a system call, or None when it succeeded."""
     ctypes.set_errno(0)
     padded = [ctypes.c_long(argument) for argument in (*arguments, 0, 0, 0, 0, 0, 0)[:6]]
     return None if libc.syscall(ctypes.c_long(number), *padded) >= 0 else errno.errorcode[ctypes.get_errno()]
+
+
+def ended(refused: OSError | None) -> str:
+    """What the system said at last."""
+    return f"refused ({refused.strerror})" if refused is not None else "nothing stopped it"
 
 
 def stopped(call: Callable[..., object], *arguments: object) -> str | None:
@@ -39,12 +50,12 @@ def stopped(call: Callable[..., object], *arguments: object) -> str | None:
 def network() -> None:
     families = [family for family in range(64) if stopped(socket.socket, family, socket.SOCK_STREAM) is None]
     families += [family for family in range(64) if stopped(socket.socket, family, socket.SOCK_DGRAM) is None]
-    say("network: no socket of any family", not families, families)
+    say("network: no socket of any family", not families, "opened: " + words(families, "") if families else "all 64 refused")
     names = {line.split(":")[0].strip() for line in open("/proc/net/dev").read().splitlines()[2:]}
     say(
         "network: no interface that leads out",
         not [n for n in names if n.startswith(("eth", "en", "wl", "docker", "veth", "br"))],
-        names,
+        words(sorted(names), "none at all"),
     )
 
 
@@ -53,22 +64,26 @@ def identity() -> None:
     say(
         "uid: not root, and nothing else",
         own != 0 and os.getresuid() == (own,) * 3 and os.getresgid() == (own,) * 3 and set(os.getgroups()) <= {own, 65534},
-        (os.getresuid(), os.getresgid(), os.getgroups()),
+        f"uid {words(sorted(set(os.getresuid())), '')}, gid {words(sorted(set(os.getresgid())), '')}",
     )
     status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
     say(
         "privileges: no capability, none to gain",
         all(int(status[n], 16) == 0 for n in ("CapInh", "CapPrm", "CapEff", "CapAmb")),
-        status["CapEff"],
+        "none" if int(status["CapEff"], 16) == 0 else f"capabilities {status['CapEff']}",
     )
-    say("privileges: no_new_privs and a filter", status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status["Seccomp"])
+    say("privileges: no_new_privs and a filter", status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", _privileges(status))
+
+
+def _privileges(status: dict[str, str]) -> str:
+    return f"no_new_privs {'set' if status['NoNewPrivs'] == '1' else 'NOT set'}, {_FILTER.get(status['Seccomp'], 'unknown filter')}"
 
 
 def root_file_system() -> None:
     folders = ("/", "/usr", "/etc", "/opt", "/opt/pandacea/env", "/opt/pandacea/guest", "/dev", "/run", "/var")
     flags = os.O_CREAT | os.O_WRONLY
     written = [folder for folder in folders if os.path.isdir(folder) and stopped(os.open, folder + "/probe", flags) is None]
-    say("root file system: read-only", not written, written)
+    say("root file system: read-only", not written, words(written, "no file could be made"))
 
 
 def descriptors() -> None:
@@ -98,7 +113,7 @@ def descriptors() -> None:
     say(
         "descriptors: the data's cannot be changed or reopened for writing",
         not open_roads and same,
-        open_roads or tried["reopen for writing"],
+        "went through: " + words(open_roads, "times or size changed") if open_roads or not same else f"{len(tried)} ways refused",
     )
     say(
         "descriptors: reading leaves no access time",
@@ -115,7 +130,7 @@ def descriptors() -> None:
         if int(name) > 2 and int(name) != number and stopped(os.fstat, int(name)) is None:
             others.append(os.readlink(f"/proc/self/fd/{name}"))
     strange = [target for target in others if not target.startswith("socket:") and "/fd" not in target]
-    say("descriptors: no other open file", not strange, strange)
+    say("descriptors: no other open file", not strange, words(strange, "none"))
 
 
 def machine() -> None:
@@ -143,11 +158,15 @@ def machine() -> None:
 def supervisor() -> None:
     paths = ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/proc/1/fd", "/proc/1/root")
     opened = [path for path in paths if stopped(os.listdir if path.endswith(("fd", "root")) else open, path) is None]
-    say("supervisor: its memory and descriptors are closed", not opened, opened)
+    say(
+        "supervisor: its memory and descriptors are closed",
+        not opened,
+        "opened: " + words(opened, "") if opened else f"{len(paths)} ways refused",
+    )
     left = [path for path in ("/run/pandacea/guest", "/var/run/docker.sock") if os.path.exists(path)]
-    say("guest socket: its name is gone, and no engine's is there", not left, left)
+    say("guest socket: its name is gone, and no engine's is there", not left, words(left, "neither is there"))
     others = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
-    say("processes: nobody else's are seen", set(others) <= {1, os.getpid()}, others)
+    say("processes: nobody else's are seen", set(others) <= {1, os.getpid()}, f"seen: {words(others, 'none')}")
 
 
 def calls() -> None:
@@ -157,10 +176,10 @@ def calls() -> None:
             for name, number in numbers.items()
             if (refused := refusal(number, -1, -1, -1, -1)) not in ("EPERM", "ENOSYS")
         }
-        say(f"system calls: {purpose}", not through, through)
+        say(f"system calls: {purpose}", not through, "NOT refused: " + words(through, "") if through else f"{len(numbers)} refused")
     for name, number, arguments in given["conditions"]:
         refused = refusal(number, *arguments)
-        say(f"system calls: {name}", refused is not None, refused or "it went through")
+        say(f"system calls: {name}", refused is not None, "refused" if refused else "it went through")
 
 
 def pretences() -> None:
@@ -170,11 +189,20 @@ def pretences() -> None:
     import fcntl
 
     answers = [stopped(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB) for fd in (first, second)]
-    say("channels: a lock locks nothing", answers == [None, None], answers)
-    say("channels: how many pages a pipe got is not told", stopped(fcntl.fcntl, os.pipe()[0], fcntl.F_GETPIPE_SZ) is not None)
+    say(
+        "channels: a lock locks nothing",
+        answers == [None, None],
+        "two at once were granted" if answers == [None, None] else words(answers, ""),
+    )
+    told = stopped(fcntl.fcntl, os.pipe()[0], fcntl.F_GETPIPE_SZ) is None
+    say("channels: how many pages a pipe got is not told", not told, "told" if told else "refused")
     before = os.stat(path).st_mtime_ns
     stopped(os.utime, path, (1, 1))
-    say("channels: a file's times do not move", os.stat(path).st_mtime_ns == before)
+    say(
+        "channels: a file's times do not move",
+        os.stat(path).st_mtime_ns == before,
+        "as before" if os.stat(path).st_mtime_ns == before else "changed",
+    )
 
 
 def processes() -> None:
@@ -194,7 +222,7 @@ def processes() -> None:
     say(
         "pids: the cap holds",
         refused is not None and len(children) < given["pids"],
-        f"{len(children)} of {given['pids']}: {refused}",
+        f"{len(children)} more started, {given['pids']} allowed in all; then {ended(refused)}",
     )
 
 
@@ -212,7 +240,7 @@ def disk() -> None:
     for name in names:
         os.unlink(name)
     held = refused is not None and refused.errno == errno.ENOSPC and written <= given["workspace_bytes"]
-    say("disk: the size holds", held, f"{written} bytes: {refused}")
+    say("disk: the size holds", held, f"{written >> 20} MiB written of {given['workspace_bytes'] >> 20}; then {ended(refused)}")
     count, refused = 0, None
     try:
         while count < given["workspace_inodes"] + 100:
@@ -222,7 +250,11 @@ def disk() -> None:
         refused = error
     for number in range(count):
         os.unlink(f"/workspace/{number}")
-    say("inodes: the number of files holds", refused is not None, f"{count} files: {refused}")
+    say(
+        "inodes: the number of files holds",
+        refused is not None,
+        f"{count} files made of {given['workspace_inodes']}; then {ended(refused)}",
+    )
 
 
 for probe in (network, identity, root_file_system, descriptors, machine, supervisor, calls, pretences, processes, disk):

@@ -1,0 +1,36 @@
+"""What one check of this machine found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WEAKER = "weaker"
+    """It works; something else holds in place of what this machine does not allow."""
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of `pandacea doctor`. `detail`: plain words. `remedy`: what to run or change, where the state is not ok."""
+
+    group: str
+    check: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the node may start with it."""
+        return self.state is not State.FAIL
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as JSON; `ok` is what a script looks at."""
+        return {**asdict(self), "state": self.state.value, "ok": self.ok}

@@ -1,0 +1,15 @@
+"""What this run of the tests makes, told apart from what anybody else makes on the same machine at the same time."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Final
+
+RUN: Final = os.environ.setdefault("PANDACEA_TEST_RUN", f"run{secrets.token_hex(4)}")
+"""This run's own word: processes that a test starts inherit it."""
+
+
+def instance_name(name: str) -> str:
+    """Return a node's label, unique for each process of this run; what carries it was made here."""
+    return f"{RUN}-{name}-{os.getpid()}"
