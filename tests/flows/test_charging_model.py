@@ -212,6 +212,8 @@ class Charging(RuleBasedStateMachine):
         how = "no-box" if entry.attempts % 2 else "unreadable"
         _end(play, BEFORE_CODE[how])
         await asyncio.wait({task})
+        if not self.books.dead.is_set():
+            task.result()  # a worker never ends with an exception
         if not self.books.dead.is_set() and (how == "unreadable" or entry.attempts >= 3):
             entry.charge, entry.ended = Charge.RETURNED, True
 
