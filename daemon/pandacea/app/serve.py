@@ -116,7 +116,7 @@ async def _start(config: Config, background: Background, stack: AsyncExitStack) 
     )
     await recover(execute)
     await uploads.sweep_strangers()
-    workers.begin(lambda: run_next(execute))
+    workers.begin(lambda mode: run_next(execute, (mode,)))
     submit = SubmitPorts(
         chain_id=core.chain_id,
         contract=core.contract,

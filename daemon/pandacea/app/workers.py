@@ -10,6 +10,7 @@ import structlog
 
 from pandacea.app.loops import Loop
 from pandacea.config.sections import Privacy
+from pandacea.domain.job import Mode
 from pandacea.domain.limits import MIB
 from pandacea.flows.watch import Watch
 
@@ -50,20 +51,25 @@ def most_running(workers: int) -> int:
 
 
 class Workers:
-    """`number` loops over one step, which runs one waiting job to its end."""
+    """`number` loops that run one waiting leased job after another to its end, and one more for rehearsals.
+
+    Rehearsals have a worker of their own because they are free: they must neither keep a paid run waiting nor tell, by when they start,
+    when a run ended whose result is held.
+    """
 
     def __init__(self, number: int, watch: Watch) -> None:
         """Give them their step before they run."""
         self.watch = watch
-        self._step: Callable[[], Awaitable[bool]] | None = None
+        self._step: Callable[[Mode], Awaitable[bool]] | None = None
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.stopping = False
-        self.loops = [Loop(f"worker-{place}", self._run) for place in range(number)]
+        self.loops = [Loop(f"worker-{place}", lambda: self._run(Mode.LIVE)) for place in range(number)]
+        self.loops.append(Loop("worker-rehearsals", lambda: self._run(Mode.MOCK)))
 
-    def begin(self, step: Callable[[], Awaitable[bool]]) -> None:
-        """`step` asks `stopping` itself before it takes a job."""
+    def begin(self, step: Callable[[Mode], Awaitable[bool]]) -> None:
+        """`step` runs a job of one mode; it asks `stopping` itself before it takes one."""
         self._step = step
 
     def wake(self) -> None:
@@ -71,12 +77,12 @@ class Workers:
         for loop in self.loops:
             loop.wake()
 
-    async def _run(self) -> bool:
+    async def _run(self, mode: Mode) -> bool:
         assert self._step is not None
         self._busy += 1
         self._idle.clear()
         try:
-            return await self._step()
+            return await self._step(mode)
         finally:
             self._busy -= 1
             if not self._busy:

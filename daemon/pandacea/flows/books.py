@@ -47,6 +47,8 @@ class Turn:
     """Spenders whose room for results would not take another."""
     not_leases: Collection[LeaseId] = ()
     """Leases that cannot be judged now."""
+    modes: Collection[Mode] = tuple(Mode)
+    """What the worker that asks runs."""
 
 
 class Channel(StrEnum):

@@ -192,7 +192,9 @@ class Jobs:
         running, seconds = func.coalesce(spent.c.running, 0), func.coalesce(spent.c.seconds, 0.0)
         mock = _job.c.mode == Mode.MOCK
         may_start = (running < turn.most_running) & (mock | _job.c.spender.not_in(list(turn.full)))
-        waits = (_job.c.state == JobState.PENDING) & _job.c.lease_id.not_in(list(turn.not_leases))
+        waits = (
+            (_job.c.state == JobState.PENDING) & _job.c.lease_id.not_in(list(turn.not_leases)) & _job.c.mode.in_(list(turn.modes))
+        )
         query = (
             select(_job.c.computation_id)
             .outerjoin(spent, spent.c.spender == _job.c.spender)
