@@ -33,6 +33,7 @@ ENDING = (
     "nonces",
     "worker-0",
     "worker-1",
+    "worker-rehearsals",
     "settle",
     "presence",
     "announce",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -47,14 +48,14 @@ _STUCK: Final = "The node did not get this run to its end in time; nothing of it
 STOPPED: Final = "The node was stopped while this was running; nothing was kept. Submit it again."
 
 
-async def run_next(ports: ExecutePorts) -> bool:
-    """Run the next waiting job to its end. False: none waits, or none may start now.
+async def run_next(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode)) -> bool:
+    """Run the next waiting job of these modes to its end. False: none waits, or none may start now.
 
     Whatever one run raises ends that run, and no worker: it is the script's own doing as soon as the script held the box.
     """
     if ports.pause():
         return False
-    job, answer = await _claim(ports)
+    job, answer = await _claim(ports, modes)
     if job is None:
         return False
     if isinstance(answer, Denied):
@@ -81,11 +82,11 @@ async def run_next(ports: ExecutePorts) -> bool:
     return True
 
 
-async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
+async def _claim(ports: ExecutePorts, modes: Collection[Mode]) -> tuple[Job | None, Answer | None]:
     """Take the next job if its lease can be judged now, moving it to RUNNING in the same transaction."""
     now = ports.clock.now()
     async with ports.books.write() as work:
-        job, answer = await _first_ready(work, now, ports)
+        job, answer = await _first_ready(work, now, ports, modes)
         if job is None:
             return None, None
         if not isinstance(answer, Denied) and (short := await ports.shelf.shortage(work, ports.limits, job.mode)) is not None:
@@ -99,11 +100,11 @@ async def _claim(ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
     return running, answer
 
 
-async def _first_ready(work: Work, now: float, ports: ExecutePorts) -> tuple[Job | None, Answer | None]:
+async def _first_ready(work: Work, now: float, ports: ExecutePorts, modes: Collection[Mode]) -> tuple[Job | None, Answer | None]:
     """The first waiting job whose lease can be judged. One whose lease cannot yet waits, and holds up nobody behind it."""
     later: set[LeaseId] = set()
     full = await ports.shelf.full(work, ports.limits)
-    while (job := await work.jobs.next_pending(Turn(now, ports.most_running, full, later))) is not None:
+    while (job := await work.jobs.next_pending(Turn(now, ports.most_running, full, later, modes))) is not None:
         if now > job.queue_deadline:
             return job, _WAITED_TOO_LONG
         try:
