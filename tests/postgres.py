@@ -30,6 +30,7 @@ SETTINGS: Final = {
     "shared_buffers": "16MB",
     "max_connections": "40",
     "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",  # whose paths would have to be short
 }
 
 EMPTY: Final = """
@@ -79,7 +80,7 @@ class Postgres:
     def start(self) -> None:
         """Start it; returns when it answers. On the main thread: it is stopped when the thread that started it ends."""
         settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-        command = self._command("postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder, *settings)
+        command = self._command("postgres", "-D", self.folder / "data", "-p", str(self.port), *settings)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         ask = self._command("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port))

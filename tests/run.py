@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from pathlib import Path
 from typing import Final
 
 RUN: Final = os.environ.setdefault("PANDACEA_TEST_RUN", f"run{secrets.token_hex(4)}")
 """This run's own word: processes that a test starts inherit it."""
 
+SHORT: Final = Path("/tmp")
+"""On every Linux, and everybody's."""
+
 
 def instance_name(name: str) -> str:
     """Return a node's label, unique for each process of this run; what carries it was made here."""
     return f"{RUN}-{name}-{os.getpid()}"
+
+
+def folder_for_sockets(name: str) -> Path:
+    """Make a folder whose path is short enough for Unix sockets (107 bytes), wherever the machine's temporary folder is."""
+    return Path(tempfile.mkdtemp(prefix=f"pandacea-{RUN}-{name}-", dir=SHORT))

@@ -27,6 +27,7 @@ ENDING = (
     "follower",
     "chain-follow",
     "chain-proving",
+    "chain-spender-keys",
     "chain-witnesses",
     "chain-audit",
     "database",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.parts import program
+from tests.run import folder_for_sockets
 
 
 class Engine:
@@ -58,7 +58,7 @@ class Engine:
 @contextmanager
 def private_engine() -> Iterator[Engine]:
     """A started engine that holds no image; ended, unmounted and removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="pandacea-engine-"))
+    folder = folder_for_sockets("engine")
     made = Engine(folder)
     try:
         made.start()
