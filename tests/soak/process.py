@@ -143,7 +143,7 @@ def _write(
 ) -> None:
     """Data, key and configuration."""
     (folder / "data").mkdir(parents=True)
-    (folder / "data" / "table.csv").write_text("x,y\n" + "".join(f"{n},{n % 7}\n" for n in range(50)))
+    (folder / "data" / "table.csv").write_text("x,y\n" + "".join(f"{n % 25},{n % 7}\n" for n in range(50)))
     rules = {"policy": "any-code", "release": "auto"}
     (folder / "data" / "products.yaml").write_text(
         json.dumps({"products": [{"id": "diabetes", "assets": ["table"], "rules": rules}]})

@@ -251,6 +251,7 @@ async def _spawn(line: Sequence[str], descriptors: tuple[int, ...]) -> asyncio.s
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         pass_fds=descriptors,
+        umask=0o022,  # what the launcher makes is read by the box's own user; the node's umask is stricter
         env=program.ENVIRONMENT | {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
         cwd="/",
     )
