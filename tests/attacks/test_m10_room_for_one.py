@@ -32,7 +32,8 @@ import time
 time.sleep(params or 0)
 for name in ("a", "b"):
     with open(name, "wb") as file:
-        file.truncate(64 * 1024 * 1024)
+        for _ in range(64):
+            file.write(b"1" * 1024 * 1024)
 """
 MANY_FILES = """
 for number in range(40):
