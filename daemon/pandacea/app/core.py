@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 DATABASE_START_SECONDS: Final = 120.0
 """How long the start waits for a database server: after a power cut it may take longer than the node to come up."""
+CHAIN_START_SECONDS: Final = 15.0
+"""How long the start waits for endpoints to answer or fail, so that one of another chain ends it before anything is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ async def open_core(config: Config, background: Background, stack: AsyncExitStac
     tables = Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits())
     catalogue = Catalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
     await catalogue.register(stated, config.privacy.data_dir)
+    await _first_look(follower, following)
     return Core(
         database=db,
         books=SqlBooks(db, parts.channels(config)),
@@ -95,3 +98,18 @@ async def open_core(config: Config, background: Background, stack: AsyncExitStac
         clock=clock,
         watch=Watch(),
     )
+
+
+async def _first_look(follower: Follower, following: asyncio.Task[None]) -> None:
+    """Wait until the endpoints were asked once; without an answer the node serves, and says 503.
+
+    Raises:
+        Broken: one is not of the configured chain or contract.
+    """
+    looked = asyncio.create_task(follower.looked.wait())
+    try:
+        await asyncio.wait([following, looked], timeout=CHAIN_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        looked.cancel()
+    if following.done():
+        following.result()

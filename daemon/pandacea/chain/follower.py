@@ -80,6 +80,8 @@ class Follower:
         """Set by whoever has heard of a new block: look now."""
         self.caught_up = asyncio.Event()
         """Set once the newest block an endpoint shows was processed."""
+        self.looked = asyncio.Event()
+        """Set once the endpoints were asked for the first time, whether one answered or none."""
         self.records: ChainRecords | None = None
         self.source: ChainSource | None = None
         self.proving: Proving | None = None
@@ -202,8 +204,10 @@ class Follower:
             except Unavailable as problem:
                 self.book.trouble = problem.detail
                 log.warning("chain.cannot-start", because=problem.detail)
+                self.looked.set()
                 await asyncio.sleep(max(1.0, self.endpoints.wait()))
             else:
+                self.looked.set()
                 break
         assert self.proving is not None
         assert self.witnesses is not None

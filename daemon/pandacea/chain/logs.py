@@ -20,9 +20,9 @@ LARGEST_SPAN: Final = 50_000
 ENOUGH_LOGS: Final = 9_000
 """Logs of one answer the spans aim at: 5 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
 
-_TOPICS_AND_HASH: Final = re.compile(r"(?:0x[0-9a-f]{64}){2,5}")
+_LOG: Final = re.compile(r"(?:0x[0-9a-f]{64} ){2,5}0x[0-9a-f]*")
+"""Topics, transaction hash and data of a log, a blank between them."""
 _HEX: Final = re.compile(r"0x[0-9a-f]*")
-_ONE_LENGTH: Final = {66}
 
 _TOO_MANY: Final = 2**31
 """No block has a log of this index."""
@@ -114,11 +114,11 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
     Raises:
         RpcFault: one that was not asked for (another contract, topic or block), or that is no log: the endpoint is not to be believed.
     """
-    for log in logs:
-        _lower(log)
     allowed = frozenset(topics)
-    whole = _TOPICS_AND_HASH.fullmatch
-    hex_digits = _HEX.fullmatch
+    well_formed = _LOG.fullmatch
+    if logs and not all(map(str.islower, logs[0].topics)):  # an endpoint writes all hex in one way
+        for log in logs:
+            _lower(log)
     ordered = True
     text, block_hash, number, before = "", "", -1, -1
     for log in logs:
@@ -130,20 +130,20 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
                         "eth_getLogs", f"a log of a block that was not asked for ({after}, {block_hash[:70]})"
                     )
                 ordered, number, before = ordered and after > number, after, -1
-            index = quantity(log.log_index)
+            index = int(log.log_index, 16)
         except ValueError as problem:
             raise endpoint.inconsistent("eth_getLogs", "a log whose place is no number") from problem
         found = log.topics
-        data = log.data
+        # All of it in one look. No topic can hold a blank and pass for two: the whole would be longer by the blank.
+        form = f"{' '.join(found)} {log.transaction_hash} {log.data}"
         if (
             not found
             or found[0] not in allowed
             or (log.address != contract and log.address.lower() != contract)
-            or index >= _TOO_MANY
-            or set(map(len, found)) != _ONE_LENGTH
-            or whole("".join(found) + log.transaction_hash) is None
-            or len(data) % 2
-            or hex_digits(data) is None
+            or not 0 <= index < _TOO_MANY
+            or len(form) != 67 * (len(found) + 1) + len(log.data)
+            or len(log.data) % 2
+            or well_formed(form) is None
         ):
             raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {index})")
         if index <= before or log.removed:
@@ -155,11 +155,8 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
 
 def _lower(log: Log) -> None:
     """Hex in lower case, as all hex in here; nearly every endpoint writes it so."""
-    if not (log.data.islower() and log.block_hash.islower() and log.transaction_hash.islower()):
-        log.data = log.data.lower()
-        log.block_hash, log.transaction_hash = Hash32(log.block_hash.lower()), Hash32(log.transaction_hash.lower())
-    if not all(map(str.islower, log.topics)):
-        log.topics = [topic.lower() for topic in log.topics]
+    log.topics, log.data = [topic.lower() for topic in log.topics], log.data.lower()
+    log.block_hash, log.transaction_hash = Hash32(log.block_hash.lower()), Hash32(log.transaction_hash.lower())
 
 
 def _in_order(endpoint: Endpoint, logs: list[Log]) -> list[Log]:
