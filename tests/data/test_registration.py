@@ -111,7 +111,7 @@ async def test_a_file_that_turned_bad_takes_its_product_off_the_offer(
     """Not the old version either: what the Earner changed may be what must not be served any more. Others stay."""
     (data_dir / "people.csv").write_text(PEOPLE)
     (data_dir / "other.csv").write_text("x\n1\n2\n")
-    products = [{"id": "p", "assets": ["people"]}, {"id": "q", "assets": ["other"]}]
+    products = [{"id": "p", "assets": {"people": {"drop": ["name"]}}}, {"id": "q", "assets": ["other"]}]
     (data_dir / "products.yaml").write_text(json.dumps({"products": products}))
     await catalogue.register(read(data_dir), data_dir)
     assert [product.product_id for product in catalogue.all()] == ["p", "q"]

@@ -48,7 +48,9 @@ class Wanted:
     label: str | None = None
     yes: bool = False
     keep_flagged: bool = False
-    """With `yes`: columns that look as if they identified people stay."""
+    """Columns that look as if they identified people stay, all that are not dropped."""
+    options: tuple[str, ...] = ()
+    """Of the command line itself, for the line that says the same: which configuration."""
     say: Callable[[str], None] = print
     ask: Callable[[str], str] = ask_terminal
 
@@ -274,14 +276,14 @@ def same_command(wanted: Wanted, entry: dict[str, Any], said: dict[str, Any]) ->
             words += ["--column", yaml.safe_dump({name: rest}, default_flow_style=True, allow_unicode=True, width=10_000).strip()]
     words += [word for name in labels for word in ("--label", name)]
     for key in ("drop", "keep"):
-        words += [word for word in [f"--{key}", ",".join(said[key])] if said.get(key)]
+        words += [f"--{key}", ",".join(said[key])] if said.get(key) else []
     for key in ("separator", "table", "format"):
-        words += [word for word in [f"--{key}", str(said.get(key))] if said.get(key)]
+        words += [f"--{key}", said[key]] if said.get(key) else []
     if "mock" in said:
         words += ["--mock-rows", str(said["mock"]["rows"])]
     if said.get("keep_flagged"):
         words.append("--keep-flagged")
-    return shlex.join([*words, "--yes"])
+    return shlex.join([*words, *wanted.options, "--yes"])
 
 
 def _rule_words(rule: str, chosen: Any) -> list[str]:

@@ -88,7 +88,8 @@ def wanted_of(parsed: argparse.Namespace) -> Wanted:
         asset["mock"] = {"rows": parsed.mock_rows}
     if parsed.column:
         asset["columns"] = _columns(parsed.column)
-    return app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged)
+    options = () if parsed.config == Path("config.yaml") else ("--config", str(parsed.config))
+    return app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged, options=options)
 
 
 def _products_remove(parsed: argparse.Namespace) -> int:
