@@ -145,7 +145,7 @@ def _write(
     (folder / "data" / "table.csv").write_text("x,y\n" + "".join(f"{n},{n % 7}\n" for n in range(50)))
     rules = {"policy": "any-code", "release": "auto"}
     (folder / "data" / "products.yaml").write_text(
-        json.dumps({"products": [{"id": "diabetes", "assets": ["table"], "rules": rules}]})
+        json.dumps({"products": [{"id": "diabetes", "assets": {"table": {"keep_flagged": ["x"]}}, "rules": rules}]})
     )
     passphrase = folder / "passphrase"
     passphrase.touch(mode=0o600)
