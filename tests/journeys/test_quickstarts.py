@@ -88,6 +88,20 @@ def test_the_example_of_a_spenders_side_runs(weather: System, tmp_path: Path) ->
     assert (tmp_path / "out" / "model_weights.pth").read_bytes().startswith(b"PK")
 
 
+def test_the_blocks_of_the_sdks_page_run_as_they_are_written(weather: System, tmp_path: Path) -> None:
+    """The first with a script of its name and a lease; the second with the key of a wallet's owner."""
+    first, second = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sdk.md").read_text(), re.DOTALL)[:2]
+    (tmp_path / "train.py").write_text("open('model_weights.pth', 'wb').write(features.to_csv().encode())")
+    program = first.replace("http://localhost:8080", weather.url).replace("0x…", weather.lease(computations=1))
+    program += "\nassert weights.startswith(b',wind,sun'), weights\n"
+    program += f"owner_key = {'5a' * 32!r}\n{second}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "PANDACEA_PRIVATE_KEY": weather.accounts[2]["private_key"]}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_spender_reads_which_packages_a_script_finds(weather: System) -> None:
     """What the node says of itself names every package of the sandbox at its version."""
     packages = weather.client().info()["environment"]["packages"]
@@ -136,6 +150,7 @@ def page_ports() -> tuple[str, str]:
     return str(free_port()), str(free_port())
 
 
+@pytest.mark.timeout(900)  # a dozen commands, each a process of its own
 def test_the_page_from_nothing_to_paid_runs_as_it_is_written(tmp_path: Path, page_ports: tuple[str, str]) -> None:
     """Every line of docs/quickstart.md, in its two terminals, but for the two ports; at the end the Earner has the price."""
     chain_port, node_port = page_ports

@@ -221,7 +221,7 @@ def _write(folder: Path, rpc_url: str, earner: Any, port: int, rules: dict[str, 
     (data / "table.csv").write_text("x,y\n" + "".join(f"{n % 25},{n % 7}\n" for n in range(50)))
     rules = {"policy": "any-code", "release": "auto", "live_output": "full"} | (rules or {})
     columns = {"x": {"minimum": 0, "maximum": 50}, "y": {"minimum": 0, "maximum": 7}}
-    assets = {"table": {"columns": columns, "mock": {"rows": 10, "seed": 1}}}
+    assets = {"table": {"keep_flagged": ["x"], "columns": columns, "mock": {"rows": 10, "seed": 1}}}
     (data / "products.yaml").write_text(json.dumps({"products": [{"id": "p", "assets": assets, "rules": rules}]}))
     passphrase = folder / "passphrase"
     passphrase.touch(mode=0o600)

@@ -146,7 +146,7 @@ def _write(
     (folder / "data" / "table.csv").write_text("x,y\n" + "".join(f"{n % 25},{n % 7}\n" for n in range(50)))
     rules = {"policy": "any-code", "release": "auto"}
     (folder / "data" / "products.yaml").write_text(
-        json.dumps({"products": [{"id": "diabetes", "assets": ["table"], "rules": rules}]})
+        json.dumps({"products": [{"id": "diabetes", "assets": {"table": {"keep_flagged": ["x"]}}, "rules": rules}]})
     )
     passphrase = folder / "passphrase"
     passphrase.touch(mode=0o600)

@@ -302,6 +302,8 @@ def _show(wanted: Wanted, config: Config, stated: StatedProduct, asset_id: Asset
     wanted.say(printable(yaml.safe_dump(public, sort_keys=False, allow_unicode=True, width=120), limit=200_000, newlines=True))
     wanted.say(f"Mock rows ({said.mock_rows}, made from the above alone), beginning:\n")
     wanted.say(printable(mock, limit=20_000, newlines=True))
+    if made.shape.rows == 0:
+        wanted.say("  ! the file has column names and no rows.")
     for warning in warnings(public):
         wanted.say(f"  ! {warning}")
     page = config.store.state_dir / "preview.html"

@@ -75,7 +75,7 @@ def read(data_dir: Path, name: str = FILE_NAME) -> list[StatedProduct]:
 
 def product_of(entry: dict[str, Any], data_dir: Path) -> StatedProduct:
     """Read one product as products.yaml would hold it. Raises BadConfig."""
-    return _product(data_dir / FILE_NAME, data_dir, entry, "the new product")
+    return _product(Path("products add"), data_dir, entry, "the new product")
 
 
 def _product(path: Path, data_dir: Path, entry: Any, where: str) -> StatedProduct:

@@ -16,6 +16,12 @@ KEYS: Final = ("file", "format", "drop", "keep", "keep_flagged", "separator", "t
 COLUMN_KEYS: Final = ("unit", "description", "minimum", "maximum", "categories", "missing", "label")
 MOCK_KEYS: Final = ("rows", "seed")
 _TEXT: Final = 1000
+_PACKED: Final = "unpack it first"
+_INSTEAD: Final = {
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), _PACKED),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV first"),
+}
+"""What to do with files that many have and nothing here reads."""
 
 
 class BadAsset(BadConfig):
@@ -115,11 +121,9 @@ def _recipe(asset_id: str, entry: Mapping[str, Any], source: Path) -> Recipe:
     try:
         form = SourceFormat(stated) if stated is not None else SUFFIXES[source.suffix.lower()]
     except (ValueError, KeyError):
-        raise BadAsset(
-            f"{where}: {source.name} is not a table this node reads by its ending; endings: {', '.join(SUFFIXES)}; "
-            f"or state format: {', '.join(SourceFormat)}."
-        ) from None
-    separator = entry.get("separator", ",")
+        hint = _INSTEAD.get(source.suffix.lower(), f"or state its format (--format for `products add`): {', '.join(SourceFormat)}")
+        raise BadAsset(f"{where}: {source.name} is not a table this node reads; endings: {', '.join(SUFFIXES)}; {hint}.") from None
+    separator = entry.get("separator", "\t" if source.suffix.lower() == ".tsv" else ",")
     if not isinstance(separator, str) or len(separator) != 1 or separator in '"\n\r':
         raise BadAsset(f"{where}.separator is {separator!r}; it must be one character.")
     drop, keep = (_names(f"{where}.{key}", entry.get(key)) for key in ("drop", "keep"))

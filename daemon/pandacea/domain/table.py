@@ -28,6 +28,7 @@ class SourceFormat(StrEnum):
 
 SUFFIXES: Final[Mapping[str, SourceFormat]] = {
     ".csv": SourceFormat.CSV,
+    ".tsv": SourceFormat.CSV,
     ".parquet": SourceFormat.PARQUET,
     ".arrow": SourceFormat.ARROW,
     ".feather": SourceFormat.ARROW,

@@ -110,7 +110,7 @@ class CsvReader:
             other = next((mark for mark in _SEPARATORS if mark in names[0][1:-1] and mark != self._separator), None)
             if other:
                 raise Unfit(
-                    f"line 1: the header holds no {self._separator!r} but {other!r}: state the separator of this file ({other!r})"
+                    f"line 1: the header holds no {self._separator!r} but {other!r}: state the separator of this file ({other!r}; --separator for `products add`)"
                 )
         return [str(name) for name in names]
 
@@ -209,7 +209,9 @@ class CsvReader:
         """Say where: pandas names the line of a bad row; a bad byte is looked for."""
         if isinstance(error, UnicodeDecodeError):
             line, column = self._bad_byte()
-            return Unfit(f"line {line}, column {column}: a byte that is no UTF-8; save the file as UTF-8")
+            return Unfit(
+                f"line {line}, column {column}: a byte that is no UTF-8; save the file as UTF-8 (iconv -f LATIN1 -t UTF-8)"
+            )
         if isinstance(error, pd.errors.EmptyDataError):
             return Unfit("the file is empty; it needs at least a line of column names")
         text = str(error)

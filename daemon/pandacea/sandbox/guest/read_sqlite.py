@@ -54,7 +54,9 @@ class SqliteReader:
         if table is None:
             if len(bases) == 1:
                 return bases[0]
-            raise Unfit(f"the file holds {len(bases)} tables; say which: {', '.join(bases[:20]) or 'there is none'}")
+            raise Unfit(
+                f"the file holds {len(bases)} tables; say which (--table for `products add`): {', '.join(bases[:20]) or 'there is none'}"
+            )
         if table not in bases:
             kind = next((kind for name, kind in rows if name == table), None)
             if kind is not None:
