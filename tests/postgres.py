@@ -7,7 +7,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from sqlmodel import SQLModel
 from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 from tests.parts import free_port, missing
+from tests.run import public_folder
 
 PASSWORD: Final = "a pass:word/with@marks"
 """Of the node's role: to be escaped in URLs, to be shown nowhere."""
@@ -30,6 +30,7 @@ SETTINGS: Final = {
     "shared_buffers": "16MB",
     "max_connections": "40",
     "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",  # whose paths would have to be short
 }
 
 EMPTY: Final = """
@@ -79,7 +80,7 @@ class Postgres:
     def start(self) -> None:
         """Start it; returns when it answers. On the main thread: it is stopped when the thread that started it ends."""
         settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-        command = self._command("postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder, *settings)
+        command = self._command("postgres", "-D", self.folder / "data", "-p", str(self.port), *settings)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         ask = self._command("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port))
@@ -162,7 +163,7 @@ def server() -> Iterator[Postgres]:
     path = shutil.which("initdb") or (str(found[-1]) if found else None)
     if path is None:
         missing("PostgreSQL is not installed; run: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="pandacea-postgres-"))
+    folder = public_folder("postgres")
     built = Postgres(folder, Path(path).resolve().parent)
     try:
         built.make()

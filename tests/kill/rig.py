@@ -99,20 +99,20 @@ class Rig:
         await waiting
 
     async def _run(self, log: Path, *words: str) -> int:
-        pid = int(await self._ask(f"start {log} {json.dumps([*words, '--config', str(self.folder / 'config.yaml')])}"))
+        pid = int(await self._ask(start=[*words, "--config", str(self.folder / "config.yaml")], log=str(log)))
         self.alive.add(pid)
         return pid
 
     async def _wait(self, pid: int) -> int:
-        status = int(await self._ask(f"wait {pid}"))
+        status = int(await self._ask(wait=pid))
         self.alive.discard(pid)
         return status
 
-    async def _ask(self, line: str) -> str:
+    async def _ask(self, **asked: Any) -> str:
         assert self.zygote.stdin is not None
         assert self.zygote.stdout is not None
         async with self.lock:
-            self.zygote.stdin.write(line.encode() + b"\n")
+            self.zygote.stdin.write(json.dumps(asked).encode() + b"\n")
             await self.zygote.stdin.drain()
             return (await self.zygote.stdout.readline()).decode().strip()
 

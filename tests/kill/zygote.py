@@ -1,7 +1,7 @@
 """Starts nodes fast: the imports of a node, once; then a fork for each node, which goes on as `pandacea run` does.
 
-Lines on standard input: `start LOG WORDS` runs `pandacea WORDS` (JSON) in a process of its own and answers its id; `wait PID`
-answers how it ended (negative: the signal).
+Lines of JSON on standard input: `{"start": WORDS, "log": FILE}` runs `pandacea WORDS` in a process of its own and answers its id;
+`{"wait": PID}` answers how it ended (negative: the signal).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def main() -> None:
     """Serve until standard input ends."""
     gc.freeze()
     for line in sys.stdin:
-        verb, first, *rest = line.split(maxsplit=2)
-        if verb == "wait":
-            _, status = os.waitpid(int(first), 0)
+        asked = json.loads(line)
+        if "wait" in asked:
+            _, status = os.waitpid(asked["wait"], 0)
             _answer(os.waitstatus_to_exitcode(status))
             continue
         pid = os.fork()
         if pid == 0:
-            _become(first, json.loads(rest[0]))
+            _become(asked["log"], asked["start"])
         _answer(pid)
 
 

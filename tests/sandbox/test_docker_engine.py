@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiodocker
 import pytest
@@ -87,11 +88,11 @@ async def test_an_unknown_runtime_is_named_at_start(settings: DockerSettings) ->
 
 
 @asynccontextmanager
-async def watched(socket: Path, asked: asyncio.Event) -> AsyncIterator[str]:
+async def watched(asked: asyncio.Event) -> AsyncIterator[str]:
     """The engine through a relay that tells when it was asked to make a container, and does not take the question back."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_engine, to_engine = await asyncio.open_unix_connection("/var/run/docker.sock")
+        from_engine, to_engine = await connect_to_engine()
 
         async def answer() -> None:
             while data := await from_engine.read(65536):
@@ -109,15 +110,24 @@ async def watched(socket: Path, asked: asyncio.Event) -> AsyncIterator[str]:
             to_engine.close()
             writer.close()
 
-    server = await asyncio.start_unix_server(serve, socket)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield f"unix://{socket}"
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_a_box_given_up_while_the_engine_makes_it_leaves_no_container(settings: DockerSettings, tmp_path: Path) -> None:
+async def connect_to_engine() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Dial the engine that Docker's own client asks."""
+    line = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    url = urlsplit(subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip())
+    if url.scheme == "unix":
+        return await asyncio.open_unix_connection(url.path)
+    return await asyncio.open_connection(url.hostname, url.port)
+
+
+async def test_a_box_given_up_while_the_engine_makes_it_leaves_no_container(settings: DockerSettings) -> None:
     """However little of its making is done: the container that the engine makes afterwards is removed, not left until the next start."""
     asked = asyncio.Event()
-    async with watched(tmp_path / "engine.sock", asked) as url:
+    async with watched(asked) as url:
         sandbox = DockerSandbox(replace(settings, engine_url=url))
         await sandbox.open()
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from pandacea.sandbox.docker import DockerSandbox
 from pandacea.sandbox.settings import DockerSettings, PoolSettings
 from tests.engine import prepare
 from tests.parts import program
+from tests.run import public_folder
 from tests.sandbox.harness import LIMITS
 
 pytestmark = pytest.mark.timeout(300)
@@ -70,7 +70,7 @@ class Engine:
 @pytest.fixture
 def engine(image: str) -> Iterator[Engine]:
     """A private engine that holds the base image."""
-    folder = Path(tempfile.mkdtemp(prefix="pandacea-engine-"))
+    folder = public_folder("engine")
     made = Engine(folder)
     made.start()
     saved = folder / "base.tar"

@@ -94,10 +94,18 @@ async def unopened(request: pytest.FixtureRequest, environment: Path, tmp_path: 
 async def test_a_start_that_is_refused_leaves_nothing(unopened: Unopened, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not hold is named, and boxes, control groups and folders of the trial are gone by then."""
     sandbox, left = unopened
+    seen: list[str] = []
 
     async def fails(run: Run, limits: Limits, state_dir: Path) -> tuple[Probe, ...]:
-        probes = await self_test(run, limits, state_dir)
-        assert any("control group" in line or "container" in line for line in left()), "the trial took place elsewhere"
+        async def run_and_watch(job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+            def watch(event: SandboxEvent) -> None:
+                seen.extend(left())  # its box waits for this answer
+                on_event(event)
+
+            return await run(job, watch)
+
+        probes = await self_test(run_and_watch, limits, state_dir)
+        assert any(line.startswith(("control group", "container")) for line in seen), "the trial took place elsewhere"
         return (*probes, Probe("walls", False, "made of paper"))
 
     monkeypatch.setattr("pandacea.sandbox.runner.self_test", fails)
