@@ -28,7 +28,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="pandacea-tests-")
-    Path(folder).chmod(0o711)  # PostgreSQL runs as a user of its own, and reaches its folder through this one
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 

@@ -7,7 +7,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from sqlmodel import SQLModel
 from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 from tests.parts import free_port, missing
+from tests.run import public_folder
 
 PASSWORD: Final = "a pass:word/with@marks"
 """Of the node's role: to be escaped in URLs, to be shown nowhere."""
@@ -163,7 +163,7 @@ def server() -> Iterator[Postgres]:
     path = shutil.which("initdb") or (str(found[-1]) if found else None)
     if path is None:
         missing("PostgreSQL is not installed; run: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="pandacea-postgres-"))
+    folder = public_folder("postgres")
     built = Postgres(folder, Path(path).resolve().parent)
     try:
         built.make()

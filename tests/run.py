@@ -11,7 +11,7 @@ from typing import Final
 RUN: Final = os.environ.setdefault("PANDACEA_TEST_RUN", f"run{secrets.token_hex(4)}")
 """This run's own word: processes that a test starts inherit it."""
 
-SHORT: Final = Path("/tmp")
+PUBLIC: Final = Path("/tmp")
 """On every Linux, and everybody's."""
 
 
@@ -20,6 +20,11 @@ def instance_name(name: str) -> str:
     return f"{RUN}-{name}-{os.getpid()}"
 
 
-def folder_for_sockets(name: str) -> Path:
-    """Make a folder whose path is short enough for Unix sockets (107 bytes), wherever the machine's temporary folder is."""
-    return Path(tempfile.mkdtemp(prefix=f"pandacea-{RUN}-{name}-", dir=SHORT))
+def public_folder(name: str) -> Path:
+    """Make a folder for servers, wherever the machine's temporary folder is and whoever may enter that.
+
+    Other users reach it (a database server refuses to be root), and its path is short enough for Unix sockets (107 bytes).
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"pandacea-{RUN}-{name}-", dir=PUBLIC))
+    folder.chmod(0o711)
+    return folder

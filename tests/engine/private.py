@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.parts import program
-from tests.run import folder_for_sockets
+from tests.run import public_folder
 
 
 class Engine:
@@ -58,7 +58,7 @@ class Engine:
 @contextmanager
 def private_engine() -> Iterator[Engine]:
     """A started engine that holds no image; ended, unmounted and removed afterwards."""
-    folder = folder_for_sockets("engine")
+    folder = public_folder("engine")
     made = Engine(folder)
     try:
         made.start()

@@ -22,7 +22,7 @@ import pytest
 
 from pandacea_sdk.protocol.wire import ExecuteRequest, Input
 from tests.kill.rig import EXECUTE, Rig, rig
-from tests.sandbox.leftovers import control_groups
+from tests.sandbox.leftovers import control_groups, processes
 
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
 KILLS = max(3, int(100 * SCALE))
@@ -208,23 +208,10 @@ def nothing_is_left(node: Rig) -> None:
         uploads = {(row[0], row[1]) for row in database.execute("select spender, sha256 from upload")}
     assert {path.name for path in (node.state / "results").iterdir()} == kept
     assert {(path.parent.name, path.name) for path in (node.state / "uploads").glob("*/*")} == uploads
-    assert processes_of(node.state) == {}
+    assert processes(node.state) == {}
     instance = hashlib.sha256(str(node.state.resolve()).encode()).hexdigest()[:16]
     assert control_groups(instance) == []
     assert not (node.state / "desk.sock").exists()
-
-
-def processes_of(state: Path) -> dict[int, str]:
-    """Processes that run on, or live in a box made from, a node's state folder."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with suppress(OSError):
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(state) in line or str(state) in (entry / "mountinfo").read_text():
-                found[int(entry.name)] = line[:100]
-    return found
 
 
 async def test_a_cancelled_script_is_dead_within_two_seconds(tmp_path: Path) -> None:
@@ -234,12 +221,12 @@ async def test_a_cancelled_script_is_dead_within_two_seconds(tmp_path: Path) -> 
         code = "import subprocess, time\nchildren = [subprocess.Popen(['sleep', '600']) for _ in range(3)]\ntime.sleep(600)"
         answer = await node.submit(code)
         computation_id = answer.json["computation_id"]
-        await node.until(lambda: len(processes_of(node.state)) >= 6)  # node, bubblewrap, its first process, script, children
+        await node.until(lambda: len(processes(node.state)) >= 6)  # node, bubblewrap, its first process, script, children
         cancelled = await node.send("DELETE", f"/api/v1/privacy/results/{computation_id}")
         asked = time.monotonic()
         assert cancelled.status == 204
-        while processes := {pid: line for pid, line in processes_of(node.state).items() if pid != node.pid}:
-            assert time.monotonic() - asked < 2, processes
+        while alive := {pid: line for pid, line in processes(node.state).items() if pid != node.pid}:
+            assert time.monotonic() - asked < 2, alive
             await asyncio.sleep(0.01)
         status = await node.status(computation_id, "?wait=5")
         assert status["status"] == "cancelled"
@@ -265,7 +252,7 @@ async def test_a_stopping_node_lets_jobs_end_within_its_grace(tmp_path: Path) ->
 
 def nothing_is_left_running(node: Rig) -> None:
     """No box outlives the node."""
-    assert processes_of(node.state) == {}
+    assert processes(node.state) == {}
 
 
 async def test_the_operator_decides_while_the_node_runs_and_while_it_does_not(tmp_path: Path) -> None:

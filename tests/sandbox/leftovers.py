@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.run import SHORT
+from tests.run import PUBLIC
 
 GROUPS = Path("/sys/fs/cgroup")
 MOUNTS = Path("/proc/mounts")
@@ -50,7 +50,7 @@ def left_by(run: str, roots: Sequence[Path], *, groups: Path = GROUPS, mounted: 
         *(f"control group {group}" for group in _groups("pandacea-*", groups) if ours(group.name.removeprefix("pandacea-"))),
         *(f"mount {line}" for root in roots for line in mounts(root, mounted)),
         *(f"folder {folder}" for root in roots for folder in root.glob("pandacea-*")),
-        *(f"folder {folder}" for folder in SHORT.glob(f"pandacea-{run}-*")),
+        *(f"folder {folder}" for folder in PUBLIC.glob(f"pandacea-{run}-*")),
     ]
 
 
@@ -107,7 +107,7 @@ def _labelled_containers() -> dict[str, str]:
     label = "org.pandacea.instance"
     line = ["docker", "ps", "-a", "--filter", f"label={label}", "--format", '{{.Names}} {{.Status}}\t{{.Label "' + label + '"}}']
     lines = subprocess.run(line, capture_output=True, text=True, check=False).stdout.splitlines()
-    return {name: label_of for name, _, label_of in (line.partition("\t") for line in lines)}
+    return {name: label for name, _, label in (line.partition("\t") for line in lines)}
 
 
 def control_groups(instance: str) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine import prepare
-from tests.run import RUN, folder_for_sockets, instance_name
+from tests.run import RUN, instance_name, public_folder
 from tests.sandbox.leftovers import left_by
 
 Left = Callable[[], list[str]]
@@ -137,9 +137,9 @@ def test_other_peoples_containers_outlive_the_preparation(container: Callable[[s
     assert subprocess.run(line, check=True, capture_output=True, text=True).stdout == "created\n"
 
 
-def test_folders_for_sockets(left: Left) -> None:
+def test_public_folders(left: Left) -> None:
     """Outside the run's folder, and of its name."""
-    made = folder_for_sockets("test")
+    made = public_folder("test")
     try:
         assert left() == [f"folder {made}"]
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -72,7 +73,7 @@ async def open_core(config: Config, background: Background, stack: AsyncExitStac
     stated = await read_stated(config.privacy.data_dir, products)
     await parts.refuse_other_chain(contract, db)
     follower = await stack.enter_async_context(parts.follower(config, contract, db, Address(signer.address)))
-    start_task(background, follower.run(), "follower", stack)
+    following = start_task(background, follower.run(), "follower", stack)
     sandbox, reason = await choose(config.privacy.sandbox, *parts.sandbox_settings(config))
     sandbox.pool.on_short = lambda because: log.warning("sandbox.pool-short", because=because, meanwhile="computations start cold")
     identity = await sandbox.open()
