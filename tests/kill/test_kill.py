@@ -234,7 +234,7 @@ async def test_a_cancelled_script_is_dead_within_two_seconds(tmp_path: Path) -> 
 
 async def test_a_stopping_node_lets_jobs_end_within_its_grace(tmp_path: Path) -> None:
     """SIGTERM: what runs may end, what waits stays for the next start, what takes too long ends as interrupted and uncharged."""
-    async with rig(tmp_path, server={"grace_seconds": 3}) as node:
+    async with rig(tmp_path, server={"grace_seconds": 3}, privacy={"workers": 3}) as node:  # of which one Spender has two
         await node.start()
         long = (await node.submit("import time\ntime.sleep(600)")).json["computation_id"]
         short = (await node.submit("import time\ntime.sleep(1)\nprint('done')")).json["computation_id"]

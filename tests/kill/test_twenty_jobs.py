@@ -31,7 +31,8 @@ async def test_a_node_killed_amid_twenty_jobs(mode: str, tmp_path: Path, request
     """Four run, sixteen wait: what ran is told as interrupted, what waited is run by the next start, and nothing of a box is left."""
     kind, warmth = mode.split("-")
     request.getfixturevalue("image") if kind == "docker" else program("bwrap", "bubblewrap")
-    privacy = {"sandbox": kind, "pool_size": 1 if warmth == "warm" else 0, "workers": WORKERS, "queue_per_spender": JOBS}
+    # One Spender has all workers but one.
+    privacy = {"sandbox": kind, "pool_size": 1 if warmth == "warm" else 0, "workers": WORKERS + 1, "queue_per_spender": JOBS}
     async with rig(tmp_path, privacy=privacy) as node:
         instance = hashlib.sha256(str(node.state.resolve()).encode()).hexdigest()[:16]
         await node.start()

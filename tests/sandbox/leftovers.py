@@ -81,17 +81,26 @@ def _unescaped(table: str) -> str:
 
 
 def processes(state: Path) -> dict[int, str]:
-    """Processes that name the state folder in their command line, or live in a box with something of it mounted."""
-    found = {}
+    """Return the processes of a node and of its boxes.
+
+    Those that name the state folder in their command line or have something of it mounted, those in a control group of the node (a
+    box shows nothing of the state folder), and whatever any of these started.
+    """
+    found, parents = {}, {}
     here = Path("/proc/self/ns/mnt").readlink()
+    group = f"/pandacea-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]}/"
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # it ended meanwhile
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            pid, line = int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parents[pid] = (int((entry / "stat").read_text().rpartition(")")[2].split()[1]), line)
             boxed = (entry / "ns" / "mnt").readlink() != here
-            if str(state) in line or (boxed and mounts(state, entry / "mountinfo")):
-                found[int(entry.name)] = line[:100]
+            grouped = group in (entry / "cgroup").read_text()
+            if str(state) in line or grouped or (boxed and mounts(state, entry / "mountinfo")):
+                found[pid] = line[:100]
+    while more := {pid: line[:100] for pid, (parent, line) in parents.items() if pid not in found and parent in found}:
+        found |= more
     return found
 
 
