@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn
 
-import structlog
-
-log = structlog.get_logger(__name__)
-
 AGAIN_SECONDS: Final = 1.0
 """Between the end of a part and its next start."""
 
 Work = Coroutine[Any, Any, Any]
+
+
+def logger() -> Any:
+    """Return the log; imported when there is something to say, for the sandbox runs with the standard library alone where it is tested."""
+    import structlog
+
+    return structlog.get_logger(__name__)
 
 
 class TaskEndedError(Exception):
@@ -75,7 +78,7 @@ class Background:
         name = self._tasks.pop(task, None)
         if name is None:
             return  # it was stopped
-        log.error("task.ended", task=name, cancelled=task.cancelled(), exc_info=None if task.cancelled() else task.exception())
+        logger().error("task.ended", task=name, cancelled=task.cancelled(), exc_info=None if task.cancelled() else task.exception())
         if self._first is None:
             self._first = (name, task)
             self._ended.set()
@@ -137,11 +140,11 @@ class Restarted:
         if task is not self._task:
             return  # it was stopped
         self.restarts += 1
-        log.error("task.restarts", task=self.name, cancelled=task.cancelled(), restarts=self.restarts, exc_info=problem)
+        logger().error("task.restarts", task=self.name, cancelled=task.cancelled(), restarts=self.restarts, exc_info=problem)
         self._timer = asyncio.get_running_loop().call_later(self._again, self._begin)
 
 
 def log_failure(task: asyncio.Task[Any]) -> None:
     """A done-callback for a task nobody waits for: what it raised is said in the log."""
     if not task.cancelled() and (problem := task.exception()) is not None:
-        log.error("task.failed", task=task.get_name(), exc_info=problem)
+        logger().error("task.failed", task=task.get_name(), exc_info=problem)

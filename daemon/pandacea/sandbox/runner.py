@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome, not_stored
 from pandacea.domain.table import TableShape
 from pandacea.errors import Broken, Unavailable
+from pandacea.flows.background import logger
 from pandacea.flows.conversion import ConversionJob
 from pandacea.flows.ports import SandboxEvent, SandboxIdentity, SandboxJob
 from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
@@ -25,8 +24,6 @@ from pandacea.sandbox.results import ResultsWriter
 from pandacea.sandbox.selftest import Probe, self_test
 from pandacea.sandbox.settings import PoolSettings
 from pandacea.sandbox.verdict import memory_detail, outcome_of
-
-log = structlog.get_logger(__name__)
 
 _MAKING_MARGIN_SECONDS: Final = 15.0
 """Beyond `boot_seconds`, in which a maker gives up by itself: what it needs to remove a box that never spoke."""
@@ -182,13 +179,13 @@ async def _destroy(box: Box) -> None:
     try:
         async with asyncio.timeout(_ENDING_SECONDS):
             await box.destroy()
-    except Exception:
-        log.exception("box.not_destroyed", meaning="something of it may be left on this machine until the node starts again")
+    except Exception:  # noqa: BLE001 - said in the log: the run has ended whatever becomes of its box
+        logger().exception("box.not_destroyed", meaning="something of it may be left on this machine until the node starts again")
 
 
 def _not_stored(account: Account, problem: OSError) -> tuple[Failure, str]:
     """The end of a run whose artifacts this machine's disk did not take: full, out of inodes, over a quota or broken."""
-    log.error("result.not_stored", folder=str(account.results.folder), problem=repr(problem))
+    logger().error("result.not_stored", folder=str(account.results.folder), problem=repr(problem))
     return Failure.SANDBOX_FAILED, not_stored(problem)
 
 
