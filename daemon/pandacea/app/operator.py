@@ -109,8 +109,8 @@ async def _products(config: Config) -> str:
         try:
             stack.callback(shutil.rmtree, config.store.state_dir / _TABLES, ignore_errors=True)
             tables = await open_tables(config, stack, purpose=_TABLES)
-        except PandaceaError:  # the sandbox has rows of its own
-            return f"{named}; their files were not read, for want of a sandbox"
+        except PandaceaError as problem:  # the sandbox has rows of its own
+            return f"{named}; their files were not read, for want of a sandbox: {problem.detail}"
         checked = [await check_product(product, config.privacy.data_dir, tables) for product in products]
     if troubles := [f"{one.product_id} will not be offered: {one.detail}" for one in checked if one is not None]:
         raise BadConfig(" ".join(troubles))
