@@ -225,8 +225,8 @@ async def test_a_cancelled_script_is_dead_within_two_seconds(tmp_path: Path) -> 
         cancelled = await node.send("DELETE", f"/api/v1/privacy/results/{computation_id}")
         asked = time.monotonic()
         assert cancelled.status == 204
-        while processes := {pid: line for pid, line in processes(node.state).items() if pid != node.pid}:
-            assert time.monotonic() - asked < 2, processes
+        while alive := {pid: line for pid, line in processes(node.state).items() if pid != node.pid}:
+            assert time.monotonic() - asked < 2, alive
             await asyncio.sleep(0.01)
         status = await node.status(computation_id, "?wait=5")
         assert status["status"] == "cancelled"
