@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -11,21 +12,28 @@ from pathlib import Path
 
 import pytest
 
+from pandacea.config.load import SHORT
 from pandacea.store.migrate import upgrade
 from pandacea.store.session import Database
 from tests.postgres import Postgres, server
 from tests.run import RUN
 from tests.sandbox.leftovers import left_by
 
+SETTING = re.compile(rf"PANDACEA_(?!TEST_)\w+|{'|'.join(SHORT)}|CREDENTIALS_DIRECTORY|NOTIFY_SOCKET|PG[A-Z]+")
+"""Variables that nodes, commands and clients read; DOCKER_HOST stays, it names an engine to test with."""
 ENDING_SECONDS = 10.0
 """In which what was ended last is gone, too."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the run a temporary folder of its own: what is left there afterwards was left by this run.
+    """Give the run its own surroundings: a temporary folder, and no setting of a node or database that a person works with.
 
-    pytest's own folders stay where a person looks for them.
+    What is left in the folder afterwards was left by this run. pytest's own folders stay where a person looks for them.
     """
+    for name in [name for name in os.environ if SETTING.fullmatch(name)]:
+        del os.environ[name]
+    for name in ("no_proxy", "NO_PROXY"):  # a proxy reaches package indexes; the tests' own servers are on loopback
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", "::1"]))
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="pandacea-tests-")
     os.environ["TMPDIR"] = tempfile.tempdir = folder

@@ -24,6 +24,9 @@ from pandacea_sdk.chain import LeaseChain, deploy
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
 from tests.parts import ROOT, free_port, missing
+from tests.sandbox.conftest import image
+
+__all__ = ["image"]
 
 PASSPHRASE = "only for tests"
 FEATURES, LABELS = "earner-data-asset-123", "earner-data-asset-456"
@@ -232,3 +235,12 @@ def weather(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with system(tmp_path_factory.mktemp("weather"), "bubblewrap", settlement={"post_results": True}) as built:
         built.start()
         yield built
+
+
+@pytest.fixture(params=["bubblewrap", "docker"])
+def sandbox(request: pytest.FixtureRequest) -> str:
+    """Each sandbox in turn; Docker needs an engine that holds the image."""
+    kind: str = request.param
+    if kind == "docker":
+        request.getfixturevalue("image")
+    return kind

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-import psutil
-import pytest
-
 from tests.parts import ROOT, missing
+from tests.sandbox.leftovers import processes
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -22,15 +21,13 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=200)
 
 
-@pytest.mark.parametrize("sandbox", ["bubblewrap", "docker"])
 def test_every_step_of_the_story_holds(sandbox: str) -> None:
     """Exit status 0, the hash read back from the chain, and no process left behind."""
     done = demo("--sandbox", sandbox)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "committedResult = 0x" in done.stdout
     assert "Every step held." in done.stdout
-    left = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"]) if _of_demo(process.info["cmdline"])]
-    assert left == []
+    assert processes(Path(tempfile.gettempdir(), "pandacea-demo-")) == {}
 
 
 def test_the_story_runs_on_a_table_of_ones_own(tmp_path: Path) -> None:
@@ -77,7 +74,3 @@ def test_on_a_machine_without_engine_and_namespaces_the_story_says_what_to_run()
     assert "the node did not start" in done.stderr, done.stdout + done.stderr
     assert "echo user.max_user_namespaces=15000 | sudo tee" in done.stderr
     assert "set privacy.sandbox: docker" in done.stderr
-
-
-def _of_demo(command: list[str] | None) -> bool:
-    return "pandacea-demo-" in " ".join(command or [])

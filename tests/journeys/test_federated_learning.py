@@ -7,26 +7,11 @@ import json
 import time
 from pathlib import Path
 
-import pytest
-
 from pandacea_sdk.chain import LeaseChain
 from tests.journeys.conftest import INPUTS, system
-from tests.parts import ROOT, missing
+from tests.parts import ROOT
 
 SCRIPT = ROOT / "examples" / "federated_learning_script.py"
-
-
-@pytest.fixture(params=["bubblewrap", "docker"])
-def sandbox(request: pytest.FixtureRequest) -> str:
-    """Each sandbox in turn; Docker needs an engine that holds the image."""
-    kind: str = request.param
-    if kind == "docker":
-        import subprocess
-
-        found = subprocess.run(["docker", "image", "inspect", "pandacea/pysyft-datasite:latest"], capture_output=True, check=False)
-        if found.returncode != 0:
-            missing("no engine holds pandacea/pysyft-datasite:latest; run: python tests/engine/prepare.py all")
-    return kind
 
 
 def test_an_approved_lease_becomes_trained_weights(tmp_path: Path, sandbox: str) -> None:
