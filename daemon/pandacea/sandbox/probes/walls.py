@@ -118,12 +118,12 @@ def descriptors() -> None:
     say(
         "descriptors: reading leaves no access time",
         before.st_atime_ns == after.st_atime_ns,
-        (before.st_atime_ns, after.st_atime_ns),
+        "as before" if before.st_atime_ns == after.st_atime_ns else "moved",
     )
     say(
         "descriptors: the data's place is not shown",
         os.readlink(path) == "/" or not given["leaves_no_access_time"],
-        os.readlink(path),
+        f"it reads {os.readlink(path)}",
     )
     others = []
     for name in os.listdir("/proc/self/fd"):
@@ -151,8 +151,9 @@ def machine() -> None:
                 continue
         if found:
             shown[name] = found
-    say("machine: its counters are hidden", not shown, shown)
-    say("machine: no /sys", not (os.path.isdir("/sys") and os.listdir("/sys")))
+    say("machine: its counters are hidden", not shown, words(sorted(shown), "none is told"))
+    listed = os.listdir("/sys") if os.path.isdir("/sys") else []
+    say("machine: no /sys", not listed, words(sorted(listed), "nothing in it"))
 
 
 def supervisor() -> None:
