@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.journeys.conftest import INPUTS, System, pandacea, system
+from tests.parts import free_port
 from tests.postgres import PASSWORD, Postgres
 
 SCRIPT = "print(len(features), 'rows')\nopen('kept.txt', 'w').write('kept')"
@@ -44,7 +45,7 @@ def test_work_is_done_kept_and_never_done_twice(served: System, postgres: Postgr
 
     served.config["store"] = {**served.config["store"], "state_dir": str(tmp_path / "other-state")}
     other = tmp_path / "node" / "other.yaml"
-    other.write_text(json.dumps(served.config))
+    other.write_text(json.dumps({**served.config, "server": {**served.config["server"], "port": free_port()}}))
     refused = pandacea("run", "--config", str(other))
     assert refused.returncode == 1
     assert "Another node runs on postgresql+asyncpg://pandacea" in refused.stderr

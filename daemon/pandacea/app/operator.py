@@ -101,6 +101,8 @@ async def _keystore(config: Config) -> str:
 
 
 async def _products(config: Config) -> str:
+    if not config.privacy.data_dir.is_dir():
+        return "not looked for: the data folder is not there"
     products = read_products(config.privacy.data_dir)
     if not products:
         return f"none stated in {config.privacy.data_dir}: nothing will be served"

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn
 
+from pandacea.errors import PandaceaError
+
 AGAIN_SECONDS: Final = 1.0
 """Between the end of a part and its next start."""
 
@@ -78,7 +80,11 @@ class Background:
         name = self._tasks.pop(task, None)
         if name is None:
             return  # it was stopped
-        logger().error("task.ended", task=name, cancelled=task.cancelled(), exc_info=None if task.cancelled() else task.exception())
+        problem = None if task.cancelled() else task.exception()
+        if isinstance(problem, PandaceaError):  # a sentence for the operator, and no defect of ours
+            logger().error("task.ended", task=name, cancelled=False, problem=problem.detail)
+        else:
+            logger().error("task.ended", task=name, cancelled=task.cancelled(), exc_info=problem)
         if self._first is None:
             self._first = (name, task)
             self._ended.set()
