@@ -22,6 +22,7 @@ import pytest
 
 from pandacea_sdk.protocol.wire import ExecuteRequest, Input
 from tests.kill.rig import EXECUTE, Rig, rig
+from tests.parts import free_port
 from tests.sandbox.leftovers import control_groups, processes
 
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
@@ -120,7 +121,7 @@ class Load:
 async def test_a_killed_node_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     """At least a hundred kills at random moments, some while the node is starting; then the books are looked through."""
     dice = random.Random(secrets.randbits(32))
-    async with rig(tmp_path) as node:
+    async with rig(tmp_path, mqtt={"host": "127.0.0.1", "port": free_port()}) as node:
         load = Load(node, dice)
         await node.start()
         tasks = [asyncio.create_task(work()) for work in (load.submit, load.submit, load.read, load.read, load.upload)]
