@@ -78,7 +78,7 @@ def poisoned(rng: random.Random, answer: Any) -> Any:
             case "repeat" if isinstance(holder, list):
                 holder.append(copy.deepcopy(holder[path[-1]]))
             case _:
-                holder[path[-1]] = rng.choice(POISONS)
+                holder[path[-1]] = copy.deepcopy(rng.choice(POISONS))  # or the next poison would grow into itself
         if "answer" not in whole or not places(whole)[1:]:
             break
     return whole.get("answer")

@@ -145,7 +145,7 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
             or len(log.data) % 2
             or well_formed(form) is None
         ):
-            raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {index})")
+            raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {log.log_index[:20]})")
         if index <= before or log.removed:
             ordered = False
         before = index
