@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from tests import run
 from tests.engine import prepare
-from tests.run import RUN, instance_name, public_folder
 from tests.sandbox.leftovers import left_by
 
 Left = Callable[[], list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is named here belongs to a run of its own: this one has servers that go on."""
+    monkeypatch.setattr(run, "RUN", f"run{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ def mounted(tmp_path: Path) -> Path:
 @pytest.fixture
 def left(ours: Path, groups: Path, mounted: Path) -> Left:
     """What a run with that folder has left."""
-    return lambda: left_by(RUN, [ours], groups=groups, mounted=mounted)
+    return lambda: left_by(run.RUN, [ours], groups=groups, mounted=mounted)
 
 
 def label_of(state: Path) -> str:
@@ -59,7 +65,7 @@ def test_control_groups(left: Left, ours: Path, groups: Path, tmp_path: Path) ->
     (groups / "memory" / "pandacea-run0badc0de-test-1").mkdir()
     (groups / "memory" / "somebody-else").mkdir()
     assert left() == []
-    made = [f"pandacea-{instance_name('test')}", f"pandacea-{label_of(ours / 'state')}"]
+    made = [f"pandacea-{run.instance_name('test')}", f"pandacea-{label_of(ours / 'state')}"]
     for name in made:
         (groups / "memory" / name).mkdir()
     assert sorted(left()) == sorted(f"control group {groups / 'memory' / name}" for name in made)
@@ -124,7 +130,7 @@ def test_containers(left: Left, ours: Path, container: Callable[[str], str]) -> 
     """By the same labels; an engine's other containers are nobody's business here."""
     container("0123456789abcdef")
     assert left() == []
-    made = [container(f"{instance_name('test')}"), container(label_of(ours / "state"))]
+    made = [container(f"{run.instance_name('test')}"), container(label_of(ours / "state"))]
     assert sorted(left()) == sorted(f"container {name} Created" for name in made)
 
 
@@ -139,7 +145,7 @@ def test_other_peoples_containers_outlive_the_preparation(container: Callable[[s
 
 def test_public_folders(left: Left) -> None:
     """Outside the run's folder, and of its name."""
-    made = public_folder("test")
+    made = run.public_folder("test")
     try:
         assert left() == [f"folder {made}"]
     finally:
