@@ -404,6 +404,7 @@ def test_a_closed_client_leaves_no_thread(node: FakeNode) -> None:
     def threads() -> int:
         return sum(thread.name == "pandacea-client" for thread in threading.enumerate())
 
+    gc.collect()  # clients that other tests forgot; their threads may end at any moment from here on
     before = threads()
     one = PandaceaClient(node.url)
     one.info()
@@ -415,4 +416,4 @@ def test_a_closed_client_leaves_no_thread(node: FakeNode) -> None:
     deadline = time.monotonic() + 5
     while threads() > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threads() == before
+    assert threads() <= before
