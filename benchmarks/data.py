@@ -22,12 +22,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pandacea.catalogue.sources import opened
-from pandacea.catalogue.tables import Tables
+from pandacea.catalogue.sources import open_source
+from pandacea.catalogue.table_store import TableStore
 from pandacea.domain.limits import Limits
 from pandacea.domain.table import Recipe, SourceFormat
-from pandacea.sandbox.bubblewrap import BubblewrapSandbox
-from pandacea.sandbox.cgroups import Cgroups
+from pandacea.sandbox.bubblewrap.backend import BubblewrapSandbox
+from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
 from pandacea.sandbox.settings import BubblewrapSettings, PoolSettings
 
 MAKE = """
@@ -71,17 +71,17 @@ print(json.dumps(best))
 """
 
 
-def run(python: str, code: str, *arguments: str) -> str:
+def run_python(python: str, code: str, *arguments: str) -> str:
     """Run code in the sandbox's own Python, without a box."""
     return subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 async def convert(box: BubblewrapSandbox, source: Path, form: SourceFormat, folder: Path) -> dict[str, Any]:
     """Convert once, in a box; seconds, and the table."""
-    tables = Tables(folder / source.name, box, Limits())
-    with opened(source, source.parent) as file:
+    tables = TableStore(folder / source.name, box, Limits())
+    with open_source(source, source.parent) as file:
         start = time.perf_counter()
-        made = await tables.make(file, Recipe(form), "0" * 64, lambda _done, _total: None)
+        made = await tables.convert_source(file, Recipe(form), "0" * 64, lambda _done, _total: None)
         return {"seconds": time.perf_counter() - start, "table": made.path, "table_bytes": made.size, "rows": made.shape.rows}
 
 
@@ -89,18 +89,18 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any
     """Every row of the report."""
     python, source_root = str(asked.environment / "bin" / "python"), str(Path(__file__).resolve().parent.parent / "daemon")
     for kind in ("numeric", "mixed"):
-        run(python, MAKE, str(folder / f"{kind}.csv"), str(asked.megabytes << 20), kind)
-    settings = BubblewrapSettings(asked.environment, folder / "box", "benchmark", Cgroups.may_be_made(), PoolSettings(size=0))
+        run_python(python, MAKE, str(folder / f"{kind}.csv"), str(asked.megabytes << 20), kind)
+    settings = BubblewrapSettings(asked.environment, folder / "box", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0))
     box = BubblewrapSandbox(settings)
-    await box.open()
+    await box.start()
     rows = []
     try:
         for name in ("numeric.csv", "numeric.parquet", "mixed.csv"):
             source = folder / name
             form = SourceFormat(source.suffix[1:])
             done = await convert(box, source, form, folder / "tables")
-            ours = json.loads(run(python, FRAME, source_root, "ours", str(done["table"])))
-            theirs = json.loads(run(python, FRAME, source_root, "pandas", str(source)))
+            ours = json.loads(run_python(python, FRAME, source_root, "ours", str(done["table"])))
+            theirs = json.loads(run_python(python, FRAME, source_root, "pandas", str(source)))
             size = source.stat().st_size
             rows.append(
                 {"source": name, "megabytes": size >> 20, "rows": done["rows"], "table_megabytes": done["table_bytes"] >> 20}
@@ -110,7 +110,7 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any
                 | {"convert_to_pandas": done["seconds"] * 1000 / theirs["frame_ms"]}
             )
     finally:
-        await box.close()
+        await box.stop()
     return rows
 
 

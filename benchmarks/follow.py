@@ -85,14 +85,14 @@ class Measure:
 # ---------------------------------------------------------------------------------------------------- the ways
 
 
-def way_limit(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
+def measure_limit(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
     """Download in ranges and parse with msgspec; nothing else."""
     import aiohttp
     import msgspec
 
-    from pandacea.chain.wire import Log, Response
+    from pandacea.chain.rpc_messages import RpcLog, RpcResponse
 
-    decoder = msgspec.json.Decoder(Response[list[Log]])
+    decoder = msgspec.json.Decoder(RpcResponse[list[RpcLog]])
 
     async def read() -> int:
         count = 0
@@ -112,7 +112,7 @@ def way_limit(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
     return {"events": count, "cpu": taken.cpu, "wall": taken.wall, "growth": taken.growth}
 
 
-def way_web3(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
+def measure_web3(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
     """`contract.events.X.get_logs`, as web3.py's documentation shows it; nothing is stored."""
     from web3 import Web3
 
@@ -133,7 +133,7 @@ def way_web3(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
     return {"events": count, "cpu": taken.cpu, "wall": taken.wall, "growth": taken.growth}
 
 
-def way_follower(url: str, address: str, last: int, database: str, **_: Any) -> dict[str, Any]:
+def measure_follower(url: str, address: str, last: int, database: str, **_: Any) -> dict[str, Any]:
     """The node's follower, from nothing to the head: endpoints and logs checked, folded, durable in SQLite, in memory.
 
     What a node spreads over the minutes after that is measured apart: `proof`, CPU seconds of proving one approval, and `reading`,
@@ -141,14 +141,14 @@ def way_follower(url: str, address: str, last: int, database: str, **_: Any) -> 
     """
     import structlog
 
-    from tests.chain.anvil import Agreement, Anvil
-    from tests.chain.node import Node
+    from tests.chain.anvil import Anvil, AnvilAgreement
+    from tests.chain.node import FollowingNode
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     chain = Anvil()
     chain.url = url
-    node = Node(
-        Agreement(chain, address, 1),
+    node = FollowingNode(
+        AnvilAgreement(chain, address, 1),
         database,
         upgraded=True,
         settle_every=32,
@@ -161,27 +161,27 @@ def way_follower(url: str, address: str, last: int, database: str, **_: Any) -> 
     async def follow() -> None:
         async with node:
             await asyncio.wait_for(node.follower.caught_up.wait(), 600)
-            view = node.follower.book.view
+            view = node.follower.lease_cache.chain_view
             assert view is not None
             assert view.tip.number >= last, view.tip
             taken.end()
-            node.follower.metrics()
-            assert node.follower.audit is not None
-            proving = node.follower.proving
+            node.follower.collect_metrics()
+            assert node.follower.backfill_checker is not None
+            proving = node.follower.proof_queue
             assert proving is not None
             began, count = time.process_time(), len(proving.waiting)
-            await node.until(lambda: not proving.waiting, 60)
+            await node.wait_until(lambda: not proving.waiting, 60)
             again["proof"] = (time.process_time() - began) / count
             began = time.process_time()
-            while await node.follower.audit.one():
+            while await node.follower.backfill_checker.check_oldest_range():
                 pass
             again["reading"] = time.process_time() - began
 
     async def prepare() -> None:
+        from pandacea.store.database_engine import DatabaseEngine
         from pandacea.store.migrate import upgrade
-        from pandacea.store.session import Database
 
-        opened = await Database.open(node.address)
+        opened = await DatabaseEngine.open(node.address)
         await upgrade(opened)
         await opened.close()
 
@@ -194,17 +194,17 @@ def way_follower(url: str, address: str, last: int, database: str, **_: Any) -> 
 
 async def _counted(database: str) -> int:
     """Events behind the rows: creations, terms, approvals and commitments."""
-    from pandacea.store.session import Database
+    from pandacea.store.database_engine import DatabaseEngine
 
-    opened = await Database.open(database)
-    async with opened.read() as connection:
+    opened = await DatabaseEngine.open(database)
+    async with opened.read_connection() as connection:
         query = "SELECT COUNT(*), COUNT(data_product_id), COUNT(approved_block), SUM(LENGTH(committed) / 32) FROM lease"
         counts = (await connection.exec_driver_sql(query)).one()
     await opened.close()
     return int(sum(counts))
 
 
-def way_ready(url: str, address: str, database: str, **_: Any) -> dict[str, Any]:
+def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, Any]:
     """Start over a database of 100,000 approved leases: until the cache answers, and what the idle process then holds."""
     began = time.monotonic()
     began_cpu = time.process_time()
@@ -214,31 +214,31 @@ def way_ready(url: str, address: str, database: str, **_: Any) -> dict[str, Any]
     import pandacea.app
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    from tests.chain.anvil import Agreement, Anvil
-    from tests.chain.node import Node
+    from tests.chain.anvil import Anvil, AnvilAgreement
+    from tests.chain.node import FollowingNode
 
     imported = time.monotonic()
     chain = Anvil()
     chain.url = url
-    node = Node(Agreement(chain, address, 1), database, chain_id=31337, witness_interval=15.0, audit_interval=600.0)
+    node = FollowingNode(AnvilAgreement(chain, address, 1), database, chain_id=31337, witness_interval=15.0, audit_interval=600.0)
 
     async def start() -> dict[str, Any]:
-        from pandacea.store.session import Database
+        from pandacea.store.database_engine import DatabaseEngine
 
-        opened = await Database.open(database)
+        opened = await DatabaseEngine.open(database)
         await opened.close()
         first = time.monotonic()
         async with node:
-            while not len(node.follower.book):
+            while not len(node.follower.lease_cache):
                 await asyncio.sleep(0.001)
-            while node.follower.book.trouble is not None:
+            while node.follower.lease_cache.not_ready_reason is not None:
                 await asyncio.sleep(0.001)
             ready = time.monotonic()
             await node.follower.caught_up.wait()
             await asyncio.sleep(1.0)
             gc.collect()
             return {
-                "leases": len(node.follower.book),
+                "leases": len(node.follower.lease_cache),
                 "ready": ready - first,
                 "process_ready": ready - began,
                 "imports": imported - began,
@@ -251,14 +251,14 @@ def way_ready(url: str, address: str, database: str, **_: Any) -> dict[str, Any]
     return said
 
 
-def way_lag(url: str, address: str, database: str, poll: bool = False, **_: Any) -> dict[str, Any]:
+def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: Any) -> dict[str, Any]:
     """From a block being visible at the endpoint to the changed answer, 200 times."""
     import aiohttp
     import structlog
 
-    from tests.chain.anvil import Agreement, Anvil
+    from tests.chain.anvil import Anvil, AnvilAgreement
     from tests.chain.emitter import Emitter, lease_number, simple
-    from tests.chain.node import Node
+    from tests.chain.node import FollowingNode
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     rounds = 20 if poll else 200
@@ -267,23 +267,25 @@ def way_lag(url: str, address: str, database: str, poll: bool = False, **_: Any)
         chain = Anvil()
         chain.url = url
         chain._session = aiohttp.ClientSession()
-        agreement = Agreement(chain, address, 1)
+        agreement = AnvilAgreement(chain, address, 1)
         emitter = Emitter(agreement)
         more: dict[str, Any] = {"poll_interval": 1.0} if poll else {"poll_interval": 1.0, "ws_url": chain.ws_url}
         lags = []
-        async with Node(agreement, database, witness_interval=600.0, audit_interval=600.0, settle_every=32, **more) as node:
-            await node.at_head(120)
-            if node.follower.wakes is not None:
-                await node.until(lambda: node.follower.wakes.connections > 0)  # type: ignore[union-attr]
+        async with FollowingNode(
+            agreement, database, witness_interval=600.0, audit_interval=600.0, settle_every=32, **more
+        ) as node:
+            await node.wait_for_head(120)
+            if node.follower.new_heads is not None:
+                await node.wait_until(lambda: node.follower.new_heads.connection_count > 0)  # type: ignore[union-attr]
             await asyncio.sleep(0.5)
             before = await _approvals(node)
             for number in range(rounds):
                 changed = asyncio.Event()
-                stop = node.follower.book.on_change(lambda _, changed=changed: changed.set())  # type: ignore[misc]
+                stop = node.follower.lease_cache.subscribe(lambda _, changed=changed: changed.set())  # type: ignore[misc]
                 raw = await emitter.signed(simple("LeaseCancelled", before[number]))
                 await asyncio.sleep(0.11 if not poll else 0.37)
-                visible = asyncio.create_task(_visible(url, await chain.call("eth_blockNumber")))
-                await chain.call("eth_sendRawTransaction", raw)
+                visible = asyncio.create_task(_visible(url, await chain.call_method("eth_blockNumber")))
+                await chain.call_method("eth_sendRawTransaction", raw)
                 seen = await visible
                 await asyncio.wait_for(changed.wait(), 10)
                 lags.append((time.monotonic() - seen) * 1000)
@@ -313,13 +315,13 @@ async def _approvals(node: Any) -> list[str]:
     return [str(lease) for lease in node.follower.book.ids()[:400]]
 
 
-WAYS = {"limit": way_limit, "web3": way_web3, "follower": way_follower, "ready": way_ready, "lag": way_lag}
+WAYS = {"limit": measure_limit, "web3": measure_web3, "follower": measure_follower, "ready": measure_ready, "lag": measure_lag}
 
 
 # ---------------------------------------------------------------------------------------------------- the chain
 
 
-def history(leases: int) -> list[bytes]:
+def make_history(leases: int) -> list[bytes]:
     """4.2 logs a lease. All but a few hundred have expired, as on a chain that has lived."""
     from tests.chain.emitter import committed, created, lease_number, simple, terms
 
@@ -339,7 +341,7 @@ def history(leases: int) -> list[bytes]:
     return records
 
 
-async def fill(chain: Any, emitter: Any, records: list[bytes]) -> None:
+async def write_history(chain: Any, emitter: Any, records: list[bytes]) -> None:
     """Write the history, so many logs a block."""
     nonce = int(await chain.call("eth_getTransactionCount", emitter_sender(), "latest"), 16)
     for place, start in enumerate(range(0, len(records), LOGS_A_BLOCK)):
@@ -358,7 +360,7 @@ def emitter_sender() -> str:
     return str(OWNER.address)
 
 
-def apart(way: str, **arguments: Any) -> dict[str, Any]:
+def run_in_process(way: str, **arguments: Any) -> dict[str, Any]:
     """Run one way in a process of its own."""
     said = subprocess.run(
         [sys.executable, __file__, "--way", way, "--arguments", json.dumps(arguments)],
@@ -373,25 +375,25 @@ def apart(way: str, **arguments: Any) -> dict[str, Any]:
     return found
 
 
-async def many_leases(database: str, contract: str, chain: Any, count: int) -> None:
+async def write_leases(database: str, contract: str, chain: Any, count: int) -> None:
     """100,000 approved and proved leases of 2,000 Spenders, as rows."""
-    from pandacea.domain.seen import BlockRef
-    from pandacea.domain.trust import digest_of_terms
+    from pandacea.domain.approval_proof import digest_terms
+    from pandacea.domain.chain_view import BlockRef
     from pandacea.store import leases
-    from pandacea.store.batch import run, upsert
+    from pandacea.store.bulk import execute_many, upsert_statement
+    from pandacea.store.chain_store import SqlChainStore
+    from pandacea.store.database_engine import DatabaseEngine
     from pandacea.store.migrate import upgrade
-    from pandacea.store.records import ChainRecords
-    from pandacea.store.session import Database
     from tests.chain.anvil import EARNER, PRODUCT
     from tests.chain.emitter import lease_number
 
-    opened = await Database.open(database)
+    opened = await DatabaseEngine.open(database)
     await upgrade(opened)
-    records = ChainRecords(opened, 31337, contract)  # type: ignore[arg-type]
+    records = SqlChainStore(opened, 31337, contract)  # type: ignore[arg-type]
     head = await chain.call("eth_getBlockByNumber", hex(await chain.head() - 2), False)
     base = BlockRef(int(head["number"], 16), head["hash"], head["parentHash"], int(head["timestamp"], 16))  # type: ignore[arg-type]
     earner = EARNER.address.lower()
-    await records.begin(earner, "v1", 0, base)
+    await records.open_deployment(earner, "v1", 0, base)
     rows, proofs = [], []
     expires = int(time.time()) + 86_400 * 30
     for number in range(count):
@@ -399,11 +401,11 @@ async def many_leases(database: str, contract: str, chain: Any, count: int) -> N
         tx_hash = lease_number(10**7 + number)
         facts = (1, "approved", PRODUCT, expires, 3, bytes(32), 2, None, None, None, None, None, None)
         rows.append((records.deployment, lease, spender, earner, "5", *facts, tx_hash, 0))
-        terms = digest_of_terms(lease, spender, earner, PRODUCT, 5, expires, 3)
+        terms = digest_terms(lease, spender, earner, PRODUCT, 5, expires, 3)
         proofs.append((records.deployment, lease, "signed", terms, tx_hash, earner, 0))
-    async with opened.write() as tx:
-        await run(tx.connection, upsert(tx.connection, leases._lease), rows)
-        await run(tx.connection, upsert(tx.connection, leases._proof), proofs)
+    async with opened.write_transaction() as tx:
+        await execute_many(tx.connection, upsert_statement(tx.connection, leases._lease), rows)
+        await execute_many(tx.connection, upsert_statement(tx.connection, leases._proof), proofs)
         await tx.commit()
     await opened.close()
 
@@ -425,24 +427,24 @@ async def compare(leases: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         async with Anvil("--gas-limit", "30000000") as chain:
             emitter = await Emitter.deploy(chain)
-            records = history(leases)
+            records = make_history(leases)
             print(f"writing {len(records)} logs into anvil ...", flush=True)
-            await fill(chain, emitter, records)
-            last = await chain.head() - 2
+            await write_history(chain, emitter, records)
+            last = await chain.head_number() - 2
             common = {"url": chain.url, "address": emitter.address, "last": last}
             found["logs"] = len(records)
             for turn in range(TURNS):
                 print(f"limit, web3, follower: {turn + 1} of {TURNS} ...", flush=True)
                 for way in ("limit", "web3", "follower"):
-                    taken = apart(way, database=f"sqlite+aiosqlite:///{folder}/follow{turn}.db", **common)
+                    taken = run_in_process(way, database=f"sqlite+aiosqlite:///{folder}/follow{turn}.db", **common)
                     found[way] = less_disturbed(found.get(way), taken)
             print("lag ...", flush=True)
-            found["lag"] = apart("lag", database=f"sqlite+aiosqlite:///{folder}/follow0.db", **common)
-            found["poll"] = apart("lag", database=f"sqlite+aiosqlite:///{folder}/follow0.db", poll=True, **common)
+            found["lag"] = run_in_process("lag", database=f"sqlite+aiosqlite:///{folder}/follow0.db", **common)
+            found["poll"] = run_in_process("lag", database=f"sqlite+aiosqlite:///{folder}/follow0.db", poll=True, **common)
             print("100,000 leases ...", flush=True)
             database = f"sqlite+aiosqlite:///{folder}/many.db"
-            await many_leases(database, emitter.address, chain, 100_000)
-            found["ready"] = apart("ready", database=database, **common)
+            await write_leases(database, emitter.address, chain, 100_000)
+            found["ready"] = run_in_process("ready", database=database, **common)
     return found
 
 

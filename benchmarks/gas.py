@@ -19,9 +19,9 @@ from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
 
-from pandacea.devchain.ledger import CHAIN_ID, Ledger
-from pandacea.devchain.records import Mined, TransactionRefused
-from pandacea_sdk.protocol.contract import ContractAbi, data_product_id, lease_agreement
+from pandacea.devchain.ledger import CHAIN_ID, DevLedger
+from pandacea.devchain.model import IncludedTransaction, TransactionRefused
+from pandacea_sdk.protocol.contract import ContractAbi, hash_product_id, lease_agreement
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ETHER: Final = 10**18
@@ -43,35 +43,35 @@ class Bench:
     """One chain with both contracts on it."""
 
     def __init__(self) -> None:
-        self.ledger = Ledger(lambda: START)
+        self.ledger = DevLedger(lambda: START)
         keys: list[LocalAccount] = [Account.from_key(one.private_key) for one in self.ledger.accounts]
         self.owner, self.arbiter, self.spender, self.earner, self.operator, self.other = keys[:6]
         self.abi = lease_agreement()
         self.v0_abi, struct = _artifact("LeaseAgreementV0"), _artifact("OneSlotPerField")
         self.rows: dict[str, int] = {}
-        deployed = self.send(self.owner, None, self.abi.creation(self.owner.address, self.arbiter.address))
+        deployed = self.send(self.owner, None, self.abi.encode_creation(self.owner.address, self.arbiter.address))
         self.rows["deployment"] = deployed.gas_used
         self.v1 = deployed.created
-        self.v0 = self.send(self.owner, None, self.v0_abi.creation()).created
-        self.struct = self.send(self.owner, None, struct.creation()).created
+        self.v0 = self.send(self.owner, None, self.v0_abi.encode_creation()).created
+        self.struct = self.send(self.owner, None, struct.encode_creation()).created
         self._nonce = 0
 
-    def send(self, account: LocalAccount, to: bytes | None, data: bytes, value: int = 0) -> Mined:
+    def send(self, account: LocalAccount, to: bytes | None, data: bytes, value: int = 0) -> IncludedTransaction:
         """Mine one transaction; it must succeed."""
-        nonce = self.ledger.state(self.ledger.head).get_nonce(bytes.fromhex(account.address[2:]))  # type: ignore[arg-type]
+        nonce = self.ledger.state_at(self.ledger.head).get_nonce(bytes.fromhex(account.address[2:]))  # type: ignore[arg-type]
         fields: dict[str, Any] = {"data": data, "value": value, "gas": 5_000_000, "nonce": nonce, "chainId": CHAIN_ID}
         fields |= {"maxFeePerGas": 4 * 10**9, "maxPriorityFeePerGas": 10**9} | ({} if to is None else {"to": to})
-        (answer,) = self.ledger.send([bytes(account.sign_transaction(fields).raw_transaction)])
+        (answer,) = self.ledger.mine_transactions([bytes(account.sign_transaction(fields).raw_transaction)])
         if isinstance(answer, TransactionRefused):
             raise answer
-        mined = self.ledger.mined(answer)
+        mined = self.ledger.find_transaction(answer)
         if mined is None or not mined.succeeded:
             raise SystemExit(f"a call of the gas table was reverted: 0x{data[:4].hex()}")
         return mined
 
-    def run(self, row: str | None, account: LocalAccount, function: str, *values: Any, value: int = 0) -> Mined:
+    def run(self, row: str | None, account: LocalAccount, function: str, *values: Any, value: int = 0) -> IncludedTransaction:
         """Call v1 and note the gas under `row`."""
-        mined = self.send(account, self.v1, self.abi.call(function, *values), value)
+        mined = self.send(account, self.v1, self.abi.encode_call(function, *values), value)
         if row is not None:
             self.rows[row] = mined.gas_used
         return mined
@@ -80,7 +80,7 @@ class Bench:
         """A new lease; its id."""
         self._nonce += 1
         expiry = self.ledger.head.header.timestamp + 30 * DAY
-        values = (self.earner.address, data_product_id(f"product-{self._nonce}"), ETHER, expiry, computations)
+        values = (self.earner.address, hash_product_id(f"product-{self._nonce}"), ETHER, expiry, computations)
         return "0x" + self.run(row, spender or self.spender, CREATE, *values, value=ETHER).logs[0].topics[1].hex()
 
     def approved(self) -> str:
@@ -134,17 +134,17 @@ def measure_v0(bench: Bench) -> None:
     bench.rows[STRUCT] = created.gas_used + approved.gas_used
 
 
-def _two_steps(bench: Bench, contract: bytes | None, row: str) -> tuple[Mined, Mined]:
-    create = bench.v0_abi.call("createLease", bench.earner.address, data_product_id(f"v0-{row}"), ETHER)
+def _two_steps(bench: Bench, contract: bytes | None, row: str) -> tuple[IncludedTransaction, IncludedTransaction]:
+    create = bench.v0_abi.encode_call("createLease", bench.earner.address, hash_product_id(f"v0-{row}"), ETHER)
     created = bench.send(bench.spender, contract, create, ETHER)
-    return created, bench.send(bench.earner, contract, bench.v0_abi.call("approveLease", created.logs[0].topics[1]))
+    return created, bench.send(bench.earner, contract, bench.v0_abi.encode_call("approveLease", created.logs[0].topics[1]))
 
 
 def measure_life(bench: Bench) -> None:
     """Creation to payment."""
     bench.create("createLease, first")
     lease = bench.create("createLease, again", computations=2)
-    short = (bench.earner.address, data_product_id("product-0"), ETHER)
+    short = (bench.earner.address, hash_product_id("product-0"), ETHER)
     bench.run("createLease, short form, again", bench.spender, CREATE_SHORT, *short, value=ETHER)
     bench.run("approveLease", bench.earner, "approveLease", lease)
     bench.run("commitResult", bench.earner, "commitResult", lease, word(1), word(2))
@@ -167,7 +167,7 @@ def measure_disputes(bench: Bench) -> None:
     lease = bench.approved()
     first, second = bench.receipt(lease, 4), bench.receipt(lease, 5)
     bench.run("proveEquivocation", bench.other, "proveEquivocation", *first, *second)
-    bench.ledger.travel(31 * DAY)
+    bench.ledger.advance_time(31 * DAY)
     bench.run("splitDispute", bench.other, "splitDispute", disputed[1])
     bench.run("setArbiter", bench.owner, "setArbiter", bench.other.address)
     bench.run("pause", bench.owner, "pause")

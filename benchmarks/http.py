@@ -16,4 +16,4 @@ if __name__ == "http":
     import_module("http")
 elif __name__ == "__main__":
     sys.path.insert(0, str(HERE.parent))
-    import_module("benchmarks.http_load").main()
+    import_module("benchmarks.api").main()

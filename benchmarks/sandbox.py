@@ -59,7 +59,7 @@ print(time.perf_counter() - started)
 """
 
 
-def tables(folder: Path) -> dict[str, Path]:
+def write_tables(folder: Path) -> dict[str, Path]:
     """A table of 1,000 x 2 and its labels."""
     features, labels = folder / "features.csv", folder / "labels.csv"
     features.write_text("a,b\n" + "".join(f"{n % 97 / 97},{n % 89 / 89}\n" for n in range(1000)))
@@ -67,12 +67,12 @@ def tables(folder: Path) -> dict[str, Path]:
     return {"features": features, "labels": labels}
 
 
-def bare(environment: Path, folder: Path, runs: int) -> tuple[float, float]:
+def time_bare_script(environment: Path, folder: Path, runs: int) -> tuple[float, float]:
     """Seconds of the plain script: (in the image, with the bubblewrap environment); median of `runs`."""
     data, work = folder / "bare", folder / "work"
     for made in (data, work):
         made.mkdir(mode=0o755, exist_ok=True)
-    tables(data)
+    write_tables(data)
     (data / "script.py").write_bytes(SCRIPT)
     threads = ["OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1"]
     image = ["docker", "run", "--rm", "--network=none", "-v", f"{data}:/bare:ro", *(f"-e{name}" for name in threads), IMAGE]
@@ -87,7 +87,7 @@ def bare(environment: Path, folder: Path, runs: int) -> tuple[float, float]:
     return median(image), median(here)
 
 
-async def timed(once: Callable[[], Awaitable[None]], ready: Callable[[], Awaitable[None]], runs: int) -> list[float]:
+async def time_runs(once: Callable[[], Awaitable[None]], ready: Callable[[], Awaitable[None]], runs: int) -> list[float]:
     """Seconds of each run, one after the other, each when everything is ready; the first is thrown away."""
     seconds = []
     for _ in range(runs + 1):
@@ -98,33 +98,33 @@ async def timed(once: Callable[[], Awaitable[None]], ready: Callable[[], Awaitab
     return seconds[1:]
 
 
-async def direct(mode: str, environment: Path, folder: Path, runs: int) -> list[float]:
+async def time_sandbox_port(mode: str, environment: Path, folder: Path, runs: int) -> list[float]:
     """Time the sandbox's port."""
     laboratory = await open_laboratory(mode, environment, limits=LIMITS, preload=PRELOAD)
     try:
-        inputs = tables(folder)
+        inputs = write_tables(folder)
 
         async def once() -> None:
             outcome = await laboratory.run(SCRIPT, tables=inputs, params=PARAMS, limits=LIMITS)
             assert outcome.failure is None, outcome
 
         async def ready() -> None:
-            while laboratory.sandbox.pool.idle < laboratory.pool:  # a refill in the background would be measured too
+            while laboratory.sandbox.pool.idle_count < laboratory.pool:  # a refill in the background would be measured too
                 await asyncio.sleep(0.05)
 
-        return await timed(once, ready, runs)
+        return await time_runs(once, ready, runs)
     finally:
         await close_laboratory(laboratory)
 
 
-def over_http(mode: str, folder: Path, runs: int, pause: float) -> list[float]:
+def time_http_requests(mode: str, folder: Path, runs: int, pause: float) -> list[float]:
     """Time signed requests to a real node (embedded chain, SQLite), response decoded; `pause` seconds before each of a warm kind."""
     from tests.journeys.conftest import FEATURES, INPUTS, LABELS, system
 
     kind, warm = mode.split("-", maxsplit=1)[0], mode.endswith("warm")
     limits = {"memory_mb": 1024, "workspace_mb": 64, "tmp_mb": 32, "cpus": 2.0}
     with system(folder, kind) as built:
-        made = tables(folder)
+        made = write_tables(folder)
         made["features"].replace(folder / "data" / f"{FEATURES}.csv")
         made["labels"].replace(folder / "data" / f"{LABELS}.csv")
         built.config["privacy"] |= {"pool_size": 2 if warm else 0, "limits": limits}
@@ -141,10 +141,10 @@ def over_http(mode: str, folder: Path, runs: int, pause: float) -> list[float]:
         async def ready() -> None:
             await asyncio.sleep(pause if warm else 0.1)
 
-        return asyncio.run(timed(once, ready, runs))
+        return asyncio.run(time_runs(once, ready, runs))
 
 
-async def large_table(environment: Path, folder: Path) -> tuple[float, float]:
+async def measure_large_table(environment: Path, folder: Path) -> tuple[float, float]:
     """Milliseconds until 2.6 million x 11 numbers (500 MB as CSV) are a DataFrame in a warm guest; MB the job grew by using one column."""
     path = folder / "large.arrow"
     subprocess.run([str(environment / "bin" / "python"), "-c", _LARGE, str(path)], check=True)
@@ -178,11 +178,11 @@ print(anonymous() - before)
 """
 
 
-async def idle_slot(environment: Path) -> float:
+async def measure_idle_slot(environment: Path) -> float:
     """MB that one waiting warm container holds (anonymous memory; the mapped libraries are page cache, shared by all)."""
     laboratory = await open_laboratory("docker-warm", environment, limits=LIMITS, pool=1, preload=PRELOAD)
     try:
-        await laboratory.warmed()
+        await laboratory.wait_until_warm()
         name = subprocess.run(
             ["docker", "ps", "-q", "--no-trunc", "--filter", f"label=org.pandacea.instance={laboratory.instance}"],
             capture_output=True,
@@ -198,19 +198,19 @@ async def idle_slot(environment: Path) -> float:
         await close_laboratory(laboratory)
 
 
-async def sustained(mode: str, environment: Path, folder: Path, seconds: float) -> float:
+async def measure_throughput(mode: str, environment: Path, folder: Path, seconds: float) -> float:
     """Jobs per second with two workers, one box for each job."""
     laboratory = await open_laboratory(mode, environment, limits=LIMITS, preload=PRELOAD)
     try:
-        inputs, done = tables(folder), 0
-        await laboratory.warmed()
+        inputs, done = write_tables(folder), 0
+        await laboratory.wait_until_warm()
         started = time.perf_counter()
 
         async def worker() -> None:
             nonlocal done
             while time.perf_counter() - started < seconds:
                 job = laboratory.job(SCRIPT, tables=inputs, params=PARAMS, limits=LIMITS)
-                outcome = await laboratory.sandbox.run(job, lambda _: None)
+                outcome = await laboratory.sandbox.run_job(job, lambda _: None)
                 assert outcome.failure is None, outcome
                 done += 1
 
@@ -232,7 +232,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="pandacea-bench-") as name:
         folder = Path(name)
-        bare(environment, folder, 1)  # the page cache is cold only once
+        time_bare_script(environment, folder, 1)  # the page cache is cold only once
         for mode, runs in (
             ("docker-cold", 3),
             ("bubblewrap-cold", 3),
@@ -240,11 +240,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             ("bubblewrap-warm", arguments.runs),
         ):
             seconds = (
-                asyncio.run(direct(mode, environment, folder, runs))
+                asyncio.run(time_sandbox_port(mode, environment, folder, runs))
                 if arguments.direct
-                else over_http(mode, folder / mode, runs, arguments.pause)
+                else time_http_requests(mode, folder / mode, runs, arguments.pause)
             )
-            in_image, here = bare(environment, folder, 3)  # beside what it is compared with: a shared machine changes its pace
+            in_image, here = time_bare_script(
+                environment, folder, 3
+            )  # beside what it is compared with: a shared machine changes its pace
             reference = in_image if mode.startswith("docker") else here
             kind = mode.replace("bubblewrap", "bwrap").replace("-", "_")
             p50, p99 = statistics.median(seconds) / reference, percentile(seconds, 0.99) / reference
@@ -253,17 +255,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             middle = statistics.median(seconds) * 1000
             print(f"{mode:16} median {middle:8.1f} ms = {p50:.3f} x bare ({reference:.2f} s), p99 {p99:.3f} x, {runs} runs")
-        result["table_500mb_ms"], grown = asyncio.run(large_table(environment, folder))
+        result["table_500mb_ms"], grown = asyncio.run(measure_large_table(environment, folder))
         print(
             f"500 MB table: {result['table_500mb_ms']:.2f} ms to a DataFrame; changing one of 11 columns grew the job by {grown:.0f} MB"
         )
-        result["idle_slot_mb"] = asyncio.run(idle_slot(environment))
+        result["idle_slot_mb"] = asyncio.run(measure_idle_slot(environment))
         for mode, key in (
             ("docker-warm", "docker_jobs_per_s"),
             ("bubblewrap-warm", "bwrap_jobs_per_s"),
             ("docker-cold", "cold_jobs_per_s"),
         ):
-            result[key] = asyncio.run(sustained(mode, environment, folder, arguments.seconds))
+            result[key] = asyncio.run(measure_throughput(mode, environment, folder, arguments.seconds))
     return result
 
 

@@ -28,7 +28,7 @@ for place in (ROOT, ROOT / "daemon"):
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
 
-from tests.soak.soak import Report, soak  # noqa: E402
+from tests.soak.soak import SoakReport, soak  # noqa: E402
 
 
 def main() -> int:
@@ -53,7 +53,7 @@ def main() -> int:
     return _verdict(report, folder)
 
 
-def _verdict(report: Report, folder: Path) -> int:
+def _verdict(report: SoakReport, folder: Path) -> int:
     for name, value in asdict(report).items():
         if name != "differences":
             _say(f"  {name}: {round(value, 2) if isinstance(value, float) else value}")

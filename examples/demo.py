@@ -277,9 +277,9 @@ def _start_node(
 
 def _hard_limits() -> bool:
     """Whether control groups may hold the scripts here; where not, say so: a node refuses to start until its Earner wrote that down."""
-    from pandacea.sandbox.cgroups import Cgroups
+    from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
 
-    if Cgroups.may_be_made():
+    if NodeCgroup.is_available():
         return True
     print(
         "This user may make no control groups, so in bubblewrap a watch holds the script's memory instead, and nothing its processors\n"

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.config.load import SHORT
+from pandacea.config.load import SHORT_VARIABLES
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.session import Database
-from tests.postgres import Postgres, server
-from tests.run import RUN
+from tests.postgres import PostgresServer, running_server
+from tests.run_id import RUN_ID
 from tests.sandbox.leftovers import left_by
 
-SETTING = re.compile(rf"PANDACEA_(?!TEST_)\w+|{'|'.join(SHORT)}|CREDENTIALS_DIRECTORY|NOTIFY_SOCKET|PG[A-Z]+")
+SETTING = re.compile(rf"PANDACEA_(?!TEST_)\w+|{'|'.join(SHORT_VARIABLES)}|CREDENTIALS_DIRECTORY|NOTIFY_SOCKET|PG[A-Z]+")
 """Variables that nodes, commands and clients read; DOCKER_HOST stays, it names an engine to test with."""
 ENDING_SECONDS = 10.0
 """In which what was ended last is gone, too."""
@@ -49,15 +49,15 @@ def clean_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     roots = [Path(tempfile.gettempdir()), tmp_path_factory.getbasetemp()]
     deadline = time.monotonic() + ENDING_SECONDS
-    while (left := left_by(RUN, roots)) and time.monotonic() < deadline:
+    while (left := left_by(RUN_ID, roots)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def postgres() -> Iterator[PostgresServer]:
     """A server for the whole run, started when the first test wants it."""
-    with server() as running:
+    with running_server() as running:
         yield running
 
 
@@ -67,10 +67,10 @@ async def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'node.db'}"
         return
-    running: Postgres = request.getfixturevalue("postgres")
-    name = await running.empty()
+    running: PostgresServer = request.getfixturevalue("postgres")
+    name = await running.create_empty_database()
     yield running.url(name)
-    await running.drop(name)
+    await running.drop_database(name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -78,20 +78,20 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
     """URL of an empty database of each kind at the newest schema."""
     if request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path / 'node.db'}"
-        made = await Database.open(url)
+        made = await DatabaseEngine.open(url)
         await upgrade(made)
         await made.close()
         yield url
         return
-    running: Postgres = request.getfixturevalue("postgres")
-    name = await running.fresh()
+    running: PostgresServer = request.getfixturevalue("postgres")
+    name = await running.create_migrated_database()
     yield running.url(name)
-    await running.recycle(name)
+    await running.recycle_database(name)
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
+async def database(database_url: str) -> AsyncIterator[DatabaseEngine]:
     """An empty database of each kind at the newest schema."""
-    opened = await Database.open(database_url)
+    opened = await DatabaseEngine.open(database_url)
     yield opened
     await opened.close()

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pandacea.domain.access import ChainStanding, KnownLease
+from pandacea.domain.access import CachedLease, ChainStatus
+from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, ProductId, Timestamp, Wei
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.outcome import Outcome
 from pandacea.domain.product import Asset, Policy, Product, Release, Rules
-from pandacea.domain.trust import Trust
 from pandacea.flows.ports import CodeStarted, SandboxEvent, SandboxIdentity, SandboxJob
 
 CHAIN_ID = 31337
@@ -36,9 +36,9 @@ class FakeClock:
         return self.time
 
 
-def known_lease(**changes: object) -> KnownLease:
+def cached_lease(**changes: object) -> CachedLease:
     """An approved, proved lease of SPENDER with EARNER for one computation, expiring in a day."""
-    lease = KnownLease(
+    lease = CachedLease(
         lease_id=LEASE_ID,
         spender=SPENDER,
         earner=EARNER,
@@ -50,35 +50,35 @@ def known_lease(**changes: object) -> KnownLease:
         approved_block=BlockNumber(10),
         in_dispute=False,
         resolved_for_spender=False,
-        trust=Trust.SIGNED,
+        proof_status=ProofStatus.SIGNED,
     )
     return replace(lease, **changes)  # type: ignore[arg-type]
 
 
 @dataclass
-class FakeBook:
+class FakeLeaseCache:
     """A lease book whose leases the test sets; `change` tells the listeners."""
 
-    leases: dict[LeaseId, KnownLease] = field(default_factory=dict)
-    chain: ChainStanding = field(
-        default_factory=lambda: ChainStanding(BlockNumber(20), Timestamp(int(NOW)), BlockNumber(18), distrust=None)
+    leases: dict[LeaseId, CachedLease] = field(default_factory=dict)
+    status: ChainStatus = field(
+        default_factory=lambda: ChainStatus(BlockNumber(20), Timestamp(int(NOW)), BlockNumber(18), not_ready_reason=None)
     )
     listeners: list[Callable[[LeaseId | None], None]] = field(default_factory=list)
 
-    def lease(self, lease_id: LeaseId) -> KnownLease | None:
+    def find_lease(self, lease_id: LeaseId) -> CachedLease | None:
         return self.leases.get(lease_id)
 
-    def standing(self) -> ChainStanding:
-        return self.chain
+    def chain_status(self) -> ChainStatus:
+        return self.status
 
     def knows_spender(self, address: Address) -> bool:
         return any(lease.spender == address for lease in self.leases.values())
 
-    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
         self.listeners.append(callback)
         return lambda: self.listeners.remove(callback)
 
-    def change(self, lease: KnownLease) -> None:
+    def change_lease(self, lease: CachedLease) -> None:
         self.leases[lease.lease_id] = lease
         for listener in list(self.listeners):
             listener(lease.lease_id)
@@ -100,13 +100,13 @@ class FakeCatalogue:
 
     product: Product
 
-    def by_hash(self, product_hash: Hash32) -> Product | None:
+    def find_by_hash(self, product_hash: Hash32) -> Product | None:
         return self.product if product_hash == self.product.product_hash else None
 
-    def by_id(self, product_id: str) -> Product | None:
+    def find_by_id(self, product_id: str) -> Product | None:
         return self.product if product_id == self.product.product_id else None
 
-    def all(self) -> list[Product]:
+    def list_products(self) -> list[Product]:
         return [self.product]
 
 
@@ -121,10 +121,10 @@ class FakeSandbox:
     running: asyncio.Event = field(default_factory=asyncio.Event)
     destroyed: int = 0
 
-    async def open(self) -> SandboxIdentity:
+    async def start(self) -> SandboxIdentity:
         return SandboxIdentity("fake", "sha256:" + "0" * 64, "0" * 64)
 
-    async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+    async def run_job(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
         self.jobs.append(job)
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -138,12 +138,12 @@ class FakeSandbox:
             self.destroyed += 1
         return self.outcome
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         """Nothing was opened."""
 
 
 class AllowAll:
     """A code checker that finds nothing."""
 
-    async def check(self, code: str) -> None:
+    async def check_code(self, code: str) -> None:
         """Pass."""

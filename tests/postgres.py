@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from sqlmodel import SQLModel
 
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.session import Database
-from tests.parts import free_port, missing
-from tests.run import public_folder
+from tests.prerequisites import free_port, skip_or_fail
+from tests.run_id import public_folder
 
 PASSWORD: Final = "a pass:word/with@marks"
 """Of the node's role: to be escaped in URLs, to be shown nowhere."""
@@ -33,7 +33,7 @@ SETTINGS: Final = {
     "unix_socket_directories": "",  # whose paths would have to be short
 }
 
-EMPTY: Final = """
+EMPTY_TABLES: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
 DO $$ DECLARE one text; used bool; BEGIN
     FOREACH one IN ARRAY ARRAY[TABLES] LOOP
@@ -44,7 +44,7 @@ END $$
 """
 
 
-class Postgres:
+class PostgresServer:
     """One server: a superuser `postgres`, and the role `pandacea` that owns every test's database."""
 
     def __init__(self, folder: Path, binaries: Path) -> None:
@@ -57,7 +57,7 @@ class Postgres:
         self._template = False
         self._emptied: list[str] = []
 
-    def make(self) -> None:
+    def init_cluster(self) -> None:
         """Initialise the cluster; as another user where we are root, which PostgreSQL refuses to be."""
         if os.getuid() == 0:
             os.chown(self.folder, pwd.getpwnam("postgres").pw_uid, -1)
@@ -90,7 +90,7 @@ class Postgres:
             assert time.monotonic() < deadline, "PostgreSQL does not answer"
             time.sleep(0.02)
 
-    def make_role(self) -> None:
+    def create_role(self) -> None:
         """The node's: no more than a login, and owner of what it is given."""
         statement = f"CREATE ROLE pandacea LOGIN PASSWORD '{PASSWORD}'"
         ask = self._command("psql", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-c", statement)
@@ -113,18 +113,18 @@ class Postgres:
         secret = f":{quote(PASSWORD, safe='')}" if password else ""
         return f"postgresql+asyncpg://pandacea{secret}@127.0.0.1:{self.port}/{name}"
 
-    async def empty(self) -> str:
+    async def create_empty_database(self) -> str:
         """A new database without tables; its name."""
         self._count += 1
         name = f"test_{self._count}"
         await self.execute(f"CREATE DATABASE {name} OWNER pandacea")
         return name
 
-    async def fresh(self) -> str:
+    async def create_migrated_database(self) -> str:
         """A database at the newest schema without a row; its name."""
         if not self._template:
             await self.execute("CREATE DATABASE migrated OWNER pandacea")
-            database = await Database.open(self.url("migrated"))
+            database = await DatabaseEngine.open(self.url("migrated"))
             await upgrade(database)
             await database.close()
             self._template = True
@@ -135,13 +135,13 @@ class Postgres:
         await self.execute(f"CREATE DATABASE {name} OWNER pandacea TEMPLATE migrated")
         return name
 
-    async def recycle(self, name: str) -> None:
+    async def recycle_database(self, name: str) -> None:
         """Empty a database that `fresh` gave, for the next test: cheaper than dropping it and copying another."""
         tables = ", ".join(f"'{table}'" for table in SQLModel.metadata.tables)
-        await self.execute(EMPTY.replace("TABLES", tables), name)
+        await self.execute(EMPTY_TABLES.replace("TABLES", tables), name)
         self._emptied.append(name)
 
-    async def drop(self, name: str) -> None:
+    async def drop_database(self, name: str) -> None:
         """Forget a database, whoever still looks at it."""
         await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
@@ -157,18 +157,18 @@ class Postgres:
 
 
 @contextmanager
-def server() -> Iterator[Postgres]:
+def running_server() -> Iterator[PostgresServer]:
     """A running server for the block."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     path = shutil.which("initdb") or (str(found[-1]) if found else None)
     if path is None:
-        missing("PostgreSQL is not installed; run: apt-get install postgresql")
+        skip_or_fail("PostgreSQL is not installed; run: apt-get install postgresql")
     folder = public_folder("postgres")
-    built = Postgres(folder, Path(path).resolve().parent)
+    built = PostgresServer(folder, Path(path).resolve().parent)
     try:
-        built.make()
+        built.init_cluster()
         built.start()
-        built.make_role()
+        built.create_role()
         yield built
     finally:
         with suppress(subprocess.TimeoutExpired):

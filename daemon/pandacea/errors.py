@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class PandaceaError(Exception):
+class DaemonError(Exception):
     """Base of every error this project raises on purpose."""
 
     code: ClassVar[str] = "error"
@@ -21,13 +21,13 @@ class PandaceaError(Exception):
         super().__init__(self.detail)
 
 
-class Refused(PandaceaError):
+class Refused(DaemonError):
     """The request cannot be granted as it stands."""
 
     code = "refused"
 
 
-class Unavailable(PandaceaError):
+class Unavailable(DaemonError):
     """The node cannot know or act right now; ask again later."""
 
     code = "unavailable"
@@ -38,7 +38,7 @@ class Unavailable(PandaceaError):
         self.retry_after = retry_after
 
 
-class Broken(PandaceaError):
+class Broken(DaemonError):
     """Something on this machine must be mended by its operator."""
 
     code = "broken"

@@ -25,8 +25,8 @@ from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
-MIN_PASSPHRASE: Final = 8
-_MAX_FILE: Final = 16 * 1024
+MIN_PASSPHRASE_CHARACTERS: Final = 8
+_MAX_FILE_BYTES: Final = 16 * 1024
 _ADDRESS: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{40})")
 
 
@@ -48,7 +48,7 @@ class KeystoreSigner(KeySigner):
         return account
 
 
-def create(file: Path, passphrase: str) -> Address:
+def create_keystore(file: Path, passphrase: str) -> Address:
     """Make a new key and keep it encrypted in `file` (created, mode 0600); returns its address.
 
     Raises:
@@ -63,8 +63,8 @@ def import_key(file: Path, private_key: bytes | str, passphrase: str) -> Address
     Raises:
         BadConfig: it is no private key, or as `create`.
     """
-    if len(passphrase) < MIN_PASSPHRASE:
-        raise BadConfig(f"The passphrase has {len(passphrase)} characters; use at least {MIN_PASSPHRASE}.")
+    if len(passphrase) < MIN_PASSPHRASE_CHARACTERS:
+        raise BadConfig(f"The passphrase has {len(passphrase)} characters; use at least {MIN_PASSPHRASE_CHARACTERS}.")
     try:
         raw = bytes.fromhex(private_key.strip().removeprefix("0x")) if isinstance(private_key, str) else private_key
         address = Address(KeySigner(raw).address)
@@ -85,25 +85,25 @@ def import_key(file: Path, private_key: bytes | str, passphrase: str) -> Address
     return address
 
 
-def address(file: Path) -> Address:
+def keystore_address(file: Path) -> Address:
     """The address of a keystore, without opening it.
 
     Raises:
         BadConfig: the file is missing or no keystore.
     """
-    match = _ADDRESS.fullmatch(str(_document(file).get("address", "")))
+    match = _ADDRESS.fullmatch(str(_read_keystore(file).get("address", "")))
     if match is None:
         raise BadConfig(f"{file} names no address; it is not a Web3 Secret Storage file of a known kind.")
     return Address("0x" + match[1].lower())
 
 
-def unlock(file: Path, passphrase: str) -> KeystoreSigner:
+def unlock_keystore(file: Path, passphrase: str) -> KeystoreSigner:
     """Decrypt a keystore. Takes about a second: that is what makes guessing expensive.
 
     Raises:
         BadConfig: the file is missing or no keystore, or the passphrase does not open it; never says the passphrase.
     """
-    document = _document(file)
+    document = _read_keystore(file)
     try:
         signer = KeystoreSigner(bytes(decode_keyfile_json(document, passphrase.encode())))
     except (ValueError, KeyError, TypeError, NotImplementedError):
@@ -131,10 +131,10 @@ def read_passphrase(file: Path | None) -> str:
     return passphrase
 
 
-def _document(file: Path) -> dict[str, Any]:
+def _read_keystore(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as source:
-            found = json.loads(source.read(_MAX_FILE))
+            found = json.loads(source.read(_MAX_FILE_BYTES))
     except FileNotFoundError:
         raise BadConfig(f"The keystore {file} does not exist. Make one with `pandacea keys create {file}`.") from None
     except OSError as error:
@@ -151,6 +151,6 @@ def sign_personal(signer: KeystoreSigner, message: bytes) -> str:
     return "0x" + signer.sign_digest(eip191_digest(message)).hex()
 
 
-def signed_document(signer: KeystoreSigner, document: dict[str, Any]) -> dict[str, Any]:
+def sign_document(signer: KeystoreSigner, document: dict[str, Any]) -> dict[str, Any]:
     """A document with its `signature`: EIP-191 over the RFC 8785 JSON of the rest."""
     return {**document, "signature": sign_personal(signer, rfc8785.dumps(document))}

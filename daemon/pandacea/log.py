@@ -15,10 +15,10 @@ from pandacea.domain.printable import printable
 SECRET_NAMES: Final = re.compile(
     r"pass(word|phrase)|secret|private_key|token|signature$|commitment_key|authorization", re.IGNORECASE
 )
-URL: Final = re.compile(r"(\w+://)(?:[^\s/@]*@)?([^\s/?#]+)[^\s'\"]*")
+URL_PATTERN: Final = re.compile(r"(\w+://)(?:[^\s/@]*@)?([^\s/?#]+)[^\s'\"]*")
 
 
-def setup(level: str = "info", fmt: str = "auto", stream: TextIO | None = None) -> None:
+def configure_logging(level: str = "info", fmt: str = "auto", stream: TextIO | None = None) -> None:
     """Set structlog and the standard library's logging to one stream (default: stderr)."""
     out = stream or sys.stderr
     console = fmt == "console" or (fmt == "auto" and out.isatty())
@@ -54,6 +54,6 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
         if SECRET_NAMES.search(name):
             event[name] = "[redacted]"
         elif isinstance(value, str):
-            text = URL.sub(r"\1\2", value) if "://" in value else value
+            text = URL_PATTERN.sub(r"\1\2", value) if "://" in value else value
             event[name] = text if name == "exception" else printable(text, limit=4096)
     return event

@@ -15,7 +15,7 @@ from pandacea.domain.printable import printable
 from pandacea.errors import Unavailable
 
 QOS: Final = 1
-TIMEOUT: Final = 10.0
+TIMEOUT_SECONDS: Final = 10.0
 """Seconds for the broker to answer."""
 ONLINE: Final = {"state": "online"}
 OFFLINE: Final = {"state": "offline"}
@@ -30,12 +30,12 @@ class MqttSettings:
     username: str | None
     password: str | None
     tls: bool
-    topic: str
-    node: str
+    topic_prefix: str
+    node_name: str
     """The node's name below `topic`: its Earner's address."""
 
 
-class MqttBroker:
+class MqttPublisher:
     """`flows.ports.Broker`. Connects on first use, and again after a failure."""
 
     def __init__(self, settings: MqttSettings) -> None:
@@ -43,7 +43,7 @@ class MqttBroker:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._client: aiomqtt.Client | None = None
-        self._one = asyncio.Lock()
+        self._lock = asyncio.Lock()
         """One publication at a time: two at once would each connect."""
 
     async def publish(self, topic: str, payload: dict[str, Any], *, retain: bool = False) -> None:
@@ -52,18 +52,18 @@ class MqttBroker:
         Raises:
             Unavailable: the broker is not there or did not acknowledge.
         """
-        text = json.dumps(clean(payload), separators=(",", ":"), sort_keys=True)
-        async with self._one:
+        text = json.dumps(make_printable(payload), separators=(",", ":"), sort_keys=True)
+        async with self._lock:
             try:
-                client = await self._connected()
-                await client.publish(self._topic(topic), text, qos=QOS, retain=retain, timeout=TIMEOUT)
+                client = await self._connect()
+                await client.publish(self._topic(topic), text, qos=QOS, retain=retain, timeout=TIMEOUT_SECONDS)
             except (TimeoutError, aiomqtt.MqttError, OSError) as problem:
-                await self._drop()
+                await self._disconnect()
                 raise Unavailable(
                     f"The MQTT broker at {self._settings.host}:{self._settings.port} does not take messages: {problem}."
                 ) from problem
 
-    async def present(self) -> None:
+    async def announce_online(self) -> None:
         """Say that the node is online: at start, and again and again, for a broker that lost us has told our last will.
 
         Raises:
@@ -78,12 +78,12 @@ class MqttBroker:
                 await self.publish("status", OFFLINE, retain=True)
             except Unavailable:
                 return  # the broker is gone; its last will speaks for us
-            await self._drop()
+            await self._disconnect()
 
     def _topic(self, topic: str) -> str:
-        return f"{self._settings.topic}/{self._settings.node}/{topic}"
+        return f"{self._settings.topic_prefix}/{self._settings.node_name}/{topic}"
 
-    async def _connected(self) -> aiomqtt.Client:
+    async def _connect(self) -> aiomqtt.Client:
         if self._client is None:
             settings = self._settings
             will = aiomqtt.Will(self._topic("status"), json.dumps(OFFLINE), qos=QOS, retain=True)
@@ -93,27 +93,27 @@ class MqttBroker:
                 username=settings.username,
                 password=settings.password,
                 will=will,
-                timeout=TIMEOUT,
+                timeout=TIMEOUT_SECONDS,
                 tls_context=ssl.create_default_context() if settings.tls else None,
             )
             await self._stack.enter_async_context(client)
             self._client = client
-            await client.publish(self._topic("status"), json.dumps(ONLINE), qos=QOS, retain=True, timeout=TIMEOUT)
+            await client.publish(self._topic("status"), json.dumps(ONLINE), qos=QOS, retain=True, timeout=TIMEOUT_SECONDS)
         return self._client
 
-    async def _drop(self) -> None:
+    async def _disconnect(self) -> None:
         self._client = None
         with suppress(aiomqtt.MqttError):  # already disconnected: that is what was wanted
             await self._stack.aclose()
         self._stack = AsyncExitStack()
 
 
-def clean(value: Any) -> Any:
+def make_printable(value: Any) -> Any:
     """Every string made printable: subscribers show them on dashboards and terminals."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {printable(str(name)): clean(item) for name, item in value.items()}
+        return {printable(str(name)): make_printable(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
+        return [make_printable(item) for item in value]
     return value

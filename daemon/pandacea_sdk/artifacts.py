@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pandacea_sdk.errors import UntrustedResult, usage
+from pandacea_sdk.errors import UntrustedResult, usage_error
 
 MAX_DEPTH: Final = 8
-MAX_SEGMENT: Final = 200
+MAX_SEGMENT_BYTES: Final = 200
 _FORBIDDEN: Final = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"|?*\\\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]')
 # Names that Windows takes for devices, whatever their ending.
 _DEVICES: Final = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
@@ -34,7 +34,7 @@ def decode_artifact(text: str) -> bytes:
         raise UntrustedResult("bad-answer", "The artifact is not base64.") from None
 
 
-def safe_name(name: str) -> tuple[str, ...]:
+def check_artifact_name(name: str) -> tuple[str, ...]:
     """The path segments of an artifact name that is safe on every common system.
 
     Raises:
@@ -43,7 +43,7 @@ def safe_name(name: str) -> tuple[str, ...]:
     segments = tuple(name.split("/"))
     bad = len(segments) > MAX_DEPTH or any(
         not segment
-        or len(segment.encode("utf-8", "surrogatepass")) > MAX_SEGMENT
+        or len(segment.encode("utf-8", "surrogatepass")) > MAX_SEGMENT_BYTES
         or segment in {".", ".."}
         or segment[-1] in ". "
         or segment[0] == " "
@@ -68,7 +68,7 @@ def save_artifacts(artifacts: Mapping[str, bytes | str], folder: str | os.PathLi
     """
     planned: dict[str, tuple[tuple[str, ...], bytes]] = {}
     for name, content in artifacts.items():
-        segments = safe_name(name)
+        segments = check_artifact_name(name)
         folded = unicodedata.normalize("NFC", name).casefold()
         if folded in planned:
             raise UntrustedResult("unsafe-artifact", f"Two artifacts are named like {name!a}; nothing was written.")
@@ -92,12 +92,12 @@ def load_weights(content: bytes, **options: Any) -> Any:
     try:
         import torch
     except ImportError:
-        raise usage("load_weights needs PyTorch: pip install 'torch>=2.6'.") from None
+        raise usage_error("load_weights needs PyTorch: pip install 'torch>=2.6'.") from None
     found = re.match(r"(\d+)\.(\d+)", torch.__version__)
     if found is None or (int(found[1]), int(found[2])) < (2, 6):
-        raise usage(f"torch {torch.__version__} cannot load untrusted weights safely: pip install 'torch>=2.6'.")
+        raise usage_error(f"torch {torch.__version__} cannot load untrusted weights safely: pip install 'torch>=2.6'.")
     if options.pop("weights_only", True) is not True:
-        raise usage("load_weights is for weights only; a pickle from somebody else runs their code.")
+        raise usage_error("load_weights is for weights only; a pickle from somebody else runs their code.")
     return torch.load(io.BytesIO(content), **({"map_location": "cpu"} | options), weights_only=True)
 
 

@@ -13,14 +13,14 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from pandacea_sdk import mocks
-from pandacea_sdk.computations import RESULTS, Computations
+from pandacea_sdk.computations import RESULTS_PATH, Computations
 from pandacea_sdk.credentials import find_signer
-from pandacea_sdk.errors import NodeError, usage
-from pandacea_sdk.node import Node, as_object
-from pandacea_sdk.prepare import checked_request, read_content, read_script, to_json
+from pandacea_sdk.errors import NodeError, usage_error
+from pandacea_sdk.node import NodeConnection, parse_object
+from pandacea_sdk.prepare import build_request, encode_json, read_content, read_script
+from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import ADDRESS, HASH32, Signer
 from pandacea_sdk.protocol.verify import VerifiedResult
-from pandacea_sdk.protocol.wire import ExecuteRequest
 from pandacea_sdk.transport import Origin, Transport
 
 Inputs = Sequence[Mapping[str, str]]
@@ -64,12 +64,14 @@ class AsyncPandaceaClient:
             UsageError: an argument cannot be used.
         """
         if contract is not None and not ADDRESS.fullmatch(contract.lower()):
-            raise usage(f"contract is {contract!a}; give 0x and 40 hex digits.")
+            raise usage_error(f"contract is {contract!a}; give 0x and 40 hex digits.")
         if rpc_url is not None and contract is None:
-            raise usage("rpc_url checks results against a contract: give its address too, the node's word for it proves nothing.")
+            raise usage_error(
+                "rpc_url checks results against a contract: give its address too, the node's word for it proves nothing."
+            )
         signer = find_signer(key, keystore, passphrase, passphrase_file)
-        transport = Transport(Origin.of(base_url, insecure_http=insecure_http), signer, timeout=timeout, tls=tls)
-        self._node = Node(transport, signer, chain_id, contract.lower() if contract else None)
+        transport = Transport(Origin.from_url(base_url, insecure_http=insecure_http), signer, timeout=timeout, tls=tls)
+        self._node = NodeConnection(transport, signer, chain_id, contract.lower() if contract else None)
         self._computations = Computations(self._node, rpc_url)
 
     async def __aenter__(self) -> Self:
@@ -133,11 +135,11 @@ class AsyncPandaceaClient:
         body |= {name: value for name, value in optional.items() if value is not None}
         if given:
             body["uploads"] = {name: hashlib.sha256(content).hexdigest() for name, content in given.items()}
-        request = checked_request(body)
+        request = build_request(body)
         deadline = time.monotonic() + timeout
         for content in given.values():
             await self.upload(content)
-        return await self._computations.run(request, deadline, timeout)
+        return await self._computations.submit_and_wait(request, deadline, timeout)
 
     async def result(
         self,
@@ -162,21 +164,21 @@ class AsyncPandaceaClient:
             PandaceaError: as `execute_computation`.
         """
         if not HASH32.fullmatch(computation_id):
-            raise usage(f"{computation_id!a} is not a computation id.")
-        return await self._computations.result(computation_id, mode, timeout)
+            raise usage_error(f"{computation_id!a} is not a computation id.")
+        return await self._computations.wait_for_result(computation_id, mode, timeout)
 
     async def status(self, computation_id: str) -> dict[str, Any]:
         """Where a computation stands now: `{"computation_id", "status", ...}`."""
-        return as_object(await self._node.signed("GET", RESULTS + quote(computation_id, safe="")))
+        return parse_object(await self._node.send_signed("GET", RESULTS_PATH + quote(computation_id, safe="")))
 
     async def cancel(self, computation_id: str) -> None:
         """Cancel a computation that waits or runs."""
-        await self._node.signed("DELETE", RESULTS + quote(computation_id, safe=""))
+        await self._node.send_signed("DELETE", RESULTS_PATH + quote(computation_id, safe=""))
 
     async def artifact(self, computation_id: str, name: str) -> bytes:
         """One artifact's raw bytes. Compare their sha-256 with the manifest's before trusting them."""
-        target = f"{RESULTS}{quote(computation_id, safe='')}/artifacts/{quote(name)}"
-        return (await self._node.signed("GET", target)).body
+        target = f"{RESULTS_PATH}{quote(computation_id, safe='')}/artifacts/{quote(name)}"
+        return (await self._node.send_signed("GET", target)).body
 
     async def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None = None) -> VerifiedResult:
         """Check an answer of `execute_computation` again: bytes, manifest, receipt and, with `rpc_url`, the chain.
@@ -195,7 +197,7 @@ class AsyncPandaceaClient:
         """Put what a script needs beyond 100 KB on the node; returns its sha-256, by which a request names it."""
         raw = read_content(content)
         digest = hashlib.sha256(raw).hexdigest()
-        await self._node.signed("PUT", f"/api/v1/privacy/uploads/{digest}", body=raw)
+        await self._node.send_signed("PUT", f"/api/v1/privacy/uploads/{digest}", body=raw)
         return digest
 
     async def submit_code(
@@ -224,19 +226,19 @@ class AsyncPandaceaClient:
         body: dict[str, Any] = {"product_id": product_id, "code": read_script(code_path), "inputs": [dict(item) for item in inputs]}
         optional = {"uploads": list(uploads), "params_schema": params_schema, "note": note}
         body |= {name: value for name, value in optional.items() if value}
-        return as_object(await self._node.signed("POST", "/api/v1/privacy/code", body=to_json(body)))
+        return parse_object(await self._node.send_signed("POST", "/api/v1/privacy/code", body=encode_json(body)))
 
     async def code_state(self, code_id: str) -> dict[str, Any]:
         """How the Earner decided about a script that was handed in, and why."""
-        return as_object(await self._node.signed("GET", f"/api/v1/privacy/code/{quote(code_id, safe='')}"))
+        return parse_object(await self._node.send_signed("GET", f"/api/v1/privacy/code/{quote(code_id, safe='')}"))
 
     async def products(self) -> list[dict[str, Any]]:
         """All products on offer."""
         found: list[dict[str, Any]] = []
         cursor = ""
         for _ in range(1000):
-            page = as_object(
-                await self._node.public(f"/api/v1/products?cursor={quote(cursor, safe='')}" if cursor else "/api/v1/products")
+            page = parse_object(
+                await self._node.get_public(f"/api/v1/products?cursor={quote(cursor, safe='')}" if cursor else "/api/v1/products")
             )
             data, cursor = page.get("data"), page.get("nextCursor") or ""
             if not isinstance(data, list) or not isinstance(cursor, str):
@@ -248,7 +250,7 @@ class AsyncPandaceaClient:
 
     async def product(self, product_id: str) -> dict[str, Any]:
         """One product: schema, mock rows, price, rules, environment, version."""
-        return as_object(await self._node.public(f"/api/v1/products/{quote(product_id, safe='')}"))
+        return parse_object(await self._node.get_public(f"/api/v1/products/{quote(product_id, safe='')}"))
 
     async def save_mocks(self, product_id: str, folder: str | os.PathLike[str]) -> list[Path]:
         """Download a product's mock rows, check them against its document, and write `<asset_id>_mock.csv` files below `folder`.
@@ -260,17 +262,17 @@ class AsyncPandaceaClient:
         product = await self.product(product_id)
         found = {}
         for asset_id, (target, sha256) in mocks.mock_targets(product).items():
-            reply = await self._node.public(quote(target))
-            found[asset_id] = mocks.checked(asset_id, reply.body, sha256)
-        return mocks.save(product, found, folder)
+            reply = await self._node.get_public(quote(target))
+            found[asset_id] = mocks.check_mock(asset_id, reply.body, sha256)
+        return mocks.save_mock_files(product, found, folder)
 
     async def lease(self, lease_id: str) -> dict[str, Any]:
         """How the node sees a lease of yours, and why it would refuse."""
-        return as_object(await self._node.signed("GET", f"/api/v1/leases/{quote(lease_id, safe='')}"))
+        return parse_object(await self._node.send_signed("GET", f"/api/v1/leases/{quote(lease_id, safe='')}"))
 
     async def info(self) -> dict[str, Any]:
         """What the node says of itself (/.well-known/pandacea)."""
-        return await self._node.info()
+        return await self._node.fetch_info()
 
     async def sign(self, method: str, target: str, body: bytes | None = None) -> dict[str, str]:
         """Headers that sign one request, for use with another HTTP client; they serve once, within a minute."""

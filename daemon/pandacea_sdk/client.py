@@ -21,8 +21,8 @@ from typing import Any, Self, TypeVar
 from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
 from pandacea_sdk.async_client import AsyncPandaceaClient, Inputs, Uploads
 from pandacea_sdk.errors import PandaceaError
+from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.verify import VerifiedResult
-from pandacea_sdk.protocol.wire import ExecuteRequest
 
 T = TypeVar("T")
 

@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pandacea_sdk.errors import JobError, NodeError, StillRunning, UntrustedResult, from_protocol
-from pandacea_sdk.node import Node, as_object
+from pandacea_sdk.errors import JobError, NodeError, StillRunning, UntrustedResult, error_from_protocol
+from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.on_chain import check_on_chain
-from pandacea_sdk.protocol.answers import ENDED
+from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import HASH32
-from pandacea_sdk.protocol.job_token import HEADER as JOB_TOKEN_HEADER
+from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER as JOB_TOKEN_HEADER
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.verify import Expected, VerifiedResult, verify_result
-from pandacea_sdk.protocol.wire import ExecuteRequest
+from pandacea_sdk.protocol.responses import ENDED
+from pandacea_sdk.protocol.verify import ExpectedResult, VerifiedResult, verify_result
 from pandacea_sdk.transport import Reply
 
-RESULTS: Final = "/api/v1/privacy/results/"
-LONG_POLL: Final = 30
+RESULTS_PATH: Final = "/api/v1/privacy/results/"
+LONG_POLL_SECONDS: Final = 30
 _REMEMBERED: Final = 256
 
 
@@ -38,30 +38,30 @@ class _Asked:
 class Computations:
     """The computations that one client asked one node for."""
 
-    def __init__(self, node: Node, rpc_url: str | None) -> None:
+    def __init__(self, node: NodeConnection, rpc_url: str | None) -> None:
         """`rpc_url`: an Ethereum RPC endpoint by which every result's signer is checked; None: unchecked."""
         self._node = node
         self._rpc_url = rpc_url
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
-    async def run(self, request: ExecuteRequest, deadline: float, patience: float) -> dict[str, Any]:
+    async def submit_and_wait(self, request: ExecuteRequest, deadline: float, timeout: float) -> dict[str, Any]:
         """Submit a request and wait for its verified answer."""
         asked = _Asked(request)
         reply = await self._submit(asked, deadline)
-        answer = as_object(reply)
+        answer = parse_object(reply)
         computation_id = _computation_id(answer)
         self._remember(computation_id, asked)
         if reply.status == 202:
             token = answer.get("job_token")
             asked.token = token if isinstance(token, str) else None
-            answer = await self._until_ended(computation_id, asked, deadline, patience, _location(reply, answer))
+            answer = await self._until_ended(computation_id, asked, deadline, timeout, _location(reply, answer))
         return await self._finished(answer, asked, rehearsed=request.mode == "mock")
 
-    async def result(self, computation_id: str, mode: str | None, patience: float) -> dict[str, Any]:
+    async def wait_for_result(self, computation_id: str, mode: str | None, timeout: float) -> dict[str, Any]:
         """See `AsyncPandaceaClient.result`."""
         asked = self._asked.get(computation_id)
-        location = RESULTS + computation_id
-        answer = await self._until_ended(computation_id, asked, time.monotonic() + patience, patience, location)
+        location = RESULTS_PATH + computation_id
+        answer = await self._until_ended(computation_id, asked, time.monotonic() + timeout, timeout, location)
         if _computation_id(answer) != computation_id:
             raise UntrustedResult("bad-answer", "The node answered with another computation than the one asked for.")
         rehearsed = mode == "mock" if asked is None else asked.request.mode == "mock"
@@ -79,7 +79,7 @@ class Computations:
     async def _submit(self, asked: _Asked, deadline: float) -> Reply:
         """Send a request until it is answered. One Idempotency-Key for all attempts: they make one computation."""
         body = asked.request.to_bytes()
-        chain_id = await self._node.chain()
+        chain_id = await self._node.chain_id()
         headers = {
             "Content-Type": "application/json",
             "Idempotency-Key": secrets.token_urlsafe(16),
@@ -88,11 +88,11 @@ class Computations:
 
         async def attempt() -> Reply:
             target = "/api/v1/privacy/execute"
-            signed = self._node.transport.sign("POST", target, chain_id, headers, body)
-            asked.request_hashes.add(self._node.transport.request_hash("POST", target, headers | signed, chain_id))
-            return await self._node.transport.ask("POST", target, headers=headers | signed, body=body)
+            signed = self._node.transport.sign_headers("POST", target, chain_id, headers, body)
+            asked.request_hashes.add(self._node.transport.hash_signed_request("POST", target, headers | signed, chain_id))
+            return await self._node.transport.send("POST", target, headers=headers | signed, body=body)
 
-        return await self._node.transport.retrying(attempt, max(deadline - time.monotonic(), 1))
+        return await self._node.transport.with_retries(attempt, max(deadline - time.monotonic(), 1))
 
     async def _until_ended(
         self, computation_id: str, asked: _Asked | None, deadline: float, patience: float, location: str
@@ -102,7 +102,7 @@ class Computations:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise StillRunning(computation_id, patience)
-            wait = max(0, min(LONG_POLL, int(left)))
+            wait = max(0, min(LONG_POLL_SECONDS, int(left)))
             answer = await self._poll(location, wait, asked.token if asked else None, left)
             if answer.get("status") in ENDED:
                 return answer
@@ -114,10 +114,10 @@ class Computations:
 
         async def attempt() -> Reply:
             if token is not None:
-                return await self._node.transport.ask("GET", target, headers={JOB_TOKEN_HEADER: token}, seconds=wait + 60)
-            return await self._node.transport.ask("GET", target, chain_id=await self._node.chain(), seconds=wait + 60)
+                return await self._node.transport.send("GET", target, headers={JOB_TOKEN_HEADER: token}, seconds=wait + 60)
+            return await self._node.transport.send("GET", target, chain_id=await self._node.chain_id(), seconds=wait + 60)
 
-        return as_object(await self._node.transport.retrying(attempt, max(seconds, 30)))
+        return parse_object(await self._node.transport.with_retries(attempt, max(seconds, 30)))
 
     async def _finished(self, answer: dict[str, Any], asked: _Asked | None, *, rehearsed: bool) -> dict[str, Any]:
         """An ended computation as `execute_computation` returns it."""
@@ -143,13 +143,13 @@ class Computations:
         if not isinstance(stated, str) or not HASH32.fullmatch(stated):
             raise UntrustedResult("bad-manifest", "The manifest names no request; keep the answer.")
         request = None if asked is None else asked.request
-        expected = Expected(
-            request, stated, await self._node.chain(), self._node.address, self._node.contract, _computation_id(answer)
+        expected = ExpectedResult(
+            request, stated, await self._node.chain_id(), self._node.address, self._node.contract, _computation_id(answer)
         )
         try:
             verified = verify_result(answer, expected)
         except ProtocolError as error:
-            raise from_protocol(error) from None
+            raise error_from_protocol(error) from None
         if self._rpc_url is not None and self._node.contract is not None:
             await check_on_chain(verified, answer, self._rpc_url, self._node.contract, expected.chain_id)
         return verified
@@ -169,7 +169,7 @@ def _computation_id(answer: Mapping[str, Any]) -> str:
 
 def _location(reply: Reply, answer: Mapping[str, Any]) -> str:
     """Where to ask for the result: only ever this node's own route for this computation."""
-    expected = RESULTS + _computation_id(answer)
+    expected = RESULTS_PATH + _computation_id(answer)
     if reply.headers.get("Location") not in {expected, None}:
         raise NodeError("bad-answer", "The node points to another place for the result; it is not followed.", status=reply.status)
     return expected

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pandacea_sdk.errors import usage
+from pandacea_sdk.errors import usage_error
 from pandacea_sdk.protocol.hashing import KeySigner, Signer
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def _from_key(key: Any, source: str = "key") -> Signer:
         try:
             return KeySigner(key.strip() if isinstance(key, str) else bytes(key))
         except ValueError as error:
-            raise usage(f"{source} is {error}.") from None
+            raise usage_error(f"{source} is {error}.") from None
     if hasattr(key, "sign_digest"):
         return key  # type: ignore[no-any-return]
     if hasattr(key, "unsafe_sign_hash"):
         return AccountSigner(key)
-    raise usage(f"{source} is a {type(key).__name__}; give 64 hex digits, 32 bytes, or an eth-account account.")
+    raise usage_error(f"{source} is a {type(key).__name__}; give 64 hex digits, 32 bytes, or an eth-account account.")
 
 
 def _open(keystore: Path, passphrase: str | None, passphrase_file: str | os.PathLike[str] | None) -> Signer:
@@ -87,17 +87,19 @@ def _decrypted(keystore: Path, passphrase: str | None, passphrase_file: str | os
     from eth_keyfile.keyfile import decode_keyfile_json
 
     if passphrase is None and passphrase_file is None:
-        raise usage(f"The keystore {keystore} needs its passphrase: give passphrase, passphrase_file or {PASSPHRASE_VARIABLE}.")
+        raise usage_error(
+            f"The keystore {keystore} needs its passphrase: give passphrase, passphrase_file or {PASSPHRASE_VARIABLE}."
+        )
     try:
         if passphrase is None and passphrase_file is not None:
             passphrase = Path(passphrase_file).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
         document = json.loads(keystore.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise usage(f"The keystore {keystore} or its passphrase file cannot be read: {_reason(error)}.") from None
+        raise usage_error(f"The keystore {keystore} or its passphrase file cannot be read: {_reason(error)}.") from None
     try:
         return bytes(decode_keyfile_json(document, (passphrase or "").encode()))
     except (ValueError, KeyError, TypeError, NotImplementedError, AttributeError):
-        raise usage(f"The passphrase does not open {keystore}, or it is no Web3 Secret Storage v3 file.") from None
+        raise usage_error(f"The passphrase does not open {keystore}, or it is no Web3 Secret Storage v3 file.") from None
 
 
 def load_account(
@@ -108,10 +110,10 @@ def load_account(
     Raises:
         UsageError: it cannot be read, or the passphrase does not open it.
     """
-    return account_of(_decrypted(Path(keystore), passphrase, passphrase_file))
+    return account_from_key(_decrypted(Path(keystore), passphrase, passphrase_file))
 
 
-def account_of(key: str | bytes | LocalAccount) -> LocalAccount:
+def account_from_key(key: str | bytes | LocalAccount) -> LocalAccount:
     """The account that a private key (64 hex digits, 32 bytes) gives; an account is returned as it is.
 
     Raises:
@@ -124,7 +126,7 @@ def account_of(key: str | bytes | LocalAccount) -> LocalAccount:
     try:
         KeySigner(key.strip() if isinstance(key, str) else key)  # tells what is no key without repeating it
     except ValueError:
-        raise usage(
+        raise usage_error(
             "key is not a private key (64 hex digits); a keystore is opened with "
             "pandacea_sdk.credentials.load_account(file, passphrase_file=...)."
         ) from None

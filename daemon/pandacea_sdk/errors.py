@@ -86,14 +86,14 @@ class StillRunning(NodeUnavailable):
         self.computation_id = computation_id
 
 
-_GROUPS: Final[tuple[tuple[Mapping[str, problems.Kind], type[PandaceaError]], ...]] = (
-    (problems.BODY, RequestError),
-    (problems.EDGE, RequestError),
-    (problems.SIGNATURE, SignatureError),
-    (problems.LEASE, LeaseError),
-    (problems.JOB, JobError),
-    (problems.CODE, CodeError),
-    (problems.ANSWER, UntrustedResult),
+_GROUPS: Final[tuple[tuple[Mapping[str, problems.ProblemKind], type[PandaceaError]], ...]] = (
+    (problems.BODY_PROBLEMS, RequestError),
+    (problems.HTTP_PROBLEMS, RequestError),
+    (problems.SIGNATURE_PROBLEMS, SignatureError),
+    (problems.LEASE_PROBLEMS, LeaseError),
+    (problems.JOB_PROBLEMS, JobError),
+    (problems.CODE_PROBLEMS, CodeError),
+    (problems.SDK_PROBLEMS, UntrustedResult),
 )
 _SINGLE: Final[dict[str, type[PandaceaError]]] = {
     "internal-error": NodeError,
@@ -107,7 +107,7 @@ def error_class(code: str, status: int | None = None) -> type[PandaceaError]:
     """The class for a code; for a code of a newer node, the one that fits the status."""
     if code in _SINGLE:
         return _SINGLE[code]
-    kind = problems.KINDS.get(code)
+    kind = problems.PROBLEM_KINDS.get(code)
     if (kind.status if kind else status) in {408, 429, 503, 507}:
         return NodeUnavailable
     for codes, cls in _GROUPS:
@@ -116,7 +116,7 @@ def error_class(code: str, status: int | None = None) -> type[PandaceaError]:
     return NodeError if status is None or status >= 500 else RequestError
 
 
-def from_problem(body: Any, status: int) -> PandaceaError:
+def error_from_problem(body: Any, status: int) -> PandaceaError:
     """The error for a problem+json answer; what is no problem becomes a NodeError. Nothing in it is trusted to have its type."""
     if not isinstance(body, Mapping) or not isinstance(body.get("code"), str) or not isinstance(body.get("detail"), str):
         return NodeError("bad-answer", f"The answer (status {status}) is no problem+json; is this a Pandacea node?", status=status)
@@ -136,11 +136,11 @@ def from_problem(body: Any, status: int) -> PandaceaError:
     )
 
 
-def from_protocol(error: ProtocolError) -> PandaceaError:
+def error_from_protocol(error: ProtocolError) -> PandaceaError:
     """The error for a message of ours or theirs that breaks the protocol."""
     return error_class(error.code)(error.code, error.detail, pointer=error.pointer)
 
 
-def usage(detail: str) -> UsageError:
+def usage_error(detail: str) -> UsageError:
     """`bad-usage`, with this sentence."""
     return UsageError("bad-usage", detail)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pandacea_sdk.artifacts import save_artifacts
-from pandacea_sdk.errors import NodeError, UntrustedResult, usage
+from pandacea_sdk.errors import NodeError, UntrustedResult, usage_error
 
-OWNER: Final = "earner@pandacea.invalid"
+DATASITE_OWNER: Final = "earner@pandacea.invalid"
 """The datasite's owner as scripts see it, here and in the sandbox."""
 PRODUCT_FILE: Final = "product.json"
 MOCK_BYTES: Final = 64 * 1024 * 1024
@@ -45,7 +45,7 @@ def mock_targets(product: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def checked(asset_id: str, content: bytes, sha256: str) -> bytes:
+def check_mock(asset_id: str, content: bytes, sha256: str) -> bytes:
     """The content, when it is what the product's signed document names.
 
     Raises:
@@ -56,14 +56,14 @@ def checked(asset_id: str, content: bytes, sha256: str) -> bytes:
     return content
 
 
-def save(product: Mapping[str, Any], mocks: Mapping[str, bytes], folder: str | os.PathLike[str]) -> list[Path]:
+def save_mock_files(product: Mapping[str, Any], mocks: Mapping[str, bytes], folder: str | os.PathLike[str]) -> list[Path]:
     """Write `<asset_id>_mock.csv` files and the product beside them; nothing is overwritten. Returns the CSV files."""
     described = json.dumps(product, indent=1).encode()
     files = {f"{asset_id}_mock.csv": content for asset_id, content in mocks.items()}
     return save_artifacts({PRODUCT_FILE: described, **files}, folder)[1:]
 
 
-def frames(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def load_mock_frames(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The saved mocks as DataFrames with the types of the private tables: asset id -> frame. Needs pandas.
 
     Raises:
@@ -72,13 +72,13 @@ def frames(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         import pandas as pd
     except ImportError:
-        raise usage("Mock frames need pandas: pip install pandas pyarrow.") from None
+        raise usage_error("Mock frames need pandas: pip install pandas pyarrow.") from None
     place = Path(folder)
     try:
         product = json.loads((place / PRODUCT_FILE).read_text(encoding="utf-8"))
         schemas = {asset["asset_id"]: asset["schema"] for asset in product["document"]["assets"] if "mock" in asset}
     except (OSError, ValueError, KeyError, TypeError):
-        raise usage(f"{place} holds no saved mocks; client.save_mocks(product_id, folder) puts them there.") from None
+        raise usage_error(f"{place} holds no saved mocks; client.save_mocks(product_id, folder) puts them there.") from None
     made = {}
     for asset_id, schema in schemas.items():
         texts = pd.read_csv(place / f"{asset_id}_mock.csv", dtype="str", keep_default_na=False, na_values=[""])
@@ -114,21 +114,21 @@ def offer_to_syft(folder: str | os.PathLike[str], syftbox: str | os.PathLike[str
     try:
         from syft_datasets.dataset_manager import SyftDatasetManager
     except ImportError:
-        raise usage("syft is not installed: pip install syft pandas pyarrow.") from None
+        raise usage_error("syft is not installed: pip install syft pandas pyarrow.") from None
     box = Path(syftbox)
-    if box.exists() and any(box.iterdir()) and not (box / OWNER).is_dir():
-        raise usage(f"{box} is not empty and no SyftBox of ours; name another folder.")
-    shutil.rmtree(box / OWNER, ignore_errors=True)
-    (box / OWNER).mkdir(parents=True)
-    manager = SyftDatasetManager(box, OWNER)
-    for asset_id, frame in frames(folder).items():
+    if box.exists() and any(box.iterdir()) and not (box / DATASITE_OWNER).is_dir():
+        raise usage_error(f"{box} is not empty and no SyftBox of ours; name another folder.")
+    shutil.rmtree(box / DATASITE_OWNER, ignore_errors=True)
+    (box / DATASITE_OWNER).mkdir(parents=True)
+    manager = SyftDatasetManager(box, DATASITE_OWNER)
+    for asset_id, frame in load_mock_frames(folder).items():
         mock, nothing = box / f"{asset_id}.feather", box / "the private table stays with its Earner"
         frame.to_feather(mock)
         nothing.touch()
         manager.create(name=asset_id, mock_path=mock, private_path=nothing, summary="Mock rows")
         mock.unlink()
         nothing.unlink()
-    return {"SYFTBOX_FOLDER": str(box.resolve()), "SYFTBOX_EMAIL": OWNER}
+    return {"SYFTBOX_FOLDER": str(box.resolve()), "SYFTBOX_EMAIL": DATASITE_OWNER}
 
 
-__all__ = ["checked", "frames", "mock_targets", "offer_to_syft", "save"]
+__all__ = ["check_mock", "load_mock_frames", "mock_targets", "offer_to_syft", "save_mock_files"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pandacea_sdk.errors import NodeError, UntrustedResult, usage
+from pandacea_sdk.errors import NodeError, UntrustedResult, usage_error
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.transport import Reply, Transport
 
 
-class Node:
+class NodeConnection:
     """A node, and whose key signs."""
 
     def __init__(self, transport: Transport, signer: Signer | None, chain_id: int | None, contract: str | None) -> None:
@@ -31,17 +31,17 @@ class Node:
             UsageError: there is no key.
         """
         if self._signer is None:
-            raise usage("There is no key: pass key=, or set PANDACEA_PRIVATE_KEY or PANDACEA_KEYSTORE.")
+            raise usage_error("There is no key: pass key=, or set PANDACEA_PRIVATE_KEY or PANDACEA_KEYSTORE.")
         return self._signer.address.lower()
 
-    async def chain(self) -> int:
+    async def chain_id(self) -> int:
         """The chain's id, asked for once where it was not given.
 
         Raises:
             NodeError, UntrustedResult: the node names none, or serves another contract than the one given.
         """
         if self._chain_id is None:
-            info = await self.info()
+            info = await self.fetch_info()
             chain_id, contract = info.get("chain_id"), info.get("contract")
             if not isinstance(chain_id, int) or isinstance(chain_id, bool) or chain_id <= 0:
                 raise NodeError("bad-answer", "The node names no chain id in /.well-known/pandacea; pass chain_id=.")
@@ -50,30 +50,30 @@ class Node:
             self._chain_id = chain_id
         return self._chain_id
 
-    async def info(self) -> dict[str, Any]:
+    async def fetch_info(self) -> dict[str, Any]:
         """What the node says of itself."""
-        return as_object(await self.public("/.well-known/pandacea"))
+        return parse_object(await self.get_public("/.well-known/pandacea"))
 
     async def sign(self, method: str, target: str, body: bytes | None) -> dict[str, str]:
         """Headers that sign one request."""
-        return self.transport.sign(method, target, await self.chain(), body=body)
+        return self.transport.sign_headers(method, target, await self.chain_id(), body=body)
 
-    async def public(self, target: str) -> Reply:
+    async def get_public(self, target: str) -> Reply:
         """Get what anybody may."""
-        return await self.transport.retrying(lambda: self.transport.ask("GET", target), 30)
+        return await self.transport.with_retries(lambda: self.transport.send("GET", target), 30)
 
-    async def signed(self, method: str, target: str, body: bytes | None = None) -> Reply:
+    async def send_signed(self, method: str, target: str, body: bytes | None = None) -> Reply:
         """Ask for something that may be done twice: reading, cancelling, putting the same bytes, handing in the same script."""
-        chain_id = await self.chain()
+        chain_id = await self.chain_id()
         headers = {} if body is None else {"Content-Type": "application/json" if method == "POST" else "application/octet-stream"}
 
         async def attempt() -> Reply:
-            return await self.transport.ask(method, target, chain_id=chain_id, headers=headers, body=body)
+            return await self.transport.send(method, target, chain_id=chain_id, headers=headers, body=body)
 
-        return await self.transport.retrying(attempt, 30)
+        return await self.transport.with_retries(attempt, 30)
 
 
-def as_object(reply: Reply) -> dict[str, Any]:
+def parse_object(reply: Reply) -> dict[str, Any]:
     """The JSON object of an answer.
 
     Raises:

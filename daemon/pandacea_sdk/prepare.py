@@ -7,26 +7,26 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pandacea_sdk.errors import from_protocol, usage
+from pandacea_sdk.errors import error_from_protocol, usage_error
+from pandacea_sdk.protocol.execute_request import MAX_CODE_BYTES, ExecuteRequest, parse_execute_request
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.wire import MAX_CODE_BYTES, ExecuteRequest, read_execute_request
 
 
-def checked_request(body: dict[str, Any]) -> ExecuteRequest:
+def build_request(body: dict[str, Any]) -> ExecuteRequest:
     """The request, refused here for everything that the node would refuse in its form.
 
     Raises:
         RequestError: with the node's own code and pointer.
     """
     try:
-        request = read_execute_request(to_json(body))
+        request = parse_execute_request(encode_json(body))
         request.params_bytes()
     except ProtocolError as error:
-        raise from_protocol(error) from None
+        raise error_from_protocol(error) from None
     return request
 
 
-def to_json(body: Any) -> bytes:
+def encode_json(body: Any) -> bytes:
     """UTF-8 JSON.
 
     Raises:
@@ -35,7 +35,7 @@ def to_json(body: Any) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise usage(f"This cannot be sent as JSON: {error}") from None
+        raise usage_error(f"This cannot be sent as JSON: {error}") from None
 
 
 def read_script(path: str | os.PathLike[str]) -> str:
@@ -49,11 +49,11 @@ def read_script(path: str | os.PathLike[str]) -> str:
             raw = source.read(MAX_CODE_BYTES + 1)
         return raw.decode("utf-8")
     except OSError as error:
-        raise usage(f"The script {os.fspath(path)!a} cannot be read: {error.strerror}.") from None
+        raise usage_error(f"The script {os.fspath(path)!a} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         if error.start >= MAX_CODE_BYTES - 4:  # cut inside a character: too large, which the check of the request says better
             return raw.decode("utf-8", "replace")
-        raise usage(f"The script {os.fspath(path)!a} is not UTF-8: byte {error.start}.") from None
+        raise usage_error(f"The script {os.fspath(path)!a} is not UTF-8: byte {error.start}.") from None
 
 
 def read_content(content: bytes | str | os.PathLike[str]) -> bytes:
@@ -67,4 +67,4 @@ def read_content(content: bytes | str | os.PathLike[str]) -> bytes:
     try:
         return Path(content).read_bytes()
     except OSError as error:
-        raise usage(f"The upload {os.fspath(content)!a} cannot be read: {error.strerror}.") from None
+        raise usage_error(f"The upload {os.fspath(content)!a} cannot be read: {error.strerror}.") from None

@@ -17,15 +17,15 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from pandacea_sdk.errors import NodeError, NodeUnavailable, PandaceaError, from_problem, from_protocol, usage
+from pandacea_sdk.errors import NodeError, NodeUnavailable, PandaceaError, error_from_problem, error_from_protocol, usage_error
 from pandacea_sdk.protocol import strict_json
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.loopback import is_loopback
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse, sign
+from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse_signed_request, sign_request
 
-MAX_ANSWER: Final = 512 * 1024 * 1024
-ATTEMPTS: Final = 4
+MAX_ANSWER_BYTES: Final = 512 * 1024 * 1024
+MAX_ATTEMPTS: Final = 4
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -37,7 +37,7 @@ class Origin:
     authority: str
 
     @classmethod
-    def of(cls, base_url: str, *, insecure_http: bool = False) -> Origin:
+    def from_url(cls, base_url: str, *, insecure_http: bool = False) -> Origin:
         """Take apart `http(s)://host[:port]`.
 
         Raises:
@@ -50,11 +50,13 @@ class Origin:
             host, port = None, None
         more = parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc
         if parts.scheme not in _DEFAULT_PORTS or not host or more:
-            raise usage(f"{base_url!a} is not the address of a node: give http(s)://host[:port] and nothing more.")
+            raise usage_error(f"{base_url!a} is not the address of a node: give http(s)://host[:port] and nothing more.")
         if parts.scheme == "http" and not insecure_http and not is_loopback(host):
-            raise usage(f"{base_url!a} would send your script and results in the clear: use https, or pass insecure_http=True.")
+            raise usage_error(
+                f"{base_url!a} would send your script and results in the clear: use https, or pass insecure_http=True."
+            )
         if not host.isascii():
-            raise usage(f"{base_url!a}: write the host name in ASCII (punycode).")
+            raise usage_error(f"{base_url!a}: write the host name in ASCII (punycode).")
         shown = f"[{host}]" if ":" in host else host
         return cls(parts.scheme, shown if port in {None, _DEFAULT_PORTS[parts.scheme]} else f"{shown}:{port}")
 
@@ -78,7 +80,7 @@ class Reply:
             NodeError: it is none.
         """
         try:
-            return strict_json.read(self.body, max_depth=64)
+            return strict_json.parse_json(self.body, max_depth=64)
         except ProtocolError as error:
             raise NodeError("bad-answer", f"The node's answer cannot be read: {error.detail}", status=self.status) from None
 
@@ -100,7 +102,7 @@ class Transport:
             await self._session.close()
             self._session = None
 
-    def sign(
+    def sign_headers(
         self, method: str, target: str, chain_id: int, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> dict[str, str]:
         """The headers that sign a request, for now and once.
@@ -109,9 +111,9 @@ class Transport:
             UsageError: there is no key.
         """
         if self.signer is None:
-            raise usage("This request must be signed and there is no key: pass key= or set PANDACEA_PRIVATE_KEY.")
+            raise usage_error("This request must be signed and there is no key: pass key= or set PANDACEA_PRIVATE_KEY.")
         try:
-            return sign(
+            return sign_request(
                 self.signer,
                 method=method,
                 authority=self.origin.authority,
@@ -123,9 +125,9 @@ class Transport:
                 body=body,
             )
         except ProtocolError as error:
-            raise from_protocol(error) from None
+            raise error_from_protocol(error) from None
 
-    async def ask(
+    async def send(
         self,
         method: str,
         target: str,
@@ -134,7 +136,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         seconds: float | None = None,
-        max_bytes: int = MAX_ANSWER,
+        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> Reply:
         """Send one request and read its answer whole; signed when `chain_id` is given.
 
@@ -143,32 +145,32 @@ class Transport:
         """
         sent = dict(headers or {})
         if chain_id is not None:
-            sent |= self.sign(method, target, chain_id, headers, body)
+            sent |= self.sign_headers(method, target, chain_id, headers, body)
         async with self._open(method, target, sent, body, seconds) as answer:
             raw = await _bounded(answer, max_bytes)
             if answer.status >= 300:
                 raise _refusal(answer, raw)
             return Reply(answer.status, answer.headers, raw)
 
-    async def retrying(self, attempt: Callable[[], Awaitable[Reply]], seconds: float) -> Reply:
+    async def with_retries(self, attempt: Callable[[], Awaitable[Reply]], seconds: float) -> Reply:
         """Call `attempt` until it answers, at most `ATTEMPTS` times within `seconds`; only for what may safely happen twice."""
         deadline = time.monotonic() + seconds
-        for number in range(1, ATTEMPTS + 1):
+        for number in range(1, MAX_ATTEMPTS + 1):
             try:
                 return await attempt()
             except NodeUnavailable as error:
                 pause = error.retry_after if error.retry_after is not None else 0.25 * 2**number
                 pause *= 1 + random.random() / 4  # noqa: S311  # jitter, not a secret
-                if number == ATTEMPTS or time.monotonic() + pause > deadline:
+                if number == MAX_ATTEMPTS or time.monotonic() + pause > deadline:
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    def request_hash(self, method: str, target: str, headers: Mapping[str, str], chain_id: int) -> str:
+    def hash_signed_request(self, method: str, target: str, headers: Mapping[str, str], chain_id: int) -> str:
         """The hash by which manifest and computation id will name a request signed with these headers."""
         lines = [("host", self.origin.authority), *((name.lower(), value) for name, value in headers.items())]
         policy = SigningPolicy(chain_id, frozenset({self.origin.authority}))
-        return parse(RequestHead(method, target, lines), policy, time.time()).request_hash
+        return parse_signed_request(RequestHead(method, target, lines), policy, time.time()).request_hash
 
     @asynccontextmanager
     async def _open(
@@ -216,10 +218,10 @@ def _refusal(answer: aiohttp.ClientResponse, raw: bytes) -> PandaceaError:
     if answer.status < 400:
         return NodeError("bad-answer", f"The node answered {answer.status}, a redirect; it is not followed.", status=answer.status)
     try:
-        body = strict_json.read(raw) if answer.content_type == "application/problem+json" else None
+        body = strict_json.parse_json(raw) if answer.content_type == "application/problem+json" else None
     except ProtocolError:
         body = None
-    error = from_problem(body, answer.status)
+    error = error_from_problem(body, answer.status)
     if error.retry_after is None:
         pause = answer.headers.get("Retry-After", "")
         error.retry_after = int(pause) if pause.isascii() and pause.isdigit() and len(pause) < 6 else None

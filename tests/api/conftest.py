@@ -12,30 +12,30 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pandacea.api.auth import AUTHENTICATOR, Authenticator, signed, signed_by_anyone, signed_head
-from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.auth import AUTHENTICATOR, Authenticator, authenticate_anyone, authenticate_spender, authenticate_spender_head
+from pandacea.api.edge_limits import HttpLimits
 from pandacea.api.middleware import LIMITS, STATE, body_chunks, read_body
 from pandacea.api.nonces import MemoryNonces
-from pandacea.api.server import Listener, Server, create_app
-from pandacea.api.shares import Shares
-from pandacea.api.throttle import Rate
+from pandacea.api.quotas import RequestQuotas
+from pandacea.api.rate_limit import RateLimiter
+from pandacea.api.server import HttpServer, Listener, create_app
 from pandacea.domain.ids import Address
 from pandacea.errors import Broken, Unavailable
 from pandacea_sdk.protocol.hashing import KeySigner
-from pandacea_sdk.protocol.signing import SigningPolicy, sign
+from pandacea_sdk.protocol.signing import SigningPolicy, sign_request
 
 CHAIN, AUTHORITY = 31337, "earner.example:8080"
 SPENDER, STRANGER = KeySigner("11" * 32), KeySigner("22" * 32)
 NONCE = iter(f"{number:022d}" for number in range(10**6))
 
 
-class SystemClock:
+class RealTimeClock:
     def now(self) -> float:
         return time.time()
 
 
 @dataclass
-class Known:
+class FakeSpenders:
     """The spenders a test's node knows; counts how often it was asked."""
 
     addresses: set[str] = field(default_factory=lambda: {SPENDER.address})
@@ -46,7 +46,7 @@ class Known:
         return address in self.addresses
 
 
-class Wallets:
+class FakeContractSignatures:
     """Contract wallets that accept one signature."""
 
     def __init__(self) -> None:
@@ -59,14 +59,14 @@ class Wallets:
 
 
 @dataclass
-class Node:
+class GuardedNode:
     """A running server and what stands behind its authenticator."""
 
-    server: Server
-    known: Known
+    server: HttpServer
+    known: FakeSpenders
     nonces: MemoryNonces
-    wallets: Wallets
-    shares: Shares
+    wallets: FakeContractSignatures
+    shares: RequestQuotas
     handled: list[str] = field(default_factory=list)
 
     @property
@@ -87,7 +87,7 @@ class Node:
             "body": body,
         } | changes
         host = parts["authority"]
-        added = sign(parts.pop("signer", SPENDER), **parts)
+        added = sign_request(parts.pop("signer", SPENDER), **parts)
         return raw_request(method, target, headers | added, body, host=host)
 
 
@@ -100,7 +100,7 @@ def raw_request(method: str, target: str, headers: dict[str, str], body: bytes |
 
 
 @dataclass
-class Answer:
+class HttpAnswer:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -121,15 +121,15 @@ class Answer:
         return str(problem["code"])
 
 
-async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answer:
+async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> HttpAnswer:
     """One response."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
     length = int(headers.get("content-length", 0)) if method != "HEAD" else 0
-    return Answer(int(head[0].split()[1]), headers, await reader.readexactly(length))
+    return HttpAnswer(int(head[0].split()[1]), headers, await reader.readexactly(length))
 
 
-async def talk(port: int, raw: bytes, seconds: float = 10.0, local_address: str = "127.0.0.1") -> Answer:
+async def send_raw(port: int, raw: bytes, seconds: float = 10.0, local_address: str = "127.0.0.1") -> HttpAnswer:
     """Send bytes on a new connection, from an address of loopback's, and read one answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(local_address, 0))
     try:
@@ -148,35 +148,35 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
             await asyncio.sleep(0.01)
 
 
-StartNode = Callable[..., Awaitable[Node]]
+StartNode = Callable[..., Awaitable[GuardedNode]]
 
 
 @pytest.fixture
 async def start_node() -> AsyncIterator[StartNode]:
     """Start nodes with given limits; all are stopped at the end."""
-    started: list[Server] = []
+    started: list[HttpServer] = []
 
-    async def start(limits: EdgeLimits | None = None, **listener: Any) -> Node:
-        edge = limits or EdgeLimits()
+    async def start(limits: HttpLimits | None = None, **listener: Any) -> GuardedNode:
+        edge = limits or HttpLimits()
         app = create_app(edge)
-        known, wallets = Known(), Wallets()
+        known, wallets = FakeSpenders(), FakeContractSignatures()
         nonces = MemoryNonces(time.time, 30)
         handled: list[str] = []
         app[AUTHENTICATOR] = Authenticator(
             SigningPolicy(CHAIN, frozenset({AUTHORITY})),
-            SystemClock(),
+            RealTimeClock(),
             known,
             nonces,
             stranger_nonces=MemoryNonces(time.time, 30),
-            stranger_rate=Rate(1, 3, time.monotonic),
-            peer_rate=Rate(1, 16, time.monotonic),
+            stranger_rate=RateLimiter(1, 3, time.monotonic),
+            peer_rate=RateLimiter(1, 16, time.monotonic),
             wallets=wallets,
         )
         _add_routes(app, handled)
-        server = Server(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))
+        server = HttpServer(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))
         await server.start()
         started.append(server)
-        return Node(server, known, nonces, wallets, app[STATE].shares, handled)
+        return GuardedNode(server, known, nonces, wallets, app[STATE].shares, handled)
 
     def _add_routes(app: web.Application, handled: list[str]) -> None:
         async def plain(request: web.Request) -> web.Response:
@@ -185,15 +185,15 @@ async def start_node() -> AsyncIterator[StartNode]:
             return web.json_response({"body": body.decode("latin-1")})
 
         async def whoami(request: web.Request) -> web.Response:
-            caller = await signed(request)
+            caller = await authenticate_spender(request)
             handled.append(request.path)
             return web.json_response({"address": caller.address, "request_hash": caller.request_hash})
 
         async def anyone(request: web.Request) -> web.Response:
-            return web.json_response({"address": (await signed_by_anyone(request)).address})
+            return web.json_response({"address": (await authenticate_anyone(request)).address})
 
         async def upload(request: web.Request) -> web.Response:
-            await signed_head(request)
+            await authenticate_spender_head(request)
             size = 0
             async for chunk in body_chunks(request, request.app[LIMITS].upload_bytes):
                 size += len(chunk)

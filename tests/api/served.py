@@ -17,23 +17,23 @@ from aiohttp import web
 
 from pandacea.api import openapi
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import EdgeLimits
-from pandacea.api.node import NODE, Node, Readiness
+from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
+from pandacea.api.rate_limit import RateLimiter, RateLimits, StreamLimiter
 from pandacea.api.routes import add_routes
-from pandacea.api.routes.about import describe
-from pandacea.api.server import Listener, Server, create_app
-from pandacea.api.throttle import Rate, Rates, Streams
-from pandacea.app.loops import Loop, start_task
+from pandacea.api.routes.about import publish_openapi
+from pandacea.api.server import HttpServer, Listener, create_app
+from pandacea.app.loops import Loop, supervise_task
 from pandacea.domain.ids import Address, Timestamp
-from pandacea.flows.background import Background
-from pandacea.flows.execute import run_next
-from pandacea.store.books import SqlBooks
+from pandacea.flows.execute import run_next_job
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.session import Database
+from pandacea.store.unit_of_work import SqlDatabase
+from pandacea.tasks import TaskSupervisor
 from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.signing import SigningPolicy
-from tests.fakes import CHAIN_ID, CONTRACT, EARNER, LEASE_ID, known_lease
+from tests.fakes import CHAIN_ID, CONTRACT, EARNER, LEASE_ID, cached_lease
 from tests.flows.conftest import World, make_world
 
 AUTHORITY = "node.example"
@@ -41,7 +41,7 @@ SPENDER = KeySigner("11" * 32)
 
 
 @dataclass
-class Served:
+class ServedNode:
     """A serving node: its port, its description, and the world behind it."""
 
     port: int
@@ -56,15 +56,15 @@ class Served:
 async def assemble(
     folder: Path,
     stack: AsyncExitStack,
-    limits: EdgeLimits | None = None,
+    limits: HttpLimits | None = None,
     prepare: Callable[[World, web.Application], None] | None = None,
-) -> Served:
+) -> ServedNode:
     """Put a node together as `app` does and serve it; `prepare` may change the world and add routes before that."""
-    database = await Database.open(f"sqlite+aiosqlite:///{folder / 'node.db'}")
+    database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{folder / 'node.db'}")
     stack.push_async_callback(database.close)
     await upgrade(database)
     world = await make_world(folder, database)
-    world.book.leases[LEASE_ID] = known_lease(
+    world.lease_cache.leases[LEASE_ID] = cached_lease(
         spender=Address(SPENDER.address), max_computations=1_000_000, expires_at=Timestamp(2_000_000_000)
     )
     world.clock.now = time.time  # type: ignore[method-assign]  # signatures are made by clients with clocks of their own
@@ -80,50 +80,50 @@ async def assemble(
             "assets": [{"asset_id": "a", "description": "", "schema": [], "rows_rounded": 10, "commitment": "1" * 64}],
         }
     )
-    worker = Loop("worker", lambda: run_next(world.execute))
+    worker = Loop("worker", lambda: run_next_job(world.execute))
     submit = replace(world.submit, wake=worker.wake, queue=replace(world.submit.queue, per_spender=10**6, total=10**6))
     # One Spender is all the load here: what is measured and tested with it is not how little one Spender may do.
-    limits = limits or EdgeLimits(connections_per_peer=1024, requests_per_spender=1024)
+    limits = limits or HttpLimits(connections_per_peer=1024, requests_per_spender=1024)
     app = create_app(limits)
 
-    nonces = GroupCommitNonces(SqlBooks(database).spend_nonces)
+    nonces = GroupCommitNonces(SqlDatabase(database).spend_nonces)
     port = _free_port()
     app[AUTHENTICATOR] = Authenticator(
         SigningPolicy(CHAIN_ID, frozenset({AUTHORITY, f"127.0.0.1:{port}"})),
         world.clock,
-        world.book,
+        world.lease_cache,
         nonces,
         stranger_nonces=MemoryNonces(time.time, 30),
-        stranger_rate=Rate(1000, 1000, time.monotonic),
+        stranger_rate=RateLimiter(1000, 1000, time.monotonic),
     )
     add_routes(app)
-    describe(app, "test")
+    publish_openapi(app, "test")
     described = openapi.document(app, "test")
     about: dict[str, Any] = {"chain_id": CHAIN_ID, "contract": CONTRACT, "earner": EARNER, "authorities": [AUTHORITY]}
-    app[NODE] = Node(
+    app[NODE] = NodeContext(
         earner=EARNER,
-        books=submit.books,
-        book=world.book,
+        database=submit.database,
+        leases=world.lease_cache,
         catalogue=world.catalogue,
         submit=submit,
-        watch=world.execute.watch,
+        notifier=world.execute.notifier,
         clock=world.clock,
-        streams=Streams(each=1024),
+        streams=StreamLimiter(each=1024),
         uploads=world.uploads,
         approve=world.approve,
         well_known=about | {"version": "test", "environment": {}},
         readiness=lambda: Readiness(ready=True, parts={}),
-        rates=Rates(*(Rate(10**6, 10**6, time.monotonic) for _ in range(3))),
+        rates=RateLimits(*(RateLimiter(10**6, 10**6, time.monotonic) for _ in range(3))),
     )
     if prepare is not None:
         prepare(world, app)
-    server = Server(app, Listener(port=port, grace_seconds=1, limits=limits))
+    server = HttpServer(app, Listener(port=port, grace_seconds=1, limits=limits))
     await server.start()
     stack.push_async_callback(server.stop)
-    background = Background()
+    background = TaskSupervisor()
     for name, work in (("nonces", nonces.run()), ("worker", worker.run())):
-        start_task(background, work, name, stack)
-    return Served(server.port, described, world)
+        supervise_task(background, work, name, stack)
+    return ServedNode(server.port, described, world)
 
 
 def _free_port() -> int:
@@ -134,7 +134,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Served]:
+def served(folder: Path) -> Iterator[ServedNode]:
     """Serve until the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -10,17 +10,17 @@ import pytest
 
 from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.signing import ACCEPT_SIGNATURE
-from tests.api.conftest import SPENDER, STRANGER, StartNode, raw_request, talk
+from tests.api.conftest import SPENDER, STRANGER, StartNode, raw_request, send_raw
 
 
 async def test_a_known_spender_is_let_in_once(start_node: StartNode) -> None:
     """A signed request passes; the very same bytes again are refused as a replay, and so they stay."""
     node = await start_node()
     raw = node.signed_request()
-    first = await talk(node.port, raw)
+    first = await send_raw(node.port, raw)
     assert (first.status, first.json["address"]) == (200, SPENDER.address)
     for _ in range(2):
-        again = await talk(node.port, raw)
+        again = await send_raw(node.port, raw)
         assert (again.status, again.code) == (401, "request-replayed")
     assert node.handled == ["/signed"]
 
@@ -29,14 +29,14 @@ async def test_of_many_copies_at_once_one_passes(start_node: StartNode) -> None:
     """The nonce is taken atomically: twenty copies sent together give one 200."""
     node = await start_node()
     raw = node.signed_request()
-    answers = await asyncio.gather(*(talk(node.port, raw) for _ in range(20)))
+    answers = await asyncio.gather(*(send_raw(node.port, raw) for _ in range(20)))
     assert sorted(answer.status for answer in answers) == [200] + [401] * 19
 
 
 async def test_an_unsigned_request_is_told_how_to_sign(start_node: StartNode) -> None:
     """401 carries Accept-Signature (RFC 9421) and WWW-Authenticate (RFC 9110)."""
     node = await start_node()
-    answer = await talk(node.port, raw_request("POST", "/signed", {}, b"{}"))
+    answer = await send_raw(node.port, raw_request("POST", "/signed", {}, b"{}"))
     assert (answer.status, answer.code) == (401, "signature-missing")
     assert answer.headers["accept-signature"] == ACCEPT_SIGNATURE
     assert answer.headers["www-authenticate"]
@@ -47,7 +47,7 @@ async def test_an_unsigned_request_is_told_how_to_sign(start_node: StartNode) ->
 async def test_a_stranger_costs_nothing_but_a_look(start_node: StartNode) -> None:
     """An address without a lease: 403, no signature recovered, no nonce written, no chain asked."""
     node = await start_node()
-    answer = await talk(node.port, node.signed_request(signer=STRANGER))
+    answer = await send_raw(node.port, node.signed_request(signer=STRANGER))
     assert (answer.status, answer.code) == (403, "unknown-spender")
     assert node.nonces._rows == {}
     assert node.wallets.asked == 0
@@ -67,7 +67,7 @@ async def test_a_stranger_costs_nothing_but_a_look(start_node: StartNode) -> Non
 async def test_each_fault_keeps_its_code_over_the_wire(start_node: StartNode, changes: dict[str, Any], code: str) -> None:
     """The table of codes is what a client sees."""
     node = await start_node()
-    answer = await talk(node.port, node.signed_request(**changes))
+    answer = await send_raw(node.port, node.signed_request(**changes))
     assert (answer.code, node.handled) == (code, [])
 
 
@@ -75,7 +75,7 @@ async def test_a_swapped_body_is_refused(start_node: StartNode) -> None:
     """The body is bound to the signature."""
     node = await start_node()
     raw = node.signed_request(body=b'{"a":1}')
-    assert (await talk(node.port, raw.replace(b'{"a":1}', b'{"a":2}'))).code == "digest-mismatch"
+    assert (await send_raw(node.port, raw.replace(b'{"a":1}', b'{"a":2}'))).code == "digest-mismatch"
 
 
 async def test_a_key_that_did_not_sign_is_refused_before_its_nonce_is_spent(start_node: StartNode) -> None:
@@ -87,7 +87,7 @@ async def test_a_key_that_did_not_sign_is_refused_before_its_nonce_is_spent(star
 
     impostor = Impostor("33" * 32)
     impostor.address = SPENDER.address
-    answer = await talk(node.port, node.signed_request(signer=impostor))
+    answer = await send_raw(node.port, node.signed_request(signer=impostor))
     assert (answer.status, answer.code) == (401, "signature-invalid")
     assert node.nonces._rows == {}
 
@@ -107,9 +107,9 @@ async def test_a_contract_wallet_may_speak_for_its_address(start_node: StartNode
 
     node.known.addresses.add(Wallet.address)
     node.wallets.accepted.add(b"two of three owners agree")
-    good = await talk(node.port, node.signed_request(signer=Wallet(b"two of three owners agree")))
+    good = await send_raw(node.port, node.signed_request(signer=Wallet(b"two of three owners agree")))
     assert (good.status, good.json["address"]) == (200, Wallet.address)
-    bad = await talk(node.port, node.signed_request(signer=Wallet(b"one of three owners agrees")))
+    bad = await send_raw(node.port, node.signed_request(signer=Wallet(b"one of three owners agrees")))
     assert (bad.status, bad.code) == (401, "signature-invalid")
 
 
@@ -117,25 +117,25 @@ async def test_a_signed_get_needs_no_digest_and_takes_no_body(start_node: StartN
     """GET is signed over its path and query; a body smuggled in is refused."""
     node = await start_node()
     raw = node.signed_request("GET", "/signed?wait=30", body=None)
-    assert (await talk(node.port, raw)).status == 200
+    assert (await send_raw(node.port, raw)).status == 200
     raw = node.signed_request("GET", "/signed", body=None)
     smuggled = raw.replace(b"\r\n\r\n", b"\r\nContent-Length: 4\r\n\r\nevil")
-    assert (await talk(node.port, smuggled)).code == "body-not-allowed"
+    assert (await send_raw(node.port, smuggled)).code == "body-not-allowed"
 
 
 async def test_strangers_share_a_small_rate_on_open_routes(start_node: StartNode) -> None:
     """Routes for people without a lease take any plain key, each request once, a few a second for all of them together."""
     node = await start_node()
     raw = node.signed_request(target="/anyone", signer=STRANGER)
-    assert (await talk(node.port, raw)).json["address"] == STRANGER.address
-    assert (await talk(node.port, raw)).code == "request-replayed"
+    assert (await send_raw(node.port, raw)).json["address"] == STRANGER.address
+    assert (await send_raw(node.port, raw)).code == "request-replayed"
     others = [node.signed_request(target="/anyone", signer=KeySigner(f"{n}" * 64)) for n in range(4, 8)]
-    answers = [await talk(node.port, other) for other in others]
+    answers = [await send_raw(node.port, other) for other in others]
     limited = [answer for answer in answers if answer.status == 429]
     assert limited
     assert limited[0].code == "rate-limited"
     assert int(limited[0].headers["retry-after"]) > 0
-    known = await talk(node.port, node.signed_request(target="/anyone"))
+    known = await send_raw(node.port, node.signed_request(target="/anyone"))
     assert known.json["address"] == SPENDER.address, "a known spender does not share the strangers' rate"
 
 
@@ -143,7 +143,7 @@ async def test_upload_bodies_are_streamed_after_the_head_was_verified(start_node
     """A PUT larger than a POST may be passes through in pieces; a stranger's is refused before it is read."""
     node = await start_node()
     body = bytes(3_000_000)
-    assert (await talk(node.port, node.signed_request("PUT", "/upload", body))).json == {"size": len(body)}
+    assert (await send_raw(node.port, node.signed_request("PUT", "/upload", body))).json == {"size": len(body)}
     raw = node.signed_request("PUT", "/upload", body, signer=STRANGER)
     head_only = raw[: raw.index(b"\r\n\r\n") + 4]
-    assert (await talk(node.port, head_only)).code == "unknown-spender"
+    assert (await send_raw(node.port, head_only)).code == "unknown-spender"

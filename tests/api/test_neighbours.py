@@ -16,16 +16,16 @@ from aiohttp import web
 
 from pandacea.api import middleware, routes
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.edge_limits import HttpLimits
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.operations import OPERATIONS, Auth, Operation
-from pandacea.api.throttle import Rate
+from pandacea.api.rate_limit import RateLimiter
 from pandacea.domain.ids import Address, LeaseId
 from pandacea_sdk.protocol.hashing import KeySigner
-from pandacea_sdk.protocol.signing import SigningPolicy, sign
-from tests.api.conftest import Answer, read_answer
-from tests.api.served import AUTHORITY, SPENDER, Served, assemble
-from tests.fakes import CHAIN_ID, known_lease
+from pandacea_sdk.protocol.signing import SigningPolicy, sign_request
+from tests.api.conftest import HttpAnswer, read_answer
+from tests.api.served import AUTHORITY, SPENDER, ServedNode, assemble
+from tests.fakes import CHAIN_ID, cached_lease
 from tests.flows.conftest import World
 
 NEIGHBOUR = KeySigner("44" * 32)
@@ -41,12 +41,12 @@ def shown(operation: Operation) -> str:
 
 
 @dataclass
-class Rig:
+class NeighbourRig:
     """The node's routes, at limits that a test reaches: requests of a Spender, connections of an address, requests of strangers."""
 
-    served: Served
+    served: ServedNode
 
-    async def ask(self, operation: Operation, address: str, signer: KeySigner | None = None) -> Answer:
+    async def send_request(self, operation: Operation, address: str, signer: KeySigner | None = None) -> HttpAnswer:
         """Ask for a route from an address, on a new connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.served.port, local_addr=(address, 0))
         try:
@@ -62,7 +62,7 @@ def raw(operation: Operation, signer: KeySigner | None) -> bytes:
     body = b"{}" if operation.request else None
     headers = {"Content-Type": "application/json"} if body else {}
     if signer is not None:
-        headers |= sign(
+        headers |= sign_request(
             signer,
             method=operation.method,
             authority=AUTHORITY,
@@ -84,59 +84,61 @@ def raw(operation: Operation, signer: KeySigner | None) -> bytes:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path) -> AsyncIterator[NeighbourRig]:
     async with AsyncExitStack() as stack:
 
         def prepare(world: World, app: web.Application) -> None:
-            world.book.leases[LeaseId("0x" + "44" * 32)] = known_lease(spender=Address(NEIGHBOUR.address))
+            world.lease_cache.leases[LeaseId("0x" + "44" * 32)] = cached_lease(spender=Address(NEIGHBOUR.address))
             app[AUTHENTICATOR] = Authenticator(
                 SigningPolicy(CHAIN_ID, frozenset({AUTHORITY})),
                 world.clock,
-                world.book,
+                world.lease_cache,
                 MemoryNonces(time.time, 30),
                 stranger_nonces=MemoryNonces(time.time, 30),
-                stranger_rate=Rate(1000, 1000, time.monotonic),
-                peer_rate=Rate(0.001, BURST, time.monotonic),
-                spender_rate=Rate(0.001, BURST, time.monotonic),
+                stranger_rate=RateLimiter(1000, 1000, time.monotonic),
+                peer_rate=RateLimiter(0.001, BURST, time.monotonic),
+                spender_rate=RateLimiter(0.001, BURST, time.monotonic),
             )
 
-        served = await assemble(tmp_path, stack, EdgeLimits(connections_per_peer=PLACES), prepare)
-        yield Rig(served)
+        served = await assemble(tmp_path, stack, HttpLimits(connections_per_peer=PLACES), prepare)
+        yield NeighbourRig(served)
 
 
-def test_every_route_is_here(rig: Rig) -> None:
+def test_every_route_is_here(rig: NeighbourRig) -> None:
     """What is added later is played, too: the table of operations is the routes."""
     served = {(method, path) for path, methods in rig.served.described["paths"].items() for method in methods}
     assert served == {(operation.method.lower(), operation.path) for operation in OPERATIONS}
 
 
 @pytest.mark.parametrize("operation", SIGNED, ids=shown)
-async def test_a_spender_over_the_rate_leaves_the_neighbour_served(rig: Rig, operation: Operation) -> None:
+async def test_a_spender_over_the_rate_leaves_the_neighbour_served(rig: NeighbourRig, operation: Operation) -> None:
     """Signed requests of one Spender, from however many addresses: 429, while another's are answered as ever."""
-    mine = [await rig.ask(operation, f"127.0.1.{number + 1}", SPENDER) for number in range(BURST + 2)]
+    mine = [await rig.send_request(operation, f"127.0.1.{number + 1}", SPENDER) for number in range(BURST + 2)]
     assert [answer.status == 429 for answer in mine] == [False] * BURST + [True] * 2
     assert mine[-1].code == "rate-limited"
-    neighbours = await rig.ask(operation, BESIDE, NEIGHBOUR)
+    neighbours = await rig.send_request(operation, BESIDE, NEIGHBOUR)
     assert neighbours.status not in {429, 503, 507}
 
 
 @pytest.mark.parametrize("operation", FOR_STRANGERS, ids=shown)
-async def test_strangers_of_one_address_leave_those_of_another_served(rig: Rig, operation: Operation) -> None:
+async def test_strangers_of_one_address_leave_those_of_another_served(rig: NeighbourRig, operation: Operation) -> None:
     """Where people without a lease may ask: fresh keys do not help, another address has its own share."""
-    mine = [await rig.ask(operation, GREEDY, KeySigner(f"{number + 100:064x}")) for number in range(BURST + 2)]
+    mine = [await rig.send_request(operation, GREEDY, KeySigner(f"{number + 100:064x}")) for number in range(BURST + 2)]
     assert [answer.status == 429 for answer in mine] == [False] * BURST + [True] * 2
-    assert (await rig.ask(operation, BESIDE, KeySigner("99" * 32))).status not in {429, 503, 507}
-    assert (await rig.ask(operation, GREEDY, NEIGHBOUR)).status not in {429, 503, 507}, "a Spender at that very address"
+    assert (await rig.send_request(operation, BESIDE, KeySigner("99" * 32))).status not in {429, 503, 507}
+    assert (await rig.send_request(operation, GREEDY, NEIGHBOUR)).status not in {429, 503, 507}, "a Spender at that very address"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=shown)
-async def test_an_address_that_holds_all_its_connections_leaves_the_next_one_served(rig: Rig, operation: Operation) -> None:
+async def test_an_address_that_holds_all_its_connections_leaves_the_next_one_served(
+    rig: NeighbourRig, operation: Operation
+) -> None:
     """Idle connections: the address that holds them is refused another, its neighbour is answered."""
     held = [await asyncio.open_connection("127.0.0.1", rig.served.port, local_addr=(GREEDY, 0)) for _ in range(PLACES)]
-    refused = await rig.ask(operation, GREEDY)
+    refused = await rig.send_request(operation, GREEDY)
     assert (refused.status, refused.code) == (503, "too-many-connections")
     signer = None if operation.auth is Auth.PUBLIC else NEIGHBOUR
-    assert (await rig.ask(operation, BESIDE, signer)).status not in {429, 503, 507}
+    assert (await rig.send_request(operation, BESIDE, signer)).status not in {429, 503, 507}
     for _, writer in held:
         writer.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pandacea.api.nonces import GroupCommitNonces, MemoryNonces, Row
+from pandacea.api.nonces import GroupCommitNonces, MemoryNonces, NonceRow
 from pandacea.errors import Unavailable
 
 
@@ -20,7 +20,7 @@ class Table:
         self.fail = False
         self.hold: asyncio.Event | None = None
 
-    async def insert_many(self, rows: Sequence[Row]) -> list[bool]:
+    async def insert_many(self, rows: Sequence[NonceRow]) -> list[bool]:
         if self.hold is not None:
             await self.hold.wait()
         await asyncio.sleep(0.01)

@@ -26,8 +26,8 @@ from pandacea.api.operations import OPERATIONS
 from pandacea.api.routes import add_routes
 from pandacea_sdk.protocol import problems
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.signing import sign
-from tests.api.served import AUTHORITY, SPENDER, Served, served
+from pandacea_sdk.protocol.signing import sign_request
+from tests.api.served import AUTHORITY, SPENDER, ServedNode, served
 from tests.fakes import CHAIN_ID, LEASE_ID
 
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
@@ -35,7 +35,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNode]:
     with served(tmp_path_factory.mktemp("node")) as made:
         yield made
 
@@ -50,7 +50,7 @@ def described() -> dict[str, Any]:
     return openapi.document(app, "1.2.3")
 
 
-def send(node: Served, request: requests.Request, *, signed: bool = True) -> requests.Response:
+def send(node: ServedNode, request: requests.Request, *, signed: bool = True) -> requests.Response:
     """Send a request as requests prepares it, signed over exactly that."""
     prepared = request.prepare()
     prepared.headers["Host"] = AUTHORITY
@@ -60,7 +60,7 @@ def send(node: Served, request: requests.Request, *, signed: bool = True) -> req
         # A target or header that cannot be signed goes as it is: the node has to refuse it.
         with contextlib.suppress(ProtocolError):
             prepared.headers.update(
-                sign(
+                sign_request(
                     SPENDER,
                     method=str(prepared.method),
                     authority=AUTHORITY,
@@ -77,7 +77,7 @@ def send(node: Served, request: requests.Request, *, signed: bool = True) -> req
         return session.send(prepared, timeout=30)
 
 
-def execute(node: Served, **headers: str) -> requests.Response:
+def execute(node: ServedNode, **headers: str) -> requests.Response:
     body = {"lease_id": LEASE_ID, "code": "print('hello')", "inputs": [{"asset_id": "a", "variable_name": "table"}]}
     headers["Content-Type"] = "application/json"
     return send(node, requests.Request("POST", f"{node.url}/api/v1/privacy/execute", data=json.dumps(body), headers=headers))
@@ -120,7 +120,7 @@ def test_every_code_of_the_table_is_documented_somewhere() -> None:
     text = json.dumps(openapi.document(app, "1"))
     # By status alone (405 has no route to stand in), by class alone, or said to the operator only.
     everywhere = {"refused", "method-not-allowed", "not-held"}
-    missing = {code for code in problems.KINDS if code not in problems.ANSWER and f'"{code}"' not in text}
+    missing = {code for code in problems.PROBLEM_KINDS if code not in problems.SDK_PROBLEMS and f'"{code}"' not in text}
     assert missing <= everywhere, missing - everywhere
 
 
@@ -147,7 +147,7 @@ def test_the_page_needs_no_network_and_runs_no_script() -> None:
 # ------------------------------------------------------------------ real answers
 
 
-def test_a_computation_is_answered_as_described(node: Served) -> None:
+def test_a_computation_is_answered_as_described(node: ServedNode) -> None:
     """200, 202, status, artifacts, cancel: each answer has its documented shape."""
     schema = schemathesis.openapi.from_dict(node.described)
 
@@ -178,7 +178,7 @@ schema = schemathesis.openapi.from_dict(described())
 
 @schema.parametrize()
 @settings(max_examples=int(25 * SCALE), deadline=None, suppress_health_check=list(HealthCheck), database=None)
-def test_whatever_is_sent_is_answered_as_described(node: Served, case: Any) -> None:
+def test_whatever_is_sent_is_answered_as_described(node: ServedNode, case: Any) -> None:
     """Signed or not, well formed or not: no 5xx, no status, media type or shape that the document does not name."""
     known = {"lease_id": LEASE_ID, "product_id": "p"}
     for name in known.keys() & (case.path_parameters or {}).keys():
@@ -195,7 +195,7 @@ def test_whatever_is_sent_is_answered_as_described(node: Served, case: Any) -> N
     case.validate_response(response, checks=CHECKS)
 
 
-def test_the_document_is_served(node: Served, tmp_path: Path) -> None:
+def test_the_document_is_served(node: ServedNode, tmp_path: Path) -> None:
     """GET /openapi.json gives the very document."""
     answer = requests.get(f"{node.url}/openapi.json", timeout=10)
     assert answer.json() == json.loads(json.dumps(node.described))

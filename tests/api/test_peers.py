@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea.api.peers import Proxies, parse_address, peer_of
+from pandacea.api.peers import TrustedProxies, parse_address, peer_name
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_one_host_is_one_peer(address: str, peer: str) -> None:
     """An IPv6 host has 2^64 addresses; an IPv4 one has the same name however it is written."""
     parsed = parse_address(address)
     assert parsed is not None
-    assert peer_of(parsed) == peer
+    assert peer_name(parsed) == peer
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_one_host_is_one_peer(address: str, peer: str) -> None:
 )
 def test_the_client_is_the_rightmost_hop_that_is_no_proxy(header: list[str], peer: str) -> None:
     """Missing or unreadable: the last hop that can be believed is counted itself, so that nothing is gained by it."""
-    assert Proxies(["10.0.0.0/24"]).client_of("10.0.0.1", header) == peer
+    assert TrustedProxies(["10.0.0.0/24"]).client_peer("10.0.0.1", header) == peer
 
 
 def test_nobody_is_a_proxy_unless_named() -> None:
     """The default believes nobody."""
     address = parse_address("127.0.0.1")
     assert address is not None
-    assert address not in Proxies()
-    assert address in Proxies(["127.0.0.0/8"])
+    assert address not in TrustedProxies()
+    assert address in TrustedProxies(["127.0.0.0/8"])

@@ -14,14 +14,14 @@ from typing import NoReturn
 import aiohttp
 import pytest
 
-from pandacea.app.serve import serve
-from pandacea.config import load
+from pandacea.app.node import serve
+from pandacea.config import load_config
 from pandacea.devchain import DevChain
-from pandacea.flows.background import Background, Restarted, TaskEndedError, run_together
+from pandacea.tasks import RestartedTask, TaskEnded, TaskSupervisor, run_until_one_ends
 from pandacea.telemetry.notify import ServiceManager
 from pandacea_sdk.chain import deploy
 from tests.kill.rig import ENVIRONMENT, _write
-from tests.parts import ROOT, free_port, missing
+from tests.prerequisites import ROOT, free_port, skip_or_fail
 
 ENDING = (
     "follower",
@@ -48,7 +48,7 @@ NO_PARTS = {"node", "signal", "any-end"}
 """The node itself, and what waits for its end."""
 
 
-class Node:
+class NodeTask:
     """`serve` as a task of this process."""
 
     def __init__(self, port: int) -> None:
@@ -70,21 +70,21 @@ class Node:
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
+async def node(tmp_path: Path) -> AsyncIterator[NodeTask]:
     """A node with every kind of loop, its broker and its pool included; nobody listens where the broker should be."""
     async with started(tmp_path) as built:
         yield built
 
 
 @asynccontextmanager
-async def started(folder: Path) -> AsyncIterator[Node]:
+async def started(folder: Path) -> AsyncIterator[NodeTask]:
     if not (ENVIRONMENT / "bin" / "python").exists():
-        missing(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
+        skip_or_fail(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
     async with DevChain(0) as chain:
         deployer, earner, _, _, arbiter = chain.accounts[:5]
         record = await deploy(chain.url, deployer.private_key, arbiter=arbiter.address)
         record.write(folder / "deployment.json")
-        built = Node(free_port())
+        built = NodeTask(free_port())
         sections = {
             "mqtt": {"host": "127.0.0.1", "port": free_port()},
             "settlement": {"post_results": True},
@@ -92,7 +92,7 @@ async def started(folder: Path) -> AsyncIterator[Node]:
             "server": {"grace_seconds": 1},
         }
         _write(folder, chain.url, earner, built.port, None, sections)
-        config = load(folder / "config.yaml")
+        config = load_config(folder / "config.yaml")
         built.serving = asyncio.create_task(serve(config, ServiceManager()), name="node")
         try:
             await until(built.ready, built)
@@ -103,11 +103,11 @@ async def started(folder: Path) -> AsyncIterator[Node]:
             await asyncio.gather(built.serving, return_exceptions=True)
 
 
-async def _all_there(built: Node) -> bool:
+async def _all_there(built: NodeTask) -> bool:
     return set(ENDING + RESTARTED) <= set(built.parts())
 
 
-async def until(condition: Callable[[], Awaitable[bool]], built: Node) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], built: NodeTask) -> None:
     async with asyncio.timeout(60):
         while not await condition():
             if built.serving.done():
@@ -115,32 +115,32 @@ async def until(condition: Callable[[], Awaitable[bool]], built: Node) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_every_part_of_a_node_is_known_here(node: Node) -> None:
+async def test_every_part_of_a_node_is_known_here(node: NodeTask) -> None:
     """A new task has to be said what its end means."""
     assert set(node.parts()) == set(ENDING + RESTARTED)
 
 
 @pytest.mark.parametrize("name", ENDING)
-async def test_a_part_that_dies_ends_the_node(node: Node, name: str) -> None:
+async def test_a_part_that_dies_ends_the_node(node: NodeTask, name: str) -> None:
     """Cancelled by nobody of ours, as by a library that lets a CancelledError slip: an exception, so a status other than 0."""
     node.parts()[name].cancel()
     async with asyncio.timeout(30):
         await asyncio.wait({node.serving})
     assert not node.serving.cancelled()
-    with pytest.raises(TaskEndedError, match=name):
+    with pytest.raises(TaskEnded, match=name):
         raise node.serving.exception() or AssertionError("the node ended as if all were well")
 
 
 @pytest.mark.parametrize("name", RESTARTED)
-async def test_a_part_that_only_helps_is_started_again(node: Node, name: str) -> None:
+async def test_a_part_that_only_helps_is_started_again(node: NodeTask, name: str) -> None:
     """The node stays, and ready."""
     before = node.parts()[name]
     before.cancel()
 
-    async def again() -> bool:
+    async def restarted() -> bool:
         return node.parts().get(name) not in {None, before}
 
-    await until(again, node)
+    await until(restarted, node)
     assert await node.ready()
 
 
@@ -153,16 +153,16 @@ async def test_whatever_way_a_part_ends_is_raised() -> None:
     async def breaks() -> NoReturn:
         raise ValueError("its own")
 
-    for work, raised in ((returns(), TaskEndedError), (breaks(), ValueError), (asyncio.sleep(3600), TaskEndedError)):
-        background = Background()
-        stopped = background.start(asyncio.sleep(3600), "stopped")
-        task = background.start(work, "part")
-        await background.stop(stopped)
-        if raised is TaskEndedError:
+    for work, raised in ((returns(), TaskEnded), (breaks(), ValueError), (asyncio.sleep(3600), TaskEnded)):
+        background = TaskSupervisor()
+        stopped = background.start_task(asyncio.sleep(3600), "stopped")
+        task = background.start_task(work, "part")
+        await background.stop_tasks(stopped)
+        if raised is TaskEnded:
             task.cancel()
         with pytest.raises(raised):
-            await background.wait_for_an_end()
-        assert background.ended == "part"
+            await background.wait_for_end()
+        assert background.first_ended == "part"
 
 
 async def test_parts_that_run_together_end_together() -> None:
@@ -179,7 +179,7 @@ async def test_parts_that_run_together_end_together() -> None:
         raise ValueError("first")
 
     with pytest.raises(ValueError, match="first"):
-        await run_together({"waits": waits(), "breaks": breaks()})
+        await run_until_one_ends({"waits": waits(), "breaks": breaks()})
     assert other.is_set()
 
 
@@ -194,7 +194,7 @@ async def test_a_restarted_task_counts_its_ends() -> None:
             raise ValueError(runs)
         await asyncio.Event().wait()
 
-    restarted = Restarted("part", work, again=0)
+    restarted = RestartedTask("part", work, restart_seconds=0)
     restarted.start()
     async with asyncio.timeout(5):
         while runs < 3:
@@ -209,7 +209,7 @@ def test_json_that_nests_without_end_is_an_exception_and_not_the_end_of_the_proc
     script = (
         "import json, sys\n"
         "import pandacea.app\n"
-        "from pandacea.app.interpreter import DEEPEST_CALLS, limit_recursion\n"
+        "from pandacea.app.tuning import DEEPEST_CALLS, limit_recursion\n"
         "limit_recursion()\n"
         "assert sys.getrecursionlimit() == DEEPEST_CALLS\n"
         "try:\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.parts import program
+from tests.prerequisites import find_program
 from tests.sandbox.conftest import environment, image, modes
 from tests.sandbox.harness import Laboratory, close_laboratory, open_laboratory
 
@@ -21,7 +21,7 @@ async def laboratory(request: pytest.FixtureRequest, environment: Path) -> Async
     if request.param.startswith("docker"):
         request.getfixturevalue("image")
     else:
-        program("bwrap", "bubblewrap")
+        find_program("bwrap", "bubblewrap")
     made = await open_laboratory(request.param, environment, name="attack", pool=1)
     yield made
     await close_laboratory(made)

@@ -16,17 +16,17 @@ import pytest
 
 from pandacea.api.auth import Authenticator
 from pandacea.api.nonces import MemoryNonces
-from pandacea.api.throttle import Rate
-from pandacea.chain.spender_keys import SpenderKind
-from pandacea.chain.wallets import SELECTOR, YES, ContractWallets
+from pandacea.api.rate_limit import RateLimiter
+from pandacea.chain.spenders.accounts import AccountKind
+from pandacea.chain.spenders.erc1271 import IS_VALID_SIGNATURE_SELECTOR, MAGIC_VALUE, Erc1271Verifier
 from pandacea.domain.ids import Address
 from pandacea_sdk.client import AsyncPandaceaClient
 from pandacea_sdk.protocol.hashing import KeySigner, Signer
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy
-from tests.chain.anvil import OWNER, SPENDER, Agreement, Anvil
-from tests.chain.node import Node
-from tests.faults.proxy import Answer, FaultProxy
+from tests.chain.anvil import OWNER, SPENDER, Anvil, AnvilAgreement
+from tests.chain.node import FollowingNode
+from tests.faults.proxy import FaultProxy, ProxyAnswer
 
 TARGET = "/api/v1/privacy/results/0x12"
 
@@ -53,16 +53,16 @@ class Clock:
 
 
 @asynccontextmanager
-async def authenticator(node: Node, named: frozenset[Address] = frozenset()) -> AsyncIterator[Authenticator]:
+async def authenticator(node: FollowingNode, named: frozenset[Address] = frozenset()) -> AsyncIterator[Authenticator]:
     """Put together as `app.listening` does."""
-    wallets = ContractWallets(node.endpoints, node.book.standing, lambda: node.follower.spender_keys, named)
+    wallets = Erc1271Verifier(node.endpoints, node.lease_cache.standing, lambda: node.follower.spender_accounts, named)
     yield Authenticator(
         SigningPolicy(31337, frozenset({"node.example"})),
         Clock(),
-        node.book,
+        node.lease_cache,
         MemoryNonces(time.time, 30),
         stranger_nonces=MemoryNonces(time.time, 30),
-        stranger_rate=Rate(1, 1, time.monotonic),
+        stranger_rate=RateLimiter(1, 1, time.monotonic),
         wallets=wallets,
     )
     await wallets.close()
@@ -71,21 +71,21 @@ async def authenticator(node: Node, named: frozenset[Address] = frozenset()) -> 
 def asked(*proxies: FaultProxy) -> int:
     """How often an endpoint was asked whose signature something is."""
     return sum(
-        method == "eth_call" and params[0]["data"].startswith("0x" + SELECTOR)
+        method == "eth_call" and params[0]["data"].startswith("0x" + IS_VALID_SIGNATURE_SELECTOR)
         for proxy in proxies
         for method, params in proxy.calls
     )
 
 
-async def says_yes(method: str, params: list[Any]) -> Answer | None:
+async def says_yes(method: str, params: list[Any]) -> ProxyAnswer | None:
     """The one lie."""
-    if method == "eth_call" and params[0]["data"].startswith("0x" + SELECTOR):
-        return Answer(result="0x" + YES.hex())
+    if method == "eth_call" and params[0]["data"].startswith("0x" + IS_VALID_SIGNATURE_SELECTOR):
+        return ProxyAnswer(result="0x" + MAGIC_VALUE.hex())
     return None
 
 
-async def leased(anvil: Anvil) -> tuple[Agreement, str]:
-    agreement = await anvil.deploy()
+async def leased(anvil: Anvil) -> tuple[AnvilAgreement, str]:
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
     return agreement, lease
@@ -96,7 +96,7 @@ async def nothing(_: SignedRequest) -> bytes:
     return b""
 
 
-async def is_refused(node: Node, named: frozenset[Address] = frozenset()) -> None:
+async def is_refused(node: FollowingNode, named: frozenset[Address] = frozenset()) -> None:
     async with authenticator(node, named) as verifies:
         own = await verifies.authenticate(await request(KeySigner(bytes(SPENDER.key))), nothing)
         assert own.address == SPENDER.address.lower()
@@ -112,8 +112,8 @@ async def test_one_provider_signs_for_nobody(anvil: Anvil, tmp_path: Path, keys:
     async with FaultProxy(anvil.url) as liar:
         liar.before.append(says_yes)
         urls = [liar.url + key for key in keys]
-        async with Node(agreement, tmp_path / "node.db", urls=urls, operators=[None] * len(urls)) as node:
-            await node.proved(lease)
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=urls, operators=[None] * len(urls)) as node:
+            await node.wait_for_proof(lease)
             await is_refused(node)
             assert asked(liar) == 0
 
@@ -130,15 +130,15 @@ async def test_two_providers_that_lie_together_sign_for_no_plain_key(anvil: Anvi
                 hide = lambda method, _params, result: None if method == "eth_getTransactionByHash" else result  # noqa: E731
                 one.after.append(hide)
                 two.after.append(hide)
-            async with Node(agreement, tmp_path / "node.db", urls=[one.url, two.url]) as node:
-                await node.proved(lease)
+            async with FollowingNode(agreement, tmp_path / "node.db", urls=[one.url, two.url]) as node:
+                await node.wait_for_proof(lease)
 
-                def known(node: Node = node) -> bool:
-                    keys = node.follower.spender_keys
-                    return keys is not None and keys.kind(spender) is SpenderKind.PLAIN
+                def known(node: FollowingNode = node) -> bool:
+                    keys = node.follower.spender_accounts
+                    return keys is not None and keys.kind_of(spender) is AccountKind.EOA
 
-                await node.until(known, what="the Spender's key was looked at")
-                await node.until(lambda node=node: all(one.verified for one in node.endpoints.all))  # type: ignore[misc]
+                await node.wait_until(known, what="the Spender's key was looked at")
+                await node.wait_until(lambda node=node: all(one.verified for one in node.endpoints.members))  # type: ignore[misc]
                 await is_refused(node)
                 await is_refused(node, frozenset({spender}))
         assert asked(one, two) == 0
@@ -147,7 +147,7 @@ async def test_two_providers_that_lie_together_sign_for_no_plain_key(anvil: Anvi
 async def test_one_that_tells_the_truth_is_enough(anvil: Anvil, tmp_path: Path) -> None:
     """The followed endpoint shows the creation in another transaction, so a plain key looks like a wallet: the other shows the key."""
     agreement, lease = await leased(anvil)
-    other = await anvil.send(OWNER, OWNER.address, "0x")
+    other = await anvil.send_transaction(OWNER, OWNER.address, "0x")
     spender = Address(SPENDER.address.lower())
 
     def elsewhere(method: str, _params: list[Any], result: Any) -> Any:
@@ -158,12 +158,12 @@ async def test_one_that_tells_the_truth_is_enough(anvil: Anvil, tmp_path: Path) 
     async with FaultProxy(anvil.url) as liar, FaultProxy(anvil.url) as honest:
         liar.before.append(says_yes)
         liar.after.append(elsewhere)
-        async with Node(agreement, tmp_path / "node.db", urls=[liar.url, honest.url]) as node:
-            await node.proved(lease)
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[liar.url, honest.url]) as node:
+            await node.wait_for_proof(lease)
 
             def known() -> bool:
-                keys = node.follower.spender_keys
-                return keys is not None and keys.kind(spender) is SpenderKind.PLAIN
+                keys = node.follower.spender_accounts
+                return keys is not None and keys.kind_of(spender) is AccountKind.EOA
 
-            await node.until(known, what="the other endpoint was asked, too")
+            await node.wait_until(known, what="the other endpoint was asked, too")
             await is_refused(node)

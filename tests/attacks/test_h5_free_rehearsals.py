@@ -14,9 +14,9 @@ from pandacea.domain.job import JobState
 from pandacea.domain.limits import MIB
 from pandacea.domain.outcome import Artifact, Outcome
 from pandacea.domain.product import Mock, Rehearsal
-from pandacea.flows.housekeeping import SweepPorts, sweep
-from tests.fakes import known_lease
-from tests.jobs.conftest import EXECUTE, OTHER, Answer, Served, results, served
+from pandacea.flows.retention import RetentionPorts, apply_retention
+from tests.fakes import cached_lease
+from tests.jobs.conftest import EXECUTE, OTHER, JobAnswer, Served, results, served
 from tests.jobs.stage import Play
 
 __all__ = ["served"]
@@ -36,8 +36,8 @@ def shared(served: Served, tmp_path: Path) -> Served:
     product = served.world.catalogue.product
     asset = replace(product.assets[AssetId("a")], mock=Mock("0" * 64, tmp_path / "mock.csv", table))
     served.world.catalogue.product = replace(product, assets={**product.assets, AssetId("a"): asset})
-    served.world.book.change(known_lease(lease_id=OTHERS_LEASE, spender=Address(OTHER.address), max_computations=50))
-    object.__setattr__(served.world.submit.shelf, "most", POT)
+    served.world.lease_cache.change_lease(cached_lease(lease_id=OTHERS_LEASE, spender=Address(OTHER.address), max_computations=50))
+    object.__setattr__(served.world.submit.results, "most", POT)
     return served
 
 
@@ -46,7 +46,7 @@ def leaves_sparse_files(play: Play) -> None:
     files = []
     for place in range(2):
         size = min(SPARSE, play.job.limits.artifact_bytes, play.job.limits.artifacts_bytes // 2)
-        path = play.job.results / str(place)
+        path = play.job.results_dir / str(place)
         with path.open("wb") as file:
             file.truncate(size)
         files.append(Artifact(f"f{place}", path, size, hashlib.sha256(b"").hexdigest()))
@@ -56,14 +56,16 @@ def leaves_sparse_files(play: Play) -> None:
 async def acts(served: Served, times: int) -> None:
     """Play that many runs."""
     for _ in range(times):
-        leaves_sparse_files(await served.stage.play())
+        leaves_sparse_files(await served.stage.next_play())
 
 
-async def paid(served: Served) -> Answer:
+async def paid(served: Served) -> JobAnswer:
     """The neighbour's paid computation, whole."""
     body = {**served.body(), "lease_id": OTHERS_LEASE}
     asked = asyncio.create_task(served.send("POST", EXECUTE, body, signer=OTHER))
-    done, _ = await asyncio.wait([asked, playing := asyncio.create_task(served.stage.play())], return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait(
+        [asked, playing := asyncio.create_task(served.stage.next_play())], return_when=asyncio.FIRST_COMPLETED
+    )
     if playing in done:
         playing.result().ends(model=b"paid for")
     else:
@@ -71,7 +73,7 @@ async def paid(served: Served) -> Answer:
     return await asked
 
 
-async def rehearses_on_and_on(served: Served, times: int, code: str = "print(1)") -> list[Answer]:
+async def rehearses_on_and_on(served: Served, times: int, code: str = "print(1)") -> list[JobAnswer]:
     """As it was played: one rehearsal after the other, as fast as they are answered."""
     answers = []
     playing = asyncio.create_task(acts(served, times))
@@ -83,16 +85,16 @@ async def rehearses_on_and_on(served: Served, times: int, code: str = "print(1)"
     return answers
 
 
-def housekeeping(served: Served) -> SweepPorts:
+def housekeeping(served: Served) -> RetentionPorts:
     world = served.world
-    return SweepPorts(
-        world.submit.books,
+    return RetentionPorts(
+        world.submit.database,
         served.clock,
-        world.submit.shelf,
+        world.submit.results,
         world.submit.limits,
         world.uploads,
         world.release,
-        keep_seconds=7 * 86_400.0,
+        keep_results_seconds=7 * 86_400.0,
     )
 
 
@@ -103,7 +105,7 @@ async def test_a_neighbour_is_served_and_keeps_what_it_paid_for(shared: Served) 
     await rehearses_on_and_on(shared, 46)
     assert (await paid(shared)).status == 200
     shared.clock.added += 7200
-    await sweep(housekeeping(shared))
+    await apply_retention(housekeeping(shared))
     answer = await shared.send("GET", results(first.json["computation_id"]), signer=OTHER)
     assert answer.json["results"]["artifacts"] == {"model": "cGFpZCBmb3I="}
 
@@ -112,7 +114,7 @@ async def test_rehearsals_leave_nothing_in_the_database(shared: Served) -> None:
     """As it was played: a megabyte of script and params each. Minutes later their rows are gone."""
     await rehearses_on_and_on(shared, 12, "#" + "x" * 90_000)
     shared.clock.added += 3600
-    await sweep(housekeeping(shared))
-    async with shared.world.submit.books.read() as view:
-        assert await view.jobs.in_state(*JobState) == []
-    assert not any(shared.world.submit.shelf.folder.iterdir())
+    await apply_retention(housekeeping(shared))
+    async with shared.world.submit.database.read_session() as view:
+        assert await view.jobs.list_in_state(*JobState) == []
+    assert not any(shared.world.submit.results.folder.iterdir())

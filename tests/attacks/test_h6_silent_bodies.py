@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from pandacea.api.edge_limits import MIB
 from pandacea_sdk.protocol.hashing import KeySigner
-from tests.api.conftest import SPENDER, STRANGER, Answer, Node, StartNode, read_answer, start_node, talk
+from tests.api.conftest import SPENDER, STRANGER, GuardedNode, HttpAnswer, StartNode, read_answer, send_raw, start_node
 
 __all__ = ["start_node"]
 
@@ -20,13 +20,15 @@ NEIGHBOUR = KeySigner("44" * 32)
 
 
 @asynccontextmanager
-async def announced(node: Node, heads: Sequence[bytes]) -> AsyncIterator[list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]:
+async def announced(
+    node: GuardedNode, heads: Sequence[bytes]
+) -> AsyncIterator[list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]:
     """A connection for each head, on which no body follows."""
     held = [await asyncio.open_connection("127.0.0.1", node.port) for _ in heads]
     for (_, writer), head in zip(held, heads, strict=True):
         writer.write(head)
         await writer.drain()
-    await talk(node.port, b"GET /slow?seconds=0.2 HTTP/1.1\r\nHost: x\r\n\r\n")  # the server has read every head
+    await send_raw(node.port, b"GET /slow?seconds=0.2 HTTP/1.1\r\nHost: x\r\n\r\n")  # the server has read every head
     try:
         yield held
     finally:
@@ -39,8 +41,8 @@ def head_alone(raw: bytes) -> bytes:
     return raw[: raw.index(b"\r\n\r\n") + 4]
 
 
-async def signed_post(node: Node, signer: KeySigner) -> Answer:
-    return await talk(node.port, node.signed_request(signer=signer))
+async def signed_post(node: GuardedNode, signer: KeySigner) -> HttpAnswer:
+    return await send_raw(node.port, node.signed_request(signer=signer))
 
 
 async def test_sockets_of_nobody_hold_nothing(start_node: StartNode) -> None:
@@ -75,10 +77,10 @@ async def test_a_body_that_does_not_match_is_not_executed_and_burns_no_nonce(sta
     """Somebody who saw a head can send another body after it: refused, and the Spender's own request still passes, once."""
     node = await start_node()
     raw = node.signed_request(body=b'{"a":1}')
-    assert (await talk(node.port, raw.replace(b'{"a":1}', b'{"a":2}'))).code == "digest-mismatch"
+    assert (await send_raw(node.port, raw.replace(b'{"a":1}', b'{"a":2}'))).code == "digest-mismatch"
     assert node.handled == []
-    assert (await talk(node.port, raw)).status == 200
-    assert (await talk(node.port, raw)).code == "request-replayed"
+    assert (await send_raw(node.port, raw)).status == 200
+    assert (await send_raw(node.port, raw)).code == "request-replayed"
 
 
 async def test_a_body_is_read_for_nobody_whose_head_is_refused(start_node: StartNode) -> None:
@@ -92,4 +94,4 @@ async def test_a_body_is_read_for_nobody_whose_head_is_refused(start_node: Start
     forger.address = SPENDER.address
     for signer, code in ((forger, "signature-invalid"), (STRANGER, "unknown-spender")):
         raw = node.signed_request(body=bytes(MIB), signer=signer)
-        assert (await talk(node.port, head_alone(raw), seconds=3)).code == code
+        assert (await send_raw(node.port, head_alone(raw), seconds=3)).code == code

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pandacea.errors import Unavailable
-from pandacea.flows.announce import announce
-from pandacea.flows.books import Channel, Message
-from pandacea.flows.housekeeping import KEEP_DELIVERED, KEEP_WAITING
-from pandacea.store.books import SqlBooks
-from pandacea.store.session import Database
+from pandacea.flows.announce import deliver_events
+from pandacea.flows.retention import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS
+from pandacea.flows.unit_of_work import Channel, OutboxMessage
+from pandacea.store.database_engine import DatabaseEngine
+from pandacea.store.unit_of_work import SqlDatabase
 from tests.fakes import FakeClock
 
 
-def message(number: int) -> Message:
-    return Message(Channel.MQTT, f"k{number}", "computations/pending", {"n": number})
+def message(number: int) -> OutboxMessage:
+    return OutboxMessage(Channel.MQTT, f"k{number}", "computations/pending", {"n": number})
 
 
 class Broker:
@@ -28,48 +28,48 @@ class Broker:
         self.heard.append(payload["n"])
 
 
-async def test_without_a_broker_nothing_is_written_and_what_was_is_dropped(database: Database) -> None:
+async def test_without_a_broker_nothing_is_written_and_what_was_is_dropped(database: DatabaseEngine) -> None:
     """A node that tells nobody keeps nothing for nobody; a broker configured later hears what happens from then on."""
-    clock, telling, silent = FakeClock(), SqlBooks(database), SqlBooks(database, frozenset({Channel.CHAIN}))
-    async with telling.write() as work:
-        await work.outbox.put(message(1), clock.now())
+    clock, telling, silent = FakeClock(), SqlDatabase(database), SqlDatabase(database, frozenset({Channel.CHAIN}))
+    async with telling.unit_of_work() as work:
+        await work.outbox.put_message(message(1), clock.now())
         await work.commit()
-    async with silent.write() as work:
-        await work.outbox.put(message(2), clock.now())
-        await work.outbox.put(Message(Channel.CHAIN, "c", "commitResult", {}), clock.now())
+    async with silent.unit_of_work() as work:
+        await work.outbox.put_message(message(2), clock.now())
+        await work.outbox.put_message(OutboxMessage(Channel.CHAIN, "c", "commitResult", {}), clock.now())
         assert await work.outbox.depth(Channel.MQTT) == 1, "the second was not written"
-        await work.outbox.prune(clock.now() - KEEP_DELIVERED, clock.now() - KEEP_WAITING)
+        await work.outbox.prune_messages(clock.now() - KEEP_DELIVERED_SECONDS, clock.now() - KEEP_WAITING_SECONDS)
         assert (await work.outbox.depth(Channel.MQTT), await work.outbox.depth(Channel.CHAIN)) == (0, 1)
         await work.commit()
 
 
-async def test_news_older_than_a_week_is_dropped_and_commitments_are_not(database: Database) -> None:
+async def test_news_older_than_a_week_is_dropped_and_commitments_are_not(database: DatabaseEngine) -> None:
     """A broker that was away for long hears the last days; what must go on-chain waits for ever."""
-    clock, books = FakeClock(), SqlBooks(database)
-    async with books.write() as work:
-        await work.outbox.put(message(1), clock.now())
-        await work.outbox.put(Message(Channel.CHAIN, "c", "commitResult", {}), clock.now())
-        clock.time += KEEP_WAITING + 1
-        await work.outbox.put(message(2), clock.now())
-        assert await work.outbox.prune(clock.now() - KEEP_DELIVERED, clock.now() - KEEP_WAITING) == 1
-        assert [one.message.payload for one in await work.outbox.waiting(Channel.MQTT, clock.now())] == [{"n": 2}]
+    clock, books = FakeClock(), SqlDatabase(database)
+    async with books.unit_of_work() as work:
+        await work.outbox.put_message(message(1), clock.now())
+        await work.outbox.put_message(OutboxMessage(Channel.CHAIN, "c", "commitResult", {}), clock.now())
+        clock.time += KEEP_WAITING_SECONDS + 1
+        await work.outbox.put_message(message(2), clock.now())
+        assert await work.outbox.prune_messages(clock.now() - KEEP_DELIVERED_SECONDS, clock.now() - KEEP_WAITING_SECONDS) == 1
+        assert [one.message.payload for one in await work.outbox.fetch_due(Channel.MQTT, clock.now())] == [{"n": 2}]
         assert await work.outbox.depth(Channel.CHAIN) == 1
         await work.commit()
 
 
-async def test_an_outage_keeps_the_order(database: Database) -> None:
+async def test_an_outage_keeps_the_order(database: DatabaseEngine) -> None:
     """While the first message waits out its pause nothing overtakes it, however often the outbox is looked at."""
-    clock, books, broker = FakeClock(), SqlBooks(database), Broker()
-    async with books.write() as work:
+    clock, books, broker = FakeClock(), SqlDatabase(database), Broker()
+    async with books.unit_of_work() as work:
         for number in range(5):
-            await work.outbox.put(message(number), clock.now())
+            await work.outbox.put_message(message(number), clock.now())
         await work.commit()
     broker.away = True
     for _ in range(7):
-        assert await announce(books, broker, clock) == 0
+        assert await deliver_events(books, broker, clock) == 0
         clock.time += 0.3
     broker.away = False
     while len(broker.heard) < 5:
-        await announce(books, broker, clock)
+        await deliver_events(books, broker, clock)
         clock.time += 0.3
     assert broker.heard == [0, 1, 2, 3, 4]

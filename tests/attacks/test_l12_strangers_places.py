@@ -11,15 +11,15 @@ import aiohttp
 
 from pandacea.domain.product import Policy
 from pandacea_sdk.protocol.hashing import KeySigner
-from tests.api.conftest import StartNode, start_node, talk
-from tests.jobs.conftest import Answer, Served, served
+from tests.api.conftest import StartNode, send_raw, start_node
+from tests.jobs.conftest import JobAnswer, Served, served
 
 __all__ = ["served", "start_node"]
 
 CODE = "/api/v1/privacy/code"
 
 
-async def hand_in(served: Served, key: int, number: int) -> Answer:
+async def hand_in(served: Served, key: int, number: int) -> JobAnswer:
     inputs = [{"asset_id": "a", "variable_name": "table"}]
     body: dict[str, Any] = {"product_id": "p", "code": f"print({key}, {number})", "inputs": inputs}
     return await served.send("POST", CODE, body, signer=KeySigner(f"{key:064x}"))
@@ -49,6 +49,6 @@ async def test_forged_requests_take_nothing_of_the_strangers_rate(start_node: St
     forger = Forger("33" * 32)
     forger.address = "0x" + "77" * 20
     for _ in range(20):
-        assert (await talk(node.port, node.signed_request(target="/anyone", signer=forger))).status in {401, 429}
+        assert (await send_raw(node.port, node.signed_request(target="/anyone", signer=forger))).status in {401, 429}
     honest = node.signed_request(target="/anyone", signer=KeySigner("45" * 32))
-    assert (await talk(node.port, honest, local_address="127.0.0.2")).status == 200
+    assert (await send_raw(node.port, honest, local_address="127.0.0.2")).status == 200

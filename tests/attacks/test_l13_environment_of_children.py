@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.sandbox.namespaces import probe_namespaces
-from pandacea.sandbox.opener import ReadOnlyOpener
-from tests.parts import program
+from pandacea.sandbox.bubblewrap.namespaces import probe_namespaces
+from pandacea.sandbox.readonly_open import ReadOnlyHelper
+from tests.prerequisites import find_program
 
 SECRET = "correct-horse-battery-staple"
 
@@ -22,15 +22,15 @@ def _passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def opener() -> Iterator[ReadOnlyOpener]:
+def opener() -> Iterator[ReadOnlyHelper]:
     """The helper that opens files, as a plain user's node starts it."""
-    program("bwrap", "bubblewrap")
-    made = ReadOnlyOpener()
+    find_program("bwrap", "bubblewrap")
+    made = ReadOnlyHelper()
     yield made
     made.close()
 
 
-def test_the_read_only_opener_has_none_of_it(opener: ReadOnlyOpener) -> None:
+def test_the_read_only_opener_has_none_of_it(opener: ReadOnlyHelper) -> None:
     """Neither bubblewrap nor the helper in it."""
     os.close(opener.open(Path(__file__)))  # it answers, so both processes are there
     found = [Path("/proc", str(pid), "environ").read_bytes() for pid in _family(opener._process.pid)]

@@ -12,7 +12,7 @@ from pandacea.telemetry.metrics import Metric, MetricsServer
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    server = MetricsServer(0, lambda: [Metric.one("pandacea_ready", "ready", 0)])
+    server = MetricsServer(0, lambda: [Metric.single("pandacea_ready", "ready", 0)])
     await server.start()
     yield f"http://127.0.0.1:{server.port}/metrics"
     await server.stop()

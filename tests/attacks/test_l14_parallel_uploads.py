@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from pandacea.domain.ids import Address
-from pandacea.flows.submit import Forbidden
-from pandacea.flows.uploads import Room
+from pandacea.flows.submit import ProblemError
+from pandacea.flows.uploads import UploadQuota
 from tests.jobs.conftest import SPENDER, Served, served
 
 __all__ = ["served"]
@@ -20,7 +20,7 @@ FILES, PARALLEL = 16, 128
 async def test_files_that_are_coming_count(served: Served) -> None:
     """As it was played: all are under way before the first has come."""
     uploads = served.world.uploads
-    uploads.room = replace(Room(), spender_files=FILES)
+    uploads.quota = replace(UploadQuota(), spender_files=FILES)
     spender, gate, arrived = Address(SPENDER.address), asyncio.Event(), 0
 
     async def chunks(data: bytes) -> AsyncIterator[bytes]:
@@ -32,8 +32,8 @@ async def test_files_that_are_coming_count(served: Served) -> None:
     async def put(number: int) -> str:
         data = str(number).encode()
         try:
-            await uploads.receive(spender, hashlib.sha256(data).hexdigest(), len(data), chunks(data))
-        except Forbidden as refused:
+            await uploads.receive_upload(spender, hashlib.sha256(data).hexdigest(), len(data), chunks(data))
+        except ProblemError as refused:
             return refused.code
         return "kept"
 
@@ -44,5 +44,8 @@ async def test_files_that_are_coming_count(served: Served) -> None:
     gate.set()
     answers = await asyncio.gather(*sent)
     assert sorted(answers) == ["kept"] * FILES + ["uploads-full"] * (PARALLEL - FILES)
-    async with served.world.submit.books.read() as view:
-        assert await view.uploads.taken(spender) == (FILES, sum(len(str(n)) for n, said in enumerate(answers) if said == "kept"))
+    async with served.world.submit.database.read_session() as view:
+        assert await view.uploads.count_usage(spender) == (
+            FILES,
+            sum(len(str(n)) for n, said in enumerate(answers) if said == "kept"),
+        )

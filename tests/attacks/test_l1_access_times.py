@@ -13,9 +13,9 @@ import pytest
 
 from pandacea.errors import Broken
 from pandacea.sandbox.inputs import open_for_guest
-from pandacea.sandbox.opener import Opener, ReadOnlyOpener
+from pandacea.sandbox.readonly_open import InputOpener, ReadOnlyHelper
 from tests.attacks.boxes import environment, image, laboratory
-from tests.parts import program
+from tests.prerequisites import find_program
 from tests.sandbox.harness import Laboratory
 
 __all__ = ["environment", "image", "laboratory"]
@@ -56,15 +56,15 @@ async def test_reading_again_leaves_no_trace(laboratory: Laboratory, table: Path
 
 
 @pytest.fixture(params=["by the node itself", "by a helper"])
-def opener(request: pytest.FixtureRequest) -> Iterator[Opener | ReadOnlyOpener]:
+def opener(request: pytest.FixtureRequest) -> Iterator[InputOpener | ReadOnlyHelper]:
     """Both ways to a read-only mount: with the right to make one, and, as a plain user, in a user namespace."""
-    program("bwrap", "bubblewrap")
-    made: Opener | ReadOnlyOpener = Opener() if request.param == "by the node itself" else ReadOnlyOpener()
+    find_program("bwrap", "bubblewrap")
+    made: InputOpener | ReadOnlyHelper = InputOpener() if request.param == "by the node itself" else ReadOnlyHelper()
     yield made
     made.close()
 
 
-def test_every_way_of_opening_leaves_no_trace(opener: Opener | ReadOnlyOpener, table: Path) -> None:
+def test_every_way_of_opening_leaves_no_trace(opener: InputOpener | ReadOnlyHelper, table: Path) -> None:
     """What is opened again can be read, moves no time, cannot be written to by root either, and does not say where it lies."""
     descriptor = opener.open(table)
     again = Path(f"/proc/self/fd/{descriptor}")
@@ -76,7 +76,7 @@ def test_every_way_of_opening_leaves_no_trace(opener: Opener | ReadOnlyOpener, t
     os.close(descriptor)
 
 
-def test_only_regular_files_are_opened(opener: Opener | ReadOnlyOpener, table: Path, tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(opener: InputOpener | ReadOnlyHelper, table: Path, tmp_path: Path) -> None:
     """A link is not followed, and what is missing is said with the reason."""
     (tmp_path / "link").symlink_to(table)
     with pytest.raises(OSError, match="symbolic links"):
@@ -87,7 +87,7 @@ def test_only_regular_files_are_opened(opener: Opener | ReadOnlyOpener, table: P
 
 def test_a_mount_that_is_not_read_only_is_not_believed(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever went wrong in the opening: the file is not handed over."""
-    made = Opener()
+    made = InputOpener()
     monkeypatch.setattr(made, "_open", lambda path: os.open(path, os.O_RDONLY))
     with pytest.raises(Broken, match="read-only mount"):
         open_for_guest(table, range(10_001, 10_002), made)

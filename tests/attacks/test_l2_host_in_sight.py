@@ -79,13 +79,13 @@ async def test_the_nodes_folders_are_not_named(laboratory: Laboratory, tmp_path:
 
 async def test_a_mapped_tables_place_is_not_named(laboratory: Laboratory, environment: Path, tmp_path: Path) -> None:
     """An Arrow table stays mapped while the script runs, and the list of mappings names files."""
-    from tests.sandbox.harness import converted
+    from tests.sandbox.harness import write_converted_table
 
     table = tmp_path / "ward-7.csv"
     table.write_text("age\n1\n")
     outcome = await laboratory.run(
         "print(int(people.age.sum()))\nprint(open('/proc/self/maps').read())",
-        tables={"people": converted(table, environment, "arrow")},
+        tables={"people": write_converted_table(table, environment, "arrow")},
     )
     assert outcome.output.startswith(b"1\n"), outcome
     assert b"ward-7" not in outcome.output

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.flows.ports import Progressed
-from tests.parts import program
+from pandacea.flows.ports import ProgressReported
+from tests.prerequisites import find_program
 from tests.sandbox.conftest import environment
 from tests.sandbox.harness import Laboratory, close_laboratory, open_laboratory
 
@@ -33,7 +33,7 @@ for number in range(1, 11):
 
 @pytest.fixture
 async def box(environment: Path) -> AsyncIterator[Laboratory]:
-    program("bwrap", "bubblewrap")
+    find_program("bwrap", "bubblewrap")
     made = await open_laboratory("bubblewrap-cold", environment, name="l3")
     yield made
     await close_laboratory(made)
@@ -52,7 +52,7 @@ async def test_twenty_reports_a_second_whatever_they_say(box: Laboratory) -> Non
     other = asyncio.create_task(others())
     outcome = await box.run(FLOOD)
     other.cancel()
-    reports = [event for event in box.events if isinstance(event, Progressed)]
+    reports = [event for event in box.events if isinstance(event, ProgressReported)]
     sent = int(outcome.output)
     assert sent > 500, "it was a flood"
     assert 2 <= len(reports) <= 2 + outcome.seconds / 0.05, f"{len(reports)} of {sent}"
@@ -63,5 +63,5 @@ async def test_twenty_reports_a_second_whatever_they_say(box: Laboratory) -> Non
 async def test_the_last_report_of_an_honest_script_arrives(box: Laboratory) -> None:
     """Ten reports at once: the brake drops some in between, never the last."""
     await box.run(AN_HONEST_END)
-    reports = [event for event in box.events if isinstance(event, Progressed)]
-    assert reports[-1] == Progressed(10, 10)
+    reports = [event for event in box.events if isinstance(event, ProgressReported)]
+    assert reports[-1] == ProgressReported(10, 10)

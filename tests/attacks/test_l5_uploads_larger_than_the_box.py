@@ -14,10 +14,10 @@ __all__ = ["served"]
 async def kept(served: Served, *sizes: int) -> dict[str, str]:
     """Uploads of these sizes, as if they had been sent: the members of a request that names them."""
     named = {}
-    async with served.world.submit.books.write() as work:
+    async with served.world.submit.database.unit_of_work() as work:
         for place, size in enumerate(sizes):
             digest = f"{place:064x}"
-            await work.uploads.put(Address(SPENDER.address), digest, size, served.clock.now() + 1000)
+            await work.uploads.put_upload(Address(SPENDER.address), digest, size, served.clock.now() + 1000)
             named[f"file{place}"] = digest
         await work.commit()
     return named

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.app import parts
+from pandacea.app import factories
 from pandacea.config.example import write_example
 from pandacea.errors import Broken
-from tests.parts import ROOT
+from tests.prerequisites import ROOT
 
 
 def mode_of(path: Path) -> int:
@@ -26,7 +26,7 @@ async def test_a_folder_that_is_open_to_others_is_closed(tmp_path: Path) -> None
     state = tmp_path / "state"
     state.mkdir(mode=0o755)
     state.chmod(0o755)
-    async with parts.held(state):
+    async with factories.lock_state_dir(state):
         assert mode_of(state) == 0o700
 
 
@@ -37,7 +37,7 @@ async def test_a_folder_that_cannot_be_closed_is_refused(tmp_path: Path, monkeyp
     state.chmod(0o755)
     monkeypatch.setattr(Path, "chmod", lambda *_: None)
     with pytest.raises(Broken, match="chmod 700"):
-        async with parts.held(state):
+        async with factories.lock_state_dir(state):
             pass
 
 

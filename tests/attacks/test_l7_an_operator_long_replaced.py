@@ -9,30 +9,30 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from pandacea.chain.decode import topic
-from pandacea.domain.trust import Trust
-from tests.chain.anvil import EARNER, OPERATOR, OWNER, Agreement, Anvil, call
-from tests.chain.node import Node
+from pandacea.chain.events import event_topic
+from pandacea.domain.approval_proof import ProofStatus
+from tests.chain.anvil import EARNER, OPERATOR, OWNER, Anvil, AnvilAgreement, encode_call
+from tests.chain.node import FollowingNode
 from tests.faults.proxy import FaultProxy
 
-APPROVED = topic("LeaseApproved(bytes32)")
+APPROVED = event_topic("LeaseApproved(bytes32)")
 
 
-async def appoint(agreement: Agreement, operator: str) -> None:
-    await agreement.chain.send(EARNER, agreement.address, call("setOperator(address)", operator))
+async def appoint(agreement: AnvilAgreement, operator: str) -> None:
+    await agreement.chain.send_transaction(EARNER, agreement.address, encode_call("setOperator(address)", operator))
 
 
-async def undone_approval(agreement: Agreement, lease: str) -> dict[str, Any]:
+async def undone_approval(agreement: AnvilAgreement, lease: str) -> dict[str, Any]:
     """The receipt of the thief's approval, which the contract itself does not take."""
-    raw = await agreement.chain.sign(OPERATOR, agreement.address, call("approveLease(bytes32)", lease))
-    sent = await agreement.chain.call("eth_sendRawTransaction", raw)
-    while (mined := await agreement.chain.call("eth_getTransactionReceipt", sent)) is None:
+    raw = await agreement.chain.sign_transaction(OPERATOR, agreement.address, encode_call("approveLease(bytes32)", lease))
+    sent = await agreement.chain.call_method("eth_sendRawTransaction", raw)
+    while (mined := await agreement.chain.call_method("eth_getTransactionReceipt", sent)) is None:
         await asyncio.sleep(0.01)
     assert mined["status"] == "0x0"
     return dict(mined)
 
 
-def lie(proxy: FaultProxy, agreement: Agreement, lease: str, mined: dict[str, Any]) -> None:
+def lie(proxy: FaultProxy, agreement: AnvilAgreement, lease: str, mined: dict[str, Any]) -> None:
     """Show the log in the block that holds the undone transaction, and headers without blooms."""
     forged = {
         "address": agreement.address,
@@ -61,39 +61,42 @@ def lie(proxy: FaultProxy, agreement: Agreement, lease: str, mined: dict[str, An
 
 async def test_a_key_that_was_taken_back_approves_nothing(anvil: Anvil, tmp_path: Path) -> None:
     """Appointed by the Earner once, replaced before the approval: unproven."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     await appoint(agreement, OPERATOR.address)
     await appoint(agreement, OWNER.address)
     lease = await agreement.create()
     mined = await undone_approval(agreement, lease)
     async with FaultProxy(anvil.url) as proxy:
         lie(proxy, agreement, lease, mined)
-        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-            await node.until(
-                lambda: (known := node.lease(lease)) is not None and known.trust is not Trust.PENDING, what="looked at"
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.wait_until(
+                lambda: (known := node.known_lease(lease)) is not None and known.proof_status is not ProofStatus.PENDING,
+                what="looked at",
             )
-            known = node.lease(lease)
+            known = node.known_lease(lease)
             assert known is not None
-            assert known.trust is Trust.UNPROVEN
+            assert known.proof_status is ProofStatus.UNPROVEN
 
 
 async def test_what_an_operator_approved_stands_when_it_is_replaced_later(anvil: Anvil, tmp_path: Path) -> None:
     """The control: operator at the approval, replaced in a block after it."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     await appoint(agreement, OPERATOR.address)
     lease = await agreement.create()
     await agreement.approve(lease, by=OPERATOR)
     await appoint(agreement, OWNER.address)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.SIGNED, what="signed")
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await node.wait_until(
+            lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.SIGNED, what="signed"
+        )
 
 
 async def test_the_other_endpoint_is_asked_whether_it_was_replaced(anvil: Anvil, tmp_path: Path) -> None:
     """The liar hides the replacement, too; an endpoint of another operator shows it, and any of them may deny."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     await appoint(agreement, OPERATOR.address)
     await appoint(agreement, OWNER.address)
-    changed = topic("OperatorChanged(address,address)")
+    changed = event_topic("OperatorChanged(address,address)")
     lease = await agreement.create()
     mined = await undone_approval(agreement, lease)
     async with FaultProxy(anvil.url) as liar, FaultProxy(anvil.url) as honest:
@@ -101,11 +104,12 @@ async def test_the_other_endpoint_is_asked_whether_it_was_replaced(anvil: Anvil,
         liar.after.append(
             lambda method, params, result: result[:1] if method == "eth_getLogs" and changed in params[0]["topics"][0] else result
         )
-        async with Node(agreement, tmp_path / "node.db", urls=[liar.url, honest.url]) as node:
-            await node.until(lambda: all(one.verified for one in node.endpoints.all))
-            await node.until(
-                lambda: (known := node.lease(lease)) is not None and known.trust is not Trust.PENDING, what="looked at"
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[liar.url, honest.url]) as node:
+            await node.wait_until(lambda: all(one.verified for one in node.endpoints.members))
+            await node.wait_until(
+                lambda: (known := node.known_lease(lease)) is not None and known.proof_status is not ProofStatus.PENDING,
+                what="looked at",
             )
-            known = node.lease(lease)
+            known = node.known_lease(lease)
             assert known is not None
-            assert known.trust is Trust.UNPROVEN
+            assert known.proof_status is ProofStatus.UNPROVEN

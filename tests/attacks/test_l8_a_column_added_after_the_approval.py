@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pandacea.domain.code import CodeState
+from pandacea.domain.code_approval import CodeState
 from pandacea.domain.product import Policy
-from pandacea.flows.approve import decide
+from pandacea.flows.approve_code import decide_code
 from tests.jobs.conftest import EXECUTE, Served
 
 SCRIPT = "table.to_csv('all.csv')"
@@ -30,7 +30,7 @@ async def test_an_approval_ends_when_the_columns_change(served: Served) -> None:
     table_has(served, AGE, ILL)
     handed = {"product_id": "p", "code": SCRIPT, "inputs": INPUTS}
     code_id = (await served.send("POST", "/api/v1/privacy/code", handed)).json["code_id"]
-    await decide(code_id, CodeState.APPROVED, "", served.world.submit.books, served.clock)
+    await decide_code(code_id, CodeState.APPROVED, "", served.world.submit.database, served.clock)
     await served.submit(SCRIPT, inputs=INPUTS)
     table_has(served, AGE | {"missing": 3}, ILL)
     await served.submit(SCRIPT, inputs=INPUTS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pandacea.domain.schema import MAX_FREE_BYTES, BadSchema, check_schema, count_free_bytes
+from pandacea.domain.params_schema import MAX_FREE_BYTES, BadSchema, check_schema, count_free_bytes
 from tests.jobs.conftest import Served
 
 PROGRAM = b"features.to_csv('copy.csv')\n" * 600

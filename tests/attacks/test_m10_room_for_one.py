@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.domain.charge import Charge, at_end
+from pandacea.domain.charge import Charge, charge_at_end
 from pandacea.domain.job import JobState, Mode
 from pandacea.domain.limits import MIB
 from pandacea.domain.outcome import Failure
-from pandacea.flows.execute import run_next
-from pandacea.flows.shelf import SPARE_BYTES, SPARE_INODES, Shelf
+from pandacea.flows.execute import run_next_job
+from pandacea.flows.result_store import SPARE_BYTES, SPARE_INODES, ResultStore
 from tests.flows.conftest import LIMITS, World, world
 from tests.flows.test_execute import row, started
 from tests.kill.rig import rig
-from tests.parts import missing, program
+from tests.prerequisites import find_program, skip_or_fail
 from tests.sandbox.conftest import environment
 from tests.sandbox.harness import close_laboratory, open_laboratory
 
@@ -45,7 +45,7 @@ for number in range(40):
 def small_disk(folder: Path, options: str) -> Iterator[Path]:
     """A tmpfs of its own."""
     if os.geteuid() != 0:
-        missing("mounting a small disk needs root")
+        skip_or_fail("mounting a small disk needs root")
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", folder], check=True)
     try:
@@ -83,35 +83,40 @@ async def test_a_disk_that_fills_under_a_run_is_the_nodes_own_failure(
     environment: Path,
 ) -> None:
     """A real box, a real disk without room: the run ends typed, with the cause in its sentence, and costs nothing."""
-    program("bwrap", "bubblewrap")
+    find_program("bwrap", "bubblewrap")
     made = await open_laboratory("bubblewrap-cold", environment, name="m10")
     try:
         with small_disk(tmp_path / "results", options) as disk:
             job = replace(made.job(code), results=disk)
-            outcome = await made.sandbox.run(job, lambda _event: None)
+            outcome = await made.sandbox.run_job(job, lambda _event: None)
             assert list(disk.iterdir()) == [], "what had been written is gone: it is room for others"
     finally:
         await close_laboratory(made)
     assert outcome.failure is Failure.SANDBOX_FAILED
     assert "No space left on device" in outcome.detail
-    assert at_end(outcome.failure, code_started=True, released=False, failed_runs=0) is Charge.RETURNED
+    assert charge_at_end(outcome.failure, code_started=True, released=False, failed_runs=0) is Charge.RETURNED
 
 
 async def test_a_run_under_way_has_reserved_its_room(world: World, tmp_path: Path) -> None:
     """Room for two and a half results: the second run may start, the third may not; inodes count as bytes do."""
     largest = LIMITS.artifacts_bytes + LIMITS.output_bytes
-    shelf = Shelf(tmp_path, most=2**62, free=lambda _: SPARE_BYTES + largest * 5 // 2, inodes=lambda _: 2**62)
-    few = Shelf(tmp_path, most=2**62, free=lambda _: 2**62, inodes=lambda _: SPARE_INODES + (LIMITS.artifact_count + 1) * 5 // 2)
-    pot = Shelf(tmp_path, most=largest * 5 // 2, free=lambda _: 2**62, inodes=lambda _: 2**62)
-    books = world.submit.books
-    world.book.change(replace(next(iter(world.book.leases.values())), max_computations=9))
+    shelf = ResultStore(tmp_path, max_bytes=2**62, free_bytes=lambda _: SPARE_BYTES + largest * 5 // 2, free_inodes=lambda _: 2**62)
+    few = ResultStore(
+        tmp_path,
+        max_bytes=2**62,
+        free_bytes=lambda _: 2**62,
+        free_inodes=lambda _: SPARE_INODES + (LIMITS.artifact_count + 1) * 5 // 2,
+    )
+    pot = ResultStore(tmp_path, max_bytes=largest * 5 // 2, free_bytes=lambda _: 2**62, free_inodes=lambda _: 2**62)
+    books = world.submit.database
+    world.lease_cache.change_lease(replace(next(iter(world.lease_cache.leases.values())), max_computations=9))
     for number in range(3):
-        async with books.read() as view:
-            found = [await one.shortage(view, LIMITS, Mode.LIVE) is None for one in (shelf, few, pot)]
+        async with books.read_session() as view:
+            found = [await one.find_shortage(view, LIMITS, Mode.LIVE) is None for one in (shelf, few, pot)]
         assert found == [number < 2] * 3, f"{number} run already"
         identity = await started(world, number + 1)
-        async with books.write() as work:
-            await work.jobs.move(identity, JobState.PENDING, JobState.RUNNING)
+        async with books.unit_of_work() as work:
+            await work.jobs.change_state(identity, JobState.PENDING, JobState.RUNNING)
             await work.commit()
 
 
@@ -127,8 +132,8 @@ async def test_a_result_that_does_not_reach_the_disk_ends_uncharged(
         raise problem
 
     identity = await started(world)
-    monkeypatch.setattr(Shelf, "secure", fail)
-    assert await run_next(world.execute)
+    monkeypatch.setattr(ResultStore, "secure", fail)
+    assert await run_next_job(world.execute)
     job = await row(world, identity)
     assert (job.state, job.failure, job.charge) == (JobState.FAILED, Failure.SANDBOX_FAILED, Charge.RETURNED)
     assert os.strerror(problem.errno or 0) in job.detail

@@ -16,7 +16,7 @@ import pytest_asyncio
 from pandacea.domain.limits import MIB
 from pandacea.domain.outcome import Failure
 from pandacea.sandbox.pool import available_memory
-from tests.parts import program
+from tests.prerequisites import find_program
 from tests.sandbox.conftest import environment
 from tests.sandbox.harness import Laboratory, close_laboratory, open_laboratory, with_caps
 
@@ -70,7 +70,7 @@ _LIMITS = with_caps(memory_bytes=1024 * MIB, workspace_bytes=256 * MIB, tmp_byte
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["bubblewrap-cold", "bubblewrap-warm"])
 async def bare(request: pytest.FixtureRequest, environment: Path) -> AsyncIterator[Laboratory]:
     """A sandbox told to make no control group."""
-    program("bwrap", "bubblewrap")
+    find_program("bwrap", "bubblewrap")
     made = await open_laboratory(request.param, environment, name="m1", cgroups=False)
     yield made
     await close_laboratory(made)

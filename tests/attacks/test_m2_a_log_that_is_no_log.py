@@ -10,7 +10,7 @@ import pytest
 
 from pandacea.domain.ids import LeaseId
 from tests.chain.anvil import SPENDER, Anvil
-from tests.chain.node import Node, agrees_with_rebuild
+from tests.chain.node import FollowingNode, assert_equals_rebuild
 from tests.faults.proxy import FaultProxy
 
 NO_ID = "0x" + "zz" * 32
@@ -45,21 +45,21 @@ def data_of(value: str) -> Any:
 @pytest.mark.parametrize("poison", POISON)
 async def test_one_log_stops_nothing_but_itself(anvil: Anvil, tmp_path: Path, poison: str) -> None:
     """The process lives, nothing of it is kept, and with an honest answer the same process goes on as if nothing had been."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     good = await agreement.create()
     await agreement.approve(good)
-    async with FaultProxy(anvil.url) as proxy, Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-        await node.proved(good)
+    async with FaultProxy(anvil.url) as proxy, FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+        await node.wait_for_proof(good)
         lease = await agreement.create(price=7)
         proxy.after.append(POISON[poison](lease))
         await agreement.approve(lease)
         await agreement.commit(lease, "0x" + "c1" * 32)
         counted = asked(proxy)
-        await node.until(lambda: asked(proxy) > counted + 4, what="the poison was read, more than once")
-        assert set(await node.rows()) <= {good, lease}
+        await node.wait_until(lambda: asked(proxy) > counted + 4, what="the poison was read, more than once")
+        assert set(await node.read_rows()) <= {good, lease}
         proxy.after.clear()
-        await node.proved(lease)
-        await agrees_with_rebuild(node, tmp_path)
+        await node.wait_for_proof(lease)
+        await assert_equals_rebuild(node, tmp_path)
 
 
 def asked(proxy: FaultProxy) -> int:
@@ -68,18 +68,18 @@ def asked(proxy: FaultProxy) -> int:
 
 async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Path) -> None:
     """Rows and events as an earlier version kept them: skipped with an alarm, and everybody else is served."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     good = await agreement.create()
     await agreement.approve(good)
-    await anvil.mine(12)
+    await anvil.mine_blocks(12)
     path = tmp_path / "node.db"
-    async with Node(agreement, path) as node:
-        await node.proved(good)
-        await node.until(lambda: node.book.view.base.number > 8, what="the lease is settled")
-        records: Any = node.follower.records
+    async with FollowingNode(agreement, path) as node:
+        await node.wait_for_proof(good)
+        await node.wait_until(lambda: node.lease_cache.view.base.number > 8, what="the lease is settled")
+        records: Any = node.follower.chain_store
         async with records.write() as tx:
             await tx.connection.exec_driver_sql(COPY_LEASE, (NO_ID, good))
-            block = node.book.view.tip
+            block = node.lease_cache.view.tip
             for place, (kind, arguments) in enumerate(
                 [("LeaseApproved", f'["{NO_ID}"]'), ("ResultCommitted", f'["{good}", "0xzz", "0xzz"]')]
             ):
@@ -94,16 +94,16 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
                 )
                 await tx.connection.exec_driver_sql(INSERT_EVENT, values)
             await tx.commit()
-    async with Node(agreement, path) as node:
-        await node.at_head()
-        await node.proved(good)
-        assert [str(lease_id) for lease_id in node.book.ids()] == [good]
-        assert node.book.peek(LeaseId(NO_ID)) is None
-        await anvil.mine(12)
-        await node.until(lambda: node.book.view.base.number > 20, what="the block with the events is settled")
+    async with FollowingNode(agreement, path) as node:
+        await node.wait_for_head()
+        await node.wait_for_proof(good)
+        assert [str(lease_id) for lease_id in node.lease_cache.ids()] == [good]
+        assert node.lease_cache.peek(LeaseId(NO_ID)) is None
+        await anvil.mine_blocks(12)
+        await node.wait_until(lambda: node.lease_cache.view.base.number > 20, what="the block with the events is settled")
         other = await agreement.create(price=9)
         await agreement.approve(other)
-        await node.proved(other)
+        await node.wait_for_proof(other)
 
 
 COPY_LEASE = (

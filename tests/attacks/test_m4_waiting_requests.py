@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.edge_limits import HttpLimits
 from pandacea.domain.ids import Address, LeaseId
-from tests.api.conftest import StartNode, raw_request, start_node, talk, until
-from tests.fakes import known_lease
+from tests.api.conftest import StartNode, raw_request, send_raw, start_node, until
+from tests.fakes import cached_lease
 from tests.jobs.conftest import EXECUTE, OTHER, Served, served
 
 __all__ = ["served", "start_node"]
@@ -22,19 +22,19 @@ OTHERS_LEASE = LeaseId("0x" + "2e" * 32)
 
 async def test_waiting_requests_of_one_spender_are_counted(served: Served) -> None:
     """As it was played: a repeated Idempotency-Key costs no second computation, so it may not hold a connection for each either."""
-    served.world.book.change(known_lease(lease_id=OTHERS_LEASE, spender=Address(OTHER.address), max_computations=50))
+    served.world.lease_cache.change_lease(cached_lease(lease_id=OTHERS_LEASE, spender=Address(OTHER.address), max_computations=50))
     body = served.body()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         served.session, mine = session, served.session
         requests = [asyncio.create_task(served.send("POST", EXECUTE, body, Idempotency_Key="same")) for _ in range(WAITING)]
-        play = await served.stage.play()
+        play = await served.stage.next_play()
         await until(lambda: sum(request.done() for request in requests) >= WAITING - 4)
         refused = [request.result() for request in requests if request.done()]
         assert {answer.code for answer in refused} == {"too-many-streams", "rate-limited"}
         assert (await served.send("GET", "/healthz", signer=None)).status == 200
         neighbour = asyncio.create_task(served.send("POST", EXECUTE, {**body, "lease_id": OTHERS_LEASE}, signer=OTHER))
-        (await served.stage.play()).ends()
+        (await served.stage.next_play()).ends()
         assert (await neighbour).status == 200
         play.ends()
         answers = await asyncio.gather(*requests)
@@ -77,7 +77,7 @@ async def test_three_hundred_clients_pass_a_proxy(start_node: StartNode) -> None
     node = await start_node(behind_proxy=True, proxies=("127.0.0.1",))
     async with proxy(node.port) as port:
         clients = [f"198.51.{n // 250}.{n % 250 + 1}" for n in range(CLIENTS)]
-        answers = await asyncio.gather(*(talk(port, asks(client, 1.0), 20) for client in clients))
+        answers = await asyncio.gather(*(send_raw(port, asks(client, 1.0), 20) for client in clients))
     assert [answer.status for answer in answers] == [200] * CLIENTS
 
 
@@ -85,9 +85,9 @@ async def test_one_client_behind_a_proxy_has_one_clients_share(start_node: Start
     """One address, or one /64 of IPv6, gets what one peer gets, whatever it writes into X-Forwarded-For; its neighbour is served."""
     node = await start_node(behind_proxy=True, proxies=("127.0.0.1",))
     async with proxy(node.port) as port:
-        greedy = [asyncio.create_task(talk(port, asks(f"2001:db8:1:2::{n:x}", 3.0), 20)) for n in range(CLIENTS)]
+        greedy = [asyncio.create_task(send_raw(port, asks(f"2001:db8:1:2::{n:x}", 3.0), 20)) for n in range(CLIENTS)]
         await until(lambda: sum(task.done() for task in greedy) == CLIENTS - 128)
-        assert (await talk(port, asks("2001:db8:1:3::1", 0.01))).status == 200
+        assert (await send_raw(port, asks("2001:db8:1:3::1", 0.01))).status == 200
         answers = await asyncio.gather(*greedy)
     assert sorted(answer.status for answer in answers) == [200] * 128 + [503] * (CLIENTS - 128)
 
@@ -96,15 +96,15 @@ async def test_nobody_but_the_proxy_is_believed(start_node: StartNode) -> None:
     """Who comes directly is counted by the address they come from, and may write what they like."""
     node = await start_node(behind_proxy=True, proxies=("192.0.2.1",))
     raw = [raw_request("GET", "/slow?seconds=2", {"X-Forwarded-For": f"198.51.100.{n}"}, None) for n in range(130)]
-    answers = await asyncio.gather(*(talk(node.port, one) for one in raw))
+    answers = await asyncio.gather(*(send_raw(node.port, one) for one in raw))
     assert sorted(answer.status for answer in answers) == [200] * 128 + [503] * 2
 
 
 async def test_a_known_spender_finds_a_place_when_every_connection_is_taken(start_node: StartNode) -> None:
     """Idle connections from many addresses fill the node: whoever asks next is served, the longest idle stranger gives way."""
-    node = await start_node(EdgeLimits(connections=20, connections_per_peer=5))
+    node = await start_node(HttpLimits(connections=20, connections_per_peer=5))
     held = [await asyncio.open_connection("127.0.0.1", node.port, local_addr=(f"127.0.0.{2 + n // 5}", 0)) for n in range(20)]
     await until(lambda: node.server.connections.open == 20)
-    assert (await talk(node.port, node.signed_request())).status == 200
+    assert (await send_raw(node.port, node.signed_request())).status == 200
     for _, writer in held:
         writer.close()

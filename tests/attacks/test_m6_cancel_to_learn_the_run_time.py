@@ -7,8 +7,8 @@ from typing import Any
 
 from pandacea.domain.job import JobState
 from pandacea.domain.product import Release
-from pandacea.flows.books import Channel
-from tests.jobs.conftest import EXECUTE, Answer, Served, results
+from pandacea.flows.unit_of_work import Channel
+from tests.jobs.conftest import EXECUTE, JobAnswer, Served, results
 
 
 async def answers_after_cancelling(served: Served, *, over: bool) -> list[Any]:
@@ -18,7 +18,7 @@ async def answers_after_cancelling(served: Served, *, over: bool) -> list[Any]:
     body = served.body()
     key = {"Idempotency-Key": "over" if over else "running"}
     computation_id = (await served.send("POST", EXECUTE, body, Prefer="respond-async", **key)).json["computation_id"]
-    play = await served.stage.play()
+    play = await served.stage.next_play()
     if over:
         play.ends(weights__pt=b"1234")
         await served.reaches(computation_id, JobState.HELD)
@@ -37,8 +37,8 @@ async def answers_after_cancelling(served: Served, *, over: bool) -> list[Any]:
     await served.reaches(computation_id, JobState.CANCELLED)
     told.append(await served.send("GET", results(computation_id)))
     told.append(await served.send("POST", EXECUTE, body, Prefer="respond-async", **key))
-    async with served.world.submit.books.read() as view:
-        waiting = [one.message.payload for one in await view.outbox.waiting(Channel.CHAIN, served.clock.now())]
+    async with served.world.submit.database.read_session() as view:
+        waiting = [one.message.payload for one in await view.outbox.fetch_due(Channel.CHAIN, served.clock.now())]
     return [plain(one, computation_id) for one in told] + [waiting]
 
 
@@ -48,7 +48,7 @@ async def read_events(served: Served, computation_id: str) -> str:
         return str(await stream.text())
 
 
-def plain(one: Answer | str, computation_id: str) -> str:
+def plain(one: JobAnswer | str, computation_id: str) -> str:
     """An answer without what differs between any two computations: its id, its token, and which request it was."""
     if isinstance(one, str):
         return one

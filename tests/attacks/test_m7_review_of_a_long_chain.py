@@ -9,9 +9,8 @@ import sys
 
 import pytest
 
-from pandacea.catalogue import children
-from pandacea.catalogue.codereview import NOT_REVIEWED, ChildReviewer
-from tests.parts import ROOT
+from pandacea.codecheck.review import NOT_REVIEWED, ChildCodeReviewer
+from tests.prerequisites import ROOT
 
 LINKS = 8_000
 CHAIN = "".join(f"a{n}=a{n - 1}\n" for n in range(LINKS, 0, -1)) + f"a0=params\nexec(a{LINKS})\n"
@@ -25,16 +24,16 @@ def hear(event, given):
         sys.stderr.write("parsed here\\n")
 
 sys.addaudithook(hear)
-from pandacea.catalogue.codereview import ChildReviewer
-print(json.dumps([one.why for one in asyncio.run(ChildReviewer().review(sys.stdin.read()))]))
+from pandacea.codecheck.review import ChildCodeReviewer
+print(json.dumps([one.why for one in asyncio.run(ChildCodeReviewer().review(sys.stdin.read()))]))
 """
 
 
 async def test_the_chain_is_reviewed_to_its_end() -> None:
     """The longest chain that fits into a script is followed within the child's four seconds of processor time."""
     assert len(CHAIN) < 100 * 1024
-    found = await ChildReviewer().review(CHAIN)
-    assert [(one.line, "params" in one.why) for one in found] == [(LINKS + 2, True)]
+    found = await ChildCodeReviewer().review_code(CHAIN)
+    assert [(one.line, "params" in one.reason) for one in found] == [(LINKS + 2, True)]
 
 
 def test_the_script_is_never_parsed_in_the_process_that_asks() -> None:
@@ -55,11 +54,11 @@ def test_the_script_is_never_parsed_in_the_process_that_asks() -> None:
 @pytest.mark.parametrize("bomb", ["(" * 50_000, "x=" + "-" * 99_000 + "1", "{" * 90_000, "[[" * 45_000 + "]]" * 4_000])
 async def test_a_script_that_cannot_be_parsed_is_a_warning(bomb: str) -> None:
     """Whatever the text does to the parser, the Earner gets a line to read."""
-    found = await ChildReviewer().review(bomb)
+    found = await ChildCodeReviewer().review_code(bomb)
     assert len(found) >= 1
 
 
 async def test_a_review_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """At its deadline the child is killed, and the Earner is told to read for themselves."""
     monkeypatch.setattr(children, "SECONDS", 0.0)
-    assert await ChildReviewer().review("print(1)") == [NOT_REVIEWED]
+    assert await ChildCodeReviewer().review_code("print(1)") == [NOT_REVIEWED]

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from pandacea.app import parts
-from pandacea.config import Config, load
+from pandacea.app import factories
+from pandacea.config import Config, load_config
+from pandacea.domain.chain_view import NO_HASH, BlockRef
 from pandacea.domain.ids import Address, BlockNumber, Timestamp
-from pandacea.domain.seen import NO_HASH, BlockRef
 from pandacea.errors import BadConfig, Broken
+from pandacea.store.chain_store import SqlChainStore
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.records import ChainRecords
-from pandacea.store.session import Database
 from pandacea_sdk.protocol.contract import lease_agreement
 from tests.chain.anvil import Anvil
-from tests.chain.node import Node
+from tests.chain.node import FollowingNode
 from tests.faults.proxy import FaultProxy
 
 CONTRACT = "0x" + "1" * 40
@@ -36,35 +36,35 @@ def test_a_configuration_without_the_chain_is_refused(tmp_path: Path) -> None:
     tree = {"blockchain": {**PLACE, "chain_id": None}, "earner": {"address": "0x" + "2" * 40, "keystore": "k"}}
     (tmp_path / "config.yaml").write_text(json.dumps(tree))
     with pytest.raises(BadConfig, match="chain_id must be given"):
-        load(tmp_path / "config.yaml", {})
+        load_config(tmp_path / "config.yaml", {})
 
 
 def test_the_code_is_this_versions_unless_another_is_stated() -> None:
     """A contract of the first version is followed by its hash, which the operator states."""
-    assert parts.contract_of(configured()).code_hash == lease_agreement().runtime_code_hash
+    assert factories.resolve_contract(configured()).code_hash == lease_agreement().runtime_code_hash
     stated = "0x" + "AB" * 32
-    assert parts.contract_of(configured(code_hash=stated)).code_hash == stated.lower()
+    assert factories.resolve_contract(configured(code_hash=stated)).code_hash == stated.lower()
 
 
 async def test_another_chain_at_the_same_address_is_not_followed(anvil: Anvil, tmp_path: Path) -> None:
     """Same deployer, same address, same code, other chain: named with both ids, and the node ends."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     async with Anvil("--chain-id", "4242") as test_chain:
         test_chain.chain_id = 4242
-        assert (await test_chain.deploy()).address == agreement.address
-        async with Node(agreement, tmp_path / "node.db", urls=[test_chain.url]) as node:
+        assert (await test_chain.deploy_agreement()).address == agreement.address
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[test_chain.url]) as node:
             assert node._task is not None
             with pytest.raises(Broken, match=r"chain 4242.*chain 31337"):
                 await asyncio.wait_for(asyncio.shield(node._task), 10)
-            assert not node.book.standing().trusted
+            assert not node.lease_cache.standing().trusted
 
 
 async def test_other_code_at_the_address_is_not_followed(anvil: Anvil, tmp_path: Path) -> None:
     """At start the node ends and names both hashes."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     async with FaultProxy(anvil.url) as proxy:
         proxy.after.append(other_code)
-        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
             assert node._task is not None
             with pytest.raises(Broken, match=f"expected {await agreement.code_hash()}"):
                 await asyncio.wait_for(asyncio.shield(node._task), 10)
@@ -72,35 +72,35 @@ async def test_other_code_at_the_address_is_not_followed(anvil: Anvil, tmp_path:
 
 async def test_an_endpoint_that_comes_back_with_other_code_is_left_alone(anvil: Anvil, tmp_path: Path) -> None:
     """It was away, and is looked at anew; the other one is followed."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     async with FaultProxy(anvil.url) as moving:
-        async with Node(agreement, tmp_path / "node.db", urls=[moving.url, anvil.url]) as node:
-            await node.at_head()
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[moving.url, anvil.url]) as node:
+            await node.wait_for_head()
             moving.refuse = True
-            await anvil.mine(1)
-            await node.at_head()
+            await anvil.mine_blocks(1)
+            await node.wait_for_head()
             moving.after.append(other_code)
             moving.refuse = False
-            key = (node.endpoints.all[0].name, "wrong-chain")
-            await node.until(lambda: key in node.follower.metrics().rpc_errors, what="noticed")
+            key = (node.endpoints.members[0].name, "wrong-chain")
+            await node.wait_until(lambda: key in node.follower.collect_metrics().rpc_errors, what="noticed")
             lease = await agreement.create()
             await agreement.approve(lease)
-            await node.proved(lease)
-            assert node.endpoints.current is node.endpoints.all[1]
+            await node.wait_for_proof(lease)
+            assert node.endpoints.current is node.endpoints.members[1]
 
 
 async def test_a_database_of_another_chain_is_not_taken_over(tmp_path: Path) -> None:
     """The chain that was followed here never changes in silence."""
-    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
     await upgrade(database)
-    contract = parts.contract_of(configured())
-    await parts.refuse_other_chain(contract, database)
+    contract = factories.resolve_contract(configured())
+    await factories.require_same_chain(contract, database)
     genesis = BlockRef(BlockNumber(-1), NO_HASH, NO_HASH, Timestamp(0))
-    await ChainRecords(database, 11_155_111, Address(CONTRACT)).begin(Address("0x" + "2" * 40), "v1", 0, genesis)
+    await SqlChainStore(database, 11_155_111, Address(CONTRACT)).open_deployment(Address("0x" + "2" * 40), "v1", 0, genesis)
     with pytest.raises(Broken, match=r"on chain 11155111.*names chain 1\."):
-        await parts.refuse_other_chain(contract, database)
-    await ChainRecords(database, 1, Address(CONTRACT)).begin(Address("0x" + "2" * 40), "v1", 0, genesis)
-    await parts.refuse_other_chain(contract, database)
+        await factories.require_same_chain(contract, database)
+    await SqlChainStore(database, 1, Address(CONTRACT)).open_deployment(Address("0x" + "2" * 40), "v1", 0, genesis)
+    await factories.require_same_chain(contract, database)
     await database.close()
 
 

@@ -17,7 +17,7 @@ from pandacea.errors import Broken, Unavailable
 from pandacea.flows.ports import OutputWritten, SandboxEvent
 from pandacea.sandbox import uids
 from pandacea.sandbox.settings import GUEST_UID
-from pandacea.sandbox.uids import UIDS, UidRange
+from pandacea.sandbox.uids import UID_COUNT, UidRange
 from tests.attacks.boxes import environment, image, laboratory
 from tests.sandbox.harness import LIMITS, Laboratory
 
@@ -65,7 +65,7 @@ async def test_a_full_neighbour_is_not_felt(laboratory: Laboratory) -> None:
                 full.set()
 
     job = laboratory.job(SENDER, limits=replace(LIMITS, time_seconds=50.0))
-    sender = asyncio.create_task(laboratory.sandbox.run(job, hear))
+    sender = asyncio.create_task(laboratory.sandbox.run_job(job, hear))
     try:
         async with asyncio.timeout(40):
             await full.wait()
@@ -80,7 +80,7 @@ async def test_a_full_neighbour_is_not_felt(laboratory: Laboratory) -> None:
 def test_no_two_boxes_of_a_machine_have_one_uid() -> None:
     """Whichever node made them; a uid that was given back is had again, and when all are taken no box is made."""
     one, other = UidRange(300_000), UidRange(300_000)
-    held = [maker.claim() for maker in (one, other) for _ in range(UIDS // 2)]
+    held = [maker.claim() for maker in (one, other) for _ in range(UID_COUNT // 2)]
     assert sorted(uid.number for uid in held) == list(one.numbers)
     with pytest.raises(Unavailable, match="from 300000 on"):
         one.claim()
@@ -127,18 +127,18 @@ def test_numbers_that_somebody_has_are_refused(accounts: Path, base: int, named:
     """As a user, as a group, or as a subordinate range: scripts could reach what belongs to them."""
     (accounts / "subuid").write_text("# a comment\nada:40500:65536\n")
     (accounts / "subgid").write_text("ada:109000:1001\n")
-    with pytest.raises(Broken, match=rf"{base} to {base + UIDS - 1}, and {named} is among them.*privacy\.uid_base"):
-        UidRange(base).check()
+    with pytest.raises(Broken, match=rf"{base} to {base + UID_COUNT - 1}, and {named} is among them.*privacy\.uid_base"):
+        UidRange(base).require_unused()
 
 
 def test_numbers_that_nobody_has_are_taken(accounts: Path) -> None:
     """The default range, on a machine whose users have other numbers and where no subordinate ones are given out."""
-    UidRange(GUEST_UID).check()
+    UidRange(GUEST_UID).require_unused()
 
 
 def test_numbers_that_a_user_namespace_lacks_are_refused(accounts: Path) -> None:
     """As root of a container with few uids, where a box could not become one of them."""
     (accounts / "uid_map").write_text("         0     100000      65536\n")
-    UidRange(GUEST_UID).check()
+    UidRange(GUEST_UID).require_unused()
     with pytest.raises(Broken, match=r"user namespace does not have"):
-        UidRange(65_000).check()
+        UidRange(65_000).require_unused()

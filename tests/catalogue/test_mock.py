@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pandacea.api.croissant import croissant
-from pandacea.api.product_page import SECURITY, product_page
+from pandacea.api.croissant import croissant_document
+from pandacea.api.product_page import CONTENT_SECURITY_POLICY, render_product_page
 from pandacea.catalogue.mock import mock_csv
 from pandacea.domain.limits import Limits
 
@@ -92,7 +92,7 @@ def document(described: list[dict[str, Any]]) -> dict[str, Any]:
 @given(columns())
 def test_croissant_is_valid_whatever_the_columns_are_called(described: list[dict[str, Any]]) -> None:
     """The reference implementation reads it without an error, and finds every column."""
-    made = croissant(document(described), "https://earner.example/api/v1/products/p")
+    made = croissant_document(document(described), "https://earner.example/api/v1/products/p")
     dataset = mlcroissant.Dataset(jsonld=json.loads(json.dumps(made)))
     assert dataset.metadata.ctx.issues.errors == set()
     assert len(dataset.metadata.record_sets[0].fields) == len(described)
@@ -100,7 +100,7 @@ def test_croissant_is_valid_whatever_the_columns_are_called(described: list[dict
 
 def test_the_page_escapes_every_word_and_loads_nothing(tmp_path: Path) -> None:
     """Markup in a name is text, a right-to-left override is visible, no script, no reference to any other place."""
-    page = product_page(
+    page = render_product_page(
         document([{"name": "<img src=x onerror=alert(1)>", "type": "int64", "missing": 0.0, "description": "</table>"}]),
         version="v",
         signature="s",
@@ -115,7 +115,7 @@ def test_the_page_escapes_every_word_and_loads_nothing(tmp_path: Path) -> None:
     assert "\\u202ereversed" in page
     assert "1.5 ether" in page
     assert "Fewer than 10 rows" in page
-    assert "default-src 'none'" in SECURITY
+    assert "default-src 'none'" in CONTENT_SECURITY_POLICY
 
 
 @pytest.mark.parametrize(

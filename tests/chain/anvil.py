@@ -37,7 +37,7 @@ OWNER, EARNER, SPENDER, STRANGER, OPERATOR = (Account.from_key(key) for key in K
 PRODUCT: Final = "0x" + keccak(text="diabetes").hex()
 
 
-class RpcRefusedError(Exception):
+class AnvilError(Exception):
     """anvil answered with an error."""
 
 
@@ -108,29 +108,29 @@ class Anvil:
         """Its WebSocket."""
         return self.url.replace("http", "ws", 1)
 
-    async def call(self, method: str, *params: Any) -> Any:
+    async def call_method(self, method: str, *params: Any) -> Any:
         """One JSON-RPC call."""
         assert self._session is not None
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
         async with self._session.post(self.url, json=body) as answer:
             said = await answer.json()
         if "error" in said:
-            raise RpcRefusedError(said["error"])
+            raise AnvilError(said["error"])
         return said["result"]
 
-    async def mine(self, blocks: int = 1) -> None:
+    async def mine_blocks(self, blocks: int = 1) -> None:
         """Mine empty blocks."""
-        await self.call("anvil_mine", hex(blocks))
+        await self.call_method("anvil_mine", hex(blocks))
 
-    async def head(self) -> int:
+    async def head_number(self) -> int:
         """The newest block's number."""
-        return int(await self.call("eth_blockNumber"), 16)
+        return int(await self.call_method("eth_blockNumber"), 16)
 
     async def reorg(self, depth: int, transactions: Sequence[tuple[str, int]] = ()) -> None:
         """Replace the last `depth` blocks. Raw transactions may go into the new ones, by place from the first."""
-        await self.call("anvil_reorg", depth, [[raw, place] for raw, place in transactions])
+        await self.call_method("anvil_reorg", depth, [[raw, place] for raw, place in transactions])
 
-    async def sign(
+    async def sign_transaction(
         self,
         account: LocalAccount,
         to: str | None,
@@ -143,7 +143,7 @@ class Anvil:
     ) -> str:
         """A raw transaction."""
         if nonce is None:
-            nonce = int(await self.call("eth_getTransactionCount", account.address, "pending"), 16)
+            nonce = int(await self.call_method("eth_getTransactionCount", account.address, "pending"), 16)
         fields: dict[str, Any] = {
             "chainId": self.chain_id,
             "nonce": nonce,
@@ -159,31 +159,35 @@ class Anvil:
             fields |= {"gasPrice": 10**11} | ({"type": 1, "accessList": []} if kind == 1 else {})
         return "0x" + account.sign_transaction(fields).raw_transaction.hex().removeprefix("0x")
 
-    async def send(self, account: LocalAccount, to: str | None, data: str, *, value: int = 0, kind: int = 2) -> dict[str, Any]:
+    async def send_transaction(
+        self, account: LocalAccount, to: str | None, data: str, *, value: int = 0, kind: int = 2
+    ) -> dict[str, Any]:
         """Sign, send, and wait for the receipt (anvil mines at once unless told otherwise)."""
-        tx_hash = await self.call("eth_sendRawTransaction", await self.sign(account, to, data, value=value, kind=kind))
-        return await self.receipt(tx_hash)
+        tx_hash = await self.call_method(
+            "eth_sendRawTransaction", await self.sign_transaction(account, to, data, value=value, kind=kind)
+        )
+        return await self.wait_for_receipt(tx_hash)
 
-    async def receipt(self, tx_hash: str) -> dict[str, Any]:
+    async def wait_for_receipt(self, tx_hash: str) -> dict[str, Any]:
         """A receipt, waited for."""
         for _ in range(400):
-            found: dict[str, Any] | None = await self.call("eth_getTransactionReceipt", tx_hash)
+            found: dict[str, Any] | None = await self.call_method("eth_getTransactionReceipt", tx_hash)
             if found is not None:
                 assert found["status"] == "0x1", f"reverted: {found}"
                 return found
             await asyncio.sleep(0.025)
         raise AssertionError(f"{tx_hash} was not mined")
 
-    async def deploy(self, artifact: dict[str, Any] = V1) -> Agreement:
+    async def deploy_agreement(self, artifact: dict[str, Any] = V1) -> AnvilAgreement:
         """Deploy a LeaseAgreement."""
         code = artifact["bytecode"]
         if artifact is V1:
-            code += word(OWNER.address) + word(OWNER.address)
-        receipt = await self.send(OWNER, None, code)
-        return Agreement(self, receipt["contractAddress"].lower(), int(receipt["blockNumber"], 16))
+            code += abi_word(OWNER.address) + abi_word(OWNER.address)
+        receipt = await self.send_transaction(OWNER, None, code)
+        return AnvilAgreement(self, receipt["contractAddress"].lower(), int(receipt["blockNumber"], 16))
 
 
-class Agreement:
+class AnvilAgreement:
     """A LeaseAgreement and the calls the tests make."""
 
     def __init__(self, chain: Anvil, address: str, block: int) -> None:
@@ -194,7 +198,7 @@ class Agreement:
 
     async def code_hash(self) -> Hash32:
         """keccak256 of its code."""
-        code = await self.chain.call("eth_getCode", self.address, "latest")
+        code = await self.chain.call_method("eth_getCode", self.address, "latest")
         return Hash32("0x" + keccak(hexstr=code).hex())
 
     async def create(
@@ -208,43 +212,43 @@ class Agreement:
         most: int = 3,
     ) -> str:
         """Create a v1 lease; returns its id."""
-        now = int((await self.chain.call("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
-        data = call("createLease(address,bytes32,uint256,uint64,uint32)", earner, product, price, now + days * 86400, most)
-        receipt = await self.chain.send(spender, self.address, data, value=price)
+        now = int((await self.chain.call_method("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+        data = encode_call("createLease(address,bytes32,uint256,uint64,uint32)", earner, product, price, now + days * 86400, most)
+        receipt = await self.chain.send_transaction(spender, self.address, data, value=price)
         return str(receipt["logs"][0]["topics"][1])
 
     async def create_v0(self, *, spender: LocalAccount = SPENDER, earner: str = EARNER.address, product: str = PRODUCT) -> str:
         """Create a lease by the first interface; returns its id."""
-        data = call("createLease(address,bytes32,uint256)", earner, product, 1000)
-        receipt = await self.chain.send(spender, self.address, data, value=1000)
+        data = encode_call("createLease(address,bytes32,uint256)", earner, product, 1000)
+        receipt = await self.chain.send_transaction(spender, self.address, data, value=1000)
         return str(receipt["logs"][0]["topics"][1])
 
     async def approve(self, lease_id: str, *, by: LocalAccount = EARNER, kind: int = 2) -> dict[str, Any]:
         """Approve."""
-        return await self.chain.send(by, self.address, call("approveLease(bytes32)", lease_id), kind=kind)
+        return await self.chain.send_transaction(by, self.address, encode_call("approveLease(bytes32)", lease_id), kind=kind)
 
     async def commit(self, lease_id: str, computation: str, result: str = "0x" + "11" * 32) -> dict[str, Any]:
         """Commit a result."""
-        data = call("commitResult(bytes32,bytes32,bytes32)", lease_id, computation, result)
-        return await self.chain.send(EARNER, self.address, data)
+        data = encode_call("commitResult(bytes32,bytes32,bytes32)", lease_id, computation, result)
+        return await self.chain.send_transaction(EARNER, self.address, data)
 
     async def cancel(self, lease_id: str, *, by: LocalAccount = EARNER) -> dict[str, Any]:
         """Cancel."""
-        return await self.chain.send(by, self.address, call("cancelLease(bytes32)", lease_id))
+        return await self.chain.send_transaction(by, self.address, encode_call("cancelLease(bytes32)", lease_id))
 
     async def execute(self, lease_id: str, *, by: LocalAccount = EARNER) -> dict[str, Any]:
         """Execute."""
-        return await self.chain.send(by, self.address, call("executeLease(bytes32)", lease_id))
+        return await self.chain.send_transaction(by, self.address, encode_call("executeLease(bytes32)", lease_id))
 
 
-def word(value: str | int) -> str:
+def abi_word(value: str | int) -> str:
     """One ABI word."""
     return f"{value:064x}" if isinstance(value, int) else value.lower().removeprefix("0x").rjust(64, "0")
 
 
-def call(signature: str, *arguments: str | int) -> str:
+def encode_call(signature: str, *arguments: str | int) -> str:
     """Calldata of a function whose arguments are words."""
-    return "0x" + keccak(text=signature)[:4].hex() + "".join(map(word, arguments))
+    return "0x" + keccak(text=signature)[:4].hex() + "".join(map(abi_word, arguments))
 
 
 def to_checksum(address: str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.chain.anvil import ANVIL, Agreement, Anvil
-from tests.parts import missing
+from tests.chain.anvil import ANVIL, Anvil, AnvilAgreement
+from tests.prerequisites import skip_or_fail
 
 NO_ANVIL = "anvil is not installed; run: npm install in tests/npm"
 
@@ -16,7 +16,7 @@ NO_ANVIL = "anvil is not installed; run: npm install in tests/npm"
 async def anvil() -> AsyncIterator[Anvil]:
     """A chain with instant mining; `safe` is the head - 1, `finalized` the head - 2."""
     if not ANVIL.exists():
-        missing(NO_ANVIL)
+        skip_or_fail(NO_ANVIL)
     async with Anvil() as chain:
         yield chain
 
@@ -25,12 +25,12 @@ async def anvil() -> AsyncIterator[Anvil]:
 async def deep() -> AsyncIterator[Anvil]:
     """The same with finality far away: `safe` is the head - 40, `finalized` the head - 80."""
     if not ANVIL.exists():
-        missing(NO_ANVIL)
+        skip_or_fail(NO_ANVIL)
     async with Anvil("--slots-in-an-epoch", "40") as chain:
         yield chain
 
 
 @pytest.fixture
-async def agreement(anvil: Anvil) -> Agreement:
+async def agreement(anvil: Anvil) -> AnvilAgreement:
     """A v1 LeaseAgreement on it."""
-    return await anvil.deploy()
+    return await anvil.deploy_agreement()

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from pandacea.chain.decode import topic
-from tests.chain.anvil import EARNER, OWNER, PRODUCT, SPENDER, Agreement, Anvil, word
+from pandacea.chain.events import event_topic
+from tests.chain.anvil import EARNER, OWNER, PRODUCT, SPENDER, Anvil, AnvilAgreement, abi_word
 
 BYTECODE: Final = (
     "0x60ac80600a5f395ff3fe60ff5f355f1a0360a75760015b368110601457005b806003913561ffff815f1a9160e81c1691838101908260051b810192"
@@ -27,7 +27,7 @@ SIGNATURES: Final = {
     "DisputeRaised": "DisputeRaised(bytes32,address,address,string,uint256)",
     "DisputeResolved": "DisputeResolved(bytes32,bool,uint256)",
 }
-TOPIC: Final = {name: topic(signature) for name, signature in SIGNATURES.items()}
+TOPIC: Final = {name: event_topic(signature) for name, signature in SIGNATURES.items()}
 
 
 def lease_number(number: int) -> str:
@@ -39,17 +39,17 @@ def log(name: str, *topics: str, data: str = "") -> bytes:
     """One record: an event by name (or by its topic0), its indexed arguments, and the data words in hex."""
     words = [TOPIC.get(name, name), *topics]
     body = bytes.fromhex(data)
-    return bytes([len(words)]) + len(body).to_bytes(2, "big") + b"".join(bytes.fromhex(word(one)) for one in words) + body
+    return bytes([len(words)]) + len(body).to_bytes(2, "big") + b"".join(bytes.fromhex(abi_word(one)) for one in words) + body
 
 
 def created(lease: str, *, spender: str = SPENDER.address, earner: str = EARNER.address, price: int = 5) -> bytes:
     """LeaseCreated."""
-    return log("LeaseCreated", lease, spender, earner, data=word(price))
+    return log("LeaseCreated", lease, spender, earner, data=abi_word(price))
 
 
 def terms(lease: str, *, expires: int = 2_000_000_000, most: int = 3) -> bytes:
     """LeaseTerms."""
-    return log("LeaseTerms", lease, PRODUCT, data=word(expires) + word(most))
+    return log("LeaseTerms", lease, PRODUCT, data=abi_word(expires) + abi_word(most))
 
 
 def simple(name: str, lease: str) -> bytes:
@@ -64,32 +64,34 @@ def committed(lease: str, computation: str) -> bytes:
 
 def finalized(lease: str) -> bytes:
     """LeaseFinalized."""
-    return log("LeaseFinalized", lease, EARNER.address, data=word(0))
+    return log("LeaseFinalized", lease, EARNER.address, data=abi_word(0))
 
 
 def raised(lease: str, reason: str = "wrong") -> bytes:
     """DisputeRaised."""
     text = reason.encode()
     padded = text.hex().ljust(64 * -(-len(text) // 32), "0")
-    return log("DisputeRaised", lease, SPENDER.address, EARNER.address, data=word(64) + word(9) + word(len(text)) + padded)
+    return log(
+        "DisputeRaised", lease, SPENDER.address, EARNER.address, data=abi_word(64) + abi_word(9) + abi_word(len(text)) + padded
+    )
 
 
 def resolved(lease: str, *, valid: bool) -> bytes:
     """DisputeResolved."""
-    return log("DisputeResolved", lease, data=word(int(valid)) + word(9))
+    return log("DisputeResolved", lease, data=abi_word(int(valid)) + abi_word(9))
 
 
 @dataclass
 class Emitter:
     """The contract, at an address."""
 
-    agreement: Agreement
+    agreement: AnvilAgreement
 
     @classmethod
     async def deploy(cls, chain: Anvil) -> Emitter:
         """Deploy it."""
-        receipt = await chain.send(OWNER, None, BYTECODE)
-        return cls(Agreement(chain, receipt["contractAddress"].lower(), int(receipt["blockNumber"], 16)))
+        receipt = await chain.send_transaction(OWNER, None, BYTECODE)
+        return cls(AnvilAgreement(chain, receipt["contractAddress"].lower(), int(receipt["blockNumber"], 16)))
 
     @property
     def address(self) -> str:
@@ -100,9 +102,9 @@ class Emitter:
         """Write these logs in one transaction, in one block."""
         chain = self.agreement.chain
         raw = await self.signed(*records)
-        return await chain.receipt(await chain.call("eth_sendRawTransaction", raw))
+        return await chain.wait_for_receipt(await chain.call_method("eth_sendRawTransaction", raw))
 
     async def signed(self, *records: bytes, nonce: int | None = None) -> str:
         """The raw transaction that writes these logs."""
         data = "0xff" + b"".join(records).hex()
-        return await self.agreement.chain.sign(OWNER, self.address, data, nonce=nonce, gas=25_000_000)
+        return await self.agreement.chain.sign_transaction(OWNER, self.address, data, nonce=nonce, gas=25_000_000)

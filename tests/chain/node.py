@@ -11,32 +11,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pandacea.chain.book import Confidence, ConfidenceKind
-from pandacea.chain.endpoints import Endpoints
+from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions
+from pandacea.chain.lease_cache import Confidence, ConfidenceKind
 from pandacea.chain.rpc import Endpoint
-from pandacea.domain.access import KnownLease
+from pandacea.domain.access import CachedLease
+from pandacea.domain.approval_proof import ProofStatus
+from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Address, LeaseId
-from pandacea.domain.seen import Held
-from pandacea.domain.trust import Trust
 from pandacea.errors import Broken
-from pandacea.flows.follow import folded
+from pandacea.flows.follow import fold_events
+from pandacea.store.chain_store import SqlChainStore
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.records import ChainRecords
-from pandacea.store.session import Database
-from tests.chain.anvil import EARNER, Agreement
+from tests.chain.anvil import EARNER, AnvilAgreement
 
 AT_ONCE = Confidence(ConfidenceKind.CONFIRMATIONS, 0)
 
 
-class SystemClock:
+class MachineClock:
     """The machine's."""
 
     def now(self) -> float:
         return time.time()
 
 
-def options_for(agreement: Agreement, **more: Any) -> FollowOptions:
+def options_for(agreement: AnvilAgreement, **more: Any) -> FollowOptions:
     """Quick settings: polls often, settles early, lets heads be old (anvil mines on demand)."""
     settings: dict[str, Any] = {
         "contract": Address(agreement.address),
@@ -52,12 +52,12 @@ def options_for(agreement: Agreement, **more: Any) -> FollowOptions:
     return FollowOptions(**(settings | more))
 
 
-class Node:
+class FollowingNode:
     """`async with Node(...)` follows until the end of the block."""
 
     def __init__(
         self,
-        agreement: Agreement,
+        agreement: AnvilAgreement,
         place: Path | str,
         *,
         urls: Sequence[str] = (),
@@ -79,22 +79,22 @@ class Node:
         self.options = options_for(agreement, **options)
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Node:
-        self.database = await Database.open(self.address)
+    async def __aenter__(self) -> FollowingNode:
+        self.database = await DatabaseEngine.open(self.address)
         if not self.upgraded:
             await upgrade(self.database)
-        self.endpoints = Endpoints(
+        self.endpoints = EndpointPool(
             [Endpoint(url, operator=who, timeout=self.timeout) for url, who in zip(self.urls, self.operators, strict=True)],
             chain_id=self.options.chain_id,
             contract=self.options.contract,
             code_hash=await self.agreement.code_hash(),
-            first_rest=0.05,
-            longest_rest=0.5,
+            first_backoff=0.05,
+            max_backoff=0.5,
         )
         self.follower = Follower(
             self.endpoints,
-            lambda chain_id: ChainRecords(self.database, chain_id, self.options.contract),
-            SystemClock(),
+            lambda chain_id: SqlChainStore(self.database, chain_id, self.options.contract),
+            MachineClock(),
             self.options,
         )
         self._task = asyncio.create_task(self.follower.run())
@@ -109,97 +109,99 @@ class Node:
         await self.database.close()
 
     @property
-    def book(self) -> Any:
-        return self.follower.book
+    def lease_cache(self) -> Any:
+        return self.follower.lease_cache
 
-    def lease(self, lease_id: str) -> KnownLease | None:
+    def known_lease(self, lease_id: str) -> CachedLease | None:
         """What memory says."""
-        return self.follower.book.lease(LeaseId(lease_id))
+        return self.follower.lease_cache.find_lease(LeaseId(lease_id))
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
+    async def wait_until(self, condition: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
         """Wait for something the follower brings about; its own failure is raised at once."""
         assert self._task is not None
         end = time.monotonic() + seconds
         while not condition():
             if self._task.done():
                 await self._task
-            assert time.monotonic() < end, f"still not so after {seconds} s: {what} {self.follower.metrics()}"
+            assert time.monotonic() < end, f"still not so after {seconds} s: {what} {self.follower.collect_metrics()}"
             await asyncio.sleep(0.01)
 
-    async def at_head(self, seconds: float = 20.0) -> None:
+    async def wait_for_head(self, seconds: float = 20.0) -> None:
         """Wait until the block that is the chain's newest now was processed, by number and hash."""
-        block = await self.agreement.chain.call("eth_getBlockByNumber", "latest", False)
+        block = await self.agreement.chain.call_method("eth_getBlockByNumber", "latest", False)
         number, block_hash = int(block["number"], 16), block["hash"]
 
         def there() -> bool:
-            view = self.follower.book.view
-            held = None if view is None else view.at(number)
+            view = self.follower.lease_cache.chain_view
+            held = None if view is None else view.block_at(number)
             return held is not None and held.hash == block_hash and self.follower.caught_up.is_set()
 
-        await self.until(there, seconds, f"block {number}")
+        await self.wait_until(there, seconds, f"block {number}")
 
-    async def proved(self, lease_id: str) -> None:
+    async def wait_for_proof(self, lease_id: str) -> None:
         """Wait until a lease's approval is trusted."""
 
         def trusted() -> bool:
-            lease = self.lease(lease_id)
-            return lease is not None and lease.trust in {Trust.SIGNED, Trust.AGREED, Trust.ACKNOWLEDGED}
+            lease = self.known_lease(lease_id)
+            return lease is not None and lease.proof_status in {ProofStatus.SIGNED, ProofStatus.AGREED, ProofStatus.ACKNOWLEDGED}
 
-        await self.until(trusted, what=f"proof of {lease_id}")
+        await self.wait_until(trusted, what=f"proof of {lease_id}")
 
-    async def rows(self) -> dict[str, Held]:
+    async def read_rows(self) -> dict[str, LeaseRecord]:
         """Every lease as the database has it."""
-        assert self.follower.records is not None
-        return await rows_of(self.follower.records)
+        assert self.follower.chain_store is not None
+        return await read_lease_rows(self.follower.chain_store)
 
-    async def believes(self) -> tuple[dict[str, Held], dict[str, KnownLease | None]]:
+    async def rows_and_cache(self) -> tuple[dict[str, LeaseRecord], dict[str, CachedLease | None]]:
         """Rows and memory; trust left out, for proving takes its own time."""
-        rows = await self.rows()
+        rows = await self.read_rows()
         memory = {}
         for lease_id in rows:
-            known = self.follower.book.peek(LeaseId(lease_id))
-            memory[lease_id] = None if known is None else replace(known, trust=Trust.PENDING)
-        assert len(self.follower.book) == sum(known is not None for known in memory.values()), "memory holds leases no row has"
+            known = self.follower.lease_cache.peek(LeaseId(lease_id))
+            memory[lease_id] = None if known is None else replace(known, trust=ProofStatus.PENDING)
+        assert len(self.follower.lease_cache) == sum(known is not None for known in memory.values()), (
+            "memory holds leases no row has"
+        )
         return rows, memory
 
 
-async def rows_of(records: Any) -> dict[str, Held]:
+async def read_lease_rows(records: Any) -> dict[str, LeaseRecord]:
     """Every lease in a database: settled rows, and the events above them folded in."""
     async with records.write() as tx:
         query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
         ids = [row[0] for row in (await tx.connection.exec_driver_sql(query)).all()]
-        held: dict[LeaseId, Held] = folded(await tx.settled(ids), await tx.events_of(ids), records, 0)
+        held: dict[LeaseId, LeaseRecord] = fold_events(await tx.settled(ids), await tx.events_of(ids), records, 0)
     for one in held.values():
         one.seen_at = 0  # a bound for pruning, not a fact: it depends on the ranges that were read
     return {str(lease_id): one for lease_id, one in held.items()}
 
 
 @asynccontextmanager
-async def rebuilt(agreement: Agreement, folder: Path, **options: Any) -> Any:
+async def rebuilt_node(agreement: AnvilAgreement, folder: Path, **options: Any) -> Any:
     """A second node that reads the same chain from zero."""
     async with AsyncExitStack() as stack:
-        node = Node(agreement, folder / f"rebuilt-{time.monotonic_ns()}.db", **options)
+        node = FollowingNode(agreement, folder / f"rebuilt-{time.monotonic_ns()}.db", **options)
         await stack.enter_async_context(node)
-        await node.at_head()
+        await node.wait_for_head()
         yield node
 
 
-async def agrees_with_rebuild(node: Node, folder: Path) -> dict[str, Held]:
+async def assert_equals_rebuild(node: FollowingNode, folder: Path) -> dict[str, LeaseRecord]:
     """The node's rows and memory are what a rebuild from zero gives; returns the rows."""
-    await node.at_head()
-    mine = await node.believes()
-    async with rebuilt(node.agreement, folder) as other:
+    await node.wait_for_head()
+    mine = await node.rows_and_cache()
+    async with rebuilt_node(node.agreement, folder) as other:
         theirs = await other.believes()
     assert mine[0] == theirs[0]
     assert mine[1] == theirs[1]
-    expected = {lease_id: known_from(held) for lease_id, held in mine[0].items()}
+    expected = {lease_id: expected_known_lease(held) for lease_id, held in mine[0].items()}
     assert mine[1] == expected, "memory is not the fold of the rows"
     return mine[0]
 
 
-def known_from(held: Held) -> KnownLease | None:
+def expected_known_lease(held: LeaseRecord) -> CachedLease | None:
     """What memory must hold of a row."""
-    return None if held.lease.approved_block is None else KnownLease.of(held.lease, Trust.PENDING)
+    return None if held.lease.approved_block is None else CachedLease.from_lease(held.lease, ProofStatus.PENDING)
 
 
 Check = Callable[[], Awaitable[None]]

@@ -9,26 +9,26 @@ from typing import Any
 import msgspec
 from eth_utils.crypto import keccak
 
-from pandacea.chain.decode import decode
-from pandacea.chain.faults import Fault, RpcFault
+from pandacea.chain.events import decode_event
 from pandacea.chain.logs import bloom_bits
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.wire import Log
+from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_messages import RpcLog
+from pandacea.domain.chain_view import FACT_FIELDS, STATUS_CODE, ChainEvent, LeaseRecord
 from pandacea.domain.ids import Hash32, LeaseKey
-from pandacea.domain.lease import LeaseApproved, apply
-from pandacea.domain.seen import FACTS, STATUS_CODE, Held, SeenEvent
+from pandacea.domain.lease import LeaseApproved, apply_event
 from tests.chain.emitter import TOPIC
 
 CONTRACT = "0x" + "c0" * 20
 
 
 @dataclass(frozen=True)
-class Block:
+class SimulatedBlock:
     """One block: its logs are (topics, data)."""
 
     number: int
     hash: str
-    parent: Block | None
+    parent: SimulatedBlock | None
     logs: tuple[tuple[tuple[str, ...], str], ...] = ()
     transactions: tuple[str, ...] = ()
 
@@ -60,10 +60,10 @@ class Block:
             "logsBloom": f"0x{bloom:0512x}",
         }
 
-    def branch(self) -> list[Block]:
+    def branch(self) -> list[SimulatedBlock]:
         """From the genesis to this block."""
-        found: list[Block] = []
-        block: Block | None = self
+        found: list[SimulatedBlock] = []
+        block: SimulatedBlock | None = self
         while block is not None:
             found.append(block)
             block = block.parent
@@ -75,8 +75,8 @@ class SimulatedChain:
     """The canonical branch, and every block there ever was by hash."""
 
     finality: int
-    blocks: list[Block] = field(default_factory=list)
-    ever: dict[str, Block] = field(default_factory=dict)
+    blocks: list[SimulatedBlock] = field(default_factory=list)
+    ever: dict[str, SimulatedBlock] = field(default_factory=dict)
     final: int = -1
     _salt: int = 0
 
@@ -84,14 +84,14 @@ class SimulatedChain:
         self.mine([])
 
     @property
-    def head(self) -> Block:
+    def head(self) -> SimulatedBlock:
         return self.blocks[-1]
 
-    def mine(self, logs: list[tuple[tuple[str, ...], str]]) -> Block:
+    def mine(self, logs: list[tuple[tuple[str, ...], str]]) -> SimulatedBlock:
         """Append one block."""
         self._salt += 1
         number = len(self.blocks)
-        block = Block(
+        block = SimulatedBlock(
             number,
             "0x" + keccak(f"block {self._salt}".encode()).hex(),
             self.blocks[-1] if self.blocks else None,
@@ -103,7 +103,7 @@ class SimulatedChain:
         self.final = max(self.final, number - self.finality)
         return block
 
-    def drop(self, depth: int) -> None:
+    def drop_blocks(self, depth: int) -> None:
         """Take the last blocks away; never what was final."""
         depth = min(depth, self.head.number - max(self.final, 0))
         if depth > 0:
@@ -113,16 +113,16 @@ class SimulatedChain:
 class SimulatedEndpoint(Endpoint):
     """Answers from the chain, sometimes from a little while ago, sometimes not at all."""
 
-    def __init__(self, chain: SimulatedChain, rng: random.Random, *, faults: float = 0.0) -> None:
+    def __init__(self, chain: SimulatedChain, rng: random.Random, *, fault_rate: float = 0.0) -> None:
         super().__init__("http://simulated:1/")
         self.chain = chain
         self.rng = rng
-        self.rate = faults
+        self.fault_rate = fault_rate
         self.behind = 0
 
-    async def maybe(self, method: str, params: list[Any], shape: type[Any]) -> Any:
+    async def call_nullable(self, method: str, params: list[Any], shape: type[Any]) -> Any:
         self.calls += 1
-        if self.rng.random() < self.rate:
+        if self.rng.random() < self.fault_rate:
             raise RpcFault(self.rng.choice([Fault.NETWORK, Fault.RANGE, Fault.RATE_LIMIT]), self.name, method, "simulated")
         answer = self._answer(method, params)
         return None if answer is None else msgspec.convert(answer, shape)
@@ -144,30 +144,32 @@ class SimulatedEndpoint(Endpoint):
         return [log for block in asked for log in block.json_logs()]
 
 
-def events_of(branch: list[Block], earner_topic: str) -> list[SeenEvent]:
+def events_of(branch: list[SimulatedBlock], earner_topic: str) -> list[ChainEvent]:
     """What a node must have seen of a branch: every event in order, other Earners' creations left out."""
     events = []
     for block in branch:
         for place, raw in enumerate(block.json_logs()):
-            log = msgspec.convert(raw, Log)
+            log = msgspec.convert(raw, RpcLog)
             if log.topics[0] == TOPIC["LeaseCreated"] and log.topics[3] != earner_topic:
                 continue
-            event = decode(log.topics, log.data)
+            event = decode_event(log.topics, log.data)
             if event is not None:
-                events.append(SeenEvent(block.number, Hash32(block.hash), place, Hash32(log.transaction_hash), event))  # type: ignore[arg-type]
+                events.append(ChainEvent(block.number, Hash32(block.hash), place, Hash32(log.transaction_hash), event))  # type: ignore[arg-type]
     return events
 
 
-def fold(held: Held | None, seen: SeenEvent, key: LeaseKey, at: int) -> Held | None:
+def fold(held: LeaseRecord | None, seen: ChainEvent, key: LeaseKey, at: int) -> LeaseRecord | None:
     """Fold one event by the law itself (`domain.lease.apply`), slowly; None: of a lease whose creation was not seen."""
-    lease = apply(None if held is None else held.lease, seen.event, key, seen.block)
+    lease = apply_event(None if held is None else held.lease, seen.event, key, seen.block)
     if lease is None:
         return None
-    after = Held(key, lease.spender, lease.earner, lease.price, lease.created_block, seen_at=at if held is None else held.seen_at)
+    after = LeaseRecord(
+        key, lease.spender, lease.earner, lease.price, lease.created_block, seen_at=at if held is None else held.seen_at
+    )
     after.status = STATUS_CODE[lease.status]
     after.terms = (lease.data_product_id, lease.expires_at, lease.max_computations)
     after.committed = lease.committed
-    after.facts = [getattr(lease, fact) for fact in FACTS]
+    after.fact_blocks = [getattr(lease, fact) for fact in FACT_FIELDS]
     after.resolved_for_spender = lease.resolved_for_spender
     first = type(seen.event) is LeaseApproved and (held is None or held.approved_tx is None)
     after.approved_tx = seen.transaction if first else None if held is None else held.approved_tx

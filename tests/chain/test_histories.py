@@ -14,26 +14,26 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
-from pandacea.chain.book import Confidence, ConfidenceKind, LeaseBookInMemory
-from pandacea.chain.decode import as_topic
-from pandacea.chain.faults import RpcFault
+from pandacea.chain.events import address_topic
+from pandacea.chain.lease_cache import Confidence, ConfidenceKind, InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
+from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
-from pandacea.domain.access import ChainStanding, KnownLease, ProductFacts, may_continue, may_read, may_run
+from pandacea.domain.access import CachedLease, ChainStatus, ProductFacts, may_continue, may_read, may_run
+from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
+from pandacea.domain.chain_view import NO_HASH, BlockRef, LeaseRecord
 from pandacea.domain.ids import LeaseId, LeaseKey
-from pandacea.domain.seen import NO_HASH, BlockRef, Held
-from pandacea.domain.trust import Trust, terms_of
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import refresh, take
-from pandacea.flows.records import KeptProof
-from pandacea.flows.vouch import prove
+from pandacea.flows.approval_proof import save_proof
+from pandacea.flows.chain_store import StoredProof
+from pandacea.flows.follow import apply_update, refresh_leases
+from pandacea.store.chain_store import SqlChainStore
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.records import ChainRecords
-from pandacea.store.session import Database
-from tests.chain.anvil import EARNER, PRODUCT, SPENDER, STRANGER, word
+from tests.chain.anvil import EARNER, PRODUCT, SPENDER, STRANGER, abi_word
 from tests.chain.emitter import TOPIC, lease_number
 from tests.chain.simulated import CONTRACT, SimulatedChain, SimulatedEndpoint, events_of, fold
-from tests.postgres import Postgres
+from tests.postgres import PostgresServer
 
 HISTORIES = int(500 * float(os.environ.get("PANDACEA_TEST_SCALE", "1")))
 FIRST_SEED = int(os.environ.get("PANDACEA_TEST_SEED", "20261124"))
@@ -57,19 +57,19 @@ class CrashError(Exception):
 def some_log(rng: random.Random) -> tuple[tuple[str, ...], str]:
     """One event of one of the leases; more often than not one that an honest contract would write next."""
     lease = rng.choice(LEASES)
-    mine = as_topic(rng.choices([ME, STRANGER.address.lower()], [9, 1])[0])
-    spender = as_topic(SPENDERS[int(lease[-1], 16) % 2])
+    mine = address_topic(rng.choices([ME, STRANGER.address.lower()], [9, 1])[0])
+    spender = address_topic(SPENDERS[int(lease[-1], 16) % 2])
     computation = "0x" + keccak(bytes([rng.randrange(4)])).hex()
     choices: list[tuple[int, tuple[str, ...], str]] = [
-        (6, (TOPIC["LeaseCreated"], lease, spender, mine), "0x" + word(5)),
-        (5, (TOPIC["LeaseTerms"], lease, PRODUCT), "0x" + word(1_800_000_000) + word(3)),
+        (6, (TOPIC["LeaseCreated"], lease, spender, mine), "0x" + abi_word(5)),
+        (5, (TOPIC["LeaseTerms"], lease, PRODUCT), "0x" + abi_word(1_800_000_000) + abi_word(3)),
         (8, (TOPIC["LeaseApproved"], lease), "0x"),
         (4, (TOPIC["ResultCommitted"], lease, computation), "0x" + "11" * 32),
         (2, (TOPIC["LeaseExecuted"], lease), "0x"),
         (2, (TOPIC["LeaseCancelled"], lease), "0x"),
-        (1, (TOPIC["LeaseFinalized"], lease, mine), "0x" + word(0)),
-        (2, (TOPIC["DisputeRaised"], lease, spender, mine), "0x" + word(64) + word(9) + word(0)),
-        (2, (TOPIC["DisputeResolved"], lease), "0x" + word(rng.randrange(2)) + word(9)),
+        (1, (TOPIC["LeaseFinalized"], lease, mine), "0x" + abi_word(0)),
+        (2, (TOPIC["DisputeRaised"], lease, spender, mine), "0x" + abi_word(64) + abi_word(9) + abi_word(0)),
+        (2, (TOPIC["DisputeResolved"], lease), "0x" + abi_word(rng.randrange(2)) + abi_word(9)),
         (1, (TOPIC["LeaseApproved"], lease, lease), "0x"),
     ]
     _, topics, data = rng.choices(choices, [weight for weight, _, _ in choices])[0]
@@ -79,12 +79,12 @@ def some_log(rng: random.Random) -> tuple[tuple[str, ...], str]:
 class History:
     """One node over one simulated chain."""
 
-    def __init__(self, seed: int, database: Database) -> None:
+    def __init__(self, seed: int, database: DatabaseEngine) -> None:
         self.rng = random.Random(seed)
         self.seed = seed
         self.database = database
         self.chain = SimulatedChain(finality=self.rng.randrange(2, 9))
-        self.endpoint = SimulatedEndpoint(self.chain, self.rng, faults=self.rng.choice([0.0, 0.0, 0.05]))
+        self.endpoint = SimulatedEndpoint(self.chain, self.rng, fault_rate=self.rng.choice([0.0, 0.0, 0.05]))
         self.confidence = self.rng.choice(
             [
                 Confidence(ConfidenceKind.SAFE),
@@ -97,8 +97,8 @@ class History:
 
     async def start(self) -> None:
         """A new process over the same database."""
-        self.records = ChainRecords(self.database, 1, CONTRACT)  # type: ignore[arg-type]
-        self.book = LeaseBookInMemory(StoppedClock(), self.confidence, max_head_age=0, max_silence=1e9, max_behind=10**6)
+        self.records = SqlChainStore(self.database, 1, CONTRACT)  # type: ignore[arg-type]
+        self.book = InMemoryLeaseCache(StoppedClock(), self.confidence, max_head_age=0, max_silence=1e9, max_behind=10**6)
         self.source = ChainSource(
             CONTRACT,  # type: ignore[arg-type]
             ME,
@@ -106,14 +106,14 @@ class History:
             None,
             lambda endpoint: endpoint,
             settle_every=self.settle_every,
-            heard=self.book.heard,
+            on_head=self.book.record_head,
         )
-        self.view = await self.records.begin(ME, "v1", 0, BlockRef(-1, NO_HASH, NO_HASH, 0))  # type: ignore[arg-type]
-        async for page in self.records.approved():
-            self.book.load(page)
-        await refresh(await self.records.touched(), self.view, self.records, self.book)
-        self.book.trouble = None
-        self.book.heard(self.view.tip.number)
+        self.view = await self.records.open_deployment(ME, "v1", 0, BlockRef(-1, NO_HASH, NO_HASH, 0))  # type: ignore[arg-type]
+        async for page in self.records.load_approved():
+            self.book.load_rows(page)
+        await refresh_leases(await self.records.list_touched(), self.view, self.records, self.book)
+        self.book.not_ready_reason = None
+        self.book.record_head(self.view.tip.number)
         self.check()
 
     async def act(self) -> None:
@@ -124,7 +124,7 @@ class History:
                 self.chain.mine([some_log(self.rng) for _ in range(self.rng.choice([0, 0, 1, 2, 4]))])
         elif what == "reorg":
             depth = self.rng.randrange(1, 8)
-            self.chain.drop(depth)
+            self.chain.drop_blocks(depth)
             for _ in range(self.rng.randrange(depth + 2)):
                 self.chain.mine([some_log(self.rng) for _ in range(self.rng.choice([0, 1, 3]))])
         elif what == "lag":
@@ -140,7 +140,7 @@ class History:
         """Take steps until there is none, or until the process dies in the middle of one."""
         for _ in range(40):
             try:
-                step = await self.source.next(self.endpoint, self.view)
+                step = await self.source.plan_update(self.endpoint, self.view)
             except RpcFault:
                 continue
             if step is None:
@@ -148,9 +148,9 @@ class History:
             try:
                 if crash and self.rng.random() < 0.5:
                     async with self.dying():
-                        self.view = await take(step, self.view, self.records, self.book, None)
+                        self.view = await apply_update(step, self.view, self.records, self.book, None)
                 else:
-                    self.view = await take(step, self.view, self.records, self.book, None)
+                    self.view = await apply_update(step, self.view, self.records, self.book, None)
             except (CrashError, Unavailable):
                 await self.start()
                 return
@@ -170,13 +170,13 @@ class History:
             if left == 0:
                 raise CrashError
 
-        publish, self.book.publish = self.book.publish, self._die  # type: ignore[assignment,method-assign,unused-ignore]
+        publish, self.book.apply_changes = self.book.apply_changes, self._die  # type: ignore[assignment,method-assign,unused-ignore]
         event.listen(engine, "before_cursor_execute", executed)
         try:
             yield
         finally:
             event.remove(engine, "before_cursor_execute", executed)
-            self.book.publish = publish  # type: ignore[method-assign]
+            self.book.apply_changes = publish  # type: ignore[method-assign]
 
     def _die(self, *_: Any) -> None:
         raise CrashError
@@ -187,19 +187,19 @@ class History:
         approved = [lease for lease, one in held.items() if one.lease.approved_block is not None]
         if approved:
             lease = self.rng.choice(approved)
-            proof = KeptProof(Trust.SIGNED, terms_of(held[lease].lease), held[lease].approved_tx, "test")
-            await prove(LeaseId(lease), proof, 0, self.records, self.book)
-            self.proved[lease] = (proof.terms, proof.approved_tx)
+            proof = StoredProof(ProofStatus.SIGNED, digest_lease_terms(held[lease].lease), held[lease].approved_tx, "test")
+            await save_proof(LeaseId(lease), proof, 0, self.records, self.book)
+            self.proved[lease] = (proof.terms_digest, proof.approved_tx)
             self.check()
 
     # -- the model: everything from zero, every time
 
-    def model(self) -> dict[str, Held]:
+    def model(self) -> dict[str, LeaseRecord]:
         """Fold every event of the branch that the node's tip ends, from the genesis on."""
         tip = self.view.tip
         branch = self.chain.ever[tip.hash].branch() if tip.number >= 0 else []
-        events = events_of(branch, as_topic(ME))
-        held: dict[str, Held] = {}
+        events = events_of(branch, address_topic(ME))
+        held: dict[str, LeaseRecord] = {}
         for seen in events:
             lease = seen.event.lease_id
             after = fold(held.get(lease), seen, LeaseKey(1, CONTRACT, lease), 0)  # type: ignore[arg-type]
@@ -220,9 +220,9 @@ class History:
     def check(self) -> None:
         """Every question about every lease has the model's answer now."""
         held = self.model()
-        standing = self.book.standing()
-        assert self.book.view == self.view
-        expected = ChainStanding(self.view.tip.number, self.view.tip.timestamp, self.confident(), None)  # type: ignore[arg-type]
+        standing = self.book.chain_status()
+        assert self.book.chain_view == self.view
+        expected = ChainStatus(self.view.tip.number, self.view.tip.timestamp, self.confident(), None)  # type: ignore[arg-type]
         assert replace(standing, retry_after=5) == expected, self.seed
         for lease in LEASES:
             want = self._known(held.get(lease), lease)
@@ -235,15 +235,15 @@ class History:
             known = any(one.lease.approved_block is not None and one.lease.spender == caller for one in held.values())
             assert self.book.knows_spender(caller) == known, f"seed {self.seed}"
 
-    def _known(self, held: Held | None, lease: str) -> KnownLease | None:
+    def _known(self, held: LeaseRecord | None, lease: str) -> CachedLease | None:
         if held is None or held.lease.approved_block is None:
             return None
         kept = self.proved.get(lease)
-        signed = kept == (terms_of(held.lease), held.approved_tx)
-        return KnownLease.of(held.lease, Trust.SIGNED if signed else Trust.PENDING)
+        signed = kept == (digest_lease_terms(held.lease), held.approved_tx)
+        return CachedLease.from_lease(held.lease, ProofStatus.SIGNED if signed else ProofStatus.PENDING)
 
 
-def _answers(lease: KnownLease | None, standing: ChainStanding, caller: Any) -> tuple[Any, Any, Any]:
+def _answers(lease: CachedLease | None, standing: ChainStatus, caller: Any) -> tuple[Any, Any, Any]:
     facts = ProductFacts(PRODUCT, frozenset({"a"}), "v")  # type: ignore[arg-type]
     run = may_run(
         lease,
@@ -261,14 +261,14 @@ def _answers(lease: KnownLease | None, standing: ChainStanding, caller: Any) -> 
     return run, may_continue(lease, standing), may_read(lease, standing, caller=caller)
 
 
-async def play(seed: int, database: Database) -> bool:
+async def play(seed: int, database: DatabaseEngine) -> bool:
     """One history to its end; whether anything of it was settled."""
     history = History(seed, database)
     try:
         await history.start()
         for _ in range(ACTIONS):
             await history.act()
-        history.endpoint.behind, history.endpoint.rate = 0, 0.0
+        history.endpoint.behind, history.endpoint.fault_rate = 0, 0.0
         history.chain.mine([])
         await history.follow(crash=False)
         assert history.view.tip.hash == history.chain.head.hash, f"seed {seed}: it ends at the head"
@@ -287,14 +287,14 @@ async def test_random_histories_agree_with_a_model_from_zero() -> None:
     folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
     try:
         template = folder / "template.db"
-        database = await Database.open(f"sqlite+aiosqlite:///{template}")
+        database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{template}")
         await upgrade(database)
         await database.close()
         settled = 0
         for seed in range(FIRST_SEED, FIRST_SEED + max(1, HISTORIES)):
             place = folder / "history.db"
             shutil.copy(template, place)
-            database = await Database.open(f"sqlite+aiosqlite:///{place}")
+            database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{place}")
             try:
                 settled += await play(seed, database)
             finally:
@@ -306,13 +306,13 @@ async def test_random_histories_agree_with_a_model_from_zero() -> None:
         shutil.rmtree(folder)
 
 
-async def test_random_histories_agree_on_postgresql(postgres: Postgres) -> None:
+async def test_random_histories_agree_on_postgresql(postgres: PostgresServer) -> None:
     """The same where the rows are on a server: what is done and undone, begun and cut off, is the same there."""
     for seed in range(FIRST_SEED, FIRST_SEED + max(3, HISTORIES // 20)):
-        name = await postgres.fresh()
-        database = await Database.open(postgres.url(name))
+        name = await postgres.create_migrated_database()
+        database = await DatabaseEngine.open(postgres.url(name))
         try:
             await play(seed, database)
         finally:
             await database.close()
-            await postgres.recycle(name)
+            await postgres.recycle_database(name)

@@ -17,25 +17,25 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pandacea.chain.book import AT_SAFE, LeaseBookInMemory
-from pandacea.chain.decode import as_topic, decode, decode_all
-from pandacea.chain.faults import RpcFault, classify
-from pandacea.chain.interfaces import Interface, find_deploy_block, find_interface, lease_head
-from pandacea.chain.logs import BloomCheck, LogReader
-from pandacea.chain.proof import Prover
+from pandacea.chain.approvals.proof import ApprovalProver
+from pandacea.chain.approvals.signed_transactions import UnprovableError, recover_transaction
+from pandacea.chain.contract_versions import ContractVersion, detect_contract_version, fetch_v0_lease, find_deploy_block
+from pandacea.chain.events import address_topic, decode_event, decode_logs
+from pandacea.chain.lease_cache import DEFAULT_CONFIDENCE, InMemoryLeaseCache
+from pandacea.chain.logs import BloomFilterCheck, LogReader
 from pandacea.chain.rpc import Endpoint
+from pandacea.chain.rpc_faults import RpcFault, classify_rpc_error
+from pandacea.chain.rpc_messages import MAX_QUANTITY, JsonRpcError, RpcTransaction, TransactionReceipt
 from pandacea.chain.source import ChainSource, FinalityViolatedError
-from pandacea.chain.transactions import UnprovableError, recover
-from pandacea.chain.wire import LARGEST_NUMBER, Receipt, RpcError, Transaction
+from pandacea.domain.chain_view import NO_HASH, BlockRef, LeaseRecord
 from pandacea.domain.ids import HASH32, Address, LeaseId, LeaseKey
 from pandacea.domain.lease import is_well_formed
-from pandacea.domain.seen import NO_HASH, BlockRef, Held
 from pandacea.errors import Broken
-from pandacea.flows.follow import refresh, take
+from pandacea.flows.follow import apply_update, refresh_leases
+from pandacea.store.chain_store import SqlChainStore
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.records import ChainRecords
-from pandacea.store.session import Database
-from tests.chain.anvil import EARNER, PRODUCT, SPENDER, word
+from tests.chain.anvil import EARNER, PRODUCT, SPENDER, abi_word
 from tests.chain.emitter import TOPIC, lease_number
 from tests.chain.simulated import CONTRACT, SimulatedChain, SimulatedEndpoint
 
@@ -131,18 +131,18 @@ def a_log(name: str, *topics: str, data: str = "0x") -> tuple[tuple[str, ...], s
 
 
 LOGS = [
-    a_log("LeaseCreated", LEASE, as_topic(SPENDER.address.lower()), as_topic(ME), data="0x" + word(5)),
-    a_log("LeaseTerms", LEASE, PRODUCT, data="0x" + word(2_000_000_000) + word(3)),
+    a_log("LeaseCreated", LEASE, address_topic(SPENDER.address.lower()), address_topic(ME), data="0x" + abi_word(5)),
+    a_log("LeaseTerms", LEASE, PRODUCT, data="0x" + abi_word(2_000_000_000) + abi_word(3)),
     a_log("LeaseApproved", LEASE),
     a_log("ResultCommitted", LEASE, HASH, data=HASH),
     a_log(
         "DisputeRaised",
         LEASE,
-        as_topic(SPENDER.address.lower()),
-        as_topic(ME),
-        data="0x" + word(64) + word(9) + word(1) + "61" + "00" * 31,
+        address_topic(SPENDER.address.lower()),
+        address_topic(ME),
+        data="0x" + abi_word(64) + abi_word(9) + abi_word(1) + "61" + "00" * 31,
     ),
-    a_log("DisputeResolved", LEASE, data="0x" + word(0) + word(9)),
+    a_log("DisputeResolved", LEASE, data="0x" + abi_word(0) + abi_word(9)),
 ]
 
 
@@ -172,37 +172,39 @@ def honest_of(chain: SimulatedChain) -> Callable[[str, list[Any]], Any]:
             case "eth_chainId" | "eth_estimateGas":
                 return "0x7a69"
             case "eth_getCode" | "eth_call":
-                return "0x" + word(1) * 8
+                return "0x" + abi_word(1) * 8
             case _:
                 return simulated._answer(method, params)
 
     return answer
 
 
-HELD = Held(LeaseKey(31337, Address(CONTRACT), LeaseId(LEASE)), SPENDER.address.lower(), ME, 5, 1)  # type: ignore[arg-type]
+HELD = LeaseRecord(LeaseKey(31337, Address(CONTRACT), LeaseId(LEASE)), SPENDER.address.lower(), ME, 5, 1)  # type: ignore[arg-type]
 HELD.terms = (PRODUCT, 2_000_000_000, 3)  # type: ignore[assignment]
-HELD.facts[0] = 3  # type: ignore[call-overload]
+HELD.fact_blocks[0] = 3  # type: ignore[call-overload]
 HELD.approved_tx = HASH  # type: ignore[assignment]
 
 
 async def reads_headers(endpoint: Endpoint) -> None:
-    for header in (await endpoint.header("latest"), await endpoint.maybe_header("safe")):
+    for header in (await endpoint.get_header("latest"), await endpoint.get_header_nullable("safe")):
         if header is not None:
-            found = header.ref()
+            found = header.to_block_ref()
             assert HASH32.fullmatch(found.hash)
             assert HASH32.fullmatch(found.parent)
-            assert 0 <= found.number < LARGEST_NUMBER
-            assert 0 <= found.timestamp < LARGEST_NUMBER
-            BloomCheck(Address(CONTRACT)).may_contain(header.logs_bloom)
+            assert 0 <= found.number < MAX_QUANTITY
+            assert 0 <= found.timestamp < MAX_QUANTITY
+            BloomFilterCheck(Address(CONTRACT)).may_contain(header.logs_bloom)
 
 
 async def reads_logs(endpoint: Endpoint) -> None:
-    _, logs = await LogReader(Address(CONTRACT)).read(endpoint, 0, 6)
+    _, logs = await LogReader(Address(CONTRACT)).read_range(endpoint, 0, 6)
     try:
-        events, _ = decode_all(logs, as_topic(ME))
+        events, _ = decode_logs(logs, address_topic(ME))
     except ValueError:
         events = []
-    for event in [seen.event for seen in events] + [event for log in logs if (event := decode(log.topics, log.data)) is not None]:
+    for event in [seen.event for seen in events] + [
+        event for log in logs if (event := decode_event(log.topics, log.data)) is not None
+    ]:
         assert is_well_formed(event)
         assert all(value < 2**256 for value in vars_of(event) if isinstance(value, int))
 
@@ -212,34 +214,34 @@ def vars_of(event: Any) -> list[Any]:
 
 
 async def reads_numbers(endpoint: Endpoint) -> None:
-    assert 0 <= await endpoint.chain_id() < LARGEST_NUMBER
-    assert 0 <= await endpoint.quantity("eth_estimateGas", [{}]) < LARGEST_NUMBER
+    assert 0 <= await endpoint.get_chain_id() < MAX_QUANTITY
+    assert 0 <= await endpoint.call_quantity("eth_estimateGas", [{}]) < MAX_QUANTITY
 
 
 async def reads_calls(endpoint: Endpoint) -> None:
-    await endpoint.code(CONTRACT)
-    await lease_head(endpoint, Address(CONTRACT), LeaseId(LEASE), "latest")
-    await find_interface(endpoint, Address(CONTRACT), ME)
+    await endpoint.get_code(CONTRACT)
+    await fetch_v0_lease(endpoint, Address(CONTRACT), LeaseId(LEASE), "latest")
+    await detect_contract_version(endpoint, Address(CONTRACT), ME)
     await find_deploy_block(endpoint, Address(CONTRACT))
 
 
 async def reads_transactions(endpoint: Endpoint) -> None:
-    found = await endpoint.maybe("eth_getTransactionByHash", [HASH], Transaction)
+    found = await endpoint.call_nullable("eth_getTransactionByHash", [HASH], RpcTransaction)
     if found is not None:
-        recover(found)
+        recover_transaction(found)
 
 
 async def reads_receipts(endpoint: Endpoint) -> None:
-    found = await endpoint.maybe("eth_getTransactionReceipt", [HASH], Receipt)
+    found = await endpoint.call_nullable("eth_getTransactionReceipt", [HASH], TransactionReceipt)
     if found is not None:
-        endpoint.number(found.status, "eth_getTransactionReceipt")
-        endpoint.number(found.block_number, "eth_getTransactionReceipt")
+        endpoint.parse_number(found.status, "eth_getTransactionReceipt")
+        endpoint.parse_number(found.block_number, "eth_getTransactionReceipt")
 
 
 async def proves(endpoint: Endpoint) -> None:
-    for interface in Interface:
-        prover = Prover(Address(CONTRACT), 31337, interface, ME, frozenset(), 0)
-        await prover.prove(HELD, endpoint, endpoint)
+    for interface in ContractVersion:
+        prover = ApprovalProver(Address(CONTRACT), 31337, interface, ME, frozenset(), 0)
+        await prover.prove_approval(HELD, endpoint, endpoint)
 
 
 @cache
@@ -276,10 +278,10 @@ ERROR_DATA = st.recursive(
 )
 def test_any_error_of_an_endpoint_is_classified(message: str, code: int, data: Any) -> None:
     """Whatever its words."""
-    classify(RpcError(code, message, data))
+    classify_rpc_error(JsonRpcError(code, message, data))
 
 
-class Clock:
+class FixedClock:
     def now(self) -> float:
         return 1_700_000_100.0
 
@@ -290,7 +292,7 @@ def empty_database() -> Path:
     path = Path(tempfile.mkdtemp()) / "empty.db"
 
     async def make() -> None:
-        database = await Database.open(f"sqlite+aiosqlite:///{path}")
+        database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{path}")
         await upgrade(database)
         await database.close()
 
@@ -311,26 +313,26 @@ def test_a_poisoned_chain_leaves_a_database_that_opens(seed: int) -> None:
 
 async def follow(rng: random.Random, path: Path) -> None:
     chain = chain_of_leases()
-    database = await Database.open(f"sqlite+aiosqlite:///{path}")
-    records = ChainRecords(database, 31337, Address(CONTRACT))
-    book = LeaseBookInMemory(Clock(), AT_SAFE)
+    database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{path}")
+    records = SqlChainStore(database, 31337, Address(CONTRACT))
+    book = InMemoryLeaseCache(FixedClock(), DEFAULT_CONFIDENCE)
     source = ChainSource(Address(CONTRACT), ME, LogReader(Address(CONTRACT)), None, lambda endpoint: endpoint, settle_every=2)
-    view = await records.begin(ME, "v1", 0, GENESIS)
+    view = await records.open_deployment(ME, "v1", 0, GENESIS)
     poison = endpoint_of(rng, honest_of(chain), share=rng.choice([0.1, 0.3]))
     for _ in range(25):
         try:
-            step = await source.next(poison, view)
+            step = await source.plan_update(poison, view)
         except (RpcFault, FinalityViolatedError):
             continue
         if step is not None:
-            view = await take(step, view, records, book, None)
+            view = await apply_update(step, view, records, book, None)
         if rng.random() < 0.2:
             chain.mine([rng.choice(LOGS)])
-    again = await records.resume()
+    again = await records.find_view()
     assert again == view
-    fresh = LeaseBookInMemory(Clock(), AT_SAFE)
-    async for page in records.approved():
-        fresh.load(page)
-    await refresh(await records.touched(), view, records, fresh)
-    assert all(HASH32.fullmatch(lease_id) for lease_id in fresh.ids())
+    fresh = InMemoryLeaseCache(FixedClock(), DEFAULT_CONFIDENCE)
+    async for page in records.load_approved():
+        fresh.load_rows(page)
+    await refresh_leases(await records.list_touched(), view, records, fresh)
+    assert all(HASH32.fullmatch(lease_id) for lease_id in fresh.list_ids())
     await database.close()

@@ -11,94 +11,96 @@ from aiohttp import web
 
 from pandacea.api.auth import Authenticator
 from pandacea.api.nonces import MemoryNonces
-from pandacea.api.throttle import Rate
-from pandacea.chain.endpoints import Endpoints
+from pandacea.api.rate_limit import RateLimiter
+from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.spender_keys import SpenderKind
-from pandacea.chain.wallets import YES, ContractWallets
-from pandacea.domain.access import ChainStanding
+from pandacea.chain.spenders.accounts import AccountKind
+from pandacea.chain.spenders.erc1271 import MAGIC_VALUE, Erc1271Verifier
+from pandacea.domain.access import ChainStatus
 from pandacea.domain.ids import Address, BlockNumber, Timestamp
 from pandacea.errors import Unavailable
 from pandacea_sdk.client import AsyncPandaceaClient
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy
-from tests.chain.anvil import Agreement
-from tests.chain.wallet_world import DIGEST, OTHER, OWNS, Known, Mood, World, world_of
+from tests.chain.anvil import AnvilAgreement
+from tests.chain.wallet_setup import DIGEST, OTHER, OWNS, FakeAccountKinds, WalletBehaviour, WalletSetup, wallet_setup
 
 
 @pytest.fixture
-async def world(agreement: Agreement) -> AsyncIterator[World]:
-    async with world_of(agreement) as made:
+async def world(agreement: AnvilAgreement) -> AsyncIterator[WalletSetup]:
+    async with wallet_setup(agreement) as made:
         yield made
 
 
-async def test_the_wallet_decides_whose_signature_is_its_own(world: World) -> None:
+async def test_the_wallet_decides_whose_signature_is_its_own(world: WalletSetup) -> None:
     """Its owner's, and nobody else's."""
     assert await world.accepts()
     assert not await world.accepts(OTHER)
 
 
-@pytest.mark.parametrize("mood", [mood for mood in Mood if mood is not Mood.HONEST])
-async def test_a_wallet_that_misbehaves_says_no(world: World, mood: Mood) -> None:
+@pytest.mark.parametrize("mood", [mood for mood in WalletBehaviour if mood is not WalletBehaviour.HONEST])
+async def test_a_wallet_that_misbehaves_says_no(world: WalletSetup, mood: WalletBehaviour) -> None:
     """Refusing, reverting, burning all gas, a megabyte or 128 KB that begin with yes, four bytes, a yes with dirt behind it: quickly no."""
-    await world.behaves(mood)
-    await world.settles()
+    await world.set_behaviour(mood)
+    await world.confirm_all()
     start = time.monotonic()
     assert not await world.accepts()
     assert time.monotonic() - start < 5
 
 
-async def test_a_yes_counts_only_where_it_stands_at_both_blocks(world: World) -> None:
+async def test_a_yes_counts_only_where_it_stands_at_both_blocks(world: WalletSetup) -> None:
     """One that is not confirmed yet may be undone; one that was withdrawn holds no longer."""
-    await world.behaves(Mood.REFUSE)
-    await world.settles()
-    await world.behaves(Mood.HONEST)
+    await world.set_behaviour(WalletBehaviour.REFUSE)
+    await world.confirm_all()
+    await world.set_behaviour(WalletBehaviour.HONEST)
     assert not await world.accepts()
-    await world.settles()
+    await world.confirm_all()
     assert await world.accepts()
-    await world.behaves(Mood.REFUSE)
+    await world.set_behaviour(WalletBehaviour.REFUSE)
     assert not await world.accepts()
 
 
-async def test_an_account_without_code_is_no_wallet(world: World) -> None:
+async def test_an_account_without_code_is_no_wallet(world: WalletSetup) -> None:
     """It answers with nothing, which is not the word."""
     assert not await world.accepts(OWNS, Address("0x" + "ab" * 20)), "not named, one operator"
-    world.asked._named |= {Address(OTHER.address)}
+    world.verifier._named_wallets |= {Address(OTHER.address)}
     assert not await world.accepts(OWNS, Address(OTHER.address))
 
 
-async def test_who_may_be_asked(agreement: Agreement) -> None:
+async def test_who_may_be_asked(agreement: AnvilAgreement) -> None:
     """With one operator only whom the node's operator named; with two, who is known to be a contract; a plain key never."""
-    async with world_of(agreement, named=False) as world:
+    async with wallet_setup(agreement, named=False) as world:
         assert not await world.accepts()
         assert world.calls == 0
-    async with world_of(agreement, agreement.chain.url + "/", named=False) as world:
+    async with wallet_setup(agreement, agreement.chain.url + "/", named=False) as world:
         assert await world.accepts()
-        world.known.kinds[world.wallet] = SpenderKind.UNKNOWN
+        world.account_kinds.kinds[world.wallet] = AccountKind.UNKNOWN
         with pytest.raises(Unavailable, match="not looked yet"):
             await world.accepts()
-    async with world_of(agreement, named=True) as world:
-        world.known.kinds[world.wallet] = SpenderKind.UNKNOWN
+    async with wallet_setup(agreement, named=True) as world:
+        world.account_kinds.kinds[world.wallet] = AccountKind.UNKNOWN
         assert await world.accepts()
-        world.known.kinds[world.wallet] = SpenderKind.PLAIN
+        world.account_kinds.kinds[world.wallet] = AccountKind.EOA
         calls = world.calls
         assert not await world.accepts()
         assert world.calls == calls, "also where it was named by mistake"
 
 
-async def test_two_urls_of_one_operator_are_one_voice(agreement: Agreement) -> None:
+async def test_two_urls_of_one_operator_are_one_voice(agreement: AnvilAgreement) -> None:
     """Unless the operator says so, two endpoints of this machine are nobody's second opinion."""
     code_hash = await agreement.code_hash()
     urls = (agreement.chain.url, agreement.chain.url + "/two")
-    endpoints = Endpoints([Endpoint(url) for url in urls], chain_id=31337, contract=Address(agreement.address), code_hash=code_hash)
-    known = Known()
-    asked = ContractWallets(endpoints, lambda: ChainStanding(BlockNumber(0), Timestamp(0), BlockNumber(0), None), lambda: known)
+    endpoints = EndpointPool(
+        [Endpoint(url) for url in urls], chain_id=31337, contract=Address(agreement.address), code_hash=code_hash
+    )
+    known = FakeAccountKinds()
+    asked = Erc1271Verifier(endpoints, lambda: ChainStatus(BlockNumber(0), Timestamp(0), BlockNumber(0), None), lambda: known)
     assert not await asked.accepts(Address("0x" + "ab" * 20), DIGEST, OWNS.sign_digest(DIGEST))
     await endpoints.close()
 
 
-async def test_without_the_chain_nobody_can_know(world: World) -> None:
+async def test_without_the_chain_nobody_can_know(world: WalletSetup) -> None:
     """503, not 401: distrusted, or not answering."""
     world.distrust = "no endpoint answers."
     with pytest.raises(Unavailable):
@@ -109,7 +111,7 @@ async def test_without_the_chain_nobody_can_know(world: World) -> None:
         await world.accepts()
 
 
-async def test_a_lying_endpoint_cannot_sign_alone(agreement: Agreement) -> None:
+async def test_a_lying_endpoint_cannot_sign_alone(agreement: AnvilAgreement) -> None:
     """Endpoints of two operators are asked where there are two, and each may deny; when one is silent nothing is known."""
     silent = False
 
@@ -118,8 +120,8 @@ async def test_a_lying_endpoint_cannot_sign_alone(agreement: Agreement) -> None:
         if asked["method"] == "eth_call":
             if silent:
                 return web.Response(status=502)
-            return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": "0x" + YES.hex()})
-        said = await agreement.chain.call(asked["method"], *asked["params"])
+            return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": "0x" + MAGIC_VALUE.hex()})
+        said = await agreement.chain.call_method(asked["method"], *asked["params"])
         return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": said})
 
     app = web.Application()
@@ -127,7 +129,7 @@ async def test_a_lying_endpoint_cannot_sign_alone(agreement: Agreement) -> None:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with world_of(agreement, f"http://127.0.0.1:{runner.addresses[0][1]}") as world:
+    async with wallet_setup(agreement, f"http://127.0.0.1:{runner.addresses[0][1]}") as world:
         assert await world.accepts()
         assert not await world.accepts(OTHER)
         silent = True
@@ -148,7 +150,7 @@ class WalletSigner:
         return self._owner.sign_digest(digest)
 
 
-async def test_a_spender_signs_for_a_wallet_with_a_signer_of_their_own(world: World) -> None:
+async def test_a_spender_signs_for_a_wallet_with_a_signer_of_their_own(world: WalletSetup) -> None:
     """From the SDK to the chain: the request is the wallet's, once; another owner's is refused."""
     authenticator = Authenticator(
         SigningPolicy(31337, frozenset({"node.example"})),
@@ -156,8 +158,8 @@ async def test_a_spender_signs_for_a_wallet_with_a_signer_of_their_own(world: Wo
         _Leases(world.wallet),
         MemoryNonces(time.time, 30),
         stranger_nonces=MemoryNonces(time.time, 30),
-        stranger_rate=Rate(1, 1, time.monotonic),
-        wallets=world.asked,
+        stranger_rate=RateLimiter(1, 1, time.monotonic),
+        wallets=world.verifier,
     )
 
     async def sends(owner: Signer) -> RequestHead:

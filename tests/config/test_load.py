@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.config import Config, load
-from pandacea.config.sections import PrivacyLimits
+from pandacea.config import Config, load_config
+from pandacea.config.sections import LimitsSection
 from pandacea.errors import BadConfig
 
 ADDRESS = "0x" + "1" * 40
@@ -41,13 +41,13 @@ def write(folder: Path, text: str) -> Path:
 
 def refused(folder: Path, text: str, environment: dict[str, str] | None = None) -> str:
     with pytest.raises(BadConfig) as caught:
-        load(write(folder, text), environment or {})
+        load_config(write(folder, text), environment or {})
     return str(caught.value)
 
 
 def test_defaults_are_the_specified_ones(tmp_path: Path) -> None:
     """A file with only what must be given serves on 8080, from ./data, in the image of the specification."""
-    config = load(write(tmp_path, GOOD), {})
+    config = load_config(write(tmp_path, GOOD), {})
     assert config.server.port == 8080
     assert config.privacy.data_dir == tmp_path / "data"
     assert config.privacy.docker_image == "pandacea/pysyft-datasite:latest"
@@ -57,12 +57,12 @@ def test_defaults_are_the_specified_ones(tmp_path: Path) -> None:
 
 def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
     """A service's working directory does not decide which keystore is opened."""
-    assert load(write(tmp_path, GOOD), {}).earner.keystore == tmp_path / "keys/operator.json"
+    assert load_config(write(tmp_path, GOOD), {}).earner.keystore == tmp_path / "keys/operator.json"
 
 
 def test_addresses_are_lower_case_inside(tmp_path: Path) -> None:
     """Whatever the case in the file, one address is one string."""
-    assert load(write(tmp_path, GOOD), {}).earner.address == EARNER.lower()
+    assert load_config(write(tmp_path, GOOD), {}).earner.address == EARNER.lower()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_addresses_are_lower_case_inside(tmp_path: Path) -> None:
 def test_the_environment_overrides(tmp_path: Path, name: str, value: str, read: object) -> None:
     """Three short names, and one prefix for every other key; a passphrase stays text even when it looks like a number."""
     assert callable(read)
-    assert read(load(write(tmp_path, GOOD), {name: value}))
+    assert read(load_config(write(tmp_path, GOOD), {name: value}))
 
 
 def test_credentials_stand_between_the_file_and_the_environment(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_credentials_stand_between_the_file_and_the_environment(tmp_path: Path) 
     credentials.mkdir()
     (credentials / "keystore-passphrase").write_text("from systemd\n")
     variables = {"CREDENTIALS_DIRECTORY": str(credentials)}
-    first = load(write(tmp_path, GOOD), variables)
-    second = load(write(tmp_path, GOOD), {**variables, "PANDACEA_KEYSTORE_PASSPHRASE": "from the environment"})
+    first = load_config(write(tmp_path, GOOD), variables)
+    second = load_config(write(tmp_path, GOOD), {**variables, "PANDACEA_KEYSTORE_PASSPHRASE": "from the environment"})
     assert first.earner.passphrase is not None
     assert first.earner.passphrase.get_secret_value() == "from systemd"
     assert second.earner.passphrase is not None
@@ -103,8 +103,8 @@ def test_the_databases_password_comes_apart_from_its_url(tmp_path: Path) -> None
     credentials.mkdir()
     (credentials / "database-password").write_text("12345\n")
     variables = {"CREDENTIALS_DIRECTORY": str(credentials)}
-    first = load(write(tmp_path, GOOD), variables)
-    second = load(write(tmp_path, GOOD), {**variables, "PANDACEA_STORE__PASSWORD": "007"})
+    first = load_config(write(tmp_path, GOOD), variables)
+    second = load_config(write(tmp_path, GOOD), {**variables, "PANDACEA_STORE__PASSWORD": "007"})
     assert first.store.password is not None
     assert first.store.password.get_secret_value() == "12345"
     assert second.store.password is not None
@@ -147,7 +147,7 @@ def test_a_bad_key_is_named_with_its_value_and_what_is_allowed(tmp_path: Path, m
 )
 def test_only_a_proxy_that_is_named_is_believed(tmp_path: Path, server: str, trusted: tuple[str, ...]) -> None:
     """Or, where the node listens on loopback behind one, whoever runs on this machine; without `behind_proxy` nobody."""
-    config = load(write(tmp_path, GOOD + f"server: {server}"), {})
+    config = load_config(write(tmp_path, GOOD + f"server: {server}"), {})
     assert config.server.trusted_proxies == trusted
 
 
@@ -203,7 +203,7 @@ def test_an_address_without_quotes_is_understood(tmp_path: Path) -> None:
 
 def test_an_address_in_a_variable_needs_no_quotes(tmp_path: Path) -> None:
     """A shell takes quotes away."""
-    config = load(write(tmp_path, GOOD), {"PANDACEA_EARNER__ADDRESS": EARNER})
+    config = load_config(write(tmp_path, GOOD), {"PANDACEA_EARNER__ADDRESS": EARNER})
     assert config.earner.address == EARNER.lower()
 
 
@@ -211,7 +211,7 @@ def test_a_mistyped_address_is_refused(tmp_path: Path) -> None:
     """A mixed-case address carries a checksum; in one case it carries none, and is taken."""
     wrong = EARNER.replace("5aAeb", "5aAeB")
     assert "checksum" in refused(tmp_path, GOOD.replace(EARNER, wrong))
-    assert load(write(tmp_path, GOOD.replace(EARNER, EARNER.lower())), {}).earner.address == EARNER.lower()
+    assert load_config(write(tmp_path, GOOD.replace(EARNER, EARNER.lower())), {}).earner.address == EARNER.lower()
 
 
 @pytest.mark.parametrize(
@@ -252,10 +252,10 @@ def test_the_file_in_the_repository_loads(tmp_path: Path) -> None:
     """config.yaml as shipped, filled in, has no key that the node does not know; its passphrase file is the only thing it lacks."""
     path = write(tmp_path, filled_in())
     with pytest.raises(BadConfig, match="passphrase_file"):
-        load(path, {})
+        load_config(path, {})
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "passphrase").touch(mode=0o600)
-    config = load(path, {})
+    config = load_config(path, {})
     assert isinstance(config, Config)
     assert config.privacy.sandbox == "auto"
 
@@ -272,7 +272,7 @@ def test_the_documentation_names_every_key() -> None:
         elif line.startswith("| `") and section:
             documented[section].add(line.split("`")[1])
     fields = {name: set(field.annotation.model_fields) for name, field in Config.model_fields.items() if field.annotation}
-    fields["privacy.limits"] = set(PrivacyLimits.model_fields)
+    fields["privacy.limits"] = set(LimitsSection.model_fields)
     fields["privacy"].discard("limits")
     fields["earner"].discard("passphrase")
     assert documented == fields

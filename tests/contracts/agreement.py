@@ -17,7 +17,7 @@ from eth_tester.backends.pyevm.main import get_default_genesis_params
 from eth_tester.exceptions import TransactionFailed
 from web3 import EthereumTesterProvider, Web3
 
-from pandacea_sdk.protocol.contract import ContractAbi, Event, data_product_id, lease_agreement
+from pandacea_sdk.protocol.contract import ContractAbi, ContractEvent, hash_product_id, lease_agreement
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 GENESIS: Final = 2_000_000_000
@@ -26,7 +26,7 @@ DAY: Final = 86_400
 ETHER: Final = 10**18
 RICHES: Final = 2**110
 """Wei of each account: more than a price can be."""
-PRODUCT: Final = data_product_id("diabetes")
+PRODUCT: Final = hash_product_id("diabetes")
 CREATE: Final = "createLease(address,bytes32,uint256,uint64,uint32)"
 CREATE_SHORT: Final = "createLease(address,bytes32,uint256)"
 ZERO: Final = "0x" + "00" * 20
@@ -51,7 +51,7 @@ def artifact(name: str) -> dict[str, Any]:
 class Done:
     """A mined call: what it emitted, in order, and the second it ran in."""
 
-    events: list[Event]
+    events: list[ContractEvent]
     timestamp: int
     gas_used: int
 
@@ -100,14 +100,16 @@ class Agreement:
 
     def deploy(self, abi: ContractAbi, *values: Any) -> str:
         """Deploy a contract; its address."""
-        sent = self.w3.eth.send_transaction({"from": self._checked(self._first()), "data": abi.creation(*values), "gas": 5_000_000})
+        sent = self.w3.eth.send_transaction(
+            {"from": self._checked(self._first()), "data": abi.encode_creation(*values), "gas": 5_000_000}
+        )
         receipt = self.w3.eth.get_transaction_receipt(sent)
         assert receipt["status"] == 1
         return str(receipt["contractAddress"]).lower()
 
     def creation(self, *values: Any) -> Done | Refusal:
         """Deploy another LeaseAgreement with these constructor arguments; what it emitted, or why it was refused."""
-        return self.raw(self.abi.creation(*values), by=self.stranger, to="", gas=5_000_000)
+        return self.raw(self.abi.encode_creation(*values), by=self.stranger, to="", gas=5_000_000)
 
     def raw(self, data: bytes, *, by: str, value: int = 0, to: str | None = None, gas: int = 1_000_000) -> Done | Refusal:
         """Send a transaction; what it did, or how it was undone."""
@@ -119,27 +121,27 @@ class Agreement:
             return self._refusal(asked, receipt["blockNumber"])
         ours = (receipt["contractAddress"] or self.address).lower()
         logs = [log for log in receipt["logs"] if log["address"].lower() == ours]
-        events = [self.abi.event([bytes(topic) for topic in log["topics"]], bytes(log["data"])) for log in logs]
+        events = [self.abi.decode_event([bytes(topic) for topic in log["topics"]], bytes(log["data"])) for log in logs]
         assert None not in events, "the contract emitted something that its ABI does not name"
         timestamp = self.w3.eth.get_block(receipt["blockNumber"])["timestamp"]
         return Done([event for event in events if event is not None], timestamp, receipt["gasUsed"])
 
     def send(self, function: str, *values: Any, by: str, value: int = 0) -> Done:
         """Call a function that must succeed."""
-        found = self.raw(self.abi.call(function, *values), by=by, value=value)
+        found = self.raw(self.abi.encode_call(function, *values), by=by, value=value)
         assert isinstance(found, Done), found
         return found
 
     def refused(self, function: str, *values: Any, by: str, value: int = 0) -> Refusal:
         """Call a function that must be refused."""
-        found = self.raw(self.abi.call(function, *values), by=by, value=value)
+        found = self.raw(self.abi.encode_call(function, *values), by=by, value=value)
         assert isinstance(found, Refusal), found
         return found
 
     def view(self, function: str, *values: Any) -> Any:
         """Read."""
-        data = self.w3.eth.call({"to": self._checked(self.address), "data": self.abi.call(function, *values)})
-        return self.abi.answer(function, bytes(data))
+        data = self.w3.eth.call({"to": self._checked(self.address), "data": self.abi.encode_call(function, *values)})
+        return self.abi.decode_result(function, bytes(data))
 
     def lease(self, lease: str) -> Mapping[str, Any]:
         """`getLease`."""
@@ -254,6 +256,6 @@ class Agreement:
         except TransactionFailed as error:
             text = str(error).removeprefix("execution reverted: ")  # then the bytes as Python writes them
             data = ast.literal_eval(text) if text.startswith(("b'", 'b"')) else b""
-            revert = self.abi.revert(data)
+            revert = self.abi.decode_revert(data)
             return Refusal(revert.name, revert.values)
         raise AssertionError("the transaction failed, but the same call on the same block does not")

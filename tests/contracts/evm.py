@@ -15,9 +15,9 @@ from eth_account.signers.local import LocalAccount
 from eth_tester import PyEVMBackend
 from eth_tester.backends.pyevm.main import get_default_genesis_params
 
-from pandacea.chain.wire import Log
+from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.ids import Hash32
-from pandacea_sdk.protocol.contract import Event, lease_agreement
+from pandacea_sdk.protocol.contract import ContractEvent, lease_agreement
 from tests.contracts.agreement import GENESIS, RECEIPT, Refusal
 
 CALL_GAS = 2_000_000
@@ -42,7 +42,7 @@ class Evm:
         self.accounts = list(self.keys)
         self.address = ""
         self.now = GENESIS
-        self.logs: list[Log] = []
+        self.logs: list[RpcLog] = []
         """Those of the last call that was not refused, as the node reads them."""
 
     def deploy(self, owner: str, arbiter: str) -> None:
@@ -51,11 +51,11 @@ class Evm:
         from eth_typing import Address
 
         nonce = self._state.get_nonce(_raw(owner))
-        found = self.call(self.abi.creation(owner, arbiter), by=owner, to="")
+        found = self.call(self.abi.encode_creation(owner, arbiter), by=owner, to="")
         assert not isinstance(found, Refusal)
         self.address = "0x" + generate_contract_address(Address(_raw(owner)), nonce).hex()
 
-    def call(self, data: bytes, *, by: str, value: int = 0, to: str | None = None) -> list[Event] | Refusal:
+    def call(self, data: bytes, *, by: str, value: int = 0, to: str | None = None) -> list[ContractEvent] | Refusal:
         """One transaction in the second `now`: the contract's events, or its refusal."""
         self._context._timestamp = self.now
         self._state.lock_changes()
@@ -70,11 +70,11 @@ class Evm:
         done = self._state.apply_transaction(SpoofTransaction(unsigned, from_=_raw(by)))
         if done.is_error:
             assert isinstance(done.error, Revert), done.error
-            revert = self.abi.revert(done.output)
+            revert = self.abi.decode_revert(done.output)
             return Refusal(revert.name, revert.values)
         entries = [([topic.to_bytes(32, "big") for topic in topics], data) for _, topics, data in done.get_log_entries()]
         self.logs = [_log(self.address, topics, data) for topics, data in entries]
-        events = [self.abi.event(topics, data) for topics, data in entries]
+        events = [self.abi.decode_event(topics, data) for topics, data in entries]
         assert None not in events, "the contract emitted something that its ABI does not name"
         return [event for event in events if event is not None]
 
@@ -120,6 +120,6 @@ def _raw(value: str) -> bytes:
     return bytes.fromhex(value.removeprefix("0x"))
 
 
-def _log(address: str, topics: list[bytes], data: bytes) -> Log:
+def _log(address: str, topics: list[bytes], data: bytes) -> RpcLog:
     nowhere = Hash32("0x" + "00" * 32)
-    return Log(address, ["0x" + topic.hex() for topic in topics], "0x" + data.hex(), "0x1", nowhere, nowhere, "0x0")
+    return RpcLog(address, ["0x" + topic.hex() for topic in topics], "0x" + data.hex(), "0x1", nowhere, nowhere, "0x0")

@@ -14,11 +14,11 @@ from pandacea.domain.lease import (
     ARBITRATION_PERIOD,
     COMMIT_GRACE,
     DISPUTE_WINDOW,
-    FINAL,
+    FINAL_STATUSES,
+    LEASE_TRANSITIONS,
     STAKE_DIVISOR,
-    TRANSITIONS,
     LeaseStatus,
-    Move,
+    LeaseTransition,
 )
 from tests.contracts.agreement import Refusal
 
@@ -49,7 +49,7 @@ class Held:
     @property
     def held(self) -> int:
         """Wei the contract holds for this lease."""
-        if self.status in FINAL:
+        if self.status in FINAL_STATUSES:
             return 0
         return self.price + (self.stake if self.status is LeaseStatus.DISPUTED else 0)
 
@@ -76,11 +76,11 @@ class Model:
 
     # ---------------------------------------------------------------------------------------------- checks
 
-    def _lease(self, lease_id: str, move: Move) -> Held:
+    def _lease(self, lease_id: str, move: LeaseTransition) -> Held:
         lease = self.leases.get(lease_id)
         if lease is None:
             raise Refused("UnknownLease", leaseId=lease_id)
-        if (lease.status, move) not in TRANSITIONS:
+        if (lease.status, move) not in LEASE_TRANSITIONS:
             raise Refused("WrongStatus", leaseId=lease_id, status=lease.status.value)
         return lease
 
@@ -106,9 +106,9 @@ class Model:
         if now <= after:
             raise Refused("TooEarly", leaseId=lease.id, after_=after)
 
-    def _end(self, lease: Held, move: Move, **shares: int) -> None:
+    def _end(self, lease: Held, move: LeaseTransition, **shares: int) -> None:
         assert sum(shares.values()) == lease.held
-        lease.status = TRANSITIONS[lease.status, move]
+        lease.status = LEASE_TRANSITIONS[lease.status, move]
         for party, amount in shares.items():
             self.credit[getattr(lease, party)] += amount
 
@@ -130,15 +130,15 @@ class Model:
     def approve(self, now: int, by: str, lease_id: str) -> None:
         """Earner or operator, for a week, before the expiry."""
         self._running()
-        lease = self._lease(lease_id, Move.APPROVE)
+        lease = self._lease(lease_id, LeaseTransition.APPROVE)
         self._earner_side(lease, by)
         self._until(lease, now, lease.created_at + APPROVAL_PERIOD)
         self._until(lease, now, lease.expires_at - 1)
-        lease.status, lease.approved_at = TRANSITIONS[lease.status, Move.APPROVE], now
+        lease.status, lease.approved_at = LEASE_TRANSITIONS[lease.status, LeaseTransition.APPROVE], now
 
     def commit(self, now: int, by: str, lease_id: str, computation: str, result: str) -> None:
         """Earner or operator, until a day after the expiry, once per computation."""
-        lease = self._lease(lease_id, Move.COMMIT)
+        lease = self._lease(lease_id, LeaseTransition.COMMIT)
         self._earner_side(lease, by)
         self._until(lease, now, lease.expires_at + COMMIT_GRACE)
         if computation in lease.results:
@@ -149,7 +149,7 @@ class Model:
 
     def execute(self, now: int, by: str, lease_id: str) -> None:
         """With a result; the Earner's side when nothing is left or expired, then anyone."""
-        lease = self._lease(lease_id, Move.EXECUTE)
+        lease = self._lease(lease_id, LeaseTransition.EXECUTE)
         if not lease.results:
             raise Refused("NothingCommitted", leaseId=lease_id)
         if now <= lease.expires_at + COMMIT_GRACE:
@@ -158,20 +158,20 @@ class Model:
                 raise Refused(
                     "ComputationsLeft", leaseId=lease_id, committed=len(lease.results), maxComputations=lease.max_computations
                 )
-        lease.status, lease.executed_at = TRANSITIONS[lease.status, Move.EXECUTE], now
+        lease.status, lease.executed_at = LEASE_TRANSITIONS[lease.status, LeaseTransition.EXECUTE], now
 
     def finalize(self, now: int, by: str, lease_id: str) -> None:
         """The Spender at once, the Earner after the window."""
-        lease = self._lease(lease_id, Move.FINALIZE)
+        lease = self._lease(lease_id, LeaseTransition.FINALIZE)
         if by != lease.spender:
             if by != lease.earner:
                 raise Refused("NotParty", leaseId=lease_id, caller=by)
             self._after(lease, now, lease.executed_at + DISPUTE_WINDOW)
-        self._end(lease, Move.FINALIZE, earner=lease.held)
+        self._end(lease, LeaseTransition.FINALIZE, earner=lease.held)
 
     def cancel(self, now: int, by: str, lease_id: str) -> None:
         """The Earner while it is not final; the Spender before approval, or when nothing came."""
-        lease = self._lease(lease_id, Move.CANCEL)
+        lease = self._lease(lease_id, LeaseTransition.CANCEL)
         if by != lease.earner:
             if by != lease.spender:
                 raise Refused("NotParty", leaseId=lease_id, caller=by)
@@ -179,18 +179,18 @@ class Model:
                 if lease.results:
                     raise Refused("SomethingCommitted", leaseId=lease_id, committed=len(lease.results))
                 self._after(lease, now, lease.expires_at + COMMIT_GRACE)
-        self._end(lease, Move.CANCEL, spender=lease.held)
+        self._end(lease, LeaseTransition.CANCEL, spender=lease.held)
 
     def dispute(self, now: int, by: str, lease_id: str, value: int) -> None:
         """The Spender, with the stake, until the window closes."""
-        lease = self._lease(lease_id, Move.DISPUTE)
+        lease = self._lease(lease_id, LeaseTransition.DISPUTE)
         if by != lease.spender:
             raise Refused("NotSpender", leaseId=lease_id, caller=by)
         if lease.status is LeaseStatus.EXECUTED:
             self._until(lease, now, lease.executed_at + DISPUTE_WINDOW)
         if value != lease.stake:
             raise Refused("WrongStake", leaseId=lease_id, sent=value, stake=lease.stake)
-        lease.status, lease.disputed_at = TRANSITIONS[lease.status, Move.DISPUTE], now
+        lease.status, lease.disputed_at = LEASE_TRANSITIONS[lease.status, LeaseTransition.DISPUTE], now
         self.paid_in += value
 
     def resolve(self, now: int, by: str, lease_id: str, valid: bool) -> None:
@@ -200,32 +200,32 @@ class Model:
             raise Refused("NotArbiter", leaseId=lease_id, caller=by)
         self._until(lease, now, lease.disputed_at + ARBITRATION_PERIOD)
         if valid:
-            self._end(lease, Move.RESOLVE_VALID, spender=lease.held)
+            self._end(lease, LeaseTransition.RESOLVE_VALID, spender=lease.held)
         else:
-            self._end(lease, Move.RESOLVE_INVALID, earner=lease.held)
+            self._end(lease, LeaseTransition.RESOLVE_INVALID, earner=lease.held)
 
     def split(self, now: int, lease_id: str) -> None:
         """Anyone, when the month is over."""
         lease = self._open(lease_id)
         self._after(lease, now, lease.disputed_at + ARBITRATION_PERIOD)
         half = lease.price // 2
-        self._end(lease, Move.RESOLVE_INVALID, spender=lease.held - half, earner=half)
+        self._end(lease, LeaseTransition.RESOLVE_INVALID, spender=lease.held - half, earner=half)
 
     def _open(self, lease_id: str) -> Held:
-        lease = self._lease(lease_id, Move.RESOLVE_INVALID)
+        lease = self._lease(lease_id, LeaseTransition.RESOLVE_INVALID)
         assert lease.status is LeaseStatus.DISPUTED, "only a dispute can be found invalid"
         return lease
 
     def prove(self, lease_id: str, signers: tuple[str, str], results: tuple[str, str]) -> None:
         """Anyone, with two results of one computation signed by the Earner's side."""
-        lease = self._lease(lease_id, Move.RESOLVE_VALID)
+        lease = self._lease(lease_id, LeaseTransition.RESOLVE_VALID)
         if results[0] == results[1]:
             raise Refused("NoEquivocation")
         for signer, result in zip(signers, results, strict=True):
             since = self.replaced.get((lease.earner, signer), -1)
             if signer not in {lease.earner, self.operator.get(lease.earner)} and since < lease.approved_at:
                 raise Refused("NotSigned", leaseId=lease_id, resultHash=result)
-        self._end(lease, Move.RESOLVE_VALID, spender=lease.held)
+        self._end(lease, LeaseTransition.RESOLVE_VALID, spender=lease.held)
 
     # ---------------------------------------------------------------------------------------------- accounts and owner
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, NO_LEASE, ZERO, Agreement, Refusal
 
 
@@ -84,7 +84,7 @@ def test_when_the_caller_is_the_earner_it_approves_and_emits_lease_approved(agre
     """One event, and the second of it is kept."""
     lease = agreement.create()
     done = agreement.send("approveLease", lease, by=agreement.earner)
-    assert done.events == [Event("LeaseApproved", {"leaseId": lease})]
+    assert done.events == [ContractEvent("LeaseApproved", {"leaseId": lease})]
     found = agreement.lease(lease)
     assert (found["status"], found["isApproved"], found["approvedAt"]) == ("approved", True, done.timestamp)
 

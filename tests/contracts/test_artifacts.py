@@ -12,7 +12,7 @@ from eth_utils.crypto import keccak
 
 from pandacea_sdk.protocol.contract import lease_agreement
 from tests.contracts.agreement import ROOT, Agreement, artifact
-from tests.parts import missing
+from tests.prerequisites import skip_or_fail
 
 CONTRACTS = ROOT / "contracts"
 PUBLISHED = ROOT / "daemon" / "pandacea_sdk" / "protocol" / "abi"
@@ -21,7 +21,7 @@ PUBLISHED = ROOT / "daemon" / "pandacea_sdk" / "protocol" / "abi"
 def test_a_fresh_compile_changes_nothing() -> None:
     """Same compiler, settings and libraries: the same bytes."""
     if shutil.which("node") is None or not (CONTRACTS / "node_modules" / "solc").exists():
-        missing("needs Node and `npm --prefix contracts ci`")
+        skip_or_fail("needs Node and `npm --prefix contracts ci`")
     run = subprocess.run([sys.executable, str(CONTRACTS / "fresh.py")], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (0, "up to date\n"), run.stderr
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, ETHER, NO_LEASE, Agreement, Refusal
 
 STAKE = ETHER // 10
@@ -51,8 +51,8 @@ def test_when_the_caller_is_the_spender_given_the_lease_is_not_approved_it_refun
     agreement.at(agreement.now + 60 * DAY)
     done = agreement.send("cancelLease", lease, by=agreement.spender)
     assert done.events == [
-        Event("Credited", {"leaseId": lease, "account": agreement.spender, "amount": ETHER}),
-        Event("LeaseCancelled", {"leaseId": lease}),
+        ContractEvent("Credited", {"leaseId": lease, "account": agreement.spender, "amount": ETHER}),
+        ContractEvent("LeaseCancelled", {"leaseId": lease}),
     ]
     refunded(agreement, lease)
 

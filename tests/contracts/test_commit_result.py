@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, NO_LEASE, Agreement, Refusal, word
 
 
@@ -107,7 +107,7 @@ def test_when_the_caller_is_the_earner_it_emits_result_committed_and_keeps_the_h
     lease, other = agreement.approved(), agreement.approved()
     done = agreement.send("commitResult", lease, word(1), word(2), by=agreement.earner)
     expected = {"leaseId": lease, "computationId": word(1), "resultHash": word(2)}
-    assert done.events == [Event("ResultCommitted", expected)]
+    assert done.events == [ContractEvent("ResultCommitted", expected)]
     assert agreement.view("committedResult", lease, word(1)) == word(2)
     assert int(agreement.view("committedResult", lease, word(2)), 16) == 0
     assert int(agreement.view("committedResult", other, word(1)), 16) == 0

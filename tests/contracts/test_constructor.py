@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import ZERO, Agreement, Refusal
 
 
@@ -28,8 +28,8 @@ def test_when_both_are_given_it_appoints_them_and_says_so(agreement: Agreement) 
     done = agreement.creation(agreement.other, agreement.stranger)
     assert not isinstance(done, Refusal)
     assert done.events == [
-        Event("OwnershipTransferred", {"previousOwner": ZERO, "newOwner": agreement.other}),
-        Event("ArbiterChanged", {"arbiterId": 1, "arbiter": agreement.stranger}),
+        ContractEvent("OwnershipTransferred", {"previousOwner": ZERO, "newOwner": agreement.other}),
+        ContractEvent("ArbiterChanged", {"arbiterId": 1, "arbiter": agreement.stranger}),
     ]
     assert agreement.view("owner") == agreement.owner
     assert agreement.view("currentArbiter") == agreement.arbiter

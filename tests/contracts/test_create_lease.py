@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandacea_sdk.protocol.contract import Event, lease_id
+from pandacea_sdk.protocol.contract import ContractEvent, derive_lease_id
 from tests.contracts.agreement import CREATE, CREATE_SHORT, DAY, ETHER, PRODUCT, ZERO, Agreement, Refusal
 
 
@@ -87,14 +87,14 @@ def test_when_the_terms_are_right_it_emits_lease_created_and_lease_terms(agreeme
     lease = done.event("LeaseCreated")["leaseId"]
     created = {"leaseId": lease, "spender": agreement.spender, "earner": agreement.earner, "price": ETHER}
     terms = {"leaseId": lease, "dataProductId": PRODUCT, "expiresAt": expiry, "maxComputations": 7}
-    assert done.events == [Event("LeaseCreated", created), Event("LeaseTerms", terms)]
+    assert done.events == [ContractEvent("LeaseCreated", created), ContractEvent("LeaseTerms", terms)]
 
 
 def test_when_the_terms_are_right_it_derives_the_id_from_chain_and_contract_and_terms_and_nonce(agreement: Agreement) -> None:
     """The id the Spender computes beforehand is the id the contract gives: whoever signs it signs the terms."""
     for nonce in range(3):
         expiry = agreement.now + DAY
-        expected = lease_id(
+        expected = derive_lease_id(
             chain_id=agreement.w3.eth.chain_id,
             contract=agreement.address,
             spender=agreement.spender,

@@ -21,7 +21,7 @@ def test_when_an_unknown_function_is_called_it_is_refused(agreement: Agreement) 
 @pytest.mark.parametrize("function", ["approveLease", "executeLease", "finalizeLease", "cancelLease", "splitDispute"])
 def test_when_a_function_that_takes_none_is_sent_some_it_is_refused(agreement: Agreement, function: str) -> None:
     """It would be nobody's."""
-    found = agreement.raw(agreement.abi.call(function, NO_LEASE), by=agreement.spender, value=1)
+    found = agreement.raw(agreement.abi.encode_call(function, NO_LEASE), by=agreement.spender, value=1)
     assert isinstance(found, Refusal)
     assert found.name == "Unknown"  # refused before the body that would have said UnknownLease
     assert agreement.balance() == 0

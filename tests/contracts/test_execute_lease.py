@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, NO_LEASE, Agreement, Refusal
 
 
@@ -56,7 +56,7 @@ def test_given_no_computation_is_left_when_the_caller_is_the_earner_it_executes_
     """One event, and the second of it is kept; no money moves yet."""
     lease = agreement.committed()
     done = agreement.send("executeLease", lease, by=agreement.earner)
-    assert done.events == [Event("LeaseExecuted", {"leaseId": lease})]
+    assert done.events == [ContractEvent("LeaseExecuted", {"leaseId": lease})]
     found = agreement.lease(lease)
     assert (found["status"], found["isExecuted"], found["executedAt"]) == ("executed", True, done.timestamp)
     assert agreement.credit(agreement.earner) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, ETHER, NO_LEASE, Agreement, Refusal
 
 
@@ -44,8 +44,8 @@ def test_when_the_caller_is_the_spender_it_credits_the_earner_at_once_and_emits_
     lease = agreement.executed()
     done = agreement.send("finalizeLease", lease, by=agreement.spender)
     assert done.events == [
-        Event("Credited", {"leaseId": lease, "account": agreement.earner, "amount": ETHER}),
-        Event("LeaseFinalized", {"leaseId": lease, "earner": agreement.earner, "reputationReward": 0}),
+        ContractEvent("Credited", {"leaseId": lease, "account": agreement.earner, "amount": ETHER}),
+        ContractEvent("LeaseFinalized", {"leaseId": lease, "earner": agreement.earner, "reputationReward": 0}),
     ]
     paid(agreement, lease)
 

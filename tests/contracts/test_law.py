@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pandacea.chain.decode import decode
+from pandacea.chain.events import decode_event
 from pandacea.domain.ids import Address, BlockNumber, LeaseId, LeaseKey
-from pandacea.domain.lease import FINAL, Lease, LeaseStatus, apply
-from pandacea_sdk.protocol.contract import Event
+from pandacea.domain.lease import FINAL_STATUSES, Lease, LeaseStatus, apply_event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import CREATE, DAY, NO_LEASE, PRODUCT, ZERO, Refusal, word
 from tests.contracts.evm import Evm
 from tests.contracts.model import Held, Model, Refused
@@ -93,7 +93,7 @@ class Law(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------------------------------------- what all steps share
 
-    def step(self, law: Callable[[], object], data: bytes, by: str, value: int = 0) -> list[Event]:
+    def step(self, law: Callable[[], object], data: bytes, by: str, value: int = 0) -> list[ContractEvent]:
         """Do it in both worlds: refused alike, word for word, or done in both."""
         self.evm.now += 1
         self.block += 1
@@ -115,9 +115,9 @@ class Law(RuleBasedStateMachine):
         """Give the logs to the node's decoder, and its events to the node's fold, in a block of their own."""
         key = LeaseKey(self.evm.chain_id, Address(self.evm.address), LeaseId(""))
         for log in self.evm.logs:
-            known = decode(log.topics, log.data)
+            known = decode_event(log.topics, log.data)
             if known is not None:
-                self.folded[known.lease_id] = apply(self.folded.get(known.lease_id), known, key, BlockNumber(self.block))
+                self.folded[known.lease_id] = apply_event(self.folded.get(known.lease_id), known, key, BlockNumber(self.block))
 
     def lease_and_caller(self, right: Callable[[Held], list[str]], *statuses: LeaseStatus) -> tuple[str, str]:
         """A lease, mostly in one of these statuses, seldom one that is not there; a caller, mostly one who may."""
@@ -139,7 +139,7 @@ class Law(RuleBasedStateMachine):
         """One step. Its seed decides which, by whom, on which lease: drawn one by one they would hug their bounds."""
         self.luck = Random(f"{seed}/{self.block}/{self.evm.now}")
         step = self.luck.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        idle = all(lease.status in FINAL for lease in self.model.leases.values())
+        idle = all(lease.status in FINAL_STATUSES for lease in self.model.leases.values())
         if self.luck.random() < 0.7 and (idle or self.model.paused):
             step = "pause_or_not" if self.model.paused else "create"
         note(f"second {self.evm.now + 1}: {step}")
@@ -151,7 +151,7 @@ class Law(RuleBasedStateMachine):
         price = self.luck.choice([0, 1, 9, 10, 11, 101, self.luck.randrange(10**18)])
         expires_at = self.evm.now + self.luck.choice([0, 1, 2, DAY, 5 * DAY, *(self.luck.randrange(60 * DAY) for _ in range(5))])
         computations = self.luck.choice([0, 1, 1, 1, 1, 2, 2, 3])
-        call = self.evm.abi.call(CREATE, earner, PRODUCT, price, expires_at, computations)
+        call = self.evm.abi.encode_call(CREATE, earner, PRODUCT, price, expires_at, computations)
         events = self.step(lambda: self.model.may_create(self.evm.now, expires_at, computations), call, spender, value=price)
         if events:
             created = events[0].values["leaseId"]
@@ -161,48 +161,48 @@ class Law(RuleBasedStateMachine):
     def approve(self) -> None:
         """Mostly by the Earner's side."""
         lease, by = self.lease_and_caller(self.earner_side, LeaseStatus.CREATED)
-        self.step(lambda: self.model.approve(self.evm.now, by, lease), self.evm.abi.call("approveLease", lease), by)
+        self.step(lambda: self.model.approve(self.evm.now, by, lease), self.evm.abi.encode_call("approveLease", lease), by)
 
     def commit(self) -> None:
         """Some computations more than once."""
         lease, by = self.lease_and_caller(self.earner_side, LeaseStatus.APPROVED, LeaseStatus.DISPUTED)
         values = (lease, word(self.luck.randint(1, 4)), word(self.luck.randint(1, 3)))
-        self.step(lambda: self.model.commit(self.evm.now, by, *values), self.evm.abi.call("commitResult", *values), by)
+        self.step(lambda: self.model.commit(self.evm.now, by, *values), self.evm.abi.encode_call("commitResult", *values), by)
 
     def execute(self) -> None:
         """Mostly by the Earner's side."""
         lease, by = self.lease_and_caller(self.earner_side, LeaseStatus.APPROVED)
-        self.step(lambda: self.model.execute(self.evm.now, by, lease), self.evm.abi.call("executeLease", lease), by)
+        self.step(lambda: self.model.execute(self.evm.now, by, lease), self.evm.abi.encode_call("executeLease", lease), by)
 
     def finalize(self) -> None:
         """Mostly by a party."""
         lease, by = self.lease_and_caller(lambda one: [one.spender, one.earner], LeaseStatus.EXECUTED)
-        self.step(lambda: self.model.finalize(self.evm.now, by, lease), self.evm.abi.call("finalizeLease", lease), by)
+        self.step(lambda: self.model.finalize(self.evm.now, by, lease), self.evm.abi.encode_call("finalizeLease", lease), by)
 
     def cancel(self) -> None:
         """Mostly by the Spender, who mostly may not."""
         lease, by = self.lease_and_caller(lambda one: [one.spender] * 4 + [one.earner], *LeaseStatus)
-        self.step(lambda: self.model.cancel(self.evm.now, by, lease), self.evm.abi.call("cancelLease", lease), by)
+        self.step(lambda: self.model.cancel(self.evm.now, by, lease), self.evm.abi.encode_call("cancelLease", lease), by)
 
     def dispute(self) -> None:
         """Mostly with the right stake."""
         lease, by = self.lease_and_caller(lambda one: [one.spender], LeaseStatus.APPROVED, LeaseStatus.EXECUTED)
         off = self.luck.choice([0, 0, 0, 0, 1])
         value = self.model.leases[lease].stake + off if lease in self.model.leases else off
-        call = self.evm.abi.call("raiseDispute", lease, "why")
+        call = self.evm.abi.encode_call("raiseDispute", lease, "why")
         self.step(lambda: self.model.dispute(self.evm.now, by, lease, value), call, by, value)
 
     def resolve(self) -> None:
         """Mostly by its arbiter."""
         lease, by = self.lease_and_caller(lambda one: [one.arbiter], LeaseStatus.DISPUTED)
         valid = self.luck.random() < 0.5
-        call = self.evm.abi.call("resolveDispute", lease, valid)
+        call = self.evm.abi.encode_call("resolveDispute", lease, valid)
         self.step(lambda: self.model.resolve(self.evm.now, by, lease, valid), call, by)
 
     def split(self) -> None:
         """By anyone."""
         lease, by = self.lease_and_caller(lambda _: self.evm.accounts, LeaseStatus.DISPUTED)
-        self.step(lambda: self.model.split(self.evm.now, lease), self.evm.abi.call("splitDispute", lease), by)
+        self.step(lambda: self.model.split(self.evm.now, lease), self.evm.abi.encode_call("splitDispute", lease), by)
 
     def prove(self) -> None:
         """Receipts signed by the Earner, by an operator of any time, or by somebody else."""
@@ -213,31 +213,31 @@ class Law(RuleBasedStateMachine):
         hashes = (word(self.luck.randint(1, 3)), word(self.luck.randint(1, 3)))
         receipts = [(lease, word(1), word(91), word(92), result) for result in hashes]
         pairs = [(receipt, self.evm.sign(receipt, signer)) for receipt, signer in zip(receipts, signers, strict=True)]
-        call = self.evm.abi.call("proveEquivocation", *pairs[0], *pairs[1])
+        call = self.evm.abi.encode_call("proveEquivocation", *pairs[0], *pairs[1])
         self.step(lambda: self.model.prove(lease, signers, hashes), call, by)
 
     def operator(self) -> None:
         """Appointed, replaced, taken back."""
         by, chosen = self.luck.choice(self.earners), self.luck.choice([*self.operators, None])
-        call = self.evm.abi.call("setOperator", chosen or ZERO)
+        call = self.evm.abi.encode_call("setOperator", chosen or ZERO)
         self.step(lambda: self.model.set_operator(self.evm.now, by, chosen), call, by)
 
     def withdraw(self) -> None:
         """By whoever has credit, and by others."""
         creditors = [who for who, amount in self.model.credit.items() if amount]
         by = self.luck.choice(creditors if creditors and self.luck.random() < 0.8 else self.evm.accounts)
-        self.step(lambda: self.model.withdraw(by), self.evm.abi.call("withdraw"), by)
+        self.step(lambda: self.model.withdraw(by), self.evm.abi.encode_call("withdraw"), by)
 
     def appoint(self) -> None:
         """Mostly by the owner."""
         by, arbiter = self.luck.choice([self.owner, self.owner, self.stranger]), self.luck.choice(self.arbiters)
-        self.step(lambda: self.model.set_arbiter(by, arbiter), self.evm.abi.call("setArbiter", arbiter), by)
+        self.step(lambda: self.model.set_arbiter(by, arbiter), self.evm.abi.encode_call("setArbiter", arbiter), by)
 
     def pause_or_not(self) -> None:
         """Mostly off, so that something can begin."""
         paused = self.luck.random() < 0.2
         by = self.luck.choice([self.owner, self.owner, self.arbiters[0]])
-        self.step(lambda: self.model.pause(by, paused), self.evm.abi.call("pause" if paused else "unpause"), by)
+        self.step(lambda: self.model.pause(by, paused), self.evm.abi.encode_call("pause" if paused else "unpause"), by)
 
     def wait(self) -> None:
         """To the last second of some lease's period, or the first after it (the next step adds one); else for a while."""
@@ -277,7 +277,7 @@ class Law(RuleBasedStateMachine):
             assert (folded.expires_at, folded.max_computations) == (lease.expires_at, lease.max_computations)
             words = self.evm.words(lease.id)
             assert self.final.get(lease.id, words) == words, "a final lease changed"
-            if lease.status in FINAL:
+            if lease.status in FINAL_STATUSES:
                 self.final[lease.id] = words
             REACHED.add(lease.status.value)
 
@@ -299,9 +299,9 @@ class Law(RuleBasedStateMachine):
         idle = everyone[self.block % len(everyone)]
         for lease in list(self.model.leases.values()):
             for _ in range(4):
-                if lease.status not in FINAL:
+                if lease.status not in FINAL_STATUSES:
                     self.way_out(lease, idle)
-            assert lease.status in FINAL
+            assert lease.status in FINAL_STATUSES
         for who in self.evm.accounts:
             if who != idle and self.model.credit[who]:
                 self.must(lambda who=who: self.model.withdraw(who), "withdraw", by=who)  # type: ignore[misc]
@@ -329,7 +329,7 @@ class Law(RuleBasedStateMachine):
 
     def must(self, law: Callable[[], object], function: str, *values: Any, by: str) -> None:
         """A step that both worlds must grant."""
-        assert self.step(law, self.evm.abi.call(function, *values), by), f"{function} must be possible"
+        assert self.step(law, self.evm.abi.encode_call(function, *values), by), f"{function} must be possible"
 
 
 @pytest.mark.timeout(900)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import Agreement, Refusal
 
 
@@ -20,5 +20,5 @@ def test_given_the_contract_is_paused_already_it_reverts_with_enforced_pause(agr
 
 def test_when_the_owner_pauses_it_emits_paused(agreement: Agreement) -> None:
     """And the state can be read."""
-    assert agreement.send("pause", by=agreement.owner).events == [Event("Paused", {"account": agreement.owner})]
+    assert agreement.send("pause", by=agreement.owner).events == [ContractEvent("Paused", {"account": agreement.owner})]
     assert agreement.view("paused") is True

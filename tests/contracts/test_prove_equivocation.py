@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, ETHER, NO_LEASE, ZERO, Agreement, Done, Refusal, word
 
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -127,7 +127,7 @@ def test_when_the_operator_was_replaced_in_the_second_of_the_approval_it_refunds
     lease = agreement.create()
     agreement.tester.disable_auto_mine_transactions()
     for function, value in (("setOperator", ZERO), ("approveLease", lease)):
-        data = agreement.abi.call(function, value)
+        data = agreement.abi.encode_call(function, value)
         earner, contract = (agreement.w3.to_checksum_address(one) for one in (agreement.earner, agreement.address))
         agreement.w3.eth.send_transaction({"from": earner, "to": contract, "data": data, "gas": 200_000})
     agreement.tester.enable_auto_mine_transactions()
@@ -159,9 +159,9 @@ def test_given_the_lease_is_approved_it_refunds_the_price_and_emits_dispute_reso
     done = proved(agreement, lease, proof(agreement, lease, agreement.earner, agreement.earner))
     proven = {"leaseId": lease, "computationId": word(1), "firstResultHash": word(2), "secondResultHash": word(3)}
     assert done.events == [
-        Event("Credited", {"leaseId": lease, "account": agreement.spender, "amount": ETHER}),
-        Event("DisputeResolved", {"leaseId": lease, "isDisputeValid": True, "stakeAmount": 0}),
-        Event("EquivocationProven", proven),
+        ContractEvent("Credited", {"leaseId": lease, "account": agreement.spender, "amount": ETHER}),
+        ContractEvent("DisputeResolved", {"leaseId": lease, "isDisputeValid": True, "stakeAmount": 0}),
+        ContractEvent("EquivocationProven", proven),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, ETHER, NO_LEASE, Agreement, Refusal
 
 STAKE = ETHER // 10
@@ -74,7 +74,7 @@ def test_given_the_lease_is_approved_it_holds_the_stake_and_emits_dispute_raised
         "reason": "nothing came",
         "stakeAmount": STAKE,
     }
-    assert done.events == [Event("DisputeRaised", expected)]
+    assert done.events == [ContractEvent("DisputeRaised", expected)]
     assert agreement.balance() == ETHER + STAKE
     found = agreement.lease(lease)
     assert (found["status"], found["isDisputed"], found["disputedAt"]) == ("disputed", True, done.timestamp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, ETHER, NO_LEASE, Agreement, Refusal
 
 STAKE = ETHER // 10
@@ -66,8 +66,8 @@ def test_when_the_dispute_is_valid_it_credits_the_spender_with_price_and_stake_a
     lease = agreement.disputed()
     done = agreement.send("resolveDispute", lease, True, by=agreement.arbiter)
     assert done.events == [
-        Event("Credited", {"leaseId": lease, "account": agreement.spender, "amount": ETHER + STAKE}),
-        Event("DisputeResolved", {"leaseId": lease, "isDisputeValid": True, "stakeAmount": STAKE}),
+        ContractEvent("Credited", {"leaseId": lease, "account": agreement.spender, "amount": ETHER + STAKE}),
+        ContractEvent("DisputeResolved", {"leaseId": lease, "isDisputeValid": True, "stakeAmount": STAKE}),
     ]
     assert agreement.status(lease) == "refunded"
     credited = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.arbiter)]
@@ -81,8 +81,8 @@ def test_when_the_dispute_is_invalid_it_credits_the_earner_with_price_and_stake_
     lease = agreement.disputed()
     done = agreement.send("resolveDispute", lease, False, by=agreement.arbiter)
     assert done.events == [
-        Event("Credited", {"leaseId": lease, "account": agreement.earner, "amount": ETHER + STAKE}),
-        Event("DisputeResolved", {"leaseId": lease, "isDisputeValid": False, "stakeAmount": STAKE}),
+        ContractEvent("Credited", {"leaseId": lease, "account": agreement.earner, "amount": ETHER + STAKE}),
+        ContractEvent("DisputeResolved", {"leaseId": lease, "isDisputeValid": False, "stakeAmount": STAKE}),
     ]
     assert agreement.status(lease) == "settled"
     credited = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.arbiter)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import ZERO, Agreement, Refusal
 
 
@@ -22,7 +22,7 @@ def test_when_the_owner_appoints_it_emits_arbiter_changed_and_leaves_older_lease
     """Each lease keeps the arbiter both sides could see when they agreed."""
     older = agreement.create()
     done = agreement.send("setArbiter", agreement.other, by=agreement.owner)
-    assert done.events == [Event("ArbiterChanged", {"arbiterId": 2, "arbiter": agreement.other})]
+    assert done.events == [ContractEvent("ArbiterChanged", {"arbiterId": 2, "arbiter": agreement.other})]
     assert agreement.view("currentArbiter") == agreement.other
     newer = agreement.create()
     assert [agreement.lease(one)["arbiter"] for one in (older, newer)] == [agreement.arbiter, agreement.other]

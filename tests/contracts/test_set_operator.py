@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, ZERO, Agreement
 
 
 def test_when_an_operator_is_set_it_emits_operator_changed_and_names_it(agreement: Agreement) -> None:
     """For the caller alone."""
     done = agreement.send("setOperator", agreement.operator, by=agreement.earner)
-    assert done.events == [Event("OperatorChanged", {"earner": agreement.earner, "operator": agreement.operator})]
+    assert done.events == [ContractEvent("OperatorChanged", {"earner": agreement.earner, "operator": agreement.operator})]
     assert agreement.view("operatorOf", agreement.earner) == agreement.operator
     assert agreement.view("operatorOf", agreement.other) == ZERO
 

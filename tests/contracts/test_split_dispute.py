@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, ETHER, NO_LEASE, Agreement, Refusal
 
 STAKE = ETHER // 10
@@ -47,10 +47,10 @@ def test_when_more_than_30_days_have_passed_it_gives_each_half_and_the_stake_bac
     done = agreement.send("splitDispute", lease, by=agreement.stranger)
     spender, earner = ETHER // 2 + STAKE, ETHER // 2
     assert done.events == [
-        Event("Credited", {"leaseId": lease, "account": agreement.spender, "amount": spender}),
-        Event("Credited", {"leaseId": lease, "account": agreement.earner, "amount": earner}),
-        Event("DisputeResolved", {"leaseId": lease, "isDisputeValid": False, "stakeAmount": STAKE}),
-        Event("DisputeSplit", {"leaseId": lease, "spenderAmount": spender, "earnerAmount": earner}),
+        ContractEvent("Credited", {"leaseId": lease, "account": agreement.spender, "amount": spender}),
+        ContractEvent("Credited", {"leaseId": lease, "account": agreement.earner, "amount": earner}),
+        ContractEvent("DisputeResolved", {"leaseId": lease, "isDisputeValid": False, "stakeAmount": STAKE}),
+        ContractEvent("DisputeSplit", {"leaseId": lease, "spenderAmount": spender, "earnerAmount": earner}),
     ]
     assert agreement.status(lease) == "settled"
     credited = [agreement.credit(who) for who in (agreement.spender, agreement.earner, agreement.stranger)]

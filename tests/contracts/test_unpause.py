@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import Agreement, Refusal
 
 
@@ -21,5 +21,5 @@ def test_given_the_contract_is_not_paused_it_reverts_with_expected_pause(agreeme
 def test_when_the_owner_unpauses_it_emits_unpaused_and_leases_can_be_made_again(agreement: Agreement) -> None:
     """Creation and approval both."""
     agreement.send("pause", by=agreement.owner)
-    assert agreement.send("unpause", by=agreement.owner).events == [Event("Unpaused", {"account": agreement.owner})]
+    assert agreement.send("unpause", by=agreement.owner).events == [ContractEvent("Unpaused", {"account": agreement.owner})]
     assert agreement.status(agreement.approved()) == "approved"

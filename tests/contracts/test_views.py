@@ -15,8 +15,8 @@ def usable_to_a_reader_of_the_first_version(agreement: Agreement, lease: str) ->
     """The first version's rule, on nothing but the common head of its struct: approved, not executed, not disputed."""
     v0: ContractAbi = lease_agreement_v0()
     checked = agreement.w3.to_checksum_address(agreement.address)
-    data = bytes(agreement.w3.eth.call({"to": checked, "data": v0.call("getLease", lease)}))
-    head = v0.answer("getLease", data)
+    data = bytes(agreement.w3.eth.call({"to": checked, "data": v0.encode_call("getLease", lease)}))
+    head = v0.decode_result("getLease", data)
     assert [head[name] for name in HEAD[:5]] == [agreement.spender, agreement.earner, PRODUCT, ETHER, ETHER]
     return bool(head["isApproved"] and not head["isExecuted"] and not head["isDisputed"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import DAY, ETHER, Agreement, Refusal
 from tests.contracts.puppet import Mood, Puppet
 
@@ -32,7 +32,7 @@ def test_given_there_is_credit_it_pays_it_out_once_and_emits_withdrawn(agreement
     before = agreement.balance(agreement.earner)
     done = agreement.send("withdraw", by=agreement.earner)
     expected = {"account": agreement.earner, "to": agreement.earner, "amount": 2 * ETHER}
-    assert done.events == [Event("Withdrawn", expected)]
+    assert done.events == [ContractEvent("Withdrawn", expected)]
     assert before + 2 * ETHER - agreement.balance(agreement.earner) < ETHER // 100  # the fee of the call itself
     assert agreement.refused("withdraw", by=agreement.earner) == Refusal("NothingToWithdraw", {"account": agreement.earner})
     assert (agreement.balance(), agreement.credit(agreement.spender)) == (ETHER, ETHER)
@@ -48,10 +48,10 @@ def test_given_the_contract_is_paused_it_pays(agreement: Agreement) -> None:
 def test_when_the_recipient_refuses_it_reverts_with_withdrawal_failed_and_keeps_the_credit(agreement: Agreement) -> None:
     """And withdrawTo gets the money out all the same."""
     puppet = puppet_with_credit(agreement, Mood.REFUSE)
-    refusal = puppet.act(agreement.abi.call("withdraw"))
+    refusal = puppet.act(agreement.abi.encode_call("withdraw"))
     assert refusal == Refusal("WithdrawalFailed", {"to": puppet.address, "amount": ETHER})
     assert agreement.credit(puppet.address) == ETHER
-    done = puppet.act(agreement.abi.call("withdrawTo", agreement.other))
+    done = puppet.act(agreement.abi.encode_call("withdrawTo", agreement.other))
     assert not isinstance(done, Refusal)
     assert (agreement.credit(puppet.address), agreement.balance()) == (0, 0)
 
@@ -62,11 +62,11 @@ def test_when_the_recipient_burns_all_gas_it_fails_for_that_recipient_alone(agre
     puppet = Puppet(agreement)
     lease = puppet.create()
     agreement.send("approveLease", lease, by=agreement.earner)
-    puppet.act(agreement.abi.call("raiseDispute", lease, ""), value=ETHER // 10)
+    puppet.act(agreement.abi.encode_call("raiseDispute", lease, ""), value=ETHER // 10)
     puppet.behave(mood)
     agreement.at(agreement.now + 31 * DAY)
     agreement.send("splitDispute", lease, by=agreement.earner)
-    assert isinstance(puppet.act(agreement.abi.call("withdraw")), Refusal)
+    assert isinstance(puppet.act(agreement.abi.encode_call("withdraw")), Refusal)
     before = agreement.balance()
     agreement.send("withdraw", by=agreement.earner)
     assert before - agreement.balance() == ETHER // 2
@@ -78,15 +78,15 @@ def test_when_the_recipient_enters_again_it_pays_once(agreement: Agreement, agai
     """The credit is gone before the ether leaves, and the lock holds the door."""
     agreement.create()  # somebody else's ether is in the contract
     data = {
-        "withdraw()": agreement.abi.call("withdraw"),
-        "withdrawTo(address)": agreement.abi.call("withdrawTo", agreement.other),
-        "createLease(address,bytes32,uint256)": agreement.abi.call(again, agreement.earner, b"\1" * 32, 0)
+        "withdraw()": agreement.abi.encode_call("withdraw"),
+        "withdrawTo(address)": agreement.abi.encode_call("withdrawTo", agreement.other),
+        "createLease(address,bytes32,uint256)": agreement.abi.encode_call(again, agreement.earner, b"\1" * 32, 0)
         if again.startswith("create")
         else b"",
     }[again]
     puppet = puppet_with_credit(agreement, Mood.REENTER, data)
     before = agreement.balance(agreement.other)
-    done = puppet.act(agreement.abi.call("withdraw"))
+    done = puppet.act(agreement.abi.encode_call("withdraw"))
     assert not isinstance(done, Refusal)
     assert agreement.balance(puppet.address) == ETHER
     assert agreement.balance(agreement.other) == before

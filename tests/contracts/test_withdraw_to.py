@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandacea_sdk.protocol.contract import Event
+from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import ETHER, ZERO, Agreement, Refusal
 
 
@@ -34,6 +34,6 @@ def test_when_the_recipient_is_another_address_it_pays_there_and_emits_withdrawn
     before = agreement.balance(agreement.other)
     done = agreement.send("withdrawTo", agreement.other, by=agreement.earner)
     expected = {"account": agreement.earner, "to": agreement.other, "amount": ETHER}
-    assert done.events == [Event("Withdrawn", expected)]
+    assert done.events == [ContractEvent("Withdrawn", expected)]
     assert agreement.balance(agreement.other) == before + ETHER
     assert (agreement.credit(agreement.earner), agreement.balance()) == (0, 0)

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from pandacea.catalogue.registry import Catalogue
-from pandacea.catalogue.tables import Tables
+from pandacea.catalogue.registry import ProductCatalogue
+from pandacea.catalogue.table_store import TableStore
 from pandacea.domain.limits import Limits
-from pandacea.sandbox.bubblewrap import BubblewrapSandbox
-from pandacea.sandbox.cgroups import Cgroups
+from pandacea.sandbox.bubblewrap.backend import BubblewrapSandbox
+from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
 from pandacea.sandbox.settings import BubblewrapSettings, PoolSettings
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.products import SqlProductBook
-from pandacea.store.session import Database
+from pandacea.store.products import SqlProductStore
 from tests.engine import prepare
 from tests.fakes import FakeClock
-from tests.parts import missing, program
-from tests.run import instance_name
+from tests.prerequisites import find_program, skip_or_fail
+from tests.run_id import instance_name
 
 SIGNATURE = "0x" + "5a" * 65
 LIMITS = Limits()
@@ -30,25 +30,25 @@ LIMITS = Limits()
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def box(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BubblewrapSandbox]:
     """An open sandbox with two warm boxes."""
-    program("bwrap", "bubblewrap")
+    find_program("bwrap", "bubblewrap")
     try:
         environment = prepare.environment()
     except (prepare.CannotPrepareError, OSError, subprocess.SubprocessError) as error:
-        missing(f"no sandbox environment: {error}")
+        skip_or_fail(f"no sandbox environment: {error}")
     pool = PoolSettings(size=2, preload=("numpy", "pandas", "pyarrow"), limits=LIMITS)
     settings = BubblewrapSettings(
-        environment, tmp_path_factory.mktemp("box"), instance_name("data"), Cgroups.may_be_made(), pool=pool
+        environment, tmp_path_factory.mktemp("box"), instance_name("data"), NodeCgroup.is_available(), pool=pool
     )
     opened = BubblewrapSandbox(settings)
-    await opened.open()
+    await opened.start()
     yield opened
-    await opened.close()
+    await opened.stop()
 
 
 @pytest.fixture
-def tables(box: BubblewrapSandbox, tmp_path: Path) -> Tables:
+def tables(box: BubblewrapSandbox, tmp_path: Path) -> TableStore:
     """A store of tables, empty."""
-    return Tables(tmp_path / "state" / "tables", box, LIMITS)
+    return TableStore(tmp_path / "state" / "tables", box, LIMITS)
 
 
 @pytest.fixture
@@ -60,15 +60,15 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def book(tmp_path: Path) -> AsyncIterator[SqlProductBook]:
+async def book(tmp_path: Path) -> AsyncIterator[SqlProductStore]:
     """The node's own record of products."""
-    opened = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    opened = await DatabaseEngine.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
     await upgrade(opened)
-    yield SqlProductBook(opened)
+    yield SqlProductStore(opened)
     await opened.close()
 
 
 @pytest.fixture
-def catalogue(book: SqlProductBook, tables: Tables) -> Catalogue:
+def catalogue(book: SqlProductStore, tables: TableStore) -> ProductCatalogue:
     """A catalogue that signs everything alike."""
-    return Catalogue(book, lambda _digest: SIGNATURE, FakeClock(), tables)
+    return ProductCatalogue(book, lambda _digest: SIGNATURE, FakeClock(), tables)

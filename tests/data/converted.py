@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pandacea.sandbox.guest import convert, tables
+from pandacea.sandbox.guest import convert, load_frame
 
 
-class _Deaf:
+class _NoNode:
     """A node that listens to nothing."""
 
     def sendmsg(self, _parts: object) -> None:
@@ -21,7 +21,7 @@ class _Deaf:
 class Converted:
     """`told`: the account; `frame`: what a script gets, None when it was refused."""
 
-    told: dict[str, Any]
+    report: dict[str, Any]
     frame: Any
     table: Path
 
@@ -47,10 +47,10 @@ def convert_file(source: Path, form: str, folder: Path, **header: Any) -> Conver
     outputs = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600) for path in paths]
     descriptor = os.open(source, os.O_RDONLY)
     try:
-        told = convert._convert(_Deaf(), asked, descriptor, outputs)  # type: ignore[arg-type]
+        told = convert._convert(_NoNode(), asked, descriptor, outputs)  # type: ignore[arg-type]
     finally:
         for one in (descriptor, *outputs):
             os.close(one)
     refused = "refused" in told or asked["look"]
-    frame = None if refused else tables.load(os.open(paths[1], os.O_RDONLY), "arrow")
+    frame = None if refused else load_frame.load_frame(os.open(paths[1], os.O_RDONLY), "arrow")
     return Converted(told, frame, paths[1])

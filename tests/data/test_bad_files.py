@@ -31,7 +31,7 @@ def test_a_bad_csv_file_is_refused_with_its_place(tmp_path: Path, content: bytes
     source = tmp_path / "bad.csv"
     source.write_bytes(content)
     for piece_bytes in (64, 1 << 24):
-        told = convert_file(source, "csv", tmp_path, piece_bytes=piece_bytes).told
+        told = convert_file(source, "csv", tmp_path, piece_bytes=piece_bytes).report
         assert words in told["refused"], told
 
 
@@ -45,7 +45,7 @@ def test_another_separator_is_read_when_it_is_stated(tmp_path: Path) -> None:
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A typing mistake in --drop must not publish the column that was meant."""
     (tmp_path / "people.csv").write_text("name,age\nx,1\n")
-    told = convert_file(tmp_path / "people.csv", "csv", tmp_path, drop=["nmae"]).told
+    told = convert_file(tmp_path / "people.csv", "csv", tmp_path, drop=["nmae"]).report
     assert "there is no column 'nmae'; there are: name, age" in told["refused"]
 
 
@@ -55,7 +55,7 @@ def test_a_sqlite_column_of_several_kinds_is_refused(tmp_path: Path) -> None:
         db.execute("CREATE TABLE t (x)")
         db.executemany("INSERT INTO t VALUES (?)", [(1,), ("one",), (2,)])
         db.commit()
-    told = convert_file(tmp_path / "mixed.db", "sqlite", tmp_path).told
+    told = convert_file(tmp_path / "mixed.db", "sqlite", tmp_path).report
     assert "column 'x' mixes integer and text values (2 of them integer)" in told["refused"]
 
 
@@ -63,14 +63,14 @@ def test_a_sqlite_column_of_several_kinds_is_refused(tmp_path: Path) -> None:
 def test_bytes_of_another_kind_are_refused(tmp_path: Path, form: str) -> None:
     """The ending says one thing, the bytes another."""
     (tmp_path / "x").write_text("this is no table, and never was one\n" * 100)
-    assert "it cannot be read as" in convert_file(tmp_path / "x", form, tmp_path).told["refused"]
+    assert "it cannot be read as" in convert_file(tmp_path / "x", form, tmp_path).report["refused"]
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     """Which of them did the Earner mean to keep?"""
     table = pa.table([pa.array([1]), pa.array([2])], names=["x", "x"])
     pq.write_table(table, tmp_path / "twice.parquet")
-    assert "two columns are called 'x'" in convert_file(tmp_path / "twice.parquet", "parquet", tmp_path).told["refused"]
+    assert "two columns are called 'x'" in convert_file(tmp_path / "twice.parquet", "parquet", tmp_path).report["refused"]
 
 
 @pytest.mark.parametrize(
@@ -91,5 +91,5 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_columns_that_may_identify_people_are_flagged(tmp_path: Path, name: str, values: list[object], flagged: bool) -> None:
     """Names, dates of birth, record numbers, mostly different texts; not ages, groups or measurements."""
     pd.DataFrame({name: values}).to_csv(tmp_path / "column.csv", index=False)
-    schema = convert_file(tmp_path / "column.csv", "csv", tmp_path, look=True).told["schema"]
+    schema = convert_file(tmp_path / "column.csv", "csv", tmp_path, look=True).report["schema"]
     assert bool(schema[0]["flags"]) is flagged, schema

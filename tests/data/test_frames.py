@@ -76,9 +76,9 @@ def csv_tables(draw: st.DrawFn) -> bytes:
 
 
 def same(got: Converted, wanted: pd.DataFrame) -> None:
-    assert "refused" not in got.told, got.told
+    assert "refused" not in got.report, got.report
     pd.testing.assert_frame_equal(got.frame, wanted, check_index_type=True, check_column_type=False, check_freq=False)
-    assert got.told["rows"] == len(wanted)
+    assert got.report["rows"] == len(wanted)
     for name in wanted.columns:  # what assert_frame_equal is lenient about
         if wanted[name].dtype == object:
             assert [type(value) for value in got.frame[name]] == [type(value) for value in wanted[name]], name
@@ -97,7 +97,7 @@ def test_a_csv_file_becomes_the_frame_pandas_reads(text: bytes, piece_bytes: int
         source.write_bytes(text)
         got = convert_file(source, "csv", Path(folder), piece_bytes=piece_bytes)
         if wanted is None:
-            assert got.told["refused"]
+            assert got.report["refused"]
         else:
             same(got, wanted)
 

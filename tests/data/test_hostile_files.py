@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pandacea.catalogue.products_file import read
-from pandacea.catalogue.registry import Catalogue
-from pandacea.catalogue.sources import opened
-from pandacea.catalogue.tables import Tables
+from pandacea.catalogue.products_file import read_products
+from pandacea.catalogue.registry import ProductCatalogue
+from pandacea.catalogue.sources import open_source
+from pandacea.catalogue.table_store import TableStore
 from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.table import Recipe, SourceFormat
 from pandacea.errors import BadConfig
-from pandacea.flows.conversion import UnfitSource
-from pandacea.sandbox.bubblewrap import BubblewrapSandbox
+from pandacea.flows.conversion import UnreadableSource
+from pandacea.sandbox.bubblewrap.backend import BubblewrapSandbox
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -91,14 +91,14 @@ def sqlite_broken_schema(path: Path) -> None:
     ],
 )
 async def test_a_file_that_attacks_its_reader_is_refused(
-    tables: Tables, data_dir: Path, tmp_path: Path, make: Callable[[Path], None], form: str, words: str
+    tables: TableStore, data_dir: Path, tmp_path: Path, make: Callable[[Path], None], form: str, words: str
 ) -> None:
     """In a real box; the reason is told, and no file is left behind."""
     source = data_dir / "people"
     make(source)
     recipe = Recipe(SourceFormat(form), table="people" if form == "sqlite" else None)
-    with opened(source, data_dir) as file, pytest.raises(UnfitSource, match=words):
-        await tables.make(file, recipe, "0" * 64, lambda _done, _total: None)
+    with open_source(source, data_dir) as file, pytest.raises(UnreadableSource, match=words):
+        await tables.convert_source(file, recipe, "0" * 64, lambda _done, _total: None)
     assert list((tmp_path / "state" / "tables" / "incoming").iterdir()) == []
     assert list((tmp_path / "state" / "tables").glob("*.arrow")) == []
 
@@ -111,17 +111,17 @@ async def test_a_table_that_unpacks_without_end_stops_at_its_cap(box: Bubblewrap
         for _ in range(4):
             writer.write_table(zeros)
     assert source.stat().st_size < MIB
-    small = Tables(tmp_path / "state" / "tables", box, Limits(), max_bytes=64 * MIB)
-    with opened(source, data_dir) as file, pytest.raises(UnfitSource, match="unpack to 134"):
-        await small.make(file, Recipe(SourceFormat.PARQUET), "0" * 64, lambda _done, _total: None)
+    small = TableStore(tmp_path / "state" / "tables", box, Limits(), max_bytes=64 * MIB)
+    with open_source(source, data_dir) as file, pytest.raises(UnreadableSource, match="unpack to 134"):
+        await small.convert_source(file, Recipe(SourceFormat.PARQUET), "0" * 64, lambda _done, _total: None)
     # A file that lies about its size meets the file system's limit instead.
     text = data_dir / "long.csv"
     text.write_text("x\n" + "1\n" * (9 << 20))
-    with opened(text, data_dir) as file, pytest.raises(UnfitSource, match="a table may have 67108864 bytes"):
-        await small.make(file, Recipe(SourceFormat.CSV), "1" * 64, lambda _done, _total: None)
+    with open_source(text, data_dir) as file, pytest.raises(UnreadableSource, match="a table may have 67108864 bytes"):
+        await small.convert_source(file, Recipe(SourceFormat.CSV), "1" * 64, lambda _done, _total: None)
 
 
-async def test_a_value_larger_than_memory_is_refused(tables: Tables, data_dir: Path) -> None:
+async def test_a_value_larger_than_memory_is_refused(tables: TableStore, data_dir: Path) -> None:
     """One field of 1.5 GB: the reader runs out of its memory, not the node."""
     source = data_dir / "people.csv"
     with source.open("wb") as file:
@@ -129,13 +129,13 @@ async def test_a_value_larger_than_memory_is_refused(tables: Tables, data_dir: P
         for _ in range(96):
             file.write(b"a" * (16 * MIB))
         file.write(b'"\n')
-    with opened(source, data_dir) as opened_file, pytest.raises(UnfitSource, match="memory"):
-        await tables.make(opened_file, Recipe(SourceFormat.CSV), "0" * 64, lambda _done, _total: None)
+    with open_source(source, data_dir) as opened_file, pytest.raises(UnreadableSource, match="memory"):
+        await tables.convert_source(opened_file, Recipe(SourceFormat.CSV), "0" * 64, lambda _done, _total: None)
 
 
 @pytest.mark.parametrize("kind", ["symlink", "symlinked folder", "pipe", "folder", "outside"])
 async def test_only_regular_files_beneath_the_data_folder_are_opened(
-    catalogue: Catalogue, data_dir: Path, tmp_path: Path, kind: str
+    catalogue: ProductCatalogue, data_dir: Path, tmp_path: Path, kind: str
 ) -> None:
     """No link on the way, no pipe that would block, nothing outside; the product is not offered, and the reason names the file."""
     secret = tmp_path / "secret.csv"
@@ -156,14 +156,14 @@ async def test_only_regular_files_beneath_the_data_folder_are_opened(
     (data_dir / "products.yaml").write_text(json.dumps({"products": [entry]}))
     if kind == "outside":
         with pytest.raises(BadConfig, match="must be a file's name in"):
-            read(data_dir)
+            read_products(data_dir)
         return
-    (trouble,) = await catalogue.register(read(data_dir), data_dir)
+    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
     assert name.split("/", maxsplit=1)[0] in trouble.detail
-    assert catalogue.all() == []
+    assert catalogue.list_products() == []
 
 
-async def test_a_file_that_is_written_to_meanwhile_is_refused(tables: Tables, data_dir: Path, tmp_path: Path) -> None:
+async def test_a_file_that_is_written_to_meanwhile_is_refused(tables: TableStore, data_dir: Path, tmp_path: Path) -> None:
     """Half of one state and half of another would be a table that never was."""
     source = data_dir / "people.csv"
     source.write_text("x\n" + "1\n" * 1000)
@@ -172,6 +172,6 @@ async def test_a_file_that_is_written_to_meanwhile_is_refused(tables: Tables, da
         with source.open("a") as more:
             more.write("2\n")
 
-    with opened(source, data_dir) as file, pytest.raises(BadConfig, match="changed while it was read"):
-        await tables.make(file, Recipe(SourceFormat.CSV), "0" * 64, write)
+    with open_source(source, data_dir) as file, pytest.raises(BadConfig, match="changed while it was read"):
+        await tables.convert_source(file, Recipe(SourceFormat.CSV), "0" * 64, write)
     assert list((tmp_path / "state" / "tables").glob("*.arrow")) == []

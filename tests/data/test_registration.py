@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from pandacea.app.product_desk import ProductDesk, read_stated
-from pandacea.app.showing import shown
-from pandacea.catalogue.checking import check_product
-from pandacea.catalogue.products_file import read
-from pandacea.catalogue.registry import Catalogue
-from pandacea.catalogue.tables import Tables
+from pandacea.app.control.products import ProductControl, read_declared_products
+from pandacea.app.render import render_answer
+from pandacea.catalogue.product_checks import check_product
+from pandacea.catalogue.products_file import read_products
+from pandacea.catalogue.registry import ProductCatalogue
+from pandacea.catalogue.table_store import TableStore
 from pandacea.domain.product import Product
 from pandacea.domain.table import TableShape
 from pandacea.errors import BadConfig
-from pandacea.store.products import SqlProductBook
+from pandacea.store.products import SqlProductStore
 from tests.data.conftest import SIGNATURE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -28,23 +28,23 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 PEOPLE = "name,age,ward\n" + "".join(f"person {n},{20 + n % 60},{'abc'[n % 3]}\n" for n in range(97))
 
 
-def state(data_dir: Path, asset: dict[str, Any], **product: Any) -> None:
+def declare(data_dir: Path, asset: dict[str, Any], **product: Any) -> None:
     entry = {"id": "p", "assets": {"people": asset}} | product
     (data_dir / "products.yaml").write_text(json.dumps({"products": [entry]}))
 
 
-async def offered(catalogue: Catalogue, data_dir: Path) -> Product:
-    troubles = await catalogue.register(read(data_dir), data_dir)
+async def register_product(catalogue: ProductCatalogue, data_dir: Path) -> Product:
+    troubles = await catalogue.register(read_products(data_dir), data_dir)
     assert troubles == []
-    (product,) = catalogue.all()
+    (product,) = catalogue.list_products()
     return product
 
 
-async def test_a_table_is_converted_and_published(catalogue: Catalogue, data_dir: Path, tmp_path: Path) -> None:
+async def test_a_table_is_converted_and_published(catalogue: ProductCatalogue, data_dir: Path, tmp_path: Path) -> None:
     """The stored table is the node's own: content-addressed, read-only, outside the data folder; the document is signed."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"drop": ["name"], "columns": {"age": {"unit": "years", "minimum": 0, "maximum": 110}}})
-    product = await offered(catalogue, data_dir)
+    declare(data_dir, {"drop": ["name"], "columns": {"age": {"unit": "years", "minimum": 0, "maximum": 110}}})
+    product = await register_product(catalogue, data_dir)
     asset = product.assets["people"]  # type: ignore[index]
     found = asset.path.stat()
     assert stat.S_IMODE(found.st_mode) == 0o444
@@ -58,122 +58,122 @@ async def test_a_table_is_converted_and_published(catalogue: Catalogue, data_dir
     assert list((tmp_path / "state" / "tables" / "incoming").iterdir()) == []
 
 
-async def test_unchanged_content_is_the_same_version(catalogue: Catalogue, data_dir: Path) -> None:
+async def test_unchanged_content_is_the_same_version(catalogue: ProductCatalogue, data_dir: Path) -> None:
     """A restart, a touched file, a rewritten file of the same bytes: nothing new."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"drop": ["name"]})
-    first = await offered(catalogue, data_dir)
+    declare(data_dir, {"drop": ["name"]})
+    first = await register_product(catalogue, data_dir)
     os.utime(data_dir / "people.csv", (1, 1))
-    assert (await offered(catalogue, data_dir)).version == first.version
+    assert (await register_product(catalogue, data_dir)).version == first.version
 
 
 async def test_changed_content_is_a_new_version_and_the_old_table_stays(
-    catalogue: Catalogue, book: SqlProductBook, data_dir: Path
+    catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path
 ) -> None:
     """A job that was accepted on the old version keeps its own rows."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"drop": ["name"]})
-    first = await offered(catalogue, data_dir)
+    declare(data_dir, {"drop": ["name"]})
+    first = await register_product(catalogue, data_dir)
     old = first.assets["people"]  # type: ignore[index]
     before = old.path.read_bytes()
     (data_dir / "people.csv").write_text(PEOPLE + "somebody,44,a\n")
-    second = await offered(catalogue, data_dir)
+    second = await register_product(catalogue, data_dir)
     assert second.version != first.version
-    kept = await book.asset_by_commitment(old.commitment)
+    kept = await book.find_asset_by_commitment(old.commitment)
     assert kept is not None
     assert kept.path.read_bytes() == before
     assert second.assets["people"].path != kept.path  # type: ignore[index]
 
 
-async def test_a_change_in_a_dropped_column_is_no_new_version(catalogue: Catalogue, data_dir: Path) -> None:
+async def test_a_change_in_a_dropped_column_is_no_new_version(catalogue: ProductCatalogue, data_dir: Path) -> None:
     """What is not converted does not show, not even as a new version."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"drop": ["name"]})
-    first = await offered(catalogue, data_dir)
+    declare(data_dir, {"drop": ["name"]})
+    first = await register_product(catalogue, data_dir)
     (data_dir / "people.csv").write_text(PEOPLE.replace("person 5,", "somebody else,"))
-    assert (await offered(catalogue, data_dir)).version == first.version
+    assert (await register_product(catalogue, data_dir)).version == first.version
 
 
-async def test_changed_rules_are_a_new_version_of_the_same_table(catalogue: Catalogue, data_dir: Path) -> None:
+async def test_changed_rules_are_a_new_version_of_the_same_table(catalogue: ProductCatalogue, data_dir: Path) -> None:
     """Rules are signed with the data they are about."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"drop": ["name"]})
-    first = await offered(catalogue, data_dir)
-    state(data_dir, {"drop": ["name"]}, rules={"policy": "any-code"})
-    second = await offered(catalogue, data_dir)
+    declare(data_dir, {"drop": ["name"]})
+    first = await register_product(catalogue, data_dir)
+    declare(data_dir, {"drop": ["name"]}, rules={"policy": "any-code"})
+    second = await register_product(catalogue, data_dir)
     assert second.version != first.version
     assert second.assets["people"].commitment == first.assets["people"].commitment  # type: ignore[index]
 
 
 async def test_a_file_that_turned_bad_takes_its_product_off_the_offer(
-    catalogue: Catalogue, book: SqlProductBook, data_dir: Path, tmp_path: Path
+    catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path, tmp_path: Path
 ) -> None:
     """Not the old version either: what the Earner changed may be what must not be served any more. Others stay."""
     (data_dir / "people.csv").write_text(PEOPLE)
     (data_dir / "other.csv").write_text("x\n1\n2\n")
     products = [{"id": "p", "assets": {"people": {"drop": ["name"]}}}, {"id": "q", "assets": ["other"]}]
     (data_dir / "products.yaml").write_text(json.dumps({"products": products}))
-    await catalogue.register(read(data_dir), data_dir)
-    assert [product.product_id for product in catalogue.all()] == ["p", "q"]
+    await catalogue.register(read_products(data_dir), data_dir)
+    assert [product.product_id for product in catalogue.list_products()] == ["p", "q"]
     (data_dir / "people.csv").write_text(PEOPLE + "a,b,c,d\n")
-    (trouble,) = await catalogue.register(read(data_dir), data_dir)
+    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
     assert trouble.product_id == "p"
     assert "people.csv: line 99, column 4" in trouble.detail
-    assert [product.product_id for product in catalogue.all()] == ["q"]
-    assert await book.offered() == {"q"}
+    assert [product.product_id for product in catalogue.list_products()] == ["q"]
+    assert await book.list_offered() == {"q"}
     assert list((tmp_path / "state" / "tables" / "incoming").iterdir()) == []
 
 
-async def test_a_description_of_a_column_that_is_not_there_is_refused(catalogue: Catalogue, data_dir: Path) -> None:
+async def test_a_description_of_a_column_that_is_not_there_is_refused(catalogue: ProductCatalogue, data_dir: Path) -> None:
     """A mistyped name would publish a column without its range."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"drop": ["name"], "columns": {"aeg": {"minimum": 0}}})
-    (trouble,) = await catalogue.register(read(data_dir), data_dir)
+    declare(data_dir, {"drop": ["name"], "columns": {"aeg": {"minimum": 0}}})
+    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
     assert "describes the column 'aeg'" in trouble.detail
 
 
 @pytest.mark.parametrize("asset", [{}, {"keep_flagged": []}, {"columns": {"name": {"description": "as written"}}}])
 async def test_a_column_that_may_identify_people_is_not_published_without_a_word(
-    catalogue: Catalogue, book: SqlProductBook, data_dir: Path, asset: dict[str, Any]
+    catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path, asset: dict[str, Any]
 ) -> None:
     """A table stated by hand is looked at like one that was added: the product waits until the column is named."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, asset)
-    (trouble,) = await catalogue.register(read(data_dir), data_dir)
+    declare(data_dir, asset)
+    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
     assert "name (its name says that it names people" in trouble.detail
     assert "name it under drop, or under keep_flagged" in trouble.detail
-    assert catalogue.all() == []
-    assert catalogue.troubles == [trouble]
-    assert await book.offered() == set()
+    assert catalogue.list_products() == []
+    assert catalogue.rejected == [trouble]
+    assert await book.list_offered() == set()
 
 
 @pytest.mark.parametrize("asset", [{"drop": ["name"]}, {"keep_flagged": ["name"]}, {"keep": ["name", "age"]}])
-async def test_a_column_that_is_named_is_decided(catalogue: Catalogue, data_dir: Path, asset: dict[str, Any]) -> None:
+async def test_a_column_that_is_named_is_decided(catalogue: ProductCatalogue, data_dir: Path, asset: dict[str, Any]) -> None:
     """By dropping it, by keeping it as flagged, or by a list of all that is kept."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, asset)
-    columns = [column["name"] for column in (await offered(catalogue, data_dir)).document["assets"][0]["schema"]]
+    declare(data_dir, asset)
+    columns = [column["name"] for column in (await register_product(catalogue, data_dir)).document["assets"][0]["schema"]]
     assert ("name" in columns) is ("drop" not in asset)
 
 
 async def test_a_table_of_an_earlier_look_is_looked_at_again(
-    catalogue: Catalogue, book: SqlProductBook, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that knew fewer flags when it read the file does not go on serving what today's look finds."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"keep_flagged": ["name"]})
-    asset = (await offered(catalogue, data_dir)).assets["people"]  # type: ignore[index]
+    declare(data_dir, {"keep_flagged": ["name"]})
+    asset = (await register_product(catalogue, data_dir)).assets["people"]  # type: ignore[index]
     blind = [column | {"flags": []} for column in asset.schema or []]
     monkeypatch.setattr("pandacea.domain.table.LOOK", 1)
-    old = read(data_dir)[0].assets["people"].recipe.digest(hashlib.sha256(PEOPLE.encode()).hexdigest())  # type: ignore[index]
+    old = read_products(data_dir)[0].assets["people"].recipe.digest(hashlib.sha256(PEOPLE.encode()).hexdigest())  # type: ignore[index]
     monkeypatch.undo()
-    await book.seen(asset.commitment, old, "stamp", blind)
-    state(data_dir, {})
-    (trouble,) = await catalogue.register(read(data_dir), data_dir)
+    await book.record_source(asset.commitment, old, "stamp", blind)
+    declare(data_dir, {})
+    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
     assert "may identify people" in trouble.detail
 
 
-async def test_what_doctor_says_is_what_a_start_would(tables: Tables, data_dir: Path) -> None:
+async def test_what_doctor_says_is_what_a_start_would(tables: TableStore, data_dir: Path) -> None:
     """Every source is read to its end, every column held against what is said of it; nothing is published."""
     (data_dir / "people.csv").write_text(PEOPLE)
     (data_dir / "late.csv").write_bytes(b"ward\n" + b"north\n" * 200_000 + "Köln\n".encode("latin-1"))
@@ -185,7 +185,7 @@ async def test_what_doctor_says_is_what_a_start_would(tables: Tables, data_dir: 
         {"id": "latin", "assets": ["late"]},
     ]
     (data_dir / "products.yaml").write_text(json.dumps({"products": products}))
-    found = [await check_product(stated, data_dir, tables) for stated in read(data_dir)]
+    found = [await check_product(stated, data_dir, tables) for stated in read_products(data_dir)]
     assert found[0] is None
     details = [one.detail for one in found[1:] if one is not None]
     assert len(details) == 4
@@ -193,54 +193,56 @@ async def test_what_doctor_says_is_what_a_start_would(tables: Tables, data_dir: 
         assert words in detail
 
 
-async def test_a_folder_that_is_not_there_ends_no_offer(catalogue: Catalogue, book: SqlProductBook, data_dir: Path) -> None:
+async def test_a_folder_that_is_not_there_ends_no_offer(catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path) -> None:
     """A mistyped or unmounted folder, and one whose products.yaml is gone, are refused; `products: []` is a word."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"drop": ["name"]})
-    await offered(catalogue, data_dir)
+    declare(data_dir, {"drop": ["name"]})
+    await register_product(catalogue, data_dir)
     for folder, words in ((data_dir.with_name("dta"), "is no folder here"), (data_dir / "empty", "is gone, and p is on offer")):
         (data_dir / "empty").mkdir(exist_ok=True)
         with pytest.raises(BadConfig, match=words):
-            await read_stated(folder, book)
+            await read_declared_products(folder, book)
     (data_dir / "products.yaml").write_text("products: []\n")
-    assert await read_stated(data_dir, book) == []
+    assert await read_declared_products(data_dir, book) == []
 
 
-async def test_the_list_names_what_is_not_on_offer(catalogue: Catalogue, book: SqlProductBook, data_dir: Path) -> None:
+async def test_the_list_names_what_is_not_on_offer(catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path) -> None:
     """Before the first start, and in a running node with the reason."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {})
-    (before,) = (await ProductDesk(book, data_dir).list({}))["not_offered"]
+    declare(data_dir, {})
+    (before,) = (await ProductControl(book, data_dir).list_products({}))["not_offered"]
     assert before["detail"].startswith("Taken up by the next start")
-    await catalogue.register(read(data_dir), data_dir)
-    answer = await ProductDesk(book, data_dir, catalogue).list({})
+    await catalogue.register(read_products(data_dir), data_dir)
+    answer = await ProductControl(book, data_dir, catalogue).list_products({})
     assert "may identify people" in answer["not_offered"][0]["detail"]
-    assert "p is NOT on offer: asset people has columns" in shown("products list", answer)
+    assert "p is NOT on offer: asset people has columns" in render_answer("products list", answer)
 
 
-async def test_the_mock_has_the_types_of_the_table(catalogue: Catalogue, data_dir: Path) -> None:
+async def test_the_mock_has_the_types_of_the_table(catalogue: ProductCatalogue, data_dir: Path) -> None:
     """A rehearsal's frame is one of the same columns and types, from the mock's own stored table."""
-    from pandacea.sandbox.guest import tables as guest_tables
+    from pandacea.sandbox.guest import load_frame as guest_tables
 
     (data_dir / "people.csv").write_text(PEOPLE.replace("person 5,25", "person 5,"))
-    state(data_dir, {"drop": ["name"], "mock": {"rows": 7}, "columns": {"ward": {"categories": ["x", "y"]}}})
-    asset = (await offered(catalogue, data_dir)).assets["people"]  # type: ignore[index]
+    declare(data_dir, {"drop": ["name"], "mock": {"rows": 7}, "columns": {"ward": {"categories": ["x", "y"]}}})
+    asset = (await register_product(catalogue, data_dir)).assets["people"]  # type: ignore[index]
     assert asset.mock is not None
-    private, mock = (guest_tables.load(os.open(path, os.O_RDONLY), "arrow") for path in (asset.path, asset.mock.table))
+    private, mock = (guest_tables.load_frame(os.open(path, os.O_RDONLY), "arrow") for path in (asset.path, asset.mock.table))
     assert dict(mock.dtypes) == dict(private.dtypes)
     assert len(mock) == 7
     assert set(mock["ward"]) <= {"x", "y"}
 
 
-async def test_no_step_of_a_conversion_reads_twice_what_was_converted(tables: Tables, data_dir: Path, catalogue: Catalogue) -> None:
+async def test_no_step_of_a_conversion_reads_twice_what_was_converted(
+    tables: TableStore, data_dir: Path, catalogue: ProductCatalogue
+) -> None:
     """A table is converted once, whoever asks for it next; a fresh record finds it by how it was made."""
     (data_dir / "people.csv").write_text(PEOPLE)
-    state(data_dir, {"drop": ["name"]})
-    first = (await offered(catalogue, data_dir)).assets["people"]  # type: ignore[index]
+    declare(data_dir, {"drop": ["name"]})
+    first = (await register_product(catalogue, data_dir)).assets["people"]  # type: ignore[index]
 
     class Never:
-        async def convert(self, *_: object) -> TableShape:
+        async def convert_table(self, *_: object) -> TableShape:
             raise AssertionError("converted again")
 
     tables._converter = Never()
-    assert (await offered(catalogue, data_dir)).assets["people"] == first  # type: ignore[index]
+    assert (await register_product(catalogue, data_dir)).assets["people"] == first  # type: ignore[index]

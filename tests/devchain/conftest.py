@@ -16,7 +16,7 @@ from pandacea.devchain import CHAIN_ID, DevChain
 from pandacea_sdk.protocol.contract import lease_agreement
 
 
-class Client:
+class DevChainClient:
     """What a node sends, and the whole of what it gets."""
 
     def __init__(self, session: aiohttp.ClientSession, chain: DevChain) -> None:
@@ -24,7 +24,7 @@ class Client:
         self._ids = itertools.count(1)
         self.accounts: list[LocalAccount] = [Account.from_key(one.private_key) for one in chain.accounts]
 
-    async def whole(self, method: str, *params: Any) -> dict[str, Any]:
+    async def call_raw_answer(self, method: str, *params: Any) -> dict[str, Any]:
         """The answer object."""
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
         async with self._session.post(self.chain.url, json=request) as response:
@@ -32,22 +32,22 @@ class Client:
         assert answer["id"] == request["id"]
         return answer
 
-    async def ask(self, method: str, *params: Any) -> Any:
+    async def call_method(self, method: str, *params: Any) -> Any:
         """The result of a call that must succeed."""
-        answer = await self.whole(method, *params)
+        answer = await self.call_raw_answer(method, *params)
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
-    async def raw(self, body: bytes) -> Any:
+    async def post_body(self, body: bytes) -> Any:
         """Any bytes to the endpoint."""
         async with self._session.post(self.chain.url, data=body) as response:
             return await response.json()
 
-    async def signed(self, by: int = 0, *, nonce: int | None = None, **fields: Any) -> str:
+    async def sign_transaction(self, by: int = 0, *, nonce: int | None = None, **fields: Any) -> str:
         """A signed transaction in hex, EIP-1559 unless `gasPrice` is given."""
         account = self.accounts[by]
         if nonce is None:
-            nonce = int(await self.ask("eth_getTransactionCount", account.address, "pending"), 16)
+            nonce = int(await self.call_method("eth_getTransactionCount", account.address, "pending"), 16)
         whole: dict[str, Any] = {"chainId": CHAIN_ID, "nonce": nonce, "gas": 4_000_000, "value": 0, **fields}
         if "to" in whole:
             whole["to"] = to_checksum_address(whole["to"])
@@ -55,21 +55,21 @@ class Client:
             whole |= {"maxFeePerGas": 4 * 10**9, "maxPriorityFeePerGas": 10**9}
         return "0x" + bytes(account.sign_transaction(whole).raw_transaction).hex()
 
-    async def send(self, by: int = 0, **fields: Any) -> dict[str, Any]:
+    async def send_transaction(self, by: int = 0, **fields: Any) -> dict[str, Any]:
         """Send a transaction; its receipt."""
-        receipt: dict[str, Any] = await self.ask(
-            "eth_getTransactionReceipt", await self.ask("eth_sendRawTransaction", await self.signed(by, **fields))
+        receipt: dict[str, Any] = await self.call_method(
+            "eth_getTransactionReceipt", await self.call_method("eth_sendRawTransaction", await self.sign_transaction(by, **fields))
         )
         return receipt
 
-    async def deploy(self) -> str:
+    async def deploy_agreement(self) -> str:
         """A LeaseAgreement; its address."""
-        code = lease_agreement().creation(self.accounts[0].address, self.accounts[1].address)
-        return str((await self.send(data=code))["contractAddress"])
+        code = lease_agreement().encode_creation(self.accounts[0].address, self.accounts[1].address)
+        return str((await self.send_transaction(data=code))["contractAddress"])
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
+async def client() -> AsyncIterator[DevChainClient]:
     """A fresh chain, asked over HTTP."""
     async with DevChain() as chain, aiohttp.ClientSession() as session:
-        yield Client(session, chain)
+        yield DevChainClient(session, chain)

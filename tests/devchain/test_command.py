@@ -11,7 +11,7 @@ import aiohttp
 from pandacea.devchain import DevChain
 from pandacea.errors import Refused
 from tests.journeys.conftest import pandacea
-from tests.parts import ROOT
+from tests.prerequisites import ROOT
 
 ADDRESS = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 

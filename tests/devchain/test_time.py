@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 
 from pandacea.devchain import CHAIN_ID, DevChain
-from pandacea.devchain.ledger import SLACK_SECONDS, Ledger
-from tests.devchain.conftest import Client
+from pandacea.devchain.ledger import MAX_AHEAD_SECONDS, DevLedger
+from tests.devchain.conftest import DevChainClient
 
 START = 2_000_000_000
 DAY = 86_400
@@ -32,35 +32,35 @@ class Clock:
 def test_the_head_is_fresh_whenever_it_is_asked_for() -> None:
     """At most one empty block a second, and only on demand."""
     clock = Clock()
-    ledger = Ledger(clock)
+    ledger = DevLedger(clock)
     for later, number, timestamp in ((0, 0, 0), (0.9, 0, 0), (1, 1, 1), (1.5, 1, 1), (60, 2, 60)):
         clock.now = START + later
-        ledger.freshen()
-        assert (ledger.number, ledger.head.header.timestamp) == (number, START + timestamp)
+        ledger.mine_if_stale()
+        assert (ledger.head_number, ledger.head.header.timestamp) == (number, START + timestamp)
 
 
 def test_a_burst_runs_ahead_of_the_clock_only_so_far() -> None:
     """Each block needs a second of its own; after ten, the next one waits for the clock."""
     clock = Clock()
-    ledger = Ledger(clock)
-    for _ in range(SLACK_SECONDS):
-        assert ledger.wait() == 0
+    ledger = DevLedger(clock)
+    for _ in range(MAX_AHEAD_SECONDS):
+        assert ledger.seconds_until_next_block() == 0
         ledger._seal([])
-    assert ledger.head.header.timestamp == START + SLACK_SECONDS
-    assert ledger.wait() == 1
+    assert ledger.head.header.timestamp == START + MAX_AHEAD_SECONDS
+    assert ledger.seconds_until_next_block() == 1
     clock.now += 0.25
-    assert ledger.wait() == 0.75
+    assert ledger.seconds_until_next_block() == 0.75
     clock.now += 0.75
-    assert ledger.wait() == 0
+    assert ledger.seconds_until_next_block() == 0
 
 
 def test_a_clock_that_steps_back_makes_no_block_older_than_its_parent() -> None:
     """Timestamps only rise."""
     clock = Clock()
-    ledger = Ledger(clock)
+    ledger = DevLedger(clock)
     clock.now -= 5
-    ledger.freshen()
-    assert ledger.number == 0
+    ledger.mine_if_stale()
+    assert ledger.head_number == 0
     ledger._seal([])
     assert ledger.head.header.timestamp == START + 1
 
@@ -68,38 +68,38 @@ def test_a_clock_that_steps_back_makes_no_block_older_than_its_parent() -> None:
 def test_travelling_moves_the_head_and_the_clock() -> None:
     """From the later of both, and the chain's time goes on from there."""
     clock = Clock()
-    ledger = Ledger(clock)
-    ledger.travel(7 * DAY)
+    ledger = DevLedger(clock)
+    ledger.advance_time(7 * DAY)
     assert ledger.head.header.timestamp == START + 7 * DAY
     clock.now += 5
-    ledger.freshen()
+    ledger.mine_if_stale()
     assert ledger.head.header.timestamp == START + 7 * DAY + 5
 
 
-async def test_a_burst_of_transactions_shares_blocks_and_loses_none(client: Client) -> None:
+async def test_a_burst_of_transactions_shares_blocks_and_loses_none(client: DevChainClient) -> None:
     """Thirty at once from one account, in order, with the head never more than the slack ahead."""
     clock = Clock()
     async with DevChain(clock=clock) as chain, aiohttp.ClientSession() as session:
-        burst = Client(session, chain)
-        raw = [await burst.signed(to=burst.accounts[1].address, value=1, nonce=nonce) for nonce in range(30)]
-        sending = asyncio.gather(*(burst.ask("eth_sendRawTransaction", one) for one in raw))
+        burst = DevChainClient(session, chain)
+        raw = [await burst.sign_transaction(to=burst.accounts[1].address, value=1, nonce=nonce) for nonce in range(30)]
+        sending = asyncio.gather(*(burst.call_method("eth_sendRawTransaction", one) for one in raw))
         while not sending.done():
             clock.now += 0.5
             await asyncio.sleep(0)
-            assert chain.ledger.head.header.timestamp <= clock.now + SLACK_SECONDS
+            assert chain.ledger.head.header.timestamp <= clock.now + MAX_AHEAD_SECONDS
         hashes = await sending
-        receipts = [await burst.ask("eth_getTransactionReceipt", one) for one in hashes]
+        receipts = [await burst.call_method("eth_getTransactionReceipt", one) for one in hashes]
         assert [receipt["status"] for receipt in receipts] == ["0x1"] * 30
-        assert await burst.ask("eth_getTransactionCount", burst.accounts[0].address, "latest") == hex(30)
+        assert await burst.call_method("eth_getTransactionCount", burst.accounts[0].address, "latest") == hex(30)
 
 
-async def test_time_travel_over_rpc(client: Client) -> None:
+async def test_time_travel_over_rpc(client: DevChainClient) -> None:
     """`evm_increaseTime`, for a chain in another process; backwards is refused."""
-    before = int((await client.ask("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
-    arrived = int(await client.ask("evm_increaseTime", hex(DAY)), 16)
+    before = int((await client.call_method("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+    arrived = int(await client.call_method("evm_increaseTime", hex(DAY)), 16)
     assert before + DAY <= arrived <= before + DAY + 2
-    assert (await client.ask("eth_getBlockByNumber", "latest", False))["timestamp"] == hex(arrived)
-    assert (await client.whole("evm_increaseTime", "0x0"))["error"]["code"] == -32000
+    assert (await client.call_method("eth_getBlockByNumber", "latest", False))["timestamp"] == hex(arrived)
+    assert (await client.call_raw_answer("evm_increaseTime", "0x0"))["error"]["code"] == -32000
 
 
 async def test_as_a_process_it_says_where_it_is_and_ends_when_told() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pandacea.cli import parser
-from tests.parts import ROOT
+from tests.prerequisites import ROOT
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")

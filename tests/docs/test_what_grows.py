@@ -8,32 +8,32 @@ from typing import Final
 from sqlmodel import SQLModel
 
 import pandacea.store.tables as _tables
-from pandacea.api.edge_limits import EdgeLimits
+from pandacea.api.edge_limits import HttpLimits
 from pandacea.api.nonces import MemoryNonces
-from pandacea.api.throttle import MAX_STREAMS, Rates
-from pandacea.app import listening
-from pandacea.config.sections import Privacy, Store
+from pandacea.api.rate_limit import MAX_STREAMS, RateLimits
+from pandacea.app import http_api
+from pandacea.config.sections import PrivacySection, StoreSection
 from pandacea.domain.limits import MIB
-from pandacea.flows import approve, housekeeping
-from pandacea.flows.shelf import Shelf
-from pandacea.flows.uploads import Room
-from tests.parts import ROOT
+from pandacea.flows import approve_code, retention
+from pandacea.flows.result_store import ResultStore
+from pandacea.flows.uploads import UploadQuota
+from tests.prerequisites import ROOT
 
 TEXT: Final = (ROOT / "docs" / "operating.md").read_text()
 SECTION: Final = TEXT[TEXT.index("## What grows") :].split("\n## ")[0].removeprefix("\n")
 DAY, HOUR = 86_400, 3600
 
 
-def row_of(name: str) -> str:
+def find_row(name: str) -> str:
     """The row whose first column begins with a name."""
     rows = [line for line in SECTION.splitlines() if line.startswith(f"| {name}")]
     assert len(rows) == 1, name
     return rows[0]
 
 
-def says(name: str, *figures: float) -> None:
+def check_figures(name: str, *figures: float) -> None:
     """A row states these figures, in this order."""
-    text = row_of(name).replace(",", "")
+    text = find_row(name).replace(",", "")
     found = [float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", text)]
     assert found == [float(figure) for figure in figures], text
 
@@ -52,43 +52,49 @@ def test_every_folder_of_the_state_is_named() -> None:
 
 def test_the_figures_are_the_codes() -> None:
     """Row by row, owner by owner."""
-    store, privacy, edge, shelf, rates = Store(), Privacy(), EdgeLimits(), Shelf(ROOT, 0), Rates()
-    largest = privacy.limits.limits().of_rehearsals()
-    says(
+    store, privacy, edge, shelf, rates = StoreSection(), PrivacySection(), HttpLimits(), ResultStore(ROOT, 0), RateLimits()
+    largest = privacy.limits.to_limits().of_rehearsals()
+    check_figures(
         "results of leased runs",
         store.results_mb_per_spender,
         store.max_results_mb,
         store.keep_results_seconds / DAY,
-        housekeeping.KEEP_AT_LEAST / HOUR,
+        retention.MIN_KEEP_SECONDS / HOUR,
         privacy.hold_seconds / DAY,
     )
-    says(
+    check_figures(
         "rehearsals",
         largest.artifacts_bytes / MIB,
-        shelf.rehearsals_per_spender / MIB,
-        shelf.rehearsals / MIB,
+        shelf.max_rehearsal_bytes_per_spender / MIB,
+        shelf.max_rehearsal_bytes / MIB,
         rates.rehearsals._burst,
         1 / rates.rehearsals._per_second,
-        housekeeping.KEEP_REHEARSALS / 60,
+        retention.KEEP_REHEARSALS_SECONDS / 60,
     )
-    says("rows of computations that cost nothing", housekeeping.KEEP_UNCHARGED, store.keep_results_seconds / DAY)
-    says("scripts and params", store.keep_scripts_seconds / DAY)
-    says("waiting computations", privacy.queue_per_spender, privacy.queue_total, privacy.queue_seconds / HOUR)
-    says("uploads", Room().spender_files, store.uploads_mb_per_spender, store.uploads_mb, store.keep_uploads_seconds / HOUR)
-    says(
+    check_figures("rows of computations that cost nothing", retention.MAX_UNCHARGED_ROWS, store.keep_results_seconds / DAY)
+    check_figures("scripts and params", store.keep_scripts_seconds / DAY)
+    check_figures("waiting computations", privacy.queue_per_spender, privacy.queue_total, privacy.queue_seconds / HOUR)
+    check_figures(
+        "uploads",
+        UploadQuota().max_spender_files,
+        store.uploads_mb_per_spender,
+        store.uploads_mb,
+        store.keep_uploads_seconds / HOUR,
+    )
+    check_figures(
         "scripts handed in",
-        approve.EACH,
+        approve_code.MAX_WAITING_PER_ADDRESS,
         rates.scripts._burst,
         1 / rates.scripts._per_second / HOUR,
-        approve.STRANGERS,
-        approve.TOTAL,
-        approve.KEEP_UNDECIDED / DAY,
-        approve.KEEP_STRANGERS / DAY,
+        approve_code.MAX_WAITING_STRANGERS,
+        approve_code.MAX_WAITING,
+        approve_code.KEEP_UNDECIDED_SECONDS / DAY,
+        approve_code.KEEP_STRANGERS_SECONDS / DAY,
     )
-    says("nonces of Spenders", listening.SPENDER_RATE[1], listening.SPENDER_RATE[0], 15)
-    says("nonces of strangers", MemoryNonces(lambda: 0.0, 0)._max_rows)
-    says("messages", housekeeping.KEEP_DELIVERED / HOUR)
-    says(
+    check_figures("nonces of Spenders", http_api.SPENDER_RATE[1], http_api.SPENDER_RATE[0], 15)
+    check_figures("nonces of strangers", MemoryNonces(lambda: 0.0, 0)._max_rows)
+    check_figures("messages", retention.KEEP_DELIVERED_SECONDS / HOUR)
+    check_figures(
         "connections",
         edge.connections,
         edge.connections_per_peer,
@@ -96,7 +102,7 @@ def test_the_figures_are_the_codes() -> None:
         MAX_STREAMS,
         edge.idle_seconds,
     )
-    says(
+    check_figures(
         "bodies in memory",
         edge.bodies_per_spender / MIB,
         edge.bodies_bytes / MIB,

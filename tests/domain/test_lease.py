@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
 from pandacea.domain.lease import (
-    FINAL,
-    TRANSITIONS,
+    FINAL_STATUSES,
+    LEASE_TRANSITIONS,
     DisputeRaised,
     DisputeResolved,
     Lease,
@@ -23,9 +23,9 @@ from pandacea.domain.lease import (
     LeaseFinalized,
     LeaseStatus,
     LeaseTerms,
-    Move,
+    LeaseTransition,
     ResultCommitted,
-    apply,
+    apply_event,
     next_status,
 )
 
@@ -56,7 +56,7 @@ def fold(*events: LeaseEvent, start: Lease | None = None) -> Lease | None:
     """Fold events, the n-th seen in block 100 + n."""
     lease = start
     for n, event in enumerate(events):
-        lease = apply(lease, event, KEY, BlockNumber(100 + n))
+        lease = apply_event(lease, event, KEY, BlockNumber(100 + n))
     return lease
 
 
@@ -146,14 +146,14 @@ def test_a_status_never_goes_back_and_a_final_one_never_changes(before: list[Lea
     order = list(LeaseStatus)
     first, last = known(*before), known(*before, *after)
     assert order.index(last.status) >= order.index(first.status)
-    if first.status in FINAL:
+    if first.status in FINAL_STATUSES:
         assert last.status is first.status
 
 
-@pytest.mark.parametrize(("status", "move"), list(product(LeaseStatus, Move)))
-def test_every_pair_of_status_and_move_has_an_answer(status: LeaseStatus, move: Move) -> None:
+@pytest.mark.parametrize(("status", "move"), list(product(LeaseStatus, LeaseTransition)))
+def test_every_pair_of_status_and_move_has_an_answer(status: LeaseStatus, move: LeaseTransition) -> None:
     """The fold follows the table where it speaks; no row leaves a final status."""
     assert next_status(status, move) in LeaseStatus
-    if (status, move) in TRANSITIONS:
-        assert status not in FINAL
-        assert next_status(status, move) is TRANSITIONS[status, move]
+    if (status, move) in LEASE_TRANSITIONS:
+        assert status not in FINAL_STATUSES
+        assert next_status(status, move) is LEASE_TRANSITIONS[status, move]

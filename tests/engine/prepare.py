@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".engine"
 BASE = "debian:bookworm-slim"
 IMAGE = "pandacea/pysyft-datasite:latest"
-REQUIREMENTS = ROOT / "daemon/pandacea/sandbox/environment/requirements.txt"
+REQUIREMENTS = ROOT / "daemon/pandacea/sandbox/environments/requirements.txt"
 SYSTEMD = Path("/run/systemd/system")
 """Is there where systemd runs the machine's services."""
 WITHOUT_NETWORK = ("--iptables=false", "--ip6tables=false", "--bridge=none")
@@ -239,7 +239,7 @@ def environment() -> Path:
     install("node")
     if not (folder / "pandacea-environment.json").exists():
         sys.path.insert(0, str(ROOT / "daemon"))
-        from pandacea.sandbox.environments import build_environment
+        from pandacea.sandbox.environments.build import build_environment
 
         build_environment(folder, REQUIREMENTS, _say)
     return folder

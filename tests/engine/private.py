@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.parts import program
-from tests.run import public_folder
+from tests.prerequisites import find_program
+from tests.run_id import public_folder
 
 
 class Engine:
@@ -25,7 +25,7 @@ class Engine:
         folder = self._folder
         line = [
             *("unshare", "--net"),  # an engine without bridge removes the bridge of the machine's own engine
-            program("dockerd", "docker.io"),
+            find_program("dockerd", "docker.io"),
             "--host",
             self.url,
             "--data-root",

@@ -15,15 +15,15 @@ from typing import Any
 
 from sqlalchemy import event
 
-from tests.chain.anvil import Agreement, Anvil
-from tests.chain.node import Node
+from tests.chain.anvil import Anvil, AnvilAgreement
+from tests.chain.node import FollowingNode
 
 
 async def follow(url: str, address: str, block: int, database: str, kill_at: int) -> int:
     """Follow to the head; returns how many statements the writer executed."""
     chain = Anvil()
     chain.url = url
-    node = Node(Agreement(chain, address, block), database, witness_interval=600.0, settle_every=3)
+    node = FollowingNode(AnvilAgreement(chain, address, block), database, witness_interval=600.0, settle_every=3)
     count = 0
 
     def executed(*_: Any) -> None:
@@ -39,8 +39,8 @@ async def follow(url: str, address: str, block: int, database: str, kill_at: int
         engine = node.database._writer.sync_engine
         event.listen(engine, "before_cursor_execute", executed)
         event.listen(engine, "commit", executed)
-        await node.at_head(60.0)
-        await node.until(lambda: not node.follower.proving.waiting if node.follower.proving else False, what="proofs")
+        await node.wait_for_head(60.0)
+        await node.wait_until(lambda: not node.follower.proof_queue.waiting if node.follower.proof_queue else False, what="proofs")
     await chain._session.close()
     return count
 

@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 
 
 @dataclass
-class Answer:
+class ProxyAnswer:
     """What to answer instead of the chain: a JSON-RPC result or error, or something that is no JSON-RPC at all."""
 
     result: Any = None
@@ -25,7 +25,7 @@ class Answer:
     headers: dict[str, str] | None = None
 
 
-Before = Callable[[str, list[Any]], Awaitable[Answer | None]]
+Before = Callable[[str, list[Any]], Awaitable[ProxyAnswer | None]]
 """(method, params) -> an answer, or None to ask the chain."""
 
 After = Callable[[str, list[Any], Any], Any]
@@ -63,11 +63,11 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        await self.cut()
+        await self.cut_sockets()
         await self._session.close()
         await self._runner.cleanup()
 
-    async def cut(self) -> None:
+    async def cut_sockets(self) -> None:
         """Reset every WebSocket, as a network does: without a closing handshake."""
         for socket in self.sockets:
             transport = socket._req.transport if socket._req is not None else None
@@ -123,7 +123,7 @@ class FaultProxy:
         return here
 
 
-def _response(number: Any, said: Answer) -> web.Response:
+def _response(number: Any, said: ProxyAnswer) -> web.Response:
     if said.body is not None:
         return web.Response(status=said.status, body=said.body, headers=said.headers)
     answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
@@ -131,10 +131,10 @@ def _response(number: Any, said: Answer) -> web.Response:
     return web.Response(status=said.status, body=json.dumps(answer).encode(), content_type="application/json", headers=said.headers)
 
 
-def sometimes(proxy: FaultProxy, share: float, answer: Answer, methods: Sequence[str] = ()) -> Before:
+def answer_sometimes(proxy: FaultProxy, share: float, answer: ProxyAnswer, methods: Sequence[str] = ()) -> Before:
     """Answer so in a share of the calls (of some methods)."""
 
-    async def rule(method: str, _params: list[Any]) -> Answer | None:
+    async def rule(method: str, _params: list[Any]) -> ProxyAnswer | None:
         if methods and method not in methods:
             return None
         return answer if proxy.random.random() < share else None
@@ -142,11 +142,11 @@ def sometimes(proxy: FaultProxy, share: float, answer: Answer, methods: Sequence
     return rule
 
 
-def first(count: int, answer: Answer, methods: Sequence[str] = ()) -> Before:
+def answer_first(count: int, answer: ProxyAnswer, methods: Sequence[str] = ()) -> Before:
     """Answer so the first times (of some methods)."""
     left = [count]
 
-    async def rule(method: str, _params: list[Any]) -> Answer | None:
+    async def rule(method: str, _params: list[Any]) -> ProxyAnswer | None:
         if (methods and method not in methods) or left[0] == 0:
             return None
         left[0] -= 1
@@ -155,10 +155,10 @@ def first(count: int, answer: Answer, methods: Sequence[str] = ()) -> Before:
     return rule
 
 
-def late(seconds: float, methods: Sequence[str] = ()) -> Before:
+def answer_late(seconds: float, methods: Sequence[str] = ()) -> Before:
     """Answer only after a while."""
 
-    async def rule(method: str, _params: list[Any]) -> Answer | None:
+    async def rule(method: str, _params: list[Any]) -> ProxyAnswer | None:
         if not methods or method in methods:
             await asyncio.sleep(seconds)
         return None

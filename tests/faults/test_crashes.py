@@ -8,10 +8,10 @@ import os
 import sys
 from pathlib import Path
 
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.session import Database
 from tests.chain.anvil import ROOT, Anvil
-from tests.chain.node import Node, rebuilt
+from tests.chain.node import FollowingNode, rebuilt_node
 from tests.faults.conftest import STATEMENTS
 
 COMPUTATION = "0x" + "22" * 32
@@ -19,15 +19,15 @@ COMPUTATION = "0x" + "22" * 32
 
 async def test_row_15_crash_between_logs_and_checkpoint(anvil: Anvil, tmp_path: Path) -> None:
     """Kill -9 before each single SQL statement and each commit of a catch-up: after a restart all is as a rebuild from zero."""
-    agreement = await anvil.deploy()
-    await anvil.mine(2)
+    agreement = await anvil.deploy_agreement()
+    await anvil.mine_blocks(2)
     for number in range(3):
         lease = await agreement.create(price=number + 1)
         await agreement.approve(lease)
         if number == 1:
             await agreement.commit(lease, COMPUTATION)
             await agreement.cancel(lease)
-    seed = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/seed.db")
+    seed = await DatabaseEngine.open(f"sqlite+aiosqlite:///{tmp_path}/seed.db")
     await upgrade(seed)
     await seed.close()
     process = await asyncio.create_subprocess_exec(
@@ -48,10 +48,10 @@ async def test_row_15_crash_between_logs_and_checkpoint(anvil: Anvil, tmp_path: 
     assert process.returncode == 0, problems.decode()[-2000:]
     killed = json.loads(said)
     assert len(killed) >= min(STATEMENTS, 30), "every statement of the catch-up was a place to die"
-    async with rebuilt(agreement, tmp_path) as fresh:
+    async with rebuilt_node(agreement, tmp_path) as fresh:
         expected = await fresh.believes()
         assert len(expected[0]) == 3
     for kill_at in killed:
-        async with Node(agreement, tmp_path / f"{kill_at}.db") as node:
-            await node.at_head()
-            assert await node.believes() == expected, f"killed before statement {kill_at}"
+        async with FollowingNode(agreement, tmp_path / f"{kill_at}.db") as node:
+            await node.wait_for_head()
+            assert await node.rows_and_cache() == expected, f"killed before statement {kill_at}"

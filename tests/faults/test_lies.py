@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from pandacea.chain.interfaces import GET_LEASE
+from pandacea.chain.contract_versions import GET_LEASE_SELECTOR
 from pandacea.domain.access import Denied, Granted, ProductFacts, may_continue, may_read, may_run
-from pandacea.domain.trust import Trust
-from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Anvil, call
+from pandacea.domain.approval_proof import ProofStatus
+from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Anvil, encode_call
 from tests.chain.emitter import Emitter, created, lease_number, simple, terms
-from tests.chain.node import Node, agrees_with_rebuild
-from tests.faults.proxy import Answer, FaultProxy
+from tests.chain.node import FollowingNode, assert_equals_rebuild
+from tests.faults.proxy import FaultProxy, ProxyAnswer
 
 
-def run(node: Node, lease: str, caller: str) -> Any:
+def run(node: FollowingNode, lease: str, caller: str) -> Any:
     """May this caller run on the one asset?"""
     return may_run(
-        node.lease(lease),
-        node.book.standing(),
+        node.known_lease(lease),
+        node.lease_cache.standing(),
         caller=caller.lower(),  # type: ignore[arg-type]
         earner=EARNER.address.lower(),
         product=ProductFacts(PRODUCT, frozenset({"a"}), "v"),  # type: ignore[arg-type]
@@ -38,14 +38,14 @@ async def test_a_consistent_fake_chain_gets_nothing(anvil: Anvil, tmp_path: Path
     liar = await Emitter.deploy(anvil)
     lease = lease_number(1)
     await liar.emit(created(lease, spender=STRANGER.address), terms(lease), simple("LeaseApproved", lease))
-    await anvil.mine(4)
-    async with Node(liar.agreement, tmp_path / "node.db") as node:
-        await node.at_head()
-        await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.UNPROVEN)
+    await anvil.mine_blocks(4)
+    async with FollowingNode(liar.agreement, tmp_path / "node.db") as node:
+        await node.wait_for_head()
+        await node.wait_until(lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN)
         for answer in (
             run(node, lease, STRANGER.address),
-            may_read(node.lease(lease), node.book.standing(), caller=STRANGER.address.lower()),
-            may_continue(node.lease(lease), node.book.standing()),
+            may_read(node.known_lease(lease), node.lease_cache.standing(), caller=STRANGER.address.lower()),
+            may_continue(node.known_lease(lease), node.lease_cache.standing()),
         ):
             assert isinstance(answer, Denied)
             assert answer.code == "approval-unproven"
@@ -53,7 +53,7 @@ async def test_a_consistent_fake_chain_gets_nothing(anvil: Anvil, tmp_path: Path
 
 async def test_a_real_approval_does_not_open_another_persons_lease(anvil: Anvil, tmp_path: Path) -> None:
     """The Earner's genuine approval of one lease, shown with another spender in its creation, proves nothing: the id binds the terms."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
     async with FaultProxy(anvil.url) as proxy:
@@ -68,8 +68,10 @@ async def test_a_real_approval_does_not_open_another_persons_lease(anvil: Anvil,
             ]
 
         proxy.after.append(rewrite)
-        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-            await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.UNPROVEN)
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.wait_until(
+                lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN
+            )
             answer = run(node, lease, STRANGER.address)
             assert isinstance(answer, Denied)
             assert answer.code == "approval-unproven"
@@ -90,61 +92,63 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_transaction_changed_in_any_field_proves_nothing(anvil: Anvil, tmp_path: Path, lie: str) -> None:
     """The approving transaction is hashed again and its signer recovered: a changed field makes another hash or another signer."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
     async with FaultProxy(anvil.url) as proxy:
         proxy.after.append(lambda method, _, result: result | LIES[lie] if method == "eth_getTransactionByHash" else result)
-        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-            await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.UNPROVEN)
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.wait_until(
+                lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN
+            )
             assert isinstance(run(node, lease, SPENDER.address), Denied)
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
 async def test_an_approval_of_any_transaction_type_is_proved(anvil: Anvil, tmp_path: Path, kind: int) -> None:
     """Legacy (EIP-155), EIP-2930 and EIP-1559 approvals by the Earner are proved by their signature."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease, kind=kind)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await node.proved(lease)
-        known = node.lease(lease)
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await node.wait_for_proof(lease)
+        known = node.known_lease(lease)
         assert known is not None
-        assert known.trust is Trust.SIGNED
+        assert known.proof_status is ProofStatus.SIGNED
         assert isinstance(run(node, lease, SPENDER.address), Granted)
         assert isinstance(run(node, lease, STRANGER.address), Denied)
 
 
 async def test_an_operator_approves_when_the_earner_made_it_one(anvil: Anvil, tmp_path: Path) -> None:
     """An operator's approval counts when it is this node's own key, or when the Earner's signature made it operator."""
-    agreement = await anvil.deploy()
-    await anvil.send(EARNER, agreement.address, call("setOperator(address)", OPERATOR.address))
+    agreement = await anvil.deploy_agreement()
+    await anvil.send_transaction(EARNER, agreement.address, encode_call("setOperator(address)", OPERATOR.address))
     lease = await agreement.create()
     await agreement.approve(lease, by=OPERATOR)
-    async with Node(agreement, tmp_path / "appointed.db") as node:
-        await node.proved(lease)
-    async with Node(agreement, tmp_path / "own.db", authorities=frozenset({OPERATOR.address.lower()})) as node:
-        await node.proved(lease)
+    async with FollowingNode(agreement, tmp_path / "appointed.db") as node:
+        await node.wait_for_proof(lease)
+    async with FollowingNode(agreement, tmp_path / "own.db", authorities=frozenset({OPERATOR.address.lower()})) as node:
+        await node.wait_for_proof(lease)
 
 
 async def test_proofs_survive_a_restart(anvil: Anvil, tmp_path: Path) -> None:
     """A proof is kept: after a restart the approving transaction is not asked for again."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await node.proved(lease)
-    async with FaultProxy(anvil.url) as proxy, Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-        await node.at_head()
-        known = node.lease(lease)
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await node.wait_for_proof(lease)
+    async with FaultProxy(anvil.url) as proxy, FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+        await node.wait_for_head()
+        known = node.known_lease(lease)
         assert known is not None
-        assert known.trust is Trust.SIGNED
+        assert known.proof_status is ProofStatus.SIGNED
         assert not any(method == "eth_getTransactionByHash" for method, _ in proxy.calls)
 
 
 async def test_any_endpoint_may_deny(anvil: Anvil, tmp_path: Path) -> None:
     """The endpoint being followed hides a cancellation; the other one shows it: denied. When both agree, it is simply cancelled."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
     cancelled = "0x" + "00" * 32
@@ -154,29 +158,31 @@ async def test_any_endpoint_may_deny(anvil: Anvil, tmp_path: Path) -> None:
             return [one for one in result if one["topics"][0] != cancelled] if method == "eth_getLogs" else result
 
         hiding.after.append(hide)
-        async with Node(agreement, tmp_path / "node.db", urls=[hiding.url, anvil.url], settle_every=1000) as node:
-            await node.proved(lease)
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[hiding.url, anvil.url], settle_every=1000) as node:
+            await node.wait_for_proof(lease)
             from tests.chain.emitter import TOPIC
 
             cancelled = TOPIC["LeaseCancelled"]
             # The second look goes to the honest endpoint when a block looks empty; a liar would hide the bloom's hint too.
             hiding.after.append(_without_bloom)
             await agreement.cancel(lease)
-            await node.at_head()
+            await node.wait_for_head()
             assert not _cancelled(node, lease), "the endpoint being followed hides it"
-            await node.until(lambda: _code(may_continue(node.lease(lease), node.book.standing())) == "lease-doubted")
+            await node.wait_until(
+                lambda: _code(may_continue(node.known_lease(lease), node.lease_cache.standing())) == "lease-doubted"
+            )
             assert _code(run(node, lease, SPENDER.address)) == "lease-doubted"
             hiding.refuse = True
-            await anvil.mine(1)
-            await node.until(lambda: node.follower.endpoints.current.url == anvil.url, what="failover")
+            await anvil.mine_blocks(1)
+            await node.wait_until(lambda: node.follower.endpoints.current.url == anvil.url, what="failover")
 
 
 def _without_bloom(method: str, _params: list[Any], result: Any) -> Any:
     return result | {"logsBloom": "0x" + "00" * 256} if method == "eth_getBlockByNumber" and result else result
 
 
-def _cancelled(node: Node, lease: str) -> bool:
-    known = node.lease(lease)
+def _cancelled(node: FollowingNode, lease: str) -> bool:
+    known = node.known_lease(lease)
     return known is not None and known.status.value == "cancelled"
 
 
@@ -186,7 +192,7 @@ def _code(answer: Any) -> str:
 
 async def test_logs_that_were_not_asked_for_are_refused(anvil: Anvil, tmp_path: Path) -> None:
     """A log of another contract, topic, block or range makes the whole answer unbelievable."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
     lies = iter(
@@ -209,29 +215,29 @@ async def test_logs_that_were_not_asked_for_are_refused(anvil: Anvil, tmp_path: 
             return [one | change for one in result]
 
         proxy.after.append(lie)
-        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-            await node.at_head()
-            await agrees_with_rebuild(node, tmp_path)
-            counted = node.follower.metrics().rpc_errors[(node.follower.endpoints.all[0].name, "inconsistent")]
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.wait_for_head()
+            await assert_equals_rebuild(node, tmp_path)
+            counted = node.follower.collect_metrics().rpc_errors[(node.follower.endpoints.members[0].name, "inconsistent")]
             assert counted == 7
 
 
 async def test_row_19_metrics(deep: Anvil, tmp_path: Path) -> None:
     """Head, safe, finalized, processed, lag in blocks and seconds, reorgs with depth, and RPC errors by class and endpoint."""
-    agreement = await deep.deploy()
-    await deep.mine(100)
-    async with FaultProxy(deep.url) as proxy, Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-        await node.at_head()
-        await deep.mine(1)
-        await node.at_head()
-        await deep.send(OWNER, SPENDER.address, "0x", value=1)
-        await node.at_head()
+    agreement = await deep.deploy_agreement()
+    await deep.mine_blocks(100)
+    async with FaultProxy(deep.url) as proxy, FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+        await node.wait_for_head()
+        await deep.mine_blocks(1)
+        await node.wait_for_head()
+        await deep.send_transaction(OWNER, SPENDER.address, "0x", value=1)
+        await node.wait_for_head()
         await deep.reorg(1)
-        await node.at_head()
+        await node.wait_for_head()
         proxy.before.append(_nothing_but_errors)
-        await node.until(lambda: bool(node.follower.metrics().rpc_errors))
-        shown = node.follower.metrics()
-        head = await deep.head()
+        await node.wait_until(lambda: bool(node.follower.collect_metrics().rpc_errors))
+        shown = node.follower.collect_metrics()
+        head = await deep.head_number()
         assert (shown.head, shown.processed, shown.lag_blocks) == (head, head, 0)
         assert shown.safe == head - 40
         assert shown.finalized == head - 80
@@ -243,30 +249,34 @@ async def test_row_19_metrics(deep: Anvil, tmp_path: Path) -> None:
         assert all(name.startswith("http://127.0.0.1:") and not name.endswith("/") for name, _ in shown.rpc_errors), "redacted"
 
 
-async def _nothing_but_errors(_method: str, _params: list[Any]) -> Answer:
-    return Answer(status=503, body=b"")
+async def _nothing_but_errors(_method: str, _params: list[Any]) -> ProxyAnswer:
+    return ProxyAnswer(status=503, body=b"")
 
 
 async def test_v0_is_served_with_a_second_endpoint(anvil: Anvil, tmp_path: Path) -> None:
     """A v0 contract is recognised; the product comes from getLease; two endpoints that agree stand in for ids that bind nothing."""
     from tests.chain.anvil import V0
 
-    agreement = await anvil.deploy(V0)
+    agreement = await anvil.deploy_agreement(V0)
     lease = await agreement.create_v0()
     await agreement.approve(lease)
-    async with FaultProxy(anvil.url) as second, Node(agreement, tmp_path / "two.db", urls=[anvil.url, second.url]) as node:
-        await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.AGREED, what="agreed")
-        known = node.lease(lease)
+    async with FaultProxy(anvil.url) as second, FollowingNode(agreement, tmp_path / "two.db", urls=[anvil.url, second.url]) as node:
+        await node.wait_until(
+            lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.AGREED, what="agreed"
+        )
+        known = node.known_lease(lease)
         assert known is not None
         assert (known.data_product_id, known.expires_at, known.max_computations) == (PRODUCT, None, 1)
         assert isinstance(run(node, lease, SPENDER.address), Granted)
         await agreement.execute(lease, by=STRANGER)
-        await node.at_head()
+        await node.wait_for_head()
         assert isinstance(run(node, lease, SPENDER.address), Granted), "a stranger's execution is not obeyed"
-        completer: Any = node.follower.source.completer if node.follower.source else None
+        completer: Any = node.follower.source.v0_completer if node.follower.source else None
         assert completer.strangers == 1, "but recorded and alarmed"
-    async with Node(agreement, tmp_path / "one.db") as node:
-        await node.until(lambda: (known := node.lease(lease)) is not None and known.trust is Trust.UNPROVEN, what="unproven")
+    async with FollowingNode(agreement, tmp_path / "one.db") as node:
+        await node.wait_until(
+            lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN, what="unproven"
+        )
         assert _code(run(node, lease, SPENDER.address)) == "approval-unproven"
 
 
@@ -274,13 +284,16 @@ async def test_v0_the_earners_own_execution_ends_it(anvil: Anvil, tmp_path: Path
     """A v0 lease is over for new computations once the Earner's own transaction executed it."""
     from tests.chain.anvil import V0
 
-    agreement = await anvil.deploy(V0)
+    agreement = await anvil.deploy_agreement(V0)
     lease = await agreement.create_v0()
     await agreement.approve(lease)
     await agreement.execute(lease)
-    async with FaultProxy(anvil.url) as second, Node(agreement, tmp_path / "node.db", urls=[anvil.url, second.url]) as node:
-        await node.proved(lease)
-        await node.at_head()
+    async with (
+        FaultProxy(anvil.url) as second,
+        FollowingNode(agreement, tmp_path / "node.db", urls=[anvil.url, second.url]) as node,
+    ):
+        await node.wait_for_proof(lease)
+        await node.wait_for_head()
         assert _code(run(node, lease, SPENDER.address)) == "lease-ended"
 
 
@@ -288,25 +301,25 @@ async def test_v0_disputes_that_emit_nothing_are_found_by_asking(anvil: Anvil, t
     """The first contracts raise disputes without an event: getLease is asked again and again, and what it shows is denied."""
     from tests.chain.anvil import V0
 
-    agreement = await anvil.deploy(V0)
+    agreement = await anvil.deploy_agreement(V0)
     lease = await agreement.create_v0()
     await agreement.approve(lease)
     disputed = False
 
     def dispute(method: str, params: list[Any], result: Any) -> Any:
-        asked = method == "eth_call" and params[0]["data"].startswith(GET_LEASE)
+        asked = method == "eth_call" and params[0]["data"].startswith(GET_LEASE_SELECTOR)
         return result[: 2 + 64 * 7] + f"{1:064x}" + result[2 + 64 * 8 :] if asked and disputed else result
 
     async with (
         FaultProxy(anvil.url) as first,
         FaultProxy(anvil.url) as second,
-        Node(agreement, tmp_path / "node.db", urls=[first.url, second.url]) as node,
+        FollowingNode(agreement, tmp_path / "node.db", urls=[first.url, second.url]) as node,
     ):
         first.after.append(dispute)
         second.after.append(dispute)
-        await node.proved(lease)
+        await node.wait_for_proof(lease)
         assert isinstance(run(node, lease, SPENDER.address), Granted)
         disputed = True
-        await node.until(lambda: _code(run(node, lease, SPENDER.address)) == "lease-doubted", what="the dispute")
+        await node.wait_until(lambda: _code(run(node, lease, SPENDER.address)) == "lease-doubted", what="the dispute")
         disputed = False
-        await node.until(lambda: isinstance(run(node, lease, SPENDER.address), Granted), what="its end")
+        await node.wait_until(lambda: isinstance(run(node, lease, SPENDER.address), Granted), what="its end")

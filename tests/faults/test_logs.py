@@ -6,13 +6,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+from pandacea.domain.chain_view import ChainUpdate
 from pandacea.domain.lease import LeaseStatus
-from pandacea.domain.seen import Step
-from pandacea.flows.follow import take
+from pandacea.flows.follow import apply_update
 from tests.chain.anvil import STRANGER, Anvil
 from tests.chain.emitter import Emitter, committed, created, finalized, lease_number, log, raised, resolved, simple, terms
-from tests.chain.node import Node, agrees_with_rebuild
-from tests.faults.proxy import Answer, FaultProxy, late
+from tests.chain.node import FollowingNode, assert_equals_rebuild
+from tests.faults.proxy import FaultProxy, ProxyAnswer, answer_late
 
 COMPUTATION = "0x" + "22" * 32
 
@@ -22,34 +22,34 @@ QUIET: Any = {"audit_interval": 600.0}
 
 async def test_row_12_duplicates_and_replay(anvil: Anvil, tmp_path: Path) -> None:
     """Every log comes twice in every answer, and whole steps are taken again: rows and memory are the same."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
     await agreement.commit(lease, COMPUTATION)
-    await anvil.mine(6)
+    await anvil.mine_blocks(6)
     async with FaultProxy(anvil.url) as proxy:
         proxy.after.append(lambda method, _, result: result + result if method == "eth_getLogs" else result)
-        async with Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
             other = await agreement.create()
             await agreement.approve(other)
-            await node.at_head()
-            before = await agrees_with_rebuild(node, tmp_path)
+            await node.wait_for_head()
+            before = await assert_equals_rebuild(node, tmp_path)
             assert before[lease].lease.committed_count == 1
-            records, view = node.follower.records, node.book.view
+            records, view = node.follower.chain_store, node.lease_cache.view
             assert records is not None
-            async with records.write() as tx:
-                held = await tx.events_to(view.tip.number)
+            async with records.unit_of_work() as tx:
+                held = await tx.list_events_up_to(view.tip.number)
             assert held, "there is something to replay"
-            await take(Step(blocks=view.blocks, events=tuple(held)), _without(view), records, node.book, None)
-            await take(Step(events=tuple(held + held)), view, records, node.book, None)
-            assert await node.rows() == before
-            await agrees_with_rebuild(node, tmp_path)
+            await apply_update(ChainUpdate(blocks=view.blocks, events=tuple(held)), _without(view), records, node.lease_cache, None)
+            await apply_update(ChainUpdate(events=tuple(held + held)), view, records, node.lease_cache, None)
+            assert await node.read_rows() == before
+            await assert_equals_rebuild(node, tmp_path)
 
 
 def _without(view: Any) -> Any:
-    from pandacea.domain.seen import View
+    from pandacea.domain.chain_view import ChainView
 
-    return View(view.base, (), view.safe, view.finalized)
+    return ChainView(view.base, (), view.safe, view.finalized)
 
 
 async def test_row_13_out_of_order(anvil: Anvil, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_row_13_out_of_order(anvil: Anvil, tmp_path: Path) -> None:
     lease, other = lease_number(1), lease_number(2)
     await emitter.emit(created(lease), terms(lease), simple("LeaseApproved", lease), committed(lease, COMPUTATION))
     await emitter.emit(raised(lease), resolved(lease, valid=False), created(other), simple("LeaseApproved", other))
-    await anvil.mine(3)
+    await anvil.mine_blocks(3)
     rng = random.Random(3)
     async with FaultProxy(anvil.url) as proxy:
 
@@ -66,10 +66,10 @@ async def test_row_13_out_of_order(anvil: Anvil, tmp_path: Path) -> None:
             return rng.sample(result, len(result)) if method == "eth_getLogs" else result
 
         proxy.after.append(shuffle)
-        async with Node(emitter.agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-            await node.at_head()
+        async with FollowingNode(emitter.agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.wait_for_head()
             await emitter.emit(simple("LeaseCancelled", other), simple("LeaseExecuted", lease), finalized(lease))
-            rows = await agrees_with_rebuild(node, tmp_path)
+            rows = await assert_equals_rebuild(node, tmp_path)
     assert rows[lease].lease.status is LeaseStatus.SETTLED
     assert rows[other].lease.status is LeaseStatus.CANCELLED
 
@@ -94,41 +94,41 @@ async def test_row_20_odd_contract_events(anvil: Anvil, tmp_path: Path) -> None:
         created(late),
         raised(late, reason="x" * 500),
     )
-    async with Node(emitter.agreement, tmp_path / "node.db") as node:
+    async with FollowingNode(emitter.agreement, tmp_path / "node.db") as node:
         await emitter.emit(log("LeaseTerms", late, data="00" * 64), simple("LeaseCancelled", lease_number(98)))
-        rows = await agrees_with_rebuild(node, tmp_path)
+        rows = await assert_equals_rebuild(node, tmp_path)
         assert set(rows) == {lease, late}
         assert rows[lease].lease.status is LeaseStatus.EXECUTED
         assert rows[lease].lease.approved_block is not None
         assert rows[late].lease.approved_block is None, "an approval before its lease approves nothing"
-        assert node.follower.metrics().odd_logs == 3
+        assert node.follower.collect_metrics().odd_logs == 3
 
 
 async def test_row_20_starts_at_the_deploy_block(anvil: Anvil, tmp_path: Path) -> None:
     """The deploy block is found by the contract's code, and nothing before it is asked for."""
-    await anvil.mine(200)
-    agreement = await anvil.deploy()
+    await anvil.mine_blocks(200)
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
-    await anvil.mine(3)
-    async with FaultProxy(anvil.url) as proxy, Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-        await node.at_head()
-        assert node.lease(lease) is not None
+    await anvil.mine_blocks(3)
+    async with FaultProxy(anvil.url) as proxy, FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+        await node.wait_for_head()
+        assert node.known_lease(lease) is not None
         asked = [
             int(where[0]["fromBlock"], 16) for method, where in proxy.calls if method == "eth_getLogs" and "fromBlock" in where[0]
         ]
         assert asked
         assert min(asked) == agreement.block
-        assert node.follower.records is not None
-        assert node.follower.records.deploy_block == agreement.block
+        assert node.follower.chain_store is not None
+        assert node.follower.chain_store.deploy_block == agreement.block
 
 
-async def narrow(method: str, params: list[Any]) -> Answer | None:
+async def narrow(method: str, params: list[Any]) -> ProxyAnswer | None:
     """A provider of small ranges: many answers, and many steps, for one gap."""
     if method != "eth_getLogs" or "fromBlock" not in params[0]:
         return None
     first, last = (int(params[0][name], 16) for name in ("fromBlock", "toBlock"))
-    return Answer(error={"code": -32005, "message": "block range is limited to 20 blocks"}) if last - first >= 20 else None
+    return ProxyAnswer(error={"code": -32005, "message": "block range is limited to 20 blocks"}) if last - first >= 20 else None
 
 
 async def test_row_17_a_huge_gap(anvil: Anvil, tmp_path: Path) -> None:
@@ -136,19 +136,27 @@ async def test_row_17_a_huge_gap(anvil: Anvil, tmp_path: Path) -> None:
     emitter = await Emitter.deploy(anvil)
     for number in range(40):
         await emitter.emit(*(record for n in range(50) for record in _life(number * 50 + n)))
-        await anvil.mine(20)
-    async with FaultProxy(anvil.url) as proxy, Node(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node:
-        proxy.before += [narrow, late(0.02, ["eth_getLogs"])]
-        await node.until(lambda: node.book.view is not None and node.book.view.base.number > 12, what="somewhere in the middle")
-        reached = node.book.view.base.number
-    async with FaultProxy(anvil.url) as proxy, Node(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node:
-        await node.at_head()
+        await anvil.mine_blocks(20)
+    async with (
+        FaultProxy(anvil.url) as proxy,
+        FollowingNode(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node,
+    ):
+        proxy.before += [narrow, answer_late(0.02, ["eth_getLogs"])]
+        await node.wait_until(
+            lambda: node.lease_cache.view is not None and node.lease_cache.view.base.number > 12, what="somewhere in the middle"
+        )
+        reached = node.lease_cache.view.base.number
+    async with (
+        FaultProxy(anvil.url) as proxy,
+        FollowingNode(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node,
+    ):
+        await node.wait_for_head()
         asked = [
             int(where[0]["fromBlock"], 16) for method, where in proxy.calls if method == "eth_getLogs" and "fromBlock" in where[0]
         ]
         assert min(asked) >= reached, "nothing durable is read again to catch up"
-        assert len(node.book) == 2000
-        await agrees_with_rebuild(node, tmp_path)
+        assert len(node.lease_cache) == 2000
+        await assert_equals_rebuild(node, tmp_path)
 
 
 def _life(number: int) -> list[bytes]:

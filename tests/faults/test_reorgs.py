@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 
 from pandacea.domain.access import Denied, Granted, Unknown, may_continue, may_read
-from tests.chain.anvil import EARNER, SPENDER, STRANGER, Agreement, Anvil, call
-from tests.chain.node import Node, agrees_with_rebuild
+from tests.chain.anvil import EARNER, SPENDER, STRANGER, Anvil, AnvilAgreement, encode_call
+from tests.chain.node import FollowingNode, assert_equals_rebuild
 from tests.faults.proxy import FaultProxy
 
 COMPUTATION = "0x" + "22" * 32
@@ -16,24 +16,24 @@ COMPUTATION = "0x" + "22" * 32
 
 async def test_row_01_reorg_of_k_blocks(deep: Anvil, tmp_path: Path) -> None:
     """A reorg of k = 1..30 blocks is undone to the common ancestor: rows and memory equal a rebuild from zero, each time."""
-    agreement = await deep.deploy()
+    agreement = await deep.deploy_agreement()
     rng = random.Random(1)
-    async with Node(agreement, tmp_path / "node.db") as node:
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
         leases: list[str] = []
         for depth in range(1, 31):
-            while await deep.head() < depth + agreement.block + 2:
+            while await deep.head_number() < depth + agreement.block + 2:
                 leases.append(await agreement.create())
             for lease in rng.sample(leases, min(3, len(leases))):
-                if node.lease(lease) is None:
+                if node.known_lease(lease) is None:
                     await agreement.approve(lease)  # mined when it returns: the node is at the head that is taken back
-            await node.at_head()
+            await node.wait_for_head()
             await deep.reorg(depth, [(await _something(deep, depth), 0)])
             leases = [lease for lease in leases if await _exists(agreement, lease)]
             leases.append(await agreement.create())
             await agreement.approve(leases[-1])
-            await node.at_head()
+            await node.wait_for_head()
             if depth % 5 == 0 or depth < 4:
-                rows = await agrees_with_rebuild(node, tmp_path)
+                rows = await assert_equals_rebuild(node, tmp_path)
                 assert leases[-1] in rows
         assert node.follower.source is not None
         assert node.follower.source.counters.deepest_reorg == 30
@@ -42,18 +42,20 @@ async def test_row_01_reorg_of_k_blocks(deep: Anvil, tmp_path: Path) -> None:
 
 async def test_row_01_an_approval_that_moves_to_another_block_never_vanishes(deep: Anvil, tmp_path: Path) -> None:
     """Undo and the other branch are one step: a lease approved in both branches is never seen without its approval."""
-    agreement = await deep.deploy()
+    agreement = await deep.deploy_agreement()
     lease = await agreement.create()
-    raw = await deep.sign(EARNER, agreement.address, call("approveLease(bytes32)", lease))
-    await deep.receipt(await deep.call("eth_sendRawTransaction", raw))
-    await deep.mine(3)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await node.proved(lease)
+    raw = await deep.sign_transaction(EARNER, agreement.address, encode_call("approveLease(bytes32)", lease))
+    await deep.wait_for_receipt(await deep.call_method("eth_sendRawTransaction", raw))
+    await deep.mine_blocks(3)
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await node.wait_for_proof(lease)
         answers = []
-        node.book.on_change(lambda _: answers.append(may_continue(node.book.peek(lease), node.book.standing())))
+        node.lease_cache.on_change(
+            lambda _: answers.append(may_continue(node.lease_cache.peek(lease), node.lease_cache.standing()))
+        )
         await deep.reorg(4, [(raw, 2)])
-        await node.at_head()
-        moved = node.lease(lease)
+        await node.wait_for_head()
+        moved = node.known_lease(lease)
         assert moved is not None
         assert moved.approved_block == agreement.block + 4, "the approval is in another block now"
         assert answers
@@ -62,122 +64,124 @@ async def test_row_01_an_approval_that_moves_to_another_block_never_vanishes(dee
 
 async def test_row_01_a_reorg_that_removes_a_denial_restores(deep: Anvil, tmp_path: Path) -> None:
     """A cancellation denies from the first block that shows it, and a reorg that removes it restores."""
-    agreement = await deep.deploy()
+    agreement = await deep.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await node.proved(lease)
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await node.wait_for_proof(lease)
         await agreement.cancel(lease)
-        await node.at_head()
-        denied = may_read(node.lease(lease), node.book.standing(), caller=SPENDER.address.lower())
+        await node.wait_for_head()
+        denied = may_read(node.known_lease(lease), node.lease_cache.standing(), caller=SPENDER.address.lower())
         assert isinstance(denied, Denied)
         assert denied.code == "lease-cancelled"
         await deep.reorg(1)
-        await node.at_head()
-        assert isinstance(may_read(node.lease(lease), node.book.standing(), caller=SPENDER.address.lower()), Granted)
-        await agrees_with_rebuild(node, tmp_path)
+        await node.wait_for_head()
+        assert isinstance(may_read(node.known_lease(lease), node.lease_cache.standing(), caller=SPENDER.address.lower()), Granted)
+        await assert_equals_rebuild(node, tmp_path)
 
 
 async def test_row_02_reorg_while_the_node_is_down(deep: Anvil, tmp_path: Path) -> None:
     """The first step after a start compares the saved tip's hash: what was taken back while the node was down is undone."""
-    agreement = await deep.deploy()
+    agreement = await deep.deploy_agreement()
     kept, lost = await agreement.create(), await agreement.create()
     await agreement.approve(kept)
-    await deep.mine(3)
+    await deep.mine_blocks(3)
     await agreement.approve(lost)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await node.at_head()
-        assert node.lease(lost) is not None
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await node.wait_for_head()
+        assert node.known_lease(lost) is not None
     await deep.reorg(2)
-    await deep.mine(4)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await agrees_with_rebuild(node, tmp_path)
-        assert node.lease(lost) is None
-        assert node.lease(kept) is not None
+    await deep.mine_blocks(4)
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await assert_equals_rebuild(node, tmp_path)
+        assert node.known_lease(lost) is None
+        assert node.known_lease(kept) is not None
         assert node.follower.source is not None
         assert node.follower.source.counters.reorgs == 1
 
 
 async def test_row_03_the_head_goes_down_and_nothing_is_announced(deep: Anvil, tmp_path: Path) -> None:
     """evm_revert announces nothing; the first block with another hash at a height already seen undoes what was above it."""
-    agreement = await deep.deploy()
-    await deep.mine(2)
-    snapshot = await deep.call("evm_snapshot")
-    async with Node(agreement, tmp_path / "node.db") as node:
+    agreement = await deep.deploy_agreement()
+    await deep.mine_blocks(2)
+    snapshot = await deep.call_method("evm_snapshot")
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
         lease = await agreement.create()
         await agreement.approve(lease)
-        await node.at_head()
-        assert node.lease(lease) is not None
-        await deep.call("evm_revert", snapshot)
+        await node.wait_for_head()
+        assert node.known_lease(lease) is not None
+        await deep.call_method("evm_revert", snapshot)
         other = await agreement.create(price=7)
-        await node.at_head()
-        assert node.lease(lease) is None
-        rows = await agrees_with_rebuild(node, tmp_path)
+        await node.wait_for_head()
+        assert node.known_lease(lease) is None
+        rows = await assert_equals_rebuild(node, tmp_path)
         assert set(rows) == {other}
 
 
 async def test_row_04_reorg_below_finalized(anvil: Anvil, tmp_path: Path) -> None:
     """Below what was final nothing is undone: the node stops answering, says which endpoint, and heals when both agree again."""
-    agreement = await anvil.deploy()
+    agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
-    await anvil.mine(10)
+    await anvil.mine_blocks(10)
     async with (
         Anvil("--fork-url", anvil.url, "--fork-block-number", "4") as fork,
         FaultProxy(anvil.url) as proxy,
-        Node(agreement, tmp_path / "node.db", urls=[proxy.url]) as node,
+        FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node,
     ):
-        await node.proved(lease)
-        await node.at_head()
-        before = await node.believes()
-        assert node.book.standing().trusted
-        await fork.mine(12)
+        await node.wait_for_proof(lease)
+        await node.wait_for_head()
+        before = await node.rows_and_cache()
+        assert node.lease_cache.standing().trusted
+        await fork.mine_blocks(12)
         proxy.upstreams = [fork.url]
-        await node.until(lambda: not node.book.standing().trusted, what="distrust")
-        answer = may_continue(node.lease(lease), node.book.standing())
+        await node.wait_until(lambda: not node.lease_cache.standing().trusted, what="distrust")
+        answer = may_continue(node.known_lease(lease), node.lease_cache.standing())
         assert isinstance(answer, Unknown), "never a guess, and never a cancellation"
         assert proxy.url.rstrip("/") in answer.detail
-        assert node.follower.metrics().contradictions == 1
-        assert await node.believes() == before, "nothing of the other chain was taken over"
+        assert node.follower.collect_metrics().contradictions == 1
+        assert await node.rows_and_cache() == before, "nothing of the other chain was taken over"
         proxy.upstreams = [anvil.url]
-        await anvil.mine(1)
-        await node.until(lambda: node.book.standing().trusted, what="healed")
-        assert isinstance(may_continue(node.lease(lease), node.book.standing()), Granted)
+        await anvil.mine_blocks(1)
+        await node.wait_until(lambda: node.lease_cache.standing().trusted, what="healed")
+        assert isinstance(may_continue(node.known_lease(lease), node.lease_cache.standing()), Granted)
 
 
 async def test_row_04_the_operator_may_rebuild_from_a_chain_that_was_reset(anvil: Anvil, tmp_path: Path) -> None:
     """After a chain was reset on purpose, forgetting what was read of it and reading again is one call."""
-    agreement = await anvil.deploy()
-    await anvil.mine(10)
+    agreement = await anvil.deploy_agreement()
+    await anvil.mine_blocks(10)
     lease = await agreement.create()
     await agreement.approve(lease)
-    await anvil.mine(4)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await node.at_head()
+    await anvil.mine_blocks(4)
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await node.wait_for_head()
     await anvil.reorg(8)
-    async with Node(agreement, tmp_path / "node.db") as node:
-        await node.until(lambda: not node.book.standing().trusted)
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        await node.wait_until(lambda: not node.lease_cache.standing().trusted)
         await asyncio.sleep(0.1)
-        assert node.lease(lease) is not None
-    node = Node(agreement, tmp_path / "node.db")
+        assert node.known_lease(lease) is not None
+    node = FollowingNode(agreement, tmp_path / "node.db")
     async with node:
         assert node._task is not None
         node._task.cancel()
         await asyncio.wait([node._task])
         await node.follower.rebuild()
         node._task = asyncio.create_task(node.follower.run())
-        await agrees_with_rebuild(node, tmp_path)
-        assert node.lease(lease) is None
-        assert node.book.standing().trusted
+        await assert_equals_rebuild(node, tmp_path)
+        assert node.known_lease(lease) is None
+        assert node.lease_cache.standing().trusted
 
 
 async def _something(chain: Anvil, depth: int) -> str:
     """A transaction for the first of the new blocks: empty ones of the same age would have the hashes of those they replace."""
-    ancestor = await chain.head() - depth
-    nonce = int(await chain.call("eth_getTransactionCount", STRANGER.address, hex(ancestor)), 16)
-    return await chain.sign(STRANGER, SPENDER.address, "0x", value=depth, nonce=nonce)
+    ancestor = await chain.head_number() - depth
+    nonce = int(await chain.call_method("eth_getTransactionCount", STRANGER.address, hex(ancestor)), 16)
+    return await chain.sign_transaction(STRANGER, SPENDER.address, "0x", value=depth, nonce=nonce)
 
 
-async def _exists(agreement: Agreement, lease: str) -> bool:
-    said = await agreement.chain.call("eth_call", {"to": agreement.address, "data": call("leaseExists(bytes32)", lease)}, "latest")
+async def _exists(agreement: AnvilAgreement, lease: str) -> bool:
+    said = await agreement.chain.call_method(
+        "eth_call", {"to": agreement.address, "data": encode_call("leaseExists(bytes32)", lease)}, "latest"
+    )
     return int(said, 16) == 1

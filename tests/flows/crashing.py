@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pandacea.flows.books import Books, View, Work
+from pandacea.flows.unit_of_work import Database, ReadSession, UnitOfWork
 
 
 class Killed(BaseException):
     """The node is gone: nothing catches this, and nothing it cleans up reaches the database."""
 
 
-class CrashingBooks:
+class CrashingDatabase:
     """`flows.ports.Books` with a fuse of so many steps; None: it never burns down."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Database) -> None:
         self._books = books
         self.fuse: int | None = None
         self.dead = asyncio.Event()
@@ -32,24 +32,24 @@ class CrashingBooks:
             raise Killed
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[View]:
+    async def read_session(self) -> AsyncIterator[ReadSession]:
         self.burn()
-        async with self._books.read() as view:
+        async with self._books.read_session() as view:
             yield view
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Work]:
+    async def unit_of_work(self) -> AsyncIterator[UnitOfWork]:
         self.burn()
-        async with self._books.write() as work:
-            yield _CrashingWork(work, self)
+        async with self._books.unit_of_work() as work:
+            yield _CrashingUnitOfWork(work, self)
 
     async def prune_nonces(self, before: int) -> None:
         self.burn()
         await self._books.prune_nonces(before)
 
 
-class _CrashingWork:
-    def __init__(self, work: Work, books: CrashingBooks) -> None:
+class _CrashingUnitOfWork:
+    def __init__(self, work: UnitOfWork, books: CrashingDatabase) -> None:
         self._work, self._crashing = work, books
 
     def __getattr__(self, name: str) -> Any:

@@ -28,22 +28,22 @@ from pandacea.domain.job import TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Mock, Policy, Rehearsal, Release, Rules
 from pandacea.errors import Unavailable
-from pandacea.flows.books import Channel
-from pandacea.flows.cancel import cancel
-from pandacea.flows.execute import run_next
-from pandacea.flows.live import may_show
-from pandacea.flows.recover import recover
+from pandacea.flows.cancel import cancel_job
+from pandacea.flows.execute import run_next_job
+from pandacea.flows.live_output import record_shown
+from pandacea.flows.recover import recover_jobs
 from pandacea.flows.rehearse import rehearse
-from pandacea.flows.release import refuse, release
-from pandacea.flows.submit import Accepted, Forbidden, submit
-from pandacea.store.books import SqlBooks
+from pandacea.flows.release import refuse_result, release_result
+from pandacea.flows.submit import AcceptedJob, ProblemError, submit_job
+from pandacea.flows.unit_of_work import Channel
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.session import Database
-from tests.fakes import CHAIN_ID, CONTRACT, LEASE_ID, known_lease, product
-from tests.flows.conftest import World, caller, make_world, order
-from tests.flows.crashing import CrashingBooks, Killed
+from pandacea.store.unit_of_work import SqlDatabase
+from tests.fakes import CHAIN_ID, CONTRACT, LEASE_ID, cached_lease, product
+from tests.flows.conftest import World, caller, computation_request, make_world
+from tests.flows.crashing import CrashingDatabase, Killed
 from tests.jobs.stage import Play, Stage
-from tests.postgres import Postgres
+from tests.postgres import PostgresServer
 
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
 MOST = 10
@@ -91,7 +91,7 @@ class Entry:
 class Charging(RuleBasedStateMachine):
     """One lease, one node that may die at any step."""
 
-    postgres: Postgres | None = None
+    postgres: PostgresServer | None = None
     """None: SQLite."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Charging(RuleBasedStateMachine):
             await self._drop_tasks()
             await self.database.close()
             if self.postgres is not None:
-                await self.postgres.recycle(self.database.url.database or "")
+                await self.postgres.recycle_database(self.database.url.database or "")
 
         self.runner.run(end())
         self.runner.close()
@@ -124,7 +124,7 @@ class Charging(RuleBasedStateMachine):
             shutil.copy(_template(), self.folder / "node.db")
             self.url = f"sqlite+aiosqlite:///{self.folder / 'node.db'}"
         else:
-            self.url = self.postgres.url(self.runner.run(self.postgres.fresh()))
+            self.url = self.postgres.url(self.runner.run(self.postgres.create_migrated_database()))
         self.runner.run(self._boot())
 
     # -- what can happen ------------------------------------------------------------------------------------------------------
@@ -136,13 +136,15 @@ class Charging(RuleBasedStateMachine):
 
         async def step() -> None:
             numbers = list(itertools.islice(self.numbers, count))
-            asked = [asyncio.create_task(submit(order(), caller(number), self.world.submit)) for number in numbers]
+            asked = [
+                asyncio.create_task(submit_job(computation_request(), caller(number), self.world.submit)) for number in numbers
+            ]
             answers = await asyncio.gather(*asked, return_exceptions=True)
-            accepted = [answer for answer in answers if isinstance(answer, Accepted)]
+            accepted = [answer for answer in answers if isinstance(answer, AcceptedJob)]
             for answer in accepted:
                 self.ledger[answer.job.computation_id] = Entry()
             if not self.books.dead.is_set():
-                refused = {answer.code for answer in answers if isinstance(answer, Forbidden)}
+                refused = {answer.code for answer in answers if isinstance(answer, ProblemError)}
                 assert len(accepted) == max(min(count, room), 0)
                 assert refused <= {"lease-used-up"}
                 return
@@ -150,7 +152,7 @@ class Charging(RuleBasedStateMachine):
             for job in await self._jobs():
                 if job.computation_id not in self.ledger:
                     self.ledger[job.computation_id] = Entry()
-                    accepted.append(Accepted(job))
+                    accepted.append(AcceptedJob(job))
             assert len(accepted) <= max(room, 0)
 
         self._do(step, fuse)
@@ -162,7 +164,7 @@ class Charging(RuleBasedStateMachine):
         async def step() -> None:
             number = next(self.numbers)
             try:
-                accepted = await rehearse(order(mode=Mode.MOCK), caller(number), self.world.submit)
+                accepted = await rehearse(computation_request(mode=Mode.MOCK), caller(number), self.world.submit)
                 self.ledger[accepted.job.computation_id] = Entry(mock=True)
             except Killed:
                 for job in await self._jobs():
@@ -178,7 +180,7 @@ class Charging(RuleBasedStateMachine):
 
         async def step() -> None:
             self.stage.starts = starts
-            task = asyncio.create_task(run_next(self.world.execute))
+            task = asyncio.create_task(run_next_job(self.world.execute))
             self.tasks.add(task)
             play = await self._or_dead(self.stage.plays.get(), task)
             if play is None:
@@ -259,7 +261,7 @@ class Charging(RuleBasedStateMachine):
 
         async def step() -> None:
             try:
-                self.ledger[computation_id].shown |= await may_show(computation_id, self.books, self.world.clock)
+                self.ledger[computation_id].shown |= await record_shown(computation_id, self.books, self.world.clock)
             except Killed:
                 shown = [job.live_at is not None for job in await self._jobs() if job.computation_id == computation_id]
                 self.ledger[computation_id].shown |= shown[0]
@@ -276,7 +278,7 @@ class Charging(RuleBasedStateMachine):
         async def step() -> None:
             job = next(job for job in await self._jobs() if job.computation_id == computation_id)
             try:
-                await cancel(job, self.books, self.world.execute.watch, self.world.clock, self.world.submit.shelf)
+                await cancel_job(job, self.books, self.world.execute.notifier, self.world.clock, self.world.submit.results)
             except Killed:
                 return
             if computation_id in self.running:
@@ -303,7 +305,7 @@ class Charging(RuleBasedStateMachine):
             entry = self.ledger[computation_id]
             charge = self._charge_at_end(entry, interrupted=False) if out else Charge.CHARGED
             try:
-                await (release(computation_id, ports) if out else refuse(computation_id, "", ports))
+                await (release_result(computation_id, ports) if out else refuse_result(computation_id, "", ports))
             except Killed:
                 return
             entry.charge, entry.ended = charge, True
@@ -371,7 +373,7 @@ class Charging(RuleBasedStateMachine):
         self.runner.run(run())
 
     async def _boot(self) -> None:
-        self.database = await Database.open(self.url)
+        self.database = await DatabaseEngine.open(self.url)
         world = await make_world(self.folder, self.database, fresh=not self.booted)
         self.booted = True
         rules = Rules(policy=Policy.ANY_CODE, release=self.release, rehearsal=Rehearsal.LEASE)
@@ -379,7 +381,7 @@ class Charging(RuleBasedStateMachine):
         asset = plain.assets[AssetId("a")]
         asset = replace(asset, mock=Mock("0" * 64, self.folder / "a.csv", self.folder / "a.csv"))
         world.catalogue.product = replace(plain, assets={**plain.assets, AssetId("a"): asset})
-        self.books, self.stage = CrashingBooks(SqlBooks(self.database)), Stage()
+        self.books, self.stage = CrashingDatabase(SqlDatabase(self.database)), Stage()
         privacy = world.execute.privacy
         privacy._sandbox = self.stage  # type: ignore[attr-defined]
         submit_ports = replace(world.submit, books=self.books, queue=replace(world.submit.queue, per_spender=99, total=99))
@@ -392,7 +394,7 @@ class Charging(RuleBasedStateMachine):
         before = {job.computation_id: job for job in await self._jobs()}
         await self.database.close()
         await self._boot()
-        await recover(self.world.execute)
+        await recover_jobs(self.world.execute)
         after = {job.computation_id: job for job in await self._jobs()}
         for computation_id, entry in self.ledger.items():
             self._after_a_kill(entry, before[ComputationId(computation_id)], after[ComputationId(computation_id)])
@@ -462,14 +464,14 @@ class Charging(RuleBasedStateMachine):
 
     async def _jobs(self) -> list[Job]:
         """Every row, seen past the fuse."""
-        async with SqlBooks(self.database).read() as view:
-            ids = await view.jobs.in_state(*JobState)
-            return [job for computation_id in ids if (job := await view.jobs.get(computation_id)) is not None]
+        async with SqlDatabase(self.database).read_session() as view:
+            ids = await view.jobs.list_in_state(*JobState)
+            return [job for computation_id in ids if (job := await view.jobs.find_job(computation_id)) is not None]
 
     async def _committed(self) -> set[str]:
         """Ids of every computation whose hash is to go on-chain."""
-        async with SqlBooks(self.database).read() as view:
-            waiting = await view.outbox.waiting(Channel.CHAIN, self.world.clock.now(), limit=1000)
+        async with SqlDatabase(self.database).read_session() as view:
+            waiting = await view.outbox.fetch_due(Channel.CHAIN, self.world.clock.now(), limit=1000)
         return {one.message.payload["computation_id"] for one in waiting}
 
     def _waiting(self) -> bool:
@@ -482,7 +484,7 @@ class Charging(RuleBasedStateMachine):
         return sorted(self.running)[pick % len(self.running)]
 
     def _show_lease(self) -> None:
-        self.world.book.change(known_lease(max_computations=MOST, committed_count=self.committed))
+        self.world.lease_cache.change_lease(cached_lease(max_computations=MOST, committed_count=self.committed))
 
 
 def _emptied(job: Job) -> bool:
@@ -504,7 +506,7 @@ def _template() -> Path:
         atexit.register(shutil.rmtree, folder)
 
         async def make() -> None:
-            database = await Database.open(f"sqlite+aiosqlite:///{folder / 'node.db'}")
+            database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{folder / 'node.db'}")
             await upgrade(database)
             await database.close()
 
@@ -525,7 +527,7 @@ def test_charges_follow_the_model_through_crashes_and_cancels() -> None:
 
 
 @pytest.mark.timeout(900)
-def test_charges_follow_the_model_on_postgresql(postgres: Postgres) -> None:
+def test_charges_follow_the_model_on_postgresql(postgres: PostgresServer) -> None:
     """The same law where the rows are on a server."""
     kind = type("ChargingOnPostgreSQL", (Charging,), {"postgres": postgres})
     charge_by_the_model(kind, max(3, int(5 * SCALE)))

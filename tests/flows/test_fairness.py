@@ -8,18 +8,18 @@ from itertools import count
 
 import pytest
 
-from pandacea.app.workers import MOST_WORKERS, most_running, workers_of
-from pandacea.config.sections import Privacy, PrivacyLimits
+from pandacea.app.workers import MAX_WORKERS, count_workers, max_running_per_spender
+from pandacea.config.sections import LimitsSection, PrivacySection
 from pandacea.domain.ids import Address, ComputationId, LeaseId
 from pandacea.domain.job import JobState
 from pandacea.domain.limits import MIB
 from pandacea.domain.product import Release
-from pandacea.flows.books import Turn
-from pandacea.flows.execute import run_next
-from pandacea.flows.release import release
-from pandacea.flows.submit import Queue, submit
-from tests.fakes import LEASE_ID, SPENDER, known_lease
-from tests.flows.conftest import World, caller, order
+from pandacea.flows.execute import run_next_job
+from pandacea.flows.release import release_result
+from pandacea.flows.submit import QueueLimits, submit_job
+from pandacea.flows.unit_of_work import StartCriteria
+from tests.fakes import LEASE_ID, SPENDER, cached_lease
+from tests.flows.conftest import World, caller, computation_request
 
 NEWCOMER, THIRD = Address("0x" + "a1" * 20), Address("0x" + "a2" * 20)
 LEASES = {SPENDER: LEASE_ID, NEWCOMER: LeaseId("0x" + "a1" * 32), THIRD: LeaseId("0x" + "a2" * 32)}
@@ -30,14 +30,14 @@ NUMBERS = count(1)
 def shared(world: World) -> World:
     """Three Spenders with a lease each, and a queue in which each may have sixteen."""
     for spender, lease_id in LEASES.items():
-        world.book.leases[lease_id] = known_lease(lease_id=lease_id, spender=spender, max_computations=100)
-    return replace(world, submit=replace(world.submit, queue=Queue(16, 100, 3600.0)))
+        world.lease_cache.leases[lease_id] = cached_lease(lease_id=lease_id, spender=spender, max_computations=100)
+    return replace(world, submit=replace(world.submit, queue=QueueLimits(16, 100, 3600.0)))
 
 
 async def asks(world: World, spender: Address) -> ComputationId:
     """A computation of a Spender, waiting; each is asked for a second after the one before."""
     world.clock.time += 1
-    accepted = await submit(order(lease_id=LEASES[spender]), caller(next(NUMBERS), spender), world.submit)
+    accepted = await submit_job(computation_request(lease_id=LEASES[spender]), caller(next(NUMBERS), spender), world.submit)
     return accepted.job.computation_id
 
 
@@ -45,7 +45,7 @@ async def runs(world: World, seconds: float) -> None:
     """The next job runs for so long."""
     gate = world.sandbox.gate = asyncio.Event()
     world.sandbox.running.clear()
-    running = asyncio.create_task(run_next(world.execute))
+    running = asyncio.create_task(run_next_job(world.execute))
     await asyncio.wait_for(world.sandbox.running.wait(), 10)
     world.clock.time += seconds
     gate.set()
@@ -58,9 +58,9 @@ async def turns(world: World, number: int) -> list[str]:
     done: list[str] = []
     for _ in range(number):
         before = len(world.sandbox.jobs)
-        await run_next(world.execute)
-        async with world.submit.books.read() as view:
-            job = await view.jobs.get(world.sandbox.jobs[before].computation_id)
+        await run_next_job(world.execute)
+        async with world.submit.database.read_session() as view:
+            job = await view.jobs.find_job(world.sandbox.jobs[before].computation_id)
         assert job is not None
         done.append(job.spender)
     return done
@@ -106,7 +106,7 @@ async def test_a_held_result_counts_for_its_run_and_not_for_the_wait(shared: Wor
     shared.clock.time += 1800
     await asks(shared, SPENDER)
     await runs(shared, 50)
-    await release(held, shared.release)
+    await release_result(held, shared.release)
     await asks(shared, SPENDER)
     await asks(shared, NEWCOMER)
     assert await turns(shared, 2) == [NEWCOMER, SPENDER]
@@ -114,16 +114,16 @@ async def test_a_held_result_counts_for_its_run_and_not_for_the_wait(shared: Wor
 
 async def test_one_spender_never_takes_every_worker(shared: World) -> None:
     """Sixteen endless scripts of one Spender, two workers: one runs, and the newcomer's starts at once beside it."""
-    world = replace(shared, execute=replace(shared.execute, most_running=most_running(2)))
+    world = replace(shared, execute=replace(shared.execute, most_running=max_running_per_spender(2)))
     for _ in range(16):
         await asks(world, SPENDER)
     gate = world.sandbox.gate = asyncio.Event()
-    endless = asyncio.create_task(run_next(world.execute))
+    endless = asyncio.create_task(run_next_job(world.execute))
     await asyncio.wait_for(world.sandbox.running.wait(), 10)
-    assert not await run_next(world.execute), "the second worker waits, though fifteen do"
+    assert not await run_next_job(world.execute), "the second worker waits, though fifteen do"
     newcomers = await asks(world, NEWCOMER)
     world.sandbox.running.clear()
-    beside = asyncio.create_task(run_next(world.execute))
+    beside = asyncio.create_task(run_next_job(world.execute))
     await asyncio.wait_for(world.sandbox.running.wait(), 10)
     assert world.sandbox.jobs[-1].computation_id == newcomers
     gate.set()
@@ -135,14 +135,14 @@ async def test_a_job_that_waited_too_long_ends_though_its_spender_may_start_none
     world = replace(shared, execute=replace(shared.execute, most_running=1))
     first, second = await asks(world, SPENDER), await asks(world, SPENDER)
     gate = world.sandbox.gate = asyncio.Event()
-    running = asyncio.create_task(run_next(world.execute))
+    running = asyncio.create_task(run_next_job(world.execute))
     await asyncio.wait_for(world.sandbox.running.wait(), 10)
     world.clock.time += 3601
-    assert await run_next(world.execute)
+    assert await run_next_job(world.execute)
     gate.set()
     await running
-    async with world.submit.books.read() as view:
-        states = [(await view.jobs.get(one)).state for one in (first, second)]  # type: ignore[union-attr]
+    async with world.submit.database.read_session() as view:
+        states = [(await view.jobs.find_job(one)).state for one in (first, second)]  # type: ignore[union-attr]
     assert states == [JobState.COMPLETED, JobState.FAILED]
 
 
@@ -150,8 +150,8 @@ async def test_whose_room_is_full_waits_and_holds_up_nobody(shared: World) -> No
     """The order asks for Spenders whose results leave no room; others behind them go on."""
     await asks(shared, SPENDER)
     newcomers = await asks(shared, NEWCOMER)
-    async with shared.submit.books.read() as view:
-        turn = await view.jobs.next_pending(Turn(shared.clock.now(), 1, full=[SPENDER]))
+    async with shared.submit.database.read_session() as view:
+        turn = await view.jobs.find_next_pending(StartCriteria(shared.clock.now(), 1, full_spenders=[SPENDER]))
     assert turn is not None
     assert turn.computation_id == newcomers
 
@@ -162,18 +162,18 @@ async def test_whose_room_is_full_waits_and_holds_up_nobody(shared: World) -> No
         (1, 65_536, 1.0, 1),
         (2, 65_536, 1.0, 2),
         (4, 65_536, 2.0, 2),
-        (64, 262_144, 1.0, MOST_WORKERS),
+        (64, 262_144, 1.0, MAX_WORKERS),
         (8, 4096, 1.0, 2),
         (8, 512, 1.0, 1),
     ],
 )
 def test_workers_are_as_many_as_the_machine_holds(processors: int, memory_mb: int, cpus: float, expected: int) -> None:
     """auto: each with its processors, and half of the memory for all of them; at least one, wherever it runs."""
-    privacy = Privacy(limits=PrivacyLimits(cpus=cpus))
-    assert workers_of(privacy, processors=processors, memory_bytes=memory_mb * MIB) == expected
+    privacy = PrivacySection(limits=LimitsSection(cpus=cpus))
+    assert count_workers(privacy, processors=processors, memory_bytes=memory_mb * MIB) == expected
 
 
 def test_a_stated_number_of_workers_stands() -> None:
     """The operator knows the machine."""
-    assert workers_of(Privacy(workers=5), processors=1, memory_bytes=0) == 5
-    assert [most_running(number) for number in (1, 2, 8)] == [1, 1, 7]
+    assert count_workers(PrivacySection(workers=5), processors=1, memory_bytes=0) == 5
+    assert [max_running_per_spender(number) for number in (1, 2, 8)] == [1, 1, 7]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fresh import bare_machines
-from tests.parts import ROOT
+from tests.prerequisites import ROOT
 
 
 def test_pip_settings_that_name_files_are_mounted_and_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

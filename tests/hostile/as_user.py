@@ -20,7 +20,7 @@ from tests.sandbox.leftovers import left_behind
 _PEOPLE = "age,height,group\n" + "1,2,a\n" * 300
 
 
-async def outcomes(
+async def run_jobs(
     mode: str, environment: Path, jobs: list[dict[str, Any]], preload: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
     """Run each job; say each outcome in JSON by the job's name, and what the self-test and the machine said."""
@@ -51,4 +51,4 @@ async def outcomes(
 
 if __name__ == "__main__":
     ahead = tuple(sys.argv[3].split(",")) if len(sys.argv) > 3 else None
-    sys.stdout.write(json.dumps(asyncio.run(outcomes(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin), ahead))))
+    sys.stdout.write(json.dumps(asyncio.run(run_jobs(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin), ahead))))

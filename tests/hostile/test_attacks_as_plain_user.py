@@ -17,7 +17,7 @@ import pytest
 from pandacea.domain.outcome import Failure
 from tests.hostile.attack import Attack
 from tests.hostile.attacks.every import ATTACKS
-from tests.parts import ROOT, missing
+from tests.prerequisites import ROOT, skip_or_fail
 from tests.sandbox.harness import USER_MODES, python_for_everyone
 
 pytestmark = pytest.mark.timeout(900)  # the first test of a mode runs them all
@@ -36,7 +36,7 @@ def everyones(environment: Path) -> Iterator[Path]:
         yield environment
         return
     if not Path("/usr/bin", f"python3.{sys.version_info.minor}").exists():
-        missing("the system has no Python of this version to run a plain user's boxes with")
+        skip_or_fail("the system has no Python of this version to run a plain user's boxes with")
     folder = Path(tempfile.mkdtemp(prefix="pandacea-user-", dir=environment.parent))
     folder.chmod(0o755)
     yield python_for_everyone(environment, folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.harness import Laboratory, converted, with_caps
+from tests.sandbox.harness import Laboratory, with_caps, write_converted_table
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 _LIMITS = with_caps(memory_bytes=1024 * 1024 * 1024, time_seconds=120.0)
@@ -140,7 +140,7 @@ async def test_a_small_convolutional_network(laboratory: Laboratory) -> None:
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "arrow"])
 async def test_in_place_edits(laboratory: Laboratory, people: Path, environment: Path, suffix: str) -> None:
     """A script may change its table in place, whatever the file is; the file stays as it was."""
-    path = people if suffix == "csv" else converted(people, environment, suffix)
+    path = people if suffix == "csv" else write_converted_table(people, environment, suffix)
     before = path.read_bytes()
     outcome = await laboratory.run(_IN_PLACE, tables={"people": path})
     assert outcome.failure is None, outcome

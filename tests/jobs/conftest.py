@@ -14,21 +14,21 @@ import aiohttp
 import pytest
 
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import EdgeLimits
-from pandacea.api.node import NODE, Node, Readiness
+from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import MemoryNonces
+from pandacea.api.rate_limit import RateLimiter, StreamLimiter
 from pandacea.api.routes import add_routes
-from pandacea.api.server import Listener, Server, create_app
-from pandacea.api.throttle import Rate, Streams
+from pandacea.api.server import HttpServer, Listener, create_app
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import Limits
 from pandacea.domain.product import LiveOutput, Policy, Release, Rules
-from pandacea.flows.execute import run_next
+from pandacea.flows.execute import run_next_job
 from pandacea.flows.privacy import LeasedPrivacy
-from pandacea.store.session import Database
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea_sdk.protocol.hashing import KeySigner
-from pandacea_sdk.protocol.signing import SigningPolicy, sign
-from tests.fakes import CHAIN_ID, EARNER, LEASE_ID, NOW, known_lease, product
+from pandacea_sdk.protocol.signing import SigningPolicy, sign_request
+from tests.fakes import CHAIN_ID, EARNER, LEASE_ID, NOW, cached_lease, product
 from tests.flows.conftest import World, make_world
 from tests.jobs.stage import Stage
 
@@ -51,7 +51,7 @@ class TickingClock:
 
 
 @dataclass
-class Answer:
+class JobAnswer:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -72,8 +72,8 @@ class Served:
     world: World
     stage: Stage
     clock: TickingClock
-    node: Node
-    server: Server
+    node: NodeContext
+    server: HttpServer
     session: aiohttp.ClientSession
 
     def rules(self, **changes: Any) -> None:
@@ -83,13 +83,13 @@ class Served:
 
     def lease(self, **changes: Any) -> None:
         """How the chain shows the Spender's lease from now on."""
-        self.world.book.change(known_lease(**{"spender": SPENDER.address.lower(), "max_computations": 50, **changes}))
+        self.world.lease_cache.change_lease(cached_lease(**{"spender": SPENDER.address.lower(), "max_computations": 50, **changes}))
 
     def headers(self, method: str, path: str, body: bytes | None, signer: KeySigner, headers: dict[str, str]) -> dict[str, str]:
         created = int(self.clock.now())
         if body is not None and method == "POST":
             headers = {"Content-Type": "application/json", **headers}
-        signed = sign(
+        signed = sign_request(
             signer,
             method=method,
             authority=AUTHORITY,
@@ -110,10 +110,10 @@ class Served:
         url = f"http://127.0.0.1:{self.server.port}{path}"
         return self.session.request(method, url, data=raw, headers=sent, skip_auto_headers=["Content-Type"])
 
-    async def send(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+    async def send(self, method: str, path: str, body: Any = None, **options: Any) -> JobAnswer:
         """Send a request and read its whole answer."""
         async with self.request(method, path, body, **options) as response:
-            return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, await response.read())
+            return JobAnswer(response.status, {k.lower(): v for k, v in response.headers.items()}, await response.read())
 
     async def submit(self, code: str = "print(1)", **members: Any) -> str:
         """Submit a computation asynchronously; its id."""
@@ -127,8 +127,8 @@ class Served:
 
     async def row(self, computation_id: str) -> Job:
         """A job as the database has it."""
-        async with self.world.submit.books.read() as view:
-            job = await view.jobs.get(computation_id)
+        async with self.world.submit.database.read_session() as view:
+            job = await view.jobs.find_job(computation_id)
         assert job is not None
         return job
 
@@ -148,12 +148,12 @@ def results(computation_id: str, more: str = "") -> str:
 
 
 @pytest.fixture
-async def served(tmp_path: Path, database: Database) -> AsyncIterator[Served]:
+async def served(tmp_path: Path, database: DatabaseEngine) -> AsyncIterator[Served]:
     """One node: product with any code, released at once, all output live; one worker a running job, up to three."""
     plain = await make_world(tmp_path, database)
     stage, clock = Stage(), TickingClock()
     limits = Limits(time_seconds=60)
-    privacy = LeasedPrivacy(plain.book, plain.catalogue, stage, EARNER, clock)
+    privacy = LeasedPrivacy(plain.lease_cache, plain.catalogue, stage, EARNER, clock)
     wake = asyncio.Event()
     submit = replace(plain.submit, privacy=privacy, clock=clock, limits=limits, wake=wake.set)
     execute = replace(plain.execute, privacy=privacy, clock=clock, limits=limits)
@@ -165,24 +165,24 @@ async def served(tmp_path: Path, database: Database) -> AsyncIterator[Served]:
         release=replace(plain.release, clock=clock),
         approve=replace(plain.approve, clock=clock),
     )
-    app = create_app(EdgeLimits(upload_bytes=1000))
+    app = create_app(HttpLimits(upload_bytes=1000))
     app[AUTHENTICATOR] = Authenticator(
         SigningPolicy(CHAIN_ID, frozenset({AUTHORITY})),
         clock,
-        world.book,
+        world.lease_cache,
         MemoryNonces(clock.now, skew=30),
         stranger_nonces=MemoryNonces(clock.now, skew=30),
-        stranger_rate=Rate(100, 100, time.monotonic),
+        stranger_rate=RateLimiter(100, 100, time.monotonic),
     )
-    node = Node(
+    node = NodeContext(
         earner=EARNER,
-        books=submit.books,
-        book=world.book,
+        database=submit.database,
+        leases=world.lease_cache,
         catalogue=world.catalogue,
         submit=submit,
-        watch=execute.watch,
+        notifier=execute.notifier,
         clock=clock,
-        streams=Streams(),
+        streams=StreamLimiter(),
         uploads=world.uploads,
         approve=world.approve,
         well_known={},
@@ -190,12 +190,12 @@ async def served(tmp_path: Path, database: Database) -> AsyncIterator[Served]:
     )
     app[NODE] = node
     add_routes(app)
-    server = Server(app, Listener("127.0.0.1", 0, grace_seconds=0.5))
+    server = HttpServer(app, Listener("127.0.0.1", 0, grace_seconds=0.5))
     await server.start()
 
     async def work() -> None:
         while True:
-            if not await run_next(execute):
+            if not await run_next_job(execute):
                 wake.clear()
                 await wake.wait()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pandacea.domain.outcome import Artifact, Outcome
-from pandacea.flows.ports import CodeStarted, OutputWritten, Progressed, SandboxEvent, SandboxIdentity, SandboxJob
+from pandacea.flows.ports import CodeStarted, OutputWritten, ProgressReported, SandboxEvent, SandboxIdentity, SandboxJob
 
 
 @dataclass
@@ -25,13 +25,13 @@ class Play:
         self.on_event(OutputWritten(data))
 
     def progresses(self, done: float, total: float) -> None:
-        self.on_event(Progressed(done, total))
+        self.on_event(ProgressReported(done, total))
 
     def ends(self, outcome: Outcome | None = None, /, **artifacts: bytes) -> None:
         """End, leaving artifacts (`name=bytes`; `__` in a name is a dot)."""
         kept = []
         for place, (name, data) in enumerate(artifacts.items()):
-            path = self.job.results / str(place)
+            path = self.job.results_dir / str(place)
             path.write_bytes(data)
             kept.append(Artifact(name.replace("__", "."), path, len(data), hashlib.sha256(data).hexdigest()))
         done = outcome or Outcome(
@@ -51,10 +51,10 @@ class Stage:
     lingers: asyncio.Event | None = None
     """When set to an event: a run that is cancelled is not over before the event, as a box that takes its time to be destroyed."""
 
-    async def open(self) -> SandboxIdentity:
+    async def start(self) -> SandboxIdentity:
         return SandboxIdentity("stage", "sha256:" + "0" * 64, "0" * 64)
 
-    async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+    async def run_job(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
         play = Play(job, on_event, asyncio.get_running_loop().create_future())
         if self.starts:
             on_event(CodeStarted())
@@ -68,9 +68,9 @@ class Stage:
         finally:
             self.destroyed.append(job.computation_id)
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         """Nothing was opened."""
 
-    async def play(self) -> Play:
+    async def next_play(self) -> Play:
         """The next run, once it began."""
         return await asyncio.wait_for(self.plays.get(), 10)

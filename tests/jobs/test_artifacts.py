@@ -9,10 +9,9 @@ import json
 import aiohttp
 import pytest
 
-from pandacea.api import answers
 from pandacea.domain.job import JobState
 from pandacea.domain.lease import LeaseStatus
-from pandacea_sdk.protocol.manifest import result_hash
+from pandacea_sdk.protocol.manifest import hash_manifest
 from tests.jobs.conftest import EXECUTE, Served, results
 
 BYTES = bytes(range(256)) * 4
@@ -21,7 +20,7 @@ BYTES = bytes(range(256)) * 4
 async def completed(served: Served, **artifacts: bytes) -> str:
     """A computation that left artifacts."""
     computation_id = await served.submit()
-    (await served.stage.play()).ends(**(artifacts or {"weights__pt": BYTES}))
+    (await served.stage.next_play()).ends(**(artifacts or {"weights__pt": BYTES}))
     await served.reaches(computation_id, JobState.COMPLETED)
     return computation_id
 
@@ -118,7 +117,7 @@ async def test_the_lease_is_asked_while_an_artifact_streams(served: Served, monk
 async def test_a_synchronous_answer_carries_the_whole_result(served: Served) -> None:
     """Streamed piece by piece, yet one JSON object of known size; its digests are the manifest's."""
     waiting = asyncio.create_task(served.send("POST", EXECUTE, served.body()))
-    play = await served.stage.play()
+    play = await served.stage.next_play()
     play.writes(b'{"a": "\xff"}}\n')
     play.ends(a__bin=b"x" * 200_001, empty=b"", c__bin=b"yz")
     answer = await waiting
@@ -128,12 +127,12 @@ async def test_a_synchronous_answer_carries_the_whole_result(served: Served) -> 
     assert base64.b64decode(body["results"]["output_base64"]) == b'{"a": "\xff"}}\n'
     artifacts = {name: base64.b64decode(text) for name, text in body["results"]["artifacts"].items()}
     assert artifacts == {"a.bin": b"x" * 200_001, "empty": b"", "c.bin": b"yz"}
-    assert result_hash(body["manifest"]) == body["result_hash"]
+    assert hash_manifest(body["manifest"]) == body["result_hash"]
     assert body["success"] is True
 
 
 async def test_a_result_without_artifacts_is_whole_too(served: Served) -> None:
     """The smallest answer."""
     waiting = asyncio.create_task(served.send("POST", EXECUTE, served.body()))
-    (await served.stage.play()).ends()
+    (await served.stage.next_play()).ends()
     assert (await waiting).json["results"] == {"output": "", "artifacts": {}}

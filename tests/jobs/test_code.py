@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pandacea.domain.code import CodeState
+from pandacea.domain.code_approval import CodeState
 from pandacea.domain.product import Policy
-from pandacea.flows.approve import EACH, decide
+from pandacea.flows.approve_code import MAX_WAITING_PER_ADDRESS, decide_code
 from pandacea_sdk.protocol.hashing import KeySigner
-from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Answer, Served
+from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, JobAnswer, Served
 
 CODE = "/api/v1/privacy/code"
 SCRIPT = "print(table.x.sum() * params['factor'])\n"
@@ -19,12 +19,12 @@ INPUTS = [{"asset_id": "a", "variable_name": "table"}]
 SCHEMA = {"type": "object", "properties": {"factor": {"type": "number", "minimum": 0, "maximum": 10}}, "required": ["factor"]}
 
 
-async def hand_in(served: Served, signer: KeySigner = OTHER, **members: Any) -> Answer:
+async def submit_code(served: Served, signer: KeySigner = OTHER, **members: Any) -> JobAnswer:
     body = {"product_id": "p", "code": SCRIPT, "inputs": INPUTS, "params_schema": SCHEMA, **members}
     return await served.send("POST", CODE, body, signer=signer)
 
 
-async def run(served: Served, **members: Any) -> Answer:
+async def run(served: Served, **members: Any) -> JobAnswer:
     body = {**served.body(SCRIPT), "inputs": INPUTS, "params": {"factor": 2}, **members}
     return await served.send("POST", EXECUTE, body, Prefer="respond-async")
 
@@ -38,10 +38,10 @@ def strict(served: Served) -> Served:
 
 async def test_a_script_is_handed_in_looked_at_and_runs(strict: Served) -> None:
     """Before paying, by anyone; the manifest will name the approval."""
-    answer = await hand_in(strict)
+    answer = await submit_code(strict)
     assert (answer.status, answer.json["status"]) == (202, "pending")
     assert (await run(strict)).code == "code-not-approved"
-    await decide(answer.json["code_id"], CodeState.APPROVED, "", strict.world.submit.books, strict.clock)
+    await decide_code(answer.json["code_id"], CodeState.APPROVED, "", strict.world.submit.database, strict.clock)
     assert (await strict.send("GET", answer.headers["location"], signer=OTHER)).json["status"] == "approved"
     accepted = await run(strict)
     assert accepted.status == 202
@@ -62,8 +62,8 @@ async def test_a_script_is_handed_in_looked_at_and_runs(strict: Served) -> None:
 )
 async def test_an_approval_covers_exactly_what_was_read(strict: Served, changed: dict[str, Any], said: str) -> None:
     """Another byte of code, another input, another name, params beyond the schema: not approved."""
-    answer = await hand_in(strict)
-    await decide(answer.json["code_id"], CodeState.APPROVED, "", strict.world.submit.books, strict.clock)
+    answer = await submit_code(strict)
+    await decide_code(answer.json["code_id"], CodeState.APPROVED, "", strict.world.submit.database, strict.clock)
     refused = await run(strict, **changed)
     assert refused.code == "code-not-approved"
     assert said in refused.json["detail"]
@@ -73,18 +73,18 @@ async def test_uploads_are_part_of_what_is_approved(strict: Served) -> None:
     """Their bytes are another's: a script approved without uploads gets none."""
     await strict.send("PUT", f"/api/v1/privacy/uploads/{hashlib.sha256(b'w').hexdigest()}", b"w")
     named = {"weights": hashlib.sha256(b"w").hexdigest()}
-    plain = await hand_in(strict)
-    await decide(plain.json["code_id"], CodeState.APPROVED, "", strict.world.submit.books, strict.clock)
+    plain = await submit_code(strict)
+    await decide_code(plain.json["code_id"], CodeState.APPROVED, "", strict.world.submit.database, strict.clock)
     assert (await run(strict, uploads=named)).code == "code-not-approved"
-    with_upload = await hand_in(strict, uploads=["weights"])
-    await decide(with_upload.json["code_id"], CodeState.APPROVED, "", strict.world.submit.books, strict.clock)
+    with_upload = await submit_code(strict, uploads=["weights"])
+    await decide_code(with_upload.json["code_id"], CodeState.APPROVED, "", strict.world.submit.database, strict.clock)
     assert (await run(strict, uploads=named)).status == 202
 
 
 async def test_a_refusal_says_why(strict: Served) -> None:
     """To whoever handed it in, and to whoever tries to run it; made printable."""
-    answer = await hand_in(strict)
-    await decide(answer.json["code_id"], CodeState.REJECTED, "prints rows \u202e", strict.world.submit.books, strict.clock)
+    answer = await submit_code(strict)
+    await decide_code(answer.json["code_id"], CodeState.REJECTED, "prints rows \u202e", strict.world.submit.database, strict.clock)
     state = await strict.send("GET", answer.headers["location"], signer=OTHER)
     assert (state.json["status"], state.json["reason"]) == ("rejected", "prints rows \\u202e")
     refused = await run(strict)
@@ -94,30 +94,32 @@ async def test_a_refusal_says_why(strict: Served) -> None:
 
 async def test_an_approval_can_be_taken_back(strict: Served) -> None:
     """What is submitted from then on is refused."""
-    answer = await hand_in(strict)
+    answer = await submit_code(strict)
     for state in (CodeState.APPROVED, CodeState.REJECTED):
-        await decide(answer.json["code_id"], state, "", strict.world.submit.books, strict.clock)
+        await decide_code(answer.json["code_id"], state, "", strict.world.submit.database, strict.clock)
     assert (await run(strict)).code == "code-refused"
 
 
 async def test_the_same_script_is_the_same_submission(strict: Served) -> None:
     """Whoever hands it in; the order of keys and inputs changes nothing."""
-    first = await hand_in(strict)
-    second = await hand_in(strict, signer=KeySigner("53" * 32), params_schema=dict(reversed(SCHEMA.items())))
+    first = await submit_code(strict)
+    second = await submit_code(strict, signer=KeySigner("53" * 32), params_schema=dict(reversed(SCHEMA.items())))
     assert first.json["code_id"] == second.json["code_id"]
-    assert (await hand_in(strict, params_schema={"type": "object"})).json["code_id"] != first.json["code_id"]
+    assert (await submit_code(strict, params_schema={"type": "object"})).json["code_id"] != first.json["code_id"]
 
 
 async def test_submissions_are_bounded(strict: Served) -> None:
     """A Spender may have a few waiting; deciding makes room. Whoever has no lease may hand in as many from one address, and no more."""
-    for number in range(EACH):
-        last = await hand_in(strict, SPENDER, code=f"print({number})")
+    for number in range(MAX_WAITING_PER_ADDRESS):
+        last = await submit_code(strict, SPENDER, code=f"print({number})")
         assert last.status == 202
-    assert (await hand_in(strict, SPENDER, code="print('more')")).code == "too-many-submissions"
-    await decide(last.json["code_id"], CodeState.REJECTED, "", strict.world.submit.books, strict.clock)
-    assert (await hand_in(strict, SPENDER, code="print('more')")).status == 202
-    strangers = [await hand_in(strict, KeySigner(f"{key:064x}"), code=f"print({key})") for key in range(1, EACH + 2)]
-    assert [answer.status for answer in strangers] == [202] * EACH + [429]
+    assert (await submit_code(strict, SPENDER, code="print('more')")).code == "too-many-submissions"
+    await decide_code(last.json["code_id"], CodeState.REJECTED, "", strict.world.submit.database, strict.clock)
+    assert (await submit_code(strict, SPENDER, code="print('more')")).status == 202
+    strangers = [
+        await submit_code(strict, KeySigner(f"{key:064x}"), code=f"print({key})") for key in range(1, MAX_WAITING_PER_ADDRESS + 2)
+    ]
+    assert [answer.status for answer in strangers] == [202] * MAX_WAITING_PER_ADDRESS + [429]
 
 
 @pytest.mark.parametrize(
@@ -141,9 +143,9 @@ async def test_submissions_are_bounded(strict: Served) -> None:
 )
 async def test_a_submission_that_cannot_be_approved_says_why(strict: Served, members: dict[str, Any], code: str) -> None:
     """Each fault its own code; nothing is kept."""
-    assert (await hand_in(strict, **members)).code == code
-    async with strict.world.submit.books.read() as view:
-        assert await view.code.pending() == 0
+    assert (await submit_code(strict, **members)).code == code
+    async with strict.world.submit.database.read_session() as view:
+        assert await view.code.count_pending() == 0
 
 
 async def test_an_unknown_script_has_no_state(strict: Served) -> None:

@@ -14,8 +14,8 @@ from pandacea.domain.job import JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.outcome import Failure
 from pandacea.domain.product import LiveOutput
-from pandacea.flows.recover import recover
-from tests.fakes import known_lease
+from pandacea.flows.recover import recover_jobs
+from tests.fakes import cached_lease
 from tests.jobs.conftest import OTHER, Served, results
 from tests.jobs.stage import Play
 
@@ -39,14 +39,14 @@ async def next_event(response: aiohttp.ClientResponse, seconds: float = 5) -> Ev
     return None
 
 
-async def an_event(response: aiohttp.ClientResponse) -> Event:
+async def require_event(response: aiohttp.ClientResponse) -> Event:
     """The next event, of which there is one."""
     event = await next_event(response)
     assert event is not None
     return event
 
 
-async def rest(response: aiohttp.ClientResponse) -> list[Event]:
+async def read_rest(response: aiohttp.ClientResponse) -> list[Event]:
     """Every event to the end."""
     found = []
     while (event := await next_event(response)) is not None:
@@ -54,18 +54,18 @@ async def rest(response: aiohttp.ClientResponse) -> list[Event]:
     return found
 
 
-async def running(served: Served) -> tuple[str, Play]:
+async def start_running(served: Served) -> tuple[str, Play]:
     """A computation that runs."""
     computation_id = await served.submit()
-    return computation_id, await served.stage.play()
+    return computation_id, await served.stage.next_play()
 
 
 async def test_states_progress_and_output_come_as_they_happen(served: Served) -> None:
     """At `full`, a reader sees everything, each byte once, and the end."""
-    computation_id, play = await running(served)
+    computation_id, play = await start_running(served)
     async with served.request("GET", results(computation_id, "/events")) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
-        assert (await an_event(response))[2] == {"status": "running"}
+        assert (await require_event(response))[2] == {"status": "running"}
         play.writes("schön".encode()[:4])  # half of the ö
         first = await next_event(response)
         play.writes("schön".encode()[4:] + b"\n\ndata: not an event\n")
@@ -73,7 +73,7 @@ async def test_states_progress_and_output_come_as_they_happen(served: Served) ->
         play.progresses(1, 4)
         third = await next_event(response)
         play.ends()
-        last = await rest(response)
+        last = await read_rest(response)
     assert first is not None
     assert second is not None
     assert third is not None
@@ -85,7 +85,7 @@ async def test_states_progress_and_output_come_as_they_happen(served: Served) ->
 
 async def test_a_reader_that_comes_back_goes_on_where_it_was(served: Served) -> None:
     """Last-Event-ID names the reader's place: nothing twice, nothing missing."""
-    computation_id, play = await running(served)
+    computation_id, play = await start_running(served)
     play.writes(b"one ")
     async with served.request("GET", results(computation_id, "/events")) as response:
         await next_event(response)
@@ -108,7 +108,7 @@ async def test_a_reader_that_comes_back_goes_on_where_it_was(served: Served) -> 
 async def test_at_progress_only_whole_rising_percent_leave(served: Served) -> None:
     """A script cannot spell its data in the numbers: not in fractions, not by going up and down, not by infinities."""
     served.rules(live_output=LiveOutput.PROGRESS)
-    computation_id, play = await running(served)
+    computation_id, play = await start_running(served)
     async with served.request("GET", results(computation_id, "/events")) as response:
         await next_event(response)
         play.writes(b"Ada is 37\n")
@@ -118,7 +118,7 @@ async def test_at_progress_only_whole_rising_percent_leave(served: Served) -> No
         play.progresses(50, 100)
         await asyncio.sleep(0.3)
         play.ends()
-        told = await rest(response)
+        told = await read_rest(response)
     assert [(kind, data) for kind, _, data in told[:-1]] == [
         ("progress", {"done": 32.0, "total": 100.0}),
         ("progress", {"done": 50.0, "total": 100.0}),
@@ -129,32 +129,32 @@ async def test_at_progress_only_whole_rising_percent_leave(served: Served) -> No
 async def test_at_none_nothing_leaves_before_the_end(served: Served) -> None:
     """And a run that showed nothing counts as such."""
     served.rules(live_output=LiveOutput.NONE)
-    computation_id, play = await running(served)
+    computation_id, play = await start_running(served)
     async with served.request("GET", results(computation_id, "/events")) as response:
         await next_event(response)
         play.writes(b"x")
         play.progresses(1, 2)
         play.ends()
-        assert [kind for kind, _, _ in await rest(response)] == ["state"]
+        assert [kind for kind, _, _ in await read_rest(response)] == ["state"]
     assert (await served.row(computation_id)).live_at is None
 
 
 async def test_the_lease_is_asked_at_each_flush(served: Served) -> None:
     """A cancellation on-chain ends an open stream: what the script writes afterwards does not leave."""
-    computation_id, play = await running(served)
+    computation_id, play = await start_running(served)
     async with served.request("GET", results(computation_id, "/events")) as response:
         await next_event(response)
         play.writes(b"before")
-        assert (await an_event(response))[2]["output"] == "before"
+        assert (await require_event(response))[2]["output"] == "before"
         served.lease(status=LeaseStatus.CANCELLED)
         play.writes(b"after")
-        told = await rest(response)
+        told = await read_rest(response)
     assert [(kind, data["code"]) for kind, _, data in told] == [("denied", "lease-cancelled")]
 
 
 async def test_an_open_poll_is_denied_when_the_lease_is_lost(served: Served) -> None:
     """May_read is asked when the wait is over, not only when it began."""
-    computation_id, _ = await running(served)
+    computation_id, _ = await start_running(served)
     waiting = asyncio.create_task(served.send("GET", results(computation_id, "?wait=10")))
     await asyncio.sleep(0.2)
     served.lease(in_dispute=True)
@@ -163,8 +163,8 @@ async def test_an_open_poll_is_denied_when_the_lease_is_lost(served: Served) -> 
 
 async def test_what_was_shown_is_charged_even_when_the_node_dies(served: Served) -> None:
     """Live output left: an interruption no longer gives the computation back. Written before the first byte left."""
-    shown, play = await running(served)
-    hidden, _ = await running(served)
+    shown, play = await start_running(served)
+    hidden, _ = await start_running(served)
     async with served.request("GET", results(shown, "/events")) as response:
         await next_event(response)
         play.writes(b"x")
@@ -172,7 +172,7 @@ async def test_what_was_shown_is_charged_even_when_the_node_dies(served: Served)
     row = await served.row(shown)
     assert row.live_at is not None
     assert row.charge is Charge.CHARGED
-    await recover(served.world.execute)
+    await recover_jobs(served.world.execute)
     for computation_id, charge in ((shown, Charge.CHARGED), (hidden, Charge.RETURNED)):
         row = await served.row(computation_id)
         assert (row.state, row.failure, row.charge) == (JobState.FAILED, Failure.INTERRUPTED, charge)
@@ -181,7 +181,7 @@ async def test_what_was_shown_is_charged_even_when_the_node_dies(served: Served)
 
 async def test_output_nobody_reads_live_is_not_shown(served: Served) -> None:
     """Only what left counts."""
-    computation_id, play = await running(served)
+    computation_id, play = await start_running(served)
     play.writes(b"x")
     await asyncio.sleep(0.1)
     assert (await served.row(computation_id)).live_at is None
@@ -189,13 +189,13 @@ async def test_output_nobody_reads_live_is_not_shown(served: Served) -> None:
 
 async def test_streams_are_few_and_only_for_their_spender(served: Served) -> None:
     """Four at a time, polls among them; another's computation does not exist."""
-    computation_id, play = await running(served)
+    computation_id, play = await start_running(served)
     open_streams = [served.request("GET", results(computation_id, "/events")) for _ in range(4)]
     responses = [await stream.__aenter__() for stream in open_streams]
     assert (await served.send("GET", results(computation_id, "/events"))).code == "too-many-streams"
     assert (await served.send("GET", results(computation_id, "?wait=1"))).code == "too-many-streams"
     another = LeaseId("0x" + "77" * 32)
-    served.world.book.leases[another] = known_lease(lease_id=another, spender=OTHER.address.lower())
+    served.world.lease_cache.leases[another] = cached_lease(lease_id=another, spender=OTHER.address.lower())
     assert (await served.send("GET", results(computation_id, "/events"), signer=OTHER)).code == "computation-unknown"
     play.ends()
     for response in responses:
@@ -204,8 +204,8 @@ async def test_streams_are_few_and_only_for_their_spender(served: Served) -> Non
 
 async def test_a_stream_of_what_has_ended_says_so_and_ends(served: Served) -> None:
     """Coming late costs nothing but the live part."""
-    computation_id, play = await running(served)
+    computation_id, play = await start_running(served)
     play.ends()
     await served.reaches(computation_id, JobState.COMPLETED)
     async with served.request("GET", results(computation_id, "/events")) as response:
-        assert [(kind, data) for kind, _, data in await rest(response)] == [("state", {"status": "completed"})]
+        assert [(kind, data) for kind, _, data in await read_rest(response)] == [("state", {"status": "completed"})]

@@ -20,15 +20,15 @@ from typing import Any, Final
 import aiohttp
 
 from pandacea.api.auth import AUTHENTICATOR
-from pandacea.api.throttle import Rate
+from pandacea.api.rate_limit import RateLimiter
 from pandacea.domain.ids import Address, AssetId, LeaseId
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.outcome import Artifact, Outcome
 from pandacea.domain.product import Mock
-from pandacea.flows.housekeeping import SweepPorts, sweep
-from tests.fakes import known_lease
-from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Answer, Served, results
+from pandacea.flows.retention import RetentionPorts, apply_retention
+from tests.fakes import cached_lease
+from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, JobAnswer, Served, results
 from tests.jobs.stage import Play
 
 SCALE: Final = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
@@ -44,7 +44,7 @@ NUMBERS = count(1)
 INPUTS = [{"asset_id": "a", "variable_name": "table"}]
 
 
-class Greedy:
+class GreedySpender:
     """Everything that one Spender can ask for, over and over; what was answered is counted by status."""
 
     def __init__(self, served: Served) -> None:
@@ -102,7 +102,7 @@ class Greedy:
     def _body(self, **members: Any) -> dict[str, Any]:
         return self.served.body(f"print({next(NUMBERS)})  #" + "x" * 50_000, **members)
 
-    async def _sends(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    async def _sends(self, method: str, path: str, body: Any = None, **headers: str) -> JobAnswer:
         return await self.served.send(method, path, body, **headers)
 
 
@@ -111,9 +111,9 @@ def leaves_all_it_may(play: Play) -> None:
     limits, files = play.job.limits, []
     for place in range(2):
         size = min(limits.artifact_bytes, limits.artifacts_bytes // 2)
-        with (play.job.results / str(place)).open("wb") as file:
+        with (play.job.results_dir / str(place)).open("wb") as file:
             file.truncate(size)
-        files.append(Artifact(f"f{place}", play.job.results / str(place), size, hashlib.sha256(b"").hexdigest()))
+        files.append(Artifact(f"f{place}", play.job.results_dir / str(place), size, hashlib.sha256(b"").hexdigest()))
     play.ends(Outcome(None, "", b"", tuple(files), exit_status=0, code_started=True))
 
 
@@ -135,18 +135,18 @@ async def acts(served: Served, paid: str) -> None:
 
 async def keeps_house(served: Served) -> None:
     world = served.world
-    ports = SweepPorts(
-        world.submit.books,
+    ports = RetentionPorts(
+        world.submit.database,
         served.clock,
-        world.submit.shelf,
+        world.submit.results,
         world.submit.limits,
         world.uploads,
         world.release,
-        keep_seconds=7 * 86_400.0,
+        keep_results_seconds=7 * 86_400.0,
     )
     while True:
         await asyncio.sleep(0.5)
-        await sweep(ports)
+        await apply_retention(ports)
 
 
 async def pays(served: Served, marker: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ async def pays(served: Served, marker: str) -> dict[str, Any]:
 async def test_the_neighbour_is_served_and_its_results_stay(served: Served, tmp_path: Path) -> None:
     """Runs, rehearsals, waits, cancellations, uploads, scripts and silent bodies together, at the rates of a real node."""
     prepare(served, tmp_path)
-    greedy, marker, end = Greedy(served), "the neighbour's", time.monotonic() + SECONDS
+    greedy, marker, end = GreedySpender(served), "the neighbour's", time.monotonic() + SECONDS
     steps = [greedy.runs, greedy.waits, greedy.rehearses, greedy.cancels, greedy.uploads, greedy.hands_in, greedy.announces]
     await greedy.begins_with_endless_scripts()
     tasks = [asyncio.create_task(acts(served, marker)), asyncio.create_task(keeps_house(served))]
@@ -190,13 +190,13 @@ async def test_the_neighbour_is_served_and_its_results_stay(served: Served, tmp_
     assert len(done) >= 3
     refused = Counter(name.rpartition(" ")[2] for name in greedy.answers.elements())
     assert refused["429"] > 0, "the attack reached its limits"
-    async with served.world.submit.books.read() as view:
-        assert sum((await view.jobs.stored(Mode.LIVE)).values()) <= served.world.submit.shelf.most
+    async with served.world.submit.database.read_session() as view:
+        assert sum((await view.jobs.stored_bytes(Mode.LIVE)).values()) <= served.world.submit.results.max_bytes
 
 
 def prepare(served: Served, folder: Path) -> None:
     """Two leases, mock rows, little room, two of three workers for one Spender, and the rates that `pandacea run` sets."""
-    served.world.book.change(known_lease(lease_id=LEASE, spender=Address(OTHER.address), max_computations=10**6))
+    served.world.lease_cache.change_lease(cached_lease(lease_id=LEASE, spender=Address(OTHER.address), max_computations=10**6))
     table = folder / "mock.arrow"
     table.write_bytes(b"mock")
     product = served.world.catalogue.product
@@ -204,7 +204,7 @@ def prepare(served: Served, folder: Path) -> None:
     served.world.catalogue.product = replace(product, assets={**product.assets, AssetId("a"): asset})
     largest = Limits().largest_result
     for name, size in (("most", 8 * largest), ("per_spender", 4 * largest)):
-        object.__setattr__(served.world.submit.shelf, name, size)
+        object.__setattr__(served.world.submit.results, name, size)
     object.__setattr__(served.world.execute, "most_running", 2)
     authenticator = served.server._app[AUTHENTICATOR]
-    authenticator._spender_rate = Rate(50, 200, time.monotonic)
+    authenticator._spender_rate = RateLimiter(50, 200, time.monotonic)

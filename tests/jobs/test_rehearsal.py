@@ -43,7 +43,7 @@ async def rehearsed(served: Served) -> tuple[asyncio.Task[object], Play]:
     """A rehearsal under way, waited for in one request."""
     body = served.body("print(table)", inputs=INPUTS, mode="mock")
     waiting = asyncio.create_task(served.send("POST", EXECUTE, body))
-    return waiting, await served.stage.play()
+    return waiting, await served.stage.next_play()
 
 
 async def test_a_rehearsal_runs_on_mock_rows_and_costs_nothing(mocked: Served) -> None:
@@ -51,7 +51,7 @@ async def test_a_rehearsal_runs_on_mock_rows_and_costs_nothing(mocked: Served) -
     mocked.lease(max_computations=1)
     waiting, play = await rehearsed(mocked)
     assert [table.path.name for table in play.job.inputs] == ["mock.arrow"]
-    assert play.job.stderr
+    assert play.job.capture_stderr
     play.writes(b"rows\n")
     play.ends(out=b"1")
     answer = await waiting

@@ -10,7 +10,7 @@ from pandacea.domain.ids import LeaseId
 from pandacea.domain.job import JobState
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Unavailable
-from tests.fakes import known_lease
+from tests.fakes import cached_lease
 from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Served, results
 
 
@@ -29,7 +29,7 @@ async def test_a_retry_is_answered_though_the_lease_allows_no_new_one(served: Se
     """Its computation was accepted: used up or expired since then changes nothing."""
     served.lease(max_computations=1)
     waiting = asyncio.create_task(served.send("POST", EXECUTE, served.body(), Idempotency_Key="k"))
-    play = await served.stage.play()
+    play = await served.stage.next_play()
     again = asyncio.create_task(served.send("POST", EXECUTE, served.body(), Idempotency_Key="k"))
     await asyncio.sleep(0.1)
     play.ends()
@@ -42,8 +42,8 @@ async def test_a_retry_is_answered_though_the_lease_allows_no_new_one(served: Se
 async def test_a_key_belongs_to_one_lease_one_body_one_spender(served: Served) -> None:
     """The same words from another spender or under another lease are another request; with another body they are a mistake."""
     second, third = LeaseId("0x" + "2e" * 32), LeaseId("0x" + "3e" * 32)
-    served.world.book.leases[second] = known_lease(lease_id=second, spender=SPENDER.address.lower())
-    served.world.book.leases[third] = known_lease(lease_id=third, spender=OTHER.address.lower())
+    served.world.lease_cache.leases[second] = cached_lease(lease_id=second, spender=SPENDER.address.lower())
+    served.world.lease_cache.leases[third] = cached_lease(lease_id=third, spender=OTHER.address.lower())
     options = {"Prefer": "respond-async", "Idempotency_Key": "k"}
     ids = {
         (await served.send("POST", EXECUTE, served.body(), **options)).json["computation_id"],
@@ -81,15 +81,15 @@ async def test_queues_are_full_at_their_limits(served: Served) -> None:
     assert (refused.status, refused.code) == (429, "too-many-jobs")
     assert int(refused.headers["retry-after"]) > 0
     another = LeaseId("0x" + "77" * 32)
-    served.world.book.leases[another] = known_lease(lease_id=another, spender=OTHER.address.lower(), max_computations=9)
+    served.world.lease_cache.leases[another] = cached_lease(lease_id=another, spender=OTHER.address.lower(), max_computations=9)
     for _ in range(4):
         await served.send("POST", EXECUTE, served.body(lease_id=another), signer=OTHER, Prefer="respond-async")
     third = LeaseId("0x" + "78" * 32)
-    served.world.book.leases[third] = known_lease(lease_id=third, spender=SPENDER.address.lower())
-    (await served.stage.play()).ends()
+    served.world.lease_cache.leases[third] = cached_lease(lease_id=third, spender=SPENDER.address.lower())
+    (await served.stage.next_play()).ends()
     while True:
-        async with served.world.submit.books.read() as view:
-            if await view.jobs.queued() == 7:
+        async with served.world.submit.database.read_session() as view:
+            if await view.jobs.count_queued() == 7:
                 break
         await asyncio.sleep(0.01)
     await served.submit()
@@ -101,21 +101,21 @@ async def test_queues_are_full_at_their_limits(served: Served) -> None:
 async def test_the_queue_is_fair_between_spenders(served: Served) -> None:
     """Whoever has fewer running goes first, not whoever came first."""
     mine = [await served.submit() for _ in range(4)]
-    plays = [await served.stage.play() for _ in range(3)]
+    plays = [await served.stage.next_play() for _ in range(3)]
     another = LeaseId("0x" + "77" * 32)
-    served.world.book.leases[another] = known_lease(lease_id=another, spender=OTHER.address.lower())
+    served.world.lease_cache.leases[another] = cached_lease(lease_id=another, spender=OTHER.address.lower())
     theirs = await served.send("POST", EXECUTE, served.body(lease_id=another), signer=OTHER, Prefer="respond-async")
     plays[0].ends()
-    assert (await served.stage.play()).job.computation_id == theirs.json["computation_id"] != mine[3]
+    assert (await served.stage.next_play()).job.computation_id == theirs.json["computation_id"] != mine[3]
 
 
 async def test_a_full_disk_is_said_before_the_job(served: Served) -> None:
     """Refused at submit; a job that waits keeps waiting when the room goes meanwhile."""
-    tight = replace(served.world.submit, shelf=replace(served.world.submit.shelf, free=lambda _: 1000))
+    tight = replace(served.world.submit, shelf=replace(served.world.submit.results, free=lambda _: 1000))
     object.__setattr__(served.node, "submit", tight)
     answer = await served.send("POST", EXECUTE, served.body())
     assert (answer.status, answer.code) == (503, "disk-full")
-    crowded = replace(served.world.submit, shelf=replace(served.world.submit.shelf, most=1000))
+    crowded = replace(served.world.submit, shelf=replace(served.world.submit.results, most=1000))
     object.__setattr__(served.node, "submit", crowded)
     assert (await served.send("POST", EXECUTE, served.body())).code == "disk-full"
 
@@ -125,7 +125,7 @@ async def test_a_job_whose_box_could_not_be_made_says_that_it_may_be_sent_again(
     served.stage.starts = False
     waiting = asyncio.create_task(served.send("POST", EXECUTE, served.body()))
     for _ in range(3):
-        (await served.stage.play()).end.set_exception(Unavailable("The engine is gone."))
+        (await served.stage.next_play()).end.set_exception(Unavailable("The engine is gone."))
     answer = await waiting
     assert (answer.status, answer.code) == (503, "computation-interrupted")
     assert int(answer.headers["retry-after"]) > 0
@@ -135,7 +135,7 @@ async def test_an_asset_that_is_no_table_names_no_row_of_it(served: Served) -> N
     """The parser's own words may quote a cell: they stay on the node."""
     served.stage.starts = False
     waiting = asyncio.create_task(served.send("POST", EXECUTE, served.body()))
-    play = await served.stage.play()
+    play = await served.stage.next_play()
     play.ends(Outcome(Failure.DATA_UNREADABLE, "could not convert string to float: 'Ada'", b""))
     answer = await waiting
     assert answer.code == "computation-failed"
@@ -146,15 +146,15 @@ async def test_an_asset_that_is_no_table_names_no_row_of_it(served: Served) -> N
 async def test_a_cancelled_run_ends_cancelled_whatever_came_of_it(served: Served) -> None:
     """204 is a promise, kept by a restart too: a result that came in the same moment is not kept."""
     computation_id = await served.submit()
-    play = await served.stage.play()
-    async with served.world.submit.books.write() as work:
-        await work.jobs.ask_to_cancel(computation_id)
+    play = await served.stage.next_play()
+    async with served.world.submit.database.unit_of_work() as work:
+        await work.jobs.request_cancel(computation_id)
         await work.commit()
     play.writes(b"too late")
     play.ends(a=b"1")
     row = await served.reaches(computation_id, JobState.CANCELLED)
     assert (row.state, row.charge, row.output) == (JobState.CANCELLED, Charge.CHARGED, b"")
-    folder = served.world.submit.shelf.of(computation_id)
+    folder = served.world.submit.results.path_of(computation_id)
     async with asyncio.timeout(10):  # the row is the truth and comes first; its files go right after
         while folder.exists():
             await asyncio.sleep(0.01)

@@ -12,10 +12,10 @@ from pathlib import Path
 import aiohttp
 
 from pandacea.domain.job import JobState
-from pandacea.flows.books import Books, View, Work
+from pandacea.flows.unit_of_work import Database, ReadSession, UnitOfWork
 from pandacea.flows.uploads import upload_path
 from tests.api.conftest import until
-from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Answer, Served
+from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, JobAnswer, Served
 
 DATA = b"w" * 600
 
@@ -28,7 +28,7 @@ def folder(served: Served) -> Path:
     return served.world.uploads.folder
 
 
-async def send(served: Served, data: bytes = DATA, **options: object) -> Answer:
+async def send(served: Served, data: bytes = DATA, **options: object) -> JobAnswer:
     return await served.send("PUT", put(data), data, **options)
 
 
@@ -41,7 +41,7 @@ async def test_an_upload_is_given_to_the_script_that_names_it(served: Served) ->
     assert (await send(served)).status == 204
     digest = hashlib.sha256(DATA).hexdigest()
     computation_id = await served.submit(uploads={"weights": digest})
-    play = await served.stage.play()
+    play = await served.stage.next_play()
     path = play.job.uploads["weights"]
     assert path.read_bytes() == DATA
     assert path.stat().st_mode & 0o777 == 0o444
@@ -119,35 +119,35 @@ async def test_uploads_go_in_time_but_not_from_under_a_waiting_job(served: Serve
     await send(served, b"b" * 600)
     waiting = [await served.submit() for _ in range(3)]  # every worker is busy
     named = await served.submit(uploads={"w": hashlib.sha256(b"a" * 600).hexdigest()})
-    plays = [await served.stage.play() for _ in waiting]
+    plays = [await served.stage.next_play() for _ in waiting]
     served.clock.added += 101
-    assert await served.world.uploads.sweep() == 1
+    assert await served.world.uploads.remove_expired() == 1
     assert files(served) == [hashlib.sha256(b"a" * 600).hexdigest()]
     for play in plays:
         play.ends()
-    last = await served.stage.play()
+    last = await served.stage.next_play()
     assert last.job.computation_id == named
     last.ends()
     await served.reaches(named, JobState.COMPLETED)
-    assert await served.world.uploads.sweep() == 1
+    assert await served.world.uploads.remove_expired() == 1
     assert files(served) == []
 
 
-class Counted:
+class CountingDatabase:
     """The books, telling how many writes have come to their door."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Database) -> None:
         self._books = books
-        self.came = 0
+        self.begun = 0
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Work]:
-        self.came += 1
-        async with self._books.write() as work:
+    async def unit_of_work(self) -> AsyncIterator[UnitOfWork]:
+        self.begun += 1
+        async with self._books.unit_of_work() as work:
             yield work
 
-    def read(self) -> AbstractAsyncContextManager[View]:
-        return self._books.read()
+    def read_session(self) -> AbstractAsyncContextManager[ReadSession]:
+        return self._books.read_session()
 
     async def prune_nonces(self, before: int) -> None:
         await self._books.prune_nonces(before)
@@ -157,13 +157,13 @@ async def test_what_is_sent_again_stays_although_the_old_one_is_being_thrown_awa
     """An upload that was accepted is there when its job starts."""
     await send(served)
     served.clock.added += 101
-    uploads, books = served.world.uploads, served.world.submit.books
-    uploads.books = counted = Counted(books)
-    async with books.write():  # both of them come while a third writes
-        sweeping = asyncio.create_task(uploads.sweep())
-        await until(lambda: counted.came == 1)
+    uploads, books = served.world.uploads, served.world.submit.database
+    uploads.database = counted = CountingDatabase(books)
+    async with books.unit_of_work():  # both of them come while a third writes
+        sweeping = asyncio.create_task(uploads.remove_expired())
+        await until(lambda: counted.begun == 1)
         sending = asyncio.create_task(send(served))
-        await until(lambda: counted.came == 2)
+        await until(lambda: counted.begun == 2)
     assert (await sending).status == 204
     assert await sweeping == 1
     assert files(served) == [hashlib.sha256(DATA).hexdigest()]
@@ -176,12 +176,12 @@ async def test_a_start_sweeps_what_no_row_names(served: Served) -> None:
     (mine / ".1234.part").write_bytes(b"half")
     (folder(served) / "0xother").mkdir()
     (folder(served) / "0xother" / ("0" * 64)).write_bytes(b"stray")
-    await served.world.uploads.sweep_strangers()
+    await served.world.uploads.remove_unknown()
     assert files(served) == [hashlib.sha256(DATA).hexdigest()]
     assert not (folder(served) / "0xother").exists()
 
 
 async def test_a_full_disk_takes_no_uploads(served: Served) -> None:
     """503, before the bytes."""
-    served.world.uploads.free = lambda _: 10
+    served.world.uploads.free_bytes = lambda _: 10
     assert (await send(served)).code == "disk-full"

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from pandacea import keys
-from pandacea.sandbox.cgroups import Cgroups
+from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
 from pandacea_sdk.chain import LeaseChain, deploy
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
-from tests.parts import ROOT, free_port, missing
+from tests.prerequisites import ROOT, free_port, skip_or_fail
 from tests.sandbox.conftest import image
 
 __all__ = ["image"]
@@ -165,7 +165,7 @@ def system(folder: Path, sandbox: str, *, rules: dict[str, Any] | None = None, *
     """Chain, contract, tables and a node's configuration; the node is not started yet."""
     folder.mkdir(exist_ok=True)
     if not (ENVIRONMENT / "bin" / "python").exists():
-        missing(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
+        skip_or_fail(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
     with ExitStack() as stack:
         chain = _chain(stack)
         accounts = chain["accounts"]
@@ -191,7 +191,7 @@ def system(folder: Path, sandbox: str, *, rules: dict[str, Any] | None = None, *
                 "poll_seconds": 0.1,
             },
             "earner": {"address": accounts[1]["address"], "keystore": "operator.json", "passphrase_file": "passphrase"},
-            "privacy": {"sandbox": sandbox, "environment": str(ENVIRONMENT), "pool_size": 1, "cgroups": Cgroups.may_be_made()},
+            "privacy": {"sandbox": sandbox, "environment": str(ENVIRONMENT), "pool_size": 1, "cgroups": NodeCgroup.is_available()},
             "server": {"port": port},
         }
         for section, values in sections.items():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.parts import ROOT
+from tests.prerequisites import ROOT
 
 CLONED = ("daemon", "examples", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "config.yaml")
 DONE = "--- line done: "

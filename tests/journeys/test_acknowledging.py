@@ -10,12 +10,12 @@ import pytest
 from eth_account import Account
 
 from pandacea.devchain import CHAIN_ID
-from pandacea_sdk.chain.rpc import Rpc
-from pandacea_sdk.chain.sender import Sender
+from pandacea_sdk.chain.rpc import JsonRpcClient
+from pandacea_sdk.chain.sender import TransactionSender
 from pandacea_sdk.errors import PandaceaError
 from pandacea_sdk.protocol.contract import lease_agreement
 from tests.journeys.conftest import INPUTS, System, pandacea, system
-from tests.parts import ROOT, free_port
+from tests.prerequisites import ROOT, free_port
 
 SCRIPT = ROOT / "examples" / "federated_learning_script.py"
 
@@ -29,15 +29,15 @@ async def relayed(built: System) -> str:
     # Code that passes its call data on to the LeaseAgreement, and the eleven bytes that deploy it.
     runtime = bytes.fromhex("366000600037600060003660006000" + "73" + built.contract[2:] + "5af100")
     creation = bytes.fromhex(f"60{len(runtime):02x}80600b6000396000f3") + runtime
-    async with Rpc(built.rpc_url) as rpc:
-        chain_id = await rpc.quantity("eth_chainId")
+    async with JsonRpcClient(built.rpc_url) as rpc:
+        chain_id = await rpc.call_for_quantity("eth_chainId")
         stranger = Account.from_key(built.accounts[3]["private_key"])
-        sender = Sender(rpc, stranger, lease_agreement(), chain_id, timeout=30)
+        sender = TransactionSender(rpc, stranger, lease_agreement(), chain_id, timeout=30)
         relay = (await sender.send("deploy", None, creation)).contract_address
         assert relay is not None
         async with built.earner() as earner:
             await earner.set_operator(relay)
-        receipt = await sender.send("approve", relay, lease_agreement().call("approveLease", lease_id))
+        receipt = await sender.send("approve", relay, lease_agreement().encode_call("approveLease", lease_id))
         assert [event.name for event in receipt.events] == ["LeaseApproved"]
     return lease_id
 

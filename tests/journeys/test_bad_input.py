@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pandacea_sdk.protocol.hashing import KeySigner
-from pandacea_sdk.protocol.signing import sign
+from pandacea_sdk.protocol.signing import sign_request
 from tests.journeys.conftest import INPUTS, System
 
 EXECUTE = "/api/v1/privacy/execute"
@@ -40,7 +40,7 @@ def send(weather: System, body: bytes, *, headers: dict[str, str] | None = None,
         "nonce": _nonce(),
         **signing,
     }
-    sent = {"Content-Type": "application/json", **sign(signer, **values), **(headers or {})}
+    sent = {"Content-Type": "application/json", **sign_request(signer, **values), **(headers or {})}
     request = urllib.request.Request(weather.url + EXECUTE, data=body, headers=sent, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -114,7 +114,7 @@ def test_unsigned_wrongly_signed_expired_and_replayed_requests_are_told_apart(we
     assert send(weather, raw, headers={"Signature": "", "Signature-Input": ""})[1]["code"].startswith("signature-m")
     assert send(weather, raw, created=now - 1000)[1]["code"] == "signature-expired"
     assert send(weather, raw, authority="elsewhere:8080", headers={"Host": "elsewhere:8080"})[1]["code"] == "wrong-authority"
-    other = sign(
+    other = sign_request(
         KeySigner("77" * 32),
         method="POST",
         authority=f"localhost:{weather.port}",

@@ -13,7 +13,7 @@ from pandacea.devchain import CHAIN_ID
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
 from tests.journeys.conftest import ENVIRONMENT, INPUTS, OPEN_RULES, pandacea, system
-from tests.parts import ROOT, free_port
+from tests.prerequisites import ROOT, free_port
 
 
 def test_a_wrong_key_in_the_configuration_is_one_clear_sentence(tmp_path: Path) -> None:

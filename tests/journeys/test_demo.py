@@ -8,14 +8,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.parts import ROOT, missing
+from tests.prerequisites import ROOT, skip_or_fail
 from tests.sandbox.leftovers import processes
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the story."""
     if not (ROOT / ".sandbox" / "bin" / "python").exists():
-        missing("no sandbox environment; run: make setup")
+        skip_or_fail("no sandbox environment; run: make setup")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
     command = [sys.executable, str(ROOT / "examples" / "demo.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=200)
@@ -51,7 +51,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 def demo_in(namespace: list[str], script: str) -> subprocess.CompletedProcess[str]:
     """Run the story with `auto` in a namespace of its own, prepared by a shell script."""
     if not (ROOT / ".sandbox" / "bin" / "python").exists():
-        missing("no sandbox environment; run: make setup")
+        skip_or_fail("no sandbox environment; run: make setup")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")}
     line = ["unshare", *namespace, "sh", "-c", f'{script} && exec "$@"', "sh", sys.executable, str(ROOT / "examples" / "demo.py")]
     environment["PYTHONPATH"] = str(ROOT / "daemon")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pandacea_sdk.chain import LeaseChain
 from tests.journeys.conftest import INPUTS, system
-from tests.parts import ROOT
+from tests.prerequisites import ROOT
 
 SCRIPT = ROOT / "examples" / "federated_learning_script.py"
 

@@ -11,7 +11,7 @@ import aiomqtt
 
 from tests.journeys.conftest import INPUTS, System, system
 from tests.mqtt.broker import Mosquitto
-from tests.parts import free_port
+from tests.prerequisites import free_port
 
 Heard = list[tuple[str, dict[str, Any]]]
 

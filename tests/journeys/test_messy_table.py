@@ -15,7 +15,7 @@ import mlcroissant
 import yaml
 
 from tests.journeys.conftest import ENVIRONMENT, PRODUCT, System, system
-from tests.parts import ROOT
+from tests.prerequisites import ROOT
 
 ROWS = 200_000
 SCRIPT = ROOT / "examples" / "syft_script.py"

@@ -11,24 +11,24 @@ from urllib.parse import quote
 import pytest
 
 from tests.journeys.conftest import INPUTS, System, pandacea, system
-from tests.parts import free_port
-from tests.postgres import PASSWORD, Postgres
+from tests.postgres import PASSWORD, PostgresServer
+from tests.prerequisites import free_port
 
 SCRIPT = "print(len(features), 'rows')\nopen('kept.txt', 'w').write('kept')"
 
 
 @pytest.fixture
-def served(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+def served(tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     """A running node; the password comes from the environment."""
-    name = asyncio.run(postgres.empty())
+    name = asyncio.run(postgres.create_empty_database())
     monkeypatch.setenv("PANDACEA_STORE__PASSWORD", PASSWORD)
     with system(tmp_path / "node", "bubblewrap", store={"url": postgres.url(name, password=False)}) as built:
         built.start()
         yield built
-    asyncio.run(postgres.drop(name))
+    asyncio.run(postgres.drop_database(name))
 
 
-def test_work_is_done_kept_and_never_done_twice(served: System, postgres: Postgres, tmp_path: Path) -> None:
+def test_work_is_done_kept_and_never_done_twice(served: System, postgres: PostgresServer, tmp_path: Path) -> None:
     """Through kill -9 and the server's own absence, by one node at a time, which says 503 meanwhile and the password never."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.sandbox.cgroups import Cgroups
+from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
 from tests.journeys.conftest import ENVIRONMENT, System, system
 from tests.journeys.terminal import Terminal, clone, lines_of, share_libraries, terminal
-from tests.parts import ROOT, free_port, missing
+from tests.prerequisites import ROOT, free_port, skip_or_fail
 
 README = (ROOT / "README.md").read_text()
 PAGE = (ROOT / "docs" / "quickstart.md").read_text()
@@ -42,7 +42,7 @@ def install(at: Terminal, line: str, folder: Path) -> None:
 def put_environment(folder: Path) -> None:
     """In the place of `pandacea environment build`, which tests/sandbox/test_environments.py runs: the one that stands here."""
     if not (ENVIRONMENT / "bin" / "python").exists():
-        missing(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
+        skip_or_fail(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
     (folder / ".sandbox").symlink_to(ENVIRONMENT.resolve())
 
 
@@ -117,7 +117,7 @@ def test_the_earners_quickstart_runs_as_it_is_written(tmp_path: Path) -> None:
             s|<an endpoint of the chain[^>]*>|{built.rpc_url}|; s|<the number of the chain>|131277322940537|
             s|<the LeaseAgreement[^>]*>|"{built.contract}"|; s|<your address[^>]*>|"{built.accounts[1]["address"]}"|
             s|confidence: safe|confidence: {{confirmations: 0}}\\n  development: true|; s|port: 8080|port: {built.port}|
-            s|sandbox: auto|sandbox: bubblewrap\\n  cgroups: {str(Cgroups.may_be_made()).lower()}|"""
+            s|sandbox: auto|sandbox: bubblewrap\\n  cgroups: {str(NodeCgroup.is_available()).lower()}|"""
         editor.write_text(f"#!/bin/sh\nsed -i '{filled}' \"$1\"\n")
         editor.chmod(0o755)
         with terminal(folder, tmp_path, EDITOR=str(editor)) as at:
@@ -167,7 +167,7 @@ def test_the_page_from_nothing_to_paid_runs_as_it_is_written(tmp_path: Path, pag
     )
     said = ""
     environment = {"PANDACEA_SERVER__PORT": node_port, "PANDACEA_PRIVACY__SANDBOX": "bubblewrap"}
-    environment["PANDACEA_PRIVACY__CGROUPS"] = str(Cgroups.may_be_made()).lower()
+    environment["PANDACEA_PRIVACY__CGROUPS"] = str(NodeCgroup.is_available()).lower()
     with terminal(folder, tmp_path, **environment) as earner, terminal(folder, tmp_path) as spender:
         for line in lines_of(first):
             if "-m venv" in line or line.startswith("pip install"):

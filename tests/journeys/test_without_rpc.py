@@ -14,7 +14,7 @@ import pytest
 
 from pandacea.devchain import CHAIN_ID
 from tests.journeys.conftest import INPUTS, System, pandacea, system
-from tests.parts import free_port
+from tests.prerequisites import free_port
 
 RELAY = """
 import asyncio, sys

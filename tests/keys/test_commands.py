@@ -10,12 +10,12 @@ from pandacea import keys
 from pandacea_sdk.chain import LeaseChain
 from pandacea_sdk.credentials import load_account
 from pandacea_sdk.errors import UsageError
-from pandacea_sdk.protocol.addresses import checksummed
+from pandacea_sdk.protocol.addresses import to_checksum_address
 from pandacea_sdk.protocol.hashing import KeySigner
 from tests.journeys.conftest import pandacea
 
 PRIVATE = "5a" * 32
-ADDRESS = checksummed(KeySigner(PRIVATE).address)
+ADDRESS = to_checksum_address(KeySigner(PRIVATE).address)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_new_key_is_named_with_its_checksum_and_its_purpose(tmp_path: Path, pa
     """A script takes the address from standard output; a person reads beside it what it is for."""
     done = pandacea("keys", "create", str(tmp_path / "k.json"), "--passphrase-file", passphrase)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == checksummed(keys.address(tmp_path / "k.json"))
+    assert done.stdout.strip() == to_checksum_address(keys.keystore_address(tmp_path / "k.json"))
     assert "approves leases, commits results and signs receipts" in done.stderr
     assert "needs a little ether" in done.stderr
     assert pandacea("keys", "address", str(tmp_path / "k.json")).stdout == done.stdout

@@ -12,7 +12,7 @@ from eth_account import Account
 
 from pandacea import keys
 from pandacea.errors import BadConfig
-from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest, recover
+from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest, recover_address
 
 PRIVATE, PASSPHRASE = "0x" + "5a" * 32, "correct horse battery"
 
@@ -27,10 +27,10 @@ def keystore(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_key_comes_back_with_its_passphrase(keystore: Path) -> None:
     """What was kept signs again, as itself, receipts and transactions alike."""
-    signer = keys.unlock(keystore, PASSPHRASE)
-    assert signer.address == KeySigner(PRIVATE).address == keys.address(keystore)
+    signer = keys.unlock_keystore(keystore, PASSPHRASE)
+    assert signer.address == KeySigner(PRIVATE).address == keys.keystore_address(keystore)
     digest = eip191_digest(b"hello")
-    assert recover(digest, signer.sign_digest(digest)) == signer.address
+    assert recover_address(digest, signer.sign_digest(digest)) == signer.address
     assert signer.account().address.lower() == signer.address
 
 
@@ -45,9 +45,9 @@ def test_nothing_of_the_key_lies_in_the_clear(keystore: Path) -> None:
     """The file is private and encrypted; neither signer nor error shows key or passphrase."""
     assert stat.S_IMODE(keystore.stat().st_mode) == 0o600
     assert "5a5a5a" not in keystore.read_text()
-    assert "5a5a5a" not in repr(keys.unlock(keystore, PASSPHRASE))
+    assert "5a5a5a" not in repr(keys.unlock_keystore(keystore, PASSPHRASE))
     with pytest.raises(BadConfig) as caught:
-        keys.unlock(keystore, "a wrong passphrase")
+        keys.unlock_keystore(keystore, "a wrong passphrase")
     told = "".join(traceback.format_exception(caught.value))
     assert "does not open" in told
     assert "a wrong passphrase" not in str(caught.value)
@@ -55,11 +55,11 @@ def test_nothing_of_the_key_lies_in_the_clear(keystore: Path) -> None:
 
 def test_a_new_key_is_random_and_never_overwrites(tmp_path: Path) -> None:
     """Two new keys differ; an existing file is left alone."""
-    one, two = (keys.create(tmp_path / name, PASSPHRASE) for name in ("one.json", "two.json"))
+    one, two = (keys.create_keystore(tmp_path / name, PASSPHRASE) for name in ("one.json", "two.json"))
     assert one != two
     before = (tmp_path / "one.json").read_text()
     with pytest.raises(BadConfig, match="never overwritten"):
-        keys.create(tmp_path / "one.json", PASSPHRASE)
+        keys.create_keystore(tmp_path / "one.json", PASSPHRASE)
     assert (tmp_path / "one.json").read_text() == before
 
 
@@ -68,11 +68,11 @@ def test_what_is_no_keystore_is_named(tmp_path: Path, content: str) -> None:
     """Damaged or foreign files are one sentence, never an exception of a library."""
     file = tmp_path / "bad.json"
     file.write_text(content)
-    for attempt in (lambda: keys.address(file), lambda: keys.unlock(file, PASSPHRASE)):
+    for attempt in (lambda: keys.keystore_address(file), lambda: keys.unlock_keystore(file, PASSPHRASE)):
         with pytest.raises(BadConfig, match=r"bad\.json"):
             attempt()
     with pytest.raises(BadConfig, match="does not exist"):
-        keys.unlock(tmp_path / "none.json", PASSPHRASE)
+        keys.unlock_keystore(tmp_path / "none.json", PASSPHRASE)
 
 
 def test_bad_keys_and_short_passphrases_are_refused_without_repeating_them(tmp_path: Path) -> None:

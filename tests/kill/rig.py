@@ -21,10 +21,10 @@ from eth_account import Account
 
 from pandacea.devchain import DevChain
 from pandacea_sdk.chain import LeaseChain, deploy
+from pandacea_sdk.protocol.execute_request import ComputationInput, ExecuteRequest
 from pandacea_sdk.protocol.hashing import KeySigner
-from pandacea_sdk.protocol.signing import sign
-from pandacea_sdk.protocol.wire import ExecuteRequest, Input
-from tests.parts import ROOT, free_port, missing
+from pandacea_sdk.protocol.signing import sign_request
+from tests.prerequisites import ROOT, free_port, skip_or_fail
 
 ENVIRONMENT = Path(os.environ.get("PANDACEA_TEST_ENVIRONMENT", ROOT / ".sandbox"))
 PASSPHRASE = "only for tests"
@@ -32,7 +32,7 @@ EXECUTE = "/api/v1/privacy/execute"
 
 
 @dataclass
-class Answer:
+class NodeAnswer:
     status: int
     body: bytes
 
@@ -42,7 +42,7 @@ class Answer:
 
 
 @dataclass
-class Rig:
+class KillRig:
     """One node's folder, its chain, and a Spender with a lease for `computations`."""
 
     folder: Path
@@ -120,13 +120,13 @@ class Rig:
         path = self.folder / "node.log"
         return path.read_text(errors="replace")[-4000:] if path.exists() else ""
 
-    async def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    async def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> NodeAnswer:
         """One signed request."""
         plain = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             plain["Content-Type"] = "application/json"
         authority = f"127.0.0.1:{self.port}"
-        signed = sign(
+        signed = sign_request(
             self.spender,
             method=method,
             authority=authority,
@@ -138,9 +138,9 @@ class Rig:
             headers=plain,
         )
         async with self.session.request(method, f"http://{authority}{path}", data=body, headers=plain | signed) as response:
-            return Answer(response.status, await response.read())
+            return NodeAnswer(response.status, await response.read())
 
-    async def submit(self, code: str, inputs: tuple[Input, ...] = (), **headers: str) -> Answer:
+    async def submit(self, code: str, inputs: tuple[ComputationInput, ...] = (), **headers: str) -> NodeAnswer:
         """Ask for a computation, asynchronously."""
         body = ExecuteRequest(self.lease_id, code, inputs).to_bytes()
         return await self.send("POST", EXECUTE, body, Prefer="respond-async", **headers)
@@ -173,10 +173,10 @@ class Rig:
 @asynccontextmanager
 async def rig(
     folder: Path, *, rules: dict[str, Any] | None = None, computations: int = 100_000, **sections: Any
-) -> AsyncIterator[Rig]:
+) -> AsyncIterator[KillRig]:
     """Everything but a started node."""
     if not (ENVIRONMENT / "bin" / "python").exists():
-        missing(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
+        skip_or_fail(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
     async with AsyncExitStack() as stack:
         chain = await stack.enter_async_context(DevChain(0))
         deployer, earner, spender, _, arbiter = chain.accounts[:5]
@@ -193,7 +193,7 @@ async def rig(
         )
         stack.push_async_callback(_end, zygote)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        built = Rig(folder, port, record.chain_id, KeySigner(spender.private_key), zygote, session)
+        built = KillRig(folder, port, record.chain_id, KeySigner(spender.private_key), zygote, session)
         async with LeaseChain(chain.url, record.address, key=spender.private_key) as hand:
             expires = await hand.now() + 7 * 86_400
             built.lease_id = await hand.create_lease(

@@ -20,9 +20,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from pandacea_sdk.protocol.wire import ExecuteRequest, Input
-from tests.kill.rig import EXECUTE, Rig, rig
-from tests.parts import free_port
+from pandacea_sdk.protocol.execute_request import ComputationInput, ExecuteRequest
+from tests.kill.rig import EXECUTE, KillRig, rig
+from tests.prerequisites import free_port
 from tests.sandbox.leftovers import control_groups, processes
 
 SCALE = float(os.environ.get("PANDACEA_TEST_SCALE", "1"))
@@ -37,14 +37,14 @@ SCRIPTS = (
     "raise ValueError('mine')",
     "import time\ntime.sleep(0.2)\nopen('late', 'w').write('x')",
 )
-TABLE = (Input("table", "table"),)
+TABLE = (ComputationInput("table", "table"),)
 
 
 @dataclass
 class Load:
     """Spenders who do not stop: what they were promised, and what they saw."""
 
-    rig: Rig
+    rig: KillRig
     dice: random.Random
     accepted: dict[str, str] = field(default_factory=dict)
     """idempotency key -> computation id"""
@@ -98,7 +98,7 @@ class Load:
                 else:
                     answer = await self.rig.send("GET", path)
                     if answer.status == 200:
-                        self.look(answer.json)
+                        self.check_result_stays(answer.json)
                 self.seen[f"read {answer.status}"] += 1
 
     async def upload(self) -> None:
@@ -110,7 +110,7 @@ class Load:
                 self.seen[f"upload {(await self.rig.send('PUT', path, data)).status}"] += 1
             await asyncio.sleep(self.dice.uniform(0.1, 0.4))
 
-    def look(self, answer: dict[str, object]) -> None:
+    def check_result_stays(self, answer: dict[str, object]) -> None:
         """A result, once seen, is the result for ever."""
         if "result_hash" in answer:
             computation_id, digest = str(answer["computation_id"]), str(answer["result_hash"])
@@ -152,14 +152,14 @@ async def test_a_killed_node_loses_nothing_and_leaves_nothing(tmp_path: Path) ->
         sys.stderr.write(f"{KILLS} kills, {len(load.accepted)} jobs, {len(load.results)} results seen, {dict(load.seen)}\n")
 
 
-async def killed_while_starting(node: Rig, dice: random.Random) -> None:
+async def killed_while_starting(node: KillRig, dice: random.Random) -> None:
     """Anywhere between the first line and the first requests: while boxes are tried, while the books are put in order."""
     await node.launch()
     await asyncio.sleep(dice.uniform(0, 2.5))
     assert await node.kill() == -signal.SIGKILL
 
 
-async def everything_ends(node: Rig, load: Load) -> None:
+async def everything_ends(node: KillRig, load: Load) -> None:
     """Left alone, the node brings every job to its end; what got no answer is asked once more."""
     for key, body in list(load.asked.items()):
         answer = await node.send("POST", EXECUTE, body, Prefer="respond-async", Idempotency_Key=key)
@@ -170,10 +170,10 @@ async def everything_ends(node: Rig, load: Load) -> None:
         load.accepted[key] = answer.json["computation_id"]
     await node.until(lambda: not node.rows("select 1 from job where state in ('pending', 'running', 'held')"), seconds=90)
     for computation_id in load.accepted.values():
-        load.look(await node.status(computation_id))
+        load.check_result_stays(await node.status(computation_id))
 
 
-def the_books_are_right(node: Rig, load: Load) -> None:
+def the_books_are_right(node: KillRig, load: Load) -> None:
     """Each promise was kept, each job ended once, and each costs what its end says."""
     with sqlite3.connect(node.state / "pandacea.db") as database:
         database.row_factory = sqlite3.Row
@@ -202,7 +202,7 @@ def the_books_are_right(node: Rig, load: Load) -> None:
         assert jobs[computation_id]["result_hash"] == digest
 
 
-def nothing_is_left(node: Rig) -> None:
+def nothing_is_left(node: KillRig) -> None:
     """No process, no control group, no folder without its row."""
     with sqlite3.connect(node.state / "pandacea.db") as database:
         kept = {row[0] for row in database.execute("select distinct computation_id from job_artifact")}
@@ -251,7 +251,7 @@ async def test_a_stopping_node_lets_jobs_end_within_its_grace(tmp_path: Path) ->
         assert (await node.status(waiting, "?wait=20"))["results"]["output"] == "later\n"
 
 
-def nothing_is_left_running(node: Rig) -> None:
+def nothing_is_left_running(node: KillRig) -> None:
     """No box outlives the node."""
     assert processes(node.state) == {}
 

@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts import program
+from tests.prerequisites import find_program
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Mosquitto:
     async def start(self) -> None:
         config = self.folder / "mosquitto.conf"
         config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-        command = program("mosquitto", "mosquitto")
+        command = find_program("mosquitto", "mosquitto")
         self.process = await asyncio.create_subprocess_exec(command, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
         for _ in range(200):
             with contextlib.suppress(OSError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pandacea_sdk.protocol.addresses import checksummed, is_mistyped
+from pandacea_sdk.protocol.addresses import has_wrong_checksum, to_checksum_address
 
 EXAMPLES = [
     "0x52908400098527886E0F7030069857D2E4169EE7",
@@ -19,12 +19,12 @@ EXAMPLES = [
 @pytest.mark.parametrize("address", EXAMPLES)
 def test_the_checksum_is_that_of_the_standard(address: str) -> None:
     """Whatever case an address comes in."""
-    assert checksummed(address.lower()) == checksummed("0x" + address[2:].upper()) == address
-    assert not is_mistyped(address)
-    assert not is_mistyped(address.lower())
+    assert to_checksum_address(address.lower()) == to_checksum_address("0x" + address[2:].upper()) == address
+    assert not has_wrong_checksum(address)
+    assert not has_wrong_checksum(address.lower())
 
 
 def test_one_letter_in_another_case_is_noticed() -> None:
     """And so is a wrong digit, nearly always."""
-    assert is_mistyped(EXAMPLES[2].replace("5aAeb", "5aAeB"))
-    assert is_mistyped(EXAMPLES[2].replace("5aAeb6", "5aAeb7"))
+    assert has_wrong_checksum(EXAMPLES[2].replace("5aAeb", "5aAeB"))
+    assert has_wrong_checksum(EXAMPLES[2].replace("5aAeb6", "5aAeb7"))

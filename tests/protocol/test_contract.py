@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandacea_sdk.protocol.contract import (
-    Event,
+    ContractEvent,
     LeaseStatus,
     Revert,
-    data_product_id,
+    derive_lease_id,
+    hash_product_id,
     lease_agreement,
     lease_agreement_v0,
-    lease_id,
 )
 from pandacea_sdk.protocol.deployment import Deployment
 
@@ -46,13 +46,13 @@ def topic(text: str) -> str:
 )
 def test_events_have_the_signatures_of_the_protocol(signature: str) -> None:
     """The first version's six, word for word, and the three that are new: leases are found by these hashes."""
-    assert V1.topic(signature.partition("(")[0]) == topic(signature)
+    assert V1.event_topic(signature.partition("(")[0]) == topic(signature)
 
 
 @pytest.mark.parametrize("name", ["LeaseCreated", "LeaseApproved", "LeaseExecuted"])
 def test_the_first_versions_events_are_ours(name: str) -> None:
     """One decoder reads both."""
-    assert lease_agreement_v0().topic(name) == V1.topic(name)
+    assert lease_agreement_v0().event_topic(name) == V1.event_topic(name)
 
 
 def test_the_id_of_a_lease_is_the_hash_of_its_terms_word_by_word() -> None:
@@ -70,12 +70,12 @@ def test_the_id_of_a_lease_is_the_hash_of_its_terms_word_by_word() -> None:
     ]
     expected = "0x" + keccak(b"".join(words)).hex()
     assert (
-        lease_id(
+        derive_lease_id(
             chain_id=31337,
             contract=A,
             spender=B,
             earner=A,
-            data_product_id=data_product_id("diabetes"),
+            data_product_id=hash_product_id("diabetes"),
             price=5,
             expires_at=2_000_000_000,
             max_computations=3,
@@ -87,17 +87,17 @@ def test_the_id_of_a_lease_is_the_hash_of_its_terms_word_by_word() -> None:
 
 def test_calldata_is_selector_and_words() -> None:
     """By the definition of the ABI."""
-    assert V1.call("approveLease", "0x" + "07" * 32) == keccak(text="approveLease(bytes32)")[:4] + b"\7" * 32
+    assert V1.encode_call("approveLease", "0x" + "07" * 32) == keccak(text="approveLease(bytes32)")[:4] + b"\7" * 32
     with pytest.raises(ValueError, match="names 2 functions"):
-        V1.call("createLease", A, "0x" + "07" * 32, 5)  # its signature must be given
+        V1.encode_call("createLease", A, "0x" + "07" * 32, 5)  # its signature must be given
     with pytest.raises(ValueError, match="none"):
-        V1.call("mint")
+        V1.encode_call("mint")
 
 
 def test_a_revert_is_named_with_its_values_and_its_meaning() -> None:
     """And reads as a sentence."""
     data = keccak(text="WrongStatus(bytes32,uint8)")[:4] + b"\7" * 32 + (5).to_bytes(32, "big")
-    revert = V1.revert(data)
+    revert = V1.decode_revert(data)
     assert (revert.name, revert.values) == ("WrongStatus", {"leaseId": "0x" + "07" * 32, "status": "finalized"})
     assert str(revert).startswith("WrongStatus(leaseId=0x0707")
     assert str(revert).endswith("from which this step does not lead anywhere.")
@@ -126,34 +126,34 @@ def test_every_error_of_ours_has_a_meaning() -> None:
 )
 def test_revert_data_that_cannot_be_read_is_shown_as_bytes(data: bytes, expected: Revert | None) -> None:
     """Also when it begins like a known error."""
-    found = V1.revert(data)
+    found = V1.decode_revert(data)
     assert found == (expected or Revert("Unknown", {"data": "0x" + data.hex()}, ""))
 
 
 def test_solidity_s_own_errors_are_read() -> None:
     """Error(string) and Panic(uint256)."""
     text = bytes.fromhex("08c379a0") + (32).to_bytes(32, "big") + (2).to_bytes(32, "big") + b"no".ljust(32, b"\0")
-    assert V1.revert(text) == Revert("Error", {"reason": "no"}, "")
-    assert V1.revert(bytes.fromhex("4e487b71") + (0x11).to_bytes(32, "big")).values == {"code": 0x11}
+    assert V1.decode_revert(text) == Revert("Error", {"reason": "no"}, "")
+    assert V1.decode_revert(bytes.fromhex("4e487b71") + (0x11).to_bytes(32, "big")).values == {"code": 0x11}
 
 
 @given(st.binary(max_size=200))
 def test_no_revert_data_breaks_the_reader(data: bytes) -> None:
     """Whatever a contract or an endpoint sends."""
-    assert isinstance(V1.revert(data), Revert)
+    assert isinstance(V1.decode_revert(data), Revert)
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=5), st.binary(max_size=300), st.booleans())
 def test_no_log_breaks_the_reader(topics: list[bytes], data: bytes, known: bool) -> None:
     """An event, or none; never an exception."""
     if known:
-        topics = [bytes.fromhex(V1.topic("DisputeRaised")[2:]), *topics]
-    assert isinstance(V1.event(topics, data), Event | None)
+        topics = [bytes.fromhex(V1.event_topic("DisputeRaised")[2:]), *topics]
+    assert isinstance(V1.decode_event(topics, data), ContractEvent | None)
 
 
 def test_a_log_with_a_topic_too_few_is_none_of_ours() -> None:
     """The same name with other indices is another event."""
-    assert V1.event([bytes.fromhex(V1.topic("LeaseApproved")[2:])], b"\7" * 32) is None
+    assert V1.decode_event([bytes.fromhex(V1.event_topic("LeaseApproved")[2:])], b"\7" * 32) is None
 
 
 def test_statuses_are_those_of_the_node() -> None:
@@ -166,9 +166,9 @@ def test_statuses_are_those_of_the_node() -> None:
 def test_an_answer_that_is_too_short_is_refused() -> None:
     """Never a half-read lease."""
     with pytest.raises(ValueError, match="are not"):
-        V1.answer("getLease", b"\0" * 64)
+        V1.decode_result("getLease", b"\0" * 64)
     with pytest.raises(ValueError, match="status"):
-        V1.answer("getLease", b"\0" * 18 * 32 + (9).to_bytes(32, "big"))
+        V1.decode_result("getLease", b"\0" * 18 * 32 + (9).to_bytes(32, "big"))
 
 
 # ---------------------------------------------------------------------------------------------- deployment records

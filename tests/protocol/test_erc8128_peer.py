@@ -15,8 +15,8 @@ from urllib.parse import quote
 import pytest
 
 from pandacea_sdk.protocol.hashing import KeySigner
-from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse, sign
-from tests.parts import missing
+from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse_signed_request, sign_request
+from tests.prerequisites import skip_or_fail
 
 NPM = Path(__file__).parent.parent / "npm"
 NOW = 1_800_000_000
@@ -29,7 +29,7 @@ class Peer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def ask(self, op: str, **command: Any) -> dict[str, Any]:
+    def call(self, op: str, **command: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"op": op, **command}) + "\n")
@@ -43,7 +43,7 @@ class Peer:
 def peer() -> Iterator[Peer]:
     node = shutil.which("node")
     if node is None or not (NPM / "node_modules" / "@slicekit" / "erc8128").is_dir():
-        missing("node and tests/npm/node_modules are needed: cd tests/npm && npm ci")
+        skip_or_fail("node and tests/npm/node_modules are needed: cd tests/npm && npm ci")
     with subprocess.Popen(
         [node, "erc8128.mjs"], cwd=NPM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     ) as process:
@@ -85,7 +85,7 @@ def requests(seed: int) -> Iterator[dict[str, Any]]:
 
 
 def ours(case: dict[str, Any]) -> dict[str, str]:
-    return sign(
+    return sign_request(
         KeySigner(case["key"]),
         method=case["method"],
         authority=case["authority"],
@@ -107,7 +107,7 @@ def url(case: dict[str, Any]) -> str:
 def test_both_make_the_same_bytes(peer: Peer, seed: int) -> None:
     """Content-Digest, Signature-Input and Signature are equal, header for header."""
     for case in requests(seed):
-        theirs = peer.ask(
+        theirs = peer.call(
             "sign",
             key=case["key"],
             chainId=case["chain_id"],
@@ -134,9 +134,9 @@ def test_each_accepts_the_other_and_refuses_what_was_changed(peer: Peer) -> None
             request["target"] = case["target"] + "x"
         elif changed == 2:
             request["method"] = "PATCH" if case["method"] == "PUT" else "PUT" if case["body"] is not None else "OPTIONS"
-        verdict = peer.ask("verify", method=request["method"], url=url(request), headers=signed, body=request["body"], now=NOW)
+        verdict = peer.call("verify", method=request["method"], url=url(request), headers=signed, body=request["body"], now=NOW)
         head = RequestHead(request["method"], request["target"], [("host", request["authority"]), *signed.items()])
-        mine = parse(head, SigningPolicy(request["chain_id"], frozenset({request["authority"]})), NOW)
-        assert verdict["ok"] == mine.recovers() == (changed == 0), case
+        mine = parse_signed_request(head, SigningPolicy(request["chain_id"], frozenset({request["authority"]})), NOW)
+        assert verdict["ok"] == mine.is_signed_by_address() == (changed == 0), case
         if verdict["ok"]:
             assert verdict["address"] == mine.address

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandacea_sdk.protocol import hashing
-from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest, hex32, recover, word
-from tests.parts import missing
+from pandacea_sdk.protocol.hashing import KeySigner, abi_word, eip191_digest, hex32, recover_address
+from tests.prerequisites import skip_or_fail
 
 KEYS = st.binary(min_size=32, max_size=32).filter(lambda raw: 0 < int.from_bytes(raw, "big") < 2**255)
 
@@ -20,7 +20,7 @@ def test_a_signature_recovers_to_its_signer(key: bytes, message: bytes) -> None:
     """For any key and message."""
     signer = KeySigner(key)
     digest = eip191_digest(message)
-    assert recover(digest, signer.sign_digest(digest)) == signer.address
+    assert recover_address(digest, signer.sign_digest(digest)) == signer.address
 
 
 @given(
@@ -29,18 +29,18 @@ def test_a_signature_recovers_to_its_signer(key: bytes, message: bytes) -> None:
 def test_both_libraries_agree_on_anything(digest: bytes, signature: bytes) -> None:
     """Coincurve and eth-keys recover the same address, or both none, from any bytes."""
     if importlib.util.find_spec("coincurve") is None:
-        missing("coincurve is not installed: pip install 'pandacea[daemon]'")
-    found = recover(digest, signature)
+        skip_or_fail("coincurve is not installed: pip install 'pandacea[daemon]'")
+    found = recover_address(digest, signature)
     with pytest.MonkeyPatch.context() as without:
         without.setattr(hashing, "FastPublicKey", None)
-        assert recover(digest, signature) == found
+        assert recover_address(digest, signature) == found
 
 
 @given(st.binary(max_size=500))
 def test_both_libraries_hash_alike(data: bytes) -> None:
     """Keccak-256 by safe-pysha3 and by eth-hash's own choice."""
     if importlib.util.find_spec("sha3") is None:
-        missing("safe-pysha3 is not installed: pip install 'pandacea[daemon]'")
+        skip_or_fail("safe-pysha3 is not installed: pip install 'pandacea[daemon]'")
     found = hashing.keccak256(data)
     with pytest.MonkeyPatch.context() as without:
         without.setattr(hashing, "fast_keccak", None)
@@ -62,16 +62,16 @@ def test_both_libraries_hash_alike(data: bytes) -> None:
 )
 def test_what_is_no_signature_recovers_to_nobody(signature: bytes) -> None:
     """Wrong length, zero, out of range, wrong v: None, never an exception."""
-    assert recover(bytes(32), signature) is None
+    assert recover_address(bytes(32), signature) is None
 
 
 def test_words_are_abi_words() -> None:
     """Integers and addresses padded on the left, 32 bytes as they are, anything else refused."""
-    assert word(1) == bytes(31) + b"\x01"
-    assert word("0x" + "ab" * 20) == bytes(12) + b"\xab" * 20
-    assert word(b"\x01" * 32) == b"\x01" * 32
+    assert abi_word(1) == bytes(31) + b"\x01"
+    assert abi_word("0x" + "ab" * 20) == bytes(12) + b"\xab" * 20
+    assert abi_word(b"\x01" * 32) == b"\x01" * 32
     for bad in ("0xab", b"\x01" * 31):
         with pytest.raises(ValueError, match="ABI word"):
-            word(bad)
+            abi_word(bad)
     with pytest.raises(ValueError, match="32 bytes"):
         hex32(b"")

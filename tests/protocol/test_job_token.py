@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandacea_sdk.protocol.job_token import job_token, job_token_hash, job_token_opens
+from pandacea_sdk.protocol.job_token import encode_job_token, hash_job_token, job_token_matches
 
 RANDOM = st.binary(min_size=32, max_size=32)
 
@@ -14,22 +14,22 @@ RANDOM = st.binary(min_size=32, max_size=32)
 @given(RANDOM, RANDOM)
 def test_a_token_opens_its_own_hash_only(one: bytes, two: bytes) -> None:
     """The stored hash opens for its token, and for another only if that is the same."""
-    token, other = job_token(one), job_token(two)
-    stored = job_token_hash(token)
+    token, other = encode_job_token(one), encode_job_token(two)
+    stored = hash_job_token(token)
     assert stored is not None
     assert token not in stored
-    assert job_token_opens(token, stored)
-    assert job_token_opens(other, stored) == (one == two)
+    assert job_token_matches(token, stored)
+    assert job_token_matches(other, stored) == (one == two)
 
 
 @given(st.text(max_size=80))
 def test_what_is_no_token_opens_nothing(text: str) -> None:
     """Odd text has no hash and opens nothing, not even an empty one."""
-    if job_token_hash(text) is None:
-        assert not job_token_opens(text, "0" * 64)
+    if hash_job_token(text) is None:
+        assert not job_token_matches(text, "0" * 64)
 
 
 def test_a_token_is_made_of_32_random_bytes() -> None:
     """Fewer would be guessable."""
     with pytest.raises(ValueError, match="32 random bytes"):
-        job_token(b"short")
+        encode_job_token(b"short")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pandacea_sdk.protocol.hashing import KeySigner, keccak256
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.receipt import Receipt, computation_id, read_receipt
+from pandacea_sdk.protocol.receipt import Receipt, derive_computation_id, parse_receipt
 
 KEY = "02" * 32
 HASHES = st.binary(min_size=32, max_size=32).map(lambda raw: "0x" + raw.hex())
@@ -59,7 +59,7 @@ def typed_data(receipt: Receipt) -> dict[str, Any]:
 def test_a_wallet_signs_the_same_bytes(receipt: Receipt) -> None:
     """eth-account, signing the typed data, makes our very signature."""
     wallet = Account.from_key(KEY).sign_message(encode_typed_data(full_message=typed_data(receipt)))
-    signed = receipt.signed(KeySigner(KEY))
+    signed = receipt.sign(KeySigner(KEY))
     assert signed["signature"] == "0x" + bytes(wallet.signature).hex()
 
 
@@ -67,18 +67,18 @@ def test_a_wallet_signs_the_same_bytes(receipt: Receipt) -> None:
 def test_a_receipt_reads_back(receipt: Receipt) -> None:
     """Reading what was signed gives the receipt and its signer."""
     signer = KeySigner(KEY)
-    assert read_receipt(receipt.signed(signer)) == (receipt, signer.address)
+    assert parse_receipt(receipt.sign(signer)) == (receipt, signer.address)
 
 
 @pytest.mark.parametrize("name", [*asdict(RECEIPT), "signer", "signature"])
 def test_a_receipt_with_one_member_changed_or_gone_is_refused(name: str) -> None:
     """No member can be changed, dropped or given another type."""
-    signed: dict[str, Any] = dict(RECEIPT.signed(KeySigner(KEY)))
-    other: dict[str, Any] = dict(replace(RECEIPT, chain_id=1, contract="0x" + "dd" * 20).signed(KeySigner("03" * 32)))
+    signed: dict[str, Any] = dict(RECEIPT.sign(KeySigner(KEY)))
+    other: dict[str, Any] = dict(replace(RECEIPT, chain_id=1, contract="0x" + "dd" * 20).sign(KeySigner("03" * 32)))
     changed = other[name] if name in {"chain_id", "contract", "signer", "signature"} else "0x" + "ff" * 32
     for bad in (signed | {name: changed}, signed | {name: None}, {k: v for k, v in signed.items() if k != name}):
         with pytest.raises(ProtocolError) as caught:
-            read_receipt(bad)
+            parse_receipt(bad)
         assert caught.value.code == "bad-receipt"
 
 
@@ -86,7 +86,7 @@ def test_a_receipt_with_one_member_changed_or_gone_is_refused(name: str) -> None
 def test_garbage_is_refused_never_crashed_on(value: Any) -> None:
     """Whatever an Earner sends in its place is refused."""
     with pytest.raises(ProtocolError):
-        read_receipt(value)
+        parse_receipt(value)
 
 
 @given(st.integers(1, 2**53), ADDRESSES, HASHES, HASHES)
@@ -95,4 +95,4 @@ def test_a_computation_id_is_what_solidity_computes(chain_id: int, contract: str
     encoded = encode(
         ["uint256", "address", "bytes32", "bytes32"], [chain_id, contract, bytes.fromhex(lease[2:]), bytes.fromhex(request[2:])]
     )
-    assert computation_id(chain_id, contract, lease, request) == "0x" + keccak256(encoded).hex()
+    assert derive_computation_id(chain_id, contract, lease, request) == "0x" + keccak256(encoded).hex()

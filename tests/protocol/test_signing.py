@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandacea_sdk.protocol.hashing import KeySigner
-from pandacea_sdk.protocol.problems import KINDS, ProtocolError
-from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse, sign
+from pandacea_sdk.protocol.problems import PROBLEM_KINDS, ProtocolError
+from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse_signed_request, sign_request
 
 VECTORS = json.loads((Path(__file__).parent / "erc8128-vectors.json").read_text(encoding="utf-8"))["vectors"]
 KEY = KeySigner("01" * 32)
@@ -37,7 +37,7 @@ def signed_head(**changes: Any) -> RequestHead:
         "body": BODY,
     } | changes
     signer = parts.pop("signer", KEY)
-    added = sign(signer, **parts)
+    added = sign_request(signer, **parts)
     lines = [("host", parts["authority"]), *parts["headers"].items(), *added.items()]
     return RequestHead(parts["method"], parts["target"], [(name.lower(), value) for name, value in lines])
 
@@ -53,8 +53,8 @@ def with_header(head: RequestHead, name: str, change: Any) -> RequestHead:
 def refusal(head: RequestHead, now: float = NOW, policy: SigningPolicy = POLICY) -> str:
     """The code with which a head is refused."""
     with pytest.raises(ProtocolError) as caught:
-        parse(head, policy, now)
-    assert caught.value.code in KINDS
+        parse_signed_request(head, policy, now)
+    assert caught.value.code in PROBLEM_KINDS
     return caught.value.code
 
 
@@ -65,7 +65,7 @@ def test_our_signatures_are_byte_for_byte_the_published_vectors(vector: dict[str
     target = url.path + (f"?{url.query}" if url.query else "")
     body = vector["body_utf8"].encode() if vector["body_utf8"] is not None else None
     signer = KeySigner(vector["private_key"])
-    headers = sign(
+    headers = sign_request(
         signer,
         method=vector["method"],
         authority=url.netloc,
@@ -77,15 +77,15 @@ def test_our_signatures_are_byte_for_byte_the_published_vectors(vector: dict[str
     )
     assert {name.lower(): value for name, value in headers.items()} == vector["headers"]
     head = RequestHead(vector["method"], target, [("host", url.netloc), *vector["headers"].items()])
-    request = parse(head, SigningPolicy(vector["chain_id"], frozenset({url.netloc})), NOW)
+    request = parse_signed_request(head, SigningPolicy(vector["chain_id"], frozenset({url.netloc})), NOW)
     assert request.base.decode() == vector["signature_base"]
     assert request.address == vector["address"].lower()
-    assert request.recovers()
+    assert request.is_signed_by_address()
 
 
 def test_a_signed_request_names_its_key_nonce_and_hash() -> None:
     """What the server keeps comes out: address, key id and nonce in lower case, expiry, the request's own hash."""
-    request = parse(signed_head(headers={"idempotency-key": '"job-1"'}), POLICY, NOW)
+    request = parse_signed_request(signed_head(headers={"idempotency-key": '"job-1"'}), POLICY, NOW)
     assert (request.address, request.keyid) == (KEY.address, f"erc8128:{CHAIN}:{KEY.address}")
     assert (request.nonce, request.created, request.expires) == (NONCE, NOW, NOW + 60)
     assert request.idempotency_key == "job-1"
@@ -127,14 +127,14 @@ def test_what_is_signed_is_read_back(
         chain_id=chain_id,
         expires=NOW + window,
     )
-    request = parse(head, SigningPolicy(chain_id, frozenset({AUTHORITY})), NOW)
+    request = parse_signed_request(head, SigningPolicy(chain_id, frozenset({AUTHORITY})), NOW)
     assert request.address == signer.address
-    assert request.recovers()
+    assert request.is_signed_by_address()
     request.check_body(body or b"")
 
 
 def reread(head: RequestHead) -> SignedRequest:
-    return parse(head, SigningPolicy(CHAIN, frozenset({AUTHORITY, "other.example"})), NOW)
+    return parse_signed_request(head, SigningPolicy(CHAIN, frozenset({AUTHORITY, "other.example"})), NOW)
 
 
 @pytest.mark.parametrize(
@@ -158,20 +158,20 @@ def reread(head: RequestHead) -> SignedRequest:
 def test_a_changed_part_is_not_the_signers_any_more(tampered: Any) -> None:
     """Changing any bound part in flight makes the signature somebody else's."""
     head = signed_head(headers={"idempotency-key": "one", "prefer": "respond-async"})
-    assert reread(head).recovers()
-    assert not reread(tampered(head)).recovers()
+    assert reread(head).is_signed_by_address()
+    assert not reread(tampered(head)).is_signed_by_address()
 
 
 @given(position=st.integers(0, 64), flip=st.integers(1, 255))
 def test_a_flipped_bit_of_the_signature_never_verifies(position: int, flip: int) -> None:
     """Any other 65 bytes than the ones made do not verify: nor does the malleable twin (s in the upper half)."""
-    request = parse(signed_head(), POLICY, NOW)
+    request = parse_signed_request(signed_head(), POLICY, NOW)
     raw = bytearray(request.signature)
     raw[position] ^= flip
-    assert not replace(request, signature=bytes(raw)).recovers()
+    assert not replace(request, signature=bytes(raw)).is_signed_by_address()
     order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
     twin = request.signature[:32] + (order - int.from_bytes(request.signature[32:64], "big")).to_bytes(32, "big")
-    assert not replace(request, signature=twin + bytes([55 - request.signature[64]])).recovers()
+    assert not replace(request, signature=twin + bytes([55 - request.signature[64]])).is_signed_by_address()
 
 
 def test_a_body_other_than_the_signed_one_is_refused() -> None:
@@ -181,7 +181,7 @@ def test_a_body_other_than_the_signed_one_is_refused() -> None:
         (signed_head(method="GET", body=None), b"x", "body-not-allowed"),
     ]:
         with pytest.raises(ProtocolError) as caught:
-            parse(head, POLICY, NOW).check_body(body)
+            parse_signed_request(head, POLICY, NOW).check_body(body)
         assert caught.value.code == code
 
 
@@ -243,14 +243,14 @@ def test_other_labels_are_stepped_over() -> None:
     noise = 'proxy=("@method" "x-a,b");created=1;alg="hmac-sha256";keyid="a\\",b=c"'
     head = with_header(head, "signature-input", lambda v: f"{noise}, {v}")
     head = with_header(head, "signature", lambda v: f"proxy=:AAAA:,\t{v}")
-    assert parse(head, POLICY, NOW).recovers()
+    assert parse_signed_request(head, POLICY, NOW).is_signed_by_address()
 
 
 def test_fields_in_several_lines_are_one_field() -> None:
     """RFC 9421 joins header lines with a comma: so does the reader."""
     head = signed_head()
     lines = [("signature-input", "proxy=();created=1"), ("signature", "proxy=:AAAA:"), *head.headers]
-    assert parse(replace(head, headers=lines), POLICY, NOW).recovers()
+    assert parse_signed_request(replace(head, headers=lines), POLICY, NOW).is_signed_by_address()
 
 
 def test_an_unsigned_request_is_told_to_sign() -> None:
@@ -280,7 +280,7 @@ def test_time_is_bounded(created: int, expires: int, now: int, code: str) -> Non
 @pytest.mark.parametrize(("created", "expires"), [(NOW + 30, NOW + 60), (NOW - 300, NOW - 30), (NOW, NOW + 300)])
 def test_time_within_bounds_passes(created: int, expires: int) -> None:
     """The very edges still pass."""
-    assert parse(signed_head(created=created, expires=expires), POLICY, NOW).recovers()
+    assert parse_signed_request(signed_head(created=created, expires=expires), POLICY, NOW).is_signed_by_address()
 
 
 def test_a_request_for_another_server_is_refused() -> None:

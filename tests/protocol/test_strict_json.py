@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.strict_json import read
+from pandacea_sdk.protocol.strict_json import parse_json
 
 CASES: dict[str, tuple[bytes, str, str | None]] = {
     "empty": (b"", "malformed-json", None),
@@ -48,7 +48,7 @@ def test_each_fault_has_its_code_and_place(name: str) -> None:
     """One code for each kind of fault, and the JSON pointer where a value can be pointed at."""
     raw, code, pointer = CASES[name]
     with pytest.raises(ProtocolError) as caught:
-        read(raw)
+        parse_json(raw)
     assert caught.value.code == code
     if pointer is not None:
         assert caught.value.pointer == pointer
@@ -65,15 +65,15 @@ JSON = st.recursive(
 @given(JSON)
 def test_good_json_is_read_as_the_standard_library_reads_it(value: Any) -> None:
     """Nothing that JSON can carry exactly is changed or refused."""
-    assert read(json.dumps(value).encode()) == value
-    assert read(json.dumps(value, ensure_ascii=False).encode()) == value
+    assert parse_json(json.dumps(value).encode()) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
 @given(st.binary(max_size=200) | st.text('{}[]",:\\u0123e+-.tfn ', max_size=80).map(str.encode))
 def test_garbage_is_refused_never_crashed_on(raw: bytes) -> None:
     """Any bytes are either JSON of Python's own reading, or a ProtocolError."""
     try:
-        value = read(raw)
+        value = parse_json(raw)
     except ProtocolError:
         return
     assert value == json.loads(raw)
@@ -81,7 +81,7 @@ def test_garbage_is_refused_never_crashed_on(raw: bytes) -> None:
 
 def test_large_numbers_that_are_no_integers_anywhere_pass() -> None:
     """From 10^21 on every writer uses an exponent."""
-    assert read(b"[1e21, -1.5e300, 9007199254740991]") == [1e21, -1.5e300, 9007199254740991]
+    assert parse_json(b"[1e21, -1.5e300, 9007199254740991]") == [1e21, -1.5e300, 9007199254740991]
 
 
 @pytest.mark.parametrize(
@@ -91,5 +91,5 @@ def test_a_hostile_megabyte_costs_linear_time(raw: bytes) -> None:
     """No megabyte of brackets, quotes or digits takes more than a moment."""
     start = time.process_time()
     with pytest.raises(ProtocolError):
-        read(raw)
+        parse_json(raw)
     assert time.process_time() - start < 1.0

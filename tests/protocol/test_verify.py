@@ -12,20 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandacea_sdk.protocol.answers import output_members
+from pandacea_sdk.protocol.execute_request import ComputationInput, ExecuteRequest
 from pandacea_sdk.protocol.hashing import KeySigner, sha256_hex
-from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, replayable, result_hash
+from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, hash_manifest, replayable_members
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.receipt import Receipt, computation_id
-from pandacea_sdk.protocol.verify import Expected, verify_result
-from pandacea_sdk.protocol.wire import ExecuteRequest, Input
+from pandacea_sdk.protocol.receipt import Receipt, derive_computation_id
+from pandacea_sdk.protocol.responses import output_members
+from pandacea_sdk.protocol.verify import ExpectedResult, verify_result
 
 CHAIN, CONTRACT, LEASE = 31337, "0x" + "cc" * 20, "0x" + "1a" * 32
 REQUEST_HASH, VERSION = "0x" + "2b" * 32, "0x" + "3c" * 32
 SPENDER = "0x" + "aa" * 20
 EARNER = KeySigner("04" * 32)
-REQUEST = ExecuteRequest(LEASE, "print(x)", (Input("a", "x"),), {"rounds": 3}, {"w": "0" * 64}, VERSION)
-EXPECTED = Expected(REQUEST, REQUEST_HASH, CHAIN, SPENDER, CONTRACT)
+REQUEST = ExecuteRequest(LEASE, "print(x)", (ComputationInput("a", "x"),), {"rounds": 3}, {"w": "0" * 64}, VERSION)
+EXPECTED = ExpectedResult(REQUEST, REQUEST_HASH, CHAIN, SPENDER, CONTRACT)
 OUTPUT, ARTIFACTS = b"loss 0.1\n", {"model_weights.pth": b"\x00\x01weights", "sub/log.txt": b""}
 
 
@@ -35,7 +35,7 @@ def manifest(output: bytes = OUTPUT, artifacts: dict[str, bytes] = ARTIFACTS, **
         "chain_id": CHAIN,
         "contract": CONTRACT,
         "lease_id": LEASE,
-        "computation_id": computation_id(CHAIN, CONTRACT, LEASE, REQUEST_HASH),
+        "computation_id": derive_computation_id(CHAIN, CONTRACT, LEASE, REQUEST_HASH),
         "request_hash": REQUEST_HASH,
         "spender": SPENDER,
         "earner": EARNER.address,
@@ -66,7 +66,7 @@ def manifest(output: bytes = OUTPUT, artifacts: dict[str, bytes] = ARTIFACTS, **
 
 def answer(made: dict[str, Any], output: bytes = OUTPUT, artifacts: dict[str, bytes] = ARTIFACTS) -> dict[str, Any]:
     """The node's answer around a manifest, signed."""
-    digest = result_hash(made)
+    digest = hash_manifest(made)
     receipt = Receipt(
         CHAIN, CONTRACT, made["lease_id"], made["computation_id"], made["request_hash"], made["product_version"], digest
     )
@@ -77,7 +77,7 @@ def answer(made: dict[str, Any], output: bytes = OUTPUT, artifacts: dict[str, by
         | {"artifacts": {name: base64.b64encode(raw).decode() for name, raw in artifacts.items()}},
         "manifest": made,
         "result_hash": digest,
-        "receipt": dict(receipt.signed(EARNER)),
+        "receipt": dict(receipt.sign(EARNER)),
     }
 
 
@@ -182,7 +182,7 @@ def test_a_well_signed_answer_to_another_request_is_refused(name: str) -> None:
 def test_a_manifest_of_odd_shape_is_refused_never_crashed_on(name: str, value: Any) -> None:
     """Members of the wrong type are a typed error."""
     made = manifest().to_json() | {name: value}
-    body = answer(manifest().to_json()) | {"manifest": made, "result_hash": result_hash(made)}
+    body = answer(manifest().to_json()) | {"manifest": made, "result_hash": hash_manifest(made)}
     with pytest.raises(ProtocolError):
         verify_result(travelled(body), EXPECTED)
 
@@ -190,15 +190,15 @@ def test_a_manifest_of_odd_shape_is_refused_never_crashed_on(name: str, value: A
 def test_a_result_whose_request_is_not_known_is_held_against_its_id() -> None:
     """The id binds chain, contract, lease and request; what only the request tells is then the Earner's word, and that is said."""
     known = manifest().computation_id
-    by_id = Expected(None, REQUEST_HASH, CHAIN, SPENDER, CONTRACT, known)
+    by_id = ExpectedResult(None, REQUEST_HASH, CHAIN, SPENDER, CONTRACT, known)
     assert not verify_result(travelled(answer(manifest().to_json())), by_id).request_compared
     assert verify_result(travelled(answer(manifest().to_json())), EXPECTED).request_compared
     for expected in (
-        Expected(None, REQUEST_HASH, CHAIN, SPENDER, CONTRACT, "0x" + "99" * 32),
-        Expected(None, "0x" + "99" * 32, CHAIN, SPENDER, CONTRACT, known),
-        Expected(None, REQUEST_HASH, CHAIN, "0x" + "99" * 20, CONTRACT, known),
-        Expected(None, REQUEST_HASH, CHAIN + 1, SPENDER, CONTRACT, known),
-        Expected(None, REQUEST_HASH, CHAIN, SPENDER, "0x" + "99" * 20, known),
+        ExpectedResult(None, REQUEST_HASH, CHAIN, SPENDER, CONTRACT, "0x" + "99" * 32),
+        ExpectedResult(None, "0x" + "99" * 32, CHAIN, SPENDER, CONTRACT, known),
+        ExpectedResult(None, REQUEST_HASH, CHAIN, "0x" + "99" * 20, CONTRACT, known),
+        ExpectedResult(None, REQUEST_HASH, CHAIN + 1, SPENDER, CONTRACT, known),
+        ExpectedResult(None, REQUEST_HASH, CHAIN, SPENDER, "0x" + "99" * 20, known),
     ):
         with pytest.raises(ProtocolError) as caught:
             verify_result(travelled(answer(manifest().to_json())), expected)
@@ -209,7 +209,7 @@ def test_artifacts_beyond_the_cap_are_refused_before_they_are_decoded() -> None:
     """The Spender's memory is theirs: the sum of sizes is looked at first."""
     with pytest.raises(ProtocolError) as caught:
         verify_result(
-            travelled(answer(manifest().to_json())), Expected(REQUEST, REQUEST_HASH, CHAIN, SPENDER, CONTRACT, max_bytes=4)
+            travelled(answer(manifest().to_json())), ExpectedResult(REQUEST, REQUEST_HASH, CHAIN, SPENDER, CONTRACT, max_bytes=4)
         )
     assert caught.value.code == "bad-answer"
 
@@ -217,9 +217,9 @@ def test_artifacts_beyond_the_cap_are_refused_before_they_are_decoded() -> None:
 def test_a_replay_compares_all_but_time_and_blinding() -> None:
     """Two honest runs differ in their times and their blinding, in nothing else; their hashes tell nothing about the result."""
     first, second = manifest().to_json(), manifest(started_at=1.0, finished_at=2.0, blinding=b"\xff" * 32).to_json()
-    assert replayable(first) == replayable(second)
-    assert result_hash(first) != result_hash(second)
-    assert {"not_replayed", "blinding"} & replayable(first).keys() == set()
+    assert replayable_members(first) == replayable_members(second)
+    assert hash_manifest(first) != hash_manifest(second)
+    assert {"not_replayed", "blinding"} & replayable_members(first).keys() == set()
 
 
 def test_integers_beyond_two_to_the_53_travel_as_strings() -> None:

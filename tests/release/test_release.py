@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pandacea import __version__
-from tests.parts import ROOT
+from tests.prerequisites import ROOT
 
 
 def release(checkout: Path, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.engine import prepare
-from tests.parts import missing, program
+from tests.prerequisites import find_program, skip_or_fail
 from tests.sandbox.harness import MODES, Laboratory, close_laboratory, open_laboratory
 from tests.sandbox.leftovers import left_behind
 
@@ -22,7 +22,7 @@ def environment() -> Path:
     try:
         return prepare.environment()
     except (prepare.CannotPrepareError, OSError, subprocess.SubprocessError) as error:
-        missing(f"no sandbox environment: {error}")
+        skip_or_fail(f"no sandbox environment: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def image() -> str:
     try:
         return prepare.image()
     except (prepare.CannotPrepareError, OSError, subprocess.SubprocessError) as error:
-        missing(f"no container engine or image: {error}")
+        skip_or_fail(f"no container engine or image: {error}")
 
 
 def modes() -> list[str]:
@@ -47,7 +47,7 @@ async def laboratory(request: pytest.FixtureRequest, environment: Path) -> Async
     if mode.startswith("docker"):
         request.getfixturevalue("image")
     else:
-        program("bwrap", "bubblewrap")
+        find_program("bwrap", "bubblewrap")
     made = await open_laboratory(mode, environment)
     yield made
     await close_laboratory(made)

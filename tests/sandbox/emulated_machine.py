@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts import program
+from tests.prerequisites import find_program
 
 _FILES = "trans=virtio,version=9p2000.L,msize=512000"
 
@@ -96,7 +96,7 @@ def run(command: Sequence[str], given: str, kernel: Path, shared: Path, seconds:
 
 def _emulator(kernel: Path, shared: Path) -> list[str]:
     here = _ARCHITECTURES[platform.machine()]
-    line = [program(here.emulator, here.package), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+    line = [find_program(here.emulator, here.package), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     line += ["-machine", here.machine, "-accel", "tcg", "-cpu", here.processor, "-smp", "2", "-m", "1536", "-serial", "stdio"]
     for name, folder, options in (("host", Path("/"), ",readonly=on,multidevs=remap"), ("shared", shared, "")):
         path = str(folder).replace(",", ",,")

@@ -16,11 +16,11 @@ from pandacea.domain.ids import AssetId, ComputationId
 from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.outcome import Outcome
 from pandacea.flows.ports import InputTable, SandboxEvent, SandboxIdentity, SandboxJob, TableFormat
-from pandacea.sandbox.bubblewrap import BubblewrapSandbox
-from pandacea.sandbox.cgroups import Cgroups
-from pandacea.sandbox.runner import BoxSandbox
+from pandacea.sandbox.bubblewrap.backend import BubblewrapSandbox
+from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
+from pandacea.sandbox.service import SandboxService
 from pandacea.sandbox.settings import PRELOAD, BubblewrapSettings, PoolSettings
-from tests.run import instance_name
+from tests.run_id import instance_name
 
 IMAGE = "pandacea/pysyft-datasite:latest"
 MODES = ("docker-cold", "docker-warm", "bubblewrap-cold", "bubblewrap-warm")
@@ -40,7 +40,7 @@ class Laboratory:
 
     mode: str
     instance: str
-    sandbox: BoxSandbox
+    sandbox: SandboxService
     folder: Path
     identity: SandboxIdentity
     pool: int
@@ -61,8 +61,8 @@ class Laboratory:
         """Run a script; `tables` maps variable names to files whose suffix tells the format. `events` are those of this run."""
         job = self.job(code, limits=limits, tables=tables, params=params, uploads=uploads, seed=seed, threads=threads)
         self.events = []
-        await self.warmed()
-        return await self.sandbox.run(job, self.events.append)
+        await self.wait_until_warm()
+        return await self.sandbox.run_job(job, self.events.append)
 
     def job(
         self,
@@ -91,13 +91,13 @@ class Laboratory:
             limits=limits or LIMITS,
             seed=seed,
             threads=threads,
-            results=results,
+            results_dir=results,
         )
 
-    async def warmed(self) -> None:
+    async def wait_until_warm(self) -> None:
         """Wait until a warm box is ready, where the mode is warm. The pool reports its own failures."""
         async with asyncio.timeout(120):
-            while self.pool and not self.sandbox.pool.idle:
+            while self.pool and not self.sandbox.pool.idle_count:
                 assert self.sandbox.pool.last_failure is None, self.sandbox.pool.last_failure
                 await asyncio.sleep(0.01)
 
@@ -119,17 +119,17 @@ async def open_laboratory(
     preload = preload or (PRELOAD if mode == "bubblewrap-warm" else LIGHT)
     settings = PoolSettings(size=size, limits=limits, preload=preload)
     instance = instance_name(f"{name}-{mode}")
-    sandbox: BoxSandbox
+    sandbox: SandboxService
     if mode.startswith("docker"):
-        from pandacea.sandbox.docker import DockerSandbox
+        from pandacea.sandbox.docker.backend import DockerSandbox
         from pandacea.sandbox.settings import DockerSettings
 
         sandbox = DockerSandbox(DockerSettings(image, folder / "state", instance, pool=settings))
     else:
-        held = Cgroups.may_be_made() if cgroups is None else cgroups
+        held = NodeCgroup.is_available() if cgroups is None else cgroups
         sandbox = BubblewrapSandbox(BubblewrapSettings(environment, folder / "state", instance, held, settings))
     try:
-        identity = await sandbox.open()
+        identity = await sandbox.start()
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -138,7 +138,7 @@ async def open_laboratory(
 
 async def close_laboratory(laboratory: Laboratory) -> None:
     """Close the sandbox and remove its folder."""
-    await laboratory.sandbox.close()
+    await laboratory.sandbox.stop()
     shutil.rmtree(laboratory.folder)
 
 
@@ -162,14 +162,14 @@ def python_for_everyone(environment: Path, folder: Path) -> Path:
     return made
 
 
-def outputs(events: Sequence[SandboxEvent]) -> bytes:
+def joined_output(events: Sequence[SandboxEvent]) -> bytes:
     """What streamed live."""
     from pandacea.flows.ports import OutputWritten
 
     return b"".join(event.data for event in events if isinstance(event, OutputWritten))
 
 
-def converted(table: Path, environment: Path, suffix: str) -> Path:
+def write_converted_table(table: Path, environment: Path, suffix: str) -> Path:
     """The same table as Parquet or as a one-batch Arrow IPC file, made by the environment's own Python: the node has no pandas."""
     target = table.with_suffix("." + suffix)
     code = (

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.run import PUBLIC
+from tests.run_id import PUBLIC_TMP
 
 GROUPS = Path("/sys/fs/cgroup")
 MOUNTS = Path("/proc/mounts")
@@ -50,7 +50,7 @@ def left_by(run: str, roots: Sequence[Path], *, groups: Path = GROUPS, mounted: 
         *(f"control group {group}" for group in _groups("pandacea-*", groups) if ours(group.name.removeprefix("pandacea-"))),
         *(f"mount {line}" for root in roots for line in mounts(root, mounted)),
         *(f"folder {folder}" for root in roots for folder in root.glob("pandacea-*")),
-        *(f"folder {folder}" for folder in PUBLIC.glob(f"pandacea-{run}-*")),
+        *(f"folder {folder}" for folder in PUBLIC_TMP.glob(f"pandacea-{run}-*")),
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine import prepare
-from tests.parts import ROOT, missing
+from tests.prerequisites import ROOT, skip_or_fail
 from tests.sandbox.emulated_machine import run
 
 JOBS = {
@@ -26,7 +26,7 @@ def kernel() -> Path:
     try:
         return prepare.kernel()
     except prepare.CannotPrepareError as error:
-        missing(f"no kernel: {error}")
+        skip_or_fail(f"no kernel: {error}")
 
 
 @pytest.mark.timeout(EMULATED + 300)  # the kernel may have to be downloaded

@@ -15,12 +15,12 @@ import aiodocker
 import pytest
 
 from pandacea.errors import Broken, Unavailable
-from pandacea.sandbox.boxes import BoxShape
-from pandacea.sandbox.docker import DockerSandbox
-from pandacea.sandbox.docker_start import image_packages, lock_packages
+from pandacea.sandbox.backend import InstanceShape
+from pandacea.sandbox.docker.backend import DockerSandbox
+from pandacea.sandbox.docker.image import parse_lock_packages, read_image_packages
 from pandacea.sandbox.settings import DockerSettings, PoolSettings
 from tests.engine import prepare
-from tests.run import instance_name
+from tests.run_id import instance_name
 from tests.sandbox.harness import LIMITS
 from tests.sandbox.leftovers import containers
 
@@ -39,8 +39,8 @@ def settings(image: str, tmp_path: Path) -> DockerSettings:
 async def test_the_packages_of_the_image_are_told(settings: DockerSettings) -> None:
     """Every package at its version, as a script in the image finds them."""
     sandbox = DockerSandbox(settings)
-    identity = await sandbox.open()
-    await sandbox.close()
+    identity = await sandbox.start()
+    await sandbox.stop()
     pip = ["docker", "run", "--rm", "--network=none", settings.image, "python3", "-m", "pip", "list", "--format=json"]
     listed = json.loads(subprocess.run(pip, capture_output=True, text=True, check=True).stdout)
     assert {line.split("==")[0] for line in identity.packages} >= {"torch", "pandas", "scikit-learn", "syft"}
@@ -55,20 +55,22 @@ async def test_an_image_is_read_once(settings: DockerSettings) -> None:
     settings.state_dir.mkdir()
     async with aiodocker.Docker() as engine:
         ids = [str((await engine.images.inspect(name))["Id"]) for name in (settings.image, prepare.BASE)]
-        first = await image_packages(engine, ids[0], settings.instance, settings.state_dir)
+        first = await read_image_packages(engine, ids[0], settings.node_label, settings.state_dir)
     closed = engine  # whoever asks it now fails
-    assert await image_packages(closed, ids[0], settings.instance, settings.state_dir) == first
+    assert await read_image_packages(closed, ids[0], settings.node_label, settings.state_dir) == first
     async with aiodocker.Docker() as engine:
-        assert await image_packages(engine, ids[1], settings.instance, settings.state_dir) == (), "Debian alone carries no lock"
-        assert await image_packages(engine, ids[0], settings.instance, settings.state_dir) == first
-    assert containers(settings.instance) == []
+        assert await read_image_packages(engine, ids[1], settings.node_label, settings.state_dir) == (), (
+            "Debian alone carries no lock"
+        )
+        assert await read_image_packages(engine, ids[0], settings.node_label, settings.state_dir) == first
+    assert containers(settings.node_label) == []
 
 
 async def test_an_image_without_a_lock_is_said(settings: DockerSettings) -> None:
     """It may run scripts; what it holds is not published, and the operator reads why."""
     sandbox = DockerSandbox(replace(settings, image=prepare.BASE))
-    identity = await sandbox.open()
-    await sandbox.close()
+    identity = await sandbox.start()
+    await sandbox.stop()
     assert identity.packages == ()
     assert any("pandacea-environment.json" in warning for warning in sandbox.warnings)
 
@@ -76,15 +78,15 @@ async def test_an_image_without_a_lock_is_said(settings: DockerSettings) -> None
 @pytest.mark.parametrize("lock", [b"", b"[]", b"{}", b"\xff", b'{"packages": 7}'])
 def test_a_spoilt_lock_names_nothing(lock: bytes) -> None:
     """Whatever stands in the file."""
-    assert lock_packages(lock) == ()
+    assert parse_lock_packages(lock) == ()
 
 
 async def test_an_unknown_runtime_is_named_at_start(settings: DockerSettings) -> None:
     """The engine's own list stands beside it, and what to do."""
     sandbox = DockerSandbox(replace(settings, runtime="no-such-runtime"))
     with pytest.raises(Broken, match=r"knows no runtime 'no-such-runtime' \(it knows .*runc.*\).*privacy\.docker_runtime"):
-        await sandbox.open()
-    await sandbox.close()
+        await sandbox.start()
+    await sandbox.stop()
 
 
 @asynccontextmanager
@@ -129,30 +131,30 @@ async def test_a_box_given_up_while_the_engine_makes_it_leaves_no_container(sett
     asked = asyncio.Event()
     async with watched(asked) as url:
         sandbox = DockerSandbox(replace(settings, engine_url=url))
-        await sandbox.open()
+        await sandbox.start()
         try:
             for milliseconds in range(0, 40, 4):
                 asked.clear()
-                making = asyncio.create_task(sandbox.maker.make(BoxShape.of(LIMITS), (), 30.0))
+                making = asyncio.create_task(sandbox.backend.create_instance(InstanceShape.from_limits(LIMITS), (), 30.0))
                 await asked.wait()
                 await asyncio.sleep(milliseconds / 1000)
                 making.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await making
             await asyncio.sleep(SLOWEST)
-            assert containers(settings.instance) == []
+            assert containers(settings.node_label) == []
         finally:
-            await sandbox.close()
+            await sandbox.stop()
 
 
 async def test_a_box_that_is_not_ready_in_time_leaves_no_container(settings: DockerSettings) -> None:
     """As one that was cancelled."""
     sandbox = DockerSandbox(settings)
-    await sandbox.open()
+    await sandbox.start()
     try:
         with pytest.raises(Unavailable, match=r"not ready within 0\.01 s"):
-            await sandbox.maker.make(BoxShape.of(LIMITS), (), 0.01)
+            await sandbox.backend.create_instance(InstanceShape.from_limits(LIMITS), (), 0.01)
         await asyncio.sleep(SLOWEST)
-        assert containers(settings.instance) == []
+        assert containers(settings.node_label) == []
     finally:
-        await sandbox.close()
+        await sandbox.stop()

@@ -13,7 +13,7 @@ from pandacea.domain.ids import ComputationId
 from pandacea.domain.outcome import Failure
 from pandacea.errors import Unavailable
 from pandacea.flows.ports import SandboxJob
-from pandacea.sandbox.docker import DockerSandbox
+from pandacea.sandbox.docker.backend import DockerSandbox
 from pandacea.sandbox.settings import DockerSettings, PoolSettings
 from tests.engine import prepare
 from tests.engine.private import Engine, private_engine
@@ -43,23 +43,23 @@ async def test_an_engine_restart_is_survived(engine: Engine, environment: Path, 
         pool=PoolSettings(size=0, limits=LIMITS),
     )
     sandbox = DockerSandbox(settings)
-    await sandbox.open()
+    await sandbox.start()
     started = asyncio.Event()
-    running = asyncio.create_task(sandbox.run(_job(tmp_path, 1, "print('x')\nwhile True: pass"), lambda _: started.set()))
+    running = asyncio.create_task(sandbox.run_job(_job(tmp_path, 1, "print('x')\nwhile True: pass"), lambda _: started.set()))
     await asyncio.wait_for(started.wait(), 60)
     await asyncio.to_thread(engine.stop)
     outcome = await running
     assert outcome.failure is Failure.SANDBOX_FAILED, outcome
     assert outcome.code_started
     with pytest.raises(Unavailable, match="container engine"):
-        await sandbox.run(_job(tmp_path, 2, "print('never')"), lambda _: None)
+        await sandbox.run_job(_job(tmp_path, 2, "print('never')"), lambda _: None)
     await asyncio.to_thread(engine.start)
-    outcome = await sandbox.run(_job(tmp_path, 3, "print('back')"), lambda _: None)
+    outcome = await sandbox.run_job(_job(tmp_path, 3, "print('back')"), lambda _: None)
     assert outcome.output == b"back\n"
     hoard = "import os, time\nhoard = []\nif os.fork() == 0:\n    while True: hoard.append(bytearray(10_000_000))\n"
-    outcome = await sandbox.run(_job(tmp_path, 4, hoard + "os.wait()\ntime.sleep(30)"), lambda _: None)
+    outcome = await sandbox.run_job(_job(tmp_path, 4, hoard + "os.wait()\ntime.sleep(30)"), lambda _: None)
     assert outcome.failure is Failure.MEMORY_LIMIT, "the engine's events are followed again"
-    await sandbox.close()
+    await sandbox.stop()
     assert engine.docker("ps", "-aq") == ""
 
 
@@ -75,5 +75,5 @@ def _job(folder: Path, number: int, code: str) -> SandboxJob:
         limits=LIMITS,
         seed=1,
         threads=1,
-        results=results,
+        results_dir=results,
     )

@@ -11,12 +11,12 @@ import aiodocker
 import pytest
 
 from pandacea.errors import Broken, Refused
-from pandacea.sandbox.docker_start import read_lock
-from pandacea.sandbox.environment import lock
-from pandacea.sandbox.environment_add import add_packages
-from pandacea.sandbox.environment_image import add_to_image
-from pandacea.sandbox.environments import Environment, build_environment, default_requirements, read_environment
-from tests.parts import missing
+from pandacea.sandbox.docker.image import read_image_lock
+from pandacea.sandbox.environments import lock
+from pandacea.sandbox.environments.add import add_packages
+from pandacea.sandbox.environments.build import Environment, build_environment, default_requirements, read_environment
+from pandacea.sandbox.environments.image import add_to_image
+from tests.prerequisites import skip_or_fail
 from tests.sandbox.harness import close_laboratory, open_laboratory
 
 SMALL = "toolz==1.0.0\n"
@@ -45,7 +45,7 @@ def test_build_then_add(tmp_path: Path) -> None:
     try:
         first = build_environment(tmp_path / "env", requirements, said.append)
     except Broken as error:
-        missing(f"no package index answers: {error.detail[-300:]}")
+        skip_or_fail(f"no package index answers: {error.detail[-300:]}")
     assert first.packages == ("toolz==1.0.0",)
     assert build_environment(tmp_path / "env", requirements, said.append).identity == first.identity
     second = add_packages(tmp_path / "env", ["attrs"], said.append)
@@ -62,7 +62,7 @@ def test_build_then_add(tmp_path: Path) -> None:
 async def same(image: str, environment: Path) -> Environment:
     """An environment of the image's packages: this machine's own is of another Python or another day, and may hold others."""
     async with aiodocker.Docker() as engine:
-        packages = json.loads(await read_lock(engine, image, "test"))["packages"]
+        packages = json.loads(await read_image_lock(engine, image, "test"))["packages"]
     return replace(read_environment(environment), packages=tuple(packages))
 
 
@@ -75,7 +75,7 @@ async def test_an_image_of_the_same_packages(image: str, environment: Path, same
     except Broken as error:
         if "no wheels" not in error.detail:
             raise
-        missing(f"no package index answers: {error.detail[-300:]}")
+        skip_or_fail(f"no package index answers: {error.detail[-300:]}")
     try:
         assert made == "pandacea/pysyft-datasite:" + "ab" * 6
         code = "import importlib.metadata as m\ntry:\n    print(m.version('xxhash'))\nexcept m.PackageNotFoundError:\n    print('none')"

@@ -19,20 +19,20 @@ from hypothesis import strategies as st
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.domain.printable import printable
-from pandacea.domain.table import BadShape, shape_of
-from pandacea.sandbox.conversation import Account, GuestLostError, listen, take_message
-from pandacea.sandbox.guest import wire
+from pandacea.domain.table import BadShape, parse_shape
+from pandacea.sandbox.guest import packets
 from pandacea.sandbox.guest_messages import (
-    TOLD_ERRORS,
+    REPORTABLE_ERRNOS,
     MalformedMessageError,
+    ReportedError,
     ScriptEnded,
-    ScriptWord,
     parse_message,
-    parse_script_word,
+    parse_reported_error,
 )
+from pandacea.sandbox.outcome import build_outcome
 from pandacea.sandbox.results import ArtifactRefusedError, ResultsWriter
-from pandacea.sandbox.verdict import outcome_of
-from pandacea_sdk.protocol.manifest import canonical
+from pandacea.sandbox.session import GuestLostError, RunState, apply_message, receive_run
+from pandacea_sdk.protocol.manifest import canonical_json
 
 TAGS = [value for name, value in vars(wire).items() if name.isupper() and isinstance(value, bytes)]
 JSON = st.recursive(
@@ -74,20 +74,20 @@ ENDED: dict[str, Any] = {
     "load_seconds": 0.1,
 }
 CONVERSATION: list[tuple[bytes, Any]] = [
-    (wire.STARTED, b""),
-    (wire.WRITTEN, b"rows"),
-    (wire.PROGRESS, struct.pack(">dd", 1, 2)),
-    (wire.ENDED, ENDED),
-    (wire.FILE, {"name": "a/b.csv", "size": 3}),
-    (wire.BYTES, b"abc"),
-    (wire.DONE, b""),
+    (packets.STARTED, b""),
+    (packets.WRITTEN, b"rows"),
+    (packets.PROGRESS, struct.pack(">dd", 1, 2)),
+    (packets.ENDED, ENDED),
+    (packets.FILE, {"name": "a/b.csv", "size": 3}),
+    (packets.BYTES, b"abc"),
+    (packets.DONE, b""),
 ]
 OTHERS: list[tuple[bytes, Any]] = [
-    (wire.UNREADABLE, {"asset_id": "a", "message": "no table"}),
-    (wire.REFUSED, {"name": "link", "reason": "a symbolic link is not a regular file"}),
-    (wire.HELLO, {"version": 1, "threads": 1, "uid": 10001, "pid": 1, "python": "3.11"}),
-    (wire.UNFIT, {"message": "no seccomp"}),
-    (wire.TABLE, b"{}"),
+    (packets.UNREADABLE, {"asset_id": "a", "message": "no table"}),
+    (packets.REFUSED, {"name": "link", "reason": "a symbolic link is not a regular file"}),
+    (packets.HELLO, {"version": 1, "threads": 1, "uid": 10001, "pid": 1, "python": "3.11"}),
+    (packets.UNFIT, {"message": "no seccomp"}),
+    (packets.TABLE, b"{}"),
 ]
 WRONG: list[Any] = [
     None, True, -1, 2**70, 1e400, float("nan"), "", "x" * 40_000, "\ud800", "\x1b[2J", [], {}, [[[]]], {"a": []},
@@ -102,13 +102,13 @@ def mutations(tag: bytes, body: Any) -> Iterator[bytes]:
     """One message with each field missing, of another type, huge; cut, doubled, and not of its form at all."""
     whole = packet(tag, body)
     yield from (whole[:-1], whole + whole, tag, tag + b"[]", tag + b"null", tag + b'"x"', tag + b"[" * 20_000, tag + b"\xff\xfe")
-    yield tag + bytes(wire.MAX_PAYLOAD + 1)
+    yield tag + bytes(packets.MAX_PAYLOAD + 1)
     if isinstance(body, dict):
         for name in body:
             yield packet(tag, {key: value for key, value in body.items() if key != name})
             yield whole[:-1] + b"," + json.dumps({name: []})[1:].encode()  # the field twice
             yield from (packet(tag, body | {name: wrong}) for wrong in WRONG)
-    if tag == wire.ENDED:
+    if tag == packets.ENDED:
         for name in LAST_WORD:
             yield packet(tag, body | {"error": json.dumps({key: value for key, value in LAST_WORD.items() if key != name})})
             yield from (packet(tag, body | {"error": json.dumps(LAST_WORD | {name: wrong})}) for wrong in WRONG)
@@ -118,9 +118,9 @@ def mutations(tag: bytes, body: Any) -> Iterator[bytes]:
 @given(
     st.sampled_from(TAGS) | st.binary(max_size=1), st.binary(max_size=200) | JSON | st.dictionaries(st.sampled_from(FIELDS), JSON)
 )
-@example(wire.FILE, b'{"name": "a", "size": Infinity}')
-@example(wire.FILE, b'{"name": "a", "size": 1e999}')
-@example(wire.HELLO, b"[]")
+@example(packets.FILE, b'{"name": "a", "size": Infinity}')
+@example(packets.FILE, b'{"name": "a", "size": 1e999}')
+@example(packets.HELLO, b"[]")
 def test_any_packet_is_a_message_or_malformed(tag: bytes, body: Any) -> None:
     """Nothing else ever comes out of the parser, whatever goes in; its complaint quotes nothing of a guest's."""
     try:
@@ -139,10 +139,10 @@ def test_any_packet_is_a_message_or_malformed(tag: bytes, body: Any) -> None:
 @example('{"type":"\\ud800","message":"y","line":1}')
 def test_a_scripts_last_word_is_hearsay(told: Any) -> None:
     """Whatever it is, what is kept of it is bounded, printable and can be signed."""
-    word = parse_script_word(told)
-    assert word.errno is None or word.errno in TOLD_ERRORS
+    word = parse_reported_error(told)
+    assert word.errno is None or word.errno in REPORTABLE_ERRNOS
     if word.error is not None:
-        canonical({"type": word.error.type, "message": word.error.message})
+        canonical_json({"type": word.error.type, "message": word.error.message})
         assert word.error.line is None or 1 <= word.error.line <= 10**6
         assert len(word.error.type) < 1200
         assert printable(word.error.type, limit=10_000) == word.error.type
@@ -154,10 +154,10 @@ def test_a_conversions_account_is_a_shape_or_refused(told: Any) -> None:
     """The column names of a hostile file among it."""
     if isinstance(told, dict):
         try:
-            shape = shape_of(told)
+            shape = parse_shape(told)
         except BadShape:
             return
-        canonical({"columns": [column.name for column in shape.columns]})
+        canonical_json({"columns": [column.name for column in shape.columns]})
 
 
 def test_every_mutation_of_a_conversation_ends_in_an_outcome(tmp_path: Path) -> None:
@@ -194,22 +194,22 @@ def test_messages_in_another_order_are_spoken_out_of_turn(first: int, second: in
 def play(packets: list[bytes], folder: Path) -> Outcome | None:
     """What the node makes of these packets; None: the guest was lost."""
     folder.mkdir()
-    account = Account(LIMITS, ResultsWriter(folder, LIMITS))
+    account = RunState(LIMITS, ResultsWriter(folder, LIMITS))
     try:
         for one in packets:
             if account.done or account.output_overflow or account.refused is not None:
                 break
             try:
-                take_message(parse_message(one), account, lambda _event: None)
+                apply_message(parse_message(one), account, lambda _event: None)
             except ArtifactRefusedError as error:
                 account.refused = str(error)
     except MalformedMessageError:
-        outcome = outcome_of(account, 1.0, (Failure.GUEST_DIED, "lost"))
+        outcome = build_outcome(account, 1.0, (Failure.GUEST_DIED, "lost"))
         assert outcome.artifacts == ()
         return None
-    outcome = outcome_of(account, 1.0, None)
+    outcome = build_outcome(account, 1.0, None)
     kind = None if outcome.script_error is None else outcome.script_error.type
-    canonical(
+    canonical_json(
         {"detail": outcome.detail, "type": kind, "exit": outcome.exit_status, "names": [one.name for one in outcome.artifacts]}
     )
     assert printable(outcome.detail, limit=100_000) == outcome.detail
@@ -223,10 +223,10 @@ async def test_a_guest_that_never_stops_talking_leaves_the_node_its_turns(tmp_pa
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     theirs.setblocking(False)
-    theirs.send(wire.STARTED)
+    theirs.send(packets.STARTED)
     sent = 0
     while sent < 200:
-        theirs.send(packet(wire.PROGRESS, struct.pack(">dd", sent, 1)))
+        theirs.send(packet(packets.PROGRESS, struct.pack(">dd", sent, 1)))
         sent += 1
     heard: list[object] = []
     turns: list[int] = []
@@ -236,11 +236,11 @@ async def test_a_guest_that_never_stops_talking_leaves_the_node_its_turns(tmp_pa
             turns.append(len(heard))
             await asyncio.sleep(0)
 
-    account = Account(LIMITS, ResultsWriter(tmp_path, LIMITS))
+    account = RunState(LIMITS, ResultsWriter(tmp_path, LIMITS))
     other = asyncio.create_task(others())
     theirs.close()
     with pytest.raises(GuestLostError):
-        await listen(ours, account, heard.append)
+        await receive_run(ours, account, heard.append)
     other.cancel()
     ours.close()
     assert len(heard) == 201
@@ -250,4 +250,4 @@ async def test_a_guest_that_never_stops_talking_leaves_the_node_its_turns(tmp_pa
 def test_nothing_told_is_nothing_known() -> None:
     """A script that says nothing of its exception, or something else, is judged by its exit status."""
     for told in (None, 7, "", "x", "[]", "{}", '{"type": 1}', "[" * 100_000):
-        assert parse_script_word(told) == ScriptWord()
+        assert parse_reported_error(told) == ReportedError()

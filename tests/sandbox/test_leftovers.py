@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import run
+from tests import run_id
 from tests.engine import prepare
 from tests.sandbox.leftovers import left_by
 
@@ -51,7 +51,7 @@ def mounted(tmp_path: Path) -> Path:
 @pytest.fixture
 def left(ours: Path, groups: Path, mounted: Path) -> Left:
     """What a run with that folder has left."""
-    return lambda: left_by(run.RUN, [ours], groups=groups, mounted=mounted)
+    return lambda: left_by(run_id.RUN_ID, [ours], groups=groups, mounted=mounted)
 
 
 def label_of(state: Path) -> str:
@@ -65,7 +65,7 @@ def test_control_groups(left: Left, ours: Path, groups: Path, tmp_path: Path) ->
     (groups / "memory" / "pandacea-run0badc0de-test-1").mkdir()
     (groups / "memory" / "somebody-else").mkdir()
     assert left() == []
-    made = [f"pandacea-{run.instance_name('test')}", f"pandacea-{label_of(ours / 'state')}"]
+    made = [f"pandacea-{run_id.instance_name('test')}", f"pandacea-{label_of(ours / 'state')}"]
     for name in made:
         (groups / "memory" / name).mkdir()
     assert sorted(left()) == sorted(f"control group {groups / 'memory' / name}" for name in made)
@@ -130,7 +130,7 @@ def test_containers(left: Left, ours: Path, container: Callable[[str], str]) -> 
     """By the same labels; an engine's other containers are nobody's business here."""
     container("0123456789abcdef")
     assert left() == []
-    made = [container(f"{run.instance_name('test')}"), container(label_of(ours / "state"))]
+    made = [container(f"{run_id.instance_name('test')}"), container(label_of(ours / "state"))]
     assert sorted(left()) == sorted(f"container {name} Created" for name in made)
 
 
@@ -145,7 +145,7 @@ def test_other_peoples_containers_outlive_the_preparation(container: Callable[[s
 
 def test_public_folders(left: Left) -> None:
     """Outside the run's folder, and of its name."""
-    made = run.public_folder("test")
+    made = run_id.public_folder("test")
     try:
         assert left() == [f"folder {made}"]
     finally:

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from pandacea.errors import Broken
-from pandacea.sandbox import namespaces
-from tests.parts import ROOT
+from pandacea.sandbox.bubblewrap import namespaces
+from tests.prerequisites import ROOT
 
 DOCKER = "set privacy.sandbox: docker"
 
 
 def advice(restricted: bool = False, off: bool = False, none_allowed: bool = False) -> str:
     """What is said for one state of the switches."""
-    return namespaces.advise(restricted=restricted, off=off, none_allowed=none_allowed)
+    return namespaces.namespace_remedy(restricted_by_apparmor=restricted, switched_off=off, none_allowed=none_allowed)
 
 
 def test_on_ubuntu_the_fix_is_an_apparmor_profile_for_bubblewrap_alone() -> None:
@@ -49,7 +49,7 @@ def test_with_no_switch_to_blame_docker_is_named() -> None:
 def test_on_a_machine_that_allows_no_user_namespaces() -> None:
     """A real one, as far as a process can tell: the limit is of a user namespace, and this test makes one where it is 0."""
     program = (
-        "import asyncio\nfrom pandacea.sandbox.namespaces import probe_namespaces\nfrom pandacea.errors import Broken\n"
+        "import asyncio\nfrom pandacea.sandbox.bubblewrap.namespaces import probe_namespaces\nfrom pandacea.errors import Broken\n"
         "try:\n    asyncio.run(probe_namespaces())\nexcept Broken as error:\n    print(error)\n"
     )
     script = 'echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all "$@"'

@@ -9,28 +9,28 @@ from collections.abc import Callable
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
 from pandacea.flows.ports import SandboxIdentity
-from pandacea.sandbox.boxes import Box, BoxShape
-from pandacea.sandbox.pool import Pool
+from pandacea.sandbox.backend import InstanceShape, SandboxInstance
+from pandacea.sandbox.pool import InstancePool
 from pandacea.sandbox.settings import PoolSettings
 from tests.sandbox.harness import LIMITS, with_caps
 
-SHAPE = BoxShape.of(LIMITS)
-OTHER = BoxShape.of(with_caps(pids=32))
+SHAPE = InstanceShape.from_limits(LIMITS)
+OTHER = InstanceShape.from_limits(with_caps(pids=32))
 FOREVER = 3600.0
-IDLE = 300 * MIB
+IDLE_BYTES = 300 * MIB
 """What an idle warm box may hold."""
-PLENTY = 1 << 40
+PLENTY_BYTES = 1 << 40
 
 
-class FakeBox:
+class FakeInstance:
     """A connected socket."""
 
     watched_memory_bytes = 0
 
-    def __init__(self, warm: bool) -> None:
+    def __init__(self, preloaded: bool) -> None:
         self.sock, self.guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.setblocking(False)
-        self.warm = warm
+        self.preloaded = preloaded
         self.out_of_memory = asyncio.Event()
         self.destroyed = False
 
@@ -43,46 +43,59 @@ class FakeBox:
         self.guest.close()
 
 
-class FakeMaker:
+class FakeBackend:
     """Makes boxes at once, or fails as often as told."""
 
-    warm_at_once = False
+    preload_is_free = False
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.uids: range | None = None
         self.leaves_no_access_time = False
-        self.made: list[FakeBox] = []
+        self.created: list[FakeInstance] = []
         self.fail = 0
 
     async def open(self) -> SandboxIdentity:
         return SandboxIdentity("fake", "", "")
 
-    async def make(self, shape: BoxShape, preload: tuple[str, ...], boot_seconds: float) -> Box:
+    async def create_instance(self, shape: InstanceShape, preload: tuple[str, ...], boot_seconds: float) -> SandboxInstance:
         if self.fail:
             self.fail -= 1
             raise Unavailable("no box today")
-        self.made.append(FakeBox(bool(preload)))
-        return self.made[-1]
+        self.created.append(FakeInstance(bool(preload)))
+        return self.created[-1]
 
     async def close(self) -> None:
-        for box in self.made:
+        for box in self.created:
             await box.destroy()
 
 
 def pool(
-    maker: FakeMaker, *, size: int = 2, processors: int = 2, patience: float = FOREVER, memory: Callable[[], int] = lambda: PLENTY
-) -> Pool:
+    backend: FakeBackend,
+    *,
+    size: int = 2,
+    processors: int = 2,
+    max_refill_delay: float = FOREVER,
+    read_available_memory: Callable[[], int] = lambda: PLENTY_BYTES,
+) -> InstancePool:
     """A started pool that waits for no quiet."""
-    made = Pool(maker, PoolSettings(size=size, limits=LIMITS), processors, quiet=0, patience=patience, memory=memory, again=0)
+    made = InstancePool(
+        backend,
+        PoolSettings(size=size, limits=LIMITS),
+        processors,
+        refill_delay=0,
+        max_refill_delay=max_refill_delay,
+        read_available_memory=read_available_memory,
+        memory_poll_seconds=0,
+    )
     made.start()
     return made
 
 
-async def until_idle(boxes: Pool, number: int) -> None:
+async def until_idle(boxes: InstancePool, number: int) -> None:
     """Wait for so many warm boxes."""
     async with asyncio.timeout(5):
-        while boxes.idle < number:
+        while boxes.idle_count < number:
             await asyncio.sleep(0)
 
 
@@ -94,26 +107,26 @@ async def settle() -> None:
 
 async def test_a_short_job_has_the_machine_to_itself() -> None:
     """While it runs no box is made for the next one; when it is over, one is."""
-    maker = FakeMaker()
+    maker = FakeBackend()
     boxes = pool(maker)
     await until_idle(boxes, 2)
-    with boxes.running(LIMITS.memory_bytes):
-        box = await boxes.take(SHAPE)
+    with boxes.count_running_job(LIMITS.memory_bytes):
+        box = await boxes.acquire(SHAPE)
         await settle()
-        assert len(maker.made) == 2
+        assert len(maker.created) == 2
     await until_idle(boxes, 2)
-    assert len(maker.made) == 3
+    assert len(maker.created) == 3
     await box.destroy()
     await boxes.close()
 
 
 async def test_a_long_job_does_not_keep_the_pool_short() -> None:
     """After the pool's patience another box is made beside it, on a processor of its own."""
-    maker = FakeMaker()
-    boxes = pool(maker, patience=0)
+    maker = FakeBackend()
+    boxes = pool(maker, max_refill_delay=0)
     await until_idle(boxes, 2)
-    with boxes.running(LIMITS.memory_bytes):
-        await boxes.take(SHAPE)
+    with boxes.count_running_job(LIMITS.memory_bytes):
+        await boxes.acquire(SHAPE)
         await until_idle(boxes, 2)
     await boxes.close()
     await maker.close()
@@ -121,13 +134,13 @@ async def test_a_long_job_does_not_keep_the_pool_short() -> None:
 
 async def test_a_refill_never_takes_the_last_processor() -> None:
     """With as many jobs as processors none is made, however long they run."""
-    maker = FakeMaker()
-    boxes = pool(maker, patience=0, processors=1)
+    maker = FakeBackend()
+    boxes = pool(maker, max_refill_delay=0, processors=1)
     await until_idle(boxes, 2)
-    with boxes.running(LIMITS.memory_bytes):
-        await boxes.take(SHAPE)
+    with boxes.count_running_job(LIMITS.memory_bytes):
+        await boxes.acquire(SHAPE)
         await settle()
-        assert len(maker.made) == 2
+        assert len(maker.created) == 2
     await until_idle(boxes, 2)
     await boxes.close()
     await maker.close()
@@ -136,13 +149,15 @@ async def test_a_refill_never_takes_the_last_processor() -> None:
 async def test_a_refill_never_takes_the_memory_that_a_job_was_promised() -> None:
     """While one runs, a box is made only if the job could still fill its whole limit beside it."""
     for missing, more in ((1, 0), (0, 1)):
-        maker = FakeMaker()
-        boxes = pool(maker, patience=0, memory=lambda missing=missing: IDLE + LIMITS.memory_bytes - missing)  # type: ignore[misc]
+        maker = FakeBackend()
+        boxes = pool(
+            maker, max_refill_delay=0, read_available_memory=lambda missing=missing: IDLE_BYTES + LIMITS.memory_bytes - missing
+        )  # type: ignore[misc]
         await until_idle(boxes, 2)
-        with boxes.running(LIMITS.memory_bytes):
-            await boxes.take(SHAPE)
+        with boxes.count_running_job(LIMITS.memory_bytes):
+            await boxes.acquire(SHAPE)
             await settle()
-            assert len(maker.made) == 2 + more
+            assert len(maker.created) == 2 + more
         await until_idle(boxes, 2)
         await boxes.close()
         await maker.close()
@@ -150,19 +165,19 @@ async def test_a_refill_never_takes_the_memory_that_a_job_was_promised() -> None
 
 async def test_a_machine_without_room_starts_computations_cold_and_says_why() -> None:
     """The pool stays short until others free memory; a sentence says how much it waits for."""
-    maker = FakeMaker()
-    free = IDLE - 1
-    boxes = pool(maker, size=1, memory=lambda: free)
+    maker = FakeBackend()
+    free = IDLE_BYTES - 1
+    boxes = pool(maker, size=1, read_available_memory=lambda: free)
     said: list[str] = []
-    boxes.on_short = said.append
+    boxes.on_shortage = said.append
     await settle()
-    assert maker.made == []
+    assert maker.created == []
     assert said == ["a warm box is made when 300 MiB of memory are available; lower privacy.pool_size"], "once, not at every look"
     assert boxes.last_failure == said[0]
-    with boxes.running(LIMITS.memory_bytes):
-        cold = await boxes.take(SHAPE)
-    assert not cold.warm
-    free = IDLE
+    with boxes.count_running_job(LIMITS.memory_bytes):
+        cold = await boxes.acquire(SHAPE)
+    assert not cold.preloaded
+    free = IDLE_BYTES
     await until_idle(boxes, 1)
     assert boxes.last_failure is None
     await boxes.close()
@@ -171,55 +186,55 @@ async def test_a_machine_without_room_starts_computations_cold_and_says_why() ->
 
 async def test_after_a_jobs_end_there_is_a_moments_quiet() -> None:
     """Its answer goes out before the next box is made."""
-    maker = FakeMaker()
-    boxes = Pool(maker, PoolSettings(size=1, limits=LIMITS), 2, quiet=FOREVER, patience=FOREVER)
+    maker = FakeBackend()
+    boxes = InstancePool(maker, PoolSettings(size=1, limits=LIMITS), 2, refill_delay=FOREVER, max_refill_delay=FOREVER)
     boxes.start()
     await until_idle(boxes, 1)  # at the start nothing ended yet
-    with boxes.running(LIMITS.memory_bytes):
-        await boxes.take(SHAPE)
+    with boxes.count_running_job(LIMITS.memory_bytes):
+        await boxes.acquire(SHAPE)
     await settle()
-    assert len(maker.made) == 1
+    assert len(maker.created) == 1
     await boxes.close()
     await maker.close()
 
 
 async def test_other_limits_or_an_empty_pool_mean_a_cold_box() -> None:
     """A job never gets limits it did not ask for, and never waits for imports it may not need."""
-    maker = FakeMaker()
+    maker = FakeBackend()
     boxes = pool(maker, size=1)
     await until_idle(boxes, 1)
-    with boxes.running(LIMITS.memory_bytes):
-        other = await boxes.take(OTHER)
-        first = await boxes.take(SHAPE)
-        second = await boxes.take(SHAPE)
-    assert [box.warm for box in (other, first, second)] == [False, True, False]
+    with boxes.count_running_job(LIMITS.memory_bytes):
+        other = await boxes.acquire(OTHER)
+        first = await boxes.acquire(SHAPE)
+        second = await boxes.acquire(SHAPE)
+    assert [box.preloaded for box in (other, first, second)] == [False, True, False]
     await boxes.close()
     await maker.close()
 
 
 async def test_a_dead_guest_is_not_handed_out() -> None:
     """A box whose guest ended while it waited is destroyed, and the job gets another."""
-    maker = FakeMaker()
+    maker = FakeBackend()
     boxes = pool(maker, size=1, processors=1)
     await until_idle(boxes, 1)
-    maker.made[0].guest.close()
-    with boxes.running(LIMITS.memory_bytes):
-        box = await boxes.take(SHAPE)
-    assert maker.made[0].destroyed
-    assert not box.warm
+    maker.created[0].guest.close()
+    with boxes.count_running_job(LIMITS.memory_bytes):
+        box = await boxes.acquire(SHAPE)
+    assert maker.created[0].destroyed
+    assert not box.preloaded
     await boxes.close()
     await maker.close()
 
 
 async def test_a_failed_refill_is_told_and_tried_again() -> None:
     """`last_failure` says why there is no warm box; jobs start cold meanwhile."""
-    maker = FakeMaker()
+    maker = FakeBackend()
     maker.fail = 1
     boxes = pool(maker)
     await settle()
     assert boxes.last_failure == "no box today"
-    with boxes.running(LIMITS.memory_bytes):
-        assert not (await boxes.take(SHAPE)).warm
+    with boxes.count_running_job(LIMITS.memory_bytes):
+        assert not (await boxes.acquire(SHAPE)).preloaded
     await until_idle(boxes, 2)
     assert boxes.last_failure is None
     await boxes.close()

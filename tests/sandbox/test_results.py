@@ -17,9 +17,9 @@ def test_zeros_take_no_disk(tmp_path: Path) -> None:
     """A file of 64 MiB that cost the box no memory costs the node no disk either; its bytes and digest are whole."""
     writer = ResultsWriter(tmp_path, Limits())
     data = b"begin" + bytes(10 * PIECE) + b"middle" + bytes(16 * MIB)
-    writer.begin("sparse", len(data))
+    writer.begin_file("sparse", len(data))
     for start in range(0, len(data), PIECE):
-        writer.write(data[start : start + PIECE])
+        writer.write_bytes(data[start : start + PIECE])
     (artifact,) = writer.finish()
     assert artifact.path.read_bytes() == data
     assert (artifact.size, artifact.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -29,7 +29,7 @@ def test_zeros_take_no_disk(tmp_path: Path) -> None:
 def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     """A hole at the end is no substitute for bytes that never came."""
     writer = ResultsWriter(tmp_path, Limits())
-    writer.begin("short", 2 * PIECE)
-    writer.write(bytes(PIECE))
+    writer.begin_file("short", 2 * PIECE)
+    writer.write_bytes(bytes(PIECE))
     with pytest.raises(ArtifactRefusedError, match="65536 announced bytes never came"):
         writer.finish()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pandacea.domain.outcome import Failure
-from pandacea.flows.ports import CodeStarted, OutputWritten, Progressed
-from tests.sandbox.harness import Laboratory, converted, outputs, with_caps
+from pandacea.flows.ports import CodeStarted, OutputWritten, ProgressReported
+from tests.sandbox.harness import Laboratory, joined_output, with_caps, write_converted_table
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,7 +43,7 @@ async def test_tables_arrive_under_their_names(laboratory: Laboratory, people: P
 @pytest.mark.parametrize("suffix", ["csv", "arrow"])
 async def test_reading_a_table_leaves_no_mark_on_it(laboratory: Laboratory, people: Path, environment: Path, suffix: str) -> None:
     """Its access time stays, so that a job cannot tell by it whether another read the table."""
-    path = people if suffix == "csv" else converted(people, environment, suffix)
+    path = people if suffix == "csv" else write_converted_table(people, environment, suffix)
     os.utime(path, (1, 2))  # long ago and before the last change: even a sparing mount (relatime) would move it now
     before = path.stat().st_atime_ns
     outcome = await laboratory.run("print(int(t.age.sum()))", tables={"t": path})
@@ -59,8 +59,11 @@ async def test_print_streams_while_the_script_runs(laboratory: Laboratory) -> No
     assert isinstance(laboratory.events[0], CodeStarted)
     written = [event.data for event in laboratory.events if isinstance(event, OutputWritten)]
     assert written[0] == b"one\n"
-    assert outputs(laboratory.events) == b"one\ntwo\n"
-    assert [event for event in laboratory.events if isinstance(event, Progressed)] == [Progressed(1, 2), Progressed(2, 2)]
+    assert joined_output(laboratory.events) == b"one\ntwo\n"
+    assert [event for event in laboratory.events if isinstance(event, ProgressReported)] == [
+        ProgressReported(1, 2),
+        ProgressReported(2, 2),
+    ]
 
 
 async def test_a_scripts_exception_is_told_by_class_line_and_message(laboratory: Laboratory) -> None:
@@ -90,8 +93,8 @@ async def test_a_scripts_exception_is_told_by_class_line_and_message(laboratory:
 async def test_where_messages_stay_nothing_of_stderr_leaves(laboratory: Laboratory, code: str) -> None:
     """Tracebacks, warnings, exit messages: whatever the interpreter says of a row goes nowhere; stdout is the output."""
     job = laboratory.job("print('seen', flush=True)\n" + code)
-    await laboratory.warmed()
-    outcome = await laboratory.sandbox.run(replace(job, stderr=False), laboratory.events.append)
+    await laboratory.wait_until_warm()
+    outcome = await laboratory.sandbox.run_job(replace(job, stderr=False), laboratory.events.append)
     assert outcome.output == b"seen\n"
 
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from pandacea.domain.finding import Finding, State
+from pandacea.domain.finding import Finding, FindingState
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.errors import Broken
 from pandacea.flows.ports import SandboxEvent, SandboxJob
-from pandacea.sandbox.bubblewrap import BubblewrapSandbox
-from pandacea.sandbox.cgroups import Cgroups
-from pandacea.sandbox.choose import choose
-from pandacea.sandbox.docker import DockerSandbox
-from pandacea.sandbox.examine import examine
-from pandacea.sandbox.selftest import Probe, Run, self_test
+from pandacea.sandbox.bubblewrap.backend import BubblewrapSandbox
+from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
+from pandacea.sandbox.diagnose import diagnose_sandbox
+from pandacea.sandbox.docker.backend import DockerSandbox
+from pandacea.sandbox.select_backend import select_backend
+from pandacea.sandbox.selftest import ProbeResult, RunJob, run_self_test
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
-from tests.run import instance_name
+from tests.run_id import instance_name
 from tests.sandbox.harness import IMAGE, Laboratory
 from tests.sandbox.leftovers import left_behind
 
@@ -40,7 +40,7 @@ async def test_every_promise_is_tried(laboratory: Laboratory) -> None:
     names = [probe.name for probe in laboratory.sandbox.probes]
     for subject in SUBJECTS:
         assert any(name.startswith(subject) for name in names), subject
-    assert all(probe.held for probe in laboratory.sandbox.probes)
+    assert all(probe.passed for probe in laboratory.sandbox.probes)
 
 
 async def test_what_does_not_bite_is_found(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ async def test_what_does_not_bite_is_found(tmp_path: Path) -> None:
             return Outcome(failure=None, detail="nothing stopped it", output=b"")
         return Outcome(failure=None, detail="", output=b'[["network: no socket of any family", false, "[2]"]]\n')
 
-    probes = await self_test(no_box, Limits(), tmp_path)
-    assert {probe.name.split(":")[0] for probe in probes if not probe.held} == {"network", "memory", "time", "uid"}
+    probes = await run_self_test(no_box, Limits(), tmp_path)
+    assert {probe.name.split(":")[0] for probe in probes if not probe.passed} == {"network", "memory", "time", "uid"}
 
 
 async def test_a_probe_that_cannot_finish_proves_nothing(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ async def test_a_probe_that_cannot_finish_proves_nothing(tmp_path: Path) -> None
         return Outcome(failure=Failure.GUEST_DIED, detail="it died", output=b"")
 
     (tmp_path / "self-test-of-a-killed-node").mkdir()
-    probes = await self_test(silent, Limits(), tmp_path)
-    assert not any(probe.held for probe in probes)
+    probes = await run_self_test(silent, Limits(), tmp_path)
+    assert not any(probe.passed for probe in probes)
     assert list(tmp_path.iterdir()) == [], "nothing is left of it, nor of one that was killed"
 
 
@@ -73,15 +73,15 @@ async def test_doctor_shows_the_table_and_leaves_a_running_node_alone(laboratory
     kind = laboratory.mode.split("-")[0]
     instance, state, pool = f"doctor-{laboratory.instance}", laboratory.folder / "doctor", PoolSettings(size=0)
     docker = DockerSettings(IMAGE, state, instance, pool=pool)
-    bubblewrap = BubblewrapSettings(environment, state, instance, Cgroups.may_be_made(), pool)
+    bubblewrap = BubblewrapSettings(environment, state, instance, NodeCgroup.is_available(), pool)
     seen: list[SandboxEvent] = []
-    rows = await examine(kind, docker, bubblewrap)
+    rows = await diagnose_sandbox(kind, docker, bubblewrap)
     assert all(row.ok for row in rows), [row for row in rows if not row.ok]
-    assert rows[0] == Finding("sandbox", "sandbox", State.OK, f"privacy.sandbox says {kind}")
+    assert rows[0] == Finding("sandbox", "sandbox", FindingState.OK, f"privacy.sandbox says {kind}")
     values = [row for row in rows if not row.detail or re.search(r"[\[\]{}']|\bNone\b|\b\d{7,}\b|^\(|^\d+$", row.detail)]
     assert values == [], "details are words, not values of a program"
     assert len(rows) > len(SUBJECTS)
-    outcome = await laboratory.sandbox.run(laboratory.job("print('alive')"), seen.append)
+    outcome = await laboratory.sandbox.run_job(laboratory.job("print('alive')"), seen.append)
     assert outcome.output == b"alive\n"
     assert left_behind(instance, state) == []
 
@@ -94,9 +94,9 @@ async def unopened(request: pytest.FixtureRequest, environment: Path, tmp_path: 
     instance = instance_name(f"refused-{request.param}")
     docker, bubblewrap = (
         DockerSettings(IMAGE, tmp_path, instance),
-        BubblewrapSettings(environment, tmp_path, instance, Cgroups.may_be_made()),
+        BubblewrapSettings(environment, tmp_path, instance, NodeCgroup.is_available()),
     )
-    sandbox, _ = await choose(request.param, docker, bubblewrap)
+    sandbox, _ = await select_backend(request.param, docker, bubblewrap)
     return sandbox, lambda: left_behind(instance, tmp_path)
 
 
@@ -105,7 +105,7 @@ async def test_a_start_that_is_refused_leaves_nothing(unopened: Unopened, monkey
     sandbox, left = unopened
     seen: list[str] = []
 
-    async def fails(run: Run, limits: Limits, state_dir: Path, **promised: Any) -> tuple[Probe, ...]:
+    async def fails(run: RunJob, limits: Limits, state_dir: Path, **promised: Any) -> tuple[ProbeResult, ...]:
         async def run_and_watch(job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
             def watch(event: SandboxEvent) -> None:
                 seen.extend(left())  # its box waits for this answer
@@ -113,20 +113,20 @@ async def test_a_start_that_is_refused_leaves_nothing(unopened: Unopened, monkey
 
             return await run(job, watch)
 
-        probes = await self_test(run_and_watch, limits, state_dir, **promised)
+        probes = await run_self_test(run_and_watch, limits, state_dir, **promised)
         assert any(line.startswith(("control group", "container")) for line in seen), "the trial took place elsewhere"
-        return (*probes, Probe("walls", False, "made of paper"))
+        return (*probes, ProbeResult("walls", False, "made of paper"))
 
-    monkeypatch.setattr("pandacea.sandbox.runner.self_test", fails)
+    monkeypatch.setattr("pandacea.sandbox.service.self_test", fails)
     with pytest.raises(Broken, match=r"nothing is served: walls \(made of paper\)"):
-        await sandbox.open()
+        await sandbox.start()
     assert left() == []
 
 
 async def test_a_start_that_is_given_up_leaves_nothing(unopened: Unopened) -> None:
     """A stop while the first boxes are being made."""
     sandbox, left = unopened
-    opening = asyncio.create_task(sandbox.open())
+    opening = asyncio.create_task(sandbox.start())
     while not any(line.startswith(("container", "folder")) for line in await asyncio.to_thread(left)):
         assert not opening.done(), "it was open before a box was seen"
     opening.cancel()
@@ -138,7 +138,7 @@ async def test_a_start_that_is_given_up_leaves_nothing(unopened: Unopened) -> No
 async def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
     """An engine that does not answer and an environment that is not there are rows, not crashes."""
     docker = DockerSettings("nobody/has:this", tmp_path / "docker", engine_url="unix:///nowhere/docker.sock")
-    rows = await examine("auto", docker, BubblewrapSettings(tmp_path / "no-environment", tmp_path / "bubblewrap"))
-    assert [row.state for row in rows] == [State.OK, State.FAIL]
+    rows = await diagnose_sandbox("auto", docker, BubblewrapSettings(tmp_path / "no-environment", tmp_path / "bubblewrap"))
+    assert [row.state for row in rows] == [FindingState.OK, FindingState.FAIL]
     assert "the socket unix:///nowhere/docker.sock is not there" in rows[0].detail
     assert "pandacea environment build" in rows[1].remedy

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from pandacea.domain.outcome import Failure
-from tests.parts import program
+from tests.prerequisites import find_program
 from tests.sandbox.harness import Laboratory, close_laboratory, open_laboratory
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -29,7 +29,7 @@ HOARD = "import os, time\nif os.fork() == 0:\n    hoard = bytearray(b'1') * (900
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["bubblewrap-cold", "bubblewrap-warm"])
 async def bare(request: pytest.FixtureRequest, environment: Path) -> AsyncIterator[Laboratory]:
     """A sandbox told to make none."""
-    program("bwrap", "bubblewrap")
+    find_program("bwrap", "bubblewrap")
     made = await open_laboratory(request.param, environment, name="bare", cgroups=False)
     yield made
     await close_laboratory(made)

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pandacea_sdk.protocol.answers import output_members
+from pandacea_sdk.protocol.execute_request import ExecuteRequest, parse_execute_request
 from pandacea_sdk.protocol.hashing import KeySigner, sha256_hex
-from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, result_hash
+from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, hash_manifest
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.receipt import Receipt, computation_id
-from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse
-from pandacea_sdk.protocol.wire import ExecuteRequest, read_execute_request
+from pandacea_sdk.protocol.receipt import Receipt, derive_computation_id
+from pandacea_sdk.protocol.responses import output_members
+from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse_signed_request
 
 CHAIN, CONTRACT, VERSION = 31337, "0x" + "cc" * 20, "0x" + "3c" * 32
 LEASE = "0x" + "1a" * 32
@@ -51,25 +51,25 @@ class FakeNode:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def signed(self, request: web.Request) -> SignedRequest:
+    async def verify_request(self, request: web.Request) -> SignedRequest:
         """Verify as a node does."""
         lines = [(name.decode().lower(), value.decode()) for name, value in request.raw_headers]
         policy = SigningPolicy(CHAIN, frozenset({f"127.0.0.1:{self.port}"}))
-        signed = parse(RequestHead(request.method, request.raw_path, lines), policy, time.time())
+        signed = parse_signed_request(RequestHead(request.method, request.raw_path, lines), policy, time.time())
         signed.check_body(await request.read())
-        assert signed.recovers()
+        assert signed.is_signed_by_address()
         assert signed.nonce not in self.nonces
         self.nonces.add(signed.nonce)
         return signed
 
-    def run(self, request: ExecuteRequest, signed: SignedRequest) -> dict[str, Any]:
+    def run_computation(self, request: ExecuteRequest, signed: SignedRequest) -> dict[str, Any]:
         """The honest answer to a request."""
         lease = request.lease_id or LEASE
         made = Manifest(
             chain_id=CHAIN,
             contract=CONTRACT,
             lease_id=lease,
-            computation_id=computation_id(CHAIN, CONTRACT, lease, signed.request_hash),
+            computation_id=derive_computation_id(CHAIN, CONTRACT, lease, signed.request_hash),
             request_hash=signed.request_hash,
             spender=signed.address,
             earner=EARNER.address,
@@ -95,10 +95,12 @@ class FakeNode:
             finished_at=2.0,
             blinding=bytes(32),
         ).to_json()
-        return seal(made, output_members(b"done\n") | {"artifacts": {"model_weights.pth": base64.b64encode(WEIGHTS).decode()}})
+        return sign_answer(
+            made, output_members(b"done\n") | {"artifacts": {"model_weights.pth": base64.b64encode(WEIGHTS).decode()}}
+        )
 
 
-def seal(manifest: dict[str, Any], results: dict[str, Any], signer: KeySigner = EARNER) -> dict[str, Any]:
+def sign_answer(manifest: dict[str, Any], results: dict[str, Any], signer: KeySigner = EARNER) -> dict[str, Any]:
     """An answer around a manifest, signed."""
     receipt = Receipt(
         chain_id=CHAIN,
@@ -107,19 +109,19 @@ def seal(manifest: dict[str, Any], results: dict[str, Any], signer: KeySigner = 
         computation_id=manifest["computation_id"],
         request_hash=manifest["request_hash"],
         product_version=manifest["product_version"],
-        result_hash=result_hash(manifest),
+        result_hash=hash_manifest(manifest),
     )
     return {
         "success": manifest["exit"]["failure"] is None,
         "computation_id": manifest["computation_id"],
         "results": results,
         "manifest": manifest,
-        "result_hash": result_hash(manifest),
-        "receipt": dict(receipt.signed(signer)),
+        "result_hash": hash_manifest(manifest),
+        "receipt": dict(receipt.sign(signer)),
     }
 
 
-def problem(code: str, status: int, **more: Any) -> web.Response:
+def problem_response(code: str, status: int, **more: Any) -> web.Response:
     body = {
         "type": "about:blank",
         "title": code,
@@ -145,11 +147,11 @@ def _routes(node: FakeNode) -> web.Application:
         return await answered(request, {"chain_id": CHAIN, "contract": CONTRACT})
 
     async def execute(request: web.Request) -> web.StreamResponse:
-        signed = await node.signed(request)
-        asked = read_execute_request(await request.read())
+        signed = await node.verify_request(request)
+        asked = parse_execute_request(await request.read())
         assert signed.idempotency_key
         first = node.by_key.get(signed.idempotency_key)
-        answer = node.jobs[first] if first else node.run(asked, signed)
+        answer = node.jobs[first] if first else node.run_computation(asked, signed)
         node.by_key[signed.idempotency_key] = answer["computation_id"]
         node.jobs[answer["computation_id"]] = answer
         if not node.asynchronous:
@@ -160,22 +162,22 @@ def _routes(node: FakeNode) -> web.Application:
 
     async def result(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Pandacea-Job-Token") != TOKEN:
-            await node.signed(request)
+            await node.verify_request(request)
         node.polls += 1
         computation = request.match_info["id"]
         if computation not in node.jobs:
-            return problem("computation-unknown", 404)
+            return problem_response("computation-unknown", 404)
         if node.polls < node.polls_until_ended:
             return await answered(request, {"computation_id": computation, "status": "running"})
         return await answered(request, node.jobs[computation] | {"status": "completed"})
 
     async def upload(request: web.Request) -> web.StreamResponse:
-        await node.signed(request)
+        await node.verify_request(request)
         node.uploads[request.match_info["digest"]] = await request.read()
         return await answered(request, {"sha256": request.match_info["digest"]})
 
     async def echo(request: web.Request) -> web.StreamResponse:
-        address = (await node.signed(request)).address if "Signature" in request.headers else None
+        address = (await node.verify_request(request)).address if "Signature" in request.headers else None
         return await answered(request, {"address": address, "path": request.raw_path, "data": [], "nextCursor": ""})
 
     @web.middleware
@@ -184,7 +186,7 @@ def _routes(node: FakeNode) -> web.Application:
         try:
             return await handler(request)  # type: ignore[no-any-return]
         except ProtocolError as error:
-            return problem(error.code, 401)
+            return problem_response(error.code, 401)
 
     app = web.Application(middlewares=[record], client_max_size=10**9)
     app.router.add_get("/.well-known/pandacea", well_known)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandacea_sdk.artifacts import decode_artifact, load_weights, safe_name, save_artifacts
+from pandacea_sdk.artifacts import check_artifact_name, decode_artifact, load_weights, save_artifacts
 from pandacea_sdk.errors import UntrustedResult, UsageError
 
 BAD_NAMES = [
@@ -94,7 +94,7 @@ def test_names_that_are_one_file_elsewhere_are_refused(tmp_path: Path) -> None:
 def test_a_name_taken_as_safe_stays_below_its_folder(name: str) -> None:
     """Whatever the name: refused, or inside."""
     try:
-        segments = safe_name(name)
+        segments = check_artifact_name(name)
     except UntrustedResult:
         return
     base = Path("/base/out")

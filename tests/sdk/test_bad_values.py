@@ -15,8 +15,8 @@ from pandacea.devchain import DevChain
 from pandacea.keys import import_key
 from pandacea_sdk.chain import LeaseChain, deploy
 from pandacea_sdk.errors import PandaceaError, UsageError
-from pandacea_sdk.protocol.contract import BadValueError, lease_agreement, lease_id
-from tests.parts import ROOT
+from pandacea_sdk.protocol.contract import BadValueError, derive_lease_id, lease_agreement
+from tests.prerequisites import ROOT
 
 ADDRESS = "0x" + "a1" * 20
 ID = "0x" + "77" * 32
@@ -48,14 +48,14 @@ async def test_a_bad_value_is_named_and_nothing_is_sent() -> None:
         key = chain.accounts[0].private_key
         record = await deploy(chain.url, key, arbiter=chain.accounts[1].address)
         async with LeaseChain(chain.url, record, key=key) as lease_chain:
-            before = await lease_chain._rpc.quantity("eth_getTransactionCount", lease_chain.address, "latest")
+            before = await lease_chain._rpc.call_for_quantity("eth_getTransactionCount", lease_chain.address, "latest")
             for what, call in BAD.items():
                 with pytest.raises(UsageError) as caught:
                     await call(lease_chain)
                 assert isinstance(caught.value, PandaceaError), what
                 assert caught.value.code == "bad-usage", what
                 assert " is " in str(caught.value), what
-            assert await lease_chain._rpc.quantity("eth_getTransactionCount", lease_chain.address, "latest") == before
+            assert await lease_chain._rpc.call_for_quantity("eth_getTransactionCount", lease_chain.address, "latest") == before
 
 
 @pytest.mark.parametrize("contract", ["0x12", "", "0x" + "zz" * 20])
@@ -72,7 +72,7 @@ def test_what_is_encoded_is_what_was_given() -> None:
     """Capitals of a checksum, all capitals and none are one address."""
     account = Account.from_key("0x" + "11" * 32).address
     spellings = [account, account.lower(), "0x" + account[2:].upper()]
-    assert len({lease_agreement().call("setOperator", spelling) for spelling in spellings}) == 1
+    assert len({lease_agreement().encode_call("setOperator", spelling) for spelling in spellings}) == 1
 
 
 @pytest.mark.parametrize("field", ["contract", "spender", "earner", "data_product_id", "price", "expires_at", "max_computations"])
@@ -89,9 +89,9 @@ def test_a_leases_id_is_computed_of_whole_terms_alone(field: str) -> None:
         "max_computations": 3,
         "nonce": 0,
     }
-    assert lease_id(**terms)
+    assert derive_lease_id(**terms)
     with pytest.raises(BadValueError, match=field):
-        lease_id(**{**terms, field: "0x12"})
+        derive_lease_id(**{**terms, field: "0x12"})
 
 
 def test_deploy_names_a_bad_arbiter(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from pandacea_sdk.errors import (
     UntrustedResult,
     UsageError,
 )
-from pandacea_sdk.protocol.wire import ExecuteRequest, Input
-from tests.sdk.conftest import CONTRACT, EARNER, LEASE, SPENDER, TOKEN, WEIGHTS, FakeNode, problem, seal
+from pandacea_sdk.protocol.execute_request import ComputationInput, ExecuteRequest
+from tests.sdk.conftest import CONTRACT, EARNER, LEASE, SPENDER, TOKEN, WEIGHTS, FakeNode, problem_response, sign_answer
 
 INPUTS = [{"asset_id": "earner-data-asset-123", "variable_name": "features"}]
 
@@ -180,7 +180,7 @@ def test_without_a_key_public_things_work_and_signing_says_what_to_do(
 
 def answering(code: str, status: int, **more: Any) -> Callable[..., Any]:
     async def hook(request: web.Request, body: dict[str, Any]) -> web.StreamResponse | None:
-        return problem(code, status, **more) if request.path.endswith("execute") else None
+        return problem_response(code, status, **more) if request.path.endswith("execute") else None
 
     return hook
 
@@ -216,7 +216,7 @@ def test_a_busy_node_is_asked_again_for_the_same_computation(node: FakeNode, cli
         if request.path.endswith("execute"):
             tries += 1
             if tries < 3:
-                return problem("unavailable", 503, retry_after=0)
+                return problem_response("unavailable", 503, retry_after=0)
         return None
 
     node.hook = busy
@@ -271,7 +271,7 @@ def test_a_result_known_only_by_its_id_is_verified(node: FakeNode, client: Panda
         answer = other.result(made["computation_id"])
         assert answer["results"] == made["results"]
         assert not other.verify(answer).request_compared
-        request = ExecuteRequest(LEASE, script.read_text(), (Input(**INPUTS[0]),))
+        request = ExecuteRequest(LEASE, script.read_text(), (ComputationInput(**INPUTS[0]),))
         assert other.verify(answer, request).request_compared
         with pytest.raises(UntrustedResult):
             other.verify(answer, replace(request, code="print('another')"))
@@ -287,7 +287,7 @@ def test_a_false_result_known_only_by_its_id_is_found(node: FakeNode, client: Pa
         (honest | {"results": swapped}, "bytes-mismatch"),
         (other, "bad-answer"),
         (other | {"computation_id": ids[0]}, "bad-manifest"),
-        (seal(strangers, honest["results"]), "bad-manifest"),
+        (sign_answer(strangers, honest["results"]), "bad-manifest"),
         ({"computation_id": ids[0], "success": True, "mode": "mock", "results": honest["results"]}, "bad-answer"),
     ):
         node.jobs[ids[0]] = lie
@@ -380,7 +380,7 @@ def test_a_failed_script_is_an_answer_not_an_exception(node: FakeNode, client: P
         if not request.path.endswith("execute"):
             return body
         body["manifest"]["exit"] = {"status": 1, "failure": "script-error", "error_type": "ValueError"}
-        return seal(body["manifest"], body["results"]) | {"error": {"type": "script-error", "message": "bad value"}}
+        return sign_answer(body["manifest"], body["results"]) | {"error": {"type": "script-error", "message": "bad value"}}
 
     node.hook = fail
     answer = client.execute_computation(LEASE, script, INPUTS)

@@ -12,7 +12,7 @@ from eth_keyfile.keyfile import create_keyfile_json
 
 from pandacea_sdk.credentials import find_signer
 from pandacea_sdk.errors import UsageError
-from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest, recover
+from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest, recover_address
 
 ONE, TWO, THREE, FOUR = ("0x" + f"{n}{n}" * 32 for n in range(1, 5))
 
@@ -54,7 +54,7 @@ def test_every_common_form_of_a_key_is_taken() -> None:
         signer = find_signer(key, environment={})
         assert signer is not None
         digest = eip191_digest(b"x")
-        assert signer.address.lower() == address(FOUR) == recover(digest, signer.sign_digest(digest))
+        assert signer.address.lower() == address(FOUR) == recover_address(digest, signer.sign_digest(digest))
 
 
 def test_what_cannot_be_used_is_said_without_repeating_it(keystore: Path, tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from pandacea_sdk.chain import (
     WrongDeployment,
     deploy,
 )
-from pandacea_sdk.protocol.contract import data_product_id, lease_agreement
+from pandacea_sdk.protocol.contract import hash_product_id, lease_agreement
 from tests.chain.anvil import ANVIL, KEYS, Anvil
-from tests.parts import missing
+from tests.prerequisites import skip_or_fail
 
 DAY = 86_400
 ETHER = 10**18
@@ -41,7 +41,7 @@ def word(number: int) -> str:
 
 
 @dataclass
-class Place:
+class ChainUnderTest:
     """A chain with the contract on it, and its parties."""
 
     url: str
@@ -50,7 +50,7 @@ class Place:
     record: Deployment
     stack: AsyncExitStack
 
-    async def by(self, number: int, **options: Any) -> LeaseChain:
+    async def connect_as(self, number: int, **options: Any) -> LeaseChain:
         """The contract, seen by the account of that number."""
         return await self.stack.enter_async_context(LeaseChain(self.url, self.record, key=self.keys[number], **options))
 
@@ -63,7 +63,7 @@ OWNER, ARBITER, SPENDER, EARNER, OPERATOR = range(5)
 
 
 @pytest.fixture(params=["embedded", "anvil"])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[ChainUnderTest]:
     """Both kinds of chain, freshly deployed."""
     async with AsyncExitStack() as stack:
         if request.param == "embedded":
@@ -75,39 +75,39 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 
         else:
             if not ANVIL.exists():
-                missing("anvil is not installed: npm install in tests/npm")
+                skip_or_fail("anvil is not installed: npm install in tests/npm")
             anvil = await stack.enter_async_context(Anvil())
             url, keys = anvil.url, KEYS
 
             async def travel(seconds: int) -> None:
-                await anvil.call("evm_increaseTime", seconds)
-                await anvil.mine()
+                await anvil.call_method("evm_increaseTime", seconds)
+                await anvil.mine_blocks()
 
         record = await deploy(url, keys[OWNER], arbiter=Account.from_key(keys[ARBITER]).address)
-        yield Place(url, keys, travel, record, stack)
+        yield ChainUnderTest(url, keys, travel, record, stack)
 
 
-async def leased(place: Place, **terms: Any) -> str:
+async def create_lease(place: ChainUnderTest, **terms: Any) -> str:
     """A lease of the Spender on the Earner's product, approved."""
-    spender, earner = await place.by(SPENDER), await place.by(EARNER)
+    spender, earner = await place.connect_as(SPENDER), await place.connect_as(EARNER)
     whole = {"price": ETHER, "expires_at": await spender.now() + 30 * DAY, "max_computations": 1, **terms}
     lease = await spender.create_lease(place.address(EARNER), "diabetes", **whole)
     await earner.approve(lease)
     return lease
 
 
-async def test_a_deployment_is_what_was_compiled(place: Place) -> None:
+async def test_a_deployment_is_what_was_compiled(place: ChainUnderTest) -> None:
     """Its record names chain, address, block and code; whoever connects by the record gets that contract."""
     assert place.record.code_hash == lease_agreement().runtime_code_hash
-    chain = await place.by(OWNER)
+    chain = await place.connect_as(OWNER)
     assert (chain.chain_id, chain.contract) == (place.record.chain_id, place.record.address)
     assert await chain.current_arbiter() == place.address(ARBITER)
     assert Deployment.from_json(place.record.to_json()) == place.record
 
 
-async def test_from_terms_to_payment(place: Place) -> None:
+async def test_from_terms_to_payment(place: ChainUnderTest) -> None:
     """Created, approved by the operator, committed, read back, executed, paid, withdrawn to the wei."""
-    spender, earner, operator = await place.by(SPENDER), await place.by(EARNER), await place.by(OPERATOR)
+    spender, earner, operator = await place.connect_as(SPENDER), await place.connect_as(EARNER), await place.connect_as(OPERATOR)
     await earner.set_operator(place.address(OPERATOR))
     assert await spender.operator_of(place.address(EARNER)) == place.address(OPERATOR)
     expires_at = await spender.now() + 30 * DAY
@@ -117,7 +117,7 @@ async def test_from_terms_to_payment(place: Place) -> None:
     state = await earner.lease(lease)
     assert (state.status, state.spender, state.earner) == (LeaseStatus.CREATED, place.address(SPENDER), place.address(EARNER))
     assert (state.price, state.expires_at, state.max_computations) == (ETHER, expires_at, 2)
-    assert (state.data_product_id, state.arbiter) == (data_product_id("diabetes"), place.address(ARBITER))
+    assert (state.data_product_id, state.arbiter) == (hash_product_id("diabetes"), place.address(ARBITER))
     await operator.approve(lease)
     assert await spender.committed_result(lease, word(1)) is None
     for computation in (1, 2):
@@ -132,10 +132,10 @@ async def test_from_terms_to_payment(place: Place) -> None:
     assert await spender.credit_of(place.address(EARNER)) == 0
 
 
-async def test_a_dispute_won_and_a_cancelled_lease_are_withdrawn_together(place: Place) -> None:
+async def test_a_dispute_won_and_a_cancelled_lease_are_withdrawn_together(place: ChainUnderTest) -> None:
     """The stake is found out by the SDK; both refunds add up, and may go to another address."""
-    spender, earner, arbiter = await place.by(SPENDER), await place.by(EARNER), await place.by(ARBITER)
-    disputed, cancelled = await leased(place), await leased(place)
+    spender, earner, arbiter = await place.connect_as(SPENDER), await place.connect_as(EARNER), await place.connect_as(ARBITER)
+    disputed, cancelled = await create_lease(place), await create_lease(place)
     receipt = await spender.raise_dispute(disputed, "nothing came")
     assert receipt.event("DisputeRaised")["stakeAmount"] == ETHER // 10
     await arbiter.resolve(disputed, valid=True)
@@ -144,10 +144,10 @@ async def test_a_dispute_won_and_a_cancelled_lease_are_withdrawn_together(place:
     assert await spender.withdraw_to(place.address(OPERATOR)) == 2 * ETHER + ETHER // 10
 
 
-async def test_a_dispute_nobody_decides_is_split(place: Place) -> None:
+async def test_a_dispute_nobody_decides_is_split(place: ChainUnderTest) -> None:
     """After 30 days, by anyone; before, it says from when on."""
-    spender, anyone = await place.by(SPENDER), await place.by(OPERATOR)
-    lease = await leased(place)
+    spender, anyone = await place.connect_as(SPENDER), await place.connect_as(OPERATOR)
+    lease = await create_lease(place)
     await spender.raise_dispute(lease, "")
     with pytest.raises(ContractReverted) as caught:
         await anyone.split(lease)
@@ -158,10 +158,10 @@ async def test_a_dispute_nobody_decides_is_split(place: Place) -> None:
     assert await spender.credit_of(place.address(EARNER)) == ETHER // 2
 
 
-async def test_receipts_are_verified_and_contradictions_proved(place: Place) -> None:
+async def test_receipts_are_verified_and_contradictions_proved(place: ChainUnderTest) -> None:
     """The contract knows the Earner's signature; two results for one computation refund the lease."""
-    spender = await place.by(SPENDER)
-    lease = await leased(place)
+    spender = await place.connect_as(SPENDER)
+    lease = await create_lease(place)
 
     def signed(result: int, by: int = EARNER) -> tuple[tuple[str, ...], str]:
         names = ("leaseId", "computationId", "requestHash", "productVersion", "resultHash")
@@ -183,21 +183,21 @@ async def test_receipts_are_verified_and_contradictions_proved(place: Place) -> 
     assert (await spender.lease(lease)).status is LeaseStatus.REFUNDED
 
 
-async def test_the_owner_pauses_and_appoints(place: Place) -> None:
+async def test_the_owner_pauses_and_appoints(place: ChainUnderTest) -> None:
     """And the error a Spender meets meanwhile has the contract's name for it."""
-    owner, spender = await place.by(OWNER), await place.by(SPENDER)
+    owner, spender = await place.connect_as(OWNER), await place.connect_as(SPENDER)
     await owner.pause()
     with pytest.raises(ContractReverted, match="EnforcedPause"):
-        await leased(place)
+        await create_lease(place)
     await owner.unpause()
     await owner.set_arbiter(place.address(OPERATOR))
-    assert (await spender.lease(await leased(place))).arbiter == place.address(OPERATOR)
+    assert (await spender.lease(await create_lease(place))).arbiter == place.address(OPERATOR)
 
 
-async def test_a_refusal_names_the_error_its_values_and_its_meaning_and_costs_nothing(place: Place) -> None:
+async def test_a_refusal_names_the_error_its_values_and_its_meaning_and_costs_nothing(place: ChainUnderTest) -> None:
     """Before anything is sent: the nonce has not moved."""
-    spender, earner = await place.by(SPENDER), await place.by(EARNER)
-    lease = await leased(place)
+    spender, earner = await place.connect_as(SPENDER), await place.connect_as(EARNER)
+    lease = await create_lease(place)
     before = await earner._rpc.call("eth_getTransactionCount", earner.address, "latest")
     with pytest.raises(ContractReverted) as caught:
         await earner.approve(lease)
@@ -210,9 +210,9 @@ async def test_a_refusal_names_the_error_its_values_and_its_meaning_and_costs_no
         await spender.lease(NO_LEASE)
 
 
-async def test_many_transactions_of_one_account_at_once_follow_each_other(place: Place) -> None:
+async def test_many_transactions_of_one_account_at_once_follow_each_other(place: ChainUnderTest) -> None:
     """Each has a nonce of its own."""
-    spender = await place.by(SPENDER)
+    spender = await place.connect_as(SPENDER)
     expires_at = await spender.now() + DAY
     leases = await asyncio.gather(
         *(spender.create_lease(place.address(EARNER), "diabetes", price=n, expires_at=expires_at) for n in range(5))
@@ -220,13 +220,13 @@ async def test_many_transactions_of_one_account_at_once_follow_each_other(place:
     assert [(await spender.lease(lease)).price for lease in leases] == list(range(5))
 
 
-async def test_a_transaction_undone_in_its_block_says_why(place: Place) -> None:
+async def test_a_transaction_undone_in_its_block_says_why(place: ChainUnderTest) -> None:
     """Estimated while it was possible, mined when it no longer was: the reason is asked for again, and the hash is named."""
-    spender, earner = await place.by(SPENDER), await place.by(EARNER)
-    lease = await leased(place)
+    spender, earner = await place.connect_as(SPENDER), await place.connect_as(EARNER)
+    lease = await create_lease(place)
     sender = earner._sender
     assert sender is not None
-    data = lease_agreement().call("commitResult", lease, word(1), word(2))
+    data = lease_agreement().encode_call("commitResult", lease, word(1), word(2))
     asked = {"from": earner.address, "to": earner.contract, "data": "0x" + data.hex(), "value": "0x0"}
     await spender._rpc.call("eth_estimateGas", asked)
     await earner.cancel(lease)
@@ -253,7 +253,7 @@ async def test_a_transaction_undone_in_its_block_says_why(place: Place) -> None:
     assert caught.value.values == {"leaseId": lease, "status": "cancelled"}
 
 
-async def test_the_wrong_place_is_noticed_before_anything_is_written(place: Place) -> None:
+async def test_the_wrong_place_is_noticed_before_anything_is_written(place: ChainUnderTest) -> None:
     """Another chain, no code, other code: each is named with what was found."""
     wrong_chain = replace(place.record, chain_id=place.record.chain_id + 1)
     nowhere = replace(place.record, address="0x" + "ab" * 20)
@@ -266,9 +266,9 @@ async def test_the_wrong_place_is_noticed_before_anything_is_written(place: Plac
         assert await chain.current_arbiter() == place.address(ARBITER)
 
 
-async def test_without_a_key_it_only_reads(place: Place) -> None:
+async def test_without_a_key_it_only_reads(place: ChainUnderTest) -> None:
     """Writing says what is missing."""
-    lease = await leased(place)
+    lease = await create_lease(place)
     async with LeaseChain(place.url, place.record) as chain:
         assert (await chain.lease(lease)).status is LeaseStatus.APPROVED
         with pytest.raises(ChainError, match="needs a key"):
@@ -417,7 +417,7 @@ async def test_a_transaction_that_is_not_mined_in_time_is_named(endpoint: Callab
 async def test_a_lease_that_does_not_stand_for_the_terms_is_not_handed_on(endpoint: Callable[[Answer], Awaitable[str]]) -> None:
     """An endpoint that answers with somebody else's lease is caught by recomputing the id."""
     abi = lease_agreement()
-    topics = [abi.topic("LeaseCreated"), "0x" + "99" * 32, word(1), word(2)]
+    topics = [abi.event_topic("LeaseCreated"), "0x" + "99" * 32, word(1), word(2)]
     mined = {
         "blockNumber": "0x1",
         "status": "0x1",

@@ -12,7 +12,7 @@ from pandacea.domain.ids import AssetId
 from pandacea.domain.product import Mock, Rehearsal
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
-from tests.api.served import Served, served
+from tests.api.served import ServedNode, served
 from tests.fakes import LEASE_ID
 
 INPUTS = [{"asset_id": "a", "variable_name": "table"}]
@@ -20,7 +20,7 @@ STRANGER = "7a" * 32
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Served]:
+def node(tmp_path: Path) -> Iterator[ServedNode]:
     with served(tmp_path) as made:
         yield made
 
@@ -32,7 +32,7 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def rehearses(node: Served, folder: Path, who: Rehearsal) -> None:
+def rehearses(node: ServedNode, folder: Path, who: Rehearsal) -> None:
     """Who may rehearse on asset `a`, which has mock rows."""
     catalogue = node.world.catalogue
     table = folder / "mock.arrow"
@@ -42,7 +42,7 @@ def rehearses(node: Served, folder: Path, who: Rehearsal) -> None:
     catalogue.product = replace(catalogue.product, rules=rules, assets={**catalogue.product.assets, AssetId("a"): asset})
 
 
-def test_a_result_is_read_and_verified_by_another_client_with_the_key(node: Served, script: Path) -> None:
+def test_a_result_is_read_and_verified_by_another_client_with_the_key(node: ServedNode, script: Path) -> None:
     """All that the second one knows is the id."""
     with PandaceaClient(node.url, key="11" * 32) as asked, PandaceaClient(node.url, key="11" * 32) as reads:
         made = asked.execute_computation(LEASE_ID, script, INPUTS)
@@ -51,7 +51,7 @@ def test_a_result_is_read_and_verified_by_another_client_with_the_key(node: Serv
         assert reads.verify(answer).result_hash == made["result_hash"]
 
 
-def test_nobody_rehearses_without_a_lease(node: Served, script: Path, tmp_path: Path) -> None:
+def test_nobody_rehearses_without_a_lease(node: ServedNode, script: Path, tmp_path: Path) -> None:
     """A key alone runs nothing here, said before anything runs; whoever has the lease gets an answer that nobody signed."""
     rehearses(node, tmp_path, Rehearsal.LEASE)
     with PandaceaClient(node.url, key=STRANGER) as stranger, pytest.raises(PandaceaError) as caught:

@@ -17,9 +17,9 @@ import aiohttp
 import psutil
 from eth_account import Account
 
-from pandacea.sandbox.cgroups import Cgroups
-from tests.chain.anvil import EARNER, Agreement
-from tests.parts import ROOT, free_port
+from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
+from tests.chain.anvil import EARNER, AnvilAgreement
+from tests.prerequisites import ROOT, free_port
 
 PASSPHRASE: Final = "only for tests"
 MEGABYTE: Final = 1e6
@@ -28,7 +28,7 @@ MEGABYTE: Final = 1e6
 class NodeProcess:
     """One node's folder and, between `start` and `kill` or `stop`, its process."""
 
-    def __init__(self, folder: Path, agreement: Agreement, urls: Sequence[str], ws_url: str, environment: Path) -> None:
+    def __init__(self, folder: Path, agreement: AnvilAgreement, urls: Sequence[str], ws_url: str, environment: Path) -> None:
         """`urls`, `ws_url`: the endpoints it follows; `environment`: the bubblewrap environment."""
         self.folder = folder
         self.port, self.metrics_port = free_port(), free_port()
@@ -139,7 +139,7 @@ def _environment() -> dict[str, str]:
 
 
 def _write(
-    folder: Path, agreement: Agreement, urls: Sequence[str], ws_url: str, environment: Path, port: int, metrics_port: int
+    folder: Path, agreement: AnvilAgreement, urls: Sequence[str], ws_url: str, environment: Path, port: int, metrics_port: int
 ) -> None:
     """Data, key and configuration."""
     (folder / "data").mkdir(parents=True)
@@ -165,7 +165,7 @@ def _write(
             "poll_seconds": 0.5,
         },
         "earner": {"address": EARNER.address, "keystore": "operator.json", "passphrase_file": "passphrase"},
-        "privacy": {"sandbox": "bubblewrap", "environment": str(environment), "pool_size": 0, "cgroups": Cgroups.may_be_made()},
+        "privacy": {"sandbox": "bubblewrap", "environment": str(environment), "pool_size": 0, "cgroups": NodeCgroup.is_available()},
         "server": {"port": port, "grace_seconds": 2},
         "telemetry": {"metrics_port": metrics_port},
         "log": {"format": "json"},

@@ -15,9 +15,9 @@ from typing import Any, Final
 from tests.chain.anvil import Anvil
 from tests.faults.proxy import FaultProxy
 from tests.soak.process import NodeProcess
-from tests.soak.traffic import Traffic, created
-from tests.soak.trouble import Trouble
-from tests.soak.verdict import caught_up, differences
+from tests.soak.traffic import Traffic, list_created_leases
+from tests.soak.trouble import FaultInjector
+from tests.soak.verdict import find_differences, wait_until_caught_up
 
 SLOT: Final = 8
 """Blocks: `safe` is the head - 8, `finalized` the head - 16."""
@@ -36,7 +36,7 @@ LONG: Final = 240.0
 
 
 @dataclass
-class Report:
+class SoakReport:
     """What a soak saw. `differences`: empty, or it has failed."""
 
     seed: int
@@ -60,7 +60,7 @@ class Report:
     differences: list[str] = field(default_factory=list)
 
 
-class Memory:
+class MemoryWatch:
     """Watches what one process needs; another process, another watch."""
 
     def __init__(self, node: NodeProcess) -> None:
@@ -69,7 +69,7 @@ class Memory:
         self.first = self.last = self.seconds = 0.0
         """MB, MB, and the seconds between them."""
 
-    def look(self) -> None:
+    def check_growth(self) -> None:
         """Raises AssertionError when the process grew by more than GROWTH_MB."""
         age = time.monotonic() - self._node.started_at
         if age < WARM:
@@ -81,60 +81,60 @@ class Memory:
         assert now - self.first < GROWTH_MB, f"the node grew by {now - self.first:.0f} MB to {now:.0f} MB"
 
 
-async def soak(seed: int, seconds: float, folder: Path, environment: Path, say: Callable[[str], None]) -> Report:
+async def soak(seed: int, seconds: float, folder: Path, environment: Path, say: Callable[[str], None]) -> SoakReport:
     """Run one; `say` is given a line every few seconds. The node's log stays in `folder`.
 
     Raises:
         AssertionError: the node ended by itself, stayed unready, or grew without bound; differences are in the report.
     """
-    report = Report(seed)
+    report = SoakReport(seed)
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         chain = await stack.enter_async_context(Anvil("--block-time", "1", "--slots-in-an-epoch", str(SLOT)))
-        agreement = await chain.deploy()
+        agreement = await chain.deploy_agreement()
         proxies = (await stack.enter_async_context(FaultProxy(chain.url)), await stack.enter_async_context(FaultProxy(chain.url)))
         node = NodeProcess(folder, agreement, [proxy.url for proxy in proxies], proxies[0].ws_url, environment)
         stack.push_async_callback(node.close)
         # A stream of its own for each: what one draws does not depend on how quick another was.
         traffic = Traffic(agreement, random.Random(f"{seed} traffic"), DEEPEST)
-        trouble = Trouble(chain, traffic, node, proxies, random.Random(f"{seed} trouble"))
+        trouble = FaultInjector(chain, traffic, node, proxies, random.Random(f"{seed} trouble"))
         await node.start()
-        await trouble.recovered()
+        await trouble.wait_until_recovered()
         telling = _telling(report, node, traffic, trouble, began, say)
         async with _going_on(traffic.run()), _going_on(traffic.fork()), _going_on(telling):
             await _stir(report, trouble, node, began, seconds)
         say("no more faults; the chain goes on until everything is final")
-        await chain.mine(SETTLING)
-        await caught_up(node, agreement)
+        await chain.mine_blocks(SETTLING)
+        await wait_until_caught_up(node, agreement)
         await asyncio.sleep(5)  # the second pass takes a range each second
-        await caught_up(node, agreement)
+        await wait_until_caught_up(node, agreement)
         _note(report, traffic, trouble, node, time.monotonic() - began)
-        report.blocks, report.leases = await chain.head(), len(await created(agreement))
-        report.differences = await differences(node, agreement, folder)
+        report.blocks, report.leases = await chain.head_number(), len(await list_created_leases(agreement))
+        report.differences = await find_differences(node, agreement, folder)
         await node.stop()
     return report
 
 
-async def _stir(report: Report, trouble: Trouble, node: NodeProcess, began: float, seconds: float) -> None:
+async def _stir(report: SoakReport, trouble: FaultInjector, node: NodeProcess, began: float, seconds: float) -> None:
     """Episode after episode; towards the end without kills."""
     silenced = seconds < LONG
-    memory = Memory(node)
+    memory = MemoryWatch(node)
     while (passed := time.monotonic() - began) < seconds:
         calm = passed > (1 - CALM) * seconds
-        await trouble.episode(kills=not calm)
+        await trouble.run_episode(kills=not calm)
         if not silenced and passed > seconds / 2:
             silenced = True
-            await trouble.long_silence()
-        memory.look()
+            await trouble.run_long_silence()
+        memory.check_growth()
         await asyncio.sleep(trouble.dice.uniform(0.0, 3.0))
     report.rss_first_mb, report.rss_last_mb, report.watched_seconds = memory.first, memory.last, memory.seconds
 
 
 async def _telling(
-    report: Report,
+    report: SoakReport,
     node: NodeProcess,
     traffic: Traffic,
-    trouble: Trouble,
+    trouble: FaultInjector,
     began: float,
     say: Callable[[str], None],
 ) -> None:
@@ -152,7 +152,7 @@ async def _telling(
         )
 
 
-def _note(report: Report, traffic: Traffic, trouble: Trouble, node: NodeProcess, seconds: float) -> None:
+def _note(report: SoakReport, traffic: Traffic, trouble: FaultInjector, node: NodeProcess, seconds: float) -> None:
     report.seconds = seconds
     report.transactions = dict(sorted(traffic.sent.items()))
     report.reorgs = dict(sorted(traffic.reorgs.items()))

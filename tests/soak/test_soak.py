@@ -10,7 +10,7 @@ import pytest
 from tests.chain.anvil import ANVIL
 from tests.chain.conftest import NO_ANVIL
 from tests.journeys.conftest import ENVIRONMENT
-from tests.parts import missing
+from tests.prerequisites import skip_or_fail
 from tests.soak.soak import soak
 
 SECONDS = max(20.0, 40.0 * float(os.environ.get("PANDACEA_TEST_SCALE", "1")))
@@ -21,9 +21,9 @@ SEED = int(os.environ.get("PANDACEA_TEST_SEED", "20261124"))
 async def test_a_node_in_trouble_ends_up_where_the_chain_is(tmp_path: Path) -> None:
     """Its leases are those of a rebuild and of the contract; once nothing is wrong it is soon ready again; it does not grow."""
     if not ANVIL.exists():
-        missing(NO_ANVIL)
+        skip_or_fail(NO_ANVIL)
     if not (ENVIRONMENT / "bin" / "python").exists():
-        missing(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
+        skip_or_fail(f"no sandbox environment in {ENVIRONMENT}; run: make setup")
     report = await soak(SEED, SECONDS, tmp_path / "node", ENVIRONMENT, print)
     assert not report.differences, f"seed {SEED}: {report.differences[:5]}"
     assert report.kills, f"seed {SEED}: {report}"

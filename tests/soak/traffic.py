@@ -16,7 +16,7 @@ from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
 from pandacea.domain.lease import LeaseStatus
-from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Agreement, RpcRefusedError, call, word
+from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, AnvilAgreement, AnvilError, abi_word, encode_call
 from tests.chain.emitter import TOPIC
 
 SPENDERS: Final = (SPENDER, STRANGER)
@@ -31,7 +31,7 @@ Deed = tuple[LocalAccount, str, int]
 
 
 @dataclass(frozen=True)
-class OnChain:
+class ContractLease:
     """What `getLease` says."""
 
     lease_id: str
@@ -44,31 +44,31 @@ class OnChain:
     words: tuple[int, ...]
 
 
-async def on_chain(agreement: Agreement, lease_id: str) -> OnChain | None:
+async def get_contract_lease(agreement: AnvilAgreement, lease_id: str) -> ContractLease | None:
     """Ask the contract itself; None: it knows no such lease (it reverts)."""
     try:
-        said = await agreement.chain.call(
-            "eth_call", {"to": agreement.address, "data": call("getLease(bytes32)", lease_id)}, "latest"
+        said = await agreement.chain.call_method(
+            "eth_call", {"to": agreement.address, "data": encode_call("getLease(bytes32)", lease_id)}, "latest"
         )
-    except RpcRefusedError:
+    except AnvilError:
         return None
     words = tuple(int(said[start : start + 64], 16) for start in range(2, len(said), 64))
     status = STATUSES[words[18]]
     assert status is not None
-    return OnChain(lease_id, f"0x{words[0]:040x}", f"0x{words[1]:040x}", status, words[15], words[14], words[13], words)
+    return ContractLease(lease_id, f"0x{words[0]:040x}", f"0x{words[1]:040x}", status, words[15], words[14], words[13], words)
 
 
-async def created(agreement: Agreement, first: int = 0) -> list[str]:
+async def list_created_leases(agreement: AnvilAgreement, first: int = 0) -> list[str]:
     """Ids of every lease there is, in order of creation."""
     where = {"address": agreement.address, "fromBlock": hex(first), "toBlock": "latest", "topics": [TOPIC["LeaseCreated"]]}
-    return [log["topics"][1] for log in await agreement.chain.call("eth_getLogs", where)]
+    return [log["topics"][1] for log in await agreement.chain.call_method("eth_getLogs", where)]
 
 
 @dataclass
 class Traffic:
     """Sends for as long as it runs. What the contract refuses is mined and reverts: nobody waits for it."""
 
-    agreement: Agreement
+    agreement: AnvilAgreement
     dice: random.Random
     deepest: int
     """Blocks: no reorganisation reaches what is final."""
@@ -83,7 +83,7 @@ class Traffic:
         """For ever; a chain that does not answer is asked again."""
         while True:
             await asyncio.sleep(self.dice.uniform(0.05, 0.5))
-            with suppress(RpcRefusedError, aiohttp.ClientError, TimeoutError):
+            with suppress(AnvilError, aiohttp.ClientError, TimeoutError):
                 async with self._lock:
                     await self._act()
 
@@ -94,14 +94,14 @@ class Traffic:
             await self.reorganise()
 
     async def _act(self) -> None:
-        head = await self.agreement.chain.head()
-        for lease_id in await created(self.agreement, max(0, head - 2)):
+        head = await self.agreement.chain.head_number()
+        for lease_id in await list_created_leases(self.agreement, max(0, head - 2)):
             if lease_id not in self._recent:
                 self._recent.append(lease_id)
         if not self._recent or self.dice.random() < 0.3:
             await self._send("create", await self._create())
             return
-        lease = await on_chain(self.agreement, self.dice.choice(self._recent))
+        lease = await get_contract_lease(self.agreement, self.dice.choice(self._recent))
         if lease is None:
             return  # a reorganisation took it
         # One after the other at once: they often stand in one block.
@@ -110,14 +110,14 @@ class Traffic:
             await self._send(what, self._deed(what, lease))
 
     async def _create(self) -> Deed:
-        block = await self.agreement.chain.call("eth_getBlockByNumber", "latest", False)
+        block = await self.agreement.chain.call_method("eth_getBlockByNumber", "latest", False)
         earner = self.dice.choices([EARNER, OPERATOR], [6, 1])[0].address
         expires = int(block["timestamp"], 16) + self.dice.randrange(600, 30 * 86_400)
         signature = "createLease(address,bytes32,uint256,uint64,uint32)"
-        data = call(signature, earner, PRODUCT, PRICE, expires, self.dice.randrange(1, 4))
+        data = encode_call(signature, earner, PRODUCT, PRICE, expires, self.dice.randrange(1, 4))
         return self.dice.choice(SPENDERS), data, PRICE
 
-    def _what(self, lease: OnChain) -> str:
+    def _what(self, lease: ContractLease) -> str:
         match lease.status:
             case LeaseStatus.CREATED:
                 choices = {"approve": 8, "cancel": 1, "commit": 1}
@@ -131,62 +131,62 @@ class Traffic:
                 choices = {"approve": 1, "commit": 1, "execute": 1, "cancel": 1, "dispute": 1, "finalize": 1, "resolve": 1}
         return self.dice.choices(list(choices), list(choices.values()))[0]
 
-    def _deed(self, what: str, lease: OnChain) -> Deed:
+    def _deed(self, what: str, lease: ContractLease) -> Deed:
         spender = next((one for one in SPENDERS if one.address.lower() == lease.spender), SPENDER)
         earner = EARNER if lease.earner == EARNER.address.lower() else OPERATOR
         lease_id = lease.lease_id
         match what:
             case "approve":
-                return earner, call("approveLease(bytes32)", lease_id), 0
+                return earner, encode_call("approveLease(bytes32)", lease_id), 0
             case "commit":
                 computation = "0x" + keccak(f"{lease_id} {self.dice.randrange(4)}".encode()).hex()
                 result = "0x" + self.dice.randbytes(32).hex()
-                return earner, call("commitResult(bytes32,bytes32,bytes32)", lease_id, computation, result), 0
+                return earner, encode_call("commitResult(bytes32,bytes32,bytes32)", lease_id, computation, result), 0
             case "execute":
-                return earner, call("executeLease(bytes32)", lease_id), 0
+                return earner, encode_call("executeLease(bytes32)", lease_id), 0
             case "cancel":
-                return self.dice.choice([earner, spender]), call("cancelLease(bytes32)", lease_id), 0
+                return self.dice.choice([earner, spender]), encode_call("cancelLease(bytes32)", lease_id), 0
             case "finalize":
-                return spender, call("finalizeLease(bytes32)", lease_id), 0
+                return spender, encode_call("finalizeLease(bytes32)", lease_id), 0
             case "dispute":
                 selector = keccak(text="raiseDispute(bytes32,string)")[:4]
                 arguments = encode(["bytes32", "string"], [bytes.fromhex(lease_id[2:]), "not what was agreed \0 \u202e"])
                 return spender, "0x" + (selector + arguments).hex(), PRICE // 10
             case _:
                 valid = self.dice.randrange(2)
-                return OWNER, call("resolveDispute(bytes32,bool)", lease_id) + word(valid), 0
+                return OWNER, encode_call("resolveDispute(bytes32,bool)", lease_id) + abi_word(valid), 0
 
     async def _send(self, what: str, deed: Deed) -> None:
         account, data, value = deed
-        raw = await self.agreement.chain.sign(account, self.agreement.address, data, value=value)
-        self._raw[await self.agreement.chain.call("eth_sendRawTransaction", raw)] = raw
+        raw = await self.agreement.chain.sign_transaction(account, self.agreement.address, data, value=value)
+        self._raw[await self.agreement.chain.call_method("eth_sendRawTransaction", raw)] = raw
         self.sent[what] += 1
 
     async def reorganise(self) -> None:
         """Replace the newest blocks: by empty ones, or by others with the same transactions elsewhere and the last few lost."""
         chain = self.agreement.chain
         async with self._lock:
-            head = await chain.head()
+            head = await chain.head_number()
             depth = min(self.dice.choice([1, 1, 2, 3, self.dice.randrange(1, self.deepest + 1), self.deepest]), head - 1)
             if depth < 1 or head - depth <= self.agreement.block:
                 return
             kept = await self._elsewhere(head, depth) if self.dice.random() < 0.7 else []
             # anvil loses a block when it mines while it reorganises.
-            await chain.call("evm_setIntervalMining", 0)
+            await chain.call_method("evm_setIntervalMining", 0)
             try:
-                with suppress(RpcRefusedError):
-                    await chain.call("anvil_dropAllTransactions")
+                with suppress(AnvilError):
+                    await chain.call_method("anvil_dropAllTransactions")
                 await chain.reorg(depth, kept)
                 # Its clock goes back with its blocks, further each time.
-                await chain.call("evm_setTime", int(time.time()))
+                await chain.call_method("evm_setTime", int(time.time()))
             finally:
-                await chain.call("evm_setIntervalMining", 1)
+                await chain.call_method("evm_setIntervalMining", 1)
             self.reorgs[depth] += 1
 
     async def _elsewhere(self, head: int, depth: int) -> list[tuple[str, int]]:
         dropped: list[str] = []
         for number in range(head - depth + 1, head + 1):
-            block: dict[str, Any] = await self.agreement.chain.call("eth_getBlockByNumber", hex(number), False)
+            block: dict[str, Any] = await self.agreement.chain.call_method("eth_getBlockByNumber", hex(number), False)
             dropped += [self._raw[one] for one in block["transactions"] if one in self._raw]
         kept = dropped[: self.dice.randrange(len(dropped) + 1)]
         return list(zip(kept, sorted(self.dice.randrange(depth) for _ in kept), strict=True))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.chain.anvil import Anvil
-from tests.faults.proxy import Answer, Before, FaultProxy, late, sometimes
+from tests.faults.proxy import Before, FaultProxy, ProxyAnswer, answer_late, answer_sometimes
 from tests.soak.process import NodeProcess
 from tests.soak.traffic import Traffic
 
@@ -22,22 +22,22 @@ SILENCE_SECONDS: Final = 60.0
 """Without any answer for this long the node must have stopped believing itself (`Follower`'s max_silence)."""
 
 PROVIDERS: Final = (
-    Answer(error={"code": -32005, "message": "daily request count exceeded, request rate limited"}, status=429),
-    Answer(status=429, body=b"Too Many Requests", headers={"Retry-After": "1"}),
-    Answer(error={"code": -32000, "message": "header not found"}),
-    Answer(error={"code": -32603, "message": "Internal error"}),
-    Answer(error={"code": -32000, "message": "execution timeout"}),
-    Answer(status=502, body=b"<html><h1>502 Bad Gateway</h1></html>"),
-    Answer(status=503, body=b""),
-    Answer(status=200, body=b"<!doctype html>welcome"),
-    Answer(status=200, body=b'{"jsonrpc":"2.0","id":1,"result":'),
-    Answer(result=None),
+    ProxyAnswer(error={"code": -32005, "message": "daily request count exceeded, request rate limited"}, status=429),
+    ProxyAnswer(status=429, body=b"Too Many Requests", headers={"Retry-After": "1"}),
+    ProxyAnswer(error={"code": -32000, "message": "header not found"}),
+    ProxyAnswer(error={"code": -32603, "message": "Internal error"}),
+    ProxyAnswer(error={"code": -32000, "message": "execution timeout"}),
+    ProxyAnswer(status=502, body=b"<html><h1>502 Bad Gateway</h1></html>"),
+    ProxyAnswer(status=503, body=b""),
+    ProxyAnswer(status=200, body=b"<!doctype html>welcome"),
+    ProxyAnswer(status=200, body=b'{"jsonrpc":"2.0","id":1,"result":'),
+    ProxyAnswer(result=None),
 )
 RANGES: Final = (
-    Answer(error={"code": -32005, "message": "query returned more than 10000 results. Try with this block range [0x1, 0x2]."}),
-    Answer(error={"code": -32602, "message": "eth_getLogs is limited to a 2 block range"}),
-    Answer(error={"code": -32000, "message": "block range is too wide"}),
-    Answer(error={"code": -32614, "message": "eth_getLogs is limited to a 10,000 range"}),
+    ProxyAnswer(error={"code": -32005, "message": "query returned more than 10000 results. Try with this block range [0x1, 0x2]."}),
+    ProxyAnswer(error={"code": -32602, "message": "eth_getLogs is limited to a 2 block range"}),
+    ProxyAnswer(error={"code": -32000, "message": "block range is too wide"}),
+    ProxyAnswer(error={"code": -32614, "message": "eth_getLogs is limited to a 10,000 range"}),
 )
 
 
@@ -71,7 +71,7 @@ class Withheld:
 
 
 @dataclass
-class Trouble:
+class FaultInjector:
     """Makes it, and measures how soon it is over."""
 
     chain: Anvil
@@ -89,7 +89,7 @@ class Trouble:
         self.withheld = Withheld(self.dice)
         self.proxies[0].after.append(self.withheld)
 
-    async def episode(self, *, kills: bool = True) -> None:
+    async def run_episode(self, *, kills: bool = True) -> None:
         """One to three things at once for some seconds; then wait until the node is ready again."""
         everything: dict[str, Callable[[float], Awaitable[None]]] = {
             "slow": self._slow,
@@ -114,9 +114,9 @@ class Trouble:
         self.faults.update("kill" if name == "kill-again" else name for name in names)
         seconds = self.dice.uniform(1.0, 6.0)
         await asyncio.gather(*(everything[name](seconds) for name in names))
-        await self.recovered()
+        await self.wait_until_recovered()
 
-    async def recovered(self) -> None:
+    async def wait_until_recovered(self) -> None:
         """Nothing is wrong any more: wait until the node says so too.
 
         Raises:
@@ -129,29 +129,29 @@ class Trouble:
             await asyncio.sleep(0.1)
         self.recoveries.append(time.monotonic() - over)
 
-    async def long_silence(self) -> None:
+    async def run_long_silence(self) -> None:
         """Nobody answers for longer than the node may go on believing itself: it must say so, and come back."""
         self.faults["long-silence"] += 1
         async with self._refusing(*self.proxies):
             await asyncio.sleep(SILENCE_SECONDS + 5)
             assert not await self.node.ready(), f"ready after {SILENCE_SECONDS + 5:.0f} s without an answer"
-        await self.recovered()
+        await self.wait_until_recovered()
 
     # -- one thing each
 
     async def _slow(self, seconds: float) -> None:
-        await self._ruled(seconds, *((proxy, late(self.dice.uniform(0.1, 2.5))) for proxy in self._some()))
+        await self._ruled(seconds, *((proxy, answer_late(self.dice.uniform(0.1, 2.5))) for proxy in self._some()))
 
     async def _errors(self, seconds: float) -> None:
         rules = [
-            (proxy, sometimes(proxy, self.dice.uniform(0.05, 0.5), answer))
+            (proxy, answer_sometimes(proxy, self.dice.uniform(0.05, 0.5), answer))
             for proxy in self._some()
             for answer in self.dice.sample(PROVIDERS, 3)
         ]
         await self._ruled(seconds, *rules)
 
     async def _ranges(self, seconds: float) -> None:
-        rules = [(proxy, sometimes(proxy, 0.5, self.dice.choice(RANGES), ["eth_getLogs"])) for proxy in self._some()]
+        rules = [(proxy, answer_sometimes(proxy, 0.5, self.dice.choice(RANGES), ["eth_getLogs"])) for proxy in self._some()]
         await self._ruled(seconds, *rules)
 
     async def _withheld(self, seconds: float) -> None:
@@ -171,7 +171,7 @@ class Trouble:
 
     async def _cut(self, seconds: float) -> None:
         for _ in range(self.dice.randrange(1, 4)):
-            await self.proxies[0].cut()
+            await self.proxies[0].cut_sockets()
             await asyncio.sleep(seconds / 3)
 
     async def _one_down(self, seconds: float) -> None:
@@ -207,7 +207,7 @@ class Trouble:
             await self.node.start()
 
     async def _stopped(self, seconds: float) -> None:
-        await self.recovered()  # a start that is interrupted is a kill
+        await self.wait_until_recovered()  # a start that is interrupted is a kill
         await self.node.stop()
         await asyncio.sleep(seconds)
         await self.node.start()
@@ -230,5 +230,5 @@ class Trouble:
             for proxy in proxies:
                 proxy.refuse = True
                 stack.callback(setattr, proxy, "refuse", False)
-                await proxy.cut()
+                await proxy.cut_sockets()
             yield

@@ -13,36 +13,40 @@ from typing import Any, Final
 
 import aiohttp
 
+from pandacea.domain.approval_proof import COUNTED_PROOFS
+from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Address
-from pandacea.domain.lease import FINAL
-from pandacea.domain.seen import Held
-from pandacea.domain.trust import TRUSTED
-from pandacea.store.records import ChainRecords
-from pandacea.store.session import Database
+from pandacea.domain.lease import FINAL_STATUSES
+from pandacea.store.chain_store import SqlChainStore
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea_sdk.protocol.hashing import KeySigner
-from pandacea_sdk.protocol.signing import sign
-from tests.chain.anvil import EARNER, KEYS, Agreement
-from tests.chain.node import rebuilt, rows_of
+from pandacea_sdk.protocol.signing import sign_request
+from tests.chain.anvil import EARNER, KEYS, AnvilAgreement
+from tests.chain.node import read_lease_rows, rebuilt_node
 from tests.soak.process import NodeProcess
-from tests.soak.traffic import OnChain, created, on_chain
+from tests.soak.traffic import ContractLease, get_contract_lease, list_created_leases
 
 SIGNERS: Final = {one.address: one for one in (KeySigner(KEYS[2]), KeySigner(KEYS[3]))}
 
 
-async def differences(node: NodeProcess, agreement: Agreement, folder: Path) -> list[str]:
+async def find_differences(node: NodeProcess, agreement: AnvilAgreement, folder: Path) -> list[str]:
     """What disagrees, one sentence each; empty: nothing.
 
     Compared for every lease there is: the node's rows with those of a follower that reads the chain from zero, rows with `getLease`,
     what the running node answers its Spenders with the rows, and `pandacea leases` beside it with the same.
     """
-    async with rebuilt(agreement, folder) as fresh:
+    async with rebuilt_node(agreement, folder) as fresh:
         theirs = await fresh.rows()
-    mine = await rows(node.database_url, agreement)
+    mine = await read_node_rows(node.database_url, agreement)
     found = [f"rows: {text}" for text in _unequal(mine, theirs)]
-    chain = [lease for lease_id in await created(agreement) if (lease := await on_chain(agreement, lease_id)) is not None]
+    chain = [
+        lease
+        for lease_id in await list_created_leases(agreement)
+        if (lease := await get_contract_lease(agreement, lease_id)) is not None
+    ]
     ours = {lease.lease_id: lease for lease in chain if lease.earner == EARNER.address.lower()}
     found += [f"getLease: {text}" for text in _unlike_the_contract(mine, ours)]
-    said = await answers(node, [held for held in mine.values() if held.lease.approved_block is not None])
+    said = await ask_node(node, [held for held in mine.values() if held.lease.approved_block is not None])
     found += [f"answer: {text}" for text in _wrong_answers(mine, said)]
     listed = {row["lease_id"]: row for row in json.loads(await node.command("leases", "--json"))}
     found += [f"pandacea leases: {text}" for text in _wrong_answers(mine, listed)]
@@ -52,18 +56,18 @@ async def differences(node: NodeProcess, agreement: Agreement, folder: Path) -> 
     return found
 
 
-async def rows(database_url: str, agreement: Agreement) -> dict[str, Held]:
+async def read_node_rows(database_url: str, agreement: AnvilAgreement) -> dict[str, LeaseRecord]:
     """Every lease in a node's database, beside the running node."""
-    database = await Database.open(database_url)
+    database = await DatabaseEngine.open(database_url)
     try:
-        records = ChainRecords(database, agreement.chain.chain_id, Address(agreement.address))
-        assert await records.resume() is not None, "the node never followed this contract"
-        return await rows_of(records)
+        records = SqlChainStore(database, agreement.chain.chain_id, Address(agreement.address))
+        assert await records.find_view() is not None, "the node never followed this contract"
+        return await read_lease_rows(records)
     finally:
         await database.close()
 
 
-async def answers(node: NodeProcess, leases: Iterable[Held]) -> dict[str, dict[str, Any]]:
+async def ask_node(node: NodeProcess, leases: Iterable[LeaseRecord]) -> dict[str, dict[str, Any]]:
     """GET /leases/{id} of each, asked by its Spender: what memory says."""
     said: dict[str, dict[str, Any]] = {}
     async with AsyncExitStack() as stack:
@@ -71,7 +75,7 @@ async def answers(node: NodeProcess, leases: Iterable[Held]) -> dict[str, dict[s
         for held in leases:
             key = held.lease.key
             path, authority = f"/api/v1/leases/{key.lease_id}", f"127.0.0.1:{node.port}"
-            headers = sign(
+            headers = sign_request(
                 SIGNERS[held.lease.spender],
                 method="GET",
                 authority=authority,
@@ -86,13 +90,13 @@ async def answers(node: NodeProcess, leases: Iterable[Held]) -> dict[str, dict[s
     return said
 
 
-def _unequal(mine: Mapping[str, Held], theirs: Mapping[str, Held]) -> Iterable[str]:
+def _unequal(mine: Mapping[str, LeaseRecord], theirs: Mapping[str, LeaseRecord]) -> Iterable[str]:
     for lease_id in sorted(mine.keys() | theirs.keys()):
         if mine.get(lease_id) != theirs.get(lease_id):
             yield f"{lease_id}: the node has {mine.get(lease_id)}, a rebuild from zero {theirs.get(lease_id)}"
 
 
-def _unlike_the_contract(mine: Mapping[str, Held], chain: Mapping[str, OnChain]) -> Iterable[str]:
+def _unlike_the_contract(mine: Mapping[str, LeaseRecord], chain: Mapping[str, ContractLease]) -> Iterable[str]:
     for lease_id in sorted(mine.keys() | chain.keys()):
         held, said = mine.get(lease_id), chain.get(lease_id)
         have = None if held is None else _of_row(held)
@@ -101,12 +105,12 @@ def _unlike_the_contract(mine: Mapping[str, Held], chain: Mapping[str, OnChain])
             yield f"{lease_id}: the node has {have}, the contract {want}"
 
 
-def _of_row(held: Held) -> tuple[Any, ...]:
+def _of_row(held: LeaseRecord) -> tuple[Any, ...]:
     lease = held.lease
     return lease.spender, lease.status, lease.committed_count, lease.max_computations, lease.expires_at
 
 
-def _wrong_answers(mine: Mapping[str, Held], said: Mapping[str, dict[str, Any]]) -> Iterable[str]:
+def _wrong_answers(mine: Mapping[str, LeaseRecord], said: Mapping[str, dict[str, Any]]) -> Iterable[str]:
     for lease_id, held in mine.items():
         lease = held.lease
         if lease.approved_block is None:
@@ -126,16 +130,16 @@ def _wrong_answers(mine: Mapping[str, Held], said: Mapping[str, dict[str, Any]])
         if have != want:
             yield f"{lease_id}: {have or answer}, and the rows say {want}"
         # Nobody proves what can never be used again.
-        elif lease.status not in FINAL and answer["approval"] not in {trust.value for trust in TRUSTED}:
+        elif lease.status not in FINAL_STATUSES and answer["approval"] not in {trust.value for trust in COUNTED_PROOFS}:
             yield f"{lease_id}: its approval is {answer['approval']}"
 
 
-async def caught_up(node: NodeProcess, agreement: Agreement, seconds: float = 60.0) -> None:
+async def wait_until_caught_up(node: NodeProcess, agreement: AnvilAgreement, seconds: float = 60.0) -> None:
     """Wait until the node has processed the chain's newest block, settled what it can, and proved every approval that counts."""
     end = time.monotonic() + seconds
     while True:
         said = await node.metrics()
-        head = await agreement.chain.head()
+        head = await agreement.chain.head_number()
         if said and said["ready"] and said["chain_processed_block"] >= head - 1 and not said["leases_unproven"]:
             return
         assert time.monotonic() < end, f"not caught up with block {head} after {seconds:.0f} s: {said}\n{node.log()}"

@@ -12,16 +12,16 @@ import pytest
 from sqlalchemy import text
 
 from pandacea.store import driver
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from pandacea.store.session import Database
 
 SLOW = "INSERT INTO request_nonce WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT 'k', i, 1 FROM n"
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
+async def database(tmp_path: Path) -> AsyncIterator[DatabaseEngine]:
     """SQLite, empty, at the newest schema."""
-    opened = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    opened = await DatabaseEngine.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
     await upgrade(opened)
     yield opened
     await opened.close()
@@ -31,38 +31,38 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 def visits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """One entry for each visit to the thread of any connection."""
     made: list[None] = []
-    plain = driver.Connection.visit
+    plain = driver.SqliteConnection.visit
 
-    async def visit(self: driver.Connection, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def visit(self: driver.SqliteConnection, work: Callable[[sqlite3.Connection], Any]) -> Any:
         made.append(None)
         return await plain(self, work)
 
-    monkeypatch.setattr(driver.Connection, "visit", visit)
+    monkeypatch.setattr(driver.SqliteConnection, "visit", visit)
     return made
 
 
-async def count(database: Database) -> int:
-    async with database.read() as connection:
+async def count(database: DatabaseEngine) -> int:
+    async with database.read_connection() as connection:
         return int((await connection.execute(text("SELECT count(*) FROM request_nonce"))).scalar_one())
 
 
-async def test_a_statement_is_one_visit(database: Database, visits: list[None]) -> None:
+async def test_a_statement_is_one_visit(database: DatabaseEngine, visits: list[None]) -> None:
     """A look: begin, query, end. A write: begin, statement, commit. A statement that is its own transaction: itself."""
     await count(database)
     assert len(visits) == 3
     visits.clear()
-    async with database.write() as tx:
+    async with database.write_transaction() as tx:
         await tx.connection.execute(text("INSERT INTO request_nonce VALUES ('k', 'a', 1)"))
         await tx.commit()
     assert len(visits) == 3
     visits.clear()
-    await database.autocommit("INSERT INTO request_nonce VALUES (?, ?, ?) RETURNING nonce", ("k", "b", 1))
+    await database.execute_autocommit("INSERT INTO request_nonce VALUES (?, ?, ?) RETURNING nonce", ("k", "b", 1))
     assert len(visits) == 1
 
 
-async def test_what_comes_back_is_what_sqlite_says(database: Database) -> None:
+async def test_what_comes_back_is_what_sqlite_says(database: DatabaseEngine) -> None:
     """Rows, their number, and errors as SQLAlchemy knows them."""
-    async with database.write() as tx:
+    async with database.write_transaction() as tx:
         rows = [{"n": str(number)} for number in range(3)]
         await tx.connection.execute(text("INSERT INTO request_nonce VALUES ('k', :n, 1)"), rows)
         changed = await tx.connection.execute(text("UPDATE request_nonce SET expires = 2 WHERE nonce <> '1'"))
@@ -73,17 +73,17 @@ async def test_what_comes_back_is_what_sqlite_says(database: Database) -> None:
             await tx.connection.execute(text("INSERT INTO request_nonce VALUES ('k', '1', 1)"))
         await tx.commit()
     assert await count(database) == 3
-    assert await database.autocommit("INSERT INTO request_nonce VALUES (?, ?, ?)", ("k", "1", 1)) == []
+    assert await database.execute_autocommit("INSERT INTO request_nonce VALUES (?, ?, ?)", ("k", "1", 1)) == []
     with pytest.raises(sqlite3.IntegrityError):
-        await database.autocommit("INSERT INTO request_nonce VALUES (?, ?, ?)", ("k", "1", 1))
+        await database.execute_autocommit("INSERT INTO request_nonce VALUES (?, ?, ?)", ("k", "1", 1))
 
 
 @pytest.mark.parametrize("turns", [1, 2, 4, 8, 16])
-async def test_a_caller_cut_off_leaves_nothing_behind(database: Database, turns: int) -> None:
+async def test_a_caller_cut_off_leaves_nothing_behind(database: DatabaseEngine, turns: int) -> None:
     """Wherever it was, on its way to the thread or waiting for it: its transaction is undone before the next begins."""
 
     async def slow() -> None:
-        async with database.write() as tx:
+        async with database.write_transaction() as tx:
             await tx.connection.execute(text(SLOW))
             await asyncio.Event().wait()
 
@@ -93,7 +93,7 @@ async def test_a_caller_cut_off_leaves_nothing_behind(database: Database, turns:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with database.write() as tx:
+    async with database.write_transaction() as tx:
         await tx.connection.execute(text("INSERT INTO request_nonce VALUES ('k', 'after', 1)"))
         await tx.commit()
     assert await count(database) == 1

@@ -8,7 +8,7 @@ from sqlmodel import SQLModel
 
 from pandacea.domain.ids import LeaseId
 from pandacea.store import leases
-from pandacea.store.session import Database
+from pandacea.store.database_engine import DatabaseEngine
 
 LARGE = 2**63 - 1
 
@@ -32,16 +32,16 @@ def row(number: int, *, approved: int | None, seen_at: int) -> dict[str, Any]:
     }
 
 
-async def test_what_nobody_approved_is_pruned(database: Database) -> None:
+async def test_what_nobody_approved_is_pruned(database: DatabaseEngine) -> None:
     """By the time it was seen; approved leases stay for good."""
     table = SQLModel.metadata.tables["lease"]
-    async with database.write() as tx:
+    async with database.write_transaction() as tx:
         await tx.connection.execute(table.insert(), [row(1, approved=None, seen_at=10)])
         await tx.connection.execute(table.insert(), [row(2, approved=None, seen_at=20), row(3, approved=5, seen_at=10)])
         assert await leases.prune_waiting(tx.connection, 1, 20) == 1
         await tx.commit()
     ids = [LeaseId(f"0x{number:064x}") for number in range(1000)]
-    async with database.read() as connection:
+    async with database.read_connection() as connection:
         assert await leases.existing(connection, 1, ids) == {ids[2], ids[3]}
         (found,) = await leases.approved_page(connection, 1, "", 10)
     assert found[0] == ids[3]

@@ -11,8 +11,8 @@ from sqlmodel import SQLModel
 
 import pandacea.store.tables
 from pandacea.errors import Broken
+from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import VERSIONS, upgrade
-from pandacea.store.session import Database
 
 
 def differences(connection: Connection) -> list[Any]:
@@ -24,27 +24,27 @@ def differences(connection: Connection) -> list[Any]:
     return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": False}), SQLModel.metadata))
 
 
-async def test_the_migrations_lead_to_the_tables_of_the_code(database: Database) -> None:
+async def test_the_migrations_lead_to_the_tables_of_the_code(database: DatabaseEngine) -> None:
     """Nobody changes a table without a migration."""
-    async with database.read() as connection:
+    async with database.read_connection() as connection:
         assert await connection.run_sync(differences) == []
 
 
 @pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
 async def test_a_database_of_an_older_schema_is_upgraded_and_keeps_its_rows(empty_url: str, revision: str) -> None:
     """Forward from every schema there was, with a row in each of its tables."""
-    database = await Database.open(empty_url)
-    async with database.write() as tx:
+    database = await DatabaseEngine.open(empty_url)
+    async with database.write_transaction() as tx:
         await tx.connection.run_sync(lambda connection: _to(connection, revision))
         await tx.commit()
-    async with database.write() as tx:
+    async with database.write_transaction() as tx:
         before = await tx.connection.run_sync(_filled)
         await tx.commit()
     await upgrade(database)
-    async with database.write() as tx:
+    async with database.write_transaction() as tx:
         with pytest.raises(IntegrityError):
             await tx.connection.execute(text("DELETE FROM job"))  # foreign keys hold again
-    async with database.read() as connection:
+    async with database.read_connection() as connection:
         after = {name: (await connection.execute(text(f"SELECT * FROM {name}"))).mappings().one() for name in before}
         assert await connection.run_sync(differences) == []
     assert len(before) >= 6
@@ -53,25 +53,25 @@ async def test_a_database_of_an_older_schema_is_upgraded_and_keeps_its_rows(empt
     await database.close()
 
 
-async def test_the_revisions_tested_are_all_there_are(database: Database) -> None:
+async def test_the_revisions_tested_are_all_there_are(database: DatabaseEngine) -> None:
     """A new migration wants its old schema tested."""
-    async with database.read() as connection:
+    async with database.read_connection() as connection:
         assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "0008"
 
 
-async def test_upgrading_twice_changes_nothing(database: Database) -> None:
+async def test_upgrading_twice_changes_nothing(database: DatabaseEngine) -> None:
     """Every start runs it."""
     await upgrade(database)
-    async with database.read() as connection:
+    async with database.read_connection() as connection:
         tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
     assert "job" in tables
 
 
 async def test_a_database_of_a_newer_node_is_left_alone(empty_url: str) -> None:
     """An old program must not guess at a new schema."""
-    database = await Database.open(empty_url)
+    database = await DatabaseEngine.open(empty_url)
     await upgrade(database)
-    async with database.write() as tx:
+    async with database.write_transaction() as tx:
         await tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         await tx.commit()
     with pytest.raises(Broken, match="a newer node wrote it"):

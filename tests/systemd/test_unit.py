@@ -7,8 +7,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from pandacea.sandbox.namespaces import PROBE
-from tests.parts import ROOT, program
+from pandacea.sandbox.bubblewrap.namespaces import PROBE_COMMAND
+from tests.prerequisites import ROOT, find_program
 
 UNIT = ROOT / "systemd" / "pandacea.service"
 
@@ -22,7 +22,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     copy = tmp_path / "pandacea.service"
     copy.write_text(text)
     done = subprocess.run(
-        [program("systemd-analyze", "systemd"), "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
+        [find_program("systemd-analyze", "systemd"), "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
@@ -40,8 +40,8 @@ def test_bubblewrap_makes_its_box_under_the_unit() -> None:
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(UNIT.read_text())
     mounts = [command for setting, command in BELOW_PROC.items() if unit["Service"].get(setting, "no") == "yes"]
-    inside = " && ".join([*mounts, f"exec {shlex.join(PROBE)}"])
-    program("bwrap", "bubblewrap")
+    inside = " && ".join([*mounts, f"exec {shlex.join(PROBE_COMMAND)}"])
+    find_program("bwrap", "bubblewrap")
     view = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]
     done = subprocess.run([*view, "sh", "-c", inside], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import aiohttp
 
-from pandacea.telemetry.metrics import Metric, MetricsServer, render
+from pandacea.telemetry.metrics import Metric, MetricsServer, render_metrics
 
 
 def test_the_text_is_prometheus_exposition() -> None:
     """Help, type, labels escaped: a hostile endpoint name cannot forge a metric."""
     metrics = [
-        Metric.one("pandacea_ready", "1 when leases may be believed", 1),
+        Metric.single("pandacea_ready", "1 when leases may be believed", 1),
         Metric("pandacea_rpc_errors_total", "by class", "counter", {(("endpoint", 'a"\nb 1'),): 3.0}),
     ]
-    assert render(metrics) == (
+    assert render_metrics(metrics) == (
         "# HELP pandacea_ready 1 when leases may be believed\n"
         "# TYPE pandacea_ready gauge\n"
         "pandacea_ready 1\n"
@@ -25,7 +25,7 @@ def test_the_text_is_prometheus_exposition() -> None:
 
 async def test_it_is_served_on_loopback() -> None:
     """GET /metrics."""
-    server = MetricsServer(0, lambda: [Metric.one("pandacea_ready", "ready", 0)])
+    server = MetricsServer(0, lambda: [Metric.single("pandacea_ready", "ready", 0)])
     await server.start()
     try:
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{server.port}/metrics") as answer:

@@ -12,14 +12,14 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from pandacea.api.middleware import HEAD, USAGE, belongs_to, read_body
+from pandacea.api.middleware import HEAD, USAGE, assign_to_spender, read_body
 from pandacea.api.nonces import Nonces
-from pandacea.api.throttle import Rate
+from pandacea.api.rate_limit import RateLimiter
 from pandacea.domain.ids import Address
 from pandacea.flows.ports import Clock
-from pandacea_sdk.protocol.job_token import HEADER as JOB_TOKEN_HEADER
+from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER as JOB_TOKEN_HEADER
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse
+from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse_signed_request
 
 STRANGERS: Final = "strangers"
 
@@ -27,7 +27,7 @@ ReadBody = Callable[[SignedRequest], Awaitable[bytes]]
 """Reads the body of a request whose head was verified, on its signer's account."""
 
 
-class Spenders(Protocol):
+class KnownSpenders(Protocol):
     """The spenders of this node's leases, from memory."""
 
     def knows_spender(self, address: Address) -> bool:
@@ -35,7 +35,7 @@ class Spenders(Protocol):
         ...
 
 
-class ContractWallets(Protocol):
+class ContractSignatures(Protocol):
     """Signatures of accounts that are contracts (ERC-1271)."""
 
     async def accepts(self, address: Address, digest: bytes, signature: bytes, peer: str) -> bool:
@@ -57,14 +57,14 @@ class Authenticator:
         self,
         policy: SigningPolicy,
         clock: Clock,
-        spenders: Spenders,
+        spenders: KnownSpenders,
         nonces: Nonces,
         *,
         stranger_nonces: Nonces,
-        stranger_rate: Rate,
-        wallets: ContractWallets | None = None,
-        spender_rate: Rate | None = None,
-        peer_rate: Rate | None = None,
+        stranger_rate: RateLimiter,
+        wallets: ContractSignatures | None = None,
+        spender_rate: RateLimiter | None = None,
+        peer_rate: RateLimiter | None = None,
     ) -> None:
         """`nonces` keeps known spenders' nonces durably; strangers get `stranger_nonces` and share one `stranger_rate`.
 
@@ -91,7 +91,7 @@ class Authenticator:
                 request-replayed.
             Unavailable: the database or, for a contract wallet, the chain cannot be asked.
         """
-        signed = await self._known(parse(head, self._policy, self._clock.now()), peer)
+        signed = await self._known(parse_signed_request(head, self._policy, self._clock.now()), peer)
         signed.check_body(await read(signed))
         return await _spend(self._nonces, signed)
 
@@ -101,7 +101,7 @@ class Authenticator:
         Raises:
             ProtocolError, Unavailable: as `authenticate`, without digest-mismatch.
         """
-        return await _spend(self._nonces, await self._known(parse(head, self._policy, self._clock.now()), peer))
+        return await _spend(self._nonces, await self._known(parse_signed_request(head, self._policy, self._clock.now()), peer))
 
     async def authenticate_anyone(self, head: RequestHead, peer: str, read: ReadBody, read_strangers: ReadBody) -> SignedRequest:
         """Verify a request on a route for people who have no lease yet: a plain key, no RPC, nothing written to the database.
@@ -116,16 +116,16 @@ class Authenticator:
             ProtocolError: as `authenticate`, with rate-limited in the place of unknown-spender.
             Unavailable: too many nonces at once.
         """
-        signed = parse(head, self._policy, self._clock.now())
+        signed = parse_signed_request(head, self._policy, self._clock.now())
         if self._spenders.knows_spender(Address(signed.address)):
             await self._known(signed, peer)
             signed.check_body(await read(signed))
             return await _spend(self._nonces, signed)
         if self._peer_rate is not None:
-            self._peer_rate.take(peer)
-        if not signed.recovers():
+            self._peer_rate.acquire(peer)
+        if not signed.is_signed_by_address():
             raise _invalid()
-        self._stranger_rate.take(STRANGERS)
+        self._stranger_rate.acquire(STRANGERS)
         signed.check_body(await read_strangers(signed))
         return await _spend(self._stranger_nonces, signed)
 
@@ -137,10 +137,10 @@ class Authenticator:
                 f"{signed.address} is the spender of no approved lease here. Sign with the key that made the lease; "
                 "a new lease counts once its approval is confirmed.",
             )
-        if not signed.recovers() and not await self._wallet_accepts(signed, peer):
+        if not signed.is_signed_by_address() and not await self._wallet_accepts(signed, peer):
             raise _invalid()
         if self._spender_rate is not None:
-            self._spender_rate.take(signed.address)
+            self._spender_rate.acquire(signed.address)
         return signed
 
     async def _wallet_accepts(self, signed: SignedRequest, peer: str) -> bool:
@@ -152,19 +152,19 @@ class Authenticator:
 AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
 
 
-async def signed(request: web.Request) -> SignedRequest:
+async def authenticate_spender(request: web.Request) -> SignedRequest:
     """For a route: the verified request of a known spender. See `Authenticator.authenticate`."""
     return await request.app[AUTHENTICATOR].authenticate(request[HEAD], _reader(request), request[USAGE].peer)
 
 
-async def signed_head(request: web.Request) -> SignedRequest:
+async def authenticate_spender_head(request: web.Request) -> SignedRequest:
     """For a route that streams its body. See `Authenticator.authenticate_head`."""
     verified = await request.app[AUTHENTICATOR].authenticate_head(request[HEAD], request[USAGE].peer)
-    belongs_to(request, verified.address)
+    assign_to_spender(request, verified.address)
     return verified
 
 
-async def signed_by_anyone(request: web.Request) -> SignedRequest:
+async def authenticate_anyone(request: web.Request) -> SignedRequest:
     """For a route open to people without a lease. See `Authenticator.authenticate_anyone`."""
 
     async def strangers(_: SignedRequest) -> bytes:
@@ -176,7 +176,7 @@ async def signed_by_anyone(request: web.Request) -> SignedRequest:
 
 def _reader(request: web.Request) -> ReadBody:
     async def read(verified: SignedRequest) -> bytes:
-        belongs_to(request, verified.address)
+        assign_to_spender(request, verified.address)
         return await read_body(request)
 
     return read
@@ -185,7 +185,7 @@ def _reader(request: web.Request) -> ReadBody:
 def job_token(request: web.Request) -> str | None:
     """The job token sent with a request, if any: it stands in for a signature on the read-only routes of one computation."""
     head: RequestHead = request[HEAD]
-    values = head.values(JOB_TOKEN_HEADER.lower())
+    values = head.header_values(JOB_TOKEN_HEADER.lower())
     return values[0] if len(values) == 1 else None
 
 

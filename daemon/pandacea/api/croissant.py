@@ -47,7 +47,7 @@ _CONTEXT: Final[dict[str, Any]] = {
 }
 
 
-def croissant(document: Mapping[str, Any], base: str) -> dict[str, Any]:
+def croissant_document(document: Mapping[str, Any], base: str) -> dict[str, Any]:
     """The JSON-LD of one product. `document`: as signed; `base`: the product's own URL, without a slash at its end."""
     assets = [asset for asset in document["assets"] if asset.get("mock")]
     about = document["description"] or f"Tables of the product {document['product_id']}."

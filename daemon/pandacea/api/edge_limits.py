@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from pandacea.api.peers import Proxies
+from pandacea.api.peers import TrustedProxies
 
 MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeLimits:
+class HttpLimits:
     """Limits before authentication. Sizes in bytes, times in seconds."""
 
     connections: int = 1024
@@ -48,40 +48,40 @@ class EdgeLimits:
     """Of these, one peer's."""
 
 
-class Swept(Protocol):
+class GuardedTransport(Protocol):
     """A connection with deadlines."""
 
-    def sweep(self, now: float) -> None:
+    def close_if_overdue(self, now: float) -> None:
         """End it if one has passed; `now` by the loop's clock."""
         ...
 
-    def give_way(self) -> None:
+    def evict(self) -> None:
         """End it, idle as it is, and give its place back at once."""
         ...
 
 
-class Connections:
+class ConnectionAdmission:
     """Counts open connections, in all and by peer; those of declared proxies only in all, for their clients are counted one by one.
 
     When every place is taken, the connection that has been idle for longest gives way to a new one: first those on which no Spender ever
     signed a request, last those of Spenders and proxies. So idle connections, from however many addresses, keep nobody out.
     """
 
-    def __init__(self, limits: EdgeLimits, proxies: Proxies | None = None) -> None:
+    def __init__(self, limits: HttpLimits, proxies: TrustedProxies | None = None) -> None:
         """Start with none."""
         self._limits = limits
-        self.proxies = proxies or Proxies()
+        self.proxies = proxies or TrustedProxies()
         self._peers: Counter[str] = Counter()
-        self._all: set[Swept] = set()
-        self._idle_strangers: dict[Swept, None] = {}
-        self._idle_known: dict[Swept, None] = {}
-        self._known: dict[Swept, str] = {}
+        self._all: set[GuardedTransport] = set()
+        self._idle_strangers: dict[GuardedTransport, None] = {}
+        self._idle_known: dict[GuardedTransport, None] = {}
+        self._known: dict[GuardedTransport, str] = {}
         self._spenders: Counter[str] = Counter()
         self.open = 0
         self.opened = 0
         self.refused = 0
 
-    def enter(self, peer: str, connection: Swept, *, proxied: bool = False) -> bool:
+    def admit(self, peer: str, connection: GuardedTransport, *, proxied: bool = False) -> bool:
         """Take a place; False when there is none, and none that is idle."""
         if not proxied and self._peers[peer] >= self._limits.connections_per_peer:
             self.refused += 1
@@ -96,12 +96,12 @@ class Connections:
             self._known[connection] = ""
         else:
             self._peers[peer] += 1
-        self.rest(connection)
+        self.mark_idle(connection)
         return True
 
-    def leave(self, peer: str, connection: Swept) -> None:
+    def release(self, peer: str, connection: GuardedTransport) -> None:
         """Give the place back."""
-        self.work(connection)
+        self.mark_busy(connection)
         self._all.discard(connection)
         self.open -= 1
         spender = self._known.pop(connection, None)
@@ -110,16 +110,16 @@ class Connections:
         if spender != "":
             _take_one(self._peers, peer)
 
-    def work(self, connection: Swept) -> None:
+    def mark_busy(self, connection: GuardedTransport) -> None:
         """A request came on a connection: it does not give way."""
         self._idle_strangers.pop(connection, None)
         self._idle_known.pop(connection, None)
 
-    def rest(self, connection: Swept) -> None:
+    def mark_idle(self, connection: GuardedTransport) -> None:
         """A connection waits for its next request."""
         (self._idle_known if connection in self._known else self._idle_strangers)[connection] = None
 
-    def known_as(self, spender: str, connection: Swept) -> None:
+    def assign_to_spender(self, spender: str, connection: GuardedTransport) -> None:
         """A Spender's signed request came on a connection: it is theirs from now on, within their share."""
         if connection not in self._known and self._spenders[spender] < self._limits.connections_per_spender:
             self._known[connection] = spender
@@ -129,10 +129,10 @@ class Connections:
         victim = next(iter(self._idle_strangers), None) or next(iter(self._idle_known), None)
         if victim is None:
             return False
-        victim.give_way()
+        victim.evict()
         return True
 
-    async def sweep(self) -> None:
+    async def close_overdue_forever(self) -> None:
         """For ever: look at every connection's deadlines, often enough that none is overrun by more than half, or by a second."""
         limits = self._limits
         pause = min(1.0, min(limits.head_seconds, limits.idle_seconds, limits.write_seconds) / 2)
@@ -141,7 +141,7 @@ class Connections:
             await asyncio.sleep(pause)
             now = loop.time()
             for connection in list(self._all):
-                connection.sweep(now)
+                connection.close_if_overdue(now)
 
 
 def _take_one(counted: Counter[str], owner: str) -> None:

@@ -13,25 +13,25 @@ from typing import Final
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 
-from pandacea.api.edge import EdgeHandler
-from pandacea.api.edge_limits import EdgeLimits
-from pandacea.api.problems import BROKEN, from_error, problem
-from pandacea.api.shares import Shares, Usage
-from pandacea.errors import PandaceaError
+from pandacea.api.connection_guard import GuardedConnection
+from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.problems import INTERNAL_ERROR_DETAIL, error_response, problem_response
+from pandacea.api.quotas import RequestQuotas, RequestUsage
+from pandacea.errors import DaemonError
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.signing import BODY_METHODS, RequestHead, check_encoding
+from pandacea_sdk.protocol.signing import BODY_METHODS, RequestHead, check_content_encoding
 from pandacea_sdk.protocol.targets import split_target
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-LIMITS: Final = web.AppKey("limits", EdgeLimits)
+LIMITS: Final = web.AppKey("limits", HttpLimits)
 
 HEAD: Final = web.RequestKey("head", RequestHead)
-USAGE: Final = web.RequestKey("usage", Usage)
+USAGE: Final = web.RequestKey("usage", RequestUsage)
 BODY: Final = web.RequestKey("body", bytes)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
-OWN_ROOM_FULL: Final = 507
+INSUFFICIENT_STORAGE: Final = 507
 """A Spender's own room, not the node's: a Spender may cause it at will, so it is no line in the log."""
 
 _log = structlog.get_logger(__name__)
@@ -40,37 +40,37 @@ _log = structlog.get_logger(__name__)
 class ServerState:
     """What the middleware shares: whether the server stops, and what the requests in progress hold."""
 
-    def __init__(self, limits: EdgeLimits) -> None:
+    def __init__(self, limits: HttpLimits) -> None:
         """Start running and empty."""
         self.stopping = False
-        self.shares = Shares(limits)
+        self.shares = RequestQuotas(limits)
 
 
 STATE: Final = web.AppKey("state", ServerState)
 
 
 @web.middleware
-async def edge_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def guard_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a problem, and refuse what no route should see."""
     request_id = request[REQUEST_ID] = secrets.token_hex(8)
     connection = request.protocol
-    assert isinstance(connection, EdgeHandler)
-    connection.begin()
+    assert isinstance(connection, GuardedConnection)
+    connection.begin_request()
     try:
         response = await _guarded(request, handler)
-    except (ProtocolError, PandaceaError, web.HTTPException) as error:
+    except (ProtocolError, DaemonError, web.HTTPException) as error:
         _must_be_unanswered(request, error)
-        response = from_error(error, request_id)
-        if isinstance(error, PandaceaError) and response.status >= 500 and response.status != OWN_ROOM_FULL:
+        response = error_response(error, request_id)
+        if isinstance(error, DaemonError) and response.status >= 500 and response.status != INSUFFICIENT_STORAGE:
             _log.warning("request not served", request_id=request_id, code=error.code, detail=error.detail)
     except ConnectionError:
         raise  # the client is gone; aiohttp tidies up
     except Exception as error:  # noqa: BLE001  # the last line before the client: nothing of it may leave, all of it is kept
         _log.exception("request broke", request_id=request_id, method=request.method)
         _must_be_unanswered(request, error)
-        response = problem("internal-error", BROKEN, request_id)
+        response = problem_response("internal-error", INTERNAL_ERROR_DETAIL, request_id)
     finally:
-        connection.end(request.content)
+        connection.end_request(request.content)
     return response
 
 
@@ -94,22 +94,22 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     split_target(head.target)
     request[HEAD] = head
     if request.method in BODY_METHODS:
-        check_encoding(head)
+        check_content_encoding(head)
         _check_length(request, limits.upload_bytes if request.method == "PUT" else limits.body_bytes)
     elif request.body_exists:
         raise ProtocolError("body-not-allowed", f"{request.method} takes no body here.")
-    usage = request[USAGE] = state.shares.begin(_peer(request, head))
+    usage = request[USAGE] = state.shares.begin_request(_peer(request, head))
     try:
         return await handler(request)
     finally:
-        usage.end()
+        usage.release()
 
 
 def _peer(request: web.Request, head: RequestHead) -> str:
     """Who asks: the peer of the connection or, where that is a declared proxy, the client it names."""
     connection = request.protocol
-    assert isinstance(connection, EdgeHandler)
-    return connection.client_of(head.values("x-forwarded-for")) if connection.proxied else connection.peer
+    assert isinstance(connection, GuardedConnection)
+    return connection.client_peer(head.header_values("x-forwarded-for")) if connection.proxied else connection.peer
 
 
 def head_of(request: web.Request) -> RequestHead:
@@ -128,16 +128,16 @@ def require_json(request: web.Request) -> None:
         raise ProtocolError("unsupported-media-type", "Send Content-Type: application/json, in UTF-8.")
 
 
-def belongs_to(request: web.Request, spender: str) -> None:
+def assign_to_spender(request: web.Request, spender: str) -> None:
     """Count a request, and the connection it came on, as a Spender's: call it when the signature of its head was verified.
 
     Raises:
         ProtocolError: `rate-limited`: the Spender has its share of requests in progress.
     """
-    request[USAGE].belongs_to(spender)
+    request[USAGE].assign_to_spender(spender)
     connection = request.protocol
-    assert isinstance(connection, EdgeHandler)
-    connection.belongs_to(spender)
+    assert isinstance(connection, GuardedConnection)
+    connection.assign_to_spender(spender)
 
 
 async def read_body(request: web.Request) -> bytes:

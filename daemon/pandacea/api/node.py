@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from pandacea.api.throttle import Rates, Streams
+from pandacea.api.rate_limit import RateLimits, StreamLimiter
 from pandacea.domain.ids import Address
-from pandacea.flows.approve import ApprovePorts
-from pandacea.flows.books import Books
-from pandacea.flows.ports import Catalogue, Clock, LeaseBook
+from pandacea.flows.approve_code import CodeApprovalPorts
+from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.ports import Catalogue, Clock, LeaseCache
 from pandacea.flows.submit import SubmitPorts
-from pandacea.flows.uploads import Uploads
-from pandacea.flows.watch import Watch
+from pandacea.flows.unit_of_work import Database
+from pandacea.flows.uploads import UploadStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +27,23 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodeContext:
     """Everything a route may use."""
 
     earner: Address
-    books: Books
-    book: LeaseBook
+    database: Database
+    leases: LeaseCache
     catalogue: Catalogue
     submit: SubmitPorts
-    watch: Watch
+    notifier: JobNotifier
     clock: Clock
-    streams: Streams
-    uploads: Uploads
-    approve: ApprovePorts
+    streams: StreamLimiter
+    uploads: UploadStore
+    approve: CodeApprovalPorts
     well_known: dict[str, Any]
     readiness: Callable[[], Readiness]
     """From memory: no I/O."""
-    rates: Rates = field(default_factory=Rates)
+    rates: RateLimits = field(default_factory=RateLimits)
 
 
-NODE: Final = web.AppKey("node", Node)
+NODE: Final = web.AppKey("node", NodeContext)

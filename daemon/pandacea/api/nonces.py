@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from pandacea.errors import Unavailable
 
-Row = tuple[str, str, int]
+NonceRow = tuple[str, str, int]
 """(keyid, nonce, expires): the last in Unix seconds."""
 
 MAX_WAITING: Final = 4096
@@ -33,11 +33,11 @@ class GroupCommitNonces:
     that holds its nonce is durable.
     """
 
-    def __init__(self, insert_many: Callable[[Sequence[Row]], Awaitable[Sequence[bool]]], max_batch: int = 512) -> None:
+    def __init__(self, insert_many: Callable[[Sequence[NonceRow]], Awaitable[Sequence[bool]]], max_batch: int = 512) -> None:
         """`insert_many` inserts rows in one transaction and says, for each, whether it was new."""
         self._insert_many = insert_many
         self._max_batch = max_batch
-        self._waiting: list[tuple[Row, asyncio.Future[bool]]] = []
+        self._waiting: list[tuple[NonceRow, asyncio.Future[bool]]] = []
         self._wake = asyncio.Event()
         self._ended = False
 
@@ -79,7 +79,7 @@ class GroupCommitNonces:
             seen = len(self._waiting)
             await asyncio.sleep(0)
 
-    async def _write(self, batch: list[tuple[Row, asyncio.Future[bool]]]) -> None:
+    async def _write(self, batch: list[tuple[NonceRow, asyncio.Future[bool]]]) -> None:
         try:
             fresh = await self._insert_many([row for row, _ in batch])
         except asyncio.CancelledError:
@@ -93,7 +93,7 @@ class GroupCommitNonces:
                 future.set_result(new)
 
     @staticmethod
-    def _fail(batch: list[tuple[Row, asyncio.Future[bool]]], detail: str, cause: Exception | None = None) -> None:
+    def _fail(batch: list[tuple[NonceRow, asyncio.Future[bool]]], detail: str, cause: Exception | None = None) -> None:
         for _, future in batch:
             if not future.done():
                 failure = Unavailable(detail, retry_after=1)

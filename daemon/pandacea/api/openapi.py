@@ -16,7 +16,7 @@ from pandacea.api import schemas
 from pandacea.api.operations import JSON_BODY, OPERATIONS, Auth, Operation, components
 from pandacea.api.problems import MEDIA_TYPE
 from pandacea_sdk.protocol import problems
-from pandacea_sdk.protocol.problems import KINDS
+from pandacea_sdk.protocol.problems import PROBLEM_KINDS
 
 # What any request may meet before its route, and what any signed one may.
 _EVERYWHERE: Final = ("bad-request", "bad-target", "bad-host", "headers-too-large", "target-too-long", "request-timeout")
@@ -112,13 +112,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _codes(operation: Operation) -> dict[int, set[str]]:
     """Status -> the codes of every problem that the operation may answer with."""
-    signed: Iterable[str] = (*problems.SIGNATURE, "rate-limited") if operation.auth is not Auth.PUBLIC else ()
+    signed: Iterable[str] = (*problems.SIGNATURE_PROBLEMS, "rate-limited") if operation.auth is not Auth.PUBLIC else ()
     every = {*operation.codes, *_EVERYWHERE, *_PRIVATE, *signed, *(_WITH_BODY if operation.request else ("body-not-allowed",))}
     if operation.auth is not Auth.SIGNED_OR_TOKEN:
         every.discard("job-token-invalid")
     by_status: dict[int, set[str]] = {}
     for code in every:
-        by_status.setdefault(KINDS[code].status, set()).add(code)
+        by_status.setdefault(PROBLEM_KINDS[code].status, set()).add(code)
     return by_status
 
 
@@ -188,7 +188,7 @@ def _contents(response: dict[str, Any]) -> str:
         schema = content.get("schema", {})
         if media == MEDIA_TYPE:
             codes = schema["allOf"][1]["properties"]["code"]["enum"]
-            shown.append("<br>".join(f"<code>{escape(code)}</code> {escape(KINDS[code].title)}" for code in codes))
+            shown.append("<br>".join(f"<code>{escape(code)}</code> {escape(PROBLEM_KINDS[code].title)}" for code in codes))
         elif "$ref" in schema:
             name = schema["$ref"].rpartition("/")[2]
             shown.append(f"<a href=#{escape(name)}>{escape(name)}</a>: {_code(response['description'])}")

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from pandacea.api import schemas
-from pandacea_sdk.protocol import answers, problems
+from pandacea_sdk.protocol import problems, responses
 from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX
 
 
@@ -67,11 +67,11 @@ OPERATIONS: Final = (
         "/api/v1/privacy/execute",
         "Run a script on leased data",
         Auth.SIGNED,
-        {200: answers.ExecuteAnswer, 202: answers.Accepted},
+        {200: responses.ExecuteAnswer, 202: responses.Accepted},
         (
-            *problems.BODY,
-            *problems.LEASE,
-            *problems.CODE,
+            *problems.BODY_PROBLEMS,
+            *problems.LEASE_PROBLEMS,
+            *problems.CODE_PROBLEMS,
             *_RESULT,
             "idempotency-conflict",
             "too-many-jobs",
@@ -94,7 +94,7 @@ OPERATIONS: Final = (
         RESULTS,
         "Where a computation stands, with its result once it has ended",
         Auth.SIGNED_OR_TOKEN,
-        {200: answers.StatusAnswer},
+        {200: responses.StatusAnswer},
         (*_READING, *_RESULT, "bad-parameter", "too-many-streams"),
         parameters=(
             _ID,
@@ -148,10 +148,10 @@ OPERATIONS: Final = (
         "/api/v1/privacy/code",
         "Hand in a script for the Earner's approval, before paying for a lease",
         Auth.SIGNED,
-        {202: answers.CodeAnswer},
+        {202: responses.CodeAnswer},
         (
-            *problems.BODY,
-            *problems.CODE,
+            *problems.BODY_PROBLEMS,
+            *problems.CODE_PROBLEMS,
             "product-unknown",
             "asset-outside-product",
             "unsupported-media-type",
@@ -163,17 +163,17 @@ OPERATIONS: Final = (
         "/api/v1/privacy/code/{code_id}",
         "Where a handed-in script stands, and the reason of a refusal",
         Auth.SIGNED,
-        {200: answers.CodeAnswer},
+        {200: responses.CodeAnswer},
         ("code-unknown",),
         parameters=(_path("code_id", _HASH),),
     ),
-    Operation("GET", "/api/v1/products", "What is on offer", Auth.PUBLIC, {200: answers.ProductList}),
+    Operation("GET", "/api/v1/products", "What is on offer", Auth.PUBLIC, {200: responses.ProductList}),
     Operation(
         "GET",
         "/api/v1/products/{product_id}",
         "One product: schema, mock rows, price, rules, limits, environment, signed version",
         Auth.PUBLIC,
-        {200: answers.ProductAnswer},
+        {200: responses.ProductAnswer},
         ("product-unknown",),
         parameters=(_path("product_id", {"type": "string"}),),
     ),
@@ -210,20 +210,20 @@ OPERATIONS: Final = (
         "/api/v1/leases/{lease_id}",
         "How this node sees a lease of the caller, and why it would refuse",
         Auth.SIGNED,
-        {200: answers.LeaseAnswer},
+        {200: responses.LeaseAnswer},
         ("lease-unknown", "bad-lease-id"),
         parameters=(_path("lease_id", _HASH),),
     ),
-    Operation("GET", "/.well-known/pandacea", "Who this node is; signed", Auth.PUBLIC, {200: answers.WellKnown}),
+    Operation("GET", "/.well-known/pandacea", "Who this node is; signed", Auth.PUBLIC, {200: responses.WellKnown}),
     Operation("GET", "/openapi.json", "This document", Auth.PUBLIC, {200: JSON_BODY}),
     Operation("GET", "/docs", "This document for people", Auth.PUBLIC, {200: "text/html"}),
-    Operation("GET", "/healthz", "The event loop answers", Auth.PUBLIC, {200: answers.Live}),
+    Operation("GET", "/healthz", "The event loop answers", Auth.PUBLIC, {200: responses.Live}),
     Operation(
         "GET",
         "/readyz",
         "Whether leases may be believed and a box can be made",
         Auth.PUBLIC,
-        {200: answers.Ready, 503: answers.Ready},
+        {200: responses.Ready, 503: responses.Ready},
     ),
 )
 
@@ -233,6 +233,6 @@ def components() -> dict[str, Any]:
     found = set().union(*(schemas.referenced(answer) for operation in OPERATIONS for answer in operation.answers.values()))
     named = {
         kind.__name__: schemas.object_schema(kind)
-        for kind in sorted(found | {answers.Problem}, key=lambda kind: str(kind.__name__))
+        for kind in sorted(found | {responses.Problem}, key=lambda kind: str(kind.__name__))
     }
     return named | {"ExecuteRequest": schemas.execute_request_schema(), "CodeRequest": schemas.code_request_schema()}

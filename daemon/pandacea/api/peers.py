@@ -11,10 +11,10 @@ UNKNOWN: Final = "local"
 IPV6_PREFIX: Final = 64
 """Bits of an IPv6 address that tell one customer from another: a single host has the rest to itself."""
 
-Address = IPv4Address | IPv6Address
+IpAddress = IPv4Address | IPv6Address
 
 
-def parse_address(text: str) -> Address | None:
+def parse_address(text: str) -> IpAddress | None:
     """The IP address that a text is, IPv4 also where it is written as an IPv6 address; None when it is none."""
     try:
         address = ip_address(text)
@@ -23,7 +23,7 @@ def parse_address(text: str) -> Address | None:
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
-def peer_of(address: Address) -> str:
+def peer_name(address: IpAddress) -> str:
     """The name under which an address is counted."""
     if isinstance(address, IPv4Address):
         return str(address)
@@ -31,7 +31,7 @@ def peer_of(address: Address) -> str:
     return f"{IPv6Address(network)}/{IPV6_PREFIX}"
 
 
-class Proxies:
+class TrustedProxies:
     """The proxies in front of this node: their connections carry many clients, and only they are believed about whose."""
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
@@ -42,11 +42,11 @@ class Proxies:
         """
         self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(ip_network(network) for network in networks)
 
-    def __contains__(self, address: Address) -> bool:
+    def __contains__(self, address: IpAddress) -> bool:
         """Whether a proxy has this address."""
         return any(address in network for network in self._networks)
 
-    def client_of(self, proxy: str, forwarded_for: Sequence[str]) -> str:
+    def client_peer(self, proxy: str, forwarded_for: Sequence[str]) -> str:
         """The peer for whom a proxy asks: the rightmost hop of X-Forwarded-For that is no proxy of ours.
 
         What stands left of it was written by the client and is not believed. Where the header is missing, or names something that is no
@@ -61,7 +61,7 @@ class Proxies:
             address = parse_address(hop.strip())
             if address is None:
                 return peer
-            peer = peer_of(address)
+            peer = peer_name(address)
             if address not in self:
                 return peer
         return peer

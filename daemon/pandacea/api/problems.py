@@ -8,21 +8,21 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from pandacea.errors import Broken, PandaceaError, Unavailable
-from pandacea_sdk.protocol.problems import KINDS, Kind, ProtocolError
+from pandacea.errors import Broken, DaemonError, Unavailable
+from pandacea_sdk.protocol.problems import PROBLEM_KINDS, ProblemKind, ProtocolError
 from pandacea_sdk.protocol.signing import ACCEPT_SIGNATURE
 
 MEDIA_TYPE: Final = "application/problem+json"
-BROKEN: Final = "The node made an error; its operator can find the request id in the log."
+INTERNAL_ERROR_DETAIL: Final = "The node made an error; its operator can find the request id in the log."
 
-_BY_CLASS: Final = {Unavailable: KINDS["unavailable"], Broken: KINDS["broken"]}
+_BY_CLASS: Final = {Unavailable: PROBLEM_KINDS["unavailable"], Broken: PROBLEM_KINDS["broken"]}
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large", 416: "range-not-satisfiable"}
 # What the node broke or lacks is the operator's to read; a stranger learns only that it is so.
 _HIDDEN: Final = "The node cannot serve this now; its operator can read why in its log. Try again later."
 
 
 def problem_body(
-    code: str, detail: str, request_id: str, kind: Kind, *, pointer: str | None = None, more: Mapping[str, Any] | None = None
+    code: str, detail: str, request_id: str, kind: ProblemKind, *, pointer: str | None = None, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The members of a problem, in a stable order; `more` adds members such as `line` and `retry_after`."""
     body: dict[str, Any] = {
@@ -38,18 +38,18 @@ def problem_body(
     return body | dict(more or {})
 
 
-def problem(
+def problem_response(
     code: str,
     detail: str,
     request_id: str,
     *,
-    kind: Kind | None = None,
+    kind: ProblemKind | None = None,
     pointer: str | None = None,
     retry_after: int | None = None,
     line: int | None = None,
 ) -> web.Response:
     """A problem as a response. `kind` overrides the table for codes that are not in it; `retry_after` is in seconds."""
-    known = kind or KINDS[code]
+    known = kind or PROBLEM_KINDS[code]
     more = {name: value for name, value in (("line", line), ("retry_after", retry_after)) if value is not None}
     headers = {"X-Request-Id": request_id}
     if retry_after is not None:
@@ -61,16 +61,18 @@ def problem(
     return web.Response(body=msgspec.json.encode(body), status=known.status, content_type=MEDIA_TYPE, headers=headers)
 
 
-def from_error(error: ProtocolError | PandaceaError | web.HTTPException, request_id: str) -> web.Response:
+def error_response(error: ProtocolError | DaemonError | web.HTTPException, request_id: str) -> web.Response:
     """The response for an error that was raised on purpose."""
     if isinstance(error, ProtocolError):
-        return problem(error.code, error.detail, request_id, pointer=error.pointer, retry_after=_pause(error.code))
-    if isinstance(error, PandaceaError):
-        kind = KINDS.get(error.code) or next((kind for cls, kind in _BY_CLASS.items() if isinstance(error, cls)), KINDS["refused"])
+        return problem_response(error.code, error.detail, request_id, pointer=error.pointer, retry_after=_pause(error.code))
+    if isinstance(error, DaemonError):
+        kind = PROBLEM_KINDS.get(error.code) or next(
+            (kind for cls, kind in _BY_CLASS.items() if isinstance(error, cls)), PROBLEM_KINDS["refused"]
+        )
         retry_after = error.retry_after if isinstance(error, Unavailable) else _pause(error.code)
         detail = _HIDDEN if isinstance(error, Broken) else error.detail
         line = error.context.get("line")
-        return problem(
+        return problem_response(
             error.code, detail, request_id, kind=kind, retry_after=retry_after, line=line if isinstance(line, int) else None
         )
     return _from_aiohttp(error, request_id)
@@ -85,7 +87,9 @@ def _from_aiohttp(error: web.HTTPException, request_id: str) -> web.Response:
         "body-too-large": "The body is larger than this route takes.",
         "range-not-satisfiable": "The range lies outside the file; Content-Range tells its size in bytes.",
     }
-    response = problem(code, details.get(code, "The request cannot be read; /openapi.json says what is taken."), request_id)
+    response = problem_response(
+        code, details.get(code, "The request cannot be read; /openapi.json says what is taken."), request_id
+    )
     for name in ("Allow", "Content-Range"):
         if name in error.headers:
             response.headers[name] = error.headers[name]
@@ -94,5 +98,5 @@ def _from_aiohttp(error: web.HTTPException, request_id: str) -> web.Response:
 
 def _pause(code: str) -> int | None:
     """A Retry-After for codes that pass by themselves."""
-    kind = KINDS.get(code)
+    kind = PROBLEM_KINDS.get(code)
     return 5 if kind is not None and kind.status in {429, 503, 507} else None

@@ -64,7 +64,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .875rem; }
 @media print { main { max-width: none; } .scroll { overflow: visible; } }
 """
 
-SECURITY: Final = (
+CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; style-src 'sha256-"
     + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     + "'"
@@ -72,7 +72,7 @@ SECURITY: Final = (
 """The page's Content-Security-Policy: its own style and nothing else."""
 
 
-def products_page(documents: Sequence[Mapping[str, Any]], earner: str) -> bytes:
+def render_products_page(documents: Sequence[Mapping[str, Any]], earner: str) -> bytes:
     """Every product on offer, in short."""
     rows = "".join(
         f'<tr><td class="name"><a href="/products/{_text(one["product_id"])}">{_text(one["name"])}</a></td>'
@@ -90,7 +90,7 @@ def products_page(documents: Sequence[Mapping[str, Any]], earner: str) -> bytes:
     return _page("Products", body)
 
 
-def product_page(
+def render_product_page(
     document: Mapping[str, Any],
     *,
     version: str,

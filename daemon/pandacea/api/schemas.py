@@ -6,9 +6,9 @@ import types
 import typing
 from typing import Any, Final, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
 
-from pandacea_sdk.protocol import wire
+from pandacea_sdk.protocol import execute_request
 from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX
-from pandacea_sdk.protocol.problems import KINDS
+from pandacea_sdk.protocol.problems import PROBLEM_KINDS
 
 Schema = dict[str, Any]
 
@@ -78,25 +78,25 @@ def execute_request_schema() -> Schema:
             "code": {
                 "type": "string",
                 "minLength": 1,
-                "maxLength": wire.MAX_CODE_BYTES,
-                "description": f"The script: at most {wire.MAX_CODE_BYTES:,} bytes of UTF-8, not only white space.",
+                "maxLength": execute_request.MAX_CODE_BYTES,
+                "description": f"The script: at most {execute_request.MAX_CODE_BYTES:,} bytes of UTF-8, not only white space.",
             },
             "inputs": {
                 "type": "array",
-                "maxItems": wire.MAX_INPUTS,
+                "maxItems": execute_request.MAX_INPUTS,
                 "description": "No asset and no variable name twice.",
                 "items": {
                     "type": "object",
                     "additionalProperties": False,
                     "required": ["asset_id", "variable_name"],
                     "properties": {
-                        "asset_id": {"type": "string", "pattern": f"^{wire.ASSET_ID.pattern}$"},
+                        "asset_id": {"type": "string", "pattern": f"^{execute_request.ASSET_ID.pattern}$"},
                         "variable_name": {
                             "type": "string",
                             "minLength": 1,
-                            "maxLength": wire.MAX_NAME,
+                            "maxLength": execute_request.MAX_VARIABLE_CHARACTERS,
                             "description": "A Python identifier in NFKC form, no keyword, not __dunder__, none of "
-                            f"{', '.join(sorted(wire.RESERVED_VARIABLES))}.",
+                            f"{', '.join(sorted(execute_request.RESERVED_VARIABLES))}.",
                         },
                     },
                 },
@@ -104,8 +104,8 @@ def execute_request_schema() -> Schema:
             "params": {"description": "Any JSON: the script's `params`. Whole numbers within 2^53 - 1."},
             "uploads": {
                 "type": "object",
-                "maxProperties": wire.MAX_UPLOADS,
-                "propertyNames": {"pattern": f"^{wire.UPLOAD_NAME.pattern}$"},
+                "maxProperties": execute_request.MAX_UPLOADS,
+                "propertyNames": {"pattern": f"^{execute_request.UPLOAD_NAME.pattern}$"},
                 "additionalProperties": {"type": "string", "pattern": f"^{SHA256_HEX.pattern}$"},
             },
             "product_version": {"type": "string", "pattern": _HASH},
@@ -122,14 +122,14 @@ def code_request_schema() -> Schema:
         "additionalProperties": False,
         "required": ["product_id", "code", "inputs"],
         "properties": {
-            "product_id": {"type": "string", "pattern": f"^{wire.ASSET_ID.pattern}$"},
+            "product_id": {"type": "string", "pattern": f"^{execute_request.ASSET_ID.pattern}$"},
             "code": execute["code"],
             "inputs": execute["inputs"],
             "uploads": {
                 "type": "array",
-                "maxItems": wire.MAX_UPLOADS,
+                "maxItems": execute_request.MAX_UPLOADS,
                 "uniqueItems": True,
-                "items": {"type": "string", "pattern": f"^{wire.UPLOAD_NAME.pattern}$"},
+                "items": {"type": "string", "pattern": f"^{execute_request.UPLOAD_NAME.pattern}$"},
             },
             "params_schema": {"type": "object", "description": "What `params` may be in an approved run."},
             "note": {"type": "string", "description": "A word to the Earner."},
@@ -144,7 +144,7 @@ def problem_schema(codes: list[str]) -> Schema:
             {"$ref": "#/components/schemas/Problem"},
             {
                 "properties": {"code": {"enum": codes}},
-                "description": "; ".join(f"{code}: {KINDS[code].title}" for code in codes),
+                "description": "; ".join(f"{code}: {PROBLEM_KINDS[code].title}" for code in codes),
             },
         ]
     }

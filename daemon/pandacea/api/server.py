@@ -12,12 +12,12 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from pandacea.api.edge import EdgeHandler
-from pandacea.api.edge_limits import Connections, EdgeLimits
-from pandacea.api.middleware import LIMITS, STATE, ServerState, add_headers, edge_middleware
-from pandacea.api.peers import Proxies
+from pandacea.api.connection_guard import GuardedConnection
+from pandacea.api.edge_limits import ConnectionAdmission, HttpLimits
+from pandacea.api.middleware import LIMITS, STATE, ServerState, add_headers, guard_middleware
+from pandacea.api.peers import TrustedProxies
 from pandacea.errors import BadConfig
-from pandacea.flows.background import Restarted
+from pandacea.tasks import RestartedTask
 from pandacea_sdk.protocol.loopback import is_loopback
 
 _log = structlog.get_logger(__name__)
@@ -41,20 +41,20 @@ class Listener:
     behind_proxy: bool = False
     proxies: tuple[str, ...] = ()
     grace_seconds: float = 20.0
-    limits: EdgeLimits = field(default_factory=EdgeLimits)
+    limits: HttpLimits = field(default_factory=HttpLimits)
 
 
-def create_app(limits: EdgeLimits | None = None) -> web.Application:
+def create_app(limits: HttpLimits | None = None) -> web.Application:
     """An application with every guard in place and no routes; add them to its `router`."""
-    edge = limits or EdgeLimits()
-    app = web.Application(middlewares=[edge_middleware], client_max_size=edge.body_bytes)
+    edge = limits or HttpLimits()
+    app = web.Application(middlewares=[guard_middleware], client_max_size=edge.body_bytes)
     app[LIMITS] = edge
     app[STATE] = ServerState(edge)
     app.on_response_prepare.append(add_headers)
     return app
 
 
-class Server:
+class HttpServer:
     """Serves one application until stopped."""
 
     def __init__(self, app: web.Application, listener: Listener) -> None:
@@ -70,8 +70,8 @@ class Server:
         self._stamp = _stamp(listener.tls)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=listener.grace_seconds)
         self._server: asyncio.Server | None = None
-        self.connections = Connections(listener.limits, Proxies(listener.proxies))
-        self._sweeper = Restarted("edge", self.connections.sweep)
+        self.connections = ConnectionAdmission(listener.limits, TrustedProxies(listener.proxies))
+        self._sweeper = RestartedTask("edge", self.connections.close_overdue_forever)
 
     @property
     def port(self) -> int:
@@ -93,7 +93,7 @@ class Server:
         self._sweeper.start()
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: EdgeHandler(manager, self.connections, limits),
+                lambda: GuardedConnection(manager, self.connections, limits),
                 self._listener.host,
                 self._listener.port,
                 ssl=self._context,
@@ -115,14 +115,14 @@ class Server:
         if self._server is not None:
             await self._server.wait_closed()
 
-    async def reload_tls(self, every_seconds: float = 60.0) -> None:
+    async def reload_tls_forever(self, every_seconds: float = 60.0) -> None:
         """Run as a task: load certificate and key again when a file changed; a broken pair is logged, the old one stays."""
         tls = self._listener.tls
         while tls is not None and self._context is not None:
             await asyncio.sleep(every_seconds)
-            self.reload_tls_now()
+            self.reload_tls_if_changed()
 
-    def reload_tls_now(self) -> bool:
+    def reload_tls_if_changed(self) -> bool:
         """Load certificate and key if they changed; True when new ones are in use."""
         tls = self._listener.tls
         if tls is None or self._context is None or (stamp := _stamp(tls)) == self._stamp:

@@ -7,8 +7,8 @@ import pwd
 from collections.abc import Callable
 from typing import Any
 
-from pandacea.app import desk
-from pandacea.app.showing import shown
+from pandacea.app.control import server
+from pandacea.app.render import render_answer
 from pandacea.config import Config
 
 
@@ -21,12 +21,14 @@ async def acknowledge_lease(
         Refused: it is not known, not approved, proved already, or changed since it was shown.
         Unavailable: the contract was never followed here, or the database does not answer.
     """
-    seen = await desk.ask(config, "leases show", {"id": lease_id})
-    say(shown("leases show", seen))
+    seen = await server.call_node(config, "leases show", {"id": lease_id})
+    say(render_answer("leases show", seen))
     if not yes and ask("Did you approve this lease, with these terms? [y/N] ").strip().lower() not in {"y", "yes"}:
         say("Nothing was written.")
         return None
-    return await desk.ask(config, "leases acknowledge", {"id": lease_id, "terms": seen["terms"], "by": f"operator {_account()}"})
+    return await server.call_node(
+        config, "leases acknowledge", {"id": lease_id, "terms": seen["terms"], "by": f"operator {_account()}"}
+    )
 
 
 def _account() -> str:

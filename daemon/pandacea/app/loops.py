@@ -11,12 +11,12 @@ from typing import Any, Final
 import structlog
 
 from pandacea.errors import Broken, Unavailable
-from pandacea.flows.background import Background
+from pandacea.tasks import TaskSupervisor
 
 log = structlog.get_logger(__name__)
 
 IDLE_SECONDS: Final = 1.0
-TROUBLE_SECONDS: Final = 5.0
+RETRY_SECONDS: Final = 5.0
 
 
 class Loop:
@@ -53,15 +53,15 @@ class Loop:
                 pause = self._idle
             except (Unavailable, Broken) as problem:
                 log.warning("loop.waits", loop=self.name, problem=problem.detail)
-                busy, pause = False, TROUBLE_SECONDS
+                busy, pause = False, RETRY_SECONDS
             self._since = None
             if not busy:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)
 
 
-def start_task(background: Background, work: Any, name: str, stack: AsyncExitStack) -> asyncio.Task[Any]:
+def supervise_task(background: TaskSupervisor, work: Any, name: str, stack: AsyncExitStack) -> asyncio.Task[Any]:
     """Run a coroutine for as long as the node lives; ended, and waited for, when the stack unwinds."""
-    running = background.start(work, name)
-    stack.push_async_callback(background.stop, running)
+    running = background.start_task(work, name)
+    stack.push_async_callback(background.stop_tasks, running)
     return running

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from pandacea.app import parts
-from pandacea.catalogue.tables import Tables
+from pandacea.app import factories
+from pandacea.catalogue.table_store import TableStore
 from pandacea.config import Config
-from pandacea.sandbox.choose import choose
+from pandacea.sandbox.select_backend import select_backend
 
 
-async def open_tables(config: Config, stack: AsyncExitStack, *, purpose: str) -> Tables:
+async def open_tables(config: Config, stack: AsyncExitStack, *, purpose: str) -> TableStore:
     """The node's tables, written to through a sandbox that is closed with `stack`. `purpose` names its folder.
 
     Raises:
         Broken: no sandbox can be opened here.
     """
-    sandbox, _ = await choose(config.privacy.sandbox, *parts.sandbox_settings(config, purpose=purpose, pool=0))
-    await sandbox.open()
-    stack.push_async_callback(sandbox.close)
+    sandbox, _ = await select_backend(config.privacy.sandbox, *factories.sandbox_settings(config, purpose=purpose, pool=0))
+    await sandbox.start()
+    stack.push_async_callback(sandbox.stop)
     incoming = "incoming-command" if purpose == "tools" else f"incoming-{purpose}"
-    return Tables(config.store.state_dir / "tables", sandbox, config.privacy.limits.limits(), incoming=incoming)
+    return TableStore(config.store.state_dir / "tables", sandbox, config.privacy.limits.to_limits(), incoming=incoming)

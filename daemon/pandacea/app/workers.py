@@ -9,10 +9,10 @@ from typing import Final
 import structlog
 
 from pandacea.app.loops import Loop
-from pandacea.config.sections import Privacy
+from pandacea.config.sections import PrivacySection
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import MIB
-from pandacea.flows.watch import Watch
+from pandacea.flows.job_notifier import JobNotifier
 
 log = structlog.get_logger(__name__)
 
@@ -20,11 +20,11 @@ STEP_MARGIN_SECONDS: Final = 600.0
 """Beyond the time limit of a script: for its box, its result and its end, each of which has a bound of its own."""
 
 
-MOST_WORKERS: Final = 8
+MAX_WORKERS: Final = 8
 """Of `privacy.workers: auto`."""
 
 
-def workers_of(privacy: Privacy, *, processors: int, memory_bytes: int) -> int:
+def count_workers(privacy: PrivacySection, *, processors: int, memory_bytes: int) -> int:
     """How many computations run at one time: as configured, or as many as the machine holds.
 
     Each is counted with all the processors it may use and, of half the memory, with its whole limit: the other half is the system's, the
@@ -39,10 +39,10 @@ def workers_of(privacy: Privacy, *, processors: int, memory_bytes: int) -> int:
         return privacy.workers
     by_processors = int(processors / privacy.limits.cpus)
     by_memory = memory_bytes // 2 // (privacy.limits.memory_mb * MIB)
-    return max(1, min(by_processors, by_memory, MOST_WORKERS))
+    return max(1, min(by_processors, by_memory, MAX_WORKERS))
 
 
-def most_running(workers: int) -> int:
+def max_running_per_spender(workers: int) -> int:
     """Computations of one Spender that run at one time: never all workers where there is more than one.
 
     So a Spender's endless scripts leave a place for everybody else.
@@ -57,9 +57,9 @@ class Workers:
     when a run ended whose result is held.
     """
 
-    def __init__(self, number: int, watch: Watch) -> None:
+    def __init__(self, number: int, watch: JobNotifier) -> None:
         """Give them their step before they run."""
-        self.watch = watch
+        self.notifier = watch
         self._step: Callable[[Mode], Awaitable[bool]] | None = None
         self._busy = 0
         self._idle = asyncio.Event()
@@ -68,7 +68,7 @@ class Workers:
         self.loops = [Loop(f"worker-{place}", lambda: self._run(Mode.LIVE)) for place in range(number)]
         self.loops.append(Loop("worker-rehearsals", lambda: self._run(Mode.MOCK)))
 
-    def begin(self, step: Callable[[Mode], Awaitable[bool]]) -> None:
+    def set_step(self, step: Callable[[Mode], Awaitable[bool]]) -> None:
         """`step` runs a job of one mode; it asks `stopping` itself before it takes one."""
         self._step = step
 
@@ -88,20 +88,20 @@ class Workers:
             if not self._busy:
                 self._idle.set()
 
-    def trouble(self, time_limit: float) -> str | None:
+    def stuck_reason(self, time_limit_seconds: float) -> str | None:
         """Why computations may not run though the workers are there: a step that lasts longer than any should; None when none does.
 
         `time_limit` in seconds: what a script may take.
         """
-        longest = time_limit + STEP_MARGIN_SECONDS
+        longest = time_limit_seconds + STEP_MARGIN_SECONDS
         stuck = [f"{loop.name} for {loop.busy_seconds:.0f} s" for loop in self.loops if loop.busy_seconds > longest]
         return f"in one step: {', '.join(stuck)}" if stuck else None
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, timeout: float) -> None:
         """Start nothing more, and wait for what runs, at most `seconds`. What is left then is ended by cancelling the loops."""
         self.stopping = True
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout):
                 await self._idle.wait()
         except TimeoutError:
             log.warning(

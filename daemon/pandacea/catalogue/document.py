@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pandacea.catalogue.products_file import StatedProduct
+from pandacea.catalogue.products_file import DeclaredProduct
 from pandacea.domain.ids import AssetId
 from pandacea.domain.product import Asset, rounded_rows
-from pandacea.domain.table import Described, StatedAsset, TableColumn, TableShape, shape_of
+from pandacea.domain.table import ColumnDescription, DeclaredAsset, TableColumn, TableShape, parse_shape
 
 
-def published_columns(shape: TableShape, described: Mapping[str, Described]) -> list[dict[str, Any]]:
+def published_columns(shape: TableShape, described: Mapping[str, ColumnDescription]) -> list[dict[str, Any]]:
     """A table's columns as the world sees them: name, type, rounded share of missing values, and what the Earner typed."""
     return [
         {
             "name": column.name,
             "type": column.type,
-            "missing": _missing(shape, column, described.get(column.name, Described())),
-            **described.get(column.name, Described()).as_json(),
+            "missing": _missing(shape, column, described.get(column.name, ColumnDescription())),
+            **described.get(column.name, ColumnDescription()).as_json(),
         }
         for column in shape.columns
     ]
 
 
-def _missing(shape: TableShape, column: TableColumn, described: Described) -> float:
+def _missing(shape: TableShape, column: TableColumn, described: ColumnDescription) -> float:
     return shape.missing_share(column) if described.missing is None else described.missing
 
 
 def shape_kept(asset: Asset) -> TableShape:
     """The shape of a stored asset version, from the node's own record."""
-    return shape_of({"schema": asset.schema or [], "rows": asset.rows})
+    return parse_shape({"schema": asset.schema or [], "rows": asset.rows})
 
 
-def document(stated: StatedProduct, assets: Mapping[AssetId, Asset]) -> dict[str, Any]:
+def build_document(stated: DeclaredProduct, assets: Mapping[AssetId, Asset]) -> dict[str, Any]:
     """The document of one product version; its sha-256 (RFC 8785) is the version."""
     return {
         "product_id": stated.product_id,
@@ -47,7 +47,7 @@ def document(stated: StatedProduct, assets: Mapping[AssetId, Asset]) -> dict[str
     }
 
 
-def _asset(stated: StatedAsset, asset: Asset) -> dict[str, Any]:
+def _asset(stated: DeclaredAsset, asset: Asset) -> dict[str, Any]:
     published: dict[str, Any] = {
         "asset_id": asset.asset_id,
         "description": stated.description,
@@ -60,6 +60,6 @@ def _asset(stated: StatedAsset, asset: Asset) -> dict[str, Any]:
     return published
 
 
-def unknown_columns(columns: Sequence[TableColumn], described: Mapping[str, Described]) -> list[str]:
+def unknown_columns(columns: Sequence[TableColumn], described: Mapping[str, ColumnDescription]) -> list[str]:
     """Columns that are described but not kept: most likely a typing mistake."""
     return sorted(set(described) - {column.name for column in columns})

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import yaml
 
-from pandacea.catalogue.stated_assets import BadAsset, stated_asset
+from pandacea.catalogue.declared_assets import BadAsset, parse_asset
 from pandacea.domain.ids import PRODUCT_ID, AssetId, ProductId, Wei
 from pandacea.domain.product import LiveOutput, Policy, Rehearsal, Release, Rules
-from pandacea.domain.table import StatedAsset
+from pandacea.domain.table import DeclaredAsset
 from pandacea.errors import BadConfig
 
-FILE_NAME: Final = "products.yaml"
-UNITS: Final = {"wei": 1, "gwei": 10**9, "ether": 10**18, "eth": 10**18}
+PRODUCTS_FILE: Final = "products.yaml"
+WEI_PER_UNIT: Final = {"wei": 1, "gwei": 10**9, "ether": 10**18, "eth": 10**18}
 PRODUCT_KEYS: Final = ("id", "name", "description", "data_type", "keywords", "price", "assets", "rules")
 _ENUMS: Final[dict[str, type[StrEnum]]] = {
     "policy": Policy,
@@ -29,7 +29,7 @@ _ENUMS: Final[dict[str, type[StrEnum]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class StatedProduct:
+class DeclaredProduct:
     """A product as its Earner states it."""
 
     product_id: ProductId
@@ -38,7 +38,7 @@ class StatedProduct:
     data_type: str
     keywords: tuple[str, ...]
     price: Wei
-    assets: dict[AssetId, StatedAsset]
+    assets: dict[AssetId, DeclaredAsset]
     rules: Rules
 
     @property
@@ -47,7 +47,7 @@ class StatedProduct:
         return {asset_id: asset.source for asset_id, asset in self.assets.items()}
 
 
-def read(data_dir: Path, name: str = FILE_NAME) -> list[StatedProduct]:
+def read_products(data_dir: Path, name: str = PRODUCTS_FILE) -> list[DeclaredProduct]:
     """Read the products of a data folder.
 
     Raises:
@@ -73,12 +73,12 @@ def read(data_dir: Path, name: str = FILE_NAME) -> list[StatedProduct]:
     return products
 
 
-def product_of(entry: dict[str, Any], data_dir: Path) -> StatedProduct:
+def parse_product(entry: dict[str, Any], data_dir: Path) -> DeclaredProduct:
     """Read one product as products.yaml would hold it. Raises BadConfig."""
     return _product(Path("products add"), data_dir, entry, "the new product")
 
 
-def _product(path: Path, data_dir: Path, entry: Any, where: str) -> StatedProduct:
+def _product(path: Path, data_dir: Path, entry: Any, where: str) -> DeclaredProduct:
     if not isinstance(entry, dict):
         raise BadConfig(f"{path}: {where} must be a mapping with the keys {', '.join(PRODUCT_KEYS)}.")
     for key in entry:
@@ -93,13 +93,13 @@ def _product(path: Path, data_dir: Path, entry: Any, where: str) -> StatedProduc
         assets = dict.fromkeys(assets)
     if not isinstance(assets, dict) or not assets:
         raise BadConfig(f"{path}: {where}: `assets` must list at least one asset id.")
-    return StatedProduct(
+    return DeclaredProduct(
         product_id=ProductId(product_id),
         name=_text(path, where, entry, "name", product_id),
         description=_text(path, where, entry, "description", ""),
         data_type=_text(path, where, entry, "data_type", "tabular"),
         keywords=tuple(str(word) for word in entry.get("keywords") or ()),
-        price=wei(path, where, entry.get("price", 0)),
+        price=parse_price_field(path, where, entry.get("price", 0)),
         assets={AssetId(str(asset)): _asset(path, data_dir, where, str(asset), stated) for asset, stated in assets.items()},
         rules=_rules(path, where, entry.get("rules") or {}),
     )
@@ -112,19 +112,19 @@ def _text(path: Path, where: str, entry: dict[str, Any], key: str, default: str)
     return value
 
 
-def wei(path: Path, where: str, value: Any) -> Wei:
+def parse_price_field(path: Path, where: str, value: Any) -> Wei:
     """Read a price of products.yaml. Raises BadConfig."""
     try:
-        return read_price(value)
+        return parse_price(value)
     except BadConfig as problem:
         raise BadConfig(f"{path}: {where}.price is {value!r}; {problem.detail}") from problem
 
 
-def read_price(value: Any) -> Wei:
+def parse_price(value: Any) -> Wei:
     """Read a price: a whole number of wei, or "0.02 ether". Raises BadConfig."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value))
     try:
-        amount = Decimal(match[1]) * UNITS[match[2] or "wei"] if match else None
+        amount = Decimal(match[1]) * WEI_PER_UNIT[match[2] or "wei"] if match else None
     except (KeyError, InvalidOperation):
         amount = None
     if amount is None or amount != int(amount):
@@ -151,8 +151,8 @@ def _rules(path: Path, where: str, stated: Any) -> Rules:
     return Rules(**values)
 
 
-def _asset(path: Path, data_dir: Path, where: str, asset_id: str, stated: Any) -> StatedAsset:
+def _asset(path: Path, data_dir: Path, where: str, asset_id: str, stated: Any) -> DeclaredAsset:
     try:
-        return stated_asset(asset_id, stated, data_dir)
+        return parse_asset(asset_id, stated, data_dir)
     except BadAsset as problem:
         raise BadConfig(f"{path}: {where}: {problem.detail}") from problem

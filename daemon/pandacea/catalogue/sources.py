@@ -18,7 +18,7 @@ _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceFile:
     """An open source file."""
 
     path: Path
@@ -28,17 +28,17 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Raise BadConfig when somebody wrote to the file since it was opened."""
-        if stamp_of(os.fstat(self.descriptor)) != self.stamp:
+        if file_stamp(os.fstat(self.descriptor)) != self.stamp:
             raise BadConfig(f"{self.path} changed while it was read; register it again when nothing writes to it.")
 
 
-def stamp_of(found: os.stat_result) -> str:
+def file_stamp(found: os.stat_result) -> str:
     """Which file this is, how large, and when it was last changed: content, owner or mode (ctime cannot be set back)."""
     return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
 @contextmanager
-def opened(path: Path, beneath: Path) -> Iterator[Source]:
+def open_source(path: Path, beneath: Path) -> Iterator[SourceFile]:
     """Open a source.
 
     Raises:
@@ -48,8 +48,8 @@ def opened(path: Path, beneath: Path) -> Iterator[Source]:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise BadConfig(f"{path} is a {_kind(found.st_mode)}; a table must be a regular file.")
-        yield Source(path, descriptor, stamp_of(found))
+            raise BadConfig(f"{path} is a {_kind_of_file(found.st_mode)}; a table must be a regular file.")
+        yield SourceFile(path, descriptor, file_stamp(found))
     finally:
         os.close(descriptor)
 
@@ -80,7 +80,7 @@ def _open(path: Path, beneath: Path) -> int:
         raise BadConfig(f"{path} cannot be opened: {words}.") from problem
 
 
-def _kind(mode: int) -> str:
+def _kind_of_file(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "folder"
     if stat.S_ISFIFO(mode):
@@ -88,7 +88,7 @@ def _kind(mode: int) -> str:
     return "device or socket"
 
 
-def sha256_of(descriptor: int) -> tuple[str, int]:
+def hash_file(descriptor: int) -> tuple[str, int]:
     """sha-256 (hex) and size of what is behind a descriptor, from its start."""
     sha256, size = hashlib.sha256(), 0
     while data := os.pread(descriptor, CHUNK, size):

@@ -10,11 +10,11 @@ from typing import Final, TypeVar
 
 import structlog
 
-from pandacea.chain.faults import Fault, RpcFault
-from pandacea.chain.logs import BloomCheck, LogReader
+from pandacea.chain.logs import BloomFilterCheck, LogReader
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.wire import Header, Log
-from pandacea.domain.seen import BlockRef
+from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_messages import BlockHeader, RpcLog
+from pandacea.domain.chain_view import BlockRef
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ _AT_ONCE: Final = 16
 
 
 @dataclass(slots=True)
-class Counters:
+class FollowCounters:
     """What the metrics show of following."""
 
     reorgs: int = 0
@@ -33,11 +33,11 @@ class Counters:
     """Logs of known topics that are no such event."""
     healed_logs: int = 0
     """Logs that a second look found."""
-    lagging: int = 0
+    lagging_heads: int = 0
     """Heads behind what was processed already."""
 
 
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+async def retry_missing(ask: Callable[[], Awaitable[T]]) -> T:
     """Ask up to three times for something that exists: behind a balancer, the next node asked may have it already."""
     for pause in (0.02, 0.1):
         try:
@@ -54,70 +54,70 @@ class BlockReader:
     """Reads blocks of one contract near the head."""
 
     reader: LogReader
-    second: Callable[[Endpoint], Endpoint]
+    pick_second: Callable[[Endpoint], Endpoint]
     """Another endpoint to ask again, or the same when there is none."""
-    counters: Counters
-    _bloom: BloomCheck = field(init=False)
+    counters: FollowCounters
+    _bloom: BloomFilterCheck = field(init=False)
 
     def __post_init__(self) -> None:
-        self._bloom = BloomCheck(self.reader.contract, self.reader.topics)
+        self._bloom = BloomFilterCheck(self.reader.contract, self.reader.topics)
 
-    async def headers(self, endpoint: Endpoint, first: int, last: int, head: BlockRef) -> list[Header]:
+    async def read_headers(self, endpoint: Endpoint, first: int, last: int, head: BlockRef) -> list[BlockHeader]:
         """Headers of a range, each the parent of the next; `head`: what the endpoint showed as its newest block."""
         gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(number: int) -> Header:
+        async def one(number: int) -> BlockHeader:
             async with gate:
-                return await patiently(lambda: endpoint.header(number))
+                return await retry_missing(lambda: endpoint.get_header(number))
 
         headers = await asyncio.gather(*(one(number) for number in range(first, last + 1)))
         for parent, child in pairwise(headers):
             if child.parent_hash != parent.hash:
-                raise endpoint.inconsistent("eth_getBlockByNumber", f"block {child.number} is no child of the one before")
+                raise endpoint.inconsistent_fault("eth_getBlockByNumber", f"block {child.number} is no child of the one before")
         if last == head.number and (not headers or headers[-1].hash != head.hash):  # none: it shows by number what is held, too
-            raise endpoint.inconsistent("eth_getBlockByNumber", f"two blocks at {last}")
+            raise endpoint.inconsistent_fault("eth_getBlockByNumber", f"two blocks at {last}")
         return list(headers)
 
-    async def logs(self, endpoint: Endpoint, headers: Sequence[Header]) -> list[Log]:
+    async def read_logs(self, endpoint: Endpoint, headers: Sequence[BlockHeader]) -> list[RpcLog]:
         """Logs of consecutive blocks, held against the headers: right hashes, none a bloom rules out, none it hints at missing."""
         by_number = {int(header.number, 16): header for header in headers}
         first, last = min(by_number), max(by_number)
-        logs: list[Log] = []
+        logs: list[RpcLog] = []
         if len(headers) <= 3:
             found = await asyncio.gather(*(self._at(endpoint, header.hash, number) for number, header in by_number.items()))
             logs = [one for block in found for one in block]
         else:
             at = first
             while at <= last:
-                end, more = await self.reader.read(endpoint, at, last)
+                end, more = await self.reader.read_range(endpoint, at, last)
                 logs.extend(more)
                 at = end + 1
         present = set()
         for one in logs:
             present.add(one.number)
             if one.block_hash != by_number[one.number].hash:
-                raise endpoint.inconsistent("eth_getLogs", f"logs of another block {one.number} than its header's")
+                raise endpoint.inconsistent_fault("eth_getLogs", f"logs of another block {one.number} than its header's")
         for number, header in by_number.items():
             may = self._bloom.may_contain(header.logs_bloom)
             if number in present and may is False:
-                raise endpoint.inconsistent("eth_getLogs", f"logs in block {number} that its bloom filter rules out")
+                raise endpoint.inconsistent_fault("eth_getLogs", f"logs in block {number} that its bloom filter rules out")
             if number not in present and may:
                 logs.extend(await self._again(endpoint, header, number))
                 logs.sort(key=lambda one: (one.number, one.index))
         return logs
 
-    async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[Log]:
-        return await patiently(lambda: self.reader.at(endpoint, block_hash, number))
+    async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[RpcLog]:
+        return await retry_missing(lambda: self.reader.read_block(endpoint, block_hash, number))
 
-    async def _again(self, endpoint: Endpoint, header: Header, number: int) -> list[Log]:
+    async def _again(self, endpoint: Endpoint, header: BlockHeader, number: int) -> list[RpcLog]:
         """The bloom filter says there may be logs and none came: ask once more, elsewhere if possible, by the block's hash."""
-        other = self.second(endpoint)
+        other = self.pick_second(endpoint)
         try:
-            found = await self.reader.at(other, header.hash, number)
+            found = await self.reader.read_block(other, header.hash, number)
         except RpcFault:
             if other is endpoint:
                 raise
-            found = await self.reader.at(endpoint, header.hash, number)
+            found = await self.reader.read_block(endpoint, header.hash, number)
         if found:
             self.counters.healed_logs += len(found)
             log.warning("chain.logs-were-missing", endpoint=endpoint.name, block=number, found=len(found))

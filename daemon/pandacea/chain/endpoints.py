@@ -10,15 +10,15 @@ from typing import Final
 import structlog
 from eth_utils.crypto import keccak
 
-from pandacea.chain.faults import Fault, RpcFault
 from pandacea.chain.rpc import Endpoint
+from pandacea.chain.rpc_faults import Fault, RpcFault
 from pandacea.domain.ids import Address, Hash32
 from pandacea.errors import Broken, Unavailable
 
 log = structlog.get_logger(__name__)
 
-FIRST_REST: Final = 0.25
-LONGEST_REST: Final = 60.0
+FIRST_BACKOFF_SECONDS: Final = 0.25
+MAX_BACKOFF_SECONDS: Final = 60.0
 """Seconds: rests double from the first to the longest, each taken at random between half and whole (jitter)."""
 
 _HARMLESS: Final = frozenset({Fault.RANGE})
@@ -27,14 +27,14 @@ _HARMLESS: Final = frozenset({Fault.RANGE})
 
 _BEHIND: Final = frozenset({Fault.NULL, Fault.INCONSISTENT})
 """A balancer with a node behind the others: it answers, and the next answer may be a good one."""
-BEHIND_REST: Final = 2.0
+LAGGING_BACKOFF_SECONDS: Final = 2.0
 
 _ABSENT: Final = frozenset({Fault.NETWORK, Fault.TIMEOUT, Fault.HTTP})
-ALONE_REST: Final = 5.0
+LAST_RESORT_BACKOFF_SECONDS: Final = 5.0
 """Where nobody else can be followed, the longest rest of one that was not there: an outage of all must not outlast itself by a minute."""
 
 
-class Endpoints:
+class EndpointPool:
     """The configured endpoints in order of preference. One is followed at a time; a fault moves on to the next that rests not."""
 
     def __init__(
@@ -46,27 +46,27 @@ class Endpoints:
         code_hash: Hash32,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        first_rest: float = FIRST_REST,
-        longest_rest: float = LONGEST_REST,
+        first_backoff: float = FIRST_BACKOFF_SECONDS,
+        max_backoff: float = MAX_BACKOFF_SECONDS,
     ) -> None:
         """`code_hash`: keccak256 of the code at `contract`. An endpoint that shows another chain or other code is not ours."""
         if not endpoints:
             raise Broken("No RPC endpoint is configured. Set blockchain.rpc_url to at least one http:// or https:// URL.")
-        self.all = tuple(endpoints)
-        for place, endpoint in enumerate(self.all):
-            if any(other.name == endpoint.name for other in self.all[:place]):
+        self.members = tuple(endpoints)
+        for place, endpoint in enumerate(self.members):
+            if any(other.name == endpoint.name for other in self.members[:place]):
                 endpoint.name += f"#{place + 1}"  # one host, several keys or paths
         self.chain_id = chain_id
         self.contract = contract
         self.code_hash = code_hash
-        self._current = self.all[0]
+        self._current = self.members[0]
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._monotonic = monotonic
-        self._first_rest = first_rest
-        self._longest_rest = longest_rest
+        self._first_backoff = first_backoff
+        self._max_backoff = max_backoff
         self.failovers = 0
 
-    async def pick(self) -> Endpoint:
+    async def pick_endpoint(self) -> Endpoint:
         """The endpoint to ask now, its chain id and the contract's code checked.
 
         Raises:
@@ -74,8 +74,8 @@ class Endpoints:
             Unavailable: all of them are resting; `wait()` says how long.
         """
         now = self._monotonic()
-        ready = [endpoint for endpoint in self.all if endpoint.resting_until <= now]
-        ready = ready or [endpoint for endpoint in self.all if endpoint.resting_alone_until <= now]
+        ready = [endpoint for endpoint in self.members if endpoint.backoff_until <= now]
+        ready = ready or [endpoint for endpoint in self.members if endpoint.last_resort_backoff_until <= now]
         if not ready:
             raise Unavailable("Every RPC endpoint failed a moment ago; each is tried again after a pause.")
         chosen = self._current if self._current in ready else ready[0]
@@ -83,7 +83,7 @@ class Endpoints:
             self.failovers += 1
             log.info("chain.failover", left=self._current.name, to=chosen.name)
             self._current = chosen
-        await self.verify(chosen)
+        await self.verify_endpoint(chosen)
         return chosen
 
     @property
@@ -91,31 +91,31 @@ class Endpoints:
         """The endpoint being followed."""
         return self._current
 
-    def others(self, than: Endpoint) -> list[Endpoint]:
+    def list_others(self, than: Endpoint) -> list[Endpoint]:
         """The rest of them that are not resting."""
         now = self._monotonic()
-        return [endpoint for endpoint in self.all if endpoint is not than and endpoint.resting_until <= now]
+        return [endpoint for endpoint in self.members if endpoint is not than and endpoint.backoff_until <= now]
 
-    def independent_of(self, endpoint: Endpoint) -> list[Endpoint]:
+    def list_independent(self, endpoint: Endpoint) -> list[Endpoint]:
         """The others that somebody else runs, not resting: only they can bear an endpoint out."""
-        return [other for other in self.others(endpoint) if other.operator != endpoint.operator]
+        return [other for other in self.list_others(endpoint) if other.operator != endpoint.operator]
 
-    def one_of_each(self) -> list[Endpoint]:
+    def one_per_operator(self) -> list[Endpoint]:
         """The first endpoint of each operator, in order of preference."""
-        return list({endpoint.operator: endpoint for endpoint in reversed(self.all)}.values())[::-1]
+        return list({endpoint.operator: endpoint for endpoint in reversed(self.members)}.values())[::-1]
 
-    async def witness(self, endpoint: Endpoint) -> Endpoint | None:
+    async def find_independent(self, endpoint: Endpoint) -> Endpoint | None:
         """One that somebody else runs, chain and contract checked; None where there is none or none answers now."""
-        for other in self.independent_of(endpoint):
+        for other in self.list_independent(endpoint):
             try:
-                await self.verify(other)
+                await self.verify_endpoint(other)
             except RpcFault as fault:
                 log.info("chain.no-witness", endpoint=other.name, because=fault.detail)
             else:
                 return other
         return None
 
-    async def verify(self, endpoint: Endpoint) -> None:
+    async def verify_endpoint(self, endpoint: Endpoint) -> None:
         """Check what makes an endpoint ours: its chain id, and the contract's code at its address.
 
         Raises:
@@ -124,27 +124,27 @@ class Endpoints:
         if endpoint.verified:
             return
         try:
-            chain_id = await endpoint.chain_id()
+            chain_id = await endpoint.get_chain_id()
             if chain_id != self.chain_id:
-                raise endpoint.wrong(
+                raise endpoint.wrong_chain_fault(
                     f"it serves chain {chain_id}, but this node follows chain {self.chain_id}. "
                     "Correct blockchain.rpc_url or blockchain.chain_id."
                 )
-            code = await endpoint.code(self.contract)
+            code = await endpoint.get_code(self.contract)
             if not code:
-                raise endpoint.wrong(
+                raise endpoint.wrong_chain_fault(
                     f"there is no contract at {self.contract} on chain {chain_id} as it shows it. "
                     "Correct blockchain.contract_address, or wait until that endpoint is in sync."
                 )
             found = "0x" + keccak(code).hex()
             if found != self.code_hash:
-                raise endpoint.wrong(
+                raise endpoint.wrong_chain_fault(
                     f"the code at {self.contract} on chain {chain_id} has the hash {found}, expected {self.code_hash}: another "
                     "contract, or another version of it. Correct blockchain.contract_address; a LeaseAgreement of another build is "
                     "followed when blockchain.code_hash states its hash (ask whoever deployed it, not this endpoint)."
                 )
         except RpcFault as fault:
-            self.failed(endpoint, fault)
+            self.record_failure(endpoint, fault)
             raise
         endpoint.verified = True
 
@@ -156,42 +156,42 @@ class Endpoints:
             Unavailable: not one of them answers.
         """
         down = []
-        for endpoint in self.all:
+        for endpoint in self.members:
             try:
-                await self.verify(endpoint)
+                await self.verify_endpoint(endpoint)
             except RpcFault as fault:
                 if fault.kind is Fault.WRONG_CHAIN:
                     raise Broken(f"RPC endpoint {endpoint.name}: {fault.reason}") from fault
                 down.append(fault.detail)
-        if len(down) == len(self.all):
+        if len(down) == len(self.members):
             raise Unavailable(f"No RPC endpoint answers: {'; '.join(down)}. Check blockchain.rpc_url and the network.")
 
-    def failed(self, endpoint: Endpoint, fault: RpcFault) -> None:
+    def record_failure(self, endpoint: Endpoint, fault: RpcFault) -> None:
         """It did not answer usefully: let it rest, longer each time, and follow another meanwhile."""
         if fault.kind in _HARMLESS:
             return
-        endpoint.failures += 1
+        endpoint.failures_in_a_row += 1
         if fault.kind in {Fault.NETWORK, Fault.TIMEOUT, Fault.HTTP}:
             endpoint.verified = False  # what answers next may be another machine
         if fault.kind is Fault.WRONG_CHAIN:
-            endpoint.failures = 20
-        most = min(BEHIND_REST, self._longest_rest) if fault.kind in _BEHIND else self._longest_rest
-        longest = min(self._first_rest * 2 ** min(endpoint.failures - 1, 20), most)
+            endpoint.failures_in_a_row = 20
+        most = min(LAGGING_BACKOFF_SECONDS, self._max_backoff) if fault.kind in _BEHIND else self._max_backoff
+        longest = min(self._first_backoff * 2 ** min(endpoint.failures_in_a_row - 1, 20), most)
         pause = max(longest * self._rng.uniform(0.5, 1.0), float(fault.retry_after))
-        endpoint.resting_until = self._monotonic() + pause
-        alone = max(min(pause, ALONE_REST), float(fault.retry_after)) if fault.kind in _ABSENT else pause
-        endpoint.resting_alone_until = self._monotonic() + alone
+        endpoint.backoff_until = self._monotonic() + pause
+        alone = max(min(pause, LAST_RESORT_BACKOFF_SECONDS), float(fault.retry_after)) if fault.kind in _ABSENT else pause
+        endpoint.last_resort_backoff_until = self._monotonic() + alone
         log.warning("chain.rpc-fault", endpoint=endpoint.name, kind=fault.kind, detail=fault.detail, rests=round(pause, 2))
 
-    def succeeded(self, endpoint: Endpoint) -> None:
+    def record_success(self, endpoint: Endpoint) -> None:
         """It answered usefully."""
-        endpoint.failures = 0
+        endpoint.failures_in_a_row = 0
 
-    def wait(self) -> float:
+    def seconds_until_ready(self) -> float:
         """Seconds until one of them may be asked again."""
-        return max(0.0, min(min(one.resting_until, one.resting_alone_until) for one in self.all) - self._monotonic())
+        return max(0.0, min(min(one.backoff_until, one.last_resort_backoff_until) for one in self.members) - self._monotonic())
 
     async def close(self) -> None:
         """Close every connection."""
-        for endpoint in self.all:
+        for endpoint in self.members:
             await endpoint.close()

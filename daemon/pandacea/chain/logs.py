@@ -9,15 +9,15 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from pandacea.chain.decode import TOPICS
-from pandacea.chain.faults import Fault, RpcFault
+from pandacea.chain.events import FOLLOWED_TOPICS
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.wire import Log, quantity
+from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_messages import RpcLog, parse_quantity
 from pandacea.domain.ids import HASH32, Address, Hash32
 
-FIRST_SPAN: Final = 64
-LARGEST_SPAN: Final = 50_000
-ENOUGH_LOGS: Final = 9_000
+FIRST_SPAN_BLOCKS: Final = 64
+MAX_SPAN_BLOCKS: Final = 50_000
+TARGET_LOGS_PER_ANSWER: Final = 9_000
 """Logs of one answer the spans aim at: 5 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
 
 _LOG: Final = re.compile(r"(?:0x[0-9a-f]{64} ){2,5}0x[0-9a-f]*")
@@ -27,7 +27,7 @@ _HEX: Final = re.compile(r"0x[0-9a-f]*")
 _TOO_MANY: Final = 2**31
 """No block has a log of this index."""
 
-GROW_EVERY: Final = 8
+GROW_EVERY_ANSWERS: Final = 8
 """After a refusal, grow only with every eighth answer."""
 
 
@@ -36,67 +36,69 @@ class LogReader:
     """Reads one contract's logs. Remembers for each endpoint how many blocks it may ask at once."""
 
     contract: Address
-    topics: Sequence[str] = TOPICS
-    more: tuple[str, ...] = ()
+    topics: Sequence[str] = FOLLOWED_TOPICS
+    indexed_filters: tuple[str, ...] = ()
     """Indexed arguments to filter by, after the event itself."""
     spans: dict[str, int] = field(default_factory=dict)
-    ceilings: dict[str, int] = field(default_factory=dict)
+    max_spans: dict[str, int] = field(default_factory=dict)
     """Endpoints that said how many blocks they allow."""
-    smooth: dict[str, int] = field(default_factory=dict)
+    answers_since_refusal: dict[str, int] = field(default_factory=dict)
     """Endpoints that refused a range once -> answers since: their span grows slowly."""
 
-    async def read(self, endpoint: Endpoint, first: int, last: int) -> tuple[int, list[Log]]:
+    async def read_range(self, endpoint: Endpoint, first: int, last: int) -> tuple[int, list[RpcLog]]:
         """Logs of blocks `first` to a block not after `last`, which is returned too: as far as the endpoint lets us at once.
 
         Raises:
             RpcFault: the endpoint failed, or refuses even a single block.
         """
         while True:
-            span = min(self.spans.get(endpoint.url, FIRST_SPAN), last - first + 1)
+            span = min(self.spans.get(endpoint.url, FIRST_SPAN_BLOCKS), last - first + 1)
             end = first + span - 1
             try:
-                logs = await endpoint.call("eth_getLogs", [self._filter(fromBlock=hex(first), toBlock=hex(end))], list[Log])
+                logs = await endpoint.call_method(
+                    "eth_getLogs", [self._filter(fromBlock=hex(first), toBlock=hex(end))], list[RpcLog]
+                )
             except RpcFault as fault:
                 if fault.kind not in {Fault.RANGE, Fault.TIMEOUT} or span <= 1:
                     raise
-                self.smooth[endpoint.url] = 0
-                if fault.hint is not None and fault.hint.span is not None:
-                    self.ceilings[endpoint.url] = fault.hint.span
+                self.answers_since_refusal[endpoint.url] = 0
+                if fault.range_hint is not None and fault.range_hint.span is not None:
+                    self.max_spans[endpoint.url] = fault.range_hint.span
                 self.spans[endpoint.url] = _smaller(fault, first, span)
                 continue
             self._grow(endpoint.url, span, len(logs), whole=end == last)
-            return end, check(endpoint, logs, self.contract, self.topics, first, end)
+            return end, check_logs(endpoint, logs, self.contract, self.topics, first, end)
 
-    async def at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[Log]:
+    async def read_block(self, endpoint: Endpoint, block_hash: str, number: int) -> list[RpcLog]:
         """Logs of one block by its hash: an endpoint that has not got this very block cannot answer with another's."""
-        logs = await endpoint.call("eth_getLogs", [self._filter(blockHash=block_hash)], list[Log])
-        checked = check(endpoint, logs, self.contract, self.topics, number, number)
+        logs = await endpoint.call_method("eth_getLogs", [self._filter(blockHash=block_hash)], list[RpcLog])
+        checked = check_logs(endpoint, logs, self.contract, self.topics, number, number)
         if any(log.block_hash != block_hash for log in checked):
-            raise endpoint.inconsistent("eth_getLogs", f"logs of another block than {block_hash}")
+            raise endpoint.inconsistent_fault("eth_getLogs", f"logs of another block than {block_hash}")
         return checked
 
     def _filter(self, **where: str) -> dict[str, Any]:
-        return {"address": self.contract, "topics": [list(self.topics), *self.more], **where}
+        return {"address": self.contract, "topics": [list(self.topics), *self.indexed_filters], **where}
 
     def _grow(self, url: str, span: int, count: int, *, whole: bool) -> None:
-        known = self.spans.get(url, FIRST_SPAN)
-        if count > ENOUGH_LOGS:
-            self.spans[url] = max(1, span * ENOUGH_LOGS // count)
+        known = self.spans.get(url, FIRST_SPAN_BLOCKS)
+        if count > TARGET_LOGS_PER_ANSWER:
+            self.spans[url] = max(1, span * TARGET_LOGS_PER_ANSWER // count)
         elif not whole and span == known:
             factor = 2.0
-            if url in self.smooth:
-                self.smooth[url] += 1
-                if self.smooth[url] % GROW_EVERY:
+            if url in self.answers_since_refusal:
+                self.answers_since_refusal[url] += 1
+                if self.answers_since_refusal[url] % GROW_EVERY_ANSWERS:
                     return
                 factor = 1.25
             if count:
-                factor = min(factor, ENOUGH_LOGS / count)
+                factor = min(factor, TARGET_LOGS_PER_ANSWER / count)
             if factor > 1:
-                self.spans[url] = min(self.ceilings.get(url, LARGEST_SPAN), max(span + 1, int(span * factor)))
+                self.spans[url] = min(self.max_spans.get(url, MAX_SPAN_BLOCKS), max(span + 1, int(span * factor)))
 
 
 def _smaller(fault: RpcFault, first: int, span: int) -> int:
-    hint = fault.hint
+    hint = fault.range_hint
     if hint is not None:
         if hint.span is not None and hint.span < span:
             return max(1, hint.span)
@@ -105,7 +107,9 @@ def _smaller(fault: RpcFault, first: int, span: int) -> int:
     return max(1, span // 2)
 
 
-def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequence[str], first: int, last: int) -> list[Log]:
+def check_logs(
+    endpoint: Endpoint, logs: list[RpcLog], contract: Address, topics: Sequence[str], first: int, last: int
+) -> list[RpcLog]:
     """The logs sorted by (block, index), each once, removed ones left out; `number` and `index` filled in; hex in lower case.
 
     What passes is well formed: every topic and hash is 32 bytes of hex, the data whole bytes of it. Whether they are an event of ours is
@@ -124,15 +128,15 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
     for log in logs:
         try:
             if log.block_number != text or log.block_hash != block_hash:  # logs come block by block
-                text, block_hash, after = log.block_number, log.block_hash, quantity(log.block_number)
+                text, block_hash, after = log.block_number, log.block_hash, parse_quantity(log.block_number)
                 if not first <= after <= last or not HASH32.fullmatch(block_hash):
-                    raise endpoint.inconsistent(
+                    raise endpoint.inconsistent_fault(
                         "eth_getLogs", f"a log of a block that was not asked for ({after}, {block_hash[:70]})"
                     )
                 ordered, number, before = ordered and after > number, after, -1
             index = int(log.log_index, 16)
         except ValueError as problem:
-            raise endpoint.inconsistent("eth_getLogs", "a log whose place is no number") from problem
+            raise endpoint.inconsistent_fault("eth_getLogs", "a log whose place is no number") from problem
         found = log.topics
         # All of it in one look. No topic can hold a blank and pass for two: the whole would be longer by the blank.
         form = f"{' '.join(found)} {log.transaction_hash} {log.data}"
@@ -145,7 +149,9 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
             or len(log.data) % 2
             or well_formed(form) is None
         ):
-            raise endpoint.inconsistent("eth_getLogs", f"a log that was not asked for (block {number}, index {log.log_index[:20]})")
+            raise endpoint.inconsistent_fault(
+                "eth_getLogs", f"a log that was not asked for (block {number}, index {log.log_index[:20]})"
+            )
         if index <= before or log.removed:
             ordered = False
         before = index
@@ -153,20 +159,20 @@ def check(endpoint: Endpoint, logs: list[Log], contract: Address, topics: Sequen
     return logs if ordered else _in_order(endpoint, logs)
 
 
-def _lower(log: Log) -> None:
+def _lower(log: RpcLog) -> None:
     """Hex in lower case, as all hex in here; nearly every endpoint writes it so."""
     log.topics, log.data = [topic.lower() for topic in log.topics], log.data.lower()
     log.block_hash, log.transaction_hash = Hash32(log.block_hash.lower()), Hash32(log.transaction_hash.lower())
 
 
-def _in_order(endpoint: Endpoint, logs: list[Log]) -> list[Log]:
-    kept: dict[tuple[int, int], Log] = {}
+def _in_order(endpoint: Endpoint, logs: list[RpcLog]) -> list[RpcLog]:
+    kept: dict[tuple[int, int], RpcLog] = {}
     for log in logs:
         if log.removed:
             continue  # says that a reorg happened; the parent hashes show it, and undo it, by themselves
         other = kept.setdefault((log.number, log.index), log)
         if other.block_hash != log.block_hash:
-            raise endpoint.inconsistent("eth_getLogs", f"two logs at one place (block {log.number}, index {log.index})")
+            raise endpoint.inconsistent_fault("eth_getLogs", f"two logs at one place (block {log.number}, index {log.index})")
     return [kept[place] for place in sorted(kept)]
 
 
@@ -179,10 +185,10 @@ def bloom_bits(value: str) -> int:
     return bits
 
 
-class BloomCheck:
+class BloomFilterCheck:
     """Whether a block may contain logs of ours, by its header alone."""
 
-    def __init__(self, contract: Address, topics: Sequence[str] = TOPICS) -> None:
+    def __init__(self, contract: Address, topics: Sequence[str] = FOLLOWED_TOPICS) -> None:
         """`topics`: the events asked for."""
         self._address = bloom_bits(contract)
         self._topics = [bloom_bits(topic) for topic in topics]

@@ -12,13 +12,13 @@ import msgspec
 from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint
 
-from pandacea.chain.faults import Fault, RpcFault, classify, shown
-from pandacea.chain.wire import Header, Response, quantity, unhex
-from pandacea.domain.operators import operator_of
+from pandacea.chain.rpc_faults import Fault, RpcFault, classify_rpc_error, describe_without_url
+from pandacea.chain.rpc_messages import BlockHeader, RpcResponse, parse_data, parse_quantity
+from pandacea.domain.endpoint_operator import operator_of
 
 T = TypeVar("T")
 
-MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 """An answer larger than this is cut off and the range halved: memory stays bounded whatever the endpoint sends."""
 
 _TOO_LARGE: Final = 413
@@ -31,11 +31,11 @@ class RawHttpProvider(AsyncJSONBaseProvider):
     formatters cost a hundred times what parsing does. None of that here.
     """
 
-    def __init__(self, url: str, timeout: float, most: int) -> None:
+    def __init__(self, url: str, timeout: float, max_bytes: int) -> None:
         """`timeout` in seconds bounds one request from connect to last byte, `most` the bytes of its answer."""
         super().__init__()
         self.endpoint_uri = url
-        self._most = most
+        self._max_bytes = max_bytes
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 10.0))
         self._session: aiohttp.ClientSession | None = None
 
@@ -43,7 +43,7 @@ class RawHttpProvider(AsyncJSONBaseProvider):
         """Post one request; returns (HTTP status, Retry-After in seconds, body)."""
         body = msgspec.json.encode(self.form_request(method, params))
         async with self._open().post(self.endpoint_uri, data=body, allow_redirects=False) as answer:
-            return answer.status, _seconds(answer.headers.get("Retry-After", "")), await _read(answer, self._most)
+            return answer.status, _seconds(answer.headers.get("Retry-After", "")), await _read(answer, self._max_bytes)
 
     async def disconnect(self) -> None:
         """Close the connections."""
@@ -65,18 +65,18 @@ class RawHttpProvider(AsyncJSONBaseProvider):
 _HICCUPS: Final = frozenset({Fault.HTTP, Fault.MALFORMED, Fault.NULL})
 
 
-class _AnswerTooLargeError(Exception):
+class _ResponseTooLargeError(Exception):
     """The body is beyond what is read."""
 
 
 async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes | bytearray:
     if (answer.content_length or 0) > most:
-        raise _AnswerTooLargeError
+        raise _ResponseTooLargeError
     body = bytearray()
     async for piece in answer.content.iter_any():
         body += piece
         if len(body) > most:
-            raise _AnswerTooLargeError
+            raise _ResponseTooLargeError
     return body
 
 
@@ -87,27 +87,29 @@ def _seconds(text: str) -> int:
 class Endpoint:
     """One RPC URL: calls with typed answers, and what is known of its health."""
 
-    def __init__(self, url: str, *, operator: str | None = None, timeout: float = 20.0, most: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(
+        self, url: str, *, operator: str | None = None, timeout: float = 20.0, max_bytes: int = MAX_RESPONSE_BYTES
+    ) -> None:
         """`operator`: who runs it, where the host name does not tell; `timeout` in seconds and `most` bytes of answer for one call."""
-        self.name = redacted(url)
+        self.name = redact_url(url)
         self.url = url
         self.operator = operator_of(url, operator)
         """Endpoints of one operator are one voice."""
-        self._most = most
-        self._provider = RawHttpProvider(url, timeout, most)
+        self._max_bytes = max_bytes
+        self._provider = RawHttpProvider(url, timeout, max_bytes)
         self.calls = 0
-        self.faults: dict[Fault, int] = {}
-        self.failures = 0
+        self.fault_counts: dict[Fault, int] = {}
+        self.failures_in_a_row = 0
         """In a row."""
-        self.resting_until = 0.0
+        self.backoff_until = 0.0
         """`time.monotonic()` before which it is left alone."""
-        self.resting_alone_until = 0.0
+        self.last_resort_backoff_until = 0.0
         """The same while every other endpoint rests, too."""
         self.verified = False
         """Chain id and code were checked since its last fault of the network."""
         self.head = -1
 
-    async def call(self, method: str, params: list[Any], shape: type[T]) -> T:
+    async def call_method(self, method: str, params: list[Any], shape: type[T]) -> T:
         """One call; the answer is decoded from bytes into `shape`.
 
         Raises:
@@ -115,7 +117,7 @@ class Endpoint:
         """
         for pause in (0.05, 0.0):
             try:
-                answer = await self.maybe(method, params, shape)
+                answer = await self.call_nullable(method, params, shape)
                 if answer is None:
                     raise self._fault(Fault.NULL, method, "answered null")
             except RpcFault as fault:
@@ -127,17 +129,17 @@ class Endpoint:
                 return answer
         raise AssertionError("unreachable")
 
-    async def maybe(self, method: str, params: list[Any], shape: type[T]) -> T | None:
+    async def call_nullable(self, method: str, params: list[Any], shape: type[T]) -> T | None:
         """The same where null is an answer (a transaction or a block by hash that the endpoint does not know)."""
         self.calls += 1
         try:
             status, wait, body = await self._provider.make_request(RPCEndpoint(method), params)
         except TimeoutError as problem:
             raise self._fault(Fault.TIMEOUT, method, "no answer in time") from problem
-        except _AnswerTooLargeError as problem:
-            raise self._fault(Fault.RANGE, method, f"answer beyond {self._most} bytes") from problem
+        except _ResponseTooLargeError as problem:
+            raise self._fault(Fault.RANGE, method, f"answer beyond {self._max_bytes} bytes") from problem
         except (aiohttp.ClientError, OSError, ValueError) as problem:
-            raise self._fault(Fault.NETWORK, method, shown(problem)) from problem
+            raise self._fault(Fault.NETWORK, method, describe_without_url(problem)) from problem
         return self._decode(method, status, wait, body, shape)
 
     def _decode(self, method: str, status: int, wait: int, body: bytes | bytearray, shape: type[T]) -> T | None:
@@ -150,9 +152,9 @@ class Endpoint:
                 raise self._fault(Fault.RANGE, method, "HTTP 413") from problem
             if status >= 300:
                 raise self._fault(Fault.HTTP, method, f"HTTP {status}", retry_after=wait) from problem
-            raise self._fault(Fault.MALFORMED, method, shown(problem)) from problem
+            raise self._fault(Fault.MALFORMED, method, describe_without_url(problem)) from problem
         if response.error is not None:
-            kind, hint = classify(response.error)
+            kind, hint = classify_rpc_error(response.error)
             if status == 429:
                 kind = Fault.RATE_LIMIT
             detail = f"error {response.error.code}: {response.error.message[:300]}"
@@ -164,69 +166,69 @@ class Endpoint:
         return response.result
 
     def _fault(self, kind: Fault, method: str, detail: str, **more: Any) -> RpcFault:
-        self.faults[kind] = self.faults.get(kind, 0) + 1
+        self.fault_counts[kind] = self.fault_counts.get(kind, 0) + 1
         return RpcFault(kind, self.name, method, detail, **more)
 
-    def inconsistent(self, method: str, detail: str) -> RpcFault:
+    def inconsistent_fault(self, method: str, detail: str) -> RpcFault:
         """What it answered contradicts itself or the question."""
         return self._fault(Fault.INCONSISTENT, method, detail)
 
-    def wrong(self, detail: str) -> RpcFault:
+    def wrong_chain_fault(self, detail: str) -> RpcFault:
         """It is not an endpoint of our chain."""
         return self._fault(Fault.WRONG_CHAIN, "eth_chainId", detail)
 
-    async def header(self, block: int | str) -> Header:
+    async def get_header(self, block: int | str) -> BlockHeader:
         """A block's header by number or tag; null is a fault."""
-        return self._checked(block, await self.call("eth_getBlockByNumber", [_quantity(block), False], Header))
+        return self._checked(block, await self.call_method("eth_getBlockByNumber", [_quantity(block), False], BlockHeader))
 
-    async def maybe_header(self, tag: str) -> Header | None:
+    async def get_header_nullable(self, tag: str) -> BlockHeader | None:
         """The same where null is an answer: a tag that the chain does not have yet."""
-        answer = await self.maybe("eth_getBlockByNumber", [tag, False], Header)
+        answer = await self.call_nullable("eth_getBlockByNumber", [tag, False], BlockHeader)
         return None if answer is None else self._checked(tag, answer)
 
-    def _checked(self, block: int | str, header: Header) -> Header:
+    def _checked(self, block: int | str, header: BlockHeader) -> BlockHeader:
         try:
-            found = header.ref()
+            found = header.to_block_ref()
         except ValueError as problem:
             raise self._fault(Fault.MALFORMED, "eth_getBlockByNumber", f"a header that is none: {problem}") from problem
         if isinstance(block, int) and found.number != block:
-            raise self.inconsistent("eth_getBlockByNumber", f"asked for block {block}, got {found.number}")
+            raise self.inconsistent_fault("eth_getBlockByNumber", f"asked for block {block}, got {found.number}")
         header.hash, header.parent_hash = found.hash, found.parent
         return header
 
-    async def chain_id(self) -> int:
+    async def get_chain_id(self) -> int:
         """`eth_chainId`."""
-        return await self.quantity("eth_chainId", [])
+        return await self.call_quantity("eth_chainId", [])
 
-    async def code(self, address: str, block: int | str = "latest") -> bytes:
+    async def get_code(self, address: str, block: int | str = "latest") -> bytes:
         """`eth_getCode`; empty for an account without code."""
-        return self._bytes(await self.call("eth_getCode", [address, _quantity(block)], str), "eth_getCode")
+        return self._bytes(await self.call_method("eth_getCode", [address, _quantity(block)], str), "eth_getCode")
 
     async def eth_call(self, to: str, data: str, block: int | str = "latest", *, gas: int | None = None) -> bytes:
         """`eth_call` with no sender, and at most `gas` (None: what the endpoint allows); the returned bytes."""
         asked = {"to": to, "data": data} | ({} if gas is None else {"gas": hex(gas)})
-        return self._bytes(await self.call("eth_call", [asked, _quantity(block)], str), "eth_call")
+        return self._bytes(await self.call_method("eth_call", [asked, _quantity(block)], str), "eth_call")
 
-    def number(self, text: str, method: str) -> int:
+    def parse_number(self, text: str, method: str) -> int:
         """A number inside an answer to `method`."""
         try:
-            return quantity(text)
+            return parse_quantity(text)
         except ValueError as problem:
             raise self._fault(Fault.MALFORMED, method, str(problem)) from problem
 
     def _bytes(self, text: str, method: str) -> bytes:
         try:
-            return unhex(text)
+            return parse_data(text)
         except ValueError as problem:
             raise self._fault(Fault.MALFORMED, method, str(problem)) from problem
 
-    async def quantity(self, method: str, params: list[Any]) -> int:
+    async def call_quantity(self, method: str, params: list[Any]) -> int:
         """A call whose answer is one hex number."""
-        return self.number(await self.call(method, params, str), method)
+        return self.parse_number(await self.call_method(method, params, str), method)
 
-    def rest(self, seconds: float) -> None:
+    def back_off(self, seconds: float) -> None:
         """Leave it alone for a while."""
-        self.resting_until = self.resting_alone_until = time.monotonic() + seconds
+        self.backoff_until = self.last_resort_backoff_until = time.monotonic() + seconds
 
     async def close(self) -> None:
         """Close its connections."""
@@ -237,10 +239,10 @@ class Endpoint:
 _decoders: dict[Any, Any] = {}
 
 
-def _decoder(shape: type[T]) -> msgspec.json.Decoder[Response[T]]:
+def _decoder(shape: type[T]) -> msgspec.json.Decoder[RpcResponse[T]]:
     decoder = _decoders.get(shape)
     if decoder is None:
-        decoder = _decoders[shape] = msgspec.json.Decoder(Response[shape])  # type: ignore[valid-type]
+        decoder = _decoders[shape] = msgspec.json.Decoder(RpcResponse[shape])  # type: ignore[valid-type]
     return decoder
 
 
@@ -248,7 +250,7 @@ def _quantity(block: int | str) -> str:
     return hex(block) if isinstance(block, int) else block
 
 
-def redacted(url: str) -> str:
+def redact_url(url: str) -> str:
     """scheme://host:port of a URL: paths, queries and user names carry keys."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname or '?'}" + (f":{parts.port}" if parts.port else "")

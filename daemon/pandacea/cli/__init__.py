@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 from pandacea import __version__
-from pandacea.cli.command import Handler, command, quietly
-from pandacea.cli.desk import desk_commands
+from pandacea.cli.command import Handler, add_command, load_config_quietly
+from pandacea.cli.control import control_commands
 from pandacea.cli.devchain import devchain_command
-from pandacea.cli.doctor import table
+from pandacea.cli.doctor import render_findings
 from pandacea.cli.keys import key_commands
 from pandacea.cli.leases import lease_commands
 from pandacea.cli.products import product_commands
-from pandacea.errors import BadConfig, Broken, PandaceaError
+from pandacea.errors import BadConfig, Broken, DaemonError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BadConfig as problem:
         sys.stderr.write(f"pandacea: {problem}\n")
         return 2
-    except PandaceaError as problem:
+    except DaemonError as problem:
         sys.stderr.write(f"pandacea: {problem}\n")
         return 1
     except KeyboardInterrupt:
@@ -46,10 +46,10 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"pandacea {__version__}")
     commands = root.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
-    run = command(commands, "run", _run, "start the node")
+    run = add_command(commands, "run", _run, "start the node")
     run.add_argument("--debug", action="store_true", help="log at level debug")
 
-    init = command(commands, "init", _init, "write a config.yaml and a products.yaml to start from", config=False)
+    init = add_command(commands, "init", _init, "write a config.yaml and a products.yaml to start from", config=False)
     init.add_argument("--directory", type=Path, default=Path(), help="where; default: here")
     init.add_argument("--earner", metavar="ADDRESS", help="your address, which leases name and the money goes to")
     init.add_argument("--rpc-url", metavar="URL", help="an endpoint of the chain")
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "--development", action="store_true", help="the chain is `pandacea devchain` or one like it: an approval counts at once"
     )
 
-    deploy = command(commands, "deploy", _deploy, "deploy the LeaseAgreement and write its deployment record", config=False)
+    deploy = add_command(commands, "deploy", _deploy, "deploy the LeaseAgreement and write its deployment record", config=False)
     deploy.add_argument("--rpc-url", required=True, metavar="URL", help="an endpoint of the chain to deploy on")
     deploy.add_argument(
         "--keystore", type=Path, required=True, help="the account that pays for the deployment and owns the contract"
@@ -71,19 +71,19 @@ def parser() -> argparse.ArgumentParser:
     )
     deploy.add_argument("--insecure-http", action="store_true", help="accept plain http to another machine")
 
-    doctor = command(commands, "doctor", _doctor, "check this machine: keys, data, chain, server, sandbox")
+    doctor = add_command(commands, "doctor", _doctor, "check this machine: keys, data, chain, server, sandbox")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
     key_commands(commands)
     devchain_command(commands)
     lease_commands(commands)
-    desk_commands(commands)
+    control_commands(commands)
     product_commands(commands)
 
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
-    build = command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
+    build = add_command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)
     build.add_argument("--directory", type=Path, default=Path(".sandbox"), help="where; default: ./.sandbox")
-    more = command(
+    more = add_command(
         environment, "add", _environment_add, "build a new environment with more packages; the old one stays", config=False
     )
     more.add_argument("packages", nargs="+", metavar="NAME", help="NAME or NAME==VERSION")
@@ -94,22 +94,22 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(parsed: argparse.Namespace) -> int:
     from pandacea import app
-    from pandacea.app.interpreter import limit_recursion
-    from pandacea.config import load, service_manager
-    from pandacea.log import setup
+    from pandacea.app.tuning import limit_recursion
+    from pandacea.config import load_config, read_service_manager
+    from pandacea.log import configure_logging
     from pandacea.telemetry.notify import ServiceManager
 
-    config = load(parsed.config)
-    setup("debug" if parsed.debug else config.log.level, config.log.format)
+    config = load_config(parsed.config)
+    configure_logging("debug" if parsed.debug else config.log.level, config.log.format)
     limit_recursion()
-    asyncio.run(app.serve(config, ServiceManager(*service_manager())))
+    asyncio.run(app.serve(config, ServiceManager(*read_service_manager())))
     return 0
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    from pandacea.config.example import Answers, write_example
+    from pandacea.config.example import InitAnswers, write_example
 
-    answers = Answers(parsed.earner, parsed.rpc_url, parsed.deployment, parsed.development)
+    answers = InitAnswers(parsed.earner, parsed.rpc_url, parsed.deployment, parsed.development)
     written, missing = write_example(parsed.directory, answers)
     for path in written:
         print(path)
@@ -124,7 +124,7 @@ def _deploy(parsed: argparse.Namespace) -> int:
 
     if parsed.record.exists():
         raise BadConfig(f"{parsed.record} exists already; name another --record.")
-    account = keys.unlock(parsed.keystore, keys.read_passphrase(parsed.passphrase_file)).account()
+    account = keys.unlock_keystore(parsed.keystore, keys.read_passphrase(parsed.passphrase_file)).account()
     try:
         record = asyncio.run(
             deploy(parsed.rpc_url, account, arbiter=parsed.arbiter, owner=parsed.owner, allow_http=parsed.insecure_http)
@@ -141,32 +141,32 @@ def _deploy(parsed: argparse.Namespace) -> int:
 def _doctor(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
-    config = quietly(parsed)
-    findings = asyncio.run(app.examine(config))
+    config = load_config_quietly(parsed)
+    findings = asyncio.run(app.run_checks(config))
     if parsed.json:
         print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
-        print("\n".join(table(findings)))
+        print("\n".join(render_findings(findings)))
     return 0 if all(finding.ok for finding in findings) else 1
 
 
 def _environment_build(parsed: argparse.Namespace) -> int:
-    from pandacea.sandbox.environments import build_environment
+    from pandacea.sandbox.environments.build import build_environment
 
     build_environment(parsed.directory, progress=_show)
     return 0
 
 
 def _environment_add(parsed: argparse.Namespace) -> int:
-    from pandacea.sandbox.environment_add import add_packages
+    from pandacea.sandbox.environments.add import add_packages
 
     made = add_packages(parsed.directory, parsed.packages, _show)
     print(f"{made.identity}: set privacy.environment: {made.folder}")
     if parsed.image is not None:
-        from pandacea.config import docker_host
-        from pandacea.sandbox.environment_image import add_to_image
+        from pandacea.config import read_docker_host
+        from pandacea.sandbox.environments.image import add_to_image
 
-        name = asyncio.run(add_to_image(parsed.image, made, engine_url=docker_host(), progress=_show))
+        name = asyncio.run(add_to_image(parsed.image, made, engine_url=read_docker_host(), progress=_show))
         print(f"{name}: set privacy.docker_image: {name}")
     return 0
 

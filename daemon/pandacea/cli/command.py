@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Handler = Callable[[argparse.Namespace], int]
 
 
-def command(parent: Any, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
+def add_command(parent: Any, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
     """One command below `parent`; `config`: it reads a configuration."""
     made: argparse.ArgumentParser = parent.add_parser(name, help=summary, description=summary)
     made.set_defaults(handler=handler)
@@ -22,11 +22,11 @@ def command(parent: Any, name: str, handler: Handler, summary: str, *, config: b
     return made
 
 
-def quietly(parsed: argparse.Namespace) -> Config:
+def load_config_quietly(parsed: argparse.Namespace) -> Config:
     """The configuration of a command whose answer is what it prints: the log speaks of trouble only."""
-    from pandacea.config import load
-    from pandacea.log import setup
+    from pandacea.config import load_config
+    from pandacea.log import configure_logging
 
-    config = load(parsed.config)
-    setup("warning", config.log.format)
+    config = load_config(parsed.config)
+    configure_logging("warning", config.log.format)
     return config

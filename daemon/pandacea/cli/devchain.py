@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pandacea.cli.command import command
+from pandacea.cli.command import add_command
 from pandacea.errors import BadConfig
 
 
 def devchain_command(commands: Any) -> None:
     """The embedded chain, in the foreground."""
-    made = command(
+    made = add_command(
         commands,
         "devchain",
         _devchain,

@@ -7,27 +7,27 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
-from pandacea.domain.finding import Finding, State
+from pandacea.domain.finding import Finding, FindingState
 
 WIDTH: Final = 100
-_STATES: Final = {State.OK: "ok", State.WEAKER: "weaker", State.FAIL: "FAIL"}
+_STATES: Final = {FindingState.OK: "ok", FindingState.WEAKER: "weaker", FindingState.FAIL: "FAIL"}
 _INDENT: Final = 10
 _CHECK: Final = 48
 
 
-def table(findings: Sequence[Finding]) -> Iterator[str]:
+def render_findings(findings: Sequence[Finding]) -> Iterator[str]:
     """Yield lines of at most WIDTH columns (a command that is longer stays whole): the groups, then what failed, in one summary."""
     for group, rows in groupby(findings, key=lambda finding: finding.group):
         yield f"{group}:"
         yield from (line for finding in rows for line in _row(finding))
     yield ""
-    yield from textwrap.wrap(summary(findings), WIDTH)
+    yield from textwrap.wrap(summarize_findings(findings), WIDTH)
 
 
-def summary(findings: Sequence[Finding]) -> str:
+def summarize_findings(findings: Sequence[Finding]) -> str:
     """How many of each state, and which failed."""
     counted = [f"{sum(finding.state is state for finding in findings)} {word}" for state, word in _STATES.items()]
-    failed = [finding.check for finding in findings if finding.state is State.FAIL]
+    failed = [finding.check for finding in findings if finding.state is FindingState.FAIL]
     if not failed:
         return f"{', '.join(counted)}: the node can start."
     return f"{', '.join(counted)}. Mend first: {', '.join(failed)}; then run `pandacea doctor` again."

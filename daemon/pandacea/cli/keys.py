@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from pandacea.cli.command import command
+from pandacea.cli.command import add_command
 
 PURPOSE: Final = """\
 {file} holds the key of this address, encrypted. Keep a copy of it and of its passphrase.
@@ -20,10 +20,10 @@ PASSPHRASE_HELP: Final = "a file (mode 600) whose first line is the passphrase" 
 def key_commands(commands: Any) -> None:
     """Make, bring and name keys."""
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
-    create = command(keys, "create", _create, "make a new key and keep it encrypted; prints its address", config=False)
+    create = add_command(keys, "create", _create, "make a new key and keep it encrypted; prints its address", config=False)
     create.add_argument("file", type=Path, help="the keystore to write")
     create.add_argument("--passphrase-file", type=Path, required=True, help=PASSPHRASE_HELP)
-    bring = command(
+    bring = add_command(
         keys,
         "import",
         _import,
@@ -36,14 +36,14 @@ def key_commands(commands: Any) -> None:
         "--keystore", type=Path, help="take the key from this keystore (Web3 Secret Storage v3), as wallets export it"
     )
     bring.add_argument("--keystore-passphrase-file", type=Path, help="what opens --keystore; default: asked for")
-    show = command(keys, "address", _address, "print the address of a keystore", config=False)
+    show = add_command(keys, "address", _address, "print the address of a keystore", config=False)
     show.add_argument("file", type=Path, help="the keystore")
 
 
 def _create(parsed: argparse.Namespace) -> int:
     from pandacea import keys
 
-    return _made(parsed.file, keys.create(parsed.file, keys.read_passphrase(parsed.passphrase_file)))
+    return _made(parsed.file, keys.create_keystore(parsed.file, keys.read_passphrase(parsed.passphrase_file)))
 
 
 def _import(parsed: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def _import(parsed: argparse.Namespace) -> int:
     passphrase = keys.read_passphrase(parsed.passphrase_file)
     private_key: str | bytes
     if parsed.keystore is not None:
-        opened = keys.unlock(parsed.keystore, keys.read_passphrase(parsed.keystore_passphrase_file))
+        opened = keys.unlock_keystore(parsed.keystore, keys.read_passphrase(parsed.keystore_passphrase_file))
         private_key = bytes(opened.account().key)
     elif sys.stdin.isatty():
         private_key = getpass.getpass("Private key (64 hex digits, not shown): ")
@@ -63,16 +63,16 @@ def _import(parsed: argparse.Namespace) -> int:
 
 def _address(parsed: argparse.Namespace) -> int:
     from pandacea import keys
-    from pandacea_sdk.protocol.addresses import checksummed
+    from pandacea_sdk.protocol.addresses import to_checksum_address
 
-    print(checksummed(keys.address(parsed.file)))
+    print(to_checksum_address(keys.keystore_address(parsed.file)))
     return 0
 
 
 def _made(file: Path, address: str) -> int:
     """The address alone on standard output, for scripts; what it is for beside it."""
-    from pandacea_sdk.protocol.addresses import checksummed
+    from pandacea_sdk.protocol.addresses import to_checksum_address
 
-    print(checksummed(address))
+    print(to_checksum_address(address))
     print(PURPOSE.format(file=file), file=sys.stderr)
     return 0

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pandacea.cli.command import command, quietly
+from pandacea.cli.command import add_command, load_config_quietly
 
 
 def lease_commands(commands: Any) -> None:
     """`leases` alone shows them."""
-    leases = command(commands, "leases", _leases, "show which leases the node believes, and why")
+    leases = add_command(commands, "leases", _leases, "show which leases the node believes, and why")
     leases.add_argument("--json", action="store_true", help="print JSON")
-    vouch = command(
+    vouch = add_command(
         leases.add_subparsers(metavar="ACTION"),
         "acknowledge",
         _acknowledge,
@@ -33,8 +33,8 @@ def lease_commands(commands: Any) -> None:
 def _leases(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
-    config = quietly(parsed)
-    rows = asyncio.run(app.lease_rows(config))
+    config = load_config_quietly(parsed)
+    rows = asyncio.run(app.list_leases(config))
     if parsed.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -56,9 +56,9 @@ def _acknowledge(parsed: argparse.Namespace) -> int:
         print(question, end="", flush=True, file=sys.stderr)
         return sys.stdin.readline()
 
-    config = quietly(parsed)
+    config = load_config_quietly(parsed)
     answer = asyncio.run(app.acknowledge_lease(config, parsed.id, yes=parsed.yes, say=say, ask=ask))
     if answer is None:
         return 1
-    print(json.dumps(answer, indent=2) if parsed.json else app.shown("leases acknowledge", answer))
+    print(json.dumps(answer, indent=2) if parsed.json else app.render_answer("leases acknowledge", answer))
     return 0

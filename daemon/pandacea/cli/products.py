@@ -7,12 +7,12 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pandacea.cli.command import command, quietly
-from pandacea.cli.desk import desk
+from pandacea.cli.command import add_command, load_config_quietly
+from pandacea.cli.control import run_control_verb
 from pandacea.errors import BadConfig
 
 if TYPE_CHECKING:
-    from pandacea.app import Wanted
+    from pandacea.app import AddProductRequest
 
 RULES: Final = ("policy", "release", "live_output", "rehearsal", "show_messages")
 
@@ -25,14 +25,14 @@ def product_commands(commands: Any) -> None:
         ("products show", "all that is public of one product"),
         ("products reload", "have the running node take up products.yaml and changed files"),
     ):
-        made = command(actions, verb.split()[1], desk, summary)
+        made = add_command(actions, verb.split()[1], run_control_verb, summary)
         made.set_defaults(verb=verb)
         made.add_argument("--json", action="store_true", help="print JSON")
         if verb == "products show":
             made.add_argument("id", help="as listed")
-    remove = command(actions, "remove", _products_remove, "take a product off the offer")
+    remove = add_command(actions, "remove", _products_remove, "take a product off the offer")
     remove.add_argument("id", help="as listed")
-    add = command(actions, "add", _products_add, "offer a file of the data folder; shows what becomes public before it does")
+    add = add_command(actions, "add", _products_add, "offer a file of the data folder; shows what becomes public before it does")
     add.add_argument("file", type=Path, help="CSV, Parquet, Arrow (Feather) or SQLite, in the data folder")
     for name, summary in (
         ("id", "default: the file's name"),
@@ -67,10 +67,10 @@ def product_commands(commands: Any) -> None:
 def _products_add(parsed: argparse.Namespace) -> int:
     from pandacea import app
 
-    return 0 if asyncio.run(app.add_product(quietly(parsed), wanted_of(parsed))) else 1
+    return 0 if asyncio.run(app.add_product(load_config_quietly(parsed), read_add_request(parsed))) else 1
 
 
-def wanted_of(parsed: argparse.Namespace) -> Wanted:
+def read_add_request(parsed: argparse.Namespace) -> AddProductRequest:
     """What the options say. Raises BadConfig."""
     from pandacea import app
 
@@ -89,14 +89,16 @@ def wanted_of(parsed: argparse.Namespace) -> Wanted:
     if parsed.column:
         asset["columns"] = _columns(parsed.column)
     options = () if parsed.config == Path("config.yaml") else ("--config", str(parsed.config))
-    return app.Wanted(parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged, options=options)
+    return app.AddProductRequest(
+        parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged, options=options
+    )
 
 
 def _products_remove(parsed: argparse.Namespace) -> int:
     from pandacea import app
-    from pandacea.config import load
+    from pandacea.config import load_config
 
-    print(asyncio.run(app.remove_product(load(parsed.config), parsed.id)))
+    print(asyncio.run(app.remove_product(load_config(parsed.config), parsed.id)))
     return 0
 
 

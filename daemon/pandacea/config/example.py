@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pandacea.config.load import placeholders
+from pandacea.config.load import find_placeholders
 from pandacea.errors import BadConfig
 from pandacea_sdk.protocol.deployment import Deployment
 
-PRODUCTS: Final = """\
+PRODUCTS_TEMPLATE: Final = """\
 # What you lease: nothing yet. `pandacea products add data/my-table.csv` asks, shows what becomes public, and writes it here.
 products: []
 # By hand it is a list like this. A product without stated rules runs only code you approved, and holds every result until you looked.
@@ -32,7 +32,7 @@ products: []
 """
 
 
-def config_text() -> str:
+def read_template() -> str:
     """The commented config.yaml: inside an installed package, or at the top of a source tree."""
     here = Path(__file__).resolve()
     for candidate in (here.with_name("config.yaml"), here.parents[3] / "config.yaml"):
@@ -42,7 +42,7 @@ def config_text() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class InitAnswers:
     """What is known when the files are written; the rest stays a placeholder, with which no node starts."""
 
     earner: str | None = None
@@ -53,29 +53,29 @@ class Answers:
     """The chain is one for trying things out."""
 
 
-def write_example(folder: Path, answers: Answers = Answers()) -> tuple[list[Path], list[str]]:
+def write_example(folder: Path, answers: InitAnswers = InitAnswers()) -> tuple[list[Path], list[str]]:
     """Write config.yaml and data/products.yaml. Returns the files, and the keys of config.yaml that are still to be filled in.
 
     Raises:
         BadConfig: one of them exists already, or the record cannot be read; nothing is overwritten.
     """
-    text = _filled(config_text(), answers, folder)
-    files = {folder / "config.yaml": text, folder / "data" / "products.yaml": PRODUCTS}
+    text = _fill_template(read_template(), answers, folder)
+    files = {folder / "config.yaml": text, folder / "data" / "products.yaml": PRODUCTS_TEMPLATE}
     for path in files:
         if path.exists():
             raise BadConfig(f"{path} exists already; it is not overwritten.")
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755 if path.parent == folder else 0o700)
         path.write_text(content, encoding="utf-8")
-    return list(files), placeholders(text)
+    return list(files), find_placeholders(text)
 
 
-def _filled(text: str, answers: Answers, folder: Path) -> str:
+def _fill_template(text: str, answers: InitAnswers, folder: Path) -> str:
     """The template with what is known in the place of its placeholders."""
     if answers.rpc_url is not None:
-        text = _with_line(text, "rpc_url", f"rpc_url: {json.dumps(answers.rpc_url)}")
+        text = _replace_line(text, "rpc_url", f"rpc_url: {json.dumps(answers.rpc_url)}")
     if answers.earner is not None:
-        text = _with_line(text, "address", f"address: {json.dumps(answers.earner)}")
+        text = _replace_line(text, "address", f"address: {json.dumps(answers.earner)}")
     if answers.deployment is not None:
         try:
             record = Deployment.read(answers.deployment)
@@ -83,18 +83,18 @@ def _filled(text: str, answers: Answers, folder: Path) -> str:
             raise BadConfig(f"--deployment {answers.deployment} cannot be used: {problem}.") from problem
         file = answers.deployment.resolve()
         named = file.relative_to(folder.resolve()) if file.is_relative_to(folder.resolve()) else file
-        text = _with_line(text, "chain_id", f"chain_id: {record.chain_id}")
-        text = _with_line(
+        text = _replace_line(text, "chain_id", f"chain_id: {record.chain_id}")
+        text = _replace_line(
             text, "contract_address", f"deployment: {json.dumps(str(named))}   # instead of contract_address and start_block"
         )
-        text = _with_line(text, "start_block", None)
+        text = _replace_line(text, "start_block", None)
     if answers.development:
-        text = _with_line(
+        text = _replace_line(
             text, "confidence", "confidence: {confirmations: 0}\n  development: true   # a chain of your own, nothing of worth"
         )
     return text
 
 
-def _with_line(text: str, key: str, line: str | None) -> str:
+def _replace_line(text: str, key: str, line: str | None) -> str:
     """The template with the line of one key (which stands once) replaced, or taken out."""
     return re.sub(rf"(?m)^  {key}: .*\n", "" if line is None else lambda _found: f"  {line}\n", text, count=1)

@@ -16,8 +16,12 @@ from pandacea.config.secret_file import read_secret
 from pandacea.config.sections import Config
 from pandacea.errors import BadConfig
 
-PREFIX: Final = "PANDACEA_"
-SHORT: Final = {"RPC_URL": "blockchain.rpc_url", "CONTRACT_ADDRESS": "blockchain.contract_address", "DATA_DIR": "privacy.data_dir"}
+VARIABLE_PREFIX: Final = "PANDACEA_"
+SHORT_VARIABLES: Final = {
+    "RPC_URL": "blockchain.rpc_url",
+    "CONTRACT_ADDRESS": "blockchain.contract_address",
+    "DATA_DIR": "privacy.data_dir",
+}
 CREDENTIALS: Final = {
     "keystore-passphrase": "earner.passphrase",
     "mqtt-password": "mqtt.password",
@@ -31,7 +35,7 @@ OTHER_VARIABLES: Final = {
     "PANDACEA_KEYSTORE_PASSPHRASE_FILE": None,
     "PANDACEA_CONFIG": None,
 }
-PATHS: Final = (
+PATH_KEYS: Final = (
     "blockchain.deployment",
     "earner.keystore",
     "earner.passphrase_file",
@@ -46,7 +50,7 @@ _HEX_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]+")
 SECRET_KEYS: Final = ("passphrase", "password")
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML that refuses one key twice: the second would win silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -57,7 +61,7 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     """Load the configuration.
 
     Args:
@@ -71,18 +75,18 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     variables = os.environ if environment is None else environment
     tree = _read(path)
     base = path.resolve().parent
-    for key in PATHS:
-        _anchor(tree, key, base)
-    _credentials(tree, variables)
-    origins = _overrides(tree, variables)
-    if unfilled := _placeholders(tree):
+    for key in PATH_KEYS:
+        _resolve_path(tree, key, base)
+    _apply_credentials(tree, variables)
+    origins = _apply_environment(tree, variables)
+    if unfilled := _find_placeholders(tree):
         raise BadConfig("\n".join(f"{path}: {key} is still to be filled in: {wanted}." for key, wanted in unfilled.items()))
     try:
         config = Config.model_validate(tree)
     except ValidationError as problem:
         sentences = _sentences(problem).items()
         raise BadConfig("\n".join(f"{_origin(key, origins, path)}: {line}" for key, line in sentences)) from None
-    return _resolved(config, base, path)
+    return _resolve_defaults(config, base, path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as problem:
         raise BadConfig(f"{path} cannot be read: {problem}.") from problem
     try:
-        tree = yaml.load(text, _UniqueKeys)  # noqa: S506  (a SafeLoader)
+        tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as problem:
         raise BadConfig(f"{path} is not YAML: {' '.join(str(problem).split())}.") from problem
     if not isinstance(tree, dict):
@@ -104,17 +108,17 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def placeholders(text: str) -> list[str]:
+def find_placeholders(text: str) -> list[str]:
     """The keys of a configuration that are still to be filled in."""
-    return list(_placeholders(yaml.safe_load(text)))
+    return list(_find_placeholders(yaml.safe_load(text)))
 
 
-def _placeholders(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
+def _find_placeholders(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """Keys whose value is `<what to put there>`, as the template has it, and what to put there."""
     found: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            found |= _placeholders(value, f"{above}{key}.")
+            found |= _find_placeholders(value, f"{above}{key}.")
         elif isinstance(value, str) and (match := _PLACEHOLDER.fullmatch(value)):
             found[f"{above}{key}"] = match[1]
     return found
@@ -126,7 +130,7 @@ def _origin(key: str, origins: Mapping[str, str], path: Path) -> str:
     return f"{path}" if variable is None else f"The environment variable {variable}"
 
 
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+def _set_key(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for name in parents:
         inner = tree.setdefault(name, {})
@@ -136,47 +140,47 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _anchor(tree: dict[str, Any], key: str, base: Path) -> None:
+def _resolve_path(tree: dict[str, Any], key: str, base: Path) -> None:
     section, name = key.split(".")
     inner = tree.get(section)
     if isinstance(inner, dict) and isinstance(inner.get(name), str):
         inner[name] = str(base / Path(inner[name]).expanduser())
 
 
-def _credentials(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
+def _apply_credentials(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
     folder = variables.get("CREDENTIALS_DIRECTORY")
     if folder:
         for name, key in CREDENTIALS.items():
             file = Path(folder) / name
             if file.is_file():
-                _put(tree, key, file.read_text(encoding="utf-8").rstrip("\r\n"))
+                _set_key(tree, key, file.read_text(encoding="utf-8").rstrip("\r\n"))
 
 
-def _overrides(tree: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+def _apply_environment(tree: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
     """Put the environment's values into the tree; returns which variable gave which key."""
     origins: dict[str, str] = {}
-    for name, key in SHORT.items():
+    for name, key in SHORT_VARIABLES.items():
         if variables.get(name):
             origins[key] = name
-            _put(tree, key, variables[name].split(",") if name == "RPC_URL" else variables[name])
+            _set_key(tree, key, variables[name].split(",") if name == "RPC_URL" else variables[name])
             if name == "CONTRACT_ADDRESS" and isinstance(tree.get("blockchain"), dict):
                 tree["blockchain"].pop("deployment", None)
     for name, text in variables.items():
-        if not name.startswith(PREFIX) or name.startswith("PANDACEA_TEST_"):
+        if not name.startswith(VARIABLE_PREFIX) or name.startswith("PANDACEA_TEST_"):
             continue
         if name in OTHER_VARIABLES:
             target = OTHER_VARIABLES[name]
             if target:
                 origins[target] = name
-                _put(tree, target, text)
+                _set_key(tree, target, text)
             continue
-        parts = name[len(PREFIX) :].lower().split("__")
+        parts = name[len(VARIABLE_PREFIX) :].lower().split("__")
         if len(parts) < 2 or parts[0] not in Config.model_fields:
             raise BadConfig(
-                f"The environment variable {name} names no key; write {PREFIX}<SECTION>__<KEY>, sections: {_allowed(Config)}."
+                f"The environment variable {name} names no key; write {VARIABLE_PREFIX}<SECTION>__<KEY>, sections: {_list_keys(Config)}."
             )
         origins[".".join(parts)] = name
-        _put(tree, ".".join(parts), _value(name, parts[-1], text))
+        _set_key(tree, ".".join(parts), _value(name, parts[-1], text))
     return origins
 
 
@@ -202,11 +206,11 @@ def _sentences(problem: ValidationError) -> dict[str, str]:
 def _sentence(error: Any) -> tuple[str, str]:
     where = [str(part) for part in error["loc"] if not str(part).startswith(("literal[", "Confirmations"))]
     key = ".".join(where)
-    model = _model(where[:-1])
+    model = _find_section(where[:-1])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where[-1], model.model_fields, n=1) if model else []
         hint = f"did you mean {near[0]}? " if near else ""
-        return key, f"{key} is not a key; {hint}allowed here: {_allowed(model)}."
+        return key, f"{key} is not a key; {hint}allowed here: {_list_keys(model)}."
     if error["type"] == "missing":
         return key, f"{key} is missing; it must be given."
     message = error["msg"].removeprefix("Value error, ")
@@ -226,7 +230,7 @@ def redact_url(address: str) -> str:
     return f"{scheme}://{host}"
 
 
-def _model(where: list[str]) -> type[BaseModel] | None:
+def _find_section(where: list[str]) -> type[BaseModel] | None:
     model: Any = Config
     for name in where:
         field = model.model_fields.get(name)
@@ -239,11 +243,11 @@ def _model(where: list[str]) -> type[BaseModel] | None:
     return model  # type: ignore[no-any-return]
 
 
-def _allowed(model: type[BaseModel] | None) -> str:
+def _list_keys(model: type[BaseModel] | None) -> str:
     return ", ".join(name for name, field in model.model_fields.items() if not field.exclude) if model else "nothing"
 
 
-def _resolved(config: Config, base: Path, path: Path) -> Config:
+def _resolve_defaults(config: Config, base: Path, path: Path) -> Config:
     """Anchor the defaults too, see that the node's own folder is apart from the data, and read the passphrase file."""
     privacy = config.privacy.model_copy(
         update={"data_dir": base / config.privacy.data_dir, "environment": base / config.privacy.environment}
@@ -262,13 +266,13 @@ def _resolved(config: Config, base: Path, path: Path) -> Config:
     return config.model_copy(update={"privacy": privacy, "store": store, "earner": earner})
 
 
-def service_manager(environment: Mapping[str, str] | None = None) -> tuple[str | None, float | None]:
+def read_service_manager(environment: Mapping[str, str] | None = None) -> tuple[str | None, float | None]:
     """Systemd's notification socket and watchdog interval in seconds (sd_notify(3), sd_watchdog_enabled(3))."""
     variables = os.environ if environment is None else environment
     micros = variables.get("WATCHDOG_USEC", "")
     return variables.get("NOTIFY_SOCKET"), int(micros) / 1e6 if micros.isdigit() else None
 
 
-def docker_host(environment: Mapping[str, str] | None = None) -> str | None:
+def read_docker_host(environment: Mapping[str, str] | None = None) -> str | None:
     """`DOCKER_HOST`, as Docker's own tools read it."""
     return (os.environ if environment is None else environment).get("DOCKER_HOST")

@@ -9,10 +9,10 @@ from typing import Final
 
 from pandacea.errors import BadConfig
 
-_MAX_FILE: Final = 16 * 1024
+_MAX_FILE_BYTES: Final = 16 * 1024
 
 
-def read_secret(file: Path, called: str) -> str:
+def read_secret(file: Path, label: str) -> str:
     """The first line of a file that only its owner can read.
 
     `called` begins the sentence of an error: what the file is to whoever reads it, for example `The passphrase file`.
@@ -23,18 +23,18 @@ def read_secret(file: Path, called: str) -> str:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise BadConfig(f"{called} {file} cannot be read: {error.strerror}.") from error
+        raise BadConfig(f"{label} {file} cannot be read: {error.strerror}.") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise BadConfig(f"{called} {file} is not a regular file.")
+            raise BadConfig(f"{label} {file} is not a regular file.")
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
-            raise BadConfig(f"{called} {file} can be read by others (mode {mode:o}): run chmod 600 {file}.")
-        raw = os.read(descriptor, _MAX_FILE)
+            raise BadConfig(f"{label} {file} can be read by others (mode {mode:o}): run chmod 600 {file}.")
+        raw = os.read(descriptor, _MAX_FILE_BYTES)
     finally:
         os.close(descriptor)
     try:
         return raw.decode("utf-8").partition("\n")[0].rstrip("\r")
     except UnicodeDecodeError:
-        raise BadConfig(f"{called} {file} is not UTF-8.") from None
+        raise BadConfig(f"{label} {file} is not UTF-8.") from None

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, SecretStr, TypeAdapter, model_validator
 
+from pandacea.domain.endpoint_operator import normalize_url
 from pandacea.domain.ids import ADDRESS, HASH32
 from pandacea.domain.limits import MIB, Limits
-from pandacea.domain.operators import same_url
-from pandacea_sdk.protocol.addresses import is_mistyped
+from pandacea_sdk.protocol.addresses import has_wrong_checksum
 from pandacea_sdk.protocol.loopback import is_loopback
 
 BESIDE_TMPFS_MB = 400
@@ -24,22 +24,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
 
 
-def _quoted(value: object) -> object:
+def _refuse_unquoted(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError('YAML reads an address without quotes as a number; put it in quotes: "0x..."')  # noqa: TRY004 - pydantic's
     return value
 
 
-def _address(value: str) -> str:
+def _check_address(value: str) -> str:
     lower = value.lower()
     if not ADDRESS.fullmatch(lower):
         raise ValueError("must be 0x and 40 hex digits")
-    if is_mistyped(value):
+    if has_wrong_checksum(value):
         raise ValueError("its upper and lower case do not fit its checksum (EIP-55), so a digit is wrong: copy it again")
     return lower
 
 
-def _rpc_url(value: str) -> str:
+def _check_rpc_url(value: str) -> str:
     TypeAdapter(HttpUrl).validate_python(value)
     return value
 
@@ -52,24 +52,24 @@ def _as_endpoint(value: object) -> object:
     return {"url": value} if isinstance(value, str) else value
 
 
-def _code_hash(value: str) -> str:
+def _check_code_hash(value: str) -> str:
     lower = value.lower()
     if not HASH32.fullmatch(lower):
         raise ValueError("must be 0x and 64 hex digits")
     return lower
 
 
-def _network(value: str) -> str:
+def _check_network(value: str) -> str:
     try:
         return str(ip_network(value))
     except ValueError as problem:
         raise ValueError(f"must be an IP address, or a network such as 10.0.0.0/8: {problem}") from None
 
 
-Network = Annotated[str, AfterValidator(_network)]
-LOOPBACK = ("127.0.0.0/8", "::1/128")
-HexAddress = Annotated[str, BeforeValidator(_quoted), AfterValidator(_address)]
-RpcUrl = Annotated[str, AfterValidator(_rpc_url)]
+Network = Annotated[str, AfterValidator(_check_network)]
+LOOPBACK_NETWORKS = ("127.0.0.0/8", "::1/128")
+HexAddress = Annotated[str, BeforeValidator(_refuse_unquoted), AfterValidator(_check_address)]
+RpcUrl = Annotated[str, AfterValidator(_check_rpc_url)]
 
 
 class Confirmations(Section):
@@ -86,7 +86,7 @@ class RpcEndpoint(Section):
     """Who runs it. Default: the last two labels of its host name; endpoints without a registered name count as one operator's."""
 
 
-class Blockchain(Section):
+class BlockchainSection(Section):
     rpc_url: Annotated[
         tuple[Annotated[RpcEndpoint, BeforeValidator(_as_endpoint)], ...], BeforeValidator(_as_list), Field(min_length=1)
     ]
@@ -98,7 +98,7 @@ class Blockchain(Section):
     """A deployment record written by `pandacea deploy`, instead of contract_address and start_block."""
     chain_id: int | None = Field(default=None, ge=1)
     """Required, unless a deployment record states it: an endpoint does not choose the chain."""
-    code_hash: Annotated[str, AfterValidator(_code_hash)] | None = None
+    code_hash: Annotated[str, AfterValidator(_check_code_hash)] | None = None
     """keccak256 of the contract's code, where it is not the LeaseAgreement of this version (the first contracts, other builds)."""
     contract_wallets: tuple[HexAddress, ...] = ()
     """Spenders that are contracts, and whose signatures (ERC-1271) a single operator's endpoint may vouch for."""
@@ -113,7 +113,7 @@ class Blockchain(Section):
     """A chain of your own: allows `confirmations: 0`, and a head that stands still."""
 
     @model_validator(mode="after")
-    def _one_contract(self) -> Blockchain:
+    def _one_contract(self) -> BlockchainSection:
         if (self.contract_address is None) == (self.deployment is None):
             raise ValueError("give exactly one of contract_address and deployment")
         if self.contract_address is not None and self.chain_id is None:
@@ -121,14 +121,14 @@ class Blockchain(Section):
                 "chain_id must be given with contract_address: the same address may hold another contract on another chain, "
                 "and an RPC endpoint must not choose which (1 is Ethereum; a deployment record states it)"
             )
-        if len({same_url(endpoint.url) for endpoint in self.rpc_url}) < len(self.rpc_url):
+        if len({normalize_url(endpoint.url) for endpoint in self.rpc_url}) < len(self.rpc_url):
             raise ValueError("rpc_url names one URL twice; it is one endpoint, not two that agree")
         if isinstance(self.confidence, Confirmations) and self.confidence.confirmations == 0 and not self.development:
             raise ValueError("confidence.confirmations is 0, which a reorganisation undoes; allowed only with development: true")
         return self
 
 
-class Earner(Section):
+class EarnerSection(Section):
     address: HexAddress
     keystore: Path
     """Web3 Secret Storage v3 file of the key that approves, commits and signs receipts: the operator's, or the Earner's own."""
@@ -137,7 +137,7 @@ class Earner(Section):
     passphrase: SecretStr | None = Field(default=None, exclude=True)
 
 
-class PrivacyLimits(Section):
+class LimitsSection(Section):
     """The limits of one computation."""
 
     memory_mb: int = Field(default=1024, ge=256)
@@ -154,7 +154,7 @@ class PrivacyLimits(Section):
     artifact_depth: int = Field(default=4, ge=1, le=16)
 
     @model_validator(mode="after")
-    def _tmpfs_fits(self) -> PrivacyLimits:
+    def _tmpfs_fits(self) -> LimitsSection:
         # tmpfs pages count against the memory limit: a full tmpfs must never be what kills the supervisor.
         needed = self.workspace_mb + self.tmp_mb + BESIDE_TMPFS_MB
         if needed > self.memory_mb:
@@ -163,7 +163,7 @@ class PrivacyLimits(Section):
             )
         return self
 
-    def limits(self) -> Limits:
+    def to_limits(self) -> Limits:
         """The same in bytes."""
         return Limits(
             memory_bytes=self.memory_mb * MIB,
@@ -181,7 +181,7 @@ class PrivacyLimits(Section):
         )
 
 
-class Privacy(Section):
+class PrivacySection(Section):
     data_dir: Path = Path("data")
     sandbox: Literal["auto", "docker", "bubblewrap"] = "auto"
     docker_image: str = Field(default="pandacea/pysyft-datasite:latest", min_length=1)
@@ -207,10 +207,10 @@ class Privacy(Section):
     """A held result that nobody released by then is refused."""
     refused_imports: tuple[str, ...] = ("os", "sys")
     threads: int = Field(default=1, ge=1, le=64)
-    limits: PrivacyLimits = PrivacyLimits()
+    limits: LimitsSection = LimitsSection()
 
 
-class Server(Section):
+class ServerSection(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
     authorities: tuple[str, ...] = ()
@@ -226,13 +226,13 @@ class Server(Section):
     grace_seconds: float = Field(default=20, ge=0)
 
     @model_validator(mode="after")
-    def _tls_whole(self) -> Server:
+    def _tls_whole(self) -> ServerSection:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
         return self
 
     @model_validator(mode="after")
-    def _proxies_named(self) -> Server:
+    def _proxies_named(self) -> ServerSection:
         if self.proxies and not self.behind_proxy:
             raise ValueError("proxies are named, but behind_proxy is false; set behind_proxy: true if one of them stands in front")
         if self.behind_proxy and not self.proxies and not is_loopback(self.host):
@@ -245,10 +245,10 @@ class Server(Section):
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
         """The proxies whose X-Forwarded-For is believed."""
-        return self.proxies or (LOOPBACK if self.behind_proxy else ())
+        return self.proxies or (LOOPBACK_NETWORKS if self.behind_proxy else ())
 
 
-class Store(Section):
+class StoreSection(Section):
     url: str | None = None
     """Default: SQLite in state_dir. PostgreSQL: postgresql+asyncpg://user@host/name."""
     password: SecretStr | None = Field(default=None, exclude=True)
@@ -267,14 +267,14 @@ class Store(Section):
     uploads_mb_per_spender: int = Field(default=256, ge=1)
 
 
-class Settlement(Section):
+class SettlementSection(Section):
     post_results: bool = False
     """Commit each result's hash on-chain (costs gas from the keystore's account)."""
     max_fee_eth_per_transaction: float = Field(default=0.01, gt=0)
     max_fee_eth_per_day: float = Field(default=0.1, gt=0)
 
 
-class Mqtt(Section):
+class MqttSection(Section):
     host: str | None = None
     """Broker; without it nothing is published."""
     port: int = Field(default=1883, ge=1, le=65_535)
@@ -285,12 +285,12 @@ class Mqtt(Section):
     topic: str = Field(default="pandacea", pattern=r"^[A-Za-z0-9_/-]{1,64}$")
 
 
-class Telemetry(Section):
+class TelemetrySection(Section):
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     """Prometheus text at http://127.0.0.1:PORT/metrics; without it nothing listens."""
 
 
-class Log(Section):
+class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
     """auto: console on a terminal, JSON lines otherwise."""
@@ -299,19 +299,19 @@ class Log(Section):
 class Config(Section):
     """Everything the node can be told."""
 
-    blockchain: Blockchain
-    earner: Earner
-    privacy: Privacy = Privacy()
-    server: Server = Server()
-    store: Store = Store()
-    settlement: Settlement = Settlement()
-    mqtt: Mqtt = Mqtt()
-    telemetry: Telemetry = Telemetry()
-    log: Log = Log()
+    blockchain: BlockchainSection
+    earner: EarnerSection
+    privacy: PrivacySection = PrivacySection()
+    server: ServerSection = ServerSection()
+    store: StoreSection = StoreSection()
+    settlement: SettlementSection = SettlementSection()
+    mqtt: MqttSection = MqttSection()
+    telemetry: TelemetrySection = TelemetrySection()
+    log: LogSection = LogSection()
 
     @model_validator(mode="after")
     def _a_result_fits(self) -> Config:
-        largest = self.privacy.limits.limits().largest_result
+        largest = self.privacy.limits.to_limits().largest_result
         for key in ("results_mb_per_spender", "max_results_mb"):
             if largest > getattr(self.store, key) * MIB:
                 raise ValueError(

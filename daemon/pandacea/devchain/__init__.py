@@ -1,7 +1,7 @@
 """The embedded chain of the demo and of development: py-evm behind JSON-RPC on loopback. Its keys are public; it holds no money."""
 
 from pandacea.devchain.ledger import CHAIN_ID
-from pandacea.devchain.records import Account
+from pandacea.devchain.model import DevAccount
 from pandacea.devchain.server import DevChain
 
-__all__ = ["CHAIN_ID", "Account", "DevChain"]
+__all__ = ["CHAIN_ID", "DevAccount", "DevChain"]

@@ -21,7 +21,15 @@ from eth_typing import Address
 from eth_utils.exceptions import ValidationError
 from rlp.exceptions import RLPException
 
-from pandacea.devchain.records import Account, Block, Call, ExecutionReverted, Log, Mined, TransactionRefused
+from pandacea.devchain.model import (
+    CallRequest,
+    DevAccount,
+    ExecutionReverted,
+    IncludedTransaction,
+    MinedBlock,
+    MinedLog,
+    TransactionRefused,
+)
 from pandacea.errors import Refused
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -29,15 +37,15 @@ _TRANSFER_GAS: Final = 21_000
 CHAIN_ID: Final = 131277322940537
 """eth-tester's own; answering another one would break EIP-712 on-chain."""
 
-SLACK_SECONDS: Final = 10
+MAX_AHEAD_SECONDS: Final = 10
 """How far blocks may run ahead of the clock in a burst: each needs a second of its own, and a node distrusts the future."""
 
-GAS_PRICE: Final = 2 * 10**9
-PRIORITY_FEE: Final = 10**9
+GAS_PRICE_WEI: Final = 2 * 10**9
+PRIORITY_FEE_WEI: Final = 10**9
 """Wei per gas. The base fee starts at 1 gwei and falls, for blocks are nearly empty."""
 
 
-class Ledger:
+class DevLedger:
     """The chain. Every method that adds a block says so."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -47,23 +55,23 @@ class Ledger:
         self._backend = PyEVMBackend(genesis_parameters=get_default_genesis_params({"timestamp": int(clock())}))
         self._chain = self._backend.chain
         self.accounts = tuple(
-            Account("0x" + key.public_key.to_canonical_address().hex(), key.to_hex()) for key in self._backend.account_keys
+            DevAccount("0x" + key.public_key.to_canonical_address().hex(), key.to_hex()) for key in self._backend.account_keys
         )
         genesis = self._chain.get_canonical_head()
-        self.blocks: list[Block] = [Block(genesis, genesis.hash, len(rlp.encode(genesis)), ())]
+        self.blocks: list[MinedBlock] = [MinedBlock(genesis, genesis.hash, len(rlp.encode(genesis)), ())]
         self._by_hash: dict[bytes, int] = {genesis.hash: 0}
-        self._mined: dict[bytes, Mined] = {}
-        self._logs: list[Log] = []
+        self._mined: dict[bytes, IncludedTransaction] = {}
+        self._logs: list[MinedLog] = []
 
     # ---------------------------------------------------------------------------------------------- time
 
     @property
-    def head(self) -> Block:
+    def head(self) -> MinedBlock:
         """The last block."""
         return self.blocks[-1]
 
     @property
-    def number(self) -> int:
+    def head_number(self) -> int:
         """The head's number."""
         return len(self.blocks) - 1
 
@@ -71,17 +79,17 @@ class Ledger:
         """The chain's clock, Unix seconds."""
         return self._clock() + self._offset
 
-    def wait(self) -> float:
+    def seconds_until_next_block(self) -> float:
         """Seconds until a block may be mined without running more than `SLACK_SECONDS` ahead of the clock; 0: at once."""
-        earliest: int = self.head.header.timestamp + 1 - SLACK_SECONDS
+        earliest: int = self.head.header.timestamp + 1 - MAX_AHEAD_SECONDS
         return max(0.0, earliest - self.now())
 
-    def freshen(self) -> None:
+    def mine_if_stale(self) -> None:
         """Mine an empty block if the head is a second old or more: asked for on demand, the head is never stale."""
         if self.now() >= self.head.header.timestamp + 1:
             self._seal([])
 
-    def travel(self, seconds: int) -> None:
+    def advance_time(self, seconds: int) -> None:
         """Move the chain's clock `seconds` > 0 forward, from the head's time or the clock's, and mine an empty block there."""
         if seconds <= 0:
             raise Refused(f"cannot travel {seconds} seconds: time on a chain only goes forward")
@@ -91,7 +99,7 @@ class Ledger:
 
     # ---------------------------------------------------------------------------------------------- transactions
 
-    def send(self, raw: Sequence[bytes]) -> list[bytes | TransactionRefused]:
+    def mine_transactions(self, raw: Sequence[bytes]) -> list[bytes | TransactionRefused]:
         """Mine signed transactions into one block, in order; per transaction its hash, or why it cannot enter."""
         answers: list[bytes | TransactionRefused] = []
         applied = []
@@ -120,45 +128,45 @@ class Ledger:
         if not _ADDRESS.fullmatch(address):
             raise Refused(f"{address[:80]!r} cannot be funded: it is no address, 0x and 40 hex digits.")
         account = self.accounts[-1]
-        state = self.state(self.head)
+        state = self.state_at(self.head)
         signed = EthAccount.sign_transaction(
             {
                 "to": bytes.fromhex(address[2:]),
                 "value": wei,
                 "gas": _TRANSFER_GAS,
-                "gasPrice": GAS_PRICE,
+                "gasPrice": GAS_PRICE_WEI,
                 "nonce": state.get_nonce(Address(bytes.fromhex(account.address[2:]))),
                 "chainId": CHAIN_ID,
             },
             account.private_key,
         )
-        (answer,) = self.send([bytes(signed.raw_transaction)])
+        (answer,) = self.mine_transactions([bytes(signed.raw_transaction)])
         if isinstance(answer, TransactionRefused):
             raise answer
 
-    def mined(self, transaction_hash: bytes) -> Mined | None:
+    def find_transaction(self, transaction_hash: bytes) -> IncludedTransaction | None:
         """The transaction and its receipt."""
         return self._mined.get(transaction_hash)
 
     # ---------------------------------------------------------------------------------------------- reading
 
-    def block_by_hash(self, block_hash: bytes) -> Block | None:
+    def find_block(self, block_hash: bytes) -> MinedBlock | None:
         """The block with this hash."""
         number = self._by_hash.get(block_hash)
         return None if number is None else self.blocks[number]
 
-    def logs(self, first: int, last: int) -> Iterator[Log]:
+    def list_logs(self, first: int, last: int) -> Iterator[MinedLog]:
         """Logs of the blocks `first` to `last`, both included; beyond the head there are none."""
         start = bisect_left(self._logs, first, key=lambda log: log.block_number)
         end = bisect_right(self._logs, last, key=lambda log: log.block_number)
         return iter(self._logs[start:end])
 
-    def state(self, block: Block) -> StateAPI:
+    def state_at(self, block: MinedBlock) -> StateAPI:
         """The accounts as that block left them."""
         state: StateAPI = self._chain.get_vm(at_header=block.header).state
         return state
 
-    def call(self, call: Call, block: Block) -> bytes:
+    def run_call(self, call: CallRequest, block: MinedBlock) -> bytes:
         """Run a call on that block's state and forget it.
 
         Raises:
@@ -167,7 +175,7 @@ class Ledger:
         """
         return self._run(call, call.gas or block.header.gas_limit, block).output
 
-    def estimate(self, call: Call, block: Block) -> int:
+    def estimate_gas(self, call: CallRequest, block: MinedBlock) -> int:
         """Gas with which the call succeeds: what it used, tried again, raised by fifths until it does.
 
         Raises:
@@ -197,19 +205,19 @@ class Ledger:
         self._backend.mine_blocks(1)
         header = self._chain.get_canonical_head()
         body = sum(len(transaction.encode()) for transaction, _ in applied)
-        block = Block(header, header.hash, len(rlp.encode(header)) + body, tuple(self._record(header, applied)))
+        block = MinedBlock(header, header.hash, len(rlp.encode(header)) + body, tuple(self._record(header, applied)))
         self.blocks.append(block)
         self._by_hash[block.hash] = header.block_number
         for mined in block.transactions:
             self._mined[mined.hash] = mined
             self._logs.extend(mined.logs)
 
-    def _record(self, header: BlockHeaderAPI, applied: list[tuple[Any, Any]]) -> Iterator[Mined]:
+    def _record(self, header: BlockHeaderAPI, applied: list[tuple[Any, Any]]) -> Iterator[IncludedTransaction]:
         used, log_index = 0, 0
         for position, (transaction, receipt) in enumerate(applied):
             transaction_hash, sender = bytes(transaction.hash), bytes(transaction.sender)
             logs = tuple(
-                Log(
+                MinedLog(
                     header.block_number,
                     header.hash,
                     transaction_hash,
@@ -221,7 +229,7 @@ class Ledger:
                 )
                 for offset, log in enumerate(receipt.logs)
             )
-            yield Mined(
+            yield IncludedTransaction(
                 transaction=transaction,
                 hash=transaction_hash,
                 sender=sender,
@@ -236,7 +244,7 @@ class Ledger:
             )
             used, log_index = receipt.gas_used, log_index + len(logs)
 
-    def _run(self, call: Call, gas: int, block: Block) -> ComputationAPI:
+    def _run(self, call: CallRequest, gas: int, block: MinedBlock) -> ComputationAPI:
         with self._chain.get_vm(at_header=block.header).in_costless_state() as state:
             unsigned = self._chain.create_unsigned_transaction(
                 nonce=state.get_nonce(call.sender), gas_price=0, gas=gas, to=call.to, value=call.value, data=call.data

@@ -12,13 +12,13 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
-from pandacea.devchain import wire
-from pandacea.devchain.ledger import Ledger
-from pandacea.devchain.methods import METHODS, BadParams
-from pandacea.devchain.records import Account, ExecutionReverted, TransactionRefused
+from pandacea.devchain import rpc_encoding
+from pandacea.devchain.ledger import DevLedger
+from pandacea.devchain.model import DevAccount, ExecutionReverted, TransactionRefused
+from pandacea.devchain.rpc_methods import METHODS, InvalidParams
 from pandacea.errors import Refused
 
-MAX_BODY: Final = 4 * 1024 * 1024
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 HOST: Final = "127.0.0.1"
 
 _PARSE_ERROR, _INVALID_REQUEST, _NO_METHOD, _INVALID_PARAMS, _SERVER_ERROR, _REVERTED = -32700, -32600, -32601, -32602, -32000, 3
@@ -34,25 +34,25 @@ class DevChain:
     def __init__(self, port: int = 0, clock: Callable[[], float] = time.time) -> None:
         """`port`: TCP, loopback only; 0 takes a free one. `clock`: Unix seconds."""
         self._port = port
-        self._ledger = Ledger(clock)
+        self._ledger = DevLedger(clock)
         self._queue: list[tuple[bytes, asyncio.Future[bytes]]] = []
         self._mining: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         self.url = ""
 
     @property
-    def accounts(self) -> tuple[Account, ...]:
+    def accounts(self) -> tuple[DevAccount, ...]:
         """Ten accounts with a million ether each. Their keys are public: never use them elsewhere."""
         return self._ledger.accounts
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> DevLedger:
         """The chain itself, for whoever runs in this process."""
         return self._ledger
 
     def time_travel(self, seconds: int) -> None:
         """Move the chain's clock `seconds` > 0 forward and mine an empty block there."""
-        self._ledger.travel(seconds)
+        self._ledger.advance_time(seconds)
 
     def fund(self, address: str, wei: int) -> None:
         """Send an address ether from the last of the accounts, and mine it.
@@ -63,7 +63,7 @@ class DevChain:
         self._ledger.fund(address, wei)
 
     async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=MAX_BODY)
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/", self._answer)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -101,28 +101,28 @@ class DevChain:
         try:
             return {"jsonrpc": "2.0", "id": identity, "result": await self._run(method, params)}
         except ExecutionReverted as error:
-            return _error(identity, _REVERTED, error.detail, wire.data(error.data))
+            return _error(identity, _REVERTED, error.detail, rpc_encoding.encode_data(error.data))
         except Refused as error:
             return _error(identity, _CODES.get(type(error), _SERVER_ERROR), error.detail)
 
     async def _run(self, method: str, params: list[Any]) -> Any:
         if method == "eth_sendRawTransaction":
-            return wire.data(await self._send(params))
+            return rpc_encoding.encode_data(await self._send(params))
         found = METHODS.get(method)
         if found is None:
             raise _NoMethod(f"the method {method} does not exist on the embedded chain")
-        self._ledger.freshen()
+        self._ledger.mine_if_stale()
         return found(self._ledger, params)
 
     # ---------------------------------------------------------------------------------------------- mining
 
     async def _send(self, params: list[Any]) -> bytes:
         if not params or not isinstance(params[0], str):
-            raise BadParams("parameter 1 (raw transaction) is missing")
+            raise InvalidParams("parameter 1 (raw transaction) is missing")
         try:
             raw = bytes.fromhex(params[0].removeprefix("0x"))
         except ValueError:
-            raise BadParams(f"a raw transaction is hex, not {params[0][:80]!r}") from None
+            raise InvalidParams(f"a raw transaction is hex, not {params[0][:80]!r}") from None
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._queue.append((raw, answer))
         if self._mining is None or self._mining.done():
@@ -131,11 +131,11 @@ class DevChain:
 
     async def _mine(self) -> None:
         while self._queue:
-            while (seconds := self._ledger.wait()) > 0:
+            while (seconds := self._ledger.seconds_until_next_block()) > 0:
                 await asyncio.sleep(seconds)
             batch, self._queue = self._queue, []
             try:
-                results = self._ledger.send([raw for raw, _ in batch])
+                results = self._ledger.mine_transactions([raw for raw, _ in batch])
             except BaseException as error:
                 for _, answer in batch:  # whoever waits must hear of it, too
                     answer.set_exception(error)
@@ -155,7 +155,7 @@ class _NoMethod(Refused):
     code = "no-method"
 
 
-_CODES: Final[Mapping[type[Refused], int]] = {BadParams: _INVALID_PARAMS, _NoMethod: _NO_METHOD}
+_CODES: Final[Mapping[type[Refused], int]] = {InvalidParams: _INVALID_PARAMS, _NoMethod: _NO_METHOD}
 
 
 def _error(identity: Any, code: int, message: str, data: str | None = None) -> dict[str, Any]:

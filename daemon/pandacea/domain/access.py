@@ -10,16 +10,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from pandacea.domain.approval_proof import COUNTED_PROOFS, ProofStatus
 from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, Timestamp
-from pandacea.domain.lease import FINAL, NEVER, Lease, LeaseStatus
-from pandacea.domain.trust import TRUSTED, Trust
+from pandacea.domain.lease import FINAL_STATUSES, NO_EXPIRY, Lease, LeaseStatus
 
-CLOCK_SKEW: Final = 60
+CLOCK_SKEW_SECONDS: Final = 60
 """Seconds by which the chain's clock and ours may differ before either is believed less."""
 
 
 @dataclass(frozen=True, slots=True)
-class KnownLease:
+class CachedLease:
     """A lease as the node's memory holds it: what the three questions need, and nothing more."""
 
     lease_id: LeaseId
@@ -34,46 +34,46 @@ class KnownLease:
     approved_block: BlockNumber | None
     in_dispute: bool
     resolved_for_spender: bool
-    trust: Trust
-    doubted: bool = False
+    proof_status: ProofStatus
+    contested: bool = False
     """Another endpoint shows a cancellation or a dispute that the endpoint being followed does not show."""
 
     @classmethod
-    def of(cls, lease: Lease, trust: Trust, *, doubted: bool = False) -> KnownLease:
+    def from_lease(cls, lease: Lease, proof_status: ProofStatus, *, contested: bool = False) -> CachedLease:
         """Take from a folded lease what access needs."""
         return cls(
             lease.key.lease_id,
             lease.spender,
             lease.earner,
             lease.data_product_id,
-            lease.expires_at if lease.expires_at is not None and lease.expires_at < NEVER else None,
+            lease.expires_at if lease.expires_at is not None and lease.expires_at < NO_EXPIRY else None,
             lease.max_computations,
             lease.status,
             lease.committed_count,
             lease.approved_block,
             lease.in_dispute,
             bool(lease.resolved_for_spender),
-            trust,
-            doubted,
+            proof_status,
+            contested,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class ChainStanding:
+class ChainStatus:
     """How far the node has read the chain, and whether that may be believed now."""
 
     head_number: BlockNumber
     head_timestamp: Timestamp
-    confident: BlockNumber
+    confident_block: BlockNumber
     """Approvals in this block or before it count."""
-    distrust: str | None
+    not_ready_reason: str | None
     """None: believe it. Otherwise one sentence: why the node cannot know right now."""
     retry_after: int = 5
 
     @property
-    def trusted(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether answers may be given at all."""
-        return self.distrust is None
+        return self.not_ready_reason is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +107,19 @@ class Unknown:
     retry_after: int
 
 
-Answer = Granted | Denied | Unknown
+AccessDecision = Granted | Denied | Unknown
 
 GRANTED: Final = Granted()
 
 
-def chain_now(standing: ChainStanding, clock: float) -> float:
+def chain_now(status: ChainStatus, clock: float) -> float:
     """The time expiry is measured by (Unix seconds): never earlier than the chain's, never earlier than ours less the skew."""
-    return max(float(standing.head_timestamp), clock - CLOCK_SKEW)
+    return max(float(status.head_timestamp), clock - CLOCK_SKEW_SECONDS)
 
 
 def may_run(
-    lease: KnownLease | None,
-    standing: ChainStanding,
+    lease: CachedLease | None,
+    status: ChainStatus,
     *,
     caller: Address,
     earner: Address,
@@ -130,42 +130,42 @@ def may_run(
     reserved: int,
     time_limit: float,
     clock: float,
-) -> Answer:
+) -> AccessDecision:
     """May `caller` start a NEW computation on `assets` now? Asked at submit and again at start.
 
     `used`: computations charged in the database; `reserved`: accepted and not yet charged (without the one asking, when asked
     at start); `time_limit` in seconds; `clock`: own Unix time. `product`: of the lease, or None when this node serves none such.
     """
-    if not standing.trusted:
-        return _cannot_know(standing)
+    if not status.is_ready:
+        return _cannot_know(status)
     if lease is None or lease.spender != caller or lease.earner != earner:
         return _UNKNOWN_LEASE
     return (
         _ended(lease)
         or _spent(lease, used, reserved)
-        or _expires(lease, chain_now(standing, clock), time_limit)
-        or _approval(lease, standing)
+        or _expires(lease, chain_now(status, clock), time_limit)
+        or _approval(lease, status)
         or _product(lease, product, assets, product_version)
         or GRANTED
     )
 
 
-def may_continue(lease: KnownLease | None, standing: ChainStanding) -> Answer:
+def may_continue(lease: CachedLease | None, status: ChainStatus) -> AccessDecision:
     """May an accepted computation go on? Executed, finalized, expired or used up does not stop it."""
     if lease is not None and (denied := _withdrawn(lease)):
         return denied
-    if not standing.trusted:
-        return _cannot_know(standing)
+    if not status.is_ready:
+        return _cannot_know(status)
     if lease is None or lease.approved_block is None:
         return _APPROVAL_GONE
     return _proof(lease) or GRANTED
 
 
-def may_read(lease: KnownLease | None, standing: ChainStanding, *, caller: Address) -> Answer:
+def may_read(lease: CachedLease | None, status: ChainStatus, *, caller: Address) -> AccessDecision:
     """May `caller` see status, result, artifacts and events of a computation of this lease, or cancel it?"""
     if lease is not None and lease.spender != caller:
         return _UNKNOWN_LEASE
-    return may_continue(lease, standing)
+    return may_continue(lease, status)
 
 
 _UNKNOWN_LEASE: Final = Denied(
@@ -178,11 +178,13 @@ _APPROVAL_GONE: Final = Denied(
 )
 
 
-def _cannot_know(standing: ChainStanding) -> Unknown:
-    return Unknown(f"The node cannot tell how this lease stands now: {standing.distrust} Try again later.", standing.retry_after)
+def _cannot_know(standing: ChainStatus) -> Unknown:
+    return Unknown(
+        f"The node cannot tell how this lease stands now: {standing.not_ready_reason} Try again later.", standing.retry_after
+    )
 
 
-def _withdrawn(lease: KnownLease) -> Denied | None:
+def _withdrawn(lease: CachedLease) -> Denied | None:
     """What ends even a running computation."""
     if lease.status is LeaseStatus.CANCELLED:
         return Denied("lease-cancelled", "This lease was cancelled on-chain; nothing more runs or leaves under it.")
@@ -190,22 +192,22 @@ def _withdrawn(lease: KnownLease) -> Denied | None:
         return Denied("lease-disputed", "A dispute is open on this lease; nothing runs or leaves until it is resolved.")
     if lease.resolved_for_spender:
         return Denied("lease-refunded", "This lease was refunded to its Spender; nothing more runs or leaves under it.")
-    if lease.doubted:
+    if lease.contested:
         return Denied(
             "lease-doubted", "One of the node's chain endpoints shows this lease as cancelled or disputed; the Earner must look."
         )
     return None
 
 
-def _ended(lease: KnownLease) -> Denied | None:
+def _ended(lease: CachedLease) -> Denied | None:
     if denied := _withdrawn(lease):
         return denied
-    if lease.status is LeaseStatus.EXECUTED or lease.status in FINAL:
+    if lease.status is LeaseStatus.EXECUTED or lease.status in FINAL_STATUSES:
         return Denied("lease-ended", f"This lease is {lease.status} on-chain; it allows no new computation. Create a new lease.")
     return None
 
 
-def _spent(lease: KnownLease, used: int, reserved: int) -> Denied | None:
+def _spent(lease: CachedLease, used: int, reserved: int) -> Denied | None:
     # A wiped database grants nothing: what was committed on-chain was used.
     spent = max(used, lease.committed_count)
     if spent + reserved < lease.max_computations:
@@ -216,7 +218,7 @@ def _spent(lease: KnownLease, used: int, reserved: int) -> Denied | None:
     )
 
 
-def _expires(lease: KnownLease, now: float, time_limit: float) -> Denied | None:
+def _expires(lease: CachedLease, now: float, time_limit: float) -> Denied | None:
     if lease.expires_at is None or now + time_limit < lease.expires_at:
         return None
     if now >= lease.expires_at:
@@ -228,22 +230,22 @@ def _expires(lease: KnownLease, now: float, time_limit: float) -> Denied | None:
     )
 
 
-def _approval(lease: KnownLease, standing: ChainStanding) -> Denied | Unknown | None:
+def _approval(lease: CachedLease, standing: ChainStatus) -> Denied | Unknown | None:
     if lease.approved_block is None:
         return _UNKNOWN_LEASE
-    if lease.approved_block > standing.confident:
+    if lease.approved_block > standing.confident_block:
         return Denied(
             "approval-unconfirmed",
-            f"The approval is in block {lease.approved_block}; this node counts approvals up to block {standing.confident} now. "
+            f"The approval is in block {lease.approved_block}; this node counts approvals up to block {standing.confident_block} now. "
             "Try again in a few minutes.",
         )
     return _proof(lease)
 
 
-def _proof(lease: KnownLease) -> Denied | Unknown | None:
-    if lease.trust in TRUSTED:
+def _proof(lease: CachedLease) -> Denied | Unknown | None:
+    if lease.proof_status in COUNTED_PROOFS:
         return None
-    if lease.trust is Trust.PENDING:
+    if lease.proof_status is ProofStatus.PENDING:
         return Unknown("The node is checking who signed the approval of this lease. Try again later.", 2)
     return Denied(
         "approval-unproven",
@@ -252,7 +254,7 @@ def _proof(lease: KnownLease) -> Denied | Unknown | None:
     )
 
 
-def _product(lease: KnownLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None) -> Denied | None:
+def _product(lease: CachedLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None) -> Denied | None:
     if product is None or product.data_product_id != lease.data_product_id:
         return Denied("product-unknown", f"This node serves no product with the id hash {lease.data_product_id} of this lease.")
     outside = sorted(set(assets) - product.assets)

@@ -25,16 +25,16 @@ class Charge(StrEnum):
 COUNTS: Final = frozenset({Charge.RESERVED, Charge.CHARGED})
 
 
-def used(counts: Mapping[Charge, int], committed_on_chain: int) -> int:
+def count_used(counts: Mapping[Charge, int], committed_on_chain: int) -> int:
     """Computations used: the larger of what this database and what the chain says, so a wiped database grants nothing."""
     return max(counts.get(Charge.CHARGED, 0), committed_on_chain)
 
 
-NOT_THE_SCRIPTS: Final = frozenset({Failure.INTERRUPTED, Failure.SANDBOX_FAILED})
+NODE_FAILURES: Final = frozenset({Failure.INTERRUPTED, Failure.SANDBOX_FAILED})
 """Node, engine or host ended the run, seen independently of the guest."""
 
 
-def at_end(failure: Failure | None, *, code_started: bool, released: bool, failed_runs: int) -> Charge:
+def charge_at_end(failure: Failure | None, *, code_started: bool, released: bool, failed_runs: int) -> Charge:
     """The charge of a run that ended.
 
     Args:
@@ -43,7 +43,7 @@ def at_end(failure: Failure | None, *, code_started: bool, released: bool, faile
         released: something of the run left before its end (live output or progress).
         failed_runs: runs of this lease already paid from the allowance.
     """
-    if not code_started or (failure in NOT_THE_SCRIPTS and not released):
+    if not code_started or (failure in NODE_FAILURES and not released):
         return Charge.RETURNED
     if failure is Failure.SCRIPT_ERROR and failed_runs < FAILED_RUNS_FREE:
         return Charge.ALLOWANCE

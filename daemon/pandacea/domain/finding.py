@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class State(StrEnum):
+class FindingState(StrEnum):
     """How a check ended."""
 
     OK = "ok"
@@ -22,14 +22,14 @@ class Finding:
 
     group: str
     check: str
-    state: State
+    state: FindingState
     detail: str
     remedy: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether the node may start with it."""
-        return self.state is not State.FAIL
+        return self.state is not FindingState.FAIL
 
     def as_json(self) -> dict[str, Any]:
         """The row as JSON; `ok` is what a script looks at."""

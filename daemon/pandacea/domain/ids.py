@@ -1,4 +1,4 @@
-"""Identifiers and units. Hex is lower-case everywhere; an `Address` is never checksummed inside the node."""
+"""Identifiers and units. Hex is lower-case everywhere; an `IpAddress` is never checksummed inside the node."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Mode(StrEnum):
     MOCK = "mock"
 
 
-NO_RESULT: Final = frozenset(
+NO_RESULT_FAILURES: Final = frozenset(
     {
         Failure.QUEUE_DEADLINE,
         Failure.DATA_UNREADABLE,
@@ -46,7 +46,7 @@ class JobState(StrEnum):
 
 TERMINAL: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
-MOVES: Final[dict[JobState, frozenset[JobState]]] = {
+JOB_TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
     # RUNNING -> PENDING only when no user code ran (a retry of ours).
     JobState.PENDING: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset(
@@ -111,33 +111,33 @@ class Job:
     """What its result takes on disk: output and artifacts."""
 
     @property
-    def key(self) -> LeaseKey:
+    def lease_key(self) -> LeaseKey:
         """The lease it runs under."""
         return LeaseKey(self.chain_id, self.contract, self.lease_id)
 
-    def charge_as(self, charge: Charge) -> Charge:
+    def charge_for_mode(self, charge: Charge) -> Charge:
         """What `charge` comes to for this job: nothing is ever charged, or signed, for a rehearsal on mock rows."""
         return Charge.FREE if self.mode is Mode.MOCK else charge
 
     @property
-    def shows(self) -> LiveOutput:
+    def effective_live_output(self) -> LiveOutput:
         """What may leave while it runs. A result that waits for the Earner's word shows nothing, whatever the product says."""
         return LiveOutput.NONE if self.release == Release.HOLD else LiveOutput(self.live_output)
 
     @property
     def has_result(self) -> bool:
         """Whether there is, or was, a result: sealed for a leased run; of a rehearsal, which nobody signs, whatever the script left."""
-        return self.receipt is not None or (self.mode is Mode.MOCK and self.failure not in NO_RESULT)
+        return self.receipt is not None or (self.mode is Mode.MOCK and self.failure not in NO_RESULT_FAILURES)
 
-    def held_shows_at(self, time_limit: float) -> float:
+    def held_visible_at(self, time_limit: float) -> float:
         """Unix time from which a held computation reads as `held`.
 
         Until the run's time limit has passed since its start it reads as `running`, so that how long it ran is no message.
         """
         return (self.started_at or self.created_at) + time_limit
 
-    def seen_state(self, now: float, time_limit: float) -> JobState:
+    def visible_state(self, now: float, time_limit: float) -> JobState:
         """The state as its Spender may see it now; times in Unix seconds, the limit in seconds."""
-        if self.state is JobState.HELD and now < self.held_shows_at(time_limit):
+        if self.state is JobState.HELD and now < self.held_visible_at(time_limit):
             return JobState.RUNNING
         return self.state

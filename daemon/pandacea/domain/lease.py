@@ -19,7 +19,7 @@ T = TypeVar("T")
 DAY: Final = 86_400
 """Seconds."""
 
-NEVER: Final = 2**63 - 1
+NO_EXPIRY: Final = 2**63 - 1
 """An expiry at or beyond it (Unix seconds) is none."""
 
 APPROVAL_PERIOD: Final = 7 * DAY
@@ -144,10 +144,10 @@ class LeaseStatus(StrEnum):
     SETTLED = "settled"  # a dispute that ended otherwise
 
 
-FINAL: Final = frozenset({LeaseStatus.FINALIZED, LeaseStatus.CANCELLED, LeaseStatus.REFUNDED, LeaseStatus.SETTLED})
+FINAL_STATUSES: Final = frozenset({LeaseStatus.FINALIZED, LeaseStatus.CANCELLED, LeaseStatus.REFUNDED, LeaseStatus.SETTLED})
 
 
-class Move(StrEnum):
+class LeaseTransition(StrEnum):
     """What can happen to a lease; `DisputeResolved` is two moves, for it ends in two places."""
 
     APPROVE = "approve"
@@ -160,41 +160,41 @@ class Move(StrEnum):
     RESOLVE_INVALID = "resolve-invalid"
 
 
-TRANSITIONS: Final[Mapping[tuple[LeaseStatus, Move], LeaseStatus]] = MappingProxyType(
+LEASE_TRANSITIONS: Final[Mapping[tuple[LeaseStatus, LeaseTransition], LeaseStatus]] = MappingProxyType(
     {
-        (LeaseStatus.CREATED, Move.APPROVE): LeaseStatus.APPROVED,
-        (LeaseStatus.CREATED, Move.CANCEL): LeaseStatus.CANCELLED,
-        (LeaseStatus.APPROVED, Move.COMMIT): LeaseStatus.APPROVED,
-        (LeaseStatus.APPROVED, Move.EXECUTE): LeaseStatus.EXECUTED,
-        (LeaseStatus.APPROVED, Move.CANCEL): LeaseStatus.CANCELLED,
-        (LeaseStatus.APPROVED, Move.DISPUTE): LeaseStatus.DISPUTED,
+        (LeaseStatus.CREATED, LeaseTransition.APPROVE): LeaseStatus.APPROVED,
+        (LeaseStatus.CREATED, LeaseTransition.CANCEL): LeaseStatus.CANCELLED,
+        (LeaseStatus.APPROVED, LeaseTransition.COMMIT): LeaseStatus.APPROVED,
+        (LeaseStatus.APPROVED, LeaseTransition.EXECUTE): LeaseStatus.EXECUTED,
+        (LeaseStatus.APPROVED, LeaseTransition.CANCEL): LeaseStatus.CANCELLED,
+        (LeaseStatus.APPROVED, LeaseTransition.DISPUTE): LeaseStatus.DISPUTED,
         # Without a dispute raised before: two receipts that contradict each other need no arbiter.
-        (LeaseStatus.APPROVED, Move.RESOLVE_VALID): LeaseStatus.REFUNDED,
+        (LeaseStatus.APPROVED, LeaseTransition.RESOLVE_VALID): LeaseStatus.REFUNDED,
         # A result still running when the lease was executed may be committed; it moves no money.
-        (LeaseStatus.EXECUTED, Move.COMMIT): LeaseStatus.EXECUTED,
-        (LeaseStatus.EXECUTED, Move.CANCEL): LeaseStatus.CANCELLED,
-        (LeaseStatus.EXECUTED, Move.DISPUTE): LeaseStatus.DISPUTED,
-        (LeaseStatus.EXECUTED, Move.FINALIZE): LeaseStatus.FINALIZED,
-        (LeaseStatus.EXECUTED, Move.RESOLVE_VALID): LeaseStatus.REFUNDED,
+        (LeaseStatus.EXECUTED, LeaseTransition.COMMIT): LeaseStatus.EXECUTED,
+        (LeaseStatus.EXECUTED, LeaseTransition.CANCEL): LeaseStatus.CANCELLED,
+        (LeaseStatus.EXECUTED, LeaseTransition.DISPUTE): LeaseStatus.DISPUTED,
+        (LeaseStatus.EXECUTED, LeaseTransition.FINALIZE): LeaseStatus.FINALIZED,
+        (LeaseStatus.EXECUTED, LeaseTransition.RESOLVE_VALID): LeaseStatus.REFUNDED,
         # A Spender cannot stop a commitment by disputing first, and cancel later because nothing was committed.
-        (LeaseStatus.DISPUTED, Move.COMMIT): LeaseStatus.DISPUTED,
-        (LeaseStatus.DISPUTED, Move.CANCEL): LeaseStatus.CANCELLED,
-        (LeaseStatus.DISPUTED, Move.RESOLVE_VALID): LeaseStatus.REFUNDED,
-        (LeaseStatus.DISPUTED, Move.RESOLVE_INVALID): LeaseStatus.SETTLED,
+        (LeaseStatus.DISPUTED, LeaseTransition.COMMIT): LeaseStatus.DISPUTED,
+        (LeaseStatus.DISPUTED, LeaseTransition.CANCEL): LeaseStatus.CANCELLED,
+        (LeaseStatus.DISPUTED, LeaseTransition.RESOLVE_VALID): LeaseStatus.REFUNDED,
+        (LeaseStatus.DISPUTED, LeaseTransition.RESOLVE_INVALID): LeaseStatus.SETTLED,
     }
 )
 """The whole law of where a lease may go. What is not here, the contract reverts (`WrongStatus`)."""
 
-_USUAL: Final[Mapping[Move, LeaseStatus]] = MappingProxyType(
+_USUAL: Final[Mapping[LeaseTransition, LeaseStatus]] = MappingProxyType(
     {
-        Move.APPROVE: LeaseStatus.APPROVED,
-        Move.COMMIT: LeaseStatus.CREATED,
-        Move.EXECUTE: LeaseStatus.EXECUTED,
-        Move.CANCEL: LeaseStatus.CANCELLED,
-        Move.FINALIZE: LeaseStatus.FINALIZED,
-        Move.DISPUTE: LeaseStatus.DISPUTED,
-        Move.RESOLVE_VALID: LeaseStatus.REFUNDED,
-        Move.RESOLVE_INVALID: LeaseStatus.SETTLED,
+        LeaseTransition.APPROVE: LeaseStatus.APPROVED,
+        LeaseTransition.COMMIT: LeaseStatus.CREATED,
+        LeaseTransition.EXECUTE: LeaseStatus.EXECUTED,
+        LeaseTransition.CANCEL: LeaseStatus.CANCELLED,
+        LeaseTransition.FINALIZE: LeaseStatus.FINALIZED,
+        LeaseTransition.DISPUTE: LeaseStatus.DISPUTED,
+        LeaseTransition.RESOLVE_VALID: LeaseStatus.REFUNDED,
+        LeaseTransition.RESOLVE_INVALID: LeaseStatus.SETTLED,
     }
 )
 _RANK: Final = {status: rank for rank, status in enumerate(LeaseStatus)}
@@ -232,22 +232,22 @@ class Lease:
     @property
     def in_dispute(self) -> bool:
         """Whether a dispute is open."""
-        return self.disputed_block is not None and self.resolved_block is None and self.status not in FINAL
+        return self.disputed_block is not None and self.resolved_block is None and self.status not in FINAL_STATUSES
 
     def approved_by(self, block: BlockNumber) -> bool:
         """Whether the approval stands in `block` or before it: a grant counts only at the configured confidence."""
         return self.approved_block is not None and self.approved_block <= block
 
 
-def next_status(status: LeaseStatus, move: Move) -> LeaseStatus:
+def next_status(status: LeaseStatus, move: LeaseTransition) -> LeaseStatus:
     """Where `move` leads from `status`: by the table, else (our contract cannot produce it) never back to an earlier status."""
-    if status in FINAL:
+    if status in FINAL_STATUSES:
         return status
-    target = TRANSITIONS.get((status, move))
+    target = LEASE_TRANSITIONS.get((status, move))
     return target if target is not None else max(status, _USUAL[move], key=_RANK.__getitem__)
 
 
-def apply(lease: Lease | None, event: LeaseEvent, key: LeaseKey, block: BlockNumber) -> Lease | None:
+def apply_event(lease: Lease | None, event: LeaseEvent, key: LeaseKey, block: BlockNumber) -> Lease | None:
     """Fold one event, seen in `block`, into `lease`. Total, pure and idempotent: the same range twice changes nothing.
 
     `None` in means "not seen yet", and `None` out means the event belongs to a lease whose creation was not seen.
@@ -261,7 +261,7 @@ def apply(lease: Lease | None, event: LeaseEvent, key: LeaseKey, block: BlockNum
             return _with_terms(lease, event)
         case ResultCommitted():
             committed = lease.committed | {event.computation_id}
-            return replace(lease, status=next_status(lease.status, Move.COMMIT), committed=committed)
+            return replace(lease, status=next_status(lease.status, LeaseTransition.COMMIT), committed=committed)
         case DisputeResolved():
             return _resolved(lease, event, block)
     move, fact = _FACTS[type(event)]
@@ -270,13 +270,13 @@ def apply(lease: Lease | None, event: LeaseEvent, key: LeaseKey, block: BlockNum
     return replace(lease, status=next_status(lease.status, move), **seen)
 
 
-_FACTS: Final[Mapping[type[LeaseEvent], tuple[Move, str]]] = MappingProxyType(
+_FACTS: Final[Mapping[type[LeaseEvent], tuple[LeaseTransition, str]]] = MappingProxyType(
     {
-        LeaseApproved: (Move.APPROVE, "approved_block"),
-        LeaseExecuted: (Move.EXECUTE, "executed_block"),
-        LeaseCancelled: (Move.CANCEL, "cancelled_block"),
-        LeaseFinalized: (Move.FINALIZE, "finalized_block"),
-        DisputeRaised: (Move.DISPUTE, "disputed_block"),
+        LeaseApproved: (LeaseTransition.APPROVE, "approved_block"),
+        LeaseExecuted: (LeaseTransition.EXECUTE, "executed_block"),
+        LeaseCancelled: (LeaseTransition.CANCEL, "cancelled_block"),
+        LeaseFinalized: (LeaseTransition.FINALIZE, "finalized_block"),
+        DisputeRaised: (LeaseTransition.DISPUTE, "disputed_block"),
     }
 )
 """The events that are one move and one fact: the block that first showed it."""
@@ -296,7 +296,7 @@ def _with_terms(lease: Lease, event: LeaseTerms) -> Lease:
 def _resolved(lease: Lease, event: DisputeResolved, block: BlockNumber) -> Lease:
     if lease.resolved_block is not None:
         return lease
-    move = Move.RESOLVE_VALID if event.is_dispute_valid else Move.RESOLVE_INVALID
+    move = LeaseTransition.RESOLVE_VALID if event.is_dispute_valid else LeaseTransition.RESOLVE_INVALID
     return replace(
         lease,
         status=next_status(lease.status, move),

@@ -67,7 +67,7 @@ class Outcome:
     usage: dict[str, int | float] = field(default_factory=dict)
 
 
-def not_stored(problem: OSError) -> str:
+def not_stored_detail(problem: OSError) -> str:
     """The sentence for a result that the node's own disk did not take: full, out of inodes, over a quota, broken or hanging."""
     reason = os.strerror(problem.errno) if problem.errno else "it does not answer"
     return (

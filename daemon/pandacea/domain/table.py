@@ -38,7 +38,7 @@ SUFFIXES: Final[Mapping[str, SourceFormat]] = {
 }
 
 
-LOOK: Final = 2
+FLAGS_VERSION: Final = 2
 """Of the look for columns that may identify people. A later one reads sources again, and finds what the earlier one did not know."""
 
 
@@ -57,7 +57,8 @@ class Recipe:
     def digest(self, source_sha256: str) -> str:
         """sha-256 (hex) over recipe and content: names what a conversion would read."""
         text = json.dumps(
-            [source_sha256, self.format.value, sorted(self.drop), self.keep, self.separator, self.table, LOOK], ensure_ascii=False
+            [source_sha256, self.format.value, sorted(self.drop), self.keep, self.separator, self.table, FLAGS_VERSION],
+            ensure_ascii=False,
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -81,7 +82,7 @@ class TableShape:
     columns: tuple[TableColumn, ...]
     rows: int | None
 
-    def as_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, Any]]:
         """The node's own record of the columns; `shape_of` reads it."""
         return [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in self.columns]
 
@@ -94,7 +95,7 @@ class BadShape(ValueError):
     """A conversion's account is not one; the message says which part."""
 
 
-def shape_of(told: Mapping[str, Any]) -> TableShape:
+def parse_shape(told: Mapping[str, Any]) -> TableShape:
     """Check a conversion's account, which comes from a box that read a hostile file.
 
     Raises:
@@ -136,7 +137,7 @@ def _count(value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class ColumnDescription:
     """What the Earner typed about a column: the only source of mock values, and published."""
 
     unit: str = ""
@@ -164,13 +165,13 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class StatedAsset:
+class DeclaredAsset:
     """One asset of a product as its Earner states it. `mock_rows` and `mock_seed` decide the mock, with `columns`."""
 
     source: Path
     """A file beneath the data folder."""
     recipe: Recipe
-    columns: Mapping[str, Described] = field(default_factory=dict)
+    columns: Mapping[str, ColumnDescription] = field(default_factory=dict)
     keep_flagged: tuple[str, ...] = ()
     """Columns that look as if they identified people, and stay all the same, on the Earner's word."""
     description: str = ""
@@ -178,7 +179,7 @@ class StatedAsset:
     mock_seed: int = 0
 
 
-def undecided(shape: TableShape, said: StatedAsset) -> list[TableColumn]:
+def find_undecided_columns(shape: TableShape, declared: DeclaredAsset) -> list[TableColumn]:
     """The columns that may identify people and of which the Earner did not say, by name, that they stay."""
-    named = {*said.keep_flagged, *(said.recipe.keep or ())}
+    named = {*declared.keep_flagged, *(declared.recipe.keep or ())}
     return [column for column in shape.columns if column.flags and column.name not in named]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pandacea.flows.books import Books, Channel, Message
-from pandacea.flows.deliver import deliver
-from pandacea.flows.ports import Broker, Clock
+from pandacea.flows.outbox import deliver_due
+from pandacea.flows.ports import Clock, MessageBroker
+from pandacea.flows.unit_of_work import Channel, Database, OutboxMessage
 
 
-async def announce(books: Books, broker: Broker, clock: Clock) -> int:
+async def deliver_events(database: Database, broker: MessageBroker, clock: Clock) -> int:
     """Publish every message that is due; returns how many the broker took."""
 
-    async def send(message: Message) -> None:
+    async def send(message: OutboxMessage) -> None:
         await broker.publish(message.topic, message.payload)
 
-    return await deliver(Channel.MQTT, send, books, clock)
+    return await deliver_due(Channel.MQTT, send, database, clock)

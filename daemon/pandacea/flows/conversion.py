@@ -11,11 +11,11 @@ from pandacea.domain.limits import Limits
 from pandacea.domain.table import Recipe, TableShape
 from pandacea.errors import Refused
 
-PIECE_BYTES: Final = 16 << 20
+CHUNK_BYTES: Final = 16 << 20
 """Text that is parsed at a time: what a conversion's memory is a multiple of."""
 
 
-class UnfitSource(Refused):
+class UnreadableSource(Refused):
     """The file is no table that can be served."""
 
     code = "unfit-source"
@@ -30,7 +30,7 @@ class ConversionJob:
     recipe: Recipe
     limits: Limits
     """`memory_bytes`, `cpus`, `time_seconds` and the box's folders; the rest does not apply."""
-    table_bytes: int
+    max_table_bytes: int
     """What the table, and the scratch file, may take on the disk."""
     scratch: Path | None
     table: Path | None
@@ -39,17 +39,17 @@ class ConversionJob:
     """Column types to read a small CSV file as (a mock), instead of inferring them."""
     missing_as_nan: bool = False
     """With `types`: missing numbers are NaN in a frame, as in a table that came from text."""
-    piece_bytes: int = PIECE_BYTES
+    chunk_bytes: int = CHUNK_BYTES
 
 
-class Converter(Protocol):
+class TableConverter(Protocol):
     """A box that reads a file nobody trusts."""
 
-    async def convert(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
+    async def convert_table(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
         """Read `job.source` and write `job.table`. `on_progress(done, total)` is called now and then.
 
         Raises:
-            UnfitSource: the file is no table; the sentence names line, column and what to do.
+            UnreadableSource: the file is no table; the sentence names line, column and what to do.
             Unavailable: the box failed; nothing is known about the file.
         """
         ...

@@ -10,39 +10,41 @@ from dataclasses import asdict, dataclass
 from itertools import repeat
 from typing import NamedTuple, Protocol
 
+from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms, evaluate_proof
+from pandacea.domain.chain_view import ChainEvent, ChainUpdate, ChainView, LeaseRecord
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import LeaseCreated
-from pandacea.domain.seen import Held, SeenEvent, Step, View
-from pandacea.domain.trust import Trust, terms_of, trust_of
-from pandacea.flows.records import ChainRecords, ChainTransaction, KeptProof
+from pandacea.flows.chain_store import ChainStore, ChainUnitOfWork, StoredProof
 
 
-class Change(NamedTuple):
+class LeaseChange(NamedTuple):
     """How one lease stands now; `held` None: nothing of it is left."""
 
     lease_id: LeaseId
-    held: Held | None
-    trust: Trust
+    record: LeaseRecord | None
+    proof_status: ProofStatus
 
 
-class Memory(Protocol):
+class LeaseCacheWriter(Protocol):
     """What answers the three questions: changed only after the commit, and only under the database's one write lock."""
 
-    view: View | None
+    chain_view: ChainView | None
 
-    def publish(self, view: View, changes: Sequence[Change]) -> None:
+    def apply_changes(self, view: ChainView, changes: Sequence[LeaseChange]) -> None:
         """Take over a view and the leases that changed with it, at once."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class EventNotices:
     """Where life-cycle messages go: into the outbox of the same transaction, at `now` (Unix seconds)."""
 
     now: Callable[[], float]
 
 
-async def take(step: Step, view: View, records: ChainRecords, memory: Memory, telling: Telling | None) -> View:
+async def apply_update(
+    update: ChainUpdate, view: ChainView, store: ChainStore, cache: LeaseCacheWriter, notices: EventNotices | None
+) -> ChainView:
     """Make one step durable and then visible; returns the view it leads to.
 
     `telling` None: no messages (a backfill, or no broker).
@@ -50,43 +52,43 @@ async def take(step: Step, view: View, records: ChainRecords, memory: Memory, te
     Raises:
         Unavailable: the database failed. Whether the step became durable must be read back before the next.
     """
-    after = step.moves(view)
-    async with records.write() as tx:
+    after = update.apply_to(view)
+    async with store.unit_of_work() as tx:
         touched: set[LeaseId] = set()
-        settled: dict[LeaseId, Held] = {}
-        if step.undo_to is not None:
-            touched.update(await tx.leases_above(step.undo_to.number))
-            await tx.undo(step.undo_to.number)
-        events, ids = await ours(tx, step.events)
+        settled: dict[LeaseId, LeaseRecord] = {}
+        if update.undo_to is not None:
+            touched.update(await tx.list_leases_above(update.undo_to.number))
+            await tx.delete_above(update.undo_to.number)
+        events, ids = await select_own(tx, update.events)
         base = after.base.number
-        whole = step.settle_to is not None and not step.blocks  # a settled range: nothing of it lies above the new base
+        whole = update.settle_to is not None and not update.blocks  # a settled range: nothing of it lies above the new base
         old = events if whole else [seen for seen in events if seen.block <= base]
-        fresh: Sequence[SeenEvent] = () if whole else [seen for seen in events if seen.block > base]
-        await tx.append(step.blocks, fresh)
+        fresh: Sequence[ChainEvent] = () if whole else [seen for seen in events if seen.block > base]
+        await tx.append_blocks(update.blocks, fresh)
         touched.update(seen.event.lease_id for seen in fresh)
-        if step.settle_to is not None:
-            settled = await _settle(tx, step, view, old, ids, records)
+        if update.settle_to is not None:
+            settled = await _settle(tx, update, view, old, ids, store)
             if view.tip.number < after.base.number:
                 # Read by numbers, unseen by any header: one answer is not enough for it.
-                await tx.insert_range(view.tip.number + 1, after.base.number, digest_of(old))
+                await tx.insert_backfill_range(view.tip.number + 1, after.base.number, digest_events(old))
             touched.update(settled)
-        changes = await changes_of(tx, list(touched), records, settled, above=bool(after.blocks))
-        await tx.save_cursor(after)
-        if telling is not None:
-            known_to = view.tip.number if step.undo_to is None else step.undo_to.number
-            await _tell(tx, [seen for seen in events if seen.block > known_to], telling)
-        tx.after_commit(lambda: memory.publish(after, changes))
+        changes = await load_changes(tx, list(touched), store, settled, above=bool(after.blocks))
+        await tx.save_view(after)
+        if notices is not None:
+            known_to = view.tip.number if update.undo_to is None else update.undo_to.number
+            await _put_messages(tx, [seen for seen in events if seen.block > known_to], notices)
+        tx.after_commit(lambda: cache.apply_changes(after, changes))
         await tx.commit()
     return after
 
 
-async def refresh(ids: Sequence[LeaseId], view: View, records: ChainRecords, memory: Memory) -> None:
+async def refresh_leases(ids: Sequence[LeaseId], view: ChainView, store: ChainStore, cache: LeaseCacheWriter) -> None:
     """Bring memory in line with the rows of some leases, after a (re)load."""
-    async with records.write() as tx:
-        memory.publish(view, await changes_of(tx, ids, records, {}))
+    async with store.unit_of_work() as tx:
+        cache.apply_changes(view, await load_changes(tx, ids, store, {}))
 
 
-async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> tuple[Sequence[SeenEvent], set[LeaseId]]:
+async def select_own(tx: ChainUnitOfWork, events: Sequence[ChainEvent]) -> tuple[Sequence[ChainEvent], set[LeaseId]]:
     """The events of this Earner's leases, and these leases; one whose creation was never seen is another Earner's."""
     created: set[LeaseId] = set()
     others: set[LeaseId] = set()
@@ -96,14 +98,14 @@ async def ours(tx: ChainTransaction, events: Sequence[SeenEvent]) -> tuple[Seque
     asked = others - created
     if not asked:
         return events, created
-    known = await tx.known(sorted(asked))
+    known = await tx.find_known(sorted(asked))
     kept = created | known
     if len(known) == len(asked):
         return events, kept
     return [seen for seen in events if seen.event.lease_id in kept], kept
 
 
-def digest_of(events: Sequence[SeenEvent]) -> str:
+def digest_events(events: Sequence[ChainEvent]) -> str:
     """sha-256 over the identities of events, in the order they happened: how many in each block, and their places there."""
     _, blocks, indexes, _, _, parts = zip(*events, strict=True) if events else ((),) * 6
     counts = Counter(blocks)
@@ -114,27 +116,29 @@ def digest_of(events: Sequence[SeenEvent]) -> str:
 
 
 async def _settle(
-    tx: ChainTransaction, step: Step, view: View, old: Sequence[SeenEvent], ids: set[LeaseId], records: ChainRecords
-) -> dict[LeaseId, Held]:
+    tx: ChainUnitOfWork, step: ChainUpdate, view: ChainView, old: Sequence[ChainEvent], ids: set[LeaseId], records: ChainStore
+) -> dict[LeaseId, LeaseRecord]:
     """Fold what is final into the rows. Events held already and those the step brings are merged by identity."""
     assert step.settle_to is not None
     holds = bool(view.blocks or step.blocks)  # nothing in the middle of a gap
-    held = await tx.events_to(step.settle_to.number) if holds else []
-    events: Sequence[SeenEvent] = old
+    held = await tx.list_events_up_to(step.settle_to.number) if holds else []
+    events: Sequence[ChainEvent] = old
     if held:
         known = {seen.identity: seen for seen in old}
         known.update((seen.identity, seen) for seen in held)
-        events = sorted(known.values(), key=lambda seen: seen.place)
+        events = sorted(known.values(), key=lambda seen: seen.position)
         ids = {seen.event.lease_id for seen in events}
-    before = await tx.settled(list(ids))
-    after = folded(before, events, records, step.settle_to.timestamp)
-    await tx.save(after, before)
+    before = await tx.load_settled(list(ids))
+    after = fold_events(before, events, records, step.settle_to.timestamp)
+    await tx.save_leases(after, before)
     if holds:
-        await tx.settle(step.settle_to)
+        await tx.delete_settled(step.settle_to)
     return after
 
 
-def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records: ChainRecords, at: int) -> dict[LeaseId, Held]:
+def fold_events(
+    before: Mapping[LeaseId, LeaseRecord], events: Iterable[ChainEvent], store: ChainStore, at: int
+) -> dict[LeaseId, LeaseRecord]:
     """Fold events in order into the leases they belong to; `at`: timestamp of a block at or after them."""
     after = dict(before)
     ours: set[LeaseId] = set()
@@ -145,44 +149,50 @@ def folded(before: Mapping[LeaseId, Held], events: Iterable[SeenEvent], records:
         if held is None:
             if type(event) is not LeaseCreated:
                 continue  # of a lease whose creation was not seen
-            key = LeaseKey(records.chain_id, records.contract, lease_id)
-            after[lease_id] = Held(key, event.spender, event.earner, event.price, seen.block, seen_at=at)
+            key = LeaseKey(store.chain_id, store.contract, lease_id)
+            after[lease_id] = LeaseRecord(key, event.spender, event.earner, event.price, seen.block, seen_at=at)
             ours.add(lease_id)
             continue
         if lease_id not in ours:
             held = after[lease_id] = held.copy()  # what was before stays as it was
             ours.add(lease_id)
-        held.add(seen)
+        held.apply(seen)
     return after
 
 
-async def changes_of(
-    tx: ChainTransaction,
+async def load_changes(
+    tx: ChainUnitOfWork,
     ids: Sequence[LeaseId],
-    records: ChainRecords,
-    settled: Mapping[LeaseId, Held],
+    store: ChainStore,
+    settled: Mapping[LeaseId, LeaseRecord],
     *,
     above: bool = True,
-) -> list[Change]:
+) -> list[LeaseChange]:
     """The newest state of leases: rows (`settled` where just written), and the events held above them, if any."""
     if not ids:
         return []
-    rows = {**await tx.settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
-    newest = folded(rows, await tx.events_of(ids), records, 0) if above else rows
-    proofs = await tx.proofs(ids)
+    rows = {**await tx.load_settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
+    newest = fold_events(rows, await tx.list_events(ids), store, 0) if above else rows
+    proofs = await tx.load_proofs(ids)
     if not proofs:  # most of what a long reading brings
-        return list(map(Change, ids, map(newest.get, ids), repeat(Trust.PENDING)))
-    return [Change(lease_id, held, trust_now(held, proofs.get(lease_id))) for lease_id in ids for held in (newest.get(lease_id),)]
+        return list(map(LeaseChange, ids, map(newest.get, ids), repeat(ProofStatus.PENDING)))
+    return [
+        LeaseChange(lease_id, held, current_proof_status(held, proofs.get(lease_id)))
+        for lease_id in ids
+        for held in (newest.get(lease_id),)
+    ]
 
 
-def trust_now(held: Held | None, kept: KeptProof | None) -> Trust:
+def current_proof_status(record: LeaseRecord | None, proof: StoredProof | None) -> ProofStatus:
     """What a kept proof is worth for a lease as it stands."""
-    if held is None or kept is None:
-        return Trust.PENDING
-    return trust_of(terms_of(held.lease), held.approved_tx, (kept.trust, kept.terms, kept.approved_tx))
+    if record is None or proof is None:
+        return ProofStatus.PENDING
+    return evaluate_proof(
+        digest_lease_terms(record.lease), record.approved_tx, (proof.status, proof.terms_digest, proof.approved_tx)
+    )
 
 
-async def _tell(tx: ChainTransaction, events: Sequence[SeenEvent], telling: Telling) -> None:
+async def _put_messages(tx: ChainUnitOfWork, events: Sequence[ChainEvent], telling: EventNotices) -> None:
     for seen in events:
         name = type(seen.event).__name__
         payload = {
@@ -194,4 +204,4 @@ async def _tell(tx: ChainTransaction, events: Sequence[SeenEvent], telling: Tell
             # uint256 and hostile text: numbers beyond 2^53 travel as strings.
             "arguments": {k: v if isinstance(v, bool) else str(v) for k, v in asdict(seen.event).items()},
         }
-        await tx.tell(seen, f"leases/{name}", payload, telling.now())
+        await tx.put_event_message(seen, f"leases/{name}", payload, telling.now())

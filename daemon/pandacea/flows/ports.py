@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pandacea.domain.access import Answer, ChainStanding, KnownLease
+from pandacea.domain.access import AccessDecision, CachedLease, ChainStatus
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
@@ -56,8 +56,8 @@ class SandboxJob:
     limits: Limits
     seed: int
     threads: int
-    results: Path
-    stderr: bool = True
+    results_dir: Path
+    capture_stderr: bool = True
     """Whether what goes to stderr is part of the output; False: it goes nowhere."""
 
 
@@ -83,7 +83,7 @@ class OutputWritten:
 
 
 @dataclass(frozen=True, slots=True)
-class Progressed:
+class ProgressReported:
     """The script called `pandacea_progress(done, total)`."""
 
     done: float
@@ -95,13 +95,13 @@ class CodeStarted:
     """The guest acknowledged the first byte of the script: the run is charged from here on."""
 
 
-SandboxEvent = CodeStarted | OutputWritten | Progressed
+SandboxEvent = CodeStarted | OutputWritten | ProgressReported
 
 
 class Sandbox(Protocol):
     """A box made for one computation and destroyed afterwards."""
 
-    async def open(self) -> SandboxIdentity:
+    async def start(self) -> SandboxIdentity:
         """Check that the box can be made here (engine, image, self-test), sweep leftovers, start the pool.
 
         Raises:
@@ -109,7 +109,7 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def run(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
+    async def run_job(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
         """Run one job to its end. Never raises for what a script does; cancelling the task destroys the box and re-raises.
 
         Raises:
@@ -117,29 +117,29 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         """Destroy every box this node made."""
         ...
 
 
-class LeaseBook(Protocol):
+class LeaseCache(Protocol):
     """The leases as the follower keeps them: from memory, O(1), exact at every moment."""
 
-    def lease(self, lease_id: LeaseId) -> KnownLease | None: ...
+    def find_lease(self, lease_id: LeaseId) -> CachedLease | None: ...
 
-    def standing(self) -> ChainStanding: ...
+    def chain_status(self) -> ChainStatus: ...
 
     def knows_spender(self, address: Address) -> bool:
         """Whether this address is the spender of an approved lease of this Earner."""
         ...
 
-    def on_change(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
         """Call back after a lease changed (None: any of them may have, or the standing did). Returns how to stop it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class RunQuestion:
+class AccessRequest:
     """May this caller start a new computation under this lease, on these assets, now?"""
 
     lease_id: LeaseId
@@ -156,7 +156,7 @@ class RunQuestion:
 class PrivacyService(Protocol):
     """The service of the specification: say whether a lease allows a computation, and run it in a box of its own."""
 
-    def verify_lease(self, question: RunQuestion) -> Answer:
+    def verify_lease(self, request: AccessRequest) -> AccessDecision:
         """Say whether this caller may start a new computation on these assets now. From memory, at once."""
         ...
 
@@ -168,7 +168,7 @@ class PrivacyService(Protocol):
 class CodeChecker(Protocol):
     """The early, clear error about a script. Never the boundary: the box is."""
 
-    async def check(self, code: str) -> None:
+    async def check_code(self, code: str) -> None:
         """Look at a script before it is queued.
 
         Raises:
@@ -190,7 +190,7 @@ class ResultPoster(Protocol):
         ...
 
 
-class Broker(Protocol):
+class MessageBroker(Protocol):
     """Publishes the node's life."""
 
     async def publish(self, topic: str, payload: dict[str, Any]) -> None:
@@ -205,10 +205,10 @@ class Broker(Protocol):
 class Catalogue(Protocol):
     """The products on offer, from memory."""
 
-    def by_hash(self, product_hash: Hash32) -> Product | None:
+    def find_by_hash(self, product_hash: Hash32) -> Product | None:
         """The product that a lease's `dataProductId` names."""
         ...
 
-    def by_id(self, product_id: str) -> Product | None: ...
+    def find_by_id(self, product_id: str) -> Product | None: ...
 
-    def all(self) -> list[Product]: ...
+    def list_products(self) -> list[Product]: ...

@@ -10,12 +10,23 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.ids import ComputationId
 from pandacea.domain.job import Job, Mode
 from pandacea.domain.product import LiveOutput, Product, Rehearsal, Release
-from pandacea.flows.books import Work
-from pandacea.flows.crowd import Crowd
-from pandacea.flows.submit import Accepted, Caller, Forbidden, Order, SubmitPorts, accept, allow, earlier, job_of, repeated
+from pandacea.flows.eviction import Eviction
+from pandacea.flows.submit import (
+    AcceptedJob,
+    Caller,
+    ComputationRequest,
+    ProblemError,
+    SubmitPorts,
+    answer_repeated,
+    build_job,
+    find_earlier,
+    insert_job,
+    require,
+)
+from pandacea.flows.unit_of_work import UnitOfWork
 
 
-async def rehearse(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted:
+async def rehearse(order: ComputationRequest, caller: Caller, ports: SubmitPorts) -> AcceptedJob:
     """Accept a rehearsal of a Spender.
 
     Raises:
@@ -25,32 +36,37 @@ async def rehearse(order: Order, caller: Caller, ports: SubmitPorts) -> Accepted
     product = _leased_product(order, caller, ports)
     for asset_id, _ in order.inputs:
         if product.assets[asset_id].mock is None:
-            raise Forbidden("rehearsal-off", f"The asset {asset_id} has no mock rows to rehearse on.")
-    await ports.checker.check(order.code)
+            raise ProblemError("rehearsal-off", f"The asset {asset_id} has no mock rows to rehearse on.")
+    await ports.checker.check_code(order.code)
     token = secrets.token_urlsafe(32) if order.wants_token else None
     job = _rehearsal(order, caller, product, token, ports)
     gone: list[ComputationId] = []
-    async with ports.books.write() as work:
-        known = await earlier(work, order, caller, ports)
+    async with ports.database.unit_of_work() as work:
+        known = await find_earlier(work, order, caller, ports)
         if known is None:
-            gone = await _make_room(work, ports)
-            await accept(work, job, caller, ports)
+            gone = await _evict(work, ports)
+            await insert_job(work, job, caller, ports)
     for computation_id in gone:
-        await ports.shelf.remove(computation_id)
-    return Accepted(job, token) if known is None else await repeated(known, order, ports)
+        await ports.results.remove_folder(computation_id)
+    return AcceptedJob(job, token) if known is None else await answer_repeated(known, order, ports)
 
 
-async def _make_room(work: Work, ports: SubmitPorts) -> list[ComputationId]:
+async def _evict(work: UnitOfWork, ports: SubmitPorts) -> list[ComputationId]:
     """Forget rehearsals until the largest of another fits into the pot that they share: nobody is promised that one stays."""
     largest = ports.limits.of_rehearsals().largest_result
-    crowd = Crowd(await work.jobs.stored(Mode.MOCK), await work.jobs.oldest_results(Mode.MOCK, ports.clock.now()), largest)
-    gone = [*crowd.own(ports.shelf.rehearsals_per_spender), *crowd.everybodys(ports.shelf.rehearsals)]
-    await work.jobs.delete(gone)
+    crowd = Eviction(
+        await work.jobs.stored_bytes(Mode.MOCK), await work.jobs.list_oldest_results(Mode.MOCK, ports.clock.now()), largest
+    )
+    gone = [
+        *crowd.evict_own(ports.results.max_rehearsal_bytes_per_spender),
+        *crowd.evict_largest(ports.results.max_rehearsal_bytes),
+    ]
+    await work.jobs.delete_jobs(gone)
     return gone
 
 
-def _rehearsal(order: Order, caller: Caller, product: Product, token: str | None, ports: SubmitPorts) -> Job:
-    job = job_of(order, caller, product, "rehearsal: mock rows", token, ports)
+def _rehearsal(order: ComputationRequest, caller: Caller, product: Product, token: str | None, ports: SubmitPorts) -> Job:
+    job = build_job(order, caller, product, "rehearsal: mock rows", token, ports)
     # Mock rows tell nothing: nothing is held, hidden or charged.
     return replace(
         job,
@@ -62,18 +78,18 @@ def _rehearsal(order: Order, caller: Caller, product: Product, token: str | None
     )
 
 
-def _leased_product(order: Order, caller: Caller, ports: SubmitPorts) -> Product:
+def _leased_product(order: ComputationRequest, caller: Caller, ports: SubmitPorts) -> Product:
     """The product of the caller's lease. Used up or expired does not matter: nothing is used."""
-    lease = ports.book.lease(order.lease_id)
-    allow(may_read(lease, ports.book.standing(), caller=caller.address))
-    product = ports.catalogue.by_hash(lease.data_product_id) if lease and lease.data_product_id else None
+    lease = ports.leases.find_lease(order.lease_id)
+    require(may_read(lease, ports.leases.chain_status(), caller=caller.address))
+    product = ports.catalogue.find_by_hash(lease.data_product_id) if lease and lease.data_product_id else None
     if product is None:
-        raise Forbidden("product-unknown", "The product of this lease is not offered by this node.")
+        raise ProblemError("product-unknown", "The product of this lease is not offered by this node.")
     if product.rules.rehearsal is Rehearsal.OFF:
-        raise Forbidden("rehearsal-off", f"The product {product.product_id} allows no rehearsals.")
+        raise ProblemError("rehearsal-off", f"The product {product.product_id} allows no rehearsals.")
     outside = sorted({asset_id for asset_id, _ in order.inputs} - set(product.assets))
     if outside:
-        raise Forbidden(
+        raise ProblemError(
             "asset-outside-product", f"Not in this lease's product: {', '.join(outside)}. Ask for assets of the product."
         )
     return product

@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pandacea.domain.charge import Charge, at_end
+from pandacea.domain.charge import Charge, charge_at_end
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.domain.printable import printable
-from pandacea.flows.books import Books, KeptArtifact
-from pandacea.flows.cancel import EMPTIED
-from pandacea.flows.finish import commitment
+from pandacea.flows.cancel import CLEARED_RESULT
+from pandacea.flows.finish import result_commitment
+from pandacea.flows.job_notifier import JobNotifier
 from pandacea.flows.ports import Clock
-from pandacea.flows.shelf import Shelf
-from pandacea.flows.submit import Forbidden, job_message
-from pandacea.flows.watch import Watch
+from pandacea.flows.result_store import ResultStore
+from pandacea.flows.submit import ProblemError, job_message
+from pandacea.flows.unit_of_work import Database, StoredArtifact
 
 REASON_CHARACTERS: Final = 500
 OUTPUT_FILE: Final = "output"
@@ -32,33 +32,33 @@ OUTPUT_FILE: Final = "output"
 class ReleasePorts:
     """What the Earner's word works with."""
 
-    books: Books
+    database: Database
     clock: Clock
-    shelf: Shelf
-    watch: Watch
+    results: ResultStore
+    notifier: JobNotifier
     post_results: bool
     hold_seconds: float
     """A result nobody decided on for this long is refused: every job ends."""
 
 
-async def held(ports: ReleasePorts) -> Sequence[Job]:
+async def list_held(ports: ReleasePorts) -> Sequence[Job]:
     """What waits for a word, oldest first."""
-    async with ports.books.read() as view:
-        found = [await view.jobs.get(computation_id) for computation_id in await view.jobs.in_state(JobState.HELD)]
+    async with ports.database.read_session() as view:
+        found = [await view.jobs.find_job(computation_id) for computation_id in await view.jobs.list_in_state(JobState.HELD)]
     return [job for job in found if job is not None]
 
 
-async def look(computation_id: str, ports: ReleasePorts) -> tuple[Job, list[KeptArtifact]]:
+async def load_result(computation_id: str, ports: ReleasePorts) -> tuple[Job, list[StoredArtifact]]:
     """One result as it lies here, for the Earner's eyes.
 
     Raises:
         Forbidden: `computation-unknown`.
     """
-    async with ports.books.read() as view:
-        job = await view.jobs.get(computation_id)
-        artifacts = await view.jobs.artifacts(computation_id)
+    async with ports.database.read_session() as view:
+        job = await view.jobs.find_job(computation_id)
+        artifacts = await view.jobs.list_artifacts(computation_id)
     if job is None:
-        raise Forbidden("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")
+        raise ProblemError("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")
     return job, artifacts
 
 
@@ -69,7 +69,7 @@ async def write_output_file(job: Job, ports: ReleasePorts) -> Path | None:
     """
     if not job.output:
         return None
-    path = ports.shelf.of(job.computation_id) / OUTPUT_FILE
+    path = ports.results.path_of(job.computation_id) / OUTPUT_FILE
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -81,7 +81,7 @@ async def write_output_file(job: Job, ports: ReleasePorts) -> Path | None:
     return path
 
 
-async def digest_held(job: Job, artifacts: Sequence[KeptArtifact], ports: ReleasePorts) -> str:
+async def digest_result(job: Job, artifacts: Sequence[StoredArtifact], ports: ReleasePorts) -> str:
     """Compute the sha-256 (hex) of all that a release would let out: the row's words, the output, and each file as it lies on the disk.
 
     `results show` prints it and `results release` takes it: what is released is what was looked at, byte for byte.
@@ -89,7 +89,7 @@ async def digest_held(job: Job, artifacts: Sequence[KeptArtifact], ports: Releas
     Raises:
         Forbidden: `result-damaged`: a file is gone or is not what the run left.
     """
-    folder = ports.shelf.of(job.computation_id)
+    folder = ports.results.path_of(job.computation_id)
 
     def digest_files() -> list[list[str]]:
         rows = []
@@ -98,11 +98,11 @@ async def digest_held(job: Job, artifacts: Sequence[KeptArtifact], ports: Releas
                 with (folder / item.file).open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as problem:
-                raise Forbidden(
+                raise ProblemError(
                     "result-damaged", f"{folder / item.file} cannot be read ({problem.strerror}). Refuse the result."
                 ) from problem
             if found != item.sha256:
-                raise Forbidden("result-damaged", f"{folder / item.file} is not what the run left. Refuse the result.")
+                raise ProblemError("result-damaged", f"{folder / item.file} is not what the run left. Refuse the result.")
             rows.append([item.name, found])
         return rows
 
@@ -111,7 +111,7 @@ async def digest_held(job: Job, artifacts: Sequence[KeptArtifact], ports: Releas
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def release(computation_id: str, ports: ReleasePorts, *, seen: str | None = None) -> Job:
+async def release_result(computation_id: str, ports: ReleasePorts, *, seen_digest: str | None = None) -> Job:
     """Let a held result out: from this commit on its Spender may read it, and its hash goes on-chain.
 
     `seen`: the digest of what was looked at (`digest_held`); None only where no person looked.
@@ -120,28 +120,28 @@ async def release(computation_id: str, ports: ReleasePorts, *, seen: str | None 
         Forbidden: `computation-unknown`, `not-held`, `result-damaged`, `result-not-seen`: what lies here is not what was looked at.
     """
     now = ports.clock.now()
-    if seen is not None:
-        job, artifacts = await look(computation_id, ports)
-        if await digest_held(_held(job, computation_id), artifacts, ports) != seen:
-            raise Forbidden(
+    if seen_digest is not None:
+        job, artifacts = await load_result(computation_id, ports)
+        if await digest_result(_require_held(job, computation_id), artifacts, ports) != seen_digest:
+            raise ProblemError(
                 "result-not-seen", f"What lies here is not what was shown. Look again: pandacea results show {job.computation_id}"
             )
-    async with ports.books.write() as work:
-        job = _held(await work.jobs.get(computation_id), computation_id)
-        counts = await work.jobs.counted(job.key)
+    async with ports.database.unit_of_work() as work:
+        job = _require_held(await work.jobs.find_job(computation_id), computation_id)
+        counts = await work.jobs.count_by_charge(job.lease_key)
         failed_runs = counts.get(Charge.ALLOWANCE, 0)
-        charge = job.charge_as(at_end(job.failure, code_started=True, released=True, failed_runs=failed_runs))
+        charge = job.charge_for_mode(charge_at_end(job.failure, code_started=True, released=True, failed_runs=failed_runs))
         state = JobState.COMPLETED if job.failure is None else JobState.FAILED
-        await work.jobs.move(computation_id, JobState.HELD, state, charge=charge, finished_at=now)
-        await work.outbox.put(job_message(replace(job, state=state), failure=job.failure), now)
+        await work.jobs.change_state(computation_id, JobState.HELD, state, charge=charge, finished_at=now)
+        await work.outbox.put_message(job_message(replace(job, state=state), failure=job.failure), now)
         if ports.post_results and charge is Charge.CHARGED and job.result_hash is not None:
-            await work.outbox.put(commitment(job, job.result_hash), now)
-        work.after_commit(lambda: ports.watch.changed(computation_id))
+            await work.outbox.put_message(result_commitment(job, job.result_hash), now)
+        work.after_commit(lambda: ports.notifier.notify(computation_id))
         await work.commit()
     return replace(job, state=state, charge=charge)
 
 
-async def refuse(computation_id: str, reason: str, ports: ReleasePorts) -> Job:
+async def refuse_result(computation_id: str, reason: str, ports: ReleasePorts) -> Job:
     """Keep a held result back for good: bytes, manifest and receipt are thrown away, the reason is all its Spender learns.
 
     Raises:
@@ -150,11 +150,11 @@ async def refuse(computation_id: str, reason: str, ports: ReleasePorts) -> Job:
     now = ports.clock.now()
     words = printable(reason.strip(), limit=REASON_CHARACTERS)
     detail = "The Earner looked at the result and does not release it" + (f": {words}" if words else ".")
-    async with ports.books.write() as work:
-        job = _held(await work.jobs.get(computation_id), computation_id)
+    async with ports.database.unit_of_work() as work:
+        job = _require_held(await work.jobs.find_job(computation_id), computation_id)
         failure = Failure.RESULT_REFUSED
-        await work.jobs.forget_artifacts(computation_id)
-        await work.jobs.move(
+        await work.jobs.delete_artifacts(computation_id)
+        await work.jobs.change_state(
             computation_id,
             JobState.HELD,
             JobState.FAILED,
@@ -163,27 +163,27 @@ async def refuse(computation_id: str, reason: str, ports: ReleasePorts) -> Job:
             failure=failure,
             detail=detail,
             error={"type": failure.value, "message": detail},
-            **EMPTIED,
+            **CLEARED_RESULT,
         )
-        await work.outbox.put(job_message(replace(job, state=JobState.FAILED), failure=failure), now)
-        work.after_commit(lambda: ports.watch.changed(computation_id))
+        await work.outbox.put_message(job_message(replace(job, state=JobState.FAILED), failure=failure), now)
+        work.after_commit(lambda: ports.notifier.notify(computation_id))
         await work.commit()
-    await ports.shelf.remove(computation_id)
+    await ports.results.remove_folder(computation_id)
     return replace(job, state=JobState.FAILED, failure=failure)
 
 
-async def refuse_forgotten(ports: ReleasePorts) -> int:
+async def refuse_expired(ports: ReleasePorts) -> int:
     """Refuse what nobody decided on for `hold_seconds`; returns how many."""
     limit = ports.clock.now() - ports.hold_seconds
-    old = [job for job in await held(ports) if (job.finished_at or job.created_at) < limit]
+    old = [job for job in await list_held(ports) if (job.finished_at or job.created_at) < limit]
     for job in old:
-        await refuse(job.computation_id, f"nobody decided within {ports.hold_seconds / 86_400:.0f} days.", ports)
+        await refuse_result(job.computation_id, f"nobody decided within {ports.hold_seconds / 86_400:.0f} days.", ports)
     return len(old)
 
 
-def _held(job: Job | None, computation_id: str) -> Job:
+def _require_held(job: Job | None, computation_id: str) -> Job:
     if job is None:
-        raise Forbidden("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")
+        raise ProblemError("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")
     if job.state is not JobState.HELD:
-        raise Forbidden("not-held", f"This computation is {job.state.value}, not held: there is nothing to decide.")
+        raise ProblemError("not-held", f"This computation is {job.state.value}, not held: there is nothing to decide.")
     return job

@@ -15,12 +15,12 @@ from typing import Final
 
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
-from pandacea.flows.books import Books
 from pandacea.flows.ports import Clock
-from pandacea.flows.shelf import SPARE_BYTES, DiskFull, free_bytes
-from pandacea.flows.submit import Forbidden
+from pandacea.flows.result_store import SPARE_BYTES, DiskFull, free_disk_bytes
+from pandacea.flows.submit import ProblemError
+from pandacea.flows.unit_of_work import Database
 
-WRITE_BYTES: Final = MIB
+WRITE_CHUNK_BYTES: Final = MIB
 """Gathered before a write is handed to a thread."""
 
 
@@ -30,54 +30,54 @@ def upload_path(folder: Path, spender: str, sha256: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class UploadQuota:
     """How much may lie here. Sizes in bytes, time in seconds."""
 
-    each_bytes: int = 64 * MIB
+    max_bytes: int = 64 * MIB
     """One upload."""
-    spender_bytes: int = 256 * MIB
-    spender_files: int = 256
-    total_bytes: int = 2048 * MIB
-    seconds: float = 86_400.0
+    max_spender_bytes: int = 256 * MIB
+    max_spender_files: int = 256
+    max_total_bytes: int = 2048 * MIB
+    keep_seconds: float = 86_400.0
     """An upload is kept for this long after it was last handed in, and as long as a waiting job names it."""
 
 
 @dataclass(slots=True)
-class Uploads:
+class UploadStore:
     """The uploads folder of a node."""
 
-    books: Books
+    database: Database
     clock: Clock
     folder: Path
-    room: Room
-    free: Callable[[Path], int] = free_bytes
+    quota: UploadQuota
+    free_bytes: Callable[[Path], int] = free_disk_bytes
     _coming: Counter[str] = field(default_factory=Counter)
     """Bytes being received, by Spender."""
     _files: Counter[str] = field(default_factory=Counter)
     """Files being received, by Spender."""
 
-    async def receive(self, spender: Address, sha256: str, size: int | None, chunks: AsyncIterator[bytes]) -> None:
+    async def receive_upload(self, spender: Address, sha256: str, size: int | None, chunks: AsyncIterator[bytes]) -> None:
         """Take one upload in. `size` in bytes as announced; None: it counts as the largest until it has come.
 
         Raises:
             Forbidden: `uploads-full`, `upload-mismatch` (the bytes have another digest), `body-too-large`.
             DiskFull: no room on the disk.
         """
-        announced = self.room.each_bytes if size is None else size
-        if announced > self.room.each_bytes:
-            raise Forbidden("body-too-large", f"An upload may have {self.room.each_bytes:,} bytes.")
+        announced = self.quota.max_bytes if size is None else size
+        if announced > self.quota.max_bytes:
+            raise ProblemError("body-too-large", f"An upload may have {self.quota.max_bytes:,} bytes.")
         with self._reserved(spender, announced):
             await self._need_room(spender)
             part = self.folder / spender / f".{secrets.token_hex(8)}.part"
             try:
                 digest, written = await self._write(part, chunks, announced)
                 if digest != sha256:
-                    raise Forbidden("upload-mismatch", f"The bytes have the sha-256 {digest}, not the one in the path.")
+                    raise ProblemError("upload-mismatch", f"The bytes have the sha-256 {digest}, not the one in the path.")
                 await asyncio.to_thread(_make_durable, part)
                 # Name and row change under the write lock, here as in `sweep`: neither can undo the other's half.
-                async with self.books.write() as work:
+                async with self.database.unit_of_work() as work:
                     await asyncio.to_thread(_give_name, part, upload_path(self.folder, spender, sha256))
-                    await work.uploads.put(spender, sha256, written, self.clock.now() + self.room.seconds)
+                    await work.uploads.put_upload(spender, sha256, written, self.clock.now() + self.quota.keep_seconds)
                     await work.commit()
             finally:
                 part.unlink(missing_ok=True)
@@ -95,18 +95,18 @@ class Uploads:
                 del self._coming[spender], self._files[spender]
 
     async def _need_room(self, spender: Address) -> None:
-        async with self.books.read() as view:
-            files, mine = await view.uploads.taken(spender)
-            _, everything = await view.uploads.taken()
-        room, coming = self.room, self._coming[spender]
-        if files + self._files[spender] > room.spender_files or mine + coming > room.spender_bytes:
-            raise Forbidden(
+        async with self.database.read_session() as view:
+            files, mine = await view.uploads.count_usage(spender)
+            _, everything = await view.uploads.count_usage()
+        room, coming = self.quota, self._coming[spender]
+        if files + self._files[spender] > room.max_spender_files or mine + coming > room.max_spender_bytes:
+            raise ProblemError(
                 "uploads-full",
                 f"You have {files} uploads of {mine:,} bytes here and {self._files[spender]} coming, which goes beyond "
-                f"{room.spender_files} files or "
-                f"{room.spender_bytes:,} bytes; each is removed {room.seconds / 3600:g} h after it was sent last.",
+                f"{room.max_spender_files} files or "
+                f"{room.max_spender_bytes:,} bytes; each is removed {room.keep_seconds / 3600:g} h after it was sent last.",
             )
-        if everything + self._coming.total() > room.total_bytes or self.free(self.folder) < coming + SPARE_BYTES:
+        if everything + self._coming.total() > room.max_total_bytes or self.free_bytes(self.folder) < coming + SPARE_BYTES:
             raise DiskFull("The node has no room for uploads now; try again later.", retry_after=600)
 
     async def _write(self, part: Path, chunks: AsyncIterator[bytes], most: int) -> tuple[str, int]:
@@ -116,29 +116,29 @@ class Uploads:
             async for chunk in chunks:
                 written += len(chunk)
                 if written > most:
-                    raise Forbidden("body-too-large", f"More than {most:,} bytes came.")
+                    raise ProblemError("body-too-large", f"More than {most:,} bytes came.")
                 waiting += chunk
-                if len(waiting) >= WRITE_BYTES:
+                if len(waiting) >= WRITE_CHUNK_BYTES:
                     await asyncio.to_thread(_flow, file.write, digest.update, bytes(waiting))
                     waiting.clear()
             await asyncio.to_thread(_flow, file.write, digest.update, bytes(waiting))
         return digest.hexdigest(), written
 
-    async def sweep(self) -> int:
+    async def remove_expired(self) -> int:
         """Remove what expired and no waiting or running job names; returns how many."""
-        async with self.books.write() as work:
-            wanted = await work.jobs.uploads_wanted()
-            gone = [key for key in await work.uploads.expired(self.clock.now()) if key not in wanted]
+        async with self.database.unit_of_work() as work:
+            wanted = await work.jobs.list_needed_uploads()
+            gone = [key for key in await work.uploads.list_expired(self.clock.now()) if key not in wanted]
             for spender, sha256 in gone:
-                await work.uploads.remove(spender, sha256)
+                await work.uploads.delete_upload(spender, sha256)
                 await asyncio.to_thread(upload_path(self.folder, spender, sha256).unlink, missing_ok=True)
             await work.commit()
         return len(gone)
 
-    async def sweep_strangers(self) -> None:
+    async def remove_unknown(self) -> None:
         """At start: remove files that no row names, halves of uploads that a stopped node was receiving among them."""
-        async with self.books.read() as view:
-            known = await view.uploads.all()
+        async with self.database.read_session() as view:
+            known = await view.uploads.list_all()
 
         def remove() -> None:
             for path in self.folder.glob("*/*"):

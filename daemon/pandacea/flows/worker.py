@@ -7,31 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pandacea.domain.limits import Limits
-from pandacea.flows.books import Books, ProductBook
-from pandacea.flows.ports import Catalogue, Clock, LeaseBook, PrivacyService
-from pandacea.flows.seal import Sealer
-from pandacea.flows.shelf import Shelf
-from pandacea.flows.watch import Watch
+from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.ports import Catalogue, Clock, LeaseCache, PrivacyService
+from pandacea.flows.result_store import ResultStore
+from pandacea.flows.sign_result import ResultSigner
+from pandacea.flows.unit_of_work import Database, ProductStore
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutePorts:
     """From a waiting job to its result."""
 
-    books: Books
-    book: LeaseBook
+    database: Database
+    leases: LeaseCache
     catalogue: Catalogue
-    products: ProductBook
+    products: ProductStore
     privacy: PrivacyService
-    sealer: Sealer
+    signer: ResultSigner
     clock: Clock
     limits: Limits
     threads: int
-    shelf: Shelf
+    results: ResultStore
     uploads_dir: Path
     post_results: bool
-    watch: Watch
-    most_running: int = 64
+    notifier: JobNotifier
+    max_running_per_spender: int = 64
     """Jobs of one Spender that may run at one time."""
-    pause: Callable[[], bool] = lambda: False
+    is_stopping: Callable[[], bool] = lambda: False
     """Whether no new run may start now: the node is stopping."""

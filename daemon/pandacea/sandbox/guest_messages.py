@@ -15,23 +15,23 @@ from typing import Any, Final
 
 from pandacea.domain.outcome import ScriptError
 from pandacea.domain.printable import printable
-from pandacea.sandbox.guest import wire
+from pandacea.sandbox.guest import packets
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.strict_json import check_depth
 
-JSON_BYTES: Final = 32_768
-DISK_ERRORS: Final = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
+MAX_JSON_BYTES: Final = 32_768
+DISK_FULL_ERRNOS: Final = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
 """What an OSError of a script says when its folders are full."""
-TOLD_ERRORS: Final = DISK_ERRORS | {"EAGAIN"}
+REPORTABLE_ERRNOS: Final = DISK_FULL_ERRNOS | {"EAGAIN"}
 """The errno names that explain a failure; any other explains nothing and is dropped."""
 _PROGRESS: Final = struct.Struct(">dd")
 _TYPE_CHARACTERS: Final = 100
 _MESSAGE_CHARACTERS: Final = 2000
 _NAME_CHARACTERS: Final = 8192
-_WORDS_CHARACTERS: Final = 300
-_HIGHEST_LINE: Final = 1_000_000
-_HIGHEST_NUMBER: Final = 2**53
-_DEPTH: Final = 8
+_REASON_CHARACTERS: Final = 300
+_MAX_LINE: Final = 1_000_000
+_MAX_NUMBER: Final = 2**53
+_MAX_DEPTH: Final = 8
 _ABSENT: Final = object()
 
 
@@ -40,7 +40,7 @@ class MalformedMessageError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class GuestHello:
     """A guest is ready for its job."""
 
     version: int
@@ -49,7 +49,7 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
+class GuestUnfit:
     """A guest cannot start."""
 
     message: str
@@ -69,14 +69,14 @@ class ScriptStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptWrote:
+class GuestOutput:
     """Bytes of stdout or stderr."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class ProgressMade:
+class GuestProgress:
     """Any two doubles, infinities and NaN among them."""
 
     done: float
@@ -84,7 +84,7 @@ class ProgressMade:
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptWord:
+class ReportedError:
     """What the script's process said of its own exception."""
 
     error: ScriptError | None = None
@@ -99,7 +99,7 @@ class ScriptEnded:
 
     exit_status: int | None
     """As a shell shows it; negative: the signal."""
-    word: ScriptWord
+    reported_error: ReportedError
     too_much_output: bool
     out_of_memory: bool
     disk_full: bool
@@ -131,7 +131,7 @@ class ArtifactBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class TableAccount:
+class ConversionReport:
     """A piece of a conversion's JSON account."""
 
     data: bytes
@@ -143,17 +143,17 @@ class AllSent:
 
 
 GuestMessage = (
-    Hello
-    | Unfit
+    GuestHello
+    | GuestUnfit
     | TableUnreadable
     | ScriptStarted
-    | ScriptWrote
-    | ProgressMade
+    | GuestOutput
+    | GuestProgress
     | ScriptEnded
     | ArtifactRefused
     | ArtifactBegins
     | ArtifactBytes
-    | TableAccount
+    | ConversionReport
     | AllSent
 )
 
@@ -165,19 +165,19 @@ def parse_message(packet: bytes) -> GuestMessage:
         MalformedMessageError: it is none of the protocol's, or a field is missing, of another type, or out of bounds.
     """
     tag, payload = packet[:1], packet[1:]
-    if len(payload) > wire.MAX_PAYLOAD:
+    if len(payload) > packets.MAX_PAYLOAD:
         raise MalformedMessageError(f"a packet of {len(packet)} bytes")
-    if tag in _BYTES:
-        return _BYTES[tag](payload)
-    if tag in _EMPTY:
+    if tag in _BYTE_READERS:
+        return _BYTE_READERS[tag](payload)
+    if tag in _EMPTY_MESSAGES:
         if payload:
             raise MalformedMessageError(f"{len(payload)} bytes after a {tag!r} that carries none")
-        return _EMPTY[tag]()
-    if tag == wire.PROGRESS:
+        return _EMPTY_MESSAGES[tag]()
+    if tag == packets.PROGRESS:
         if len(payload) != _PROGRESS.size:
             raise MalformedMessageError(f"progress of {len(payload)} bytes")
-        return ProgressMade(*_PROGRESS.unpack(payload))
-    reader = _OBJECTS.get(tag)
+        return GuestProgress(*_PROGRESS.unpack(payload))
+    reader = _OBJECT_READERS.get(tag)
     if reader is None:
         raise MalformedMessageError(f"an unknown tag {tag!r}")
     return reader(_Fields(tag, _read_object(tag, payload)))
@@ -224,7 +224,7 @@ class _Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._unfit(name)
-        if not 0 <= value <= _HIGHEST_NUMBER:  # NaN compares false
+        if not 0 <= value <= _MAX_NUMBER:  # NaN compares false
             raise self._unfit(name)
         return value
 
@@ -238,10 +238,10 @@ class _Fields:
 
 
 def _read_object(tag: bytes, payload: bytes) -> dict[str, Any]:
-    if len(payload) > JSON_BYTES:
+    if len(payload) > MAX_JSON_BYTES:
         raise MalformedMessageError(f"{len(payload)} bytes of JSON in a {tag!r}")
     try:
-        check_depth(payload, _DEPTH)
+        check_depth(payload, _MAX_DEPTH)
         value = json.loads(payload)
     except (ValueError, RecursionError, ProtocolError) as error:
         raise MalformedMessageError(f"a {tag!r} that is no JSON") from error
@@ -250,26 +250,26 @@ def _read_object(tag: bytes, payload: bytes) -> dict[str, Any]:
     return value
 
 
-def _read_hello(fields: _Fields) -> Hello:
-    return Hello(
-        fields.integer("version", 0, _HIGHEST_NUMBER), fields.integer("threads", 0, 2**22), fields.integer("uid", 0, 2**32 - 1)
+def _read_hello(fields: _Fields) -> GuestHello:
+    return GuestHello(
+        fields.integer("version", 0, _MAX_NUMBER), fields.integer("threads", 0, 2**22), fields.integer("uid", 0, 2**32 - 1)
     )
 
 
-def _read_unfit(fields: _Fields) -> Unfit:
-    return Unfit(fields.text("message", JSON_BYTES)[:_MESSAGE_CHARACTERS])
+def _read_unfit(fields: _Fields) -> GuestUnfit:
+    return GuestUnfit(fields.text("message", MAX_JSON_BYTES)[:_MESSAGE_CHARACTERS])
 
 
 def _read_unreadable(fields: _Fields) -> TableUnreadable:
-    return TableUnreadable(fields.text("asset_id", _WORDS_CHARACTERS), fields.text("message", _MESSAGE_CHARACTERS))
+    return TableUnreadable(fields.text("asset_id", _REASON_CHARACTERS), fields.text("message", _MESSAGE_CHARACTERS))
 
 
-def _read_ended(fields: _Fields) -> ScriptEnded:
+def _read_script_ended(fields: _Fields) -> ScriptEnded:
     status = None if fields.optional("exit") is None else fields.integer("exit", -64, 255)
     usage = {name: value for name in ("cpu_seconds", "peak_bytes", "load_seconds") if (value := fields.amount(name)) is not None}
     return ScriptEnded(
         exit_status=status,
-        word=parse_script_word(fields.optional("error")),
+        reported_error=parse_reported_error(fields.optional("error")),
         too_much_output=fields.flag("output"),
         out_of_memory=fields.flag("memory"),
         disk_full=fields.flag("disk_full"),
@@ -278,39 +278,39 @@ def _read_ended(fields: _Fields) -> ScriptEnded:
 
 
 def _read_refused(fields: _Fields) -> ArtifactRefused:
-    return ArtifactRefused(fields.text("name", _NAME_CHARACTERS)[:_WORDS_CHARACTERS], fields.text("reason", _WORDS_CHARACTERS))
+    return ArtifactRefused(fields.text("name", _NAME_CHARACTERS)[:_REASON_CHARACTERS], fields.text("reason", _REASON_CHARACTERS))
 
 
 def _read_artifact(fields: _Fields) -> ArtifactBegins:
-    return ArtifactBegins(fields.name("name"), fields.integer("size", 0, _HIGHEST_NUMBER))
+    return ArtifactBegins(fields.name("name"), fields.integer("size", 0, _MAX_NUMBER))
 
 
-def parse_script_word(told: object) -> ScriptWord:
+def parse_reported_error(told: object) -> ReportedError:
     """Read the last word of the script's process, which may be anything: what does not fit is left out."""
     if not isinstance(told, str):
-        return ScriptWord()
+        return ReportedError()
     try:
-        check_depth(told.encode("utf-8", "replace"), _DEPTH)
+        check_depth(told.encode("utf-8", "replace"), _MAX_DEPTH)
         value = json.loads(told)
     except (ValueError, RecursionError, ProtocolError):
-        return ScriptWord()
+        return ReportedError()
     if not isinstance(value, dict):
-        return ScriptWord()
+        return ReportedError()
     kind, line, message = value.get("type"), value.get("line"), value.get("message")
     error = None
     if isinstance(kind, str) and isinstance(message, str):
-        counted = isinstance(line, int) and not isinstance(line, bool) and 1 <= line <= _HIGHEST_LINE
+        counted = isinstance(line, int) and not isinstance(line, bool) and 1 <= line <= _MAX_LINE
         error = ScriptError(
             type=printable(kind, limit=_TYPE_CHARACTERS),
             line=line if counted else None,
             message=printable(message, limit=_MESSAGE_CHARACTERS, newlines=True),
         )
     number = value.get("errno")
-    errno = number if isinstance(number, str) and number in TOLD_ERRORS else None
-    return ScriptWord(error, errno, out_of_memory=value.get("memory") is True)
+    errno = number if isinstance(number, str) and number in REPORTABLE_ERRNOS else None
+    return ReportedError(error, errno, out_of_memory=value.get("memory") is True)
 
 
-def is_finite(progress: ProgressMade) -> bool:
+def is_finite(progress: GuestProgress) -> bool:
     """Whether a report of progress can be shown at all."""
     return math.isfinite(progress.done) and math.isfinite(progress.total)
 
@@ -323,17 +323,17 @@ def _encodes(text: str) -> bool:
     return True
 
 
-_BYTES: Final[dict[bytes, Callable[[bytes], GuestMessage]]] = {
-    wire.WRITTEN: ScriptWrote,
-    wire.BYTES: ArtifactBytes,
-    wire.TABLE: TableAccount,
+_BYTE_READERS: Final[dict[bytes, Callable[[bytes], GuestMessage]]] = {
+    packets.WRITTEN: GuestOutput,
+    packets.BYTES: ArtifactBytes,
+    packets.TABLE: ConversionReport,
 }
-_EMPTY: Final[dict[bytes, Callable[[], GuestMessage]]] = {wire.STARTED: ScriptStarted, wire.DONE: AllSent}
-_OBJECTS: Final[dict[bytes, Callable[[_Fields], GuestMessage]]] = {
-    wire.HELLO: _read_hello,
-    wire.UNFIT: _read_unfit,
-    wire.UNREADABLE: _read_unreadable,
-    wire.ENDED: _read_ended,
-    wire.REFUSED: _read_refused,
-    wire.FILE: _read_artifact,
+_EMPTY_MESSAGES: Final[dict[bytes, Callable[[], GuestMessage]]] = {packets.STARTED: ScriptStarted, packets.DONE: AllSent}
+_OBJECT_READERS: Final[dict[bytes, Callable[[_Fields], GuestMessage]]] = {
+    packets.HELLO: _read_hello,
+    packets.UNFIT: _read_unfit,
+    packets.UNREADABLE: _read_unreadable,
+    packets.ENDED: _read_script_ended,
+    packets.REFUSED: _read_refused,
+    packets.FILE: _read_artifact,
 }

@@ -7,10 +7,10 @@ import stat
 from pathlib import Path
 
 from pandacea.errors import Broken
-from pandacea.sandbox.opener import Opener
+from pandacea.sandbox.readonly_open import InputOpener
 
 
-def open_for_guest(path: Path, uids: range | None, opener: Opener) -> int:
+def open_for_guest(path: Path, uids: range | None, opener: InputOpener) -> int:
     """Return a read-only descriptor of a regular file.
 
     `uids`: the kernel's uids of guests; a file that one of them owns or may write is refused, because a descriptor opened for reading

@@ -14,19 +14,19 @@ from typing import Final
 
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
-from pandacea.flows.background import Restarted
-from pandacea.sandbox.boxes import Box, BoxMaker, BoxShape
+from pandacea.sandbox.backend import InstanceShape, SandboxBackend, SandboxInstance
 from pandacea.sandbox.settings import PoolSettings
+from pandacea.tasks import RestartedTask
 
 _RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
-_TROUBLE_SECONDS: Final = 90.0
-_QUIET_SECONDS: Final = 0.2
+_FAILURE_VALID_SECONDS: Final = 90.0
+_REFILL_DELAY_SECONDS: Final = 0.2
 """After a job's end: making a box takes seconds of a processor, and the result's way out needs milliseconds of it."""
-_PATIENCE_SECONDS: Final = 1.0
+_MAX_REFILL_DELAY_SECONDS: Final = 1.0
 """So long a job is left the machine; a longer one does not keep the pool short."""
 _IDLE_BYTES: Final = 300 * MIB
 """What a warm box holds at most while it waits (`benchmarks/sandbox.py` measures it)."""
-_MEMORY_SECONDS: Final = 5.0
+_MEMORY_POLL_SECONDS: Final = 5.0
 """How often memory is looked at again while there is too little of it: nothing tells when others free some."""
 
 
@@ -38,38 +38,43 @@ def available_memory() -> int:
     raise AssertionError("Linux has told MemAvailable since 3.14")
 
 
-class Pool:
+class InstancePool:
     """Hands out boxes: a warm one when its shape fits, else one made on the spot, cold unless the maker has a template."""
 
     def __init__(
         self,
-        maker: BoxMaker,
+        backend: SandboxBackend,
         settings: PoolSettings,
         processors: int | None = None,
         *,
-        quiet: float = _QUIET_SECONDS,
-        patience: float = _PATIENCE_SECONDS,
-        memory: Callable[[], int] = available_memory,
-        again: float = _MEMORY_SECONDS,
+        refill_delay: float = _REFILL_DELAY_SECONDS,
+        max_refill_delay: float = _MAX_REFILL_DELAY_SECONDS,
+        read_available_memory: Callable[[], int] = available_memory,
+        memory_poll_seconds: float = _MEMORY_POLL_SECONDS,
     ) -> None:
         """`quiet` and `patience` in seconds: how long a refill waits after a job's end, and at most for jobs to end.
 
         `memory` returns the bytes available on the machine; `again` is the time in seconds between two looks at too few.
         """
-        self._maker, self._settings = maker, settings
-        self._quiet, self._patience, self._memory, self._again = quiet, patience, memory, again
-        self._shape = BoxShape.of(settings.limits)
-        self._ready: deque[Box] = deque()
+        self._backend, self._settings = backend, settings
+        self._refill_delay, self._max_refill_delay, self._read_available_memory, self._memory_poll_seconds = (
+            refill_delay,
+            max_refill_delay,
+            read_available_memory,
+            memory_poll_seconds,
+        )
+        self._shape = InstanceShape.from_limits(settings.limits)
+        self._ready: deque[SandboxInstance] = deque()
         self._running = 0
-        self._promised = 0
+        self._reserved_bytes = 0
         self._processors = processors or os.cpu_count() or 1
         self._last_job = -math.inf
         self._changed = asyncio.Event()
-        self._refilling = Restarted("sandbox-pool", self._refill)
-        self._trouble: tuple[float, str] | None = None
+        self._refilling = RestartedTask("sandbox-pool", self._refill)
+        self._last_create_failure: tuple[float, str] | None = None
         self.last_failure: str | None = None
         """Why the pool is short; None when the last refill succeeded."""
-        self.on_short: Callable[[str], None] = lambda _because: None
+        self.on_shortage: Callable[[str], None] = lambda _because: None
         """Called with each new reason why the pool stays short."""
 
     def start(self) -> None:
@@ -79,49 +84,49 @@ class Pool:
             self._refilling.start()
 
     @property
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why no box can be made, if that was so when one was last wanted and not longer ago than a pool would have tried again."""
-        if self._trouble is None or time.monotonic() - self._trouble[0] > _TROUBLE_SECONDS:
+        if self._last_create_failure is None or time.monotonic() - self._last_create_failure[0] > _FAILURE_VALID_SECONDS:
             return None
-        return self._trouble[1]
+        return self._last_create_failure[1]
 
     @property
-    def idle(self) -> int:
+    def idle_count(self) -> int:
         """Warm boxes waiting."""
         return len(self._ready)
 
     @contextlib.contextmanager
-    def running(self, memory_bytes: int) -> Iterator[None]:
+    def count_running_job(self, memory_bytes: int) -> Iterator[None]:
         """Count a job and its memory limit while it runs, so that refilling never takes the processors and memory it needs."""
         self._running += 1
-        self._promised += memory_bytes
+        self._reserved_bytes += memory_bytes
         try:
             yield
         finally:
             self._running -= 1
-            self._promised -= memory_bytes
+            self._reserved_bytes -= memory_bytes
             self._last_job = time.monotonic()
             self._changed.set()
 
-    async def take(self, shape: BoxShape) -> Box:
+    async def acquire(self, shape: InstanceShape) -> SandboxInstance:
         """Return a box for one job. Raises Unavailable when none can be made."""
         while shape == self._shape and self._ready:
             box = self._ready.popleft()
             self._changed.set()
-            if alive(box):
+            if is_alive(box):
                 return box
             await box.destroy()
         # A maker with a template forks a warm box of any shape at once; others would make the job wait for imports it may not need.
-        preload = self._settings.preload if self._settings.size and self._maker.warm_at_once else ()
-        return await self._make(shape, preload)
+        preload = self._settings.preload if self._settings.size and self._backend.preload_is_free else ()
+        return await self._create(shape, preload)
 
-    async def _make(self, shape: BoxShape, preload: tuple[str, ...]) -> Box:
+    async def _create(self, shape: InstanceShape, preload: tuple[str, ...]) -> SandboxInstance:
         try:
-            box = await self._maker.make(shape, preload, self._settings.boot_seconds)
+            box = await self._backend.create_instance(shape, preload, self._settings.boot_seconds)
         except Unavailable as error:
-            self._trouble = (time.monotonic(), error.detail)
+            self._last_create_failure = (time.monotonic(), error.detail)
             raise
-        self._trouble = None
+        self._last_create_failure = None
         return box
 
     async def close(self) -> None:
@@ -133,11 +138,11 @@ class Pool:
     async def _refill(self) -> None:
         failures = 0
         while True:
-            await self._turn()
+            await self._wait_for_capacity()
             try:
-                self._ready.append(await self._make(self._shape, self._settings.preload))
+                self._ready.append(await self._create(self._shape, self._settings.preload))
             except Unavailable as error:
-                self._short(error.detail)
+                self._report_shortage(error.detail)
                 delay = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
                 failures += 1
                 await asyncio.sleep(delay)
@@ -145,12 +150,12 @@ class Pool:
                 self.last_failure = None
                 failures = 0
 
-    def _short(self, because: str) -> None:
+    def _report_shortage(self, because: str) -> None:
         if because != self.last_failure:
-            self.on_short(because)
+            self.on_shortage(because)
         self.last_failure = because
 
-    async def _turn(self) -> None:
+    async def _wait_for_capacity(self) -> None:
         """Return when a box is wanted and making it takes no processor and no memory that a job needs."""
         since = math.inf
         while True:
@@ -159,24 +164,26 @@ class Pool:
             if len(self._ready) < self._settings.size and self._running < self._processors:
                 now = time.monotonic()
                 since = min(since, now)
-                wait = since + self._patience - now
+                wait = since + self._max_refill_delay - now
                 if not self._running:
-                    wait = min(wait, self._last_job + self._quiet - now)
+                    wait = min(wait, self._last_job + self._refill_delay - now)
                 if wait <= 0:
-                    wanted = _IDLE_BYTES + self._promised
-                    if self._memory() >= wanted:
+                    wanted = _IDLE_BYTES + self._reserved_bytes
+                    if self._read_available_memory() >= wanted:
                         return
-                    self._short(f"a warm box is made when {wanted // MIB} MiB of memory are available; lower privacy.pool_size")
-                    wait = self._again
+                    self._report_shortage(
+                        f"a warm box is made when {wanted // MIB} MiB of memory are available; lower privacy.pool_size"
+                    )
+                    wait = self._memory_poll_seconds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
 
 
-def alive(box: Box) -> bool:
+def is_alive(instance: SandboxInstance) -> bool:
     """Whether the guest still holds its end: an idle guest says nothing, so anything to read is the end of it."""
     try:
-        box.sock.recv(1)
+        instance.sock.recv(1)
     except BlockingIOError:
         return True
     except OSError:

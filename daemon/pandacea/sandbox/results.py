@@ -12,22 +12,22 @@ from typing import BinaryIO, Final
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Artifact
 
-_NAME_BYTES: Final = 1024
-_PART_BYTES: Final = 255
-_FORBIDDEN: Final = frozenset('\\:*?"<>|')
+_MAX_NAME_BYTES: Final = 1024
+_MAX_PART_BYTES: Final = 255
+_FORBIDDEN_CHARACTERS: Final = frozenset('\\:*?"<>|')
 
 
 class ArtifactRefusedError(Exception):
     """A file may not leave; its message names the file and the cap."""
 
 
-def checked_name(name: str, depth: int) -> str:
+def check_artifact_name(name: str, depth: int) -> str:
     """Return the name in NFC, relative and safe to join beneath a folder on any system; raises ArtifactRefusedError."""
     safe = unicodedata.normalize("NFC", name)
     shown = ascii(name[:200])
     parts = safe.split("/")
-    if len(safe.encode("utf-8", "replace")) > _NAME_BYTES or any(
-        len(part.encode("utf-8", "replace")) > _PART_BYTES for part in parts
+    if len(safe.encode("utf-8", "replace")) > _MAX_NAME_BYTES or any(
+        len(part.encode("utf-8", "replace")) > _MAX_PART_BYTES for part in parts
     ):
         raise ArtifactRefusedError(f"artifact {shown}: its name is too long")
     if len(parts) > depth:
@@ -35,7 +35,7 @@ def checked_name(name: str, depth: int) -> str:
     if any(part in {"", ".", ".."} for part in parts):
         raise ArtifactRefusedError(f"artifact {shown}: its name is not a plain relative path")
     for character in safe:
-        if character in _FORBIDDEN or unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+        if character in _FORBIDDEN_CHARACTERS or unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
             raise ArtifactRefusedError(f"artifact {shown}: its name holds a character that is not allowed")
     return safe
 
@@ -55,11 +55,11 @@ class ResultsWriter:
         self._name, self._size, self._left = "", 0, 0
         self._digest = hashlib.sha256()
 
-    def begin(self, name: str, size: int) -> None:
+    def begin_file(self, name: str, size: int) -> None:
         """Start the next file; the one before must be complete."""
-        self._complete()
+        self._finish_file()
         limits = self._limits
-        name = checked_name(name, limits.artifact_depth)
+        name = check_artifact_name(name, limits.artifact_depth)
         folded = name.casefold()
         if folded in self._names:
             raise ArtifactRefusedError(f"artifact {name!a}: another file has the same name on some systems")
@@ -75,7 +75,7 @@ class ResultsWriter:
         self._digest = hashlib.sha256()
         self._file = (self.folder / str(len(self._artifacts))).open("xb")
 
-    def write(self, data: bytes) -> None:
+    def write_bytes(self, data: bytes) -> None:
         """Add bytes to the current file."""
         self._left -= len(data)
         if self._file is None or self._left < 0:
@@ -88,7 +88,7 @@ class ResultsWriter:
 
     def finish(self) -> tuple[Artifact, ...]:
         """Return every artifact; raises when the last one is incomplete."""
-        self._complete()
+        self._finish_file()
         return tuple(self._artifacts)
 
     def discard(self) -> None:
@@ -101,7 +101,7 @@ class ResultsWriter:
             path.unlink()
         self._artifacts.clear()
 
-    def _complete(self) -> None:
+    def _finish_file(self) -> None:
         if self._file is None:
             return
         file, self._file = self._file, None

@@ -34,7 +34,7 @@ class DockerSettings:
 
     image: str
     state_dir: Path
-    instance: str = "default"
+    node_label: str = "default"
     """Label of this node's containers: what another node made is left alone."""
     engine_url: str | None = None
     """None: DOCKER_HOST's or the usual local socket."""
@@ -55,7 +55,7 @@ class BubblewrapSettings:
 
     environment: Path
     state_dir: Path
-    instance: str = "default"
+    node_label: str = "default"
     cgroups: bool = True
     """True: refuse to open where none may be made. False: resource limits and a watch instead, which hold less."""
     pool: PoolSettings = field(default_factory=PoolSettings)

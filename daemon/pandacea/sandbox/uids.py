@@ -17,15 +17,15 @@ from typing import Final
 
 from pandacea.errors import Broken, Unavailable
 
-UIDS: Final = 1024
+UID_COUNT: Final = 1024
 """Uids (and groups of the same numbers) that boxes take turns with: far more than boxes live at once."""
 
-_NAME: Final = "\0org.pandacea.uid.{}"
-_SUBORDINATE: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
+_CLAIM_NAME: Final = "\0org.pandacea.uid.{}"
+_SUBORDINATE_FILES: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
 _UID_MAP: Final = Path("/proc/self/uid_map")
 
 
-class BoxUid:
+class InstanceUid:
     """One uid, held for one box."""
 
     def __init__(self, number: int, claim: socket.socket) -> None:
@@ -45,50 +45,52 @@ class UidRange:
     """
 
     def __init__(self, base: int) -> None:
-        self.numbers = range(base, base + UIDS)
+        self.numbers = range(base, base + UID_COUNT)
         order = list(self.numbers)
         secrets.SystemRandom().shuffle(order)
         self._order = deque(order)
 
-    def claim(self) -> BoxUid:
+    def claim(self) -> InstanceUid:
         """Return a uid that no box of this machine has. Raises Unavailable when there is none."""
         for _ in self.numbers:
             number = self._order[0]
             self._order.rotate(-1)  # to the end: what a box leaves with the kernel is long gone when its uid comes round again
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
-                sock.bind(_NAME.format(number))
+                sock.bind(_CLAIM_NAME.format(number))
             except OSError as error:
                 sock.close()
                 if error.errno != errno.EADDRINUSE:
                     raise
             else:
-                return BoxUid(number, sock)
-        raise Unavailable(f"each of the {UIDS} uids from {self.numbers.start} on belongs to a box that lives; are nodes left over?")
+                return InstanceUid(number, sock)
+        raise Unavailable(
+            f"each of the {UID_COUNT} uids from {self.numbers.start} on belongs to a box that lives; are nodes left over?"
+        )
 
-    def check(self) -> None:
+    def require_unused(self) -> None:
         """Raise Broken where a user, a group or a subordinate range of this machine has one of these numbers, or none may be taken."""
         first, last = self.numbers.start, self.numbers[-1]
-        clash = next(_clashes(self.numbers), None)
+        clash = next(_find_clashes(self.numbers), None)
         if clash is not None:
             raise Broken(
                 f"boxes run as uids and groups {first} to {last}, and {clash} is among them: a script could read and change that "
-                f"user's files. Set privacy.uid_base to the first of {UIDS} numbers that nobody has"
+                f"user's files. Set privacy.uid_base to the first of {UID_COUNT} numbers that nobody has"
             )
-        if not _mapped(self.numbers, _UID_MAP.read_text(encoding="ascii")):
+        if not _is_mapped(self.numbers, _UID_MAP.read_text(encoding="ascii")):
             raise Broken(
                 f"boxes run as uids {first} to {last}, which this user namespace does not have (/proc/self/uid_map); "
-                f"set privacy.uid_base to the first of {UIDS} numbers that it has"
+                f"set privacy.uid_base to the first of {UID_COUNT} numbers that it has"
             )
 
 
-def _clashes(numbers: range) -> Iterator[str]:
+def _find_clashes(numbers: range) -> Iterator[str]:
     yield from (f"the user {user.pw_name!r} ({user.pw_uid})" for user in pwd.getpwall() if user.pw_uid in numbers)
     yield from (f"the group {group.gr_name!r} ({group.gr_gid})" for group in grp.getgrall() if group.gr_gid in numbers)
-    yield from (f"{line!r} in {path}" for path in _SUBORDINATE for line in _subordinate(path, numbers))
+    yield from (f"{line!r} in {path}" for path in _SUBORDINATE_FILES for line in _find_subordinate_clashes(path, numbers))
 
 
-def _subordinate(path: Path, numbers: range) -> list[str]:
+def _find_subordinate_clashes(path: Path, numbers: range) -> list[str]:
     """Lines of subuid(5) whose range shares a number with ours."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -104,6 +106,6 @@ def _subordinate(path: Path, numbers: range) -> list[str]:
     return found
 
 
-def _mapped(numbers: range, uid_map: str) -> bool:
+def _is_mapped(numbers: range, uid_map: str) -> bool:
     ranges = [[int(word) for word in line.split()] for line in uid_map.splitlines()]
     return any(inner <= numbers.start and numbers.stop <= inner + count for inner, _, count in ranges)

@@ -13,14 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain import lease as lease_events
+from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
-from pandacea.domain.seen import BlockRef, SeenEvent, View
-from pandacea.store.batch import marked, rows_in, run, upsert
+from pandacea.store.bulk import execute_many, select_in, upsert_statement, with_placeholders
 
 log = structlog.get_logger(__name__)
 
 
-class Deployment(SQLModel, table=True):
+class DeploymentRow(SQLModel, table=True):
     """One LeaseAgreement on one chain, followed for one Earner, and everything up to `base` settled."""
 
     __tablename__ = "deployment"
@@ -41,7 +41,7 @@ class Deployment(SQLModel, table=True):
     finalized_number: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
-class ChainBlock(SQLModel, table=True):
+class ChainBlockRow(SQLModel, table=True):
     """A block above the settled part, by hash."""
 
     __tablename__ = "chain_block"
@@ -53,7 +53,7 @@ class ChainBlock(SQLModel, table=True):
     timestamp: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
-class ChainEvent(SQLModel, table=True):
+class ChainEventRow(SQLModel, table=True):
     """An event above the settled part. The key is the log's identity, so seeing it twice changes nothing."""
 
     __tablename__ = "chain_event"
@@ -75,7 +75,7 @@ class ChainEvent(SQLModel, table=True):
     """Its arguments in order, as a JSON array."""
 
 
-class SettledRange(SQLModel, table=True):
+class SettledRangeRow(SQLModel, table=True):
     """A range that was settled from one answer, and waits to be read a second time. Gone once two answers agree."""
 
     __tablename__ = "settled_range"
@@ -92,7 +92,7 @@ _deployment: Any = SQLModel.metadata.tables["deployment"]
 _block: Any = SQLModel.metadata.tables["chain_block"]
 _event: Any = SQLModel.metadata.tables["chain_event"]
 
-_KINDS: Final[dict[str, Any]] = {
+_EVENT_TYPES: Final[dict[str, Any]] = {
     name: getattr(lease_events, name)
     for name in (
         "LeaseCreated",
@@ -110,16 +110,16 @@ _KINDS: Final[dict[str, Any]] = {
 _EVENT_COLUMNS: Final = "block_number, block_hash, log_index, tx_hash, kind, arguments, part"
 
 
-def _seen(rows: Iterable[Any]) -> list[SeenEvent]:
+def _read_events(rows: Iterable[Any]) -> list[ChainEvent]:
     """Rows as events, in the order they happened. One whose ids are none is left out: nothing can be folded of it."""
     found = []
     for number, block_hash, index, transaction, kind, arguments, part in rows:
-        event = _KINDS[kind](*json.loads(arguments))
+        event = _EVENT_TYPES[kind](*json.loads(arguments))
         if lease_events.is_well_formed(event):
-            found.append(SeenEvent(BlockNumber(number), Hash32(block_hash), index, Hash32(transaction), event, part))
+            found.append(ChainEvent(BlockNumber(number), Hash32(block_hash), index, Hash32(transaction), event, part))
         else:
             log.error("chain.event-unreadable", kind=kind, block=number, log_index=index)
-    return sorted(found, key=lambda seen: seen.place)
+    return sorted(found, key=lambda seen: seen.position)
 
 
 async def find_deployment(connection: AsyncConnection, chain_id: int, contract: Address) -> Any | None:
@@ -163,25 +163,25 @@ async def insert_deployment(
     return int(key[0])
 
 
-async def load_view(connection: AsyncConnection, row: Any) -> View:
+async def load_view(connection: AsyncConnection, row: Any) -> ChainView:
     """The view as it was last made durable."""
     base = BlockRef(BlockNumber(row.base_number), Hash32(row.base_hash), Hash32(row.base_parent), Timestamp(row.base_timestamp))
-    query = marked(
+    query = with_placeholders(
         connection,
         "SELECT number, hash, parent, timestamp FROM chain_block WHERE deployment = ? AND number > ? ORDER BY number",
     )
     rows: Any = (await connection.exec_driver_sql(query, (row.id, base.number))).all()
     blocks = tuple(BlockRef(number, block_hash, parent, time) for number, block_hash, parent, time in rows)
-    return View(base, blocks, BlockNumber(row.safe_number), BlockNumber(row.finalized_number))
+    return ChainView(base, blocks, BlockNumber(row.safe_number), BlockNumber(row.finalized_number))
 
 
 async def insert_blocks(connection: AsyncConnection, deployment: int, blocks: Sequence[BlockRef]) -> None:
     """Hold blocks by hash."""
     rows = [(deployment, block.number, block.hash, block.parent, block.timestamp) for block in blocks]
-    await run(connection, upsert(connection, _block), rows)
+    await execute_many(connection, upsert_statement(connection, _block), rows)
 
 
-async def insert_events(connection: AsyncConnection, deployment: int, events: Sequence[SeenEvent]) -> None:
+async def insert_events(connection: AsyncConnection, deployment: int, events: Sequence[ChainEvent]) -> None:
     """Hold events by their log's identity; one held already is kept as it is."""
     rows = [
         (
@@ -197,31 +197,31 @@ async def insert_events(connection: AsyncConnection, deployment: int, events: Se
         )
         for seen in events
     ]
-    await run(connection, upsert(connection, _event, update=False), rows)
+    await execute_many(connection, upsert_statement(connection, _event, update=False), rows)
 
 
-async def events_of(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> list[SeenEvent]:
+async def events_of(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> list[ChainEvent]:
     """The events held of some leases, in the order they happened."""
     query = f"SELECT {_EVENT_COLUMNS} FROM chain_event WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608
-    return _seen(await rows_in(connection, query, (deployment,), leases))
+    return _read_events(await select_in(connection, query, (deployment,), leases))
 
 
-async def events_to(connection: AsyncConnection, deployment: int, last: int) -> list[SeenEvent]:
+async def events_to(connection: AsyncConnection, deployment: int, last: int) -> list[ChainEvent]:
     """The events held up to and including block `last`, in the order they happened."""
     query = f"SELECT {_EVENT_COLUMNS} FROM chain_event WHERE deployment = ? AND block_number <= ?"  # noqa: S608
-    return _seen((await connection.exec_driver_sql(marked(connection, query), (deployment, last))).all())
+    return _read_events((await connection.exec_driver_sql(with_placeholders(connection, query), (deployment, last))).all())
 
 
 async def leases_above(connection: AsyncConnection, deployment: int, number: int) -> list[LeaseId]:
     """The leases that have an event above a block."""
     query = "SELECT DISTINCT lease_id FROM chain_event WHERE deployment = ? AND block_number > ?"
-    return [row[0] for row in (await connection.exec_driver_sql(marked(connection, query), (deployment, number))).all()]
+    return [row[0] for row in (await connection.exec_driver_sql(with_placeholders(connection, query), (deployment, number))).all()]
 
 
 async def created_of(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> set[LeaseId]:
     """Those of the leases whose creation is among the events held."""
     query = "SELECT lease_id FROM chain_event WHERE deployment = ? AND kind = 'LeaseCreated' AND lease_id IN (IN)"
-    return {row[0] for row in await rows_in(connection, query, (deployment,), leases)}
+    return {row[0] for row in await select_in(connection, query, (deployment,), leases)}
 
 
 async def undo(connection: AsyncConnection, deployment: int, number: int) -> None:
@@ -230,7 +230,7 @@ async def undo(connection: AsyncConnection, deployment: int, number: int) -> Non
         "DELETE FROM chain_event WHERE deployment = ? AND block_number > ?",
         "DELETE FROM chain_block WHERE deployment = ? AND number > ?",
     ):
-        await connection.exec_driver_sql(marked(connection, sql), (deployment, number))
+        await connection.exec_driver_sql(with_placeholders(connection, sql), (deployment, number))
 
 
 async def settle(connection: AsyncConnection, deployment: int, base: BlockRef) -> None:
@@ -239,10 +239,10 @@ async def settle(connection: AsyncConnection, deployment: int, base: BlockRef) -
         "DELETE FROM chain_event WHERE deployment = ? AND block_number <= ?",
         "DELETE FROM chain_block WHERE deployment = ? AND number <= ?",
     ):
-        await connection.exec_driver_sql(marked(connection, sql), (deployment, base.number))
+        await connection.exec_driver_sql(with_placeholders(connection, sql), (deployment, base.number))
 
 
-async def save_cursor(connection: AsyncConnection, deployment: int, view: View) -> None:
+async def save_cursor(connection: AsyncConnection, deployment: int, view: ChainView) -> None:
     """Write how far the view is settled, safe and finalized."""
     sql = (
         "UPDATE deployment SET base_number = ?, base_hash = ?, base_parent = ?, base_timestamp = ?, "
@@ -250,32 +250,32 @@ async def save_cursor(connection: AsyncConnection, deployment: int, view: View) 
     )
     base = view.base
     values = (base.number, base.hash, base.parent, base.timestamp, view.safe, view.finalized, deployment)
-    await connection.exec_driver_sql(marked(connection, sql), values)
+    await connection.exec_driver_sql(with_placeholders(connection, sql), values)
 
 
 async def insert_range(connection: AsyncConnection, deployment: int, first: int, last: int, digest: str) -> None:
     """A range was settled from one answer."""
-    await run(connection, upsert(connection, _range), [(deployment, first, last, digest)])
+    await execute_many(connection, upsert_statement(connection, _range), [(deployment, first, last, digest)])
 
 
 async def oldest_range(connection: AsyncConnection, deployment: int) -> tuple[int, int, str] | None:
     """A range (first, last, digest) that waits for a second reading, or None."""
     sql = "SELECT first, last, digest FROM settled_range WHERE deployment = ? ORDER BY first LIMIT 1"
-    row: Any = (await connection.exec_driver_sql(marked(connection, sql), (deployment,))).first()
+    row: Any = (await connection.exec_driver_sql(with_placeholders(connection, sql), (deployment,))).first()
     return None if row is None else (row[0], row[1], row[2])
 
 
 async def delete_range(connection: AsyncConnection, deployment: int, first: int) -> None:
     """Two readings agree."""
-    sql = marked(connection, "DELETE FROM settled_range WHERE deployment = ? AND first = ?")
+    sql = with_placeholders(connection, "DELETE FROM settled_range WHERE deployment = ? AND first = ?")
     await connection.exec_driver_sql(sql, (deployment, first))
 
 
 async def forget(connection: AsyncConnection, deployment: int, *, earner: Address, interface: str, base: BlockRef) -> None:
     """Forget all that was read of a contract and begin again; proofs and acknowledgements stay: they are not the chain's word."""
     for table in ("chain_event", "chain_block", "settled_range", "lease"):
-        sql = marked(connection, f"DELETE FROM {table} WHERE deployment = ?")  # noqa: S608 - our own tables
+        sql = with_placeholders(connection, f"DELETE FROM {table} WHERE deployment = ?")  # noqa: S608 - our own tables
         await connection.exec_driver_sql(sql, (deployment,))
-    sql = marked(connection, "UPDATE deployment SET earner = ?, interface = ? WHERE id = ?")
+    sql = with_placeholders(connection, "UPDATE deployment SET earner = ?, interface = ? WHERE id = ?")
     await connection.exec_driver_sql(sql, (earner, interface, deployment))
-    await save_cursor(connection, deployment, View(base))
+    await save_cursor(connection, deployment, ChainView(base))

@@ -10,11 +10,11 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
-from pandacea.domain.code import CodeState, Submission
+from pandacea.domain.code_approval import CodeRecord, CodeState
 from pandacea.domain.ids import Address
 
 
-class CodeSubmission(SQLModel, table=True):
+class CodeSubmissionRow(SQLModel, table=True):
     """The columns of `domain.code.Submission`."""
 
     __tablename__ = "code_submission"
@@ -40,43 +40,43 @@ class CodeSubmission(SQLModel, table=True):
 _code: Any = SQLModel.metadata.tables["code_submission"]
 
 
-def _read(row: RowMapping) -> Submission:
-    return Submission(**{**row, "state": CodeState(row["state"])})
+def _read(row: RowMapping) -> CodeRecord:
+    return CodeRecord(**{**row, "state": CodeState(row["state"])})
 
 
-class Submissions:
+class CodeTable:
     """The submissions as one connection sees them."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         """Reads may use any connection; writes the transaction's."""
         self._connection = connection
 
-    async def add(self, submission: Submission) -> None:
+    async def insert_submission(self, submission: CodeRecord) -> None:
         """Insert a new one."""
         values = asdict(submission)
         await self._connection.execute(
             insert(_code), [{**values, "uploads": list(values["uploads"]), "columns": dict(values["columns"])}]
         )
 
-    async def get(self, code_id: str) -> Submission | None:
+    async def find_submission(self, code_id: str) -> CodeRecord | None:
         """One, or None."""
         row = (await self._connection.execute(select(_code).where(_code.c.code_id == code_id))).mappings().first()
         return None if row is None else _read(row)
 
-    async def of_script(self, product_id: str, code_sha256: str) -> list[Submission]:
+    async def find_by_script(self, product_id: str, code_sha256: str) -> list[CodeRecord]:
         """Every submission of one script for one product, oldest first."""
         here = (_code.c.product_id == product_id) & (_code.c.code_sha256 == code_sha256)
         rows = (await self._connection.execute(select(_code).where(here).order_by(_code.c.created_at))).mappings().all()
         return [_read(row) for row in rows]
 
-    async def all(self, state: CodeState | None = None) -> list[Submission]:
+    async def list_submissions(self, state: CodeState | None = None) -> list[CodeRecord]:
         """All, or those in a state; oldest first."""
         query = select(_code).order_by(_code.c.created_at)
         if state is not None:
             query = query.where(_code.c.state == state)
         return [_read(row) for row in (await self._connection.execute(query)).mappings().all()]
 
-    async def pending(self, *, submitter: Address | None = None, known: bool | None = None) -> int:
+    async def count_pending(self, *, submitter: Address | None = None, known: bool | None = None) -> int:
         """How many wait: of one submitter, of those who (do not) hold a lease."""
         query = select(func.count()).where(_code.c.state == CodeState.PENDING)
         if submitter is not None:
@@ -85,12 +85,12 @@ class Submissions:
             query = query.where(_code.c.known == known)
         return int((await self._connection.execute(query)).scalar_one())
 
-    async def decide(self, code_id: str, state: CodeState, reason: str, now: float) -> bool:
+    async def record_decision(self, code_id: str, state: CodeState, reason: str, now: float) -> bool:
         """Write the Earner's word; False when there is no such submission."""
         decided = update(_code).where(_code.c.code_id == code_id).values(state=state, reason=reason, decided_at=now)
         return bool((await self._connection.execute(decided)).rowcount == 1)
 
-    async def prune(self, before: float, strangers_before: float) -> int:
+    async def prune_submissions(self, before: float, strangers_before: float) -> int:
         """Forget what was handed in before a time and never decided on, or rejected before it; returns how many.
 
         `strangers_before`: the same time for what people without a lease handed in.

@@ -14,30 +14,30 @@ from typing import Any, Self
 import aiosqlite
 
 
-async def connect(*arguments: Any, **options: Any) -> Connection:
+async def connect(*arguments: Any, **options: Any) -> SqliteConnection:
     """As `aiosqlite.connect`, for SQLAlchemy's `async_creator_fn`."""
-    connection = Connection(lambda: sqlite3.connect(*arguments, **options), iter_chunk_size=64)
+    connection = SqliteConnection(lambda: sqlite3.connect(*arguments, **options), iter_chunk_size=64)
     connection._thread.daemon = True  # noqa: SLF001  # as SQLAlchemy does for a connection that it makes itself
     await connection
     return connection
 
 
-class Connection(aiosqlite.Connection):
+class SqliteConnection(aiosqlite.Connection):
     """A connection whose cursors hold their rows."""
 
-    _left_behind = False
+    _rollback_due = False
     """A caller was cancelled while the thread worked for it: what that did shows only after the next visit."""
 
-    def cursor(self) -> Cursor:  # type: ignore[override]  # what SQLAlchemy uses of a cursor, and no more
+    def cursor(self) -> SqliteCursor:  # type: ignore[override]  # what SQLAlchemy uses of a cursor, and no more
         """A cursor that has not been to the thread yet."""
-        return Cursor(self)
+        return SqliteCursor(self)
 
     async def visit(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run `work` on the connection's thread, after all that was asked of it before."""
         try:
             return await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # aiosqlite's own, FIFO
         except asyncio.CancelledError:
-            self._left_behind = True
+            self._rollback_due = True
             raise
 
     async def commit(self) -> None:
@@ -46,17 +46,17 @@ class Connection(aiosqlite.Connection):
 
     async def rollback(self) -> None:
         """Roll back the current transaction, if there is one: the pool asks for it after every use."""
-        if self._left_behind or self.in_transaction:
+        if self._rollback_due or self.in_transaction:
             await self.visit(sqlite3.Connection.rollback)
-            self._left_behind = False
+            self._rollback_due = False
 
 
-class Cursor:
+class SqliteCursor:
     """What SQLAlchemy's adapter asks of a cursor; a result is fetched whole, as that adapter does."""
 
     arraysize = 1
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: SqliteConnection) -> None:
         """Nothing is opened before a statement is run."""
         self._connection = connection
         self._rows: list[Any] = []

@@ -22,7 +22,7 @@ SQLITE_PRAGMAS: Final = (
 
 CONNECT_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 60.0
-SESSION: Final = {
+SERVER_SETTINGS: Final = {
     "application_name": "pandacea",
     # When the node's machine is gone without a word, the server notices within a minute and frees the node's lock.
     "tcp_keepalives_idle": "30",
@@ -33,15 +33,17 @@ SESSION: Final = {
 }
 
 
-def sqlite(url: URL, begin: str, *, size: int) -> AsyncEngine:
+def create_sqlite_engine(url: URL, begin: str, *, pool_size: int) -> AsyncEngine:
     """`begin`: the statement that begins each transaction."""
     creator = {"async_creator_fn": driver.connect}
-    engine = create_async_engine(url, pool_size=size, max_overflow=0, pool_timeout=60, hide_parameters=True, connect_args=creator)
+    engine = create_async_engine(
+        url, pool_size=pool_size, max_overflow=0, pool_timeout=60, hide_parameters=True, connect_args=creator
+    )
 
     def connected(connection: Any, _record: object) -> None:
         # The driver's own BEGIN comes too late (a read first takes a shared lock, then fails to upgrade); we begin ourselves.
         connection.isolation_level = None
-        _set_up(connection)
+        _set_pragmas(connection)
 
     def begun(connection: Any) -> None:
         connection.exec_driver_sql(begin)
@@ -51,15 +53,15 @@ def sqlite(url: URL, begin: str, *, size: int) -> AsyncEngine:
     return engine
 
 
-async def sqlite_aside(main: Path) -> driver.Connection:
+async def connect_sqlite_aside(main: Path) -> driver.SqliteConnection:
     """The file for what is written alone, beside the main one; every statement is a transaction."""
     aside = main.with_name(f"{main.stem}-aside{main.suffix}")
     connection = await driver.connect(aside, isolation_level=None, check_same_thread=False)
-    await connection.visit(_set_up)
+    await connection.visit(_set_pragmas)
     return connection
 
 
-def _set_up(connection: Any) -> None:
+def _set_pragmas(connection: Any) -> None:
     """What every SQLite connection is told first."""
     cursor = connection.cursor()
     for pragma in SQLITE_PRAGMAS:
@@ -67,11 +69,13 @@ def _set_up(connection: Any) -> None:
     cursor.close()
 
 
-def postgresql(url: URL, session: Callable[[], Awaitable[Any]] | None) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
+def create_postgresql_engines(
+    url: URL, session: Callable[[], Awaitable[Any]] | None
+) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
     """A writer of one connection, made by `session` when it is given; readers; and one for statements that are their own transaction."""
 
     async def connect() -> Any:
-        return await connection(url)
+        return await connect_postgresql(url)
 
     # Parameters are scripts, nonces and results: never in an error's text.
     shared: dict[str, Any] = {"max_overflow": 0, "pool_pre_ping": True, "hide_parameters": True}
@@ -82,10 +86,10 @@ def postgresql(url: URL, session: Callable[[], Awaitable[Any]] | None) -> tuple[
     return writer, reader, aside
 
 
-async def connection(url: URL) -> Any:
+async def connect_postgresql(url: URL) -> Any:
     """One asyncpg connection."""
     import asyncpg
 
     _, options = url.get_dialect()().create_connect_args(url)
-    limits: dict[str, Any] = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS, "server_settings": SESSION}
+    limits: dict[str, Any] = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS, "server_settings": SERVER_SETTINGS}
     return await asyncpg.connect(**limits, **options)

@@ -28,10 +28,10 @@ from sqlmodel import Field, SQLModel
 
 from pandacea.domain.charge import Charge
 from pandacea.domain.ids import Address, ComputationId, LeaseKey
-from pandacea.domain.job import MOVES, TERMINAL, Job, JobState, Mode
+from pandacea.domain.job import JOB_TRANSITIONS, TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure
-from pandacea.flows.books import KeptArtifact, StoredResult, Turn
-from pandacea.store.batch import IN_LIST, chunks
+from pandacea.flows.unit_of_work import StartCriteria, StoredArtifact, StoredResult
+from pandacea.store.bulk import IN_LIST_SIZE, split_chunks
 
 
 class JobRow(SQLModel, table=True):
@@ -93,7 +93,7 @@ class JobRow(SQLModel, table=True):
     """When its run ended, whatever became of the result later: `finished_at` of a held one is moved by the Earner's word."""
 
 
-class JobArtifact(SQLModel, table=True):
+class JobArtifactRow(SQLModel, table=True):
     """One file a computation left; its bytes are the file `file` in the job's results folder."""
 
     __tablename__ = "job_artifact"
@@ -139,85 +139,87 @@ def _of(key: LeaseKey) -> Any:
     return (_job.c.chain_id == key.chain_id) & (_job.c.contract == key.contract) & (_job.c.lease_id == key.lease_id)
 
 
-class Jobs:
+class JobTable:
     """The job rows as one connection sees them."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         """Reads may use any connection; writes the transaction's."""
         self._connection = connection
 
-    async def add(self, job: Job) -> None:
+    async def insert_job(self, job: Job) -> None:
         """Insert a PENDING job: its reservation counts from this commit on."""
         await self._connection.execute(insert(_job), [asdict(job)])
 
-    async def get(self, computation_id: str) -> Job | None:
+    async def find_job(self, computation_id: str) -> Job | None:
         """The whole row, or None."""
         return await self._first(select(_job).where(_job.c.computation_id == computation_id))
 
-    async def by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None:
+    async def find_by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None:
         """The job that a spender's earlier request under this lease with this key made."""
         mine = (_job.c.spender == spender) & (_job.c.idempotency_key == key) & _of(lease)
         return await self._first(select(_job).where(mine).order_by(_job.c.created_at).limit(1))
 
-    async def counted(self, key: LeaseKey) -> dict[Charge, int]:
+    async def count_by_charge(self, key: LeaseKey) -> dict[Charge, int]:
         """How many jobs of a lease stand at each charge."""
         query = select(_job.c.charge, func.count()).where(_of(key)).group_by(_job.c.charge)
         return {Charge(charge): int(count) for charge, count in (await self._connection.execute(query)).all()}
 
-    async def live(self, key: LeaseKey) -> int:
+    async def count_live(self, key: LeaseKey) -> int:
         """How many jobs of a lease have not ended, held results among them."""
         query = select(func.count()).where(_job.c.state.in_(_LIVE) & _of(key))
         return int((await self._connection.execute(query)).scalar_one())
 
-    async def queued(self, spender: Address | None = None) -> int:
+    async def count_queued(self, spender: Address | None = None) -> int:
         """How many jobs wait or run: of a spender, or in all."""
         query = select(func.count()).where(_job.c.state.in_(_QUEUED))
         if spender is not None:
             query = query.where(_job.c.spender == spender)
         return int((await self._connection.execute(query)).scalar_one())
 
-    async def next_pending(self, turn: Turn) -> Job | None:
+    async def find_next_pending(self, criteria: StartCriteria) -> Job | None:
         """The next job to start: rehearsals last, then fair between Spenders in number and in time, then the oldest.
 
         A Spender with fewer running jobs goes first and, of those with as many, the one whose runs took least of the last hour. A job
         that waited too long comes up whatever its Spender has running: it is to be ended.
         """
-        since = turn.now - FAIRNESS_SECONDS
+        since = criteria.now - FAIRNESS_SECONDS
         began = case((_job.c.started_at < since, since), else_=_job.c.started_at)
-        runs = select(_job.c.spender, literal(1).label("running"), (turn.now - began).label("seconds"))
+        runs = select(_job.c.spender, literal(1).label("running"), (criteria.now - began).label("seconds"))
         ran = select(_job.c.spender, literal(0).label("running"), (_job.c.ran_until - began).label("seconds"))
         each = union_all(runs.where(_job.c.state == JobState.RUNNING), ran.where(_job.c.ran_until > since)).subquery()
         sums = select(each.c.spender, func.sum(each.c.running).label("running"), func.sum(each.c.seconds).label("seconds"))
         spent = sums.group_by(each.c.spender).subquery()
         running, seconds = func.coalesce(spent.c.running, 0), func.coalesce(spent.c.seconds, 0.0)
         mock = _job.c.mode == Mode.MOCK
-        may_start = (running < turn.most_running) & (mock | _job.c.spender.not_in(list(turn.full)))
+        may_start = (running < criteria.max_running) & (mock | _job.c.spender.not_in(list(criteria.full_spenders)))
         waits = (
-            (_job.c.state == JobState.PENDING) & _job.c.lease_id.not_in(list(turn.not_leases)) & _job.c.mode.in_(list(turn.modes))
+            (_job.c.state == JobState.PENDING)
+            & _job.c.lease_id.not_in(list(criteria.skipped_leases))
+            & _job.c.mode.in_(list(criteria.modes))
         )
         query = (
             select(_job.c.computation_id)
             .outerjoin(spent, spent.c.spender == _job.c.spender)
-            .where(waits & (may_start | (_job.c.queue_deadline < turn.now)))
+            .where(waits & (may_start | (_job.c.queue_deadline < criteria.now)))
             .order_by(mock, running, seconds, _job.c.created_at, _job.c.computation_id)
             .limit(1)
         )
         # The whole row only of the one that was chosen: a full queue is a hundred megabytes of scripts.
         found = (await self._connection.execute(query)).scalar_one_or_none()
-        return None if found is None else await self.get(found)
+        return None if found is None else await self.find_job(found)
 
-    async def in_state(self, *states: JobState) -> list[ComputationId]:
+    async def list_in_state(self, *states: JobState) -> list[ComputationId]:
         """Ids of every job in these states, oldest first."""
         query = select(_job.c.computation_id).where(_job.c.state.in_(states)).order_by(_job.c.created_at)
         return [ComputationId(row[0]) for row in (await self._connection.execute(query)).all()]
 
-    async def move(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool:
+    async def change_state(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool:
         """Move a job on, or say False when it is no longer in `source`: two workers cannot both win.
 
         Raises:
             ValueError: the state table has no such move, or a rehearsal would be charged or signed (a defect of ours).
         """
-        if target not in MOVES[source]:
+        if target not in JOB_TRANSITIONS[source]:
             raise ValueError(f"no move {source} -> {target}")
         if source is JobState.RUNNING and target is not JobState.PENDING:
             values = {"ran_until": values.get("finished_at"), **values}
@@ -229,79 +231,79 @@ class Jobs:
         moved = await self._connection.execute(update(_job).where(here).values(state=target, **values))
         return bool(moved.rowcount == 1)
 
-    async def charge(self, computation_id: str) -> None:
+    async def mark_charged(self, computation_id: str) -> None:
         """User code starts: from this commit on the run counts, whatever follows."""
         here = (_job.c.computation_id == computation_id) & (_job.c.charge == Charge.RESERVED)
         await self._connection.execute(update(_job).where(here).values(charge=Charge.CHARGED))
 
-    async def show(self, computation_id: str, now: float) -> bool:
+    async def mark_shown(self, computation_id: str, now: float) -> bool:
         """Something of a run leaves before its end, so it is charged for good; False when it does not run (any more)."""
         here = (_job.c.computation_id == computation_id) & (_job.c.state == JobState.RUNNING)
         charge = case((_job.c.charge == Charge.RESERVED, Charge.CHARGED.value), else_=_job.c.charge)
         shown = update(_job).where(here).values(live_at=func.coalesce(_job.c.live_at, now), charge=charge)
         return bool((await self._connection.execute(shown)).rowcount == 1)
 
-    async def ask_to_cancel(self, computation_id: str) -> None:
+    async def request_cancel(self, computation_id: str) -> None:
         """Whatever comes of the run, it ends CANCELLED."""
         await self._connection.execute(update(_job).where(_job.c.computation_id == computation_id).values(cancel_asked=True))
 
-    async def set_token(self, computation_id: str, token_sha256: str) -> None:
+    async def update_token(self, computation_id: str, token_sha256: str) -> None:
         """Another job token opens it from now on; the one before opens nothing."""
         here = _job.c.computation_id == computation_id
         await self._connection.execute(update(_job).where(here).values(token_sha256=token_sha256))
 
-    async def add_artifacts(self, computation_id: str, artifacts: Sequence[KeptArtifact]) -> None:
+    async def insert_artifacts(self, computation_id: str, artifacts: Sequence[StoredArtifact]) -> None:
         """Record what a run left."""
         if artifacts:
             await self._connection.execute(insert(_artifact), [{"computation_id": computation_id, **asdict(a)} for a in artifacts])
 
-    async def artifacts(self, computation_id: str) -> list[KeptArtifact]:
+    async def list_artifacts(self, computation_id: str) -> list[StoredArtifact]:
         """A job's artifacts by name."""
         query = select(_artifact).where(_artifact.c.computation_id == computation_id).order_by(_artifact.c.name)
         rows = (await self._connection.execute(query)).mappings().all()
-        return [KeptArtifact(row["name"], row["file"], row["size"], row["sha256"]) for row in rows]
+        return [StoredArtifact(row["name"], row["file"], row["size"], row["sha256"]) for row in rows]
 
-    async def forget_artifacts(self, computation_id: str) -> None:
+    async def delete_artifacts(self, computation_id: str) -> None:
         """Forget even the names."""
         await self._connection.execute(delete(_artifact).where(_artifact.c.computation_id == computation_id))
 
-    async def stored(self, mode: Mode) -> dict[Address, int]:
+    async def stored_bytes(self, mode: Mode) -> dict[Address, int]:
         """Bytes of the results that are kept, held ones among them, by Spender: of leased runs, or of rehearsals."""
         kept = _job.c.removed_at.is_(None) & (_job.c.mode == mode) & (_job.c.stored_bytes > 0)
         query = select(_job.c.spender, func.sum(_job.c.stored_bytes)).where(kept).group_by(_job.c.spender)
         return {Address(spender): int(size) for spender, size in (await self._connection.execute(query)).all()}
 
-    async def running(self) -> dict[Address, int]:
+    async def count_running(self) -> dict[Address, int]:
         """How many leased runs are under way, by Spender."""
         here = (_job.c.state == JobState.RUNNING) & (_job.c.mode == Mode.LIVE)
         query = select(_job.c.spender, func.count()).where(here).group_by(_job.c.spender)
         return {Address(spender): int(count) for spender, count in (await self._connection.execute(query)).all()}
 
-    async def with_results(self) -> set[str]:
+    async def list_with_results(self) -> set[str]:
         """Ids of ended jobs that left artifacts which are kept."""
         kept = (_job.c.computation_id == _artifact.c.computation_id) & _job.c.removed_at.is_(None)
         query = select(_job.c.computation_id).where(kept & _job.c.state.not_in(_QUEUED)).distinct()
         return {row[0] for row in (await self._connection.execute(query)).all()}
 
-    async def oldest_results(self, mode: Mode, before: float) -> list[StoredResult]:
+    async def list_oldest_results(self, mode: Mode, before: float) -> list[StoredResult]:
         """Ended jobs whose results take room and ended before a time, oldest first."""
         ended = _ended(mode) & _job.c.removed_at.is_(None) & (_job.c.finished_at < before) & (_job.c.stored_bytes > 0)
         query = select(_job.c.computation_id, _job.c.spender, _job.c.stored_bytes).where(ended)
         rows = (await self._connection.execute(query.order_by(_job.c.finished_at, _job.c.computation_id))).all()
         return [StoredResult(ComputationId(row[0]), Address(row[1]), int(row[2])) for row in rows]
 
-    async def uploads_wanted(self) -> set[tuple[str, str]]:
+    async def list_needed_uploads(self) -> set[tuple[str, str]]:
         """(spender, sha-256) of every upload that a waiting or running job will be given."""
         query = select(_job.c.spender, _job.c.uploads).where(_job.c.state.in_(_QUEUED))
         rows = (await self._connection.execute(query)).all()
         return {(spender, digest) for spender, uploads in rows for digest in uploads.values()}
 
-    async def ended_before(self, mode: Mode, time: float) -> list[ComputationId]:
+    async def list_ended_before(self, mode: Mode, time: float) -> list[ComputationId]:
         """Ended jobs whose results are still kept and ended before a time."""
         ended = _ended(mode) & _job.c.removed_at.is_(None) & (_job.c.finished_at < time)
         return [row[0] for row in (await self._connection.execute(select(_job.c.computation_id).where(ended))).all()]
 
-    async def uncharged(self, before: float, each: int) -> list[ComputationId]:
+    async def list_uncharged(self, before: float, keep_each: int) -> list[ComputationId]:
         """Ended jobs that cost nothing and may go: runs given back that ended before a time, and all but a Spender's newest `each`.
 
         Rehearsals, which go by a time of their own, are counted apart.
@@ -310,16 +312,16 @@ class Jobs:
         free = _job.c.charge.in_([Charge.FREE, Charge.RETURNED]) & _job.c.state.in_(list(TERMINAL))
         rows = select(_job.c.computation_id, _job.c.mode, _job.c.finished_at, place.label("place")).where(free).subquery()
         returned = (rows.c.mode == Mode.LIVE) & (rows.c.finished_at < before)
-        query = select(rows.c.computation_id).where(returned | (rows.c.place > each))
+        query = select(rows.c.computation_id).where(returned | (rows.c.place > keep_each))
         return [ComputationId(row[0]) for row in (await self._connection.execute(query)).all()]
 
-    async def delete(self, computation_ids: Collection[ComputationId]) -> None:
+    async def delete_jobs(self, computation_ids: Collection[ComputationId]) -> None:
         """Forget jobs altogether: only such as count nowhere."""
-        for chunk in chunks(list(computation_ids), IN_LIST):
+        for chunk in split_chunks(list(computation_ids), IN_LIST_SIZE):
             await self._connection.execute(delete(_artifact).where(_artifact.c.computation_id.in_(chunk)))
             await self._connection.execute(delete(_job).where(_job.c.computation_id.in_(chunk)))
 
-    async def forget_scripts(self, before: float) -> int:
+    async def clear_scripts(self, before: float) -> int:
         """Empty script and params of jobs that ended before a time, and of those that cost nothing; returns how many."""
         paid = _job.c.charge.in_([Charge.CHARGED, Charge.ALLOWANCE]) & (_job.c.finished_at < before)
         given_back = (_job.c.charge == Charge.RETURNED) & _job.c.finished_at.is_not(None)
@@ -329,7 +331,7 @@ class Jobs:
             emptied += int((await self._connection.execute(update(_job).where(old).values(code="", params="{}"))).rowcount)
         return emptied
 
-    async def forget_result(self, computation_id: str, now: float) -> None:
+    async def clear_result(self, computation_id: str, now: float) -> None:
         """The bytes are gone; the row, its manifest and its charge stay."""
         gone = update(_job).where(_job.c.computation_id == computation_id).values(output=b"", removed_at=now, stored_bytes=0)
         await self._connection.execute(gone)

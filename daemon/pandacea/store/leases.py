@@ -9,14 +9,14 @@ from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
+from pandacea.domain.chain_view import STATUS_CODE, STATUSES, LeaseRecord
 from pandacea.domain.ids import ADDRESS, HASH32, Address, ComputationId, Hash32, LeaseId, LeaseKey, Wei
-from pandacea.domain.lease import NEVER, LeaseStatus
-from pandacea.domain.seen import STATUS_CODE, STATUSES, Held
-from pandacea.store.batch import marked, rows_in, run, upsert
+from pandacea.domain.lease import NO_EXPIRY, LeaseStatus
+from pandacea.store.bulk import execute_many, select_in, upsert_statement, with_placeholders
 
 _STATUS_TEXT: Final = tuple(str(status.value) for status in STATUSES)
 
-LARGEST: Final = NEVER
+MAX_UINT_KEPT: Final = NO_EXPIRY
 """A uint64 beyond it (a lease that never expires) is kept as it."""
 
 
@@ -63,7 +63,7 @@ class LeaseRow(SQLModel, table=True):
     seen_at: int = _number()
 
 
-class LeaseProof(SQLModel, table=True):
+class LeaseProofRow(SQLModel, table=True):
     """Why an approval counts: the Earner's signature, a second endpoint, or the operator's own word.
 
     Bound to the lease's terms and, unless the operator gave it, to the approving transaction.
@@ -89,34 +89,34 @@ _proof: Any = SQLModel.metadata.tables["lease_proof"]
 _COLUMNS: Final = ", ".join(column.name for column in _lease.columns if column.name != "deployment")
 
 
-def _held(row: Any, key: LeaseKey) -> Held:
+def _read_lease(row: Any, key: LeaseKey) -> LeaseRecord:
     (_, spender, earner, price, created, status, product, expires, most, committed, *facts, for_spender, approved_tx, seen_at) = row
-    held = Held(key, spender, earner, Wei(int(price)), created, seen_at=seen_at)
+    held = LeaseRecord(key, spender, earner, Wei(int(price)), created, seen_at=seen_at)
     held.status = STATUS_CODE[LeaseStatus(status)]
     held.terms = (product, expires, most)
-    held.committed = _unpacked(committed)
-    held.facts = facts
+    held.committed = _unpack_ids(committed)
+    held.fact_blocks = facts
     held.resolved_for_spender = None if for_spender is None else bool(for_spender)
     held.approved_tx = approved_tx
     return held
 
 
-def _readable(row: Any) -> bool:
+def _is_readable(row: Any) -> bool:
     """Whether its ids are such: an earlier version kept what an endpoint had sent. Such a lease does not exist, and opens nothing."""
     lease_id, spender, earner, _, _, _, product, *_ = row
     forms = ((HASH32, lease_id), (ADDRESS, spender), (ADDRESS, earner), (HASH32, product))
     return all(value is None or form.fullmatch(value) is not None for form, value in forms)
 
 
-def _packed(committed: frozenset[ComputationId]) -> bytes:
+def _pack_ids(committed: frozenset[ComputationId]) -> bytes:
     return bytes.fromhex("".join([computation[2:] for computation in sorted(committed)]))
 
 
-def _unpacked(packed: bytes) -> frozenset[ComputationId]:
+def _unpack_ids(packed: bytes) -> frozenset[ComputationId]:
     return frozenset(ComputationId("0x" + packed[start : start + 32].hex()) for start in range(0, len(packed), 32))
 
 
-def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
+def _write_lease(deployment: int, lease_id: LeaseId, held: LeaseRecord) -> tuple[Any, ...]:
     product, expires, most = held.terms
     return (
         deployment,
@@ -127,36 +127,36 @@ def _row(deployment: int, lease_id: LeaseId, held: Held) -> tuple[Any, ...]:
         held.created_block,
         _STATUS_TEXT[held.status],
         product,
-        None if expires is None else min(expires, LARGEST),
+        None if expires is None else min(expires, MAX_UINT_KEPT),
         most,
-        _packed(held.committed),
-        *held.facts,
+        _pack_ids(held.committed),
+        *held.fact_blocks,
         held.resolved_for_spender,
         held.approved_tx,
-        min(held.seen_at, LARGEST),
+        min(held.seen_at, MAX_UINT_KEPT),
     )
 
 
 async def settled(
     connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId], chain_id: int, contract: Address
-) -> dict[LeaseId, Held]:
+) -> dict[LeaseId, LeaseRecord]:
     """The settled rows of some leases; those never settled are missing from the answer."""
     if not leases:
         return {}
     query = f"SELECT {_COLUMNS} FROM lease WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608 - our own columns
-    rows = await rows_in(connection, query, (deployment,), leases)
-    return {row[0]: _held(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows if _readable(row)}
+    rows = await select_in(connection, query, (deployment,), leases)
+    return {row[0]: _read_lease(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows if _is_readable(row)}
 
 
 async def save(
-    connection: AsyncConnection, deployment: int, leases: Mapping[LeaseId, Held], before: Mapping[LeaseId, Held]
+    connection: AsyncConnection, deployment: int, leases: Mapping[LeaseId, LeaseRecord], before: Mapping[LeaseId, LeaseRecord]
 ) -> None:
     """Write leases as they stand at the new base; `before`: how their rows stood, so that only changes are written."""
-    rows = [_row(deployment, lease_id, held) for lease_id, held in leases.items() if held is not before.get(lease_id)]
-    await run(connection, upsert(connection, _lease), rows)
+    rows = [_write_lease(deployment, lease_id, held) for lease_id, held in leases.items() if held is not before.get(lease_id)]
+    await execute_many(connection, upsert_statement(connection, _lease), rows)
 
 
-APPROVED: Final = (
+SELECT_APPROVED: Final = (
     "SELECT l.lease_id, l.spender, l.earner, l.data_product_id, l.expires_at, l.max_computations, l.status, LENGTH(l.committed) / 32, "
     "l.approved_block, l.disputed_block, l.resolved_block, l.resolved_for_spender, l.approved_tx, l.price, "
     "p.trust, p.terms, p.approved_tx "
@@ -167,13 +167,13 @@ APPROVED: Final = (
 
 async def approved_page(connection: AsyncConnection, deployment: int, after: str, size: int) -> Sequence[Any]:
     """One page of the approved leases with their proofs, by lease id: what memory is filled from at start."""
-    return (await connection.exec_driver_sql(marked(connection, APPROVED), (deployment, after, size))).all()
+    return (await connection.exec_driver_sql(with_placeholders(connection, SELECT_APPROVED), (deployment, after, size))).all()
 
 
 async def proofs(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> dict[LeaseId, Any]:
     """The proofs kept of some leases: rows of (lease_id, trust, terms, approved_tx, by)."""
     query = "SELECT lease_id, trust, terms, approved_tx, by FROM lease_proof WHERE deployment = ? AND lease_id IN (IN)"
-    return {row[0]: row for row in await rows_in(connection, query, (deployment,), leases)}
+    return {row[0]: row for row in await select_in(connection, query, (deployment,), leases)}
 
 
 async def save_proof(
@@ -188,16 +188,18 @@ async def save_proof(
     at: int,
 ) -> None:
     """Keep why an approval counts."""
-    await run(connection, upsert(connection, _proof), [(deployment, lease_id, trust, terms, approved_tx, by[:200], at)])
+    await execute_many(
+        connection, upsert_statement(connection, _proof), [(deployment, lease_id, trust, terms, approved_tx, by[:200], at)]
+    )
 
 
 async def prune_waiting(connection: AsyncConnection, deployment: int, before: int) -> int:
     """Forget settled leases that nobody approved and that were created before a time (Unix seconds); returns how many."""
-    sql = marked(connection, "DELETE FROM lease WHERE deployment = ? AND approved_block IS NULL AND seen_at < ?")
+    sql = with_placeholders(connection, "DELETE FROM lease WHERE deployment = ? AND approved_block IS NULL AND seen_at < ?")
     return int((await connection.exec_driver_sql(sql, (deployment, before))).rowcount)
 
 
 async def existing(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> set[LeaseId]:
     """Those of the leases that have a settled row."""
     query = "SELECT lease_id FROM lease WHERE deployment = ? AND lease_id IN (IN)"
-    return {row[0] for row in await rows_in(connection, query, (deployment,), leases)}
+    return {row[0] for row in await select_in(connection, query, (deployment,), leases)}

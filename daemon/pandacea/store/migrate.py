@@ -7,22 +7,22 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from pandacea.errors import Broken
-from pandacea.store.nonces import prepare
-from pandacea.store.session import Database
+from pandacea.store.database_engine import DatabaseEngine
+from pandacea.store.nonces import create_nonce_table
 
 VERSIONS = Path(__file__).parent / "migrations"
 
 
-async def upgrade(database: Database) -> None:
+async def upgrade(database: DatabaseEngine) -> None:
     """Run every migration the database has not seen.
 
     Raises:
         Broken: the database was written by a newer node, or a migration failed; nothing was changed.
     """
-    async with database.reshape() as tx:
+    async with database.write_schema() as tx:
         await tx.connection.run_sync(_upgrade)
         await tx.commit()
-    await prepare(database)
+    await create_nonce_table(database)
 
 
 def _upgrade(connection: Connection) -> None:

@@ -13,10 +13,10 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
 
-from pandacea.store.session import Database
+from pandacea.store.database_engine import DatabaseEngine
 
 
-class RequestNonce(SQLModel, table=True):
+class RequestNonceRow(SQLModel, table=True):
     """A nonce seen, kept until the request that carried it could no longer be accepted anyway."""
 
     __tablename__ = "request_nonce"
@@ -29,7 +29,7 @@ class RequestNonce(SQLModel, table=True):
 _nonce: Any = SQLModel.metadata.tables["request_nonce"]
 
 
-async def spend(database: Database, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
+async def spend_nonces(database: DatabaseEngine, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
     """Insert (keyid, nonce, expires) rows, durably; for each, True when it was new. Of two equal rows the first wins.
 
     One statement and its own transaction: it is on the path of every signed request.
@@ -42,7 +42,7 @@ async def spend(database: Database, rows: Sequence[tuple[str, str, int]]) -> lis
         f"INSERT INTO request_nonce (keyid, nonce, expires) VALUES {','.join(places)} "  # noqa: S608  # placeholders only
         "ON CONFLICT DO NOTHING RETURNING keyid, nonce"
     )
-    new = {tuple(row) for row in await database.autocommit(statement, tuple(value for row in rows for value in row))}
+    new = {tuple(row) for row in await database.execute_autocommit(statement, tuple(value for row in rows for value in row))}
     fresh: list[bool] = []
     for keyid, nonce, _ in rows:
         fresh.append((keyid, nonce) in new)
@@ -50,16 +50,16 @@ async def spend(database: Database, rows: Sequence[tuple[str, str, int]]) -> lis
     return fresh
 
 
-async def prune(database: Database, before: int) -> None:
+async def prune_nonces(database: DatabaseEngine, before: int) -> None:
     """Forget nonces that expired before a time (Unix seconds)."""
     mark = "$1" if database.dialect == "postgresql" else "?"
-    await database.autocommit(f"DELETE FROM request_nonce WHERE expires < {mark}", (before,))  # noqa: S608  # a placeholder
+    await database.execute_autocommit(f"DELETE FROM request_nonce WHERE expires < {mark}", (before,))  # noqa: S608  # a placeholder
 
 
-async def prepare(database: Database) -> None:
+async def create_nonce_table(database: DatabaseEngine) -> None:
     """Make the table where it is kept apart; elsewhere the migrations did."""
     if database.dialect == "sqlite":
         dialect = sqlite.dialect()
-        await database.autocommit(str(CreateTable(_nonce, if_not_exists=True).compile(dialect=dialect)), ())
+        await database.execute_autocommit(str(CreateTable(_nonce, if_not_exists=True).compile(dialect=dialect)), ())
         for index in _nonce.indexes:
-            await database.autocommit(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)), ())
+            await database.execute_autocommit(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)), ())

@@ -10,10 +10,10 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
-from pandacea.flows.books import Channel, Message, Waiting
+from pandacea.flows.unit_of_work import Channel, OutboxEntry, OutboxMessage
 
 
-class Outbox(SQLModel, table=True):
+class OutboxRow(SQLModel, table=True):
     """One message, delivered at least once; `key` makes its effect happen once."""
 
     __tablename__ = "outbox"
@@ -36,7 +36,7 @@ class Outbox(SQLModel, table=True):
 _outbox: Any = SQLModel.metadata.tables["outbox"]
 
 
-class Outboxes:
+class OutboxTable:
     """The outbox as one connection sees it."""
 
     def __init__(self, connection: AsyncConnection, channels: Collection[Channel] = frozenset(Channel)) -> None:
@@ -44,7 +44,7 @@ class Outboxes:
         self._connection = connection
         self._channels = channels
 
-    async def put(self, message: Message, now: float) -> None:
+    async def put_message(self, message: OutboxMessage, now: float) -> None:
         """Add one message to this transaction, unless nobody would ever deliver it."""
         if message.channel not in self._channels:
             return
@@ -59,22 +59,22 @@ class Outboxes:
         }
         await self._connection.execute(insert(_outbox), [row])
 
-    async def waiting(self, channel: Channel, now: float, limit: int = 100) -> list[Waiting]:
+    async def fetch_due(self, channel: Channel, now: float, limit: int = 100) -> list[OutboxEntry]:
         """Messages due, in the order they were made. On an ordered channel the first one's pause is everyone's."""
         due = (_outbox.c.channel == channel) & _outbox.c.done_at.is_(None)
-        if not channel.ordered:
+        if not channel.is_ordered:
             due &= _outbox.c.next_at <= now
         query = select(_outbox).where(due).order_by(_outbox.c.id).limit(limit)
         rows = (await self._connection.execute(query)).mappings().all()
-        if channel.ordered and rows and rows[0]["next_at"] > now:
+        if channel.is_ordered and rows and rows[0]["next_at"] > now:
             return []
         return [_read(row) for row in rows]
 
-    async def delivered(self, row_id: int, now: float, result: str | None = None) -> None:
+    async def mark_delivered(self, row_id: int, now: float, result: str | None = None) -> None:
         """The world has it."""
         await self._connection.execute(update(_outbox).where(_outbox.c.id == row_id).values(done_at=now, result=result))
 
-    async def again(self, row_id: int, next_at: float, reason: str) -> None:
+    async def retry_message(self, row_id: int, next_at: float, reason: str) -> None:
         """Not delivered: try at `next_at`."""
         later = update(_outbox).where(_outbox.c.id == row_id)
         await self._connection.execute(later.values(next_at=next_at, attempts=_outbox.c.attempts + 1, result=reason))
@@ -84,7 +84,7 @@ class Outboxes:
         query = select(func.count()).where((_outbox.c.channel == channel) & _outbox.c.done_at.is_(None))
         return int((await self._connection.execute(query)).scalar_one())
 
-    async def prune(self, delivered_before: float, waiting_before: float) -> int:
+    async def prune_messages(self, delivered_before: float, waiting_before: float) -> int:
         """Forget what was delivered before a time, and what nobody will deliver; returns how many.
 
         Args:
@@ -92,17 +92,17 @@ class Outboxes:
             waiting_before: what was put before into an ordered channel and still waits is no news any more.
         """
         waits = _outbox.c.done_at.is_(None)
-        stale = waits & _outbox.c.channel.in_([one for one in Channel if one.ordered]) & (_outbox.c.created_at < waiting_before)
-        nobodys = waits & _outbox.c.channel.in_([one for one in Channel if one.ordered and one not in self._channels])
+        stale = waits & _outbox.c.channel.in_([one for one in Channel if one.is_ordered]) & (_outbox.c.created_at < waiting_before)
+        nobodys = waits & _outbox.c.channel.in_([one for one in Channel if one.is_ordered and one not in self._channels])
         delivered = _outbox.c.done_at.is_not(None) & (_outbox.c.done_at < delivered_before)
         return int((await self._connection.execute(delete(_outbox).where(delivered | stale | nobodys))).rowcount)
 
 
-def _read(row: RowMapping) -> Waiting:
-    message = Message(Channel(row["channel"]), row["key"], row["topic"], row["payload"])
-    return Waiting(row["id"], row["created_at"], row["attempts"], message)
+def _read(row: RowMapping) -> OutboxEntry:
+    message = OutboxMessage(Channel(row["channel"]), row["key"], row["topic"], row["payload"])
+    return OutboxEntry(row["id"], row["created_at"], row["attempts"], message)
 
 
-async def has(connection: AsyncConnection, key: str) -> bool:
+async def has_key(connection: AsyncConnection, key: str) -> bool:
     """Whether a message with this key was ever put and is not pruned yet."""
     return (await connection.execute(select(_outbox.c.id).where(_outbox.c.key == key))).first() is not None

@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain.ids import Address, Hash32
-from pandacea.store.batch import run, upsert
+from pandacea.store.bulk import execute_many, upsert_statement
 
 
-class PlainKey(SQLModel, table=True):
+class PlainKeyRow(SQLModel, table=True):
     """One address whose key signed a transaction that was checked here. It holds on every chain, and no reorganisation undoes it."""
 
     __tablename__ = "plain_key"
@@ -27,11 +27,11 @@ class PlainKey(SQLModel, table=True):
 _plain: Any = SQLModel.metadata.tables["plain_key"]
 
 
-async def plain_keys(connection: AsyncConnection) -> set[Address]:
+async def list_plain_keys(connection: AsyncConnection) -> set[Address]:
     """All of them."""
     return {Address(row[0]) for row in (await connection.exec_driver_sql("SELECT address FROM plain_key")).all()}
 
 
-async def insert_plain_key(connection: AsyncConnection, address: Address, tx_hash: Hash32, at: int) -> None:
+async def save_plain_key(connection: AsyncConnection, address: Address, tx_hash: Hash32, at: int) -> None:
     """Keep one for ever."""
-    await run(connection, upsert(connection, _plain, update=False), [(address, tx_hash, at)])
+    await execute_many(connection, upsert_statement(connection, _plain, update=False), [(address, tx_hash, at)])

@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel
 
 from pandacea.domain.ids import AssetId, Hash32
 from pandacea.domain.product import Asset, Product
-from pandacea.store.session import Database
+from pandacea.store.database_engine import DatabaseEngine
 
 
 class ProductRow(SQLModel, table=True):
@@ -24,7 +24,7 @@ class ProductRow(SQLModel, table=True):
     withdrawn_at: float | None = None
 
 
-class ProductVersion(SQLModel, table=True):
+class ProductVersionRow(SQLModel, table=True):
     """A product as it was published: the signed document, and the asset versions it opens."""
 
     __tablename__ = "product_version"
@@ -36,7 +36,7 @@ class ProductVersion(SQLModel, table=True):
     created_at: float
 
 
-class AssetVersion(SQLModel, table=True):
+class AssetVersionRow(SQLModel, table=True):
     """One table as stored. `commitment` = HMAC-SHA-256(key, digest); neither key nor digest (of the stored bytes) leaves the node."""
 
     __tablename__ = "asset_version"
@@ -64,20 +64,20 @@ _version: Any = SQLModel.metadata.tables["product_version"]
 _asset: Any = SQLModel.metadata.tables["asset_version"]
 
 
-class SqlProductBook:
-    """`flows.ports.ProductBook`: each call is a transaction of its own, for registration is rare."""
+class SqlProductStore:
+    """`flows.ports.ProductStore`: each call is a transaction of its own, for registration is rare."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: DatabaseEngine) -> None:
         """Share the node's one database."""
         self._database = database
 
-    async def offered(self) -> set[str]:
+    async def list_offered(self) -> set[str]:
         """Ids of the products on offer."""
         query = select(_product.c.product_id).where(_product.c.withdrawn_at.is_(None))
-        async with self._database.read() as connection:
+        async with self._database.read_connection() as connection:
             return {row[0] for row in (await connection.execute(query)).all()}
 
-    async def current(self) -> list[ProductVersion]:
+    async def list_current_versions(self) -> list[ProductVersionRow]:
         """The current version of every product on offer, by id."""
         query = (
             select(_version)
@@ -85,32 +85,32 @@ class SqlProductBook:
             .where(_product.c.withdrawn_at.is_(None))
             .order_by(_version.c.product_id)
         )
-        async with self._database.read() as connection:
-            return [ProductVersion(**row) for row in (await connection.execute(query)).mappings().all()]
+        async with self._database.read_connection() as connection:
+            return [ProductVersionRow(**row) for row in (await connection.execute(query)).mappings().all()]
 
-    async def offered_hashes(self) -> set[str]:
+    async def list_offered_hashes(self) -> set[str]:
         """keccak256 of the ids of the products on offer: what leases name them by."""
         query = select(_product.c.product_hash).where(_product.c.withdrawn_at.is_(None))
-        async with self._database.read() as connection:
+        async with self._database.read_connection() as connection:
             return {row[0] for row in (await connection.execute(query)).all()}
 
-    async def named(self, product_hash: Hash32) -> str | None:
+    async def find_offered_id(self, product_hash: Hash32) -> str | None:
         """The id of the product on offer that leases name by this hash."""
         query = select(_product.c.product_id).where((_product.c.product_hash == product_hash) & _product.c.withdrawn_at.is_(None))
-        async with self._database.read() as connection:
+        async with self._database.read_connection() as connection:
             row = (await connection.execute(query)).first()
         return None if row is None else str(row[0])
 
-    async def version(self, version: Hash32) -> str | None:
+    async def find_signature(self, version: Hash32) -> str | None:
         """The signature of a version, when it was published before."""
-        async with self._database.read() as connection:
+        async with self._database.read_connection() as connection:
             row = (await connection.execute(select(_version.c.signature).where(_version.c.version == version))).first()
         return None if row is None else str(row[0])
 
-    async def publish(self, product: Product, now: float) -> None:
+    async def publish_version(self, product: Product, now: float) -> None:
         """Make a version the current one; publishing it again changes nothing."""
         named = _product.c.product_id == product.product_id
-        async with self._database.write() as tx:
+        async with self._database.write_transaction() as tx:
             if (await tx.connection.execute(select(_product.c.product_id).where(named))).first() is None:
                 row = {"product_id": product.product_id, "product_hash": product.product_hash}
                 await tx.connection.execute(insert(_product), [row])
@@ -129,35 +129,35 @@ class SqlProductBook:
             await tx.connection.execute(current)
             await tx.commit()
 
-    async def withdraw(self, product_id: str, now: float) -> None:
+    async def withdraw_product(self, product_id: str, now: float) -> None:
         """Take a product out of the catalogue; its versions stay."""
-        async with self._database.write() as tx:
+        async with self._database.write_transaction() as tx:
             gone = update(_product).where(_product.c.product_id == product_id).values(withdrawn_at=now)
             await tx.connection.execute(gone)
             await tx.commit()
 
-    async def asset(self, product_id: str, asset_id: AssetId, digest: str) -> Asset | None:
+    async def find_asset(self, product_id: str, asset_id: AssetId, digest: str) -> Asset | None:
         """The asset version with this content, when it was registered before."""
         here = (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.digest == digest)
-        return await self._asset(here)
+        return await self._select_asset(here)
 
-    async def asset_by_recipe(self, product_id: str, asset_id: AssetId, recipe: str) -> Asset | None:
+    async def find_asset_by_recipe(self, product_id: str, asset_id: AssetId, recipe: str) -> Asset | None:
         """The newest asset version made from this source content in this way."""
-        return await self._asset(
+        return await self._select_asset(
             (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.recipe == recipe)
         )
 
-    async def seen(self, commitment: str, recipe: str, stamp: str, schema: list[dict[str, Any]] | None) -> None:
+    async def record_source(self, commitment: str, recipe: str, stamp: str, schema: list[dict[str, Any]] | None) -> None:
         """Note how an asset version can be had again, and what the newest look at its columns found."""
-        async with self._database.write() as tx:
+        async with self._database.write_transaction() as tx:
             values = {"recipe": recipe, "stamp": stamp, "table_schema": schema}
             noted = update(_asset).where(_asset.c.commitment == commitment).values(values)
             await tx.connection.execute(noted)
             await tx.commit()
 
-    async def asset_by_commitment(self, commitment: str) -> Asset | None:
+    async def find_asset_by_commitment(self, commitment: str) -> Asset | None:
         """The asset version behind a commitment."""
-        return await self._asset(_asset.c.commitment == commitment)
+        return await self._select_asset(_asset.c.commitment == commitment)
 
     async def add_asset(self, product_id: str, asset: Asset, digest: str, key: bytes, size: int, now: float) -> None:
         """Record a new asset version; `digest` and `key` never leave the node."""
@@ -174,12 +174,12 @@ class SqlProductBook:
             "table_schema": asset.schema,
             "created_at": now,
         }
-        async with self._database.write() as tx:
+        async with self._database.write_transaction() as tx:
             await tx.connection.execute(insert(_asset), [row])
             await tx.commit()
 
-    async def _asset(self, where: Any) -> Asset | None:
-        async with self._database.read() as connection:
+    async def _select_asset(self, where: Any) -> Asset | None:
+        async with self._database.read_connection() as connection:
             row = (await connection.execute(select(_asset).where(where))).mappings().first()
         if row is None:
             return None

@@ -1,34 +1,34 @@
 """Every table of the node: importing this module fills `SQLModel.metadata`."""
 
-from pandacea.store.chain import ChainBlock, ChainEvent, Deployment, SettledRange
-from pandacea.store.code import CodeSubmission
-from pandacea.store.hold import Holder
-from pandacea.store.jobs import JobArtifact, JobRow
-from pandacea.store.leases import LeaseProof, LeaseRow
-from pandacea.store.nonces import RequestNonce
-from pandacea.store.outbox import Outbox
-from pandacea.store.plain_keys import PlainKey
-from pandacea.store.products import AssetVersion, ProductRow, ProductVersion
-from pandacea.store.sent import SentRow
-from pandacea.store.uploads import Upload
+from pandacea.store.chain import ChainBlockRow, ChainEventRow, DeploymentRow, SettledRangeRow
+from pandacea.store.code import CodeSubmissionRow
+from pandacea.store.jobs import JobArtifactRow, JobRow
+from pandacea.store.leases import LeaseProofRow, LeaseRow
+from pandacea.store.nonces import RequestNonceRow
+from pandacea.store.outbox import OutboxRow
+from pandacea.store.plain_keys import PlainKeyRow
+from pandacea.store.products import AssetVersionRow, ProductRow, ProductVersionRow
+from pandacea.store.sent_transactions import SentTransactionRow
+from pandacea.store.uploads import UploadRow
+from pandacea.store.writer_lock import HolderRow
 
 __all__ = [
-    "AssetVersion",
-    "ChainBlock",
-    "ChainEvent",
-    "CodeSubmission",
-    "Deployment",
-    "Holder",
-    "JobArtifact",
+    "AssetVersionRow",
+    "ChainBlockRow",
+    "ChainEventRow",
+    "CodeSubmissionRow",
+    "DeploymentRow",
+    "HolderRow",
+    "JobArtifactRow",
     "JobRow",
-    "LeaseProof",
+    "LeaseProofRow",
     "LeaseRow",
-    "Outbox",
-    "PlainKey",
+    "OutboxRow",
+    "PlainKeyRow",
     "ProductRow",
-    "ProductVersion",
-    "RequestNonce",
-    "SentRow",
-    "SettledRange",
-    "Upload",
+    "ProductVersionRow",
+    "RequestNonceRow",
+    "SentTransactionRow",
+    "SettledRangeRow",
+    "UploadRow",
 ]

@@ -11,7 +11,7 @@ from sqlmodel import Field, SQLModel
 from pandacea.domain.ids import Address
 
 
-class Upload(SQLModel, table=True):
+class UploadRow(SQLModel, table=True):
     """One upload of one Spender: nobody else's, so that nobody can ask whether another handed something in."""
 
     __tablename__ = "upload"
@@ -25,26 +25,26 @@ class Upload(SQLModel, table=True):
 _upload: Any = SQLModel.metadata.tables["upload"]
 
 
-class Uploads:
+class UploadTable:
     """The uploads as one connection sees them."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         """Reads may use any connection; writes the transaction's."""
         self._connection = connection
 
-    async def put(self, spender: Address, sha256: str, size: int, expires_at: float) -> None:
+    async def put_upload(self, spender: Address, sha256: str, size: int, expires_at: float) -> None:
         """Record an upload, or keep it for longer."""
-        await self.remove(spender, sha256)
+        await self.delete_upload(spender, sha256)
         row = {"spender": spender, "sha256": sha256, "size": size, "expires_at": expires_at}
         await self._connection.execute(insert(_upload), [row])
 
-    async def size(self, spender: Address, sha256: str, now: float) -> int | None:
+    async def find_size(self, spender: Address, sha256: str, now: float) -> int | None:
         """Bytes of a Spender's upload; None: it is not here, or expired."""
         here = _here(spender, sha256) & (_upload.c.expires_at > now)
         found = (await self._connection.execute(select(_upload.c.size).where(here))).scalar_one_or_none()
         return None if found is None else int(found)
 
-    async def taken(self, spender: Address | None = None) -> tuple[int, int]:
+    async def count_usage(self, spender: Address | None = None) -> tuple[int, int]:
         """(files, bytes) of a Spender, or in all."""
         query = select(func.count(), func.coalesce(func.sum(_upload.c.size), 0))
         if spender is not None:
@@ -52,17 +52,17 @@ class Uploads:
         count, size = (await self._connection.execute(query)).one()
         return int(count), int(size)
 
-    async def expired(self, now: float) -> list[tuple[str, str]]:
+    async def list_expired(self, now: float) -> list[tuple[str, str]]:
         """(spender, sha-256) of what may go."""
         query = select(_upload.c.spender, _upload.c.sha256).where(_upload.c.expires_at <= now)
         return [(row[0], row[1]) for row in (await self._connection.execute(query)).all()]
 
-    async def all(self) -> set[tuple[str, str]]:
+    async def list_all(self) -> set[tuple[str, str]]:
         """(spender, sha-256) of everything."""
         query = select(_upload.c.spender, _upload.c.sha256)
         return {(row[0], row[1]) for row in (await self._connection.execute(query)).all()}
 
-    async def remove(self, spender: str, sha256: str) -> None:
+    async def delete_upload(self, spender: str, sha256: str) -> None:
         """Forget one; its file goes after the commit."""
         await self._connection.execute(delete(_upload).where(_here(spender, sha256)))
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from pandacea.errors import BadConfig
 
-HOST: Final = "127.0.0.1"
+LISTEN_HOST: Final = "127.0.0.1"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -31,12 +31,12 @@ class Metric:
     values: Mapping[Labels, float] = field(default_factory=dict)
 
     @classmethod
-    def one(cls, name: str, meaning: str, value: float, kind: str = "gauge") -> Metric:
+    def single(cls, name: str, meaning: str, value: float, kind: str = "gauge") -> Metric:
         """A metric without labels."""
         return cls(name, meaning, kind, {(): value})
 
 
-def render(metrics: Iterable[Metric]) -> str:
+def render_metrics(metrics: Iterable[Metric]) -> str:
     """The text of a scrape."""
     lines = []
     for metric in metrics:
@@ -82,7 +82,7 @@ class MetricsServer:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, HOST, self._port).start()
+            await web.TCPSite(self._runner, LISTEN_HOST, self._port).start()
         except OSError as problem:
             await self.stop()
             raise BadConfig(f"telemetry.metrics_port {self._port} cannot be listened on: {problem.strerror}.") from problem
@@ -98,4 +98,4 @@ class MetricsServer:
             return web.Response(
                 status=421, text="This server answers to localhost and 127.0.0.1 alone: name one of them in the URL.\n"
             )
-        return web.Response(body=render(self._collect()).encode(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=render_metrics(self._collect()).encode(), headers={"Content-Type": CONTENT_TYPE})

@@ -18,7 +18,7 @@ class ServiceManager:
     address: str | None = None
     watchdog_seconds: float | None = None
 
-    def tell(self, state: str) -> None:
+    def notify(self, state: str) -> None:
         """Send `READY=1`, `STATUS=...`, `WATCHDOG=1` or `STOPPING=1`. Without a service manager nothing happens."""
         if not self.address:
             return
@@ -30,7 +30,7 @@ class ServiceManager:
                 # A node must not stop because nobody listens to it; the manager's own time-out speaks.
                 log.warning("service_manager.unreachable", problem=str(problem))
 
-    async def keep_alive(self) -> None:
+    async def ping_watchdog(self) -> None:
         """Send a sign of life at half the wanted interval, from the event loop: a blocked loop is a dead node.
 
         For ever, like every task of the node: where nobody wants a sign, none is sent.
@@ -38,5 +38,5 @@ class ServiceManager:
         if not self.watchdog_seconds:
             await asyncio.Event().wait()
         while self.watchdog_seconds:
-            self.tell("WATCHDOG=1")
+            self.notify("WATCHDOG=1")
             await asyncio.sleep(self.watchdog_seconds / 2)

@@ -8,9 +8,9 @@ from pandacea_sdk.chain.errors import (
     RpcUnavailable,
     WrongDeployment,
 )
-from pandacea_sdk.chain.lease import LeaseState
+from pandacea_sdk.chain.lease import OnChainLease
 from pandacea_sdk.chain.lease_chain import LeaseChain, deploy
-from pandacea_sdk.chain.sender import Receipt
+from pandacea_sdk.chain.sender import MinedTransaction
 from pandacea_sdk.errors import UsageError
 from pandacea_sdk.protocol.contract import LeaseStatus
 from pandacea_sdk.protocol.deployment import Deployment
@@ -20,10 +20,10 @@ __all__ = [
     "ContractReverted",
     "Deployment",
     "LeaseChain",
-    "LeaseState",
     "LeaseStatus",
+    "MinedTransaction",
     "NotMined",
-    "Receipt",
+    "OnChainLease",
     "RpcRefused",
     "RpcUnavailable",
     "UsageError",

@@ -10,7 +10,7 @@ from pandacea_sdk.protocol.contract import LeaseStatus
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseState:
+class OnChainLease:
     """One lease. Amounts in wei, times in Unix seconds (0: not yet), ids and addresses in lower-case hex."""
 
     lease_id: str
@@ -31,7 +31,7 @@ class LeaseState:
     arbiter: str
 
     @classmethod
-    def read(cls, lease_id: str, answer: Mapping[str, Any]) -> Self:
+    def from_struct(cls, lease_id: str, answer: Mapping[str, Any]) -> Self:
         """From the struct `getLease` returns."""
         return cls(
             lease_id=lease_id,

@@ -10,18 +10,25 @@ from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
 from pandacea_sdk.chain.errors import ChainError, RpcUnavailable, WrongDeployment
-from pandacea_sdk.chain.lease import LeaseState
-from pandacea_sdk.chain.rpc import Rpc
-from pandacea_sdk.chain.sender import Receipt, Sender, reverting
-from pandacea_sdk.credentials import account_of
-from pandacea_sdk.errors import usage
-from pandacea_sdk.protocol.contract import BadValueError, check_address, check_number, data_product_id, lease_agreement, lease_id
+from pandacea_sdk.chain.lease import OnChainLease
+from pandacea_sdk.chain.rpc import JsonRpcClient
+from pandacea_sdk.chain.sender import MinedTransaction, TransactionSender, decode_reverts
+from pandacea_sdk.credentials import account_from_key
+from pandacea_sdk.errors import usage_error
+from pandacea_sdk.protocol.contract import (
+    BadValueError,
+    check_address,
+    check_number,
+    derive_lease_id,
+    hash_product_id,
+    lease_agreement,
+)
 from pandacea_sdk.protocol.deployment import Deployment
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MINED_WITHIN: Final = 120.0
+MINED_WITHIN_SECONDS: Final = 120.0
 """Seconds we wait for a transaction to be mined, unless told otherwise."""
 _CREATE: Final = "createLease(address,bytes32,uint256,uint64,uint32)"
 
@@ -40,7 +47,7 @@ class LeaseChain:
         *,
         key: str | LocalAccount | None = None,
         any_code: bool = False,
-        mined_within: float = MINED_WITHIN,
+        mined_within: float = MINED_WITHIN_SECONDS,
         allow_http: bool = False,
     ) -> None:
         """Nothing is asked before `async with`.
@@ -55,29 +62,31 @@ class LeaseChain:
 
         Raises:
             UsageError: the address or the key is none; as every method of this class, for an id, hash, address or number that is none.
-            ValueError: see `Rpc`.
+            ValueError: see `JsonRpcClient`.
         """
         self._record = contract if isinstance(contract, Deployment) else None
-        self.contract = checked(check_address, contract.address if isinstance(contract, Deployment) else contract, "contract")
-        self._rpc = Rpc(rpc_url, allow_http=allow_http)
-        self._account: LocalAccount | None = None if key is None else account_of(key)
+        self.contract = raise_usage_errors(
+            check_address, contract.address if isinstance(contract, Deployment) else contract, "contract"
+        )
+        self._rpc = JsonRpcClient(rpc_url, allow_http=allow_http)
+        self._account: LocalAccount | None = None if key is None else account_from_key(key)
         self._any_code, self._mined_within = any_code, mined_within
         self._abi = lease_agreement()
         self._stack = AsyncExitStack()
-        self._sender: Sender | None = None
+        self._sender: TransactionSender | None = None
         self.chain_id = 0
 
     async def __aenter__(self) -> Self:
         """Connect, and check that the chain and the code are the expected ones."""
         try:
             await self._stack.enter_async_context(self._rpc)
-            self.chain_id = await self._rpc.quantity("eth_chainId")
+            self.chain_id = await self._rpc.call_for_quantity("eth_chainId")
             await self._check()
         except BaseException:
             await self._stack.aclose()
             raise
         if self._account is not None:
-            self._sender = Sender(self._rpc, self._account, self._abi, self.chain_id, timeout=self._mined_within)
+            self._sender = TransactionSender(self._rpc, self._account, self._abi, self.chain_id, timeout=self._mined_within)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,7 +95,7 @@ class LeaseChain:
     async def _check(self) -> None:
         if self._record is not None and self._record.chain_id != self.chain_id:
             raise WrongDeployment(f"the endpoint serves chain {self.chain_id}, but the record is of chain {self._record.chain_id}")
-        code = await self._rpc.data("eth_getCode", self.contract, "latest")
+        code = await self._rpc.call_for_bytes("eth_getCode", self.contract, "latest")
         if not code:
             raise WrongDeployment(
                 f"there is no contract at {self.contract} on chain {self.chain_id}: check the address and the chain"
@@ -114,8 +123,8 @@ class LeaseChain:
 
         The id is recomputed from the terms, so that an endpoint cannot hand us another one.
         """
-        product = data_product_id(product_id)
-        checked(check_number, price, 256, "price")
+        product = hash_product_id(product_id)
+        raise_usage_errors(check_number, price, 256, "price")
         self._calldata(_CREATE, earner, product, price if max_price is None else max_price, expires_at, max_computations)
         nonce = await self._view("nonceOf", self.address)
         values = (earner, product, price if max_price is None else max_price, expires_at, max_computations)
@@ -132,26 +141,26 @@ class LeaseChain:
             "max_computations": max_computations,
         }
         # Another lease of this account may have been mined in between: the nonce is at least what we read.
-        if created not in {lease_id(**terms, nonce=nonce + ahead) for ahead in range(_NONCES_AHEAD)}:
+        if created not in {derive_lease_id(**terms, nonce=nonce + ahead) for ahead in range(_NONCES_AHEAD)}:
             raise ChainError(f"the endpoint answered with lease {created}, which does not stand for these terms: do not use it")
         return str(created)
 
-    async def finalize(self, lease_id: str) -> Receipt:
+    async def finalize(self, lease_id: str) -> MinedTransaction:
         """Pay the Earner: the Spender at once after execution, the Earner 7 days later."""
         return await self._write("finalizeLease", lease_id)
 
-    async def cancel(self, lease_id: str) -> Receipt:
+    async def cancel(self, lease_id: str) -> MinedTransaction:
         """Undo the lease and refund the Spender."""
         return await self._write("cancelLease", lease_id)
 
-    async def raise_dispute(self, lease_id: str, reason: str) -> Receipt:
+    async def raise_dispute(self, lease_id: str, reason: str) -> MinedTransaction:
         """Object, putting up the stake the lease states. `reason`: at most 256 bytes of UTF-8."""
         stake = (await self.lease(lease_id)).stake
         return await self._write("raiseDispute", lease_id, reason, value=stake)
 
     async def prove_equivocation(
         self, first: Sequence[str], first_signature: str, second: Sequence[str], second_signature: str
-    ) -> Receipt:
+    ) -> MinedTransaction:
         """Refund a lease by two receipts that contradict each other.
 
         A receipt is (lease id, computation id, request hash, product version, result hash), each 32 bytes in hex.
@@ -160,19 +169,19 @@ class LeaseChain:
 
     # ---------------------------------------------------------------------------------------------- Earner and operator
 
-    async def approve(self, lease_id: str) -> Receipt:
+    async def approve(self, lease_id: str) -> MinedTransaction:
         """Agree to a lease's terms."""
         return await self._write("approveLease", lease_id)
 
-    async def commit_result(self, lease_id: str, computation_id: str, result_hash: str) -> Receipt:
+    async def commit_result(self, lease_id: str, computation_id: str, result_hash: str) -> MinedTransaction:
         """Publish the hash of a computation's result. Both 32 bytes in hex."""
         return await self._write("commitResult", lease_id, computation_id, result_hash)
 
-    async def execute(self, lease_id: str) -> Receipt:
+    async def execute(self, lease_id: str) -> MinedTransaction:
         """Call the work done."""
         return await self._write("executeLease", lease_id)
 
-    async def set_operator(self, operator: str) -> Receipt:
+    async def set_operator(self, operator: str) -> MinedTransaction:
         """Let `operator` approve, commit, execute and sign receipts for this account's leases."""
         return await self._write("setOperator", operator)
 
@@ -188,31 +197,31 @@ class LeaseChain:
 
     # ---------------------------------------------------------------------------------------------- arbiter, owner, anyone
 
-    async def resolve(self, lease_id: str, *, valid: bool) -> Receipt:
+    async def resolve(self, lease_id: str, *, valid: bool) -> MinedTransaction:
         """Decide a dispute: valid refunds the Spender with the stake, invalid pays the Earner both."""
         return await self._write("resolveDispute", lease_id, valid)
 
-    async def split(self, lease_id: str) -> Receipt:
+    async def split(self, lease_id: str) -> MinedTransaction:
         """Close a dispute that nobody decided in 30 days: half the price to each side."""
         return await self._write("splitDispute", lease_id)
 
-    async def set_arbiter(self, arbiter: str) -> Receipt:
+    async def set_arbiter(self, arbiter: str) -> MinedTransaction:
         """Appoint who decides the disputes of leases created from now on (owner)."""
         return await self._write("setArbiter", arbiter)
 
-    async def pause(self) -> Receipt:
+    async def pause(self) -> MinedTransaction:
         """Stop creation and approval (owner)."""
         return await self._write("pause")
 
-    async def unpause(self) -> Receipt:
+    async def unpause(self) -> MinedTransaction:
         """Allow them again (owner)."""
         return await self._write("unpause")
 
     # ---------------------------------------------------------------------------------------------- reading
 
-    async def lease(self, lease_id: str) -> LeaseState:
+    async def lease(self, lease_id: str) -> OnChainLease:
         """Everything about a lease; `ContractReverted` with UnknownLease when there is none."""
-        return LeaseState.read(lease_id, await self._view("getLease", lease_id))
+        return OnChainLease.from_struct(lease_id, await self._view("getLease", lease_id))
 
     async def committed_result(self, lease_id: str, computation_id: str) -> str | None:
         """The result hash committed for a computation, or None."""
@@ -246,30 +255,30 @@ class LeaseChain:
 
     async def _view(self, function: str, *values: Any) -> Any:
         asked = {"to": self.contract, "data": "0x" + self._calldata(function, *values).hex()}
-        found = await reverting(self._abi, function, self._rpc.data("eth_call", asked, "latest"))
+        found = await decode_reverts(self._abi, function, self._rpc.call_for_bytes("eth_call", asked, "latest"))
         try:
-            return self._abi.answer(function, found)
+            return self._abi.decode_result(function, found)
         except ValueError as error:
             raise RpcUnavailable(f"the endpoint's answer to {function} cannot be read: {error}") from error
 
-    async def _write(self, function: str, *values: Any, value: int = 0) -> Receipt:
+    async def _write(self, function: str, *values: Any, value: int = 0) -> MinedTransaction:
         if self._sender is None:
             raise ChainError(f"{function} needs a key: pass `key` to write")
         return await self._sender.send(function.partition("(")[0], self.contract, self._calldata(function, *values), value)
 
     def _calldata(self, function: str, *values: Any) -> bytes:
-        return checked(self._abi.call, function, *values)
+        return raise_usage_errors(self._abi.encode_call, function, *values)
 
 
 _NONCES_AHEAD: Final = 16
 
 
-def checked(encode: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
+def raise_usage_errors(encode: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
     """Call something that encodes values; what it refuses is the caller's to mend."""
     try:
         return encode(*values, **named)
     except BadValueError as problem:
-        raise usage(f"{problem}.") from None
+        raise usage_error(f"{problem}.") from None
 
 
 async def deploy(
@@ -278,7 +287,7 @@ async def deploy(
     *,
     arbiter: str,
     owner: str | None = None,
-    mined_within: float = MINED_WITHIN,
+    mined_within: float = MINED_WITHIN_SECONDS,
     allow_http: bool = False,
 ) -> Deployment:
     """Deploy the LeaseAgreement of this version and check the code that arrived.
@@ -289,15 +298,15 @@ async def deploy(
         UsageError: an address or the key is none; nothing was sent.
         ChainError: it was not deployed, or other code arrived.
     """
-    account = account_of(key)
+    account = account_from_key(key)
     abi = lease_agreement()
-    code = checked(abi.creation, owner or account.address, arbiter)
-    async with Rpc(rpc_url, allow_http=allow_http) as rpc:
-        chain_id = await rpc.quantity("eth_chainId")
-        sender = Sender(rpc, account, abi, chain_id, timeout=mined_within)
+    code = raise_usage_errors(abi.encode_creation, owner or account.address, arbiter)
+    async with JsonRpcClient(rpc_url, allow_http=allow_http) as rpc:
+        chain_id = await rpc.call_for_quantity("eth_chainId")
+        sender = TransactionSender(rpc, account, abi, chain_id, timeout=mined_within)
         receipt = await sender.send("deployment", None, code)
         address = str(receipt.contract_address)
-        arrived = await rpc.data("eth_getCode", address, "latest")
+        arrived = await rpc.call_for_bytes("eth_getCode", address, "latest")
     code_hash = "0x" + keccak(arrived).hex()
     if code_hash != abi.runtime_code_hash:
         raise WrongDeployment(f"the code at {address} has the hash {code_hash}, expected {abi.runtime_code_hash}: do not use it")

@@ -18,7 +18,7 @@ _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _DATA: Final = re.compile(r"0x([0-9a-fA-F]{2})*")
 
 
-class Rpc:
+class JsonRpcClient:
     """One endpoint. Its URL may hold an API key, so errors name only scheme and host."""
 
     def __init__(self, url: str, *, timeout: float = 15.0, allow_http: bool = False) -> None:
@@ -66,14 +66,14 @@ class Rpc:
             raise RpcUnavailable(f"{self._name} answered {method} with neither result nor error")
         return answer["result"]
 
-    async def quantity(self, method: str, *params: Any) -> int:
+    async def call_for_quantity(self, method: str, *params: Any) -> int:
         """The result of a call that answers with a number."""
         found = await self.call(method, *params)
         if not isinstance(found, str) or not _QUANTITY.fullmatch(found):
             raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which is no hex quantity")
         return int(found, 16)
 
-    async def data(self, method: str, *params: Any) -> bytes:
+    async def call_for_bytes(self, method: str, *params: Any) -> bytes:
         """The result of a call that answers with bytes."""
         found = await self.call(method, *params)
         if not isinstance(found, str) or not _DATA.fullmatch(found):

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 from eth_account.signers.local import LocalAccount
 
 from pandacea_sdk.chain.errors import ContractReverted, NotMined, RpcRefused, RpcUnavailable
-from pandacea_sdk.chain.rpc import Rpc
-from pandacea_sdk.protocol.contract import ContractAbi, Event
+from pandacea_sdk.chain.rpc import JsonRpcClient
+from pandacea_sdk.protocol.contract import ContractAbi, ContractEvent
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ _REVERTED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class MinedTransaction:
     """A mined transaction that did what it should. Gas in units, price in wei per gas."""
 
     transaction_hash: str
@@ -33,7 +33,7 @@ class Receipt:
     gas_used: int
     effective_gas_price: int
     contract_address: str | None
-    events: tuple[Event, ...]
+    events: tuple[ContractEvent, ...]
     """The contract's own, decoded, in order."""
 
     def event(self, name: str) -> Mapping[str, Any]:
@@ -42,15 +42,15 @@ class Receipt:
         return found.values
 
 
-class Sender:
+class TransactionSender:
     """One account's transactions, one at a time so that nonces follow each other."""
 
-    def __init__(self, rpc: Rpc, account: LocalAccount, abi: ContractAbi, chain_id: int, *, timeout: float) -> None:
+    def __init__(self, rpc: JsonRpcClient, account: LocalAccount, abi: ContractAbi, chain_id: int, *, timeout: float) -> None:
         """`timeout`: seconds to wait for a block."""
         self._rpc, self._account, self._abi, self._chain_id, self._timeout = rpc, account, abi, chain_id, timeout
         self._lock = asyncio.Lock()
 
-    async def send(self, action: str, to: str | None, data: bytes, value: int = 0) -> Receipt:
+    async def send(self, action: str, to: str | None, data: bytes, value: int = 0) -> MinedTransaction:
         """Send and wait until it is mined. `action`: what we are doing, for errors; `to` None creates; `value` in wei.
 
         Raises:
@@ -62,9 +62,9 @@ class Sender:
         if to is not None:
             fields["to"] = to
         asked = {**fields, "value": hex(value), "from": self._account.address}
-        gas = await reverting(self._abi, action, self._rpc.quantity("eth_estimateGas", asked))
+        gas = await decode_reverts(self._abi, action, self._rpc.call_for_quantity("eth_estimateGas", asked))
         async with self._lock:
-            nonce = await self._rpc.quantity("eth_getTransactionCount", self._account.address, "pending")
+            nonce = await self._rpc.call_for_quantity("eth_getTransactionCount", self._account.address, "pending")
             transaction: dict[str, Any] = {
                 **fields,
                 **await self._fees(),
@@ -75,7 +75,7 @@ class Sender:
             if to is not None:
                 transaction["to"] = _checksummed(to)
             raw = self._account.sign_transaction(transaction).raw_transaction
-            sent = "0x" + (await self._rpc.data("eth_sendRawTransaction", "0x" + bytes(raw).hex())).hex()
+            sent = "0x" + (await self._rpc.call_for_bytes("eth_sendRawTransaction", "0x" + bytes(raw).hex())).hex()
         return await self._outcome(action, sent, asked)
 
     async def _fees(self) -> dict[str, int]:
@@ -83,14 +83,14 @@ class Sender:
         head = await self._rpc.call("eth_getBlockByNumber", "latest", False)
         base = head.get("baseFeePerGas") if isinstance(head, dict) else None
         if base is None:
-            return {"gasPrice": await self._rpc.quantity("eth_gasPrice")}
+            return {"gasPrice": await self._rpc.call_for_quantity("eth_gasPrice")}
         try:
-            tip = await self._rpc.quantity("eth_maxPriorityFeePerGas")
+            tip = await self._rpc.call_for_quantity("eth_maxPriorityFeePerGas")
         except RpcRefused:
             tip = DEFAULT_PRIORITY_FEE
         return {"maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * int(base, 16) + tip}
 
-    async def _outcome(self, action: str, sent: str, asked: dict[str, Any]) -> Receipt:
+    async def _outcome(self, action: str, sent: str, asked: dict[str, Any]) -> MinedTransaction:
         found = await self._mined(sent)
         try:
             if int(found["status"], 16) == 1:
@@ -100,14 +100,14 @@ class Sender:
             raise RpcUnavailable(f"transaction {sent} is mined, but its receipt cannot be read: {error!r}") from error
         # Ask again on that block's state for the reason; a later transaction of the block may have hidden it.
         try:
-            await reverting(self._abi, action, self._rpc.data("eth_call", asked, block))
+            await decode_reverts(self._abi, action, self._rpc.call_for_bytes("eth_call", asked, block))
         except ContractReverted as error:
             raise ContractReverted(action, error.revert, sent) from None
-        raise ContractReverted(action, self._abi.revert(b""), sent)
+        raise ContractReverted(action, self._abi.decode_revert(b""), sent)
 
-    def _read(self, sent: str, found: dict[str, Any]) -> Receipt:
-        logs = (self._abi.event([_bytes(topic) for topic in log["topics"]], _bytes(log["data"])) for log in found["logs"])
-        return Receipt(
+    def _read(self, sent: str, found: dict[str, Any]) -> MinedTransaction:
+        logs = (self._abi.decode_event([_bytes(topic) for topic in log["topics"]], _bytes(log["data"])) for log in found["logs"])
+        return MinedTransaction(
             transaction_hash=sent,
             block_number=int(found["blockNumber"], 16),
             gas_used=int(found["gasUsed"], 16),
@@ -133,7 +133,7 @@ class Sender:
             raise NotMined(sent, self._timeout) from None
 
 
-async def reverting(abi: ContractAbi, action: str, call: Awaitable[T]) -> T:
+async def decode_reverts(abi: ContractAbi, action: str, call: Awaitable[T]) -> T:
     """Await a call that runs the contract, and turn the endpoint's error into the contract's where it is one."""
     try:
         return await call
@@ -141,7 +141,7 @@ async def reverting(abi: ContractAbi, action: str, call: Awaitable[T]) -> T:
         data = _revert_data(error.data)
         if data is None and error.code != _REVERTED and "revert" not in error.message.lower():
             raise
-        raise ContractReverted(action, abi.revert(data or b"")) from None
+        raise ContractReverted(action, abi.decode_revert(data or b"")) from None
 
 
 def _revert_data(data: Any) -> bytes | None:

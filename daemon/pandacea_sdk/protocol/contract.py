@@ -63,7 +63,7 @@ class Revert:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ContractEvent:
     """One log of the contract, decoded: its name and its values by parameter name."""
 
     name: str
@@ -84,31 +84,31 @@ class ContractAbi:
         self.runtime_code_hash: str | None = artifact.get("runtimeCodeHash")
         """keccak256 of the deployed code: the same for every deployment, for there are no immutables."""
         self._notices: Mapping[str, str] = artifact.get("errorNotices", {})
-        self._functions: dict[str, dict[str, Any]] = {signature(item): item for item in self.abi if item["type"] == "function"}
-        self._errors = {selector(signature(item)): item for item in self.abi if item["type"] == "error"}
-        self._events = {keccak(text=signature(item)): item for item in self.abi if item["type"] == "event"}
+        self._functions: dict[str, dict[str, Any]] = {abi_signature(item): item for item in self.abi if item["type"] == "function"}
+        self._errors = {function_selector(abi_signature(item)): item for item in self.abi if item["type"] == "error"}
+        self._events = {keccak(text=abi_signature(item)): item for item in self.abi if item["type"] == "event"}
 
-    def call(self, name: str, *values: Any) -> bytes:
+    def encode_call(self, name: str, *values: Any) -> bytes:
         """Calldata of a function, by its name, or by its whole signature where the name is overloaded.
 
         Raises:
             BadValueError: a value is not of its parameter's type: another length, no hex, no whole number, out of range.
         """
         item = self._function(name)
-        return selector(signature(item)) + _encoded(item["name"], item["inputs"], values)
+        return function_selector(abi_signature(item)) + _encoded(item["name"], item["inputs"], values)
 
-    def answer(self, name: str, data: bytes) -> Any:
+    def decode_result(self, name: str, data: bytes) -> Any:
         """What a function returned: one value, a mapping for a struct, or a tuple of several.
 
         Raises:
             ValueError: the bytes are not an answer of this function.
         """
         outputs = self._function(name)["outputs"]
-        found = _decode([type_of(one) for one in outputs], data)
+        found = _decode([canonical_type(one) for one in outputs], data)
         read = [_outward(parameter, value) for parameter, value in zip(outputs, found, strict=True)]
         return read[0] if len(read) == 1 else tuple(read)
 
-    def creation(self, *values: Any) -> bytes:
+    def encode_creation(self, *values: Any) -> bytes:
         """The code of a transaction that deploys the contract with these constructor arguments.
 
         Raises:
@@ -119,7 +119,7 @@ class ContractAbi:
         inputs = [one for item in self.abi if item["type"] == "constructor" for one in item["inputs"]]
         return bytes.fromhex(self.bytecode[2:]) + _encoded("the constructor", inputs, values)
 
-    def revert(self, data: bytes) -> Revert:
+    def decode_revert(self, data: bytes) -> Revert:
         """Read revert data; what no ABI names becomes `Unknown` with its bytes."""
         head, body = data[:_SELECTOR_BYTES], data[_SELECTOR_BYTES:]
         try:
@@ -131,14 +131,14 @@ class ContractAbi:
                 )
             item = self._errors.get(head)
             if item is not None:
-                found = _decode([type_of(one) for one in item["inputs"]], body)
+                found = _decode([canonical_type(one) for one in item["inputs"]], body)
                 values = {one["name"]: _outward(one, value) for one, value in zip(item["inputs"], found, strict=True)}
-                return Revert(item["name"], values, self._notices.get(signature(item), ""))
+                return Revert(item["name"], values, self._notices.get(abi_signature(item), ""))
         except ValueError:
             pass  # named like an error, but not shaped like it: shown as bytes below
         return Revert("Unknown", {"data": "0x" + data.hex()}, "" if data else "the call was undone without a reason")
 
-    def event(self, topics: Sequence[bytes], data: bytes) -> Event | None:
+    def decode_event(self, topics: Sequence[bytes], data: bytes) -> ContractEvent | None:
         """Read a log; None when it is not an event of this ABI, or not shaped like one."""
         item = self._events.get(topics[0]) if topics else None
         if item is None:
@@ -146,14 +146,14 @@ class ContractAbi:
         indexed = [one for one in item["inputs"] if one["indexed"]]
         plain = [one for one in item["inputs"] if not one["indexed"]]
         try:
-            found = dict(zip((one["name"] for one in plain), _decode([type_of(one) for one in plain], data), strict=True))
+            found = dict(zip((one["name"] for one in plain), _decode([canonical_type(one) for one in plain], data), strict=True))
             for parameter, topic in zip(indexed, topics[1:], strict=True):
-                found[parameter["name"]] = _decode([type_of(parameter)], topic)[0]
+                found[parameter["name"]] = _decode([canonical_type(parameter)], topic)[0]
         except ValueError:
             return None
-        return Event(item["name"], {one["name"]: _outward(one, found[one["name"]]) for one in item["inputs"]})
+        return ContractEvent(item["name"], {one["name"]: _outward(one, found[one["name"]]) for one in item["inputs"]})
 
-    def topic(self, name: str) -> str:
+    def event_topic(self, name: str) -> str:
         """topic0 of an event."""
         return next("0x" + topic.hex() for topic, item in self._events.items() if item["name"] == name)
 
@@ -182,12 +182,12 @@ def _load(name: str) -> ContractAbi:
     return ContractAbi(json.loads(text))
 
 
-def data_product_id(product_id: str) -> str:
+def hash_product_id(product_id: str) -> str:
     """What stands for a product on-chain: keccak256 of its id in UTF-8."""
     return "0x" + keccak(text=product_id).hex()
 
 
-def lease_id(
+def derive_lease_id(
     *,
     chain_id: int,
     contract: str,
@@ -251,20 +251,20 @@ def check_number(value: Any, bits: int, what: str) -> int:
     return value
 
 
-def type_of(parameter: Mapping[str, Any]) -> str:
+def canonical_type(parameter: Mapping[str, Any]) -> str:
     """The canonical type of a parameter: tuples spelled out."""
     kind: str = parameter["type"]
     if not kind.startswith("tuple"):
         return kind
-    return f"({','.join(type_of(one) for one in parameter['components'])}){kind.removeprefix('tuple')}"
+    return f"({','.join(canonical_type(one) for one in parameter['components'])}){kind.removeprefix('tuple')}"
 
 
-def signature(item: Mapping[str, Any]) -> str:
+def abi_signature(item: Mapping[str, Any]) -> str:
     """`name(type,type)`."""
-    return f"{item['name']}({','.join(type_of(one) for one in item['inputs'])})"
+    return f"{item['name']}({','.join(canonical_type(one) for one in item['inputs'])})"
 
 
-def selector(text: str) -> bytes:
+def function_selector(text: str) -> bytes:
     """The first four bytes of a signature's hash."""
     return keccak(text=text)[:_SELECTOR_BYTES]
 
@@ -281,7 +281,7 @@ def _encoded(where: str, parameters: Sequence[Mapping[str, Any]], values: Sequen
         names = ", ".join(one["name"] for one in parameters) or "nothing"
         raise BadValueError(f"{where} takes {len(parameters)} values ({names}), not {len(values)}")
     inward = [_inward(f"{one['name']} of {where}", one, value) for one, value in zip(parameters, values, strict=True)]
-    return encode([type_of(one) for one in parameters], inward)
+    return encode([canonical_type(one) for one in parameters], inward)
 
 
 def _inward(what: str, parameter: Mapping[str, Any], value: Any) -> Any:

@@ -83,7 +83,7 @@ def eip191_digest(message: bytes) -> bytes:
     return keccak256(b"\x19Ethereum Signed Message:\n" + str(len(message)).encode() + message)
 
 
-def recover(digest: bytes, signature: bytes) -> str | None:
+def recover_address(digest: bytes, signature: bytes) -> str | None:
     """The address, in lower case, whose key made `signature` over `digest`; None when there is none.
 
     Only the canonical form is taken: 65 bytes, v 27 or 28, s in the lower half (EIP-2), as OpenZeppelin's ECDSA demands on-chain.
@@ -108,7 +108,7 @@ def _recover_slowly(digest: bytes, plain: bytes) -> str | None:
         return None
 
 
-def word(value: int | str | bytes) -> bytes:
+def abi_word(value: int | str | bytes) -> bytes:
     """One 32-byte ABI word: an integer or address padded on the left, or bytes32 given as 32 bytes or `0x` hex."""
     if isinstance(value, int):
         return value.to_bytes(32, "big")

@@ -11,23 +11,23 @@ import hmac
 import re
 from typing import Final
 
-HEADER: Final = "Pandacea-Job-Token"
+JOB_TOKEN_HEADER: Final = "Pandacea-Job-Token"
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-def job_token(random: bytes) -> str:
+def encode_job_token(random_bytes: bytes) -> str:
     """The token that carries these 32 random bytes, in base64url without padding."""
-    if len(random) != 32:
-        raise ValueError(f"a job token is made of 32 random bytes, got {len(random)}")
-    return base64.urlsafe_b64encode(random).decode().rstrip("=")
+    if len(random_bytes) != 32:
+        raise ValueError(f"a job token is made of 32 random bytes, got {len(random_bytes)}")
+    return base64.urlsafe_b64encode(random_bytes).decode().rstrip("=")
 
 
-def job_token_hash(token: str) -> str | None:
+def hash_job_token(token: str) -> str | None:
     """What the node stores: sha-256 of the token's text, as 64 hex digits; None when it does not look like a token."""
     return hashlib.sha256(token.encode()).hexdigest() if _TOKEN.fullmatch(token) else None
 
 
-def job_token_opens(token: str, stored_hash: str) -> bool:
+def job_token_matches(token: str, stored_hash: str) -> bool:
     """Whether `token` is the one whose hash is stored. Takes the same time for every wrong token."""
-    return hmac.compare_digest(job_token_hash(token) or "", stored_hash)
+    return hmac.compare_digest(hash_job_token(token) or "", stored_hash)

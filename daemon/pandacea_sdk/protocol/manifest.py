@@ -12,7 +12,7 @@ import rfc8785
 from pandacea_sdk.protocol.hashing import hex32
 from pandacea_sdk.protocol.strict_json import MAX_INTEGER
 
-FORMAT: Final = "pandacea-manifest/1"
+MANIFEST_FORMAT: Final = "pandacea-manifest/1"
 
 EXCLUDED_FROM_REPLAY: Final = ("not_replayed", "blinding")
 """Members that differ between two honest runs of the same request; everything else must be equal when an arbiter replays."""
@@ -90,7 +90,7 @@ class Manifest:
         if len(self.blinding) != 32:
             raise ValueError(f"blinding is 32 random bytes, got {len(self.blinding)}")
         return {
-            "format": FORMAT,
+            "format": MANIFEST_FORMAT,
             "chain_id": _integer(self.chain_id),
             "contract": self.contract,
             "lease_id": self.lease_id,
@@ -129,7 +129,7 @@ class Manifest:
         }
 
 
-def canonical(manifest: Mapping[str, Any]) -> bytes:
+def canonical_json(manifest: Mapping[str, Any]) -> bytes:
     """The bytes that are hashed: RFC 8785.
 
     Raises:
@@ -141,12 +141,12 @@ def canonical(manifest: Mapping[str, Any]) -> bytes:
         raise ValueError("a key of the manifest holds half of a surrogate pair") from error
 
 
-def result_hash(manifest: Mapping[str, Any]) -> str:
+def hash_manifest(manifest: Mapping[str, Any]) -> str:
     """sha-256 of the canonical manifest, as bytes32 in hex: what the receipt signs and the chain may keep."""
-    return hex32(hashlib.sha256(canonical(manifest)).digest())
+    return hex32(hashlib.sha256(canonical_json(manifest)).digest())
 
 
-def replayable(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def replayable_members(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The members that a replay must reproduce."""
     return {name: value for name, value in manifest.items() if name not in EXCLUDED_FROM_REPLAY}
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pandacea_sdk.protocol.answers import ReceiptJson
-from pandacea_sdk.protocol.hashing import ADDRESS, HASH32, Signer, hex32, keccak256, recover, word
+from pandacea_sdk.protocol.hashing import ADDRESS, HASH32, Signer, abi_word, hex32, keccak256, recover_address
 from pandacea_sdk.protocol.problems import ProtocolError
+from pandacea_sdk.protocol.responses import ReceiptJson
 
 DOMAIN_NAME: Final = "Pandacea LeaseAgreement"
 DOMAIN_VERSION: Final = "1"
@@ -24,15 +24,19 @@ _RECEIPT_TYPEHASH: Final = keccak256(RECEIPT_TYPE.encode())
 _HASH_FIELDS: Final = ("lease_id", "computation_id", "request_hash", "product_version", "result_hash")
 
 
-def computation_id(chain_id: int, contract: str, lease_id: str, request_hash: str) -> str:
+def derive_computation_id(chain_id: int, contract: str, lease_id: str, request_hash: str) -> str:
     """keccak256(abi.encode(chain id, contract, lease id, request hash)): one request, one computation, on one lease."""
-    return hex32(keccak256(word(chain_id) + word(contract) + word(lease_id) + word(request_hash)))
+    return hex32(keccak256(abi_word(chain_id) + abi_word(contract) + abi_word(lease_id) + abi_word(request_hash)))
 
 
 def domain_separator(chain_id: int, contract: str) -> bytes:
     """The EIP-712 domain separator of a LeaseAgreement."""
     return keccak256(
-        _DOMAIN_TYPEHASH + keccak256(DOMAIN_NAME.encode()) + keccak256(DOMAIN_VERSION.encode()) + word(chain_id) + word(contract)
+        _DOMAIN_TYPEHASH
+        + keccak256(DOMAIN_NAME.encode())
+        + keccak256(DOMAIN_VERSION.encode())
+        + abi_word(chain_id)
+        + abi_word(contract)
     )
 
 
@@ -50,10 +54,10 @@ class Receipt:
 
     def digest(self) -> bytes:
         """The 32 bytes to sign (EIP-712, section "Specification of the eth_signTypedData")."""
-        struct = b"".join(word(getattr(self, name)) for name in _HASH_FIELDS)
+        struct = b"".join(abi_word(getattr(self, name)) for name in _HASH_FIELDS)
         return keccak256(b"\x19\x01" + domain_separator(self.chain_id, self.contract) + keccak256(_RECEIPT_TYPEHASH + struct))
 
-    def signed(self, signer: Signer) -> ReceiptJson:
+    def sign(self, signer: Signer) -> ReceiptJson:
         """The receipt as it travels."""
         return {
             "chain_id": self.chain_id,
@@ -68,7 +72,7 @@ class Receipt:
         }
 
 
-def read_receipt(value: Any) -> tuple[Receipt, str]:
+def parse_receipt(value: Any) -> tuple[Receipt, str]:
     """A receipt as it came, and the address whose key signed it.
 
     Raises:
@@ -87,7 +91,7 @@ def read_receipt(value: Any) -> tuple[Receipt, str]:
         signature = bytes.fromhex(str(value.get("signature", "")).removeprefix("0x"))
     except ValueError:
         raise _bad("the signature is not hex") from None
-    signer = recover(receipt.digest(), signature)
+    signer = recover_address(receipt.digest(), signature)
     if signer is None or signer != value["signer"]:
         raise _bad("the signature was not made by the signer it names")
     return receipt, signer

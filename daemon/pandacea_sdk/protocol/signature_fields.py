@@ -32,21 +32,21 @@ def dictionary_member(field: str, label: str, name: str) -> str:
     while position < len(field):
         match = _MEMBER.match(field, position)
         if match is None:
-            raise malformed(f"{name} is not a dictionary of signatures (RFC 8941)")
+            raise malformed_signature(f"{name} is not a dictionary of signatures (RFC 8941)")
         if match[1] == label:
             found.append(match[2].strip(" \t"))
         position = match.end()
         if position < len(field):
             rest = field[position:].lstrip(" \t")
             if not rest.startswith(",") or not (after := rest[1:].lstrip(" \t")):
-                raise malformed(f"{name} is not a dictionary of signatures (RFC 8941)")
+                raise malformed_signature(f"{name} is not a dictionary of signatures (RFC 8941)")
             position = len(field) - len(after)
     if len(found) != 1:
-        raise malformed(f"{name} needs exactly one member named {label}, it has {len(found)}")
+        raise malformed_signature(f"{name} needs exactly one member named {label}, it has {len(found)}")
     return found[0]
 
 
-def read_input(inner: str) -> tuple[list[str], dict[str, int | str]]:
+def parse_signature_input(inner: str) -> tuple[list[str], dict[str, int | str]]:
     """The covered components and the parameters (integers or strings) of one signature.
 
     Raises:
@@ -54,22 +54,22 @@ def read_input(inner: str) -> tuple[list[str], dict[str, int | str]]:
     """
     match = _INPUT.fullmatch(inner)
     if match is None:
-        raise malformed(
+        raise malformed_signature(
             'the eth member of Signature-Input must be ("component" ...);created=...;expires=...;nonce="...";keyid="..."'
         )
     parameters: dict[str, int | str] = {}
     for name, number, text in _PARAMETER.findall(match[2]):
         if name in parameters:
-            raise malformed(f"the parameter {name} appears twice")
+            raise malformed_signature(f"the parameter {name} appears twice")
         parameters[name] = int(number) if number else text
     return re.findall(r'"([^"]+)"', match[1]), parameters
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """Names in a message, in a stable order."""
     return ", ".join(sorted(names)) or "none"
 
 
-def malformed(why: str) -> ProtocolError:
+def malformed_signature(why: str) -> ProtocolError:
     """`signature-malformed`, for this reason."""
     return ProtocolError("signature-malformed", f"The signature cannot be read: {why}.")

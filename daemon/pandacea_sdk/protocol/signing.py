@@ -16,19 +16,19 @@ from hashlib import sha256
 from typing import Final
 
 from pandacea_sdk.protocol.digest import check_digest, content_digest, parse_content_digest
-from pandacea_sdk.protocol.hashing import Signer, eip191_digest, hex32, recover
+from pandacea_sdk.protocol.hashing import Signer, eip191_digest, hex32, recover_address
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.signature_fields import dictionary_member, listed, malformed, read_input
+from pandacea_sdk.protocol.signature_fields import dictionary_member, join_names, malformed_signature, parse_signature_input
 from pandacea_sdk.protocol.targets import split_target
 
-LABEL: Final = "eth"
-MAX_WINDOW: Final = 300
-SKEW: Final = 30
-SDK_WINDOW: Final = 60
+SIGNATURE_LABEL: Final = "eth"
+MAX_WINDOW_SECONDS: Final = 300
+CLOCK_SKEW_SECONDS: Final = 30
+SDK_WINDOW_SECONDS: Final = 60
 MAX_SIGNATURE_BYTES: Final = 1024
 """Longer than any ERC-1271 signature seen in use; the header limit of a server is near 8 KB."""
 
-ACCEPT_SIGNATURE: Final = f'{LABEL}=("@authority" "@method" "@path" "content-digest");created;expires;nonce;keyid'
+ACCEPT_SIGNATURE: Final = f'{SIGNATURE_LABEL}=("@authority" "@method" "@path" "content-digest");created;expires;nonce;keyid'
 """For the Accept-Signature field (RFC 9421, section 5.1) of a 401."""
 
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -58,11 +58,11 @@ class RequestHead:
             fields.setdefault(name, []).append(value.strip(" \t"))
         object.__setattr__(self, "_fields", fields)
 
-    def values(self, name: str) -> list[str]:
+    def header_values(self, name: str) -> list[str]:
         """Every line of one header, trimmed."""
         return self._fields.get(name, [])
 
-    def joined(self, name: str) -> str | None:
+    def joined_header(self, name: str) -> str | None:
         """The lines of one header as one value (RFC 9421, section 2.1); None when there is none."""
         values = self._fields.get(name)
         if values is None:
@@ -76,8 +76,8 @@ class SigningPolicy:
 
     chain_id: int
     authorities: frozenset[str]
-    max_window: int = MAX_WINDOW
-    skew: int = SKEW
+    max_window: int = MAX_WINDOW_SECONDS
+    skew: int = CLOCK_SKEW_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,12 @@ class SignedRequest:
         elif body:
             raise ProtocolError("body-not-allowed", "This request carries a body that its signature does not cover; send none.")
 
-    def recovers(self) -> bool:
+    def is_signed_by_address(self) -> bool:
         """Whether the named address made the signature. False also for a contract wallet: ask it (ERC-1271) before refusing."""
-        return recover(self.digest, self.signature) == self.address
+        return recover_address(self.digest, self.signature) == self.address
 
 
-def sign(
+def sign_request(
     signer: Signer,
     *,
     method: str,
@@ -149,16 +149,16 @@ def sign(
     components = _components(head, *split_target(target))
     names = " ".join(f'"{name}"' for name, _ in components)
     parameters = (
-        f"({names});created={created};expires={created + SDK_WINDOW if expires is None else expires}"
+        f"({names});created={created};expires={created + SDK_WINDOW_SECONDS if expires is None else expires}"
         f';nonce="{nonce}";keyid="erc8128:{chain_id}:{signer.address.lower()}"'
     )
     signature = signer.sign_digest(eip191_digest(_base(components, parameters)))
-    added["Signature-Input"] = f"{LABEL}={parameters}"
-    added["Signature"] = f"{LABEL}=:{base64.b64encode(signature).decode()}:"
+    added["Signature-Input"] = f"{SIGNATURE_LABEL}={parameters}"
+    added["Signature"] = f"{SIGNATURE_LABEL}=:{base64.b64encode(signature).decode()}:"
     return added
 
 
-def parse(head: RequestHead, policy: SigningPolicy, now: float) -> SignedRequest:
+def parse_signed_request(head: RequestHead, policy: SigningPolicy, now: float) -> SignedRequest:
     """Read and check a signature, all but body, curve and nonce. `now`: Unix seconds.
 
     Raises:
@@ -168,12 +168,12 @@ def parse(head: RequestHead, policy: SigningPolicy, now: float) -> SignedRequest
             components could not be formed.
     """
     inner, signature = _read_fields(head)
-    names, parameters = read_input(inner)
+    names, parameters = parse_signature_input(inner)
     if parameters.keys() != _PARAMETERS:
         raise ProtocolError(
             "signature-parameters",
             "The signature must have exactly the parameters created, expires, nonce and keyid; "
-            f"missing: {listed(_PARAMETERS - parameters.keys())}; not taken: {listed(parameters.keys() - _PARAMETERS)}.",
+            f"missing: {join_names(_PARAMETERS - parameters.keys())}; not taken: {join_names(parameters.keys() - _PARAMETERS)}.",
         )
     created, expires = _times(parameters)
     nonce, (chain_id, address) = _nonce(parameters), _keyid(parameters)
@@ -191,7 +191,7 @@ def parse(head: RequestHead, policy: SigningPolicy, now: float) -> SignedRequest
             "The signed authority is not one of this node's; sign for its public address, and let proxies keep the Host header.",
         )
     split_target(head.target)
-    check_encoding(head)
+    check_content_encoding(head)
     idempotency_key = covered.get("idempotency-key")
     if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
         raise ProtocolError("bad-idempotency-key", "Idempotency-Key must be 1 to 128 letters, digits or one of _ . : -")
@@ -208,26 +208,26 @@ def parse(head: RequestHead, policy: SigningPolicy, now: float) -> SignedRequest
     )
 
 
-def check_encoding(head: RequestHead) -> None:
+def check_content_encoding(head: RequestHead) -> None:
     """Refuse compressed bodies: a limit on bytes must be a limit on what they become.
 
     Raises:
         ProtocolError: `content-encoding-refused`.
     """
-    if any(value.lower() != "identity" for value in head.values("content-encoding")):
+    if any(value.lower() != "identity" for value in head.header_values("content-encoding")):
         raise ProtocolError("content-encoding-refused", "Send the body as it is, without Content-Encoding.")
 
 
 def _components(head: RequestHead, path: str, query: str | None) -> list[tuple[str, str]]:
     """Everything a signature of this request must cover, in the order in which we sign it."""
-    hosts = head.values("host")
+    hosts = head.header_values("host")
     if len(hosts) != 1 or not hosts[0]:
         raise ProtocolError("bad-host", "Send exactly one Host header.")
     found = [("@authority", hosts[0].lower()), ("@method", head.method), ("@path", path)]
     if query is not None:
         found.append(("@query", "?" + query))
     for name in _SIGNED_WHEN_SENT:
-        value = head.joined(name)
+        value = head.joined_header(name)
         if value is not None:
             found.append((name, value))
     values = [value for _, value in found]
@@ -246,18 +246,18 @@ def _base(components: Iterable[tuple[str, str]], parameters: str) -> bytes:
 
 
 def _read_fields(head: RequestHead) -> tuple[str, bytes]:
-    inputs, signatures = head.joined("signature-input"), head.joined("signature")
+    inputs, signatures = head.joined_header("signature-input"), head.joined_header("signature")
     if inputs is None or signatures is None:
         raise ProtocolError("signature-missing", "Sign the request: Signature-Input and Signature are needed (ERC-8128).")
-    encoded = dictionary_member(signatures, LABEL, "Signature")
+    encoded = dictionary_member(signatures, SIGNATURE_LABEL, "Signature")
     match = _BYTES.fullmatch(encoded)
     try:
         signature = base64.b64decode(match[1], validate=True) if match else b""
     except binascii.Error:
         signature = b""
     if not 0 < len(signature) <= MAX_SIGNATURE_BYTES:
-        raise malformed(f"the eth member of Signature must be :base64: of 1 to {MAX_SIGNATURE_BYTES} bytes")
-    return dictionary_member(inputs, LABEL, "Signature-Input"), signature
+        raise malformed_signature(f"the eth member of Signature must be :base64: of 1 to {MAX_SIGNATURE_BYTES} bytes")
+    return dictionary_member(inputs, SIGNATURE_LABEL, "Signature-Input"), signature
 
 
 def _times(parameters: Mapping[str, int | str]) -> tuple[int, int]:
@@ -288,12 +288,12 @@ def _check_coverage(names: Sequence[str], components: Mapping[str, str]) -> None
         raise ProtocolError(
             "signature-coverage",
             "The signature must cover exactly what it must, once each; "
-            f"missing: {listed(missing)}; not taken or not sent: {listed(extra)}.",
+            f"missing: {join_names(missing)}; not taken or not sent: {join_names(extra)}.",
         )
 
 
 def _body_digest(head: RequestHead) -> bytes | None:
-    value = head.joined("content-digest")
+    value = head.joined_header("content-digest")
     if value is not None:
         return parse_content_digest(value)
     if head.method in BODY_METHODS:

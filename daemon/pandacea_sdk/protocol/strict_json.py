@@ -50,7 +50,7 @@ def _undoubted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+def parse_json(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parse `raw` into dict, list, str, int, float, bool and None.
 
     Raises:
@@ -80,7 +80,7 @@ def _decoder(pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDec
     return json.JSONDecoder(object_pairs_hook=pairs_hook, parse_int=_integer, parse_float=_number, parse_constant=_constant)
 
 
-def escape(token: str) -> str:
+def escape_pointer(token: str) -> str:
     """One step of a JSON pointer (RFC 6901)."""
     return token.replace("~", "~0").replace("/", "~1")
 
@@ -149,7 +149,7 @@ def _object(pairs: _Pairs, pointer: str, *, surrogates: bool) -> dict[str, Any]:
     for key, item in pairs:
         if surrogates:
             _check_surrogates(key, pointer)
-        here = f"{pointer}/{escape(key)}"
+        here = f"{pointer}/{escape_pointer(key)}"
         if key in result:
             raise ProtocolError("duplicate-key", f"The key {_short(key)!r} appears twice; send it once.", here)
         form = key if key.isascii() else unicodedata.normalize("NFC", key)

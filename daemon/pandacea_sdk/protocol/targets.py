@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from pandacea_sdk.protocol.problems import ProtocolError
 
-MAX_TARGET: Final = 4096
+MAX_TARGET_CHARACTERS: Final = 4096
 
 # RFC 3986 pchar, "/" and "?", and nothing else: no fragment, no backslash, no space, no raw non-ASCII.
 _TARGET: Final = re.compile(r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*))?")
@@ -26,8 +26,8 @@ def split_target(target: str) -> tuple[str, str | None]:
         ProtocolError: `target-too-long`, or `bad-target` for anything that could be read in two ways: absolute form, dot segments,
             empty segments, escapes of plain characters, of slashes or of control characters, escapes in lower-case hex.
     """
-    if len(target) > MAX_TARGET:
-        raise ProtocolError("target-too-long", f"The request target is longer than {MAX_TARGET} characters.")
+    if len(target) > MAX_TARGET_CHARACTERS:
+        raise ProtocolError("target-too-long", f"The request target is longer than {MAX_TARGET_CHARACTERS} characters.")
     match = _TARGET.fullmatch(target)
     if match is None:
         raise _bad("it must begin with / and hold only the characters of RFC 3986")

@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import HASH32, sha256_hex
-from pandacea_sdk.protocol.manifest import FORMAT, result_hash
+from pandacea_sdk.protocol.manifest import MANIFEST_FORMAT, hash_manifest
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.receipt import computation_id, read_receipt
-from pandacea_sdk.protocol.wire import ExecuteRequest
+from pandacea_sdk.protocol.receipt import derive_computation_id, parse_receipt
 
 MAX_ARTIFACTS_BYTES: Final = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedResult:
     """What the Spender knows from their own side. `contract` is None when it was learnt from the node itself.
 
     `request` None: only the computation's id is known. It names chain, contract, lease and the signed request, so another result cannot
@@ -55,7 +55,7 @@ class VerifiedResult:
     artifacts: Mapping[str, bytes] = field(repr=False)
 
 
-def verify_result(answer: Any, expected: Expected) -> VerifiedResult:
+def verify_result(answer: Any, expected: ExpectedResult) -> VerifiedResult:
     """Check an answer to `expected.request`, or where that is not known, the result of `expected.computation_id`.
 
     Raises:
@@ -66,10 +66,10 @@ def verify_result(answer: Any, expected: Expected) -> VerifiedResult:
     computation, digest = _text(answer, "computation_id"), _text(answer, "result_hash")
     if not isinstance(answer.get("success"), bool):
         raise _answer("success is not true or false")
-    receipt, signer = read_receipt(answer.get("receipt"))
+    receipt, signer = parse_receipt(answer.get("receipt"))
     contract = expected.contract or receipt.contract
     try:
-        if result_hash(manifest) != digest:
+        if hash_manifest(manifest) != digest:
             raise _manifest("its sha-256 is not result_hash")
     except (ValueError, TypeError, RecursionError):
         raise _manifest("it cannot be written as RFC 8785 JSON") from None
@@ -109,10 +109,10 @@ def decode_base64(text: Any, what: str) -> bytes:
         raise _answer(f"{what} is not base64") from None
 
 
-def _check_manifest(manifest: Mapping[str, Any], expected: Expected, contract: str, computation: str) -> None:
+def _check_manifest(manifest: Mapping[str, Any], expected: ExpectedResult, contract: str, computation: str) -> None:
     lease_id = manifest.get("lease_id")
     facts: dict[str, Any] = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "contract": contract,
         "request_hash": expected.request_hash,
         "spender": expected.spender.lower(),
@@ -127,7 +127,7 @@ def _check_manifest(manifest: Mapping[str, Any], expected: Expected, contract: s
         raise _manifest("its chain_id is another")
     if manifest["computation_id"] != computation or not isinstance(lease_id, str) or not HASH32.fullmatch(lease_id):
         raise _manifest("it speaks of another computation than the answer, or of no lease")
-    if computation != computation_id(expected.chain_id, contract, lease_id, expected.request_hash):
+    if computation != derive_computation_id(expected.chain_id, contract, lease_id, expected.request_hash):
         raise _manifest("its computation_id does not follow from chain, contract, lease and request")
     if not isinstance(manifest.get("product_version"), str):
         raise _manifest("its product_version is missing")

@@ -10,42 +10,42 @@ from pandacea.api.node import NODE
 from pandacea.api.openapi import PAGE_POLICY, document, document_bytes, page
 
 
-async def well_known(request: web.Request) -> web.Response:
+async def get_well_known(request: web.Request) -> web.Response:
     """GET /.well-known/pandacea: chain, contract, Earner, authorities, version; signed."""
     return web.json_response(request.app[NODE].well_known)
 
 
-async def healthz(_request: web.Request) -> web.Response:
+async def get_healthz(_request: web.Request) -> web.Response:
     """GET /healthz: the event loop answers."""
     return web.json_response({"live": True})
 
 
-async def readyz(request: web.Request) -> web.Response:
+async def get_readyz(request: web.Request) -> web.Response:
     """GET /readyz: 200 when leases may be believed and a box can be made, else 503 with each part's own word."""
     readiness = request.app[NODE].readiness()
     return web.json_response({"ready": readiness.ready, **readiness.parts}, status=200 if readiness.ready else 503)
 
 
-DESCRIPTION: Final = web.AppKey("description", tuple)
+OPENAPI: Final = web.AppKey("description", tuple)
 """The two forms of the API's description, made once: OpenAPI JSON, and a page for people."""
 
 
-def describe(app: web.Application, version: str) -> None:
+def publish_openapi(app: web.Application, version: str) -> None:
     """Describe an application's routes; call when all of them are added.
 
     Raises:
         LookupError: a route has no description (a defect of ours, seen at start).
     """
     described = document(app, version)
-    app[DESCRIPTION] = (document_bytes(app, version), page(described))
+    app[OPENAPI] = (document_bytes(app, version), page(described))
 
 
-async def openapi(request: web.Request) -> web.Response:
+async def get_openapi(request: web.Request) -> web.Response:
     """GET /openapi.json."""
-    return web.Response(body=request.app[DESCRIPTION][0], content_type="application/json")
+    return web.Response(body=request.app[OPENAPI][0], content_type="application/json")
 
 
-async def docs(request: web.Request) -> web.Response:
+async def get_docs(request: web.Request) -> web.Response:
     """GET /docs: the same for people; needs no network and runs no script."""
     headers = {"Content-Security-Policy": PAGE_POLICY}
-    return web.Response(body=request.app[DESCRIPTION][1], content_type="text/html", charset="utf-8", headers=headers)
+    return web.Response(body=request.app[OPENAPI][1], content_type="text/html", charset="utf-8", headers=headers)

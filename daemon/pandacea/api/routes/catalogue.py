@@ -9,10 +9,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from pandacea.api import product_page as page
-from pandacea.api.croissant import croissant
-from pandacea.api.node import NODE, Node
+from pandacea.api.croissant import croissant_document
+from pandacea.api.node import NODE, NodeContext
 from pandacea.domain.product import Asset, Product
-from pandacea.flows.submit import Forbidden
+from pandacea.flows.submit import ProblemError
 
 ROUTE: Final = "/api/v1/products"
 PRODUCT_ROUTE: Final = ROUTE + "/{product_id}"
@@ -22,14 +22,14 @@ PAGES_ROUTE: Final = "/products"
 PAGE_ROUTE: Final = PAGES_ROUTE + "/{product_id}"
 
 _BUILT: Final = 256
-BUILT: Final[web.AppKey[dict[tuple[str, ...], bytes]]] = web.AppKey("built", dict)
+RENDERED: Final[web.AppKey[dict[tuple[str, ...], bytes]]] = web.AppKey("built", dict)
 """Answers by kind and product versions, so that a stranger's request costs no more than sending bytes."""
 
 
-async def products(request: web.Request) -> web.Response:
+async def list_products(request: web.Request) -> web.Response:
     """Every product, in short."""
     node = request.app[NODE]
-    offered = node.catalogue.all()
+    offered = node.catalogue.list_products()
     body = _built(
         request,
         ("list", *(one.version for one in offered)),
@@ -38,26 +38,26 @@ async def products(request: web.Request) -> web.Response:
     return _answer(body, "application/json")
 
 
-async def product(request: web.Request) -> web.Response:
+async def get_product(request: web.Request) -> web.Response:
     """One product: its signed document, its version, the limits and environment its scripts run in."""
     node, found = _found(request)
     return _answer(_built(request, ("json", found.version), lambda: _json(_whole(found, node))), "application/json")
 
 
-async def pages(request: web.Request) -> web.Response:
+async def get_products_page(request: web.Request) -> web.Response:
     """Every product, for people."""
     node = request.app[NODE]
-    offered = node.catalogue.all()
+    offered = node.catalogue.list_products()
     key = ("pages", *(one.version for one in offered))
-    return _html(_built(request, key, lambda: page.products_page([one.document for one in offered], node.earner)))
+    return _html(_built(request, key, lambda: page.render_products_page([one.document for one in offered], node.earner)))
 
 
-async def product_page(request: web.Request) -> web.Response:
+async def get_product_page(request: web.Request) -> web.Response:
     """One product, for people."""
     node, found = _found(request)
 
     def build() -> bytes:
-        return page.product_page(
+        return page.render_product_page(
             found.document,
             version=found.version,
             signature=found.signature,
@@ -70,35 +70,35 @@ async def product_page(request: web.Request) -> web.Response:
     return _html(_built(request, ("page", found.version), build))
 
 
-async def croissant_of(request: web.Request) -> web.Response:
+async def get_croissant(request: web.Request) -> web.Response:
     """The product's mock files as Croissant JSON-LD."""
     node, found = _found(request)
     base = f"{request.scheme}://{node.well_known['authorities'][0]}{ROUTE}/{found.product_id}"
-    body = _built(request, ("croissant", found.version, base), lambda: _json(croissant(found.document, base)))
+    body = _built(request, ("croissant", found.version, base), lambda: _json(croissant_document(found.document, base)))
     return _answer(body, "application/ld+json")
 
 
-async def mock(request: web.Request) -> web.StreamResponse:
+async def get_mock_csv(request: web.Request) -> web.StreamResponse:
     """An asset's mock rows as CSV."""
     _, found = _found(request)
     asset: Asset | None = next((one for one in found.assets.values() if one.asset_id == request.match_info["asset_id"]), None)
     if asset is None or asset.mock is None:
-        raise Forbidden("product-unknown", f"The product {found.product_id} has no such asset, or none with mock rows.")
+        raise ProblemError("product-unknown", f"The product {found.product_id} has no such asset, or none with mock rows.")
     name = f"{asset.asset_id}_mock.csv"
     headers = {"Content-Type": "text/csv; charset=utf-8", "Content-Disposition": f'attachment; filename="{name}"'}
     return web.FileResponse(asset.mock.csv, headers=headers)
 
 
-def _found(request: web.Request) -> tuple[Node, Product]:
+def _found(request: web.Request) -> tuple[NodeContext, Product]:
     node = request.app[NODE]
-    found = node.catalogue.by_id(request.match_info["product_id"])
+    found = node.catalogue.find_by_id(request.match_info["product_id"])
     if found is None:
-        raise Forbidden("product-unknown", "This node offers no product with this id; GET /api/v1/products lists them.")
+        raise ProblemError("product-unknown", "This node offers no product with this id; GET /api/v1/products lists them.")
     return node, found
 
 
 def _built(request: web.Request, key: tuple[str, ...], build: Callable[[], bytes]) -> bytes:
-    built = request.app[BUILT]
+    built = request.app[RENDERED]
     if key not in built:
         if len(built) >= _BUILT:
             built.clear()
@@ -115,7 +115,9 @@ def _answer(body: bytes, kind: str) -> web.Response:
 
 
 def _html(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type="text/html", charset="utf-8", headers={"Content-Security-Policy": page.SECURITY})
+    return web.Response(
+        body=body, content_type="text/html", charset="utf-8", headers={"Content-Security-Policy": page.CONTENT_SECURITY_POLICY}
+    )
 
 
 def _short(product: Product) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def _short(product: Product) -> dict[str, Any]:
     }
 
 
-def _whole(product: Product, node: Node) -> dict[str, Any]:
+def _whole(product: Product, node: NodeContext) -> dict[str, Any]:
     return {
         **_short(product),
         "dataProductId": product.product_hash,

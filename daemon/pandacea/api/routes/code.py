@@ -6,17 +6,17 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from pandacea.api.auth import signed_by_anyone
+from pandacea.api.auth import authenticate_anyone
 from pandacea.api.middleware import USAGE, read_body, require_json
 from pandacea.api.node import NODE
-from pandacea.domain.code import CodeState, Handed, Submission
+from pandacea.domain.code_approval import CodeRecord, CodeState, CodeSubmission
 from pandacea.domain.ids import HASH32, PRODUCT_ID, Address, ProductId
-from pandacea.domain.schema import NO_PARAMS
-from pandacea.flows.approve import NOTE_CHARACTERS, hand_in, state_of
-from pandacea.flows.submit import Forbidden
+from pandacea.domain.params_schema import NO_PARAMS
+from pandacea.flows.approve_code import NOTE_CHARACTERS, find_submission, submit_code
+from pandacea.flows.submit import ProblemError
 from pandacea_sdk.protocol import strict_json
+from pandacea_sdk.protocol.execute_request import MAX_UPLOADS, UPLOAD_NAME, check_execute_request
 from pandacea_sdk.protocol.problems import ProtocolError
-from pandacea_sdk.protocol.wire import MAX_UPLOADS, UPLOAD_NAME, execute_request
 
 ROUTE: Final = "/api/v1/privacy/code"
 STATE_ROUTE: Final = ROUTE + "/{code_id}"
@@ -27,29 +27,31 @@ _REQUIRED: Final = ("product_id", "code", "inputs")
 _FIELDS: Final = (*_REQUIRED, "uploads", "params_schema", "note")
 
 
-async def submit(request: web.Request) -> web.Response:
+async def post_code(request: web.Request) -> web.Response:
     """Hand a script in, before paying for a lease: the Earner reads it and decides."""
     node = request.app[NODE]
-    caller = await signed_by_anyone(request)
+    caller = await authenticate_anyone(request)
     require_json(request)
-    if not node.book.knows_spender(Address(caller.address)):
-        node.rates.scripts.take(request[USAGE].peer)
-    submission = await hand_in(read_handed(await read_body(request)), Address(caller.address), node.approve)
+    if not node.leases.knows_spender(Address(caller.address)):
+        node.rates.scripts.acquire(request[USAGE].peer)
+    submission = await submit_code(read_submission(await read_body(request)), Address(caller.address), node.approve)
     location = f"{ROUTE}/{submission.code_id}"
     return web.json_response(_answer(submission) | {"location": location}, status=202, headers={"Location": location})
 
 
-async def state(request: web.Request) -> web.Response:
+async def get_code_state(request: web.Request) -> web.Response:
     """How the Earner decided, and why: to whoever can name the script and everything its approval covers."""
     node = request.app[NODE]
-    await signed_by_anyone(request)
+    await authenticate_anyone(request)
     code_id = request.match_info["code_id"]
     if not HASH32.fullmatch(code_id):
-        raise Forbidden("code-unknown", "A code id is 0x and 64 lower-case hex digits, as POST /api/v1/privacy/code answered it.")
-    return web.json_response(_answer(await state_of(code_id, node.books)))
+        raise ProblemError(
+            "code-unknown", "A code id is 0x and 64 lower-case hex digits, as POST /api/v1/privacy/code answered it."
+        )
+    return web.json_response(_answer(await find_submission(code_id, node.database)))
 
 
-def _answer(submission: Submission) -> dict[str, Any]:
+def _answer(submission: CodeRecord) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "code_id": submission.code_id,
         "product_id": submission.product_id,
@@ -61,18 +63,18 @@ def _answer(submission: Submission) -> dict[str, Any]:
     return answer
 
 
-def read_handed(raw: bytes) -> Handed:
+def read_submission(raw: bytes) -> CodeSubmission:
     """Read the body of a submission.
 
     Raises:
         ProtocolError: for the first fault found, with its code and a JSON pointer to the field.
     """
-    body = strict_json.read(raw)
+    body = strict_json.parse_json(raw)
     if not isinstance(body, dict):
         raise ProtocolError("wrong-type", "The body must be an object.", "")
     for name in body:
         if name not in _FIELDS:
-            raise ProtocolError("unknown-field", f"Known here: {', '.join(_FIELDS)}.", f"/{strict_json.escape(name)}")
+            raise ProtocolError("unknown-field", f"Known here: {', '.join(_FIELDS)}.", f"/{strict_json.escape_pointer(name)}")
     for name in _REQUIRED:
         if name not in body:
             raise ProtocolError("missing-field", f"{name} is missing; add it.", f"/{name}")
@@ -80,7 +82,7 @@ def read_handed(raw: bytes) -> Handed:
     if not PRODUCT_ID.fullmatch(product_id):
         raise ProtocolError("bad-product-id", "product_id is no product id.", "/product_id")
     # Script and inputs have the form they will have when they run: one reader for both.
-    asked = execute_request({"lease_id": _ANY_LEASE, "code": body["code"], "inputs": body["inputs"]})
+    asked = check_execute_request({"lease_id": _ANY_LEASE, "code": body["code"], "inputs": body["inputs"]})
     schema = body.get("params_schema", NO_PARAMS)
     if not isinstance(schema, dict):
         raise ProtocolError("wrong-type", "params_schema must be an object.", "/params_schema")
@@ -88,7 +90,7 @@ def read_handed(raw: bytes) -> Handed:
     if len(note) > NOTE_CHARACTERS:
         raise ProtocolError("note-too-long", f"A note may have {NOTE_CHARACTERS} characters.", "/note")
     inputs = {item.variable_name: item.asset_id for item in asked.inputs}
-    return Handed(ProductId(product_id), asked.code, inputs, _uploads(body.get("uploads", [])), schema, note)
+    return CodeSubmission(ProductId(product_id), asked.code, inputs, _uploads(body.get("uploads", [])), schema, note)
 
 
 def _text(body: dict[str, Any], name: str) -> str:

@@ -8,29 +8,29 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from pandacea.api.node import NODE, Node
-from pandacea.api.reading import current, readable, seen, still_readable
+from pandacea.api.access import load_job, load_readable_job, require_readable, visible_state
+from pandacea.api.node import NODE, NodeContext
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.errors import Refused, Unavailable
-from pandacea.flows.live import Feed, Place, may_show
-from pandacea.flows.watch import until
-from pandacea_sdk.protocol.answers import output_members
+from pandacea.flows.job_notifier import wait_for_event
+from pandacea.flows.live_output import LiveFeed, StreamCursor, record_shown
+from pandacea_sdk.protocol.responses import output_members
 
 ROUTE: Final = "/api/v1/privacy/results/{computation_id}/events"
 HEARTBEAT_SECONDS: Final = 15.0
 FLUSH_SECONDS: Final = 0.1
 """Between two flushes: what comes meanwhile leaves together."""
-LONGEST_SECONDS: Final = 3600.0
+MAX_STREAM_SECONDS: Final = 3600.0
 """After which a stream ends; the client comes back with its Last-Event-ID."""
-PIECE: Final = 65_536
+EVENT_OUTPUT_BYTES: Final = 65_536
 """Bytes of output in one event."""
 
 
-async def events(request: web.Request) -> web.StreamResponse:
+async def get_events(request: web.Request) -> web.StreamResponse:
     """Stream what happens to a computation until it ends. A client that comes back goes on where its Last-Event-ID says."""
     node = request.app[NODE]
-    job = await readable(request, node)
+    job = await load_readable_job(request, node)
     with node.streams.hold(job.spender):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         await response.prepare(request)
@@ -43,29 +43,29 @@ async def events(request: web.Request) -> web.StreamResponse:
 class _Stream:
     """One client's stream."""
 
-    def __init__(self, request: web.Request, response: web.StreamResponse, job: Job, node: Node) -> None:
+    def __init__(self, request: web.Request, response: web.StreamResponse, job: Job, node: NodeContext) -> None:
         self._response, self._job, self._node = response, job, node
-        self._place = Place.read(request.headers.get("Last-Event-ID"))
+        self._place = StreamCursor.parse(request.headers.get("Last-Event-ID"))
         self._told: JobState | None = None
         self._showing = False
 
     async def run(self) -> None:
         """Until the computation ends, may not be read any more, or the stream grew old. Ends of the node's cut the connection."""
         loop, node = asyncio.get_running_loop(), self._node
-        oldest = loop.time() + LONGEST_SECONDS
-        with node.watch.joined(self._job.computation_id) as changed:
+        oldest = loop.time() + MAX_STREAM_SECONDS
+        with node.notifier.subscribed(self._job.computation_id) as changed:
 
             def look(lease_id: LeaseId | None) -> None:
                 if lease_id in {None, self._job.lease_id}:
                     changed.set()
 
-            unsubscribe = node.book.on_change(look)
+            unsubscribe = node.leases.subscribe(look)
             try:
-                while loop.time() < oldest and not node.watch.stopping:
+                while loop.time() < oldest and not node.notifier.stopping:
                     changed.clear()
                     if await self._flush():
                         return
-                    await until(changed, self._patience())
+                    await wait_for_event(changed, self._patience())
                     if not changed.is_set():
                         await self._write(b": still here\n\n")
                     await asyncio.sleep(FLUSH_SECONDS)
@@ -79,10 +79,10 @@ class _Stream:
         """Send what is new; True when it was the last there will be."""
         node = self._node
         # The feed before the row: a run that ends in between has shown everything it ever will.
-        feed = node.watch.feed(self._job.computation_id)
-        self._job = await current(self._job.computation_id, node) or self._job
-        still_readable(self._job, node)
-        state = seen(self._job, node)
+        feed = node.notifier.find_feed(self._job.computation_id)
+        self._job = await load_job(self._job.computation_id, node) or self._job
+        require_readable(self._job, node)
+        state = visible_state(self._job, node)
         if state is not self._told and state not in TERMINAL:
             await self._state(state)
         if feed is not None:
@@ -99,30 +99,30 @@ class _Stream:
             data["error"] = self._job.error
         await self._event("state", data)
 
-    async def _show(self, feed: Feed, *, over: bool) -> None:
-        output, progress, _ = feed.since(self._place)
+    async def _show(self, feed: LiveFeed, *, over: bool) -> None:
+        output, progress, _ = feed.read_since(self._place)
         if not output and progress is None:
             return
-        if not self._showing and not await may_show(self._job.computation_id, self._node.books, self._node.clock):
+        if not self._showing and not await record_shown(self._job.computation_id, self._node.database, self._node.clock):
             return
         self._showing = True
         while True:
-            still_readable(self._job, self._node)
-            output, progress, _ = feed.since(self._place)
-            place = self._place if self._place.attempt == feed.attempt else Place(feed.attempt)
+            require_readable(self._job, self._node)
+            output, progress, _ = feed.read_since(self._place)
+            place = self._place if self._place.attempt == feed.attempt else StreamCursor(feed.attempt)
             if progress is not None:
-                self._place = Place(feed.attempt, place.offset, feed.reports)
+                self._place = StreamCursor(feed.attempt, place.offset, feed.reports)
                 await self._event("progress", {"done": progress[0], "total": progress[1]})
                 continue
-            piece = _whole_characters(output[:PIECE]) or (output if over else b"")
+            piece = _whole_characters(output[:EVENT_OUTPUT_BYTES]) or (output if over else b"")
             if not piece:
                 return
-            self._place = Place(feed.attempt, place.offset + len(piece), place.reports)
+            self._place = StreamCursor(feed.attempt, place.offset + len(piece), place.reports)
             await self._event("output", {"offset": place.offset, **output_members(piece)})
 
     def _patience(self) -> float:
         if self._job.state is JobState.HELD and self._told is JobState.RUNNING:
-            shown = self._job.held_shows_at(self._node.submit.limits.time_seconds)
+            shown = self._job.held_visible_at(self._node.submit.limits.time_seconds)
             return min(HEARTBEAT_SECONDS, max(shown - self._node.clock.now(), 0.01))
         return HEARTBEAT_SECONDS
 

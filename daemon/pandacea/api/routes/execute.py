@@ -6,35 +6,35 @@ import hashlib
 
 from aiohttp import web
 
-from pandacea.api.answers import result_answer
-from pandacea.api.auth import signed
+from pandacea.api.access import require_readable, visible_state, wait_until_settled
+from pandacea.api.auth import authenticate_spender
 from pandacea.api.middleware import read_body, require_json
-from pandacea.api.node import NODE, Node
-from pandacea.api.reading import seen, settles, still_readable
+from pandacea.api.node import NODE, NodeContext
+from pandacea.api.responses import result_response
 from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
 from pandacea.domain.job import TERMINAL, Job, Mode
 from pandacea.domain.product import Release
 from pandacea.errors import Unavailable
-from pandacea.flows.cancel import as_seen
+from pandacea.flows.cancel import as_spender_sees
 from pandacea.flows.rehearse import rehearse
-from pandacea.flows.submit import Accepted, Caller, Order, submit
-from pandacea_sdk.protocol.wire import read_execute_request
+from pandacea.flows.submit import AcceptedJob, Caller, ComputationRequest, submit_job
+from pandacea_sdk.protocol.execute_request import parse_execute_request
 
 ROUTE = "/api/v1/privacy/execute"
 GRACE_SECONDS = 60.0
 
 
-async def execute(request: web.Request) -> web.StreamResponse:
+async def post_execute(request: web.Request) -> web.StreamResponse:
     """Accept a computation; answer its result, or with `Prefer: respond-async` (RFC 7240) a place to ask for it."""
     node = request.app[NODE]
-    signer = await signed(request)
+    signer = await authenticate_spender(request)
     require_json(request)
     body = await read_body(request)
-    asked = read_execute_request(body)
+    asked = parse_execute_request(body)
     background = _respond_async(request)
     rehearsal = asked.mode == "mock"
-    (node.rates.rehearsals if rehearsal else node.rates.computations).take(signer.address)
-    order = Order(
+    (node.rates.rehearsals if rehearsal else node.rates.computations).acquire(signer.address)
+    order = ComputationRequest(
         lease_id=LeaseId(asked.lease_id),
         code=asked.code,
         inputs=tuple((AssetId(item.asset_id), item.variable_name) for item in asked.inputs),
@@ -47,7 +47,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
         wants_token=background,
     )
     caller = Caller(Address(signer.address), Hash32(signer.request_hash))
-    accept = rehearse if rehearsal else submit
+    accept = rehearse if rehearsal else submit_job
     if background:
         return _accepted(await accept(order, caller, node.submit), node, background=True)
     # Held before anything is accepted: a request that may not wait makes no computation that it would wait for.
@@ -56,7 +56,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
         if accepted.job.release == Release.HOLD:
             return _accepted(accepted, node, background=False)
         job = await _ended(accepted.job, node)
-    return await result_answer(request, job, node)
+    return await result_response(request, job, node)
 
 
 def _respond_async(request: web.Request) -> bool:
@@ -64,21 +64,21 @@ def _respond_async(request: web.Request) -> bool:
     return any(part.split(";")[0].strip().lower() == "respond-async" for part in preferences.split(","))
 
 
-def _accepted(accepted: Accepted, node: Node, *, background: bool) -> web.Response:
+def _accepted(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> web.Response:
     """202: a place to ask, and a token to ask with. What waits for the Earner's word is answered so without being asked to."""
-    job = as_seen(accepted.job)
+    job = as_spender_sees(accepted.job)
     location = f"/api/v1/privacy/results/{job.computation_id}"
-    body = {"computation_id": job.computation_id, "status": seen(job, node).value, "location": location}
+    body = {"computation_id": job.computation_id, "status": visible_state(job, node).value, "location": location}
     if accepted.token is not None:
         body["job_token"] = accepted.token
     headers = {"Location": location} | ({"Preference-Applied": "respond-async"} if background else {})
     return web.json_response(body, status=202, headers=headers)
 
 
-async def _ended(job: Job, node: Node) -> Job:
+async def _ended(job: Job, node: NodeContext) -> Job:
     """Wait for the end, then ask the lease once more: a result leaves only to whom it may."""
-    job = await settles(job, node, node.submit.queue.seconds + node.submit.limits.time_seconds + GRACE_SECONDS)
-    still_readable(job, node)
+    job = await wait_until_settled(job, node, node.submit.queue.max_wait_seconds + node.submit.limits.time_seconds + GRACE_SECONDS)
+    require_readable(job, node)
     if job.state not in TERMINAL:
         raise Unavailable(f"The computation {job.computation_id} has not ended yet; ask for its result by its id.", retry_after=30)
     return job

@@ -9,58 +9,58 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from pandacea.api.answers import file_pieces, status_answer
+from pandacea.api.access import is_settled, load_readable_job, require_readable, visible_state, wait_until_settled
 from pandacea.api.node import NODE
-from pandacea.api.reading import readable, seen, settled, settles, still_readable
+from pandacea.api.responses import artifact_chunks, status_response
 from pandacea.domain.job import TERMINAL, JobState
 from pandacea.domain.outcome import Failure
-from pandacea.flows.cancel import cancel
-from pandacea.flows.submit import Forbidden
+from pandacea.flows.cancel import cancel_job
+from pandacea.flows.submit import ProblemError
 from pandacea_sdk.protocol.problems import ProtocolError
 
 ROUTE: Final = "/api/v1/privacy/results/{computation_id}"
 ARTIFACT_ROUTE: Final = ROUTE + "/artifacts/{name:.+}"
-MAX_WAIT: Final = 30
+MAX_WAIT_SECONDS: Final = 30
 """Seconds a long-poll may last."""
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
-async def status(request: web.Request) -> web.StreamResponse:
+async def get_status(request: web.Request) -> web.StreamResponse:
     """Where a computation stands; `?wait=N` answers when it ends, at most N seconds later."""
     node = request.app[NODE]
-    job = await readable(request, node)
+    job = await load_readable_job(request, node)
     seconds = _wait(request)
-    if seconds and not settled(job, node):
+    if seconds and not is_settled(job, node):
         with node.streams.hold(job.spender):
-            job = await settles(job, node, seconds)
-        still_readable(job, node)
-    return await status_answer(request, job, node)
+            job = await wait_until_settled(job, node, seconds)
+        require_readable(job, node)
+    return await status_response(request, job, node)
 
 
-async def remove(request: web.Request) -> web.Response:
+async def delete_computation(request: web.Request) -> web.Response:
     """Cancel a computation."""
     node = request.app[NODE]
-    job = await readable(request, node, token_opens=False)
-    await cancel(job, node.books, node.watch, node.clock, node.submit.shelf)
+    job = await load_readable_job(request, node, token_opens=False)
+    await cancel_job(job, node.database, node.notifier, node.clock, node.submit.results)
     return web.Response(status=204)
 
 
-async def artifact(request: web.Request) -> web.StreamResponse:
+async def get_artifact(request: web.Request) -> web.StreamResponse:
     """An artifact's bytes, streamed. One byte range (RFC 9110) is served, `If-Range` and `If-None-Match` are honoured."""
     node = request.app[NODE]
-    job = await readable(request, node)
-    if seen(job, node) is JobState.HELD:
-        raise Forbidden("result-held", "The Earner has not released this result.")
+    job = await load_readable_job(request, node)
+    if visible_state(job, node) is JobState.HELD:
+        raise ProblemError("result-held", "The Earner has not released this result.")
     if job.failure is Failure.RESULT_REFUSED:
-        raise Forbidden("result-refused", job.detail)
+        raise ProblemError("result-refused", job.detail)
     name = request.match_info["name"]
-    async with node.books.read() as view:
-        kept = {item.name: item for item in await view.jobs.artifacts(job.computation_id)}
+    async with node.database.read_session() as view:
+        kept = {item.name: item for item in await view.jobs.list_artifacts(job.computation_id)}
     if job.state not in TERMINAL or name not in kept:
-        raise Forbidden("artifact-unknown", "This computation left no such artifact; its manifest names those it left.")
+        raise ProblemError("artifact-unknown", "This computation left no such artifact; its manifest names those it left.")
     if job.removed_at is not None:
-        raise Forbidden("result-expired", "The node no longer keeps this result's bytes.")
+        raise ProblemError("result-expired", "The node no longer keeps this result's bytes.")
     item = kept[name]
     # No digest of the bytes in a header: an artifact never changes, so its computation and place name its version.
     etag = f'"{job.computation_id[2:34]}-{item.file}"'
@@ -81,7 +81,7 @@ async def artifact(request: web.Request) -> web.StreamResponse:
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{item.size}"
     await response.prepare(request)
     if request.method != "HEAD":
-        async for piece in file_pieces(job, item, node, start, end):
+        async for piece in artifact_chunks(job, item, node, start, end):
             await response.write(piece)
     await response.write_eof()
     return response
@@ -115,6 +115,6 @@ def _range(request: web.Request, size: int, etag: str) -> tuple[int, int, int]:
 
 def _wait(request: web.Request) -> float:
     text = request.query.get("wait", "0")
-    if not text.isascii() or not text.isdigit() or int(text[:9]) > MAX_WAIT:
-        raise ProtocolError("bad-parameter", f"wait is a whole number of seconds, at most {MAX_WAIT}.")
+    if not text.isascii() or not text.isdigit() or int(text[:9]) > MAX_WAIT_SECONDS:
+        raise ProtocolError("bad-parameter", f"wait is a whole number of seconds, at most {MAX_WAIT_SECONDS}.")
     return float(text)

@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from pandacea.api.auth import signed_head
+from pandacea.api.auth import authenticate_spender_head
 from pandacea.api.middleware import LIMITS, body_chunks
 from pandacea.api.node import NODE
 from pandacea.domain.ids import Address
@@ -16,16 +16,16 @@ from pandacea_sdk.protocol.problems import ProtocolError
 ROUTE: Final = "/api/v1/privacy/uploads/{sha256}"
 
 
-async def put(request: web.Request) -> web.Response:
+async def put_upload(request: web.Request) -> web.Response:
     """Take an upload in; sending it again keeps it for longer. A script names it in `uploads` and finds it in /workspace/in."""
     node = request.app[NODE]
-    caller = await signed_head(request)
+    caller = await authenticate_spender_head(request)
     digest = request.match_info["sha256"]
     if not SHA256_HEX.fullmatch(digest):
         raise ProtocolError("bad-upload", "An upload's path ends in the sha-256 of its bytes: 64 lower-case hex digits.")
     if caller.body_sha256 is None or caller.body_sha256.hex() != digest:
         raise ProtocolError("upload-mismatch", "The signed Content-Digest is not the digest in the path.")
-    await node.uploads.receive(
+    await node.uploads.receive_upload(
         Address(caller.address), digest, request.content_length, body_chunks(request, request.app[LIMITS].upload_bytes)
     )
     return web.Response(status=204)

@@ -15,7 +15,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from . import box, supervise, template, wire
+from . import hardening, packets, supervisor, zygote
 
 
 def main(argument: str) -> None:
@@ -24,30 +24,30 @@ def main(argument: str) -> None:
     `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`, `template`, `masks`.
     """
     settings: dict[str, Any] = json.loads(argument)
-    sock = _connect(settings)
+    sock = _connect_to_node(settings)
     try:
         if settings["template"]:
             _prepare_imports(settings)
-            preload(settings["preload"])
-            template.serve(sock, settings)
+            preload_modules(settings["preload"])
+            zygote.serve_forks(sock, settings)
             return
-        _settle(settings)
+        _harden(settings)
         _prepare_imports(settings)
-        preload(settings["preload"])
-        box.install_filter(Path(settings["filter"]))
+        preload_modules(settings["preload"])
+        hardening.install_filter(Path(settings["filter"]))
     except BaseException as error:
-        wire.send_json(sock, wire.UNFIT, {"message": f"{type(error).__name__}: {error}"[:2000]})
+        packets.send_json(sock, packets.UNFIT, {"message": f"{type(error).__name__}: {error}"[:2000]})
         raise
-    wire.send_json(sock, wire.HELLO, wire.hello(box.thread_count(), os.getuid()))
-    supervise.run_job(sock)
+    packets.send_json(sock, packets.HELLO, packets.hello_message(hardening.thread_count(), os.getuid()))
+    supervisor.run_job(sock)
 
 
-def _settle(settings: dict[str, Any]) -> None:
+def _harden(settings: dict[str, Any]) -> None:
     if settings["uid"] is not None and os.getuid() == 0:
-        box.become(settings["uid"])
-    box.forbid_new_privileges()
-    box.set_dumpable(False)
-    box.limit(settings["rlimits"])
+        hardening.drop_to_uid(settings["uid"])
+    hardening.forbid_new_privileges()
+    hardening.set_dumpable(False)
+    hardening.set_rlimits(settings["rlimits"])
 
 
 def _prepare_imports(settings: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ def _prepare_imports(settings: dict[str, Any]) -> None:
     site.sethelper()  # type: ignore[attr-defined,unused-ignore]
 
 
-def _connect(settings: dict[str, Any]) -> socket.socket:
+def _connect_to_node(settings: dict[str, Any]) -> socket.socket:
     if settings.get("fd") is not None:
         return socket.socket(fileno=settings["fd"])
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,7 +67,7 @@ def _connect(settings: dict[str, Any]) -> socket.socket:
     return sock
 
 
-def preload(modules: list[str]) -> None:
+def preload_modules(modules: list[str]) -> None:
     """Import ahead of the job. The first torch optimizer imports another second's worth of modules, so one is built and stepped, and a model saved."""
     for name in modules:
         importlib.import_module(name)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .one_batch import Unfit, plain
+from pandacea.sandbox.guest.arrow_batch import ConversionRefused, stored_type
 
 _DTYPE: Final = re.compile(
     r"object|str|string(\[[a-z_]+\])?|category|bool(ean)?|u?int(8|16|32|64)|U?Int(8|16|32|64)|[fF]loat(16|32|64)"
@@ -24,7 +24,7 @@ _DTYPE: Final = re.compile(
 class ParquetReader:
     """One Parquet file behind a descriptor."""
 
-    def __init__(self, descriptor: int, cap: int) -> None:
+    def __init__(self, descriptor: int, max_bytes: int) -> None:
         try:
             source = open(os.dup(descriptor), "rb")  # noqa: SIM115 - there is no path; it lives as long as the reader
             self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
@@ -33,9 +33,9 @@ class ParquetReader:
             groups = self._file.metadata.num_row_groups
             promised = sum(self._file.metadata.row_group(group).total_byte_size for group in range(groups))
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise Unfit(f"it cannot be read as Parquet: {_words(error)}") from error
-        if promised > cap:
-            raise Unfit(f"its row groups unpack to {promised} bytes, more than the {cap} a table may have")
+            raise ConversionRefused(f"it cannot be read as Parquet: {_describe_error(error)}") from error
+        if promised > max_bytes:
+            raise ConversionRefused(f"its row groups unpack to {promised} bytes, more than the {max_bytes} a table may have")
 
     def batches(self, kept: list[str], rows: int) -> Iterator[Any]:
         """The kept columns, `rows` at a time. Raises Unfit."""
@@ -43,9 +43,9 @@ class ParquetReader:
         try:
             for batch in self._file.iter_batches(batch_size=rows, columns=kept, use_threads=False):
                 done += batch.num_rows
-                yield _checked(batch, kept)
+                yield _validate_batch(batch, kept)
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise Unfit(f"after row {done} it cannot be read as Parquet: {_words(error)}") from error
+            raise ConversionRefused(f"after row {done} it cannot be read as Parquet: {_describe_error(error)}") from error
 
 
 class ArrowReader:
@@ -54,7 +54,7 @@ class ArrowReader:
     def __init__(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
         if size == 0:
-            raise Unfit("the file is empty")
+            raise ConversionRefused("the file is empty")
         source = pa.BufferReader(pa.py_buffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)))
         try:
             if source.read(6) == b"ARROW1":
@@ -66,7 +66,7 @@ class ArrowReader:
                 self._stream = pa.ipc.open_stream(source)
             self.schema = (self._stream or self._file).schema
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise Unfit(f"it cannot be read as Arrow: {_words(error)}") from error
+            raise ConversionRefused(f"it cannot be read as Arrow: {_describe_error(error)}") from error
         self.rows = 0
 
     def batches(self, kept: list[str], rows: int) -> Iterator[Any]:
@@ -78,9 +78,9 @@ class ArrowReader:
                 for start in range(0, batch.num_rows, rows):
                     part = batch.slice(start, rows).select(kept)
                     done += part.num_rows
-                    yield _checked(part, kept)
+                    yield _validate_batch(part, kept)
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise Unfit(f"after row {done} it cannot be read as Arrow: {_words(error)}") from error
+            raise ConversionRefused(f"after row {done} it cannot be read as Arrow: {_describe_error(error)}") from error
 
     def _all(self) -> Iterator[Any]:
         if self._stream is not None:
@@ -90,11 +90,11 @@ class ArrowReader:
                 yield self._file.get_batch(number)
 
 
-def _words(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _checked(batch: Any, kept: list[str]) -> Any:
+def _validate_batch(batch: Any, kept: list[str]) -> Any:
     """The batch in order, with the types tables are stored in; raises pyarrow's own errors."""
     batch.validate(full=True)
     arrays, fields = [], []
@@ -104,13 +104,13 @@ def _checked(batch: Any, kept: list[str]) -> Any:
             one = one.storage
         if pa.types.is_run_end_encoded(one.type):
             one = pa.compute.run_end_decode(one)
-        kind = plain(one.type)
+        kind = stored_type(one.type)
         arrays.append(one if one.type == kind or pa.types.is_dictionary(kind) else one.cast(kind))
         fields.append(pa.field(name, arrays[-1].type))
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def frame_metadata(schema: Any, kept: list[str]) -> tuple[list[str], dict[bytes, bytes]]:
+def reduce_pandas_metadata(schema: Any, kept: list[str]) -> tuple[list[str], dict[bytes, bytes]]:
     """What pandas wrote beside the columns, reduced to names, known types and the index: (index columns to keep too, metadata)."""
     try:
         stated = json.loads((schema.metadata or {}).get(b"pandas", b"null"))
@@ -123,11 +123,11 @@ def frame_metadata(schema: Any, kept: list[str]) -> tuple[list[str], dict[bytes,
     also = [one for one in index if isinstance(one, str) and one not in kept]
     wanted = {*kept, *also}
     columns = [
-        _entry(one)
+        _reduce_column(one)
         for one in stated.get("columns", [])
         if isinstance(one, dict) and one.get("field_name", one.get("name")) in wanted
     ]
-    labels = [_entry(one) for one in stated.get("column_indexes", []) if isinstance(one, dict)]
+    labels = [_reduce_column(one) for one in stated.get("column_indexes", []) if isinstance(one, dict)]
     reduced = {"index_columns": index, "column_indexes": labels, "columns": columns, "pandas_version": "3.0.0"}
     return also, {b"pandas": json.dumps(reduced).encode()}
 
@@ -140,7 +140,7 @@ def _is_range(one: Any) -> bool:
     )
 
 
-def _entry(one: dict[str, Any]) -> dict[str, Any]:
+def _reduce_column(one: dict[str, Any]) -> dict[str, Any]:
     known = isinstance(one.get("numpy_type"), str) and _DTYPE.fullmatch(one["numpy_type"])
     facts = one.get("metadata") if isinstance(one.get("metadata"), dict) else None
     return {

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow as pa
 
-from .one_batch import Column, Unfit
+from pandacea.sandbox.guest.arrow_batch import ColumnSpool, ConversionRefused
 
 _RAW: Final = "S"
 _ARROW: Final = {
@@ -37,14 +37,14 @@ Keep = Callable[[list[str]], list[str]]
 Progress = Callable[[int], None]
 
 
-class _Seen:
+class _ColumnKinds:
     """What the pieces of one column were: kinds i, u, f, b, s; `missing` and `empty` (a piece of nothing but missing values)."""
 
     def __init__(self) -> None:
         self.kinds: set[str] = set()
         self.missing = self.empty = False
 
-    def look(self, values: Any) -> str | None:
+    def add_piece(self, values: Any) -> str | None:
         """Note one piece; its kind, or None when every value is missing."""
         missing = bool(values.isna().any())
         self.missing |= missing
@@ -55,7 +55,7 @@ class _Seen:
         self.kinds.add("?" if kind == "s" and re.fullmatch(_DOUBTFUL, str(values.iloc[0])) else kind)
         return kind
 
-    def whole(self) -> str:
+    def infer(self) -> str:
         """The kind pandas infers over all rows; `?` when the texts must be looked at."""
         kinds = self.kinds
         if not kinds:
@@ -99,9 +99,9 @@ class CsvReader:
         self._descriptor, self._separator, self._progress = descriptor, separator, progress
         self._size = os.fstat(descriptor).st_size
 
-    def names(self, most: int) -> list[str]:
+    def names(self, max_columns: int) -> list[str]:
         """The header, as pandas names the columns, of which there may be `most`. Raises Unfit."""
-        self._count(most)
+        self._check_column_count(max_columns)
         try:
             names = list(self._open(nrows=0, dtype=str).columns)
         except (ValueError, OverflowError) as error:
@@ -109,12 +109,12 @@ class CsvReader:
         if len(names) == 1:
             other = next((mark for mark in _SEPARATORS if mark in names[0][1:-1] and mark != self._separator), None)
             if other:
-                raise Unfit(
+                raise ConversionRefused(
                     f"line 1: the header holds no {self._separator!r} but {other!r}: state the separator of this file ({other!r}; --separator for `products add`)"
                 )
         return [str(name) for name in names]
 
-    def _count(self, most: int) -> None:
+    def _check_column_count(self, most: int) -> None:
         """Count before parsing: a header of a million names takes gigabytes to hold."""
         offset = found = 0
         while data := os.pread(self._descriptor, 1 << 20, offset):
@@ -124,7 +124,7 @@ class CsvReader:
             if end:
                 break
         if found >= most:
-            raise Unfit(f"it has {found + 1} columns; at most {most} are read")
+            raise ConversionRefused(f"it has {found + 1} columns; at most {most} are read")
 
     def _open(self, **options: Any) -> Any:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -140,16 +140,20 @@ class CsvReader:
         self._check(piece, 2)
         return piece
 
-    def read(self, kept: list[str], make: Callable[[Any], Column], rows: int, sample: Callable[[Any], None]) -> list[Column]:
+    def read(
+        self, kept: list[str], make: Callable[[Any], ColumnSpool], rows: int, sample: Callable[[Any], None]
+    ) -> list[ColumnSpool]:
         """The kept columns; `make` begins a column of a type, `rows` (a multiple of eight) is a piece, `sample` sees the first one."""
         try:
             return self._read(kept, make, rows, sample)
         except (ValueError, OverflowError) as error:
             raise self._unfit(error) from error
 
-    def _read(self, kept: list[str], make: Callable[[Any], Column], rows: int, sample: Callable[[Any], None]) -> list[Column]:
-        seen = {name: _Seen() for name in kept}
-        columns: dict[str, tuple[str, Column] | None] = dict.fromkeys(kept)
+    def _read(
+        self, kept: list[str], make: Callable[[Any], ColumnSpool], rows: int, sample: Callable[[Any], None]
+    ) -> list[ColumnSpool]:
+        seen = {name: _ColumnKinds() for name in kept}
+        columns: dict[str, tuple[str, ColumnSpool] | None] = dict.fromkeys(kept)
         redo: set[str] = set()
         first, last = 2, False
         for piece in self._open(chunksize=rows):
@@ -161,20 +165,22 @@ class CsvReader:
             first += len(piece)
             last = len(piece) < rows
             for name in kept:
-                kind = seen[name].look(piece[name])
-                if name not in redo and not _store(columns, name, kind, piece[name], make):
+                kind = seen[name].add_piece(piece[name])
+                if name not in redo and not _append_piece(columns, name, kind, piece[name], make):
                     redo.add(name)
             self._progress(os.lseek(self._descriptor, 0, os.SEEK_CUR) if not last else self._size)
         if first == 2:
             return [make(pa.null()) for _ in kept]
-        kinds = {name: one.whole() for name, one in seen.items()}
+        kinds = {name: one.infer() for name, one in seen.items()}
         redo |= {name for name, have in columns.items() if have is None or have[0] != kinds[name]}
-        kinds |= {name: self._texts_say(name, rows) for name in redo if kinds[name] == "?"}
+        kinds |= {name: self._infer_from_texts(name, rows) for name in redo if kinds[name] == "?"}
         if redo:
-            columns |= self._again({name: kinds[name] for name in kept if name in redo}, make, rows)
+            columns |= self._reread_columns({name: kinds[name] for name in kept if name in redo}, make, rows)
         return [have[1] for have in columns.values() if have is not None]
 
-    def _again(self, kinds: dict[str, str], make: Callable[[Any], Column], rows: int) -> dict[str, tuple[str, Column] | None]:
+    def _reread_columns(
+        self, kinds: dict[str, str], make: Callable[[Any], ColumnSpool], rows: int
+    ) -> dict[str, tuple[str, ColumnSpool] | None]:
         """Read some columns once more, now that their types are known."""
         columns = {name: make(_ARROW[kind]) for name, kind in kinds.items()}
         for raw in (False, True):
@@ -182,11 +188,11 @@ class CsvReader:
             dtypes = {name: _PANDAS[kind] for name, kind in wanted.items() if kind != "b"}
             for piece in self._open(chunksize=rows, dtype=dtypes, usecols=list(wanted), na_filter=not raw) if wanted else ():
                 for name, kind in wanted.items():
-                    columns[name].add(_array(piece[name], kind))
+                    columns[name].add(_to_arrow(piece[name], kind))
                 self._progress(os.lseek(self._descriptor, 0, os.SEEK_CUR))
         return {name: (kinds[name], column) for name, column in columns.items()}
 
-    def _texts_say(self, name: str, rows: int) -> str:
+    def _infer_from_texts(self, name: str, rows: int) -> str:
         """Ask pandas about one text of each class, in the order in which the classes appear: nothing else counts for its choice."""
         first: dict[str, str] = {}
         for piece in self._open(chunksize=rows, dtype={name: "str"}, usecols=[name]):
@@ -203,28 +209,30 @@ class CsvReader:
 
     def _check(self, piece: Any, first: int) -> None:
         if not isinstance(piece.index, pd.RangeIndex):
-            raise Unfit(f"line {first}: this row has more values than the header has names; name every column, or mend the row")
+            raise ConversionRefused(
+                f"line {first}: this row has more values than the header has names; name every column, or mend the row"
+            )
 
-    def _unfit(self, error: Exception) -> Unfit:
+    def _unfit(self, error: Exception) -> ConversionRefused:
         """Say where: pandas names the line of a bad row; a bad byte is looked for."""
         if isinstance(error, UnicodeDecodeError):
             line, column = self._bad_byte()
-            return Unfit(
+            return ConversionRefused(
                 f"line {line}, column {column}: a byte that is no UTF-8; save the file as UTF-8 (iconv -f LATIN1 -t UTF-8)"
             )
         if isinstance(error, pd.errors.EmptyDataError):
-            return Unfit("the file is empty; it needs at least a line of column names")
+            return ConversionRefused("the file is empty; it needs at least a line of column names")
         text = str(error)
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", text)
         if found:
-            return Unfit(
+            return ConversionRefused(
                 f"line {found[2]}, column {int(found[1]) + 1}: the row has {found[3]} values where {found[1]} are expected; "
                 "mend the row, or put text that holds separators in double quotes"
             )
         found = re.search(r"EOF inside string starting at row (\d+)", text)
         if found:
-            return Unfit(f"row {found[1]}: a double quote opens and never closes; close it, or double it inside text")
-        return Unfit(f"it cannot be read as CSV: {text[:300]}")
+            return ConversionRefused(f"row {found[1]}: a double quote opens and never closes; close it, or double it inside text")
+        return ConversionRefused(f"it cannot be read as CSV: {text[:300]}")
 
     def _bad_byte(self) -> tuple[int, int]:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -242,7 +250,7 @@ class CsvReader:
         return line, tail.count(self._separator) + 1
 
 
-def _store(columns: dict[str, Any], name: str, kind: str | None, values: Any, make: Callable[[Any], Column]) -> bool:
+def _append_piece(columns: dict[str, Any], name: str, kind: str | None, values: Any, make: Callable[[Any], ColumnSpool]) -> bool:
     """Keep a piece as what it was inferred to be; False when it does not go with the pieces before it."""
     have = columns[name]
     if have is None:
@@ -250,11 +258,11 @@ def _store(columns: dict[str, Any], name: str, kind: str | None, values: Any, ma
         have = columns[name] = (kind, make(_ARROW[kind]))
     elif have[0] != (kind or have[0]) or (kind is None and have[0] in "iu"):
         return False
-    have[1].add(_array(values, have[0]))
+    have[1].add(_to_arrow(values, have[0]))
     return True
 
 
-def _array(values: Any, kind: str) -> Any:
+def _to_arrow(values: Any, kind: str) -> Any:
     """A piece in Arrow's layout; a missing number is NaN, as in the frame it came from."""
     if kind == "f":
         return pa.array(values.to_numpy("float64"), from_pandas=False)
@@ -264,7 +272,7 @@ def _array(values: Any, kind: str) -> Any:
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
-def typed(descriptor: int, kinds: dict[str, Any], make: Callable[[Any], Column]) -> list[Column]:
+def read_typed_csv(descriptor: int, kinds: dict[str, Any], make: Callable[[Any], ColumnSpool]) -> list[ColumnSpool]:
     """A small CSV file read as the types of another table: what a mock is, beside the table it stands for."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(os.dup(descriptor), "rb") as file:

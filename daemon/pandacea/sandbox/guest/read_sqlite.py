@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from .one_batch import Unfit
+from pandacea.sandbox.guest.arrow_batch import ConversionRefused
 
 _KINDS: Final = {"integer": pa.int64(), "real": pa.float64(), "text": pa.large_string(), "blob": pa.large_binary()}
 _MAGIC: Final = b"SQLite format 3\0"
@@ -22,24 +22,26 @@ _MAGIC: Final = b"SQLite format 3\0"
 class SqliteReader:
     """One table behind a descriptor."""
 
-    def __init__(self, descriptor: int, table: str | None, most: int) -> None:
+    def __init__(self, descriptor: int, table: str | None, max_bytes: int) -> None:
         size = os.fstat(descriptor).st_size
-        if size > most:
-            raise Unfit(f"a SQLite file may have {most} bytes here, this has {size}; export the table as CSV or Parquet")
+        if size > max_bytes:
+            raise ConversionRefused(
+                f"a SQLite file may have {max_bytes} bytes here, this has {size}; export the table as CSV or Parquet"
+            )
         try:
             self._db = sqlite3.connect(":memory:")
-            self._db.deserialize(_content(descriptor))
+            self._db.deserialize(_private_copy(descriptor))
             self._harden()
-            self.table = self._choose(table)
-            self._quoted = _quoted(self.table)
-            found = self._db.execute(f"SELECT name, hidden FROM pragma_table_xinfo({_text(self.table)})").fetchall()
+            self.table = self._choose_table(table)
+            self._quoted = _quote_identifier(self.table)
+            found = self._db.execute(f"SELECT name, hidden FROM pragma_table_xinfo({_quote_text(self.table)})").fetchall()
             self.names = [str(name) for name, hidden in found if hidden == 0]
             if len(self.names) != len(found):
-                raise Unfit(
+                raise ConversionRefused(
                     f"table {self.table!r} has generated columns, whose expressions would run here; copy it to a plain table"
                 )
         except sqlite3.Error as error:
-            raise Unfit(f"it cannot be read as SQLite: {error}") from error
+            raise ConversionRefused(f"it cannot be read as SQLite: {error}") from error
 
     def _harden(self) -> None:
         self._db.execute("PRAGMA trusted_schema = OFF")
@@ -47,23 +49,23 @@ class SqliteReader:
         self._db.execute("PRAGMA query_only = ON")
         self._db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 
-    def _choose(self, table: str | None) -> str:
+    def _choose_table(self, table: str | None) -> str:
         """The base table asked for: no view, no virtual table (both run what the file's author wrote)."""
         rows = self._db.execute("SELECT name, type FROM pragma_table_list WHERE schema = 'main'").fetchall()
         bases = sorted(str(name) for name, kind in rows if kind == "table" and not str(name).startswith("sqlite_"))
         if table is None:
             if len(bases) == 1:
                 return bases[0]
-            raise Unfit(
+            raise ConversionRefused(
                 f"the file holds {len(bases)} tables; say which (--table for `products add`): {', '.join(bases[:20]) or 'there is none'}"
             )
         if table not in bases:
             kind = next((kind for name, kind in rows if name == table), None)
             if kind is not None:
-                raise Unfit(
+                raise ConversionRefused(
                     f"{table!r} is a {kind}, which would run the file's own SQL; only base tables are read: {', '.join(bases[:20])}"
                 )
-            raise Unfit(f"there is no table {table!r}; there are: {', '.join(bases[:20])}")
+            raise ConversionRefused(f"there is no table {table!r}; there are: {', '.join(bases[:20])}")
         return table
 
     def kinds(self, kept: list[str]) -> dict[str, Any]:
@@ -71,10 +73,10 @@ class SqliteReader:
         try:
             return {name: self._kind(name) for name in kept}
         except sqlite3.Error as error:
-            raise Unfit(f"it cannot be read as SQLite: {error}") from error
+            raise ConversionRefused(f"it cannot be read as SQLite: {error}") from error
 
     def _kind(self, name: str) -> Any:
-        column = _quoted(name)
+        column = _quote_identifier(name)
         held = {str(row[0]) for row in self._db.execute(f"SELECT DISTINCT typeof({column}) FROM {self._quoted}")}
         missing = "null" in held
         held.discard("null")
@@ -84,48 +86,48 @@ class SqliteReader:
             return pa.null()
         if len(held) > 1:
             words = " and ".join(sorted(held))
-            where = self._db.execute(f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_text(min(held))}").fetchone()[
-                0
-            ]
-            raise Unfit(
+            where = self._db.execute(
+                f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_quote_text(min(held))}"
+            ).fetchone()[0]
+            raise ConversionRefused(
                 f"column {name!r} mixes {words} values ({where} of them {min(held)}); make them one kind, or drop the column"
             )
         return _KINDS[held.pop()]
 
     def batches(self, kinds: dict[str, Any], rows: int) -> Iterator[Any]:
         """The kept columns, `rows` at a time. Raises Unfit."""
-        columns = ", ".join(_quoted(name) for name in kinds)
+        columns = ", ".join(_quote_identifier(name) for name in kinds)
         schema = pa.schema(list(kinds.items()))
         try:
             cursor = self._db.execute(f"SELECT {columns} FROM {self._quoted}")
             while piece := cursor.fetchmany(rows):
-                arrays = [_array(values, kind) for values, kind in zip(zip(*piece, strict=True), kinds.values(), strict=True)]
+                arrays = [_to_arrow(values, kind) for values, kind in zip(zip(*piece, strict=True), kinds.values(), strict=True)]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         except (sqlite3.Error, pa.ArrowException, UnicodeError, OverflowError) as error:
-            raise Unfit(f"it cannot be read as SQLite: {error}") from error
+            raise ConversionRefused(f"it cannot be read as SQLite: {error}") from error
 
 
-def _content(descriptor: int) -> mmap.mmap:
+def _private_copy(descriptor: int) -> mmap.mmap:
     """The file's bytes, privately; a file of a write-ahead-logging database says so in two bytes, and in memory there is no log."""
     if os.fstat(descriptor).st_size < len(_MAGIC):
-        raise Unfit("it cannot be read as SQLite: the file is too short")
+        raise ConversionRefused("it cannot be read as SQLite: the file is too short")
     content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
     if content[: len(_MAGIC)] != _MAGIC:
-        raise Unfit("it cannot be read as SQLite: file is not a database")
+        raise ConversionRefused("it cannot be read as SQLite: file is not a database")
     if content[18:20] == b"\2\2":
         content[18:20] = b"\1\1"
     return content
 
 
-def _array(values: tuple[Any, ...], kind: Any) -> Any:
+def _to_arrow(values: tuple[Any, ...], kind: Any) -> Any:
     if pa.types.is_float64(kind):
         return pa.array([float("nan") if value is None else float(value) for value in values], kind)
     return pa.array(values, kind)
 
 
-def _quoted(name: str) -> str:
+def _quote_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
+def _quote_text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"

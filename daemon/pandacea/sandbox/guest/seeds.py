@@ -25,7 +25,7 @@ def _seed_torch(module: Any, seed: int, threads: int) -> None:
 _LIBRARIES: dict[str, Callable[[Any, int, int], None]] = {"numpy": _seed_numpy, "torch": _seed_torch}
 
 
-def plant(seed: int, threads: int) -> None:
+def seed_generators(seed: int, threads: int) -> None:
     """Seed what is imported already, and arrange that numpy and torch are seeded at the end of their first import."""
     random.seed(seed)
     waiting = {}

@@ -13,7 +13,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
-class OneOf:
+class ArgumentIn:
     """Allowed only while the low 32 bits of argument `index` are one of `values`."""
 
     index: int
@@ -21,7 +21,7 @@ class OneOf:
 
 
 @dataclass(frozen=True, slots=True)
-class NoneOf:
+class ArgumentNotIn:
     """Allowed unless the low 32 bits of argument `index` are one of `values`."""
 
     index: int
@@ -29,7 +29,7 @@ class NoneOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Without:
+class ArgumentWithoutBits:
     """Allowed only while argument `index` has no bit of `mask`."""
 
     index: int
@@ -37,7 +37,7 @@ class Without:
 
 
 @dataclass(frozen=True, slots=True)
-class NullBeside:
+class NullPointerBeside:
     """Only while argument `null` is a null pointer and argument `given` is not (their low 32 bits)."""
 
     null: int
@@ -45,7 +45,7 @@ class NullBeside:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class SyscallGroup:
     """Calls that stand or fall together; of groups that share a call the first whose condition holds decides.
 
     `answer`: errno given instead of running them (0: success, and nothing done).
@@ -54,7 +54,7 @@ class Group:
     name: str
     reason: str
     calls: tuple[str, ...]
-    when: OneOf | NoneOf | Without | NullBeside | None = None
+    when: ArgumentIn | ArgumentNotIn | ArgumentWithoutBits | NullPointerBeside | None = None
     otherwise: int = errno.EPERM
     answer: int | None = None
     boot_only: bool = False
@@ -78,8 +78,8 @@ _PRCTL: Final = (1, 2, 3, 4, 15, 16, 21, 22, 23, 24, 38, 39, 42, 0x53564D41)
 _SEND_BUFFER: Final = (7, 32)  # SO_SNDBUF SO_SNDBUFFORCE (asm-generic/socket.h)
 _COLD_PAGEOUT: Final = (20, 21)  # MADV_COLD MADV_PAGEOUT
 
-GROUPS: Final[tuple[Group, ...]] = (
-    Group(
+GROUPS: Final[tuple[SyscallGroup, ...]] = (
+    SyscallGroup(
         "files",
         "read the libraries, write the workspace; where a path may lead is the mount namespace's business, not the filter's",
         _calls(
@@ -90,18 +90,18 @@ GROUPS: Final[tuple[Group, ...]] = (
             "sendfile copy_file_range statfs fstatfs"
         ),
     ),
-    Group(
+    SyscallGroup(
         "memory",
         "allocators, mapped tables, compiled kernels",
         _calls("mmap munmap mprotect mremap brk msync mlock munlock mlock2 membarrier get_mempolicy"),
     ),
-    Group(
+    SyscallGroup(
         "memory-advice",
         "allocators return pages with it; pushing pages out of the shared cache would signal other jobs",
         _calls("madvise"),
-        when=NoneOf(2, _COLD_PAGEOUT),
+        when=ArgumentNotIn(2, _COLD_PAGEOUT),
     ),
-    Group(
+    SyscallGroup(
         "processes",
         "threads, subprocesses and their end, all inside the box's process namespace and under its pids cap",
         _calls(
@@ -111,9 +111,14 @@ GROUPS: Final[tuple[Group, ...]] = (
             "sched_getscheduler sched_get_priority_max sched_get_priority_min getpriority setpriority getcpu"
         ),
     ),
-    Group("clone", "threads and forks, never a new namespace", _calls("clone"), when=Without(0, _CLONE_NEW_ANY)),
-    Group("prctl", "names of threads, death signals, dumpable; nothing that bends the box", _calls("prctl"), when=OneOf(0, _PRCTL)),
-    Group(
+    SyscallGroup("clone", "threads and forks, never a new namespace", _calls("clone"), when=ArgumentWithoutBits(0, _CLONE_NEW_ANY)),
+    SyscallGroup(
+        "prctl",
+        "names of threads, death signals, dumpable; nothing that bends the box",
+        _calls("prctl"),
+        when=ArgumentIn(0, _PRCTL),
+    ),
+    SyscallGroup(
         "signals",
         "handlers, masks, timers that raise them",
         _calls(
@@ -121,7 +126,7 @@ GROUPS: Final[tuple[Group, ...]] = (
             "setitimer getitimer pause signalfd signalfd4"
         ),
     ),
-    Group(
+    SyscallGroup(
         "time",
         "clocks and sleeping; never setting a clock",
         _calls(
@@ -129,7 +134,7 @@ GROUPS: Final[tuple[Group, ...]] = (
             "timer_gettime timer_delete timer_getoverrun timerfd_create timerfd_settime timerfd_gettime"
         ),
     ),
-    Group(
+    SyscallGroup(
         "waiting",
         "event loops",
         _calls(
@@ -137,7 +142,7 @@ GROUPS: Final[tuple[Group, ...]] = (
             "eventfd eventfd2 restart_syscall"
         ),
     ),
-    Group(
+    SyscallGroup(
         "facts",
         "who and where am I; randomness",
         _calls(
@@ -145,62 +150,70 @@ GROUPS: Final[tuple[Group, ...]] = (
             "setrlimit getrandom"
         ),
     ),
-    Group(
+    SyscallGroup(
         "own-limits",
         "own limits only: PID 1 has the same uid and must not be limited to death",
         _calls("prlimit64"),
-        when=OneOf(0, (0,)),
+        when=ArgumentIn(0, (0,)),
     ),
-    Group(
+    SyscallGroup(
         "pairs",
         "event loops wake themselves through a socket pair; a pair reaches nobody else",
         _calls("socketpair"),
-        when=OneOf(0, (_AF_UNIX,)),
+        when=ArgumentIn(0, (_AF_UNIX,)),
     ),
-    Group(
+    SyscallGroup(
         "pair-traffic",
         "use of such a pair; without socket, connect, bind, listen and accept there is nobody to call",
         _calls("sendto recvfrom sendmsg recvmsg shutdown getsockopt getsockname getpeername"),
     ),
-    Group("pair-options", "timeouts and the like, of such a pair", _calls("setsockopt"), when=NoneOf(2, _SEND_BUFFER)),
-    Group(
+    SyscallGroup(
+        "pair-options", "timeouts and the like, of such a pair", _calls("setsockopt"), when=ArgumentNotIn(2, _SEND_BUFFER)
+    ),
+    SyscallGroup(
         "pair-buffers",
         "how much of the kernel's memory a socket may hold is the machine's to say: told that it worked, it stays as it was",
         _calls("setsockopt"),
         answer=0,
     ),
-    Group(
+    SyscallGroup(
         "descriptor-flags",
         "duplicate and flag descriptors; leases, notifications and pipe sizes reach beyond the box",
         _calls("fcntl"),
-        when=OneOf(1, _DUP_AND_FLAGS),
+        when=ArgumentIn(1, _DUP_AND_FLAGS),
         otherwise=errno.EINVAL,
     ),
-    Group(
+    SyscallGroup(
         "record-locks",
         "a lock on a shared file is a channel between jobs: answered with success, nothing is locked",
         _calls("fcntl"),
-        when=OneOf(1, _RECORD_LOCKS),
+        when=ArgumentIn(1, _RECORD_LOCKS),
         answer=0,
     ),
-    Group(
+    SyscallGroup(
         "whole-file-locks", "the same channel by another name: answered with success, nothing is locked", _calls("flock"), answer=0
     ),
-    Group(
+    SyscallGroup(
         "touch-by-name",
         "Path.touch() asks for the time now by name and makes the file only when that fails: told that it worked, it would make none",
         _calls("utimensat futimesat"),
-        when=NullBeside(null=2, given=1),
+        when=NullPointerBeside(null=2, given=1),
         answer=errno.EPERM,
     ),
-    Group("touch-by-name", "the same by older calls", _calls("utime utimes"), when=NullBeside(null=1, given=0), answer=errno.EPERM),
-    Group(
+    SyscallGroup(
+        "touch-by-name",
+        "the same by older calls",
+        _calls("utime utimes"),
+        when=NullPointerBeside(null=1, given=0),
+        answer=errno.EPERM,
+    ),
+    SyscallGroup(
         "file-times",
         "times of a shared file are a channel too; copying tools only want to be told that it worked",
         _calls("utimensat utime utimes futimesat"),
         answer=0,
     ),
-    Group(
+    SyscallGroup(
         "extended-attributes",
         "a channel and never needed; answered as a file system without them would",
         _calls(
@@ -209,14 +222,14 @@ GROUPS: Final[tuple[Group, ...]] = (
         ),
         answer=errno.EOPNOTSUPP,
     ),
-    Group(
+    SyscallGroup(
         "terminals",
         "is it a terminal, how wide, how much can be read; anything else is no terminal",
         _calls("ioctl"),
-        when=OneOf(1, _TERMINAL_AND_FLAGS),
+        when=ArgumentIn(1, _TERMINAL_AND_FLAGS),
         otherwise=errno.ENOTTY,
     ),
-    Group(
+    SyscallGroup(
         "newer-forms",
         "libraries try the newer form and fall back when it does not exist; in these forms a filter cannot see the arguments, "
         "or they tell of other jobs (RWF_NOWAIT, cachestat)",
@@ -226,15 +239,15 @@ GROUPS: Final[tuple[Group, ...]] = (
         ),
         answer=errno.ENOSYS,
     ),
-    Group(
+    SyscallGroup(
         "boot-socket",
         "the guest finds its node once, before any job reaches it",
         _calls("socket"),
-        when=OneOf(0, (_AF_UNIX,)),
+        when=ArgumentIn(0, (_AF_UNIX,)),
         boot_only=True,
     ),
-    Group("boot-connect", "the same", _calls("connect"), boot_only=True),
-    Group(
+    SyscallGroup("boot-connect", "the same", _calls("connect"), boot_only=True),
+    SyscallGroup(
         "boot-identity",
         "where the node runs as root, the guest leaves root by itself",
         _calls("setgroups setresuid setresgid capset"),

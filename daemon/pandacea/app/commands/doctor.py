@@ -1,0 +1,130 @@
+"""What the operator asks of a node that is not running: is everything here, and which leases does it believe?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Final
+
+from pandacea.api.server import check_binding, check_free
+from pandacea.app import factories
+from pandacea.app.reading import open_tables
+from pandacea.catalogue.product_checks import check_product
+from pandacea.catalogue.products_file import PRODUCTS_FILE as PRODUCTS_FILE
+from pandacea.catalogue.products_file import read_products as read_products
+from pandacea.config import Config
+from pandacea.config.load import redact_url
+from pandacea.domain.finding import Finding, FindingState
+from pandacea.domain.ids import Address
+from pandacea.errors import BadConfig, Broken, DaemonError
+from pandacea.sandbox.diagnose import diagnose_sandbox as examine_sandbox
+
+_DOCTOR: Final = "doctor"
+_TABLES: Final = "doctor-tables"
+"""Folders of the boxes that these commands make."""
+
+Check = Callable[[], Awaitable[str]]
+
+
+async def run_checks(config: Config) -> list[Finding]:
+    """Check keys, data, chain, server and sandbox one by one."""
+    earner, privacy, chain = config.earner, config.privacy, config.blockchain
+    products = privacy.data_dir / PRODUCTS_FILE
+    checks: list[tuple[str, str, Check, str]] = [
+        (
+            "keys",
+            "keystore",
+            lambda: _keystore(config),
+            f"make one: `pandacea keys create {earner.keystore} --passphrase-file FILE`",
+        ),
+        ("data", "data folder", lambda: _data_folder(config), f"mend privacy.data_dir, or run `mkdir -m 700 {privacy.data_dir}`"),
+        (
+            "data",
+            "products and data",
+            lambda: _products(config),
+            f"mend {products}, or offer a table: `pandacea products add FILE`",
+        ),
+        (
+            "chain",
+            "chain endpoints",
+            lambda: _chain(config),
+            f"start the endpoint or mend blockchain.rpc_url; it is asked with: `curl {redact_url(chain.rpc_url[0].url)}`",
+        ),
+        (
+            "server",
+            "server address",
+            lambda: _address(config),
+            f"see who has the port: `ss -ltnp 'sport = :{config.server.port}'`, and mend the section server of the configuration",
+        ),
+    ]
+    return [await _finding(*check) for check in checks] + await _sandbox(config)
+
+
+async def _finding(group: str, name: str, check: Check, remedy: str) -> Finding:
+    try:
+        return Finding(group, name, FindingState.OK, await check())
+    except Broken as problem:
+        return Finding(group, name, FindingState.FAIL, problem.problem, problem.remedy or remedy)
+    except DaemonError as problem:
+        return Finding(group, name, FindingState.FAIL, problem.detail, remedy)
+
+
+async def _sandbox(config: Config) -> list[Finding]:
+    """Try every promise of the sandbox in real boxes of their own, beside a running node."""
+    try:
+        return await examine_sandbox(config.privacy.sandbox, *factories.sandbox_settings(config, purpose=_DOCTOR, pool=0))
+    finally:
+        shutil.rmtree(config.store.state_dir / _DOCTOR, ignore_errors=True)  # a leftover here disturbs nobody
+
+
+async def _data_folder(config: Config) -> str:
+    factories.require_data_folder(config)
+    return f"{config.privacy.data_dir}"
+
+
+async def _address(config: Config) -> str:
+    """The server's address, free; or taken by the very node that this configuration runs."""
+    listener = factories.listener_of(config.server)
+    check_binding(listener)
+    try:
+        await check_free(listener)
+    except BadConfig:
+        if not await factories.node_is_running(config.store.state_dir):
+            raise
+        return f"{listener.host}:{listener.port}, served by the node that runs here"
+    return f"{listener.host}:{listener.port} is free"
+
+
+async def _keystore(config: Config) -> str:
+    return f"opens; its address is {factories.unlock_signer(config).address}"
+
+
+async def _products(config: Config) -> str:
+    if not config.privacy.data_dir.is_dir():
+        return "not looked for: the data folder is not there"
+    products = read_products(config.privacy.data_dir)
+    if not products:
+        return f"none stated in {config.privacy.data_dir}: nothing will be served"
+    named = ", ".join(f"{product.product_id} ({len(product.files)} assets)" for product in products)
+    async with AsyncExitStack() as stack:
+        try:
+            stack.callback(shutil.rmtree, config.store.state_dir / _TABLES, ignore_errors=True)
+            tables = await open_tables(config, stack, purpose=_TABLES)
+        except DaemonError as problem:  # the sandbox has rows of its own
+            return f"{named}; their files were not read, for want of a sandbox: {problem.detail}"
+        checked = [await check_product(product, config.privacy.data_dir, tables) for product in products]
+    if troubles := [f"{one.product_id} will not be offered: {one.detail}" for one in checked if one is not None]:
+        raise BadConfig(" ".join(troubles))
+    return f"{named}; every file was read"
+
+
+async def _chain(config: Config) -> str:
+    contract = factories.resolve_contract(config)
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(factories.open_database(config))
+        follower = await stack.enter_async_context(factories.open_follower(config, contract, db, Address(config.earner.address)))
+        await follower.endpoints.verify_all()
+        endpoint = await follower.endpoints.pick_endpoint()
+        header = await endpoint.get_header("latest")
+        return f"chain {follower.endpoints.chain_id}, contract {contract.address}, head {int(header.number, 16)}"

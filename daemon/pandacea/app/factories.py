@@ -1,0 +1,321 @@
+"""From sections of the configuration to opened adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import stat
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from pandacea import keys
+from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.server import Listener, Tls
+from pandacea.chain.endpoints import EndpointPool
+from pandacea.chain.follower import Follower, FollowOptions
+from pandacea.chain.lease_cache import Confidence, ConfidenceKind
+from pandacea.chain.rpc import Endpoint
+from pandacea.chain.sending.fees import FeeLimits
+from pandacea.chain.sending.sender import ChainSender
+from pandacea.config import Config, read_docker_host
+from pandacea.config.sections import Confirmations
+from pandacea.config.sections import ServerSection as ServerSection
+from pandacea.domain.ids import Address, Hash32
+from pandacea.errors import BadConfig, Broken, Unavailable
+from pandacea.flows.ports import LeaseCache
+from pandacea.flows.unit_of_work import Channel
+from pandacea.mqtt import MqttPublisher, MqttSettings
+from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
+from pandacea.store.chain_store import SqlChainStore, list_followed_chains
+from pandacea.store.database_engine import DatabaseEngine, DatabaseUnreachable
+from pandacea.store.migrate import upgrade
+from pandacea.store.sent_transactions import SqlSentTransactionStore
+from pandacea.store.writer_lock import hold_lock_file
+from pandacea_sdk.protocol.contract import lease_agreement
+from pandacea_sdk.protocol.deployment import Deployment
+
+log = structlog.get_logger(__name__)
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return time.time()
+
+
+class LeaseSpenders:
+    """Who has a lease here, for `api.auth`."""
+
+    def __init__(self, book: LeaseCache) -> None:
+        """`book`: the leases in memory."""
+        self._book = book
+
+    def knows_spender(self, address: Address) -> bool:
+        """Whether this address is the spender of an approved lease.
+
+        Raises:
+            Unavailable: it is not known, and the chain is not believed now: a node that has just started must not tell a Spender
+                that their lease does not exist.
+        """
+        known = self._book.knows_spender(address)
+        standing = self._book.chain_status()
+        if not known and not standing.is_ready:
+            raise Unavailable(
+                f"The node cannot tell who has a lease now: {standing.not_ready_reason}", retry_after=standing.retry_after
+            )
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class ContractConfig:
+    """Which LeaseAgreement is followed, and from which block on (None: found by asking)."""
+
+    address: Address
+    chain_id: int
+    code_hash: Hash32
+    """keccak256 of its code: what every endpoint must show."""
+    deploy_block: int | None
+
+
+def resolve_contract(config: Config) -> ContractConfig:
+    """The contract of the configuration, or of its deployment record.
+
+    Raises:
+        BadConfig: the record cannot be read, or contradicts `blockchain.chain_id` or `blockchain.code_hash`.
+    """
+    chain = config.blockchain
+    if chain.deployment is None:
+        assert chain.contract_address is not None  # the section's validator
+        assert chain.chain_id is not None
+        code_hash = chain.code_hash or lease_agreement().runtime_code_hash
+        assert code_hash is not None  # the artifact states it
+        return ContractConfig(Address(chain.contract_address), chain.chain_id, Hash32(code_hash), chain.start_block or None)
+    try:
+        record = Deployment.read(chain.deployment)
+    except (OSError, ValueError) as problem:
+        raise BadConfig(f"blockchain.deployment cannot be used: {problem}. `pandacea deploy` writes such a record.") from problem
+    if chain.chain_id is not None and chain.chain_id != record.chain_id:
+        raise BadConfig(f"blockchain.chain_id is {chain.chain_id}, but {chain.deployment} is of chain {record.chain_id}.")
+    if chain.code_hash is not None and chain.code_hash != record.code_hash:
+        raise BadConfig(f"blockchain.code_hash is {chain.code_hash}, but {chain.deployment} is of {record.code_hash}.")
+    return ContractConfig(Address(record.address), record.chain_id, Hash32(record.code_hash), record.deploy_block)
+
+
+async def require_same_chain(contract: ContractConfig, db: DatabaseEngine) -> None:
+    """A database that followed this contract on another chain is not quietly used for this one.
+
+    Raises:
+        Broken: it did, and never on the configured chain; names both.
+    """
+    before = await list_followed_chains(db, contract.address)
+    if before and contract.chain_id not in before:
+        raise Broken(
+            f"The database followed the contract {contract.address} on chain {', '.join(map(str, before))}, but the configuration names "
+            f"chain {contract.chain_id}. Correct blockchain.chain_id (or blockchain.deployment), or give the other chain a "
+            "store.state_dir of its own."
+        )
+
+
+@asynccontextmanager
+async def lock_state_dir(state_dir: Path) -> AsyncIterator[None]:
+    """Hold the state folder, made where it is missing: two nodes in it would take each other's boxes and results for leftovers.
+
+    It is for the node's user alone: it keeps scripts, held results and the keys of commitments.
+
+    Raises:
+        Broken: another node runs on it, or others can read it and this cannot be changed.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if stat.S_IMODE(state_dir.stat().st_mode) & 0o077:
+        with suppress(PermissionError):  # somebody else's folder: said below
+            state_dir.chmod(0o700)
+        if stat.S_IMODE(state_dir.stat().st_mode) & 0o077:
+            raise Broken(f"{state_dir} can be read by other users of this machine. Run: chmod 700 {state_dir}")
+    async with hold_lock_file(state_dir / "node.lock", str(state_dir)):
+        yield
+
+
+async def node_is_running(state_dir: Path) -> bool:
+    """Whether a node runs on this state folder now."""
+    lock = state_dir / "node.lock"
+    if not lock.exists():
+        return False
+    try:
+        async with hold_lock_file(lock, str(state_dir)):
+            return False
+    except Broken:
+        return True
+
+
+def require_data_folder(config: Config) -> None:
+    """Refuse a data folder that is not there: mistyped, it would look like one without products.
+
+    Raises:
+        BadConfig: privacy.data_dir is no folder.
+    """
+    folder = config.privacy.data_dir
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise BadConfig(f"privacy.data_dir {folder} {what}", remedy=f"mend the name, or run `mkdir -m 700 {folder}`")
+
+
+def listener_of(section: ServerSection) -> Listener:
+    """Where and how the node listens."""
+    tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
+    return Listener(
+        section.host,
+        section.port,
+        tls,
+        behind_proxy=section.behind_proxy,
+        proxies=section.trusted_proxies,
+        grace_seconds=section.grace_seconds,
+        limits=HttpLimits(connections=section.max_connections),
+    )
+
+
+@asynccontextmanager
+async def open_database(config: Config, *, exclusive: bool = False, timeout: float = 0) -> AsyncIterator[DatabaseEngine]:
+    """The database at the newest schema.
+
+    Args:
+        config: names it.
+        alone: hold it as the one node that works on it.
+        patience: seconds for which a server that is not there is waited for.
+
+    Raises:
+        Broken: it cannot be opened; or another node holds it.
+    """
+    opened = await _opened(config, alone=exclusive, deadline=time.monotonic() + timeout)
+    try:
+        await upgrade(opened)
+        if exclusive:
+            await opened.write_fencing_token()
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def _opened(config: Config, *, alone: bool, deadline: float) -> DatabaseEngine:
+    password = None if config.store.password is None else config.store.password.get_secret_value()
+    while True:
+        try:
+            return await DatabaseEngine.open(config.database_url, password=password, exclusive=alone)
+        except DatabaseUnreachable as problem:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("node.waits-for-database", because=problem.detail)
+            await asyncio.sleep(1)
+
+
+@asynccontextmanager
+async def open_follower(config: Config, contract: ContractConfig, db: DatabaseEngine, operator: Address) -> AsyncIterator[Follower]:
+    """The chain follower, not yet started."""
+    chain = config.blockchain
+    endpoints = EndpointPool(
+        [Endpoint(one.url, operator=one.operator, timeout=chain.timeout_seconds) for one in chain.rpc_url],
+        chain_id=contract.chain_id,
+        contract=contract.address,
+        code_hash=contract.code_hash,
+    )
+    options = FollowOptions(
+        contract=contract.address,
+        earner=Address(config.earner.address),
+        approvers=frozenset({operator}),
+        chain_id=contract.chain_id,
+        deploy_block=contract.deploy_block,
+        confidence=confidence_of(config),
+        poll_interval=chain.poll_seconds,
+        # A chain that mines on demand has a head that stands still.
+        max_head_age=0 if chain.development else chain.max_head_age_seconds,
+        contract_wallets=frozenset(map(Address, chain.contract_wallets)),
+        announce=config.mqtt.host is not None,
+        ws_url=chain.ws_url,
+    )
+    try:
+        yield Follower(endpoints, lambda chain_id: SqlChainStore(db, chain_id, contract.address), SystemClock(), options)
+    finally:
+        for endpoint in endpoints.members:
+            await endpoint.close()
+
+
+def confidence_of(config: Config) -> Confidence:
+    """When an approval counts."""
+    stated = config.blockchain.confidence
+    if isinstance(stated, Confirmations):
+        return Confidence(ConfidenceKind.CONFIRMATIONS, stated.confirmations)
+    return Confidence(ConfidenceKind(stated))
+
+
+def unlock_signer(config: Config) -> keys.KeystoreSigner:
+    """The key that approves, commits and signs receipts.
+
+    Raises:
+        BadConfig: the keystore is missing or its passphrase does not open it; never says the passphrase.
+    """
+    passphrase = config.earner.passphrase
+    if passphrase is None:
+        raise BadConfig(
+            "earner.keystore needs its passphrase: give the systemd credential keystore-passphrase, PANDACEA_KEYSTORE_PASSPHRASE, "
+            "or earner.passphrase_file."
+        )
+    return keys.unlock_keystore(config.earner.keystore, passphrase.get_secret_value())
+
+
+def make_poster(config: Config, followed: Follower, db: DatabaseEngine, contract: Address, key: keys.KeystoreSigner) -> ChainSender:
+    """Who puts result hashes on-chain, within the fees the operator allows."""
+    limits = FeeLimits(
+        max_wei_per_transaction=int(config.settlement.max_fee_eth_per_transaction * 10**18),
+        max_wei_per_day=int(config.settlement.max_fee_eth_per_day * 10**18),
+    )
+    return ChainSender(followed.endpoints, SqlSentTransactionStore(db), key.account(), contract, limits=limits)
+
+
+def delivery_channels(config: Config) -> frozenset[Channel]:
+    """Where this node delivers messages; what happens elsewhere is not written down for anybody."""
+    return frozenset({Channel.CHAIN}) | ({Channel.MQTT} if config.mqtt.host is not None else set())
+
+
+def make_broker(config: Config) -> MqttPublisher | None:
+    """The MQTT broker, when one is configured."""
+    mqtt = config.mqtt
+    if mqtt.host is None:
+        return None
+    password = None if mqtt.password is None else mqtt.password.get_secret_value()
+    return MqttPublisher(
+        MqttSettings(
+            mqtt.host, mqtt.port, mqtt.username, password, tls=mqtt.tls, topic_prefix=mqtt.topic, node_name=config.earner.address
+        )
+    )
+
+
+def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = None) -> tuple[DockerSettings, BubblewrapSettings]:
+    """Settings of both sandboxes; a command that needs one beside a running node names its `purpose`."""
+    privacy, state = config.privacy, config.store.state_dir / purpose
+    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
+    instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
+    boxes = PoolSettings(size=privacy.pool_size if pool is None else pool, limits=privacy.limits.to_limits())
+    docker = DockerSettings(
+        image=privacy.docker_image,
+        state_dir=state / "docker",
+        node_label=instance,
+        pool=boxes,
+        engine_url=privacy.docker_url or read_docker_host(),
+        runtime=privacy.docker_runtime,
+        uid_base=privacy.uid_base,
+    )
+    bubblewrap = BubblewrapSettings(
+        environment=privacy.environment,
+        state_dir=state / "bubblewrap",
+        node_label=instance,
+        cgroups=privacy.cgroups,
+        pool=boxes,
+        uid_base=privacy.uid_base,
+    )
+    return docker, bubblewrap

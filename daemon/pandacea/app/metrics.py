@@ -1,0 +1,44 @@
+"""What a scrape shows: the chain as the follower sees it, the queue, the outbox, the disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pandacea.chain.follower import Follower
+from pandacea.telemetry.metrics import Labels, Metric
+
+_CHAIN: Final = {
+    "head": ("pandacea_chain_head_block", "Highest block number any endpoint has told", "gauge"),
+    "processed": ("pandacea_chain_processed_block", "Last block read into the lease cache", "gauge"),
+    "safe": ("pandacea_chain_safe_block", "The chain's safe block", "gauge"),
+    "finalized": ("pandacea_chain_finalized_block", "The chain's finalized block", "gauge"),
+    "held_blocks": ("pandacea_chain_held_blocks", "Unfinalized blocks held by hash", "gauge"),
+    "lag_blocks": ("pandacea_chain_lag_blocks", "Blocks between head and last processed", "gauge"),
+    "lag_seconds": ("pandacea_chain_lag_seconds", "Age of the last processed block in seconds", "gauge"),
+    "leases": ("pandacea_leases", "Approved leases in memory", "gauge"),
+    "unproven": ("pandacea_leases_unproven", "Leases whose approval waits for its proof", "gauge"),
+    "reorgs": ("pandacea_chain_reorgs_total", "Reorganisations seen", "counter"),
+    "deepest_reorg": ("pandacea_chain_deepest_reorg_blocks", "Deepest reorganisation seen", "gauge"),
+    "odd_logs": ("pandacea_chain_odd_logs_total", "Logs of the contract that could not be read", "counter"),
+    "healed_logs": ("pandacea_chain_healed_logs_total", "Logs an endpoint had left out, found by the second pass", "counter"),
+    "failovers": ("pandacea_rpc_failovers_total", "Times another endpoint was followed", "counter"),
+    "contradictions": ("pandacea_chain_contradictions", "Endpoints that contradict what was final", "gauge"),
+}
+
+
+def collect_metrics(follower: Follower, state_dir: Path) -> Iterator[Metric]:
+    """Every metric, from memory."""
+    chain = follower.collect_metrics()
+    yield Metric.single("pandacea_ready", "1 when leases may be believed", 0 if chain.not_ready_reason else 1)
+    for name, (metric, meaning, kind) in _CHAIN.items():
+        yield Metric.single(metric, meaning, getattr(chain, name), kind)
+    calls: dict[Labels, float] = {(("endpoint", endpoint),): float(count) for endpoint, count in chain.rpc_calls.items()}
+    yield Metric("pandacea_rpc_calls_total", "RPC calls by endpoint", "counter", calls)
+    errors: dict[Labels, float] = {
+        (("endpoint", endpoint), ("class", kind)): float(count) for (endpoint, kind), count in chain.rpc_errors.items()
+    }
+    yield Metric("pandacea_rpc_errors_total", "RPC errors by endpoint and class", "counter", errors)
+    yield Metric.single("pandacea_disk_free_bytes", "Free bytes where results are kept", shutil.disk_usage(state_dir).free)

@@ -1,0 +1,69 @@
+"""Putting a product into products.yaml: what the Earner said, in the words that `products_file` reads, nothing else in the file touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from pandacea.catalogue.products_file import PRODUCTS_FILE, DeclaredProduct, read_products
+from pandacea.errors import BadConfig
+
+_HEAD: Final = "# What this node offers. Every key: docs/products.md\nproducts:\n"
+
+
+def check_id_is_free(data_dir: Path, product_id: str) -> None:
+    """Raise BadConfig when products.yaml cannot take a product of this id."""
+    if any(product.product_id == product_id for product in read_products(data_dir)):
+        raise BadConfig(f"{data_dir / PRODUCTS_FILE} has a product {product_id!r} already: edit it there, or remove it first.")
+
+
+def add_entry(data_dir: Path, entry: dict[str, Any]) -> DeclaredProduct:
+    """Append a product; the file is replaced at once or not at all. Returns the product as it was read back.
+
+    Raises:
+        BadConfig: the id is taken, the file is not what it should be, or the entry cannot be used.
+    """
+    path = data_dir / PRODUCTS_FILE
+    check_id_is_free(data_dir, str(entry["id"]))
+    old = path.read_text(encoding="utf-8") if path.exists() else _HEAD
+    added = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=120)
+    text = old.rstrip("\n") + "\n\n" + "".join(f"  {line}\n" if line else "\n" for line in added.splitlines())
+    if not _read_entries(old) or _read_entries(text) != [*_read_entries(old), entry]:
+        # Written in another style (JSON, an empty list): keep its content, not its form.
+        text = _HEAD + yaml.safe_dump([*_read_entries(old), entry], sort_keys=False, allow_unicode=True, width=120)
+    return _replace(path, text, data_dir)[entry["id"]]
+
+
+def remove_entry(data_dir: Path, product_id: str) -> None:
+    """Take a product out of products.yaml. Raises BadConfig when it is not in it."""
+    path = data_dir / PRODUCTS_FILE
+    if all(product.product_id != product_id for product in read_products(data_dir)):
+        raise BadConfig(f"{path} has no product {product_id!r}.")
+    left = [entry for entry in _read_entries(path.read_text(encoding="utf-8")) if entry["id"] != product_id]
+    body = yaml.safe_dump(left, sort_keys=False, allow_unicode=True, width=120) if left else ""
+    _replace(path, _HEAD + body if left else _HEAD.rstrip("\n") + " []\n", data_dir)
+
+
+def _read_entries(text: str) -> list[dict[str, Any]]:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return []
+    found = tree.get("products") if isinstance(tree, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _replace(path: Path, text: str, data_dir: Path) -> dict[str, DeclaredProduct]:
+    """Write the new file beside the old one, see that it can be read, and put it in its place."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text, encoding="utf-8")
+    try:
+        products = read_products(data_dir, fresh.name)
+    except BadConfig:
+        fresh.unlink()
+        raise
+    os.replace(fresh, path)  # noqa: PTH105 - atomic
+    return {product.product_id: product for product in products}

@@ -1,0 +1,160 @@
+"""JSON-RPC as it comes over the wire: msgspec structs that decode straight from bytes, without web3's formatters."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from pandacea.domain.chain_view import BEFORE_GENESIS, BlockRef
+from pandacea.domain.ids import HASH32, BlockNumber, Hash32, Timestamp
+
+T = TypeVar("T")
+
+MAX_QUANTITY: Final = 2**62
+"""No block, time, nonce or amount of gas is as large: what is fits every column of the database."""
+
+_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
+_DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
+
+
+def parse_quantity(text: str) -> int:
+    """A number as JSON-RPC writes it. `int(text, 16)` would take signs, blanks, underscores and any length, too.
+
+    Raises:
+        ValueError: it is no such number, or at least `LARGEST_NUMBER`.
+    """
+    if _QUANTITY.fullmatch(text) is None:
+        raise ValueError(f"{text[:40]!r} is no hex number")
+    number = int(text, 16)
+    if number >= MAX_QUANTITY:
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+def parse_data(text: str) -> bytes:
+    """Bytes as JSON-RPC writes them.
+
+    Raises:
+        ValueError: it is not `0x` and two hex digits for each byte.
+    """
+    if _DATA.fullmatch(text) is None:
+        raise ValueError(f"{text[:40]!r} are no hex bytes")
+    return bytes.fromhex(text[2:])
+
+
+class JsonRpcError(msgspec.Struct, gc=False):
+    """The `error` member of a JSON-RPC 2.0 response."""
+
+    code: int = 0
+    message: str = ""
+    data: Any = None
+
+
+class RpcResponse(msgspec.Struct, Generic[T]):
+    """A JSON-RPC 2.0 response; a missing `result` reads as null."""
+
+    result: T | None = None
+    error: JsonRpcError | None = None
+
+
+class BlockHeader(msgspec.Struct, rename="camel", gc=False):
+    """What the follower needs of `eth_getBlockByNumber`, numbers still in hex."""
+
+    number: str
+    hash: str
+    parent_hash: str
+    timestamp: str
+    logs_bloom: str = ""
+
+    def to_block_ref(self) -> BlockRef:
+        """The block as the domain knows it.
+
+        Raises:
+            ValueError: a number or hash of it is none.
+        """
+        block_hash, parent = self.hash.lower(), self.parent_hash.lower()
+        if HASH32.fullmatch(block_hash) is None or HASH32.fullmatch(parent) is None:
+            raise ValueError(f"{block_hash[:70]!r} or {parent[:70]!r} is no hash")
+        return BlockRef(
+            BlockNumber(parse_quantity(self.number)), Hash32(block_hash), Hash32(parent), Timestamp(parse_quantity(self.timestamp))
+        )
+
+
+class RpcLog(msgspec.Struct, rename="camel", gc=False):
+    """One entry of `eth_getLogs`, as it came: nothing in it is believed before `logs.check`."""
+
+    address: str
+    topics: list[str]
+    data: str
+    block_number: str
+    block_hash: Hash32
+    transaction_hash: Hash32
+    log_index: str
+    removed: bool = False
+    number: BlockNumber = BEFORE_GENESIS
+    """Block number and log index as integers: `logs.check` fills them in."""
+    index: int = -1
+
+
+class AccessListEntry(msgspec.Struct, rename="camel"):
+    """EIP-2930."""
+
+    address: str
+    storage_keys: list[str] = []
+
+
+class Authorization(msgspec.Struct, rename="camel"):
+    """EIP-7702."""
+
+    chain_id: str
+    address: str
+    nonce: str
+    r: str
+    s: str
+    y_parity: str = "0x0"
+
+
+class RpcTransaction(msgspec.Struct, rename="camel"):
+    """`eth_getTransactionByHash`: every field that goes into its hash (EIP-155, 2930, 1559, 4844, 7702)."""
+
+    hash: str
+    nonce: str
+    gas: str
+    value: str
+    input: str
+    r: str
+    s: str
+    v: str = "0x0"
+    type: str = "0x0"
+    to: str | None = None
+    block_hash: str | None = None
+    block_number: str | None = None
+    chain_id: str | None = None
+    gas_price: str | None = None
+    max_fee_per_gas: str | None = None
+    max_priority_fee_per_gas: str | None = None
+    max_fee_per_blob_gas: str | None = None
+    access_list: list[AccessListEntry] | None = None
+    blob_versioned_hashes: list[str] | None = None
+    authorization_list: list[Authorization] | None = None
+    y_parity: str | None = None
+
+
+class TransactionReceipt(msgspec.Struct, rename="camel"):
+    """`eth_getTransactionReceipt`."""
+
+    transaction_hash: str
+    block_hash: str
+    block_number: str
+    status: str = "0x1"
+    logs: list[RpcLog] = []
+    gas_used: str = "0x0"
+    effective_gas_price: str | None = None
+
+
+class BaseFee(msgspec.Struct, rename="camel"):
+    """EIP-1559's base fee of a block, in wei as hex; 0 on a chain without one."""
+
+    base_fee_per_gas: str = "0x0"

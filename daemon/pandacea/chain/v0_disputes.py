@@ -1,0 +1,71 @@
+"""What the first contracts do not emit: they raise disputes silently, so their leases are asked for again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from pandacea.chain.contract_versions import fetch_v0_lease
+from pandacea.chain.endpoints import EndpointPool
+from pandacea.chain.lease_cache import InMemoryLeaseCache
+from pandacea.chain.rpc_faults import RpcFault
+from pandacea.domain.approval_proof import COUNTED_PROOFS
+from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.lease import FINAL_STATUSES
+from pandacea.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+LEASES_PER_ROUND: Final = 100
+"""Leases asked for in one round; where there are more, they take turns."""
+
+
+@dataclass(slots=True)
+class V0DisputePoller:
+    """For v0 only: what `getLease` shows as disputed is denied, until it shows so no more."""
+
+    endpoints: EndpointPool
+    lease_cache: InMemoryLeaseCache
+    contract: Address
+    disputed: set[LeaseId] = field(default_factory=set)
+    _next: int = 0
+
+    async def run(self, every: float, caught_up: asyncio.Event) -> None:
+        """One round every so many seconds, for ever."""
+        await caught_up.wait()
+        while True:
+            try:
+                await self.check_disputes()
+            except Unavailable as problem:  # an RpcFault too; what was seen before stands
+                log.info("chain.disputes-not-looked-at", because=problem.detail)
+            await asyncio.sleep(every)
+
+    async def check_disputes(self) -> None:
+        """Ask for the leases whose turn it is.
+
+        Raises:
+            Unavailable: no endpoint can tell now.
+        """
+        leases = [lease_id for lease_id in self.lease_cache.list_ids() if self._may_be_used(lease_id)]
+        self.disputed.intersection_update(leases)
+        if len(leases) > LEASES_PER_ROUND:
+            start = self._next % len(leases)
+            leases = (leases[start:] + leases[:start])[:LEASES_PER_ROUND]
+            self._next = start + LEASES_PER_ROUND
+        endpoint = await self.endpoints.pick_endpoint()
+        try:
+            for lease_id in leases:
+                head = await fetch_v0_lease(endpoint, self.contract, lease_id, "latest")
+                (self.disputed.add if head.disputed else self.disputed.discard)(lease_id)
+        except RpcFault as fault:
+            self.endpoints.record_failure(endpoint, fault)
+            raise
+        finally:
+            self.lease_cache.set_contested("getLease", self.disputed)
+
+    def _may_be_used(self, lease_id: LeaseId) -> bool:
+        lease = self.lease_cache.peek(lease_id)
+        return lease is not None and lease.proof_status in COUNTED_PROOFS and lease.status not in FINAL_STATUSES

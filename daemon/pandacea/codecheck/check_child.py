@@ -1,0 +1,68 @@
+"""Run as a program by `codecheck`, in a process of its own: parse one script from standard input, print what was found as JSON.
+
+It imports nothing of ours, limits itself before it reads a byte of the script, and runs none of it. A script that exhausts parser,
+memory or stack ends this process and nothing else.
+"""
+
+import ast
+import json
+import resource
+import sys
+
+MAX_IMPORTS = 1000
+MEMORY_BYTES = 512 * 1024 * 1024
+CPU_SECONDS = 4
+
+
+def set_limits() -> None:
+    """Memory, processor time, no files written, no core."""
+    for what, value in (
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 16),
+    ):
+        hard = resource.getrlimit(what)[1]
+        resource.setrlimit(what, (value, value) if hard == resource.RLIM_INFINITY or value <= hard else (hard, hard))
+
+
+def find_imports(tree: ast.AST) -> list[list[object]]:
+    """[module, line] of each import statement, and of calls that import a module named by a literal."""
+    found: list[list[object]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [[alias.name, node.lineno] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append(["" if node.level else node.module or "", node.lineno])
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            if name in {"__import__", "import_module"} and isinstance(node.args[0].value, str):
+                found.append([node.args[0].value, node.lineno])
+    found.sort(key=lambda item: int(str(item[1])))
+    return found[:MAX_IMPORTS]
+
+
+def inspect_script(code: str) -> dict[str, object]:
+    """What the script imports, or why Python does not take it."""
+    try:
+        tree = ast.parse(code, "script")
+        found = find_imports(tree)
+        # Also what only the compiler sees: `return` outside a function, a name both global and parameter.
+        compile(tree, "script", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return {"syntax": ascii(error.msg)[1:-1], "line": error.lineno}
+    except ValueError as error:
+        return {"syntax": ascii(str(error))[1:-1], "line": None}
+    except (MemoryError, RecursionError):
+        return {"complex": True}
+    return {"imports": found}
+
+
+if __name__ == "__main__":
+    set_limits()
+    try:
+        answer = json.dumps(inspect_script(sys.stdin.buffer.read().decode("utf-8")))
+    except MemoryError:
+        answer = '{"complex": true}'
+    sys.stdout.write(answer)

@@ -1,0 +1,81 @@
+"""What a script must look like before it is queued: an early, clear error. Never the boundary; the box is.
+
+Everything here is passed by code that means to pass it (`__import__`, ctypes, a pickle): the rules save honest Spenders a charged
+run that could not have worked, and honour what the Earner refuses by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from pandacea.domain.limits import MAX_CODE_BYTES
+
+_COOKIE: Final = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+_UTF8: Final = frozenset({"utf-8", "utf8", "utf_8", "u8"})
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRules:
+    """`refused_imports`: top-level modules refused by name; `available`: top-level modules of the environment, None: not known."""
+
+    refused_imports: frozenset[str] = frozenset({"os", "sys"})
+    available: frozenset[str] | None = None
+    max_bytes: int = MAX_CODE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedModule:
+    """One import as written: `a.b` as a dotted name, `""` for a relative one; the line counts from 1."""
+
+    module: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodeViolation:
+    """Why a script is refused: a problem code, a sentence, and the line when there is one."""
+
+    code: str
+    detail: str
+    line: int | None = None
+
+
+def check_text(code: str, rules: CodeRules) -> CodeViolation | None:
+    """The first fault of a script's text, before anything parses it."""
+    try:
+        size = len(code.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        return CodeViolation("code-not-utf8", f"The script holds half of a surrogate pair at character {error.start}.")
+    if size > rules.max_bytes:
+        return CodeViolation("code-too-large", f"The script has {size:,} bytes; at most {rules.max_bytes:,} are taken.")
+    if "\0" in code:
+        return CodeViolation("code-nul", "The script holds a NUL character; Python does not read past it.", _line_of(code, "\0"))
+    for number, line in enumerate(code.split("\n", 2)[:2], 1):
+        cookie = _COOKIE.match(line)
+        if cookie is not None and cookie[1].lower() not in _UTF8:
+            return CodeViolation("code-not-utf8", "The script declares an encoding other than UTF-8; remove that line.", number)
+    return None
+
+
+def check_imports(imports: Iterable[ImportedModule], rules: CodeRules) -> CodeViolation | None:
+    """The first import that is refused or cannot work."""
+    for found in imports:
+        top = found.module.partition(".")[0]
+        if not top:
+            return CodeViolation("code-import-missing", "A script is no package: a relative import cannot work.", found.line)
+        if top in rules.refused_imports:
+            return CodeViolation(
+                "code-import-refused",
+                f"This node refuses scripts that import {top}. Data comes in as variables; files go to the working folder.",
+                found.line,
+            )
+        if rules.available is not None and top not in rules.available:
+            return CodeViolation("code-import-missing", f"The environment has no module {ascii(top)[1:-1]}.", found.line)
+    return None
+
+
+def _line_of(code: str, what: str) -> int:
+    return code.count("\n", 0, code.index(what)) + 1

@@ -1,0 +1,132 @@
+"""The chain as the database holds it: what the follower's journey needs from the store, as Protocols."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pandacea.domain.approval_proof import ProofStatus
+from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView, LeaseRecord
+from pandacea.domain.ids import Address, Hash32, LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProof:
+    """Why an approval counts (or, unproven, why not): bound to terms, and to the approving transaction unless acknowledged."""
+
+    status: ProofStatus
+    terms_digest: str
+    approved_tx: Hash32 | None
+    attested_by: str
+    """Who vouches (an address, two endpoints, the operator's account), or why nobody does."""
+
+
+ApprovedRow = Sequence[Any]
+"""Columns as `store.leases.APPROVED` names them: a plain row, for a hundred thousand are read at start."""
+
+
+class ChainUnitOfWork(Protocol):
+    """One transaction of the follower: undone whole unless committed."""
+
+    async def find_known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
+
+    async def list_leases_above(self, number: int) -> list[LeaseId]: ...
+
+    async def delete_above(self, number: int) -> None: ...
+
+    async def append_blocks(self, blocks: Sequence[BlockRef], events: Sequence[ChainEvent]) -> None: ...
+
+    async def list_events(self, ids: Sequence[LeaseId]) -> list[ChainEvent]: ...
+
+    async def list_events_up_to(self, last: int) -> list[ChainEvent]: ...
+
+    async def load_settled(self, ids: Sequence[LeaseId]) -> dict[LeaseId, LeaseRecord]: ...
+
+    async def save_leases(self, leases: Mapping[LeaseId, LeaseRecord], before: Mapping[LeaseId, LeaseRecord]) -> None: ...
+
+    async def delete_settled(self, base: BlockRef) -> None: ...
+
+    async def save_view(self, view: ChainView) -> None: ...
+
+    async def load_proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, StoredProof]: ...
+
+    async def save_proof(self, lease_id: LeaseId, proof: StoredProof, at: int) -> None: ...
+
+    async def insert_backfill_range(self, first: int, last: int, digest: str) -> None: ...
+
+    async def find_backfill_range(self) -> tuple[int, int, str] | None: ...
+
+    async def delete_backfill_range(self, first: int) -> None: ...
+
+    async def prune_waiting(self, before: int) -> int: ...
+
+    async def put_event_message(self, seen: ChainEvent, topic: str, payload: dict[str, Any], now: float) -> None: ...
+
+    @property
+    def after_commit(self) -> Callable[[Callable[[], None]], None]: ...
+
+    @property
+    def commit(self) -> Callable[[], Any]: ...
+
+
+class ChainStore(Protocol):
+    """The rows of one contract on one chain."""
+
+    chain_id: int
+    contract: Address
+    deploy_block: int | None
+    """Where the contract begins; None before it was first followed."""
+
+    async def open_deployment(self, earner: Address, interface: str, deploy_block: int, base: BlockRef) -> ChainView: ...
+
+    async def find_view(self) -> ChainView | None: ...
+
+    async def reset(self, earner: Address, interface: str, base: BlockRef) -> None: ...
+
+    def unit_of_work(self) -> AbstractAsyncContextManager[ChainUnitOfWork]: ...
+
+    def load_approved(self) -> AsyncIterator[Sequence[ApprovedRow]]: ...
+
+    async def list_touched(self) -> list[LeaseId]: ...
+
+    async def find_known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
+
+    async def list_plain_keys(self) -> set[Address]: ...
+
+    async def save_plain_key(self, address: Address, tx_hash: Hash32, at: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SentTransaction:
+    """One signed attempt; amounts in wei, `at` in Unix seconds."""
+
+    chain_id: int
+    sender: Address
+    nonce: int
+    attempt: int
+    purpose: str
+    tx_hash: Hash32
+    raw: str
+    max_cost: int
+    max_fee: int
+    priority_fee: int
+    at: float
+    state: str
+    """`signed`, `mined`, `final` or `lost`."""
+    mined_block: int | None = None
+
+
+class SentTransactionStore(Protocol):
+    """The transactions this node signed, durable before they are sent."""
+
+    async def list_attempts(self, chain_id: int, sender: Address, purpose: str) -> list[SentTransaction]: ...
+
+    async def list_open(self, chain_id: int, sender: Address) -> list[SentTransaction]: ...
+
+    async def list_since(self, chain_id: int, sender: Address, at: float) -> list[SentTransaction]: ...
+
+    async def insert_attempt(self, row: SentTransaction) -> None: ...
+
+    async def update_state(self, row: SentTransaction, state: str, mined_block: int | None = None) -> None: ...

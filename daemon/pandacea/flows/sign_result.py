@@ -1,0 +1,147 @@
+"""Seal a result: the manifest that names every byte of it, and the receipt that the Earner's key signs."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from pandacea.domain.ids import Address, Hash32
+from pandacea.domain.job import Job, Mode
+from pandacea.domain.limits import Limits
+from pandacea.domain.outcome import Artifact, Outcome
+from pandacea.flows.ports import SandboxIdentity, SandboxJob
+from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, canonical_json, hash_manifest
+from pandacea_sdk.protocol.receipt import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class SignedResult:
+    """`manifest`: RFC 8785 JSON text; `result_hash`: its sha-256; `receipt`: as it travels."""
+
+    manifest: str
+    result_hash: Hash32
+    receipt: dict[str, Any]
+
+
+class SigningRefused(Exception):
+    """The run is none that may be signed for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutedInputs:
+    """What a box was given: this, and nothing read again afterwards, is what the Earner signs for."""
+
+    code: bytes
+    params: bytes
+    inputs: tuple[ManifestInput, ...]
+
+    @classmethod
+    def from_sandbox_job(cls, sandbox_job: SandboxJob) -> ExecutedInputs:
+        """What was handed to a box.
+
+        Raises:
+            SigningRefused: some of its rows were mock rows.
+        """
+        inputs = []
+        for table in sandbox_job.inputs:
+            if table.commitment is None:
+                raise SigningRefused(f"the rows of {table.asset_id} are under no commitment")
+            inputs.append(ManifestInput(table.asset_id, table.variable_name, table.commitment))
+        return cls(sandbox_job.code, sandbox_job.params, tuple(inputs))
+
+    @classmethod
+    def from_job(cls, job: Job) -> ExecutedInputs:
+        """What a box of a node that has died since was given: its row pinned it when it was accepted."""
+        inputs = tuple(ManifestInput(item["asset_id"], item["variable_name"], item["commitment"]) for item in job.inputs)
+        return cls(job.code.encode(), job.params.encode(), inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSigner:
+    """What every manifest of this node has in common, and the key that signs receipts."""
+
+    earner: Address
+    signer: Signer
+    sandbox: SandboxIdentity
+    limits: Limits
+    threads: int
+    node_version: str
+
+    def sign_result(self, job: Job, executed: ExecutedInputs, outcome: Outcome, *, index: int, finished_at: float) -> SignedResult:
+        """Build and sign.
+
+        Args:
+            job: the accepted request.
+            executed: what the box was given.
+            outcome: what the sandbox said; its output and artifacts are named by digest.
+            index: this is computation `index` (from 1) of the lease's `max_computations`.
+            finished_at: Unix seconds.
+
+        Raises:
+            SigningRefused: it was a rehearsal.
+        """
+        if job.mode is not Mode.LIVE:
+            raise SigningRefused(f"{job.computation_id} ran in mode {job.mode.value}, and only a run on leased rows is signed")
+        document = self._manifest(job, executed, outcome, index, finished_at).to_json()
+        digest = Hash32(hash_manifest(document))
+        receipt = Receipt(
+            chain_id=job.chain_id,
+            contract=job.contract,
+            lease_id=job.lease_id,
+            computation_id=job.computation_id,
+            request_hash=job.request_hash,
+            product_version=job.product_version,
+            result_hash=digest,
+        )
+        return SignedResult(canonical_json(document).decode(), digest, dict(receipt.sign(self.signer)))
+
+    def _manifest(self, job: Job, executed: ExecutedInputs, outcome: Outcome, index: int, finished_at: float) -> Manifest:
+        return Manifest(
+            chain_id=job.chain_id,
+            contract=job.contract,
+            lease_id=job.lease_id,
+            computation_id=job.computation_id,
+            request_hash=job.request_hash,
+            spender=job.spender,
+            earner=self.earner,
+            index=index,
+            max_computations=job.max_computations,
+            product_version=job.product_version,
+            code_sha256=hashlib.sha256(executed.code).hexdigest(),
+            params_sha256=hashlib.sha256(executed.params).hexdigest(),
+            uploads=job.uploads,
+            inputs=list(executed.inputs),
+            sandbox=SandboxRecord(
+                kind=self.sandbox.kind,
+                environment=self.sandbox.environment,
+                guest=self.sandbox.guest,
+                limits=self.limits.as_json(),
+                seed=seed_of(job),
+                threads=self.threads,
+            ),
+            node_version=self.node_version,
+            code_policy=job.policy_decision,
+            exit_status=outcome.exit_status,
+            failure=None if outcome.failure is None else outcome.failure.value,
+            error_type=None if outcome.script_error is None else outcome.script_error.type,
+            truncated=outcome.truncated,
+            output=Digest(hashlib.sha256(outcome.output).hexdigest(), len(outcome.output)),
+            artifacts={item.name: _digest(item) for item in outcome.artifacts},
+            retry=max(job.attempt - 1, 0),
+            audit_head=None,
+            started_at=job.started_at or job.created_at,
+            finished_at=finished_at,
+            blinding=secrets.token_bytes(32),
+        )
+
+
+def seed_of(job: Job) -> int:
+    """The seed a script's random generators start from: fixed by the computation id, so that a replay has it too. 31 bits."""
+    return int(job.computation_id[2:10], 16) & 0x7FFF_FFFF
+
+
+def _digest(item: Artifact) -> Digest:
+    return Digest(item.sha256, item.size)

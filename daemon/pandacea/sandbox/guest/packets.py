@@ -1,0 +1,67 @@
+"""Packets between the node and one guest, over one SOCK_SEQPACKET socket.
+
+A packet is one tag byte and at most `MAX_PAYLOAD` bytes; the kernel keeps the borders, so there is no length to forge and no
+partial frame. Descriptors travel only from node to guest, one per packet; whatever a guest attaches is dropped by the kernel, because
+the node receives without room for it.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import platform
+import socket
+from typing import Any, Final
+
+MAX_PAYLOAD: Final = 65_536
+VERSION: Final = 1
+
+# node -> guest
+JOB: Final = b"J"  # JSON: kind, seed, threads, caps
+INPUT: Final = b"I"  # JSON about one table + its descriptor
+UPLOAD: Final = b"U"  # JSON about one upload + its descriptor
+OUTPUT_FILE: Final = b"W"  # JSON + a descriptor open for writing (conversion)
+PARAMS: Final = b"A"  # a piece of the params' JSON text
+CODE: Final = b"S"  # a piece of the script
+GO: Final = b"G"  # nothing more follows
+FORK: Final = b"N"  # to a template: JSON about a box + its socket + files to enter its control groups
+
+# guest -> node
+UNFIT: Final = b"Q"  # JSON: why this guest cannot start
+HELLO: Final = b"H"  # JSON: version, threads, milliseconds
+UNREADABLE: Final = b"D"  # JSON: the asset that is no table; before any code ran
+STARTED: Final = b"C"  # the script's first byte was taken
+WRITTEN: Final = b"O"  # stdout and stderr as they come
+PROGRESS: Final = b"P"  # two big-endian doubles: done, total
+ENDED: Final = b"X"  # JSON: how the script ended
+REFUSED: Final = b"R"  # JSON: a file that may not leave, and why
+FILE: Final = b"F"  # JSON: name and size; its bytes follow
+BYTES: Final = b"B"  # a piece of the current file
+TABLE: Final = b"T"  # a piece of a conversion's JSON account
+DONE: Final = b"Z"  # everything has been sent
+
+
+def hello_message(threads: int, uid: int) -> dict[str, Any]:
+    """What a guest says first; the node refuses one with more than one thread, because a fork copies only one."""
+    return {"version": VERSION, "threads": threads, "uid": uid, "pid": os.getpid(), "python": platform.python_version()}
+
+
+def send(sock: socket.socket, tag: bytes, payload: bytes | memoryview = b"") -> None:
+    """Send one packet; blocks while the other side is slow."""
+    sock.sendmsg((tag, payload))
+
+
+def send_json(sock: socket.socket, tag: bytes, value: dict[str, Any]) -> None:
+    """Send one packet of JSON."""
+    send(sock, tag, json.dumps(value).encode("utf-8", "backslashreplace"))
+
+
+def receive(sock: socket.socket) -> tuple[bytes, bytes, int | None]:
+    """Receive one packet in the guest: tag, payload and a descriptor when one came. An empty tag means the node is gone."""
+    data, ancillary, _, _ = sock.recvmsg(MAX_PAYLOAD + 1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    descriptor: int | None = None
+    for level, kind, value in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptor = array.array("i", value[:4])[0]
+    return data[:1], data[1:], descriptor

@@ -1,0 +1,72 @@
+"""`syft` scripts ask for a data set's file by name instead of taking a variable: a datasite of this computation alone, made on demand.
+
+A script that imports syft finds a SyftBox folder in which each of its tables is a data set whose private file is the table itself (the
+descriptor it was given, nothing copied). The same line at home gives the mock that the SDK put there. A script that never imports syft
+pays nothing: the folder is made by the import.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+OWNER: Final = "earner@pandacea.invalid"
+FOLDER: Final = "/tmp/syftbox"  # noqa: S108 - the box's own tmpfs
+_ENVIRONMENT: Final = {"SYFTBOX_FOLDER": FOLDER, "SYFTBOX_EMAIL": OWNER, "SYFT_IS_IN_JOB": "true"}
+_SUFFIX: Final = {"arrow": ".feather", "csv": ".csv", "parquet": ".parquet"}
+
+MARKER: Final = b"syft"
+"""Only a script whose text holds this may ask for a file by name."""
+
+_tables: dict[str, tuple[int, str]] = {}
+
+
+def keep_descriptor(entry: dict[str, Any], descriptor: int) -> None:
+    """Keep a copy of a table's descriptor, because the script's text mentions syft."""
+    name = entry["asset_id"]
+    if name not in _tables:
+        _tables[name] = (os.dup(descriptor), _SUFFIX.get(entry["format"], ""))
+
+
+def install_import_hook() -> dict[str, int]:
+    """Arrange the datasite for the first import of syft; return descriptors by asset id (empty when none was kept)."""
+    if _tables:
+        sys.meta_path.insert(0, _Finder())
+    return {name: descriptor for name, (descriptor, _) in _tables.items()}
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Sees the first import of syft, makes the datasite, and goes away."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        del path, target
+        if fullname in {"syft", "syft_datasets"}:
+            sys.meta_path.remove(self)
+            _make_datasite()
+        return None
+
+
+def _make_datasite() -> None:
+    os.environ.update(_ENVIRONMENT)
+    from syft_datasets.dataset_manager import SyftDatasetManager
+
+    folder = Path(FOLDER)
+    (folder / OWNER).mkdir(parents=True)
+    manager = SyftDatasetManager(folder, OWNER)
+    for name, (descriptor, suffix) in _tables.items():
+        # syft copies what it is given: so it is given an empty file, and the name then leads to the table itself.
+        empty = folder / f"{name}{suffix}"
+        empty.write_bytes(b"")
+        made = manager.create(name=name, mock_path=empty, private_path=empty, summary="The table of this computation")
+        for private in made.private_files:
+            private.unlink()
+            private.symlink_to(f"/proc/self/fd/{descriptor}")
+        empty.unlink()

@@ -1,0 +1,111 @@
+"""Transactions this node signed: written before they are sent, so that a nonce is never used for two things."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Field, SQLModel
+
+from pandacea.domain.ids import Address, Hash32
+from pandacea.errors import Unavailable
+from pandacea.flows.chain_store import SentTransaction
+from pandacea.store.database_engine import DatabaseEngine
+
+
+class SentTransactionRow(SQLModel, table=True):
+    """One signed attempt. Attempts of one purpose share its nonce; each pays more than the one before."""
+
+    __tablename__ = "sent_transaction"
+
+    chain_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    sender: str = Field(primary_key=True, max_length=42)
+    nonce: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    attempt: int = Field(primary_key=True)
+    purpose: str = Field(max_length=160, index=True)
+    """What it is for, e.g. `commitResult:<lease>:<computation>`."""
+    tx_hash: str = Field(max_length=66)
+    raw: str = Field(sa_column=Column(Text, nullable=False))
+    """The signed transaction in hex: sent again as it is after a crash."""
+    max_cost: str = Field(max_length=78)
+    """Gas limit x fee cap in wei, decimal: what the daily cap counts."""
+    max_fee: str = Field(max_length=78)
+    priority_fee: str = Field(max_length=78)
+    at: float
+    state: str = Field(max_length=12)
+    """`signed`, `mined` (seen in a block), `final` (settled), `lost` (its nonce was used otherwise or it reverted)."""
+    mined_block: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+
+
+_sent: Any = SQLModel.metadata.tables["sent_transaction"]
+
+
+class SqlSentTransactionStore:
+    """Rows of one sender on one chain."""
+
+    def __init__(self, database: DatabaseEngine) -> None:
+        """Share the node's one database."""
+        self._database = database
+
+    async def list_attempts(self, chain_id: int, sender: Address, purpose: str) -> list[SentTransaction]:
+        """The attempts for a purpose, oldest first."""
+        return await self._select((_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & (_sent.c.purpose == purpose))
+
+    async def list_open(self, chain_id: int, sender: Address) -> list[SentTransaction]:
+        """Attempts that are not final and not lost, by nonce."""
+        return await self._select(
+            (_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & _sent.c.state.in_(("signed", "mined"))
+        )
+
+    async def list_since(self, chain_id: int, sender: Address, at: float) -> list[SentTransaction]:
+        """Attempts signed since a time (Unix seconds)."""
+        return await self._select((_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & (_sent.c.at >= at))
+
+    async def insert_attempt(self, row: SentTransaction) -> None:
+        """Make an attempt durable, before it is sent."""
+        async with self._database.write_transaction() as tx:
+            values = {name: getattr(row, name) for name in _sent.columns.keys()}  # noqa: SIM118 - a column collection
+            for name in ("max_cost", "max_fee", "priority_fee"):
+                values[name] = str(values[name])
+            await tx.connection.execute(_sent.insert().values(values))
+            await tx.commit()
+
+    async def update_state(self, row: SentTransaction, state: str, mined_block: int | None = None) -> None:
+        """Note what became of an attempt."""
+        key = (
+            (_sent.c.chain_id == row.chain_id)
+            & (_sent.c.sender == row.sender)
+            & (_sent.c.nonce == row.nonce)
+            & (_sent.c.attempt == row.attempt)
+        )
+        async with self._database.write_transaction() as tx:
+            await tx.connection.execute(_sent.update().where(key).values(state=state, mined_block=mined_block))
+            await tx.commit()
+
+    async def _select(self, condition: Any) -> list[SentTransaction]:
+        query = _sent.select().where(condition).order_by(_sent.c.nonce, _sent.c.attempt)
+        try:
+            async with self._database.read_connection() as connection:
+                rows = (await connection.execute(query)).all()
+        except (SQLAlchemyError, OSError) as problem:
+            raise Unavailable(f"The node's database does not answer ({type(problem).__name__}).") from problem
+        return [_row(row) for row in rows]
+
+
+def _row(row: Any) -> SentTransaction:
+    return SentTransaction(
+        chain_id=row.chain_id,
+        sender=Address(row.sender),
+        nonce=row.nonce,
+        attempt=row.attempt,
+        purpose=row.purpose,
+        tx_hash=Hash32(row.tx_hash),
+        raw=row.raw,
+        max_cost=int(row.max_cost),
+        max_fee=int(row.max_fee),
+        priority_fee=int(row.priority_fee),
+        at=row.at,
+        state=row.state,
+        mined_block=row.mined_block,
+    )

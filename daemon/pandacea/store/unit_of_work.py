@@ -1,0 +1,73 @@
+"""The database as the journeys see it: `flows.ports.Books` over `session.Database`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pandacea.flows.unit_of_work import Channel
+from pandacea.store import nonces
+from pandacea.store.code import CodeTable
+from pandacea.store.database_engine import DatabaseEngine, WriteTransaction
+from pandacea.store.jobs import JobTable
+from pandacea.store.outbox import OutboxTable
+from pandacea.store.uploads import UploadTable
+
+
+class SqlReadSession:
+    """A consistent look at the database."""
+
+    def __init__(self, connection: AsyncConnection, channels: Collection[Channel]) -> None:
+        """Look through one connection."""
+        self.jobs = JobTable(connection)
+        self.uploads = UploadTable(connection)
+        self.code = CodeTable(connection)
+        self.outbox = OutboxTable(connection, channels)
+
+
+class SqlUnitOfWork(SqlReadSession):
+    """A transaction, undone unless committed."""
+
+    def __init__(self, tx: WriteTransaction, channels: Collection[Channel]) -> None:
+        """Write through one transaction."""
+        super().__init__(tx.connection, channels)
+        self.tx = tx
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Run `callback` when the commit is durable."""
+        self.tx.after_commit(callback)
+
+    async def commit(self) -> None:
+        """Make it durable."""
+        await self.tx.commit()
+
+
+class SqlDatabase:
+    """`flows.ports.Books` on SQLite or PostgreSQL."""
+
+    def __init__(self, database: DatabaseEngine, channels: Collection[Channel] = frozenset(Channel)) -> None:
+        """Share the node's one database. `channels`: those that this node delivers on; messages for others are not kept."""
+        self._database = database
+        self._channels = channels
+
+    @asynccontextmanager
+    async def unit_of_work(self) -> AsyncIterator[SqlUnitOfWork]:
+        """Begin a transaction."""
+        async with self._database.write_transaction() as tx:
+            yield SqlUnitOfWork(tx, self._channels)
+
+    @asynccontextmanager
+    async def read_session(self) -> AsyncIterator[SqlReadSession]:
+        """Look."""
+        async with self._database.read_connection() as connection:
+            yield SqlReadSession(connection, self._channels)
+
+    async def spend_nonces(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Use (keyid, nonce, expires) rows up, durably; for each, whether it was new."""
+        return await nonces.spend_nonces(self._database, rows)
+
+    async def prune_nonces(self, before: int) -> None:
+        """Forget those that expired before a time (Unix seconds)."""
+        await nonces.prune_nonces(self._database, before)

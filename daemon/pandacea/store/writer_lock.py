@@ -1,0 +1,118 @@
+"""One node a database. SQLite: a lock on a file beside it. PostgreSQL: an advisory lock of the writing session itself.
+
+Whoever has the lock is the only writer; whoever dies gives it back, to the kernel or to the server, without being asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Column, Integer
+from sqlmodel import Field, SQLModel
+
+from pandacea.errors import Broken
+
+ACQUIRE_SECONDS: Final = 2.0
+"""A killed node's lock lives on for moments: in a child that it was just starting, in a session the server has not yet missed."""
+
+ADVISORY_LOCK: Final = int.from_bytes(b"pandacea")
+"""The key of the lock, one for each PostgreSQL database: 8 bytes that say whose it is."""
+
+
+class HolderRow(SQLModel, table=True):
+    """Who held the database last: a word drawn at each start, so that a session that was lost and came back knows whether another wrote."""
+
+    __tablename__ = "holder"
+
+    id: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    word: str = Field(max_length=32)
+
+
+class DatabaseTakenError(Exception):
+    """Another node holds the database."""
+
+
+@asynccontextmanager
+async def hold_lock_file(file: Path, what: str) -> AsyncIterator[None]:
+    """Hold a lock on a file (made where it is missing) until the block ends.
+
+    Raises:
+        Broken: another process holds it for longer than a moment; `what` says what it runs on.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        await acquire_with_retry(lambda: _lock(descriptor), what)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DatabaseTakenError("another node has it") from None
+
+
+async def acquire_with_retry(acquire: Callable[[], Awaitable[None]], what: str) -> None:
+    """Take a lock, for a moment again and again.
+
+    Raises:
+        Broken: another node has it.
+    """
+    deadline = time.monotonic() + ACQUIRE_SECONDS
+    while True:
+        try:
+            await acquire()
+        except DatabaseTakenError:
+            if time.monotonic() > deadline:
+                raise Broken(f"Another node runs on {what}. Stop it, or give this one its own store.") from None
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+class WriterSession:
+    """Makes the one connection that may write to a PostgreSQL database: it has the lock, or it is not made."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
+        """`connect` gives an asyncpg connection."""
+        self._connect = connect
+        self._fencing_token = secrets.token_hex(16)
+        self._token_written = False
+        self.superseded = asyncio.Event()
+        """Another node wrote while this one's session was lost: what this process remembers is of no use any more."""
+
+    async def __call__(self) -> Any:
+        """Connect, and take the lock.
+
+        Raises:
+            DatabaseTakenError: another node has it, or had it since this one lost it.
+        """
+        connection = await self._connect()
+        try:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", ADVISORY_LOCK):
+                raise DatabaseTakenError("another node has it")
+            if self._token_written and await connection.fetchval("SELECT word FROM holder WHERE id = 1") != self._fencing_token:
+                self.superseded.set()
+                raise DatabaseTakenError("another node had it")
+        except BaseException:
+            await connection.close(timeout=2)
+            raise
+        return connection
+
+    async def write_fencing_token(self, execute: Callable[[str, tuple[Any, ...]], Awaitable[Any]]) -> None:
+        """Write this start's word, in a transaction of the writer at the newest schema."""
+        await execute(
+            "INSERT INTO holder (id, word) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET word = excluded.word",
+            (self._fencing_token,),
+        )
+        self._token_written = True

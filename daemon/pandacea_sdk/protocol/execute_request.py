@@ -1,0 +1,269 @@
+"""The body of POST /api/v1/privacy/execute, read from bytes: every fault has its own code and the JSON pointer of its field."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import rfc8785
+
+from pandacea_sdk.protocol import strict_json
+from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX, sha256_hex
+from pandacea_sdk.protocol.problems import ProtocolError
+
+MAX_CODE_BYTES: Final = 102_400
+"""100 KB of UTF-8: the one constant for the largest script."""
+MAX_INPUTS: Final = 64
+MAX_UPLOADS: Final = 16
+MAX_VARIABLE_CHARACTERS: Final = 64
+
+ASSET_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+UPLOAD_NAME: Final = ASSET_ID
+"""Uploads appear as files at /workspace/in/NAME: one plain segment, so that no name can be a path."""
+
+RESERVED_VARIABLES: Final = frozenset({"params", "pandacea_progress"})
+"""Names that the guest itself gives to a script."""
+
+Mode = Literal["live", "mock"]
+
+
+@dataclass(frozen=True, slots=True)
+class ComputationInput:
+    """One asset of the leased product and the name under which the script sees it as a DataFrame."""
+
+    asset_id: str
+    variable_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteRequest:
+    """What a Spender asks for."""
+
+    lease_id: str
+    code: str
+    inputs: tuple[ComputationInput, ...]
+    params: Any = field(default_factory=dict)
+    uploads: Mapping[str, str] = field(default_factory=dict)
+    product_version: str | None = None
+    mode: Mode = "live"
+
+    def code_sha256(self) -> str:
+        """sha-256 of the script's UTF-8 bytes, hex."""
+        return sha256_hex(self.code.encode())
+
+    def params_bytes(self) -> bytes:
+        """The parameters as the manifest hashes them and, parsed again, as the script gets them: RFC 8785 JSON, where 1.0 is 1."""
+        return rfc8785.dumps(self.params)
+
+    def to_json(self) -> dict[str, Any]:
+        """The request body, optional members left out when they say nothing."""
+        body: dict[str, Any] = {
+            "lease_id": self.lease_id,
+            "code": self.code,
+            "inputs": [{"asset_id": item.asset_id, "variable_name": item.variable_name} for item in self.inputs],
+        }
+        if self.params != {}:
+            body["params"] = self.params
+        if self.uploads:
+            body["uploads"] = dict(self.uploads)
+        if self.product_version is not None:
+            body["product_version"] = self.product_version
+        if self.mode != "live":
+            body["mode"] = self.mode
+        return body
+
+    def to_bytes(self) -> bytes:
+        """The request body as UTF-8 JSON."""
+        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode()
+
+
+# Which members an object may have, and whether each must be there.
+_FIELDS: Final = {
+    "lease_id": True,
+    "code": True,
+    "inputs": True,
+    "params": False,
+    "uploads": False,
+    "product_version": False,
+    "mode": False,
+}
+_INPUT_FIELDS: Final = {"asset_id": True, "variable_name": True}
+
+
+def parse_execute_request(raw: bytes) -> ExecuteRequest:
+    """Read a request body.
+
+    Raises:
+        ProtocolError: for the first fault found, with its code and a JSON pointer to the field.
+    """
+    return check_execute_request(strict_json.parse_json(raw))
+
+
+def check_execute_request(body: Any) -> ExecuteRequest:
+    """Check a body that was already parsed by `strict_json.read` (or built by the SDK).
+
+    Raises:
+        ProtocolError: as `read_execute_request`.
+    """
+    members = _object(body, "", _FIELDS)
+    return ExecuteRequest(
+        lease_id=check_lease_id(members["lease_id"]),
+        code=_code(members["code"]),
+        inputs=_inputs(members["inputs"]),
+        params=members.get("params", {}),
+        uploads=_uploads(members.get("uploads", {})),
+        product_version=_product_version(members.get("product_version")),
+        mode=_mode(members.get("mode")),
+    )
+
+
+def check_lease_id(value: Any, pointer: str = "/lease_id") -> str:
+    """A lease id as JSON carries it: `0x` and 64 lower-case hex digits.
+
+    Raises:
+        ProtocolError: `wrong-type` or `bad-lease-id`.
+    """
+    text = _string(value, pointer)
+    if not HASH32.fullmatch(text):
+        raise ProtocolError(
+            "bad-lease-id", "lease_id must be 0x and 64 lower-case hex digits, as the contract's event shows it.", pointer
+        )
+    return text
+
+
+def check_variable_name(name: str, pointer: str) -> str:
+    """A name that Python takes as a variable and that nothing else uses.
+
+    Identifiers are compared by Python after NFKC normalisation, so only names already in that form are taken: two that differ here
+    differ in the script.
+
+    Raises:
+        ProtocolError: `bad-variable-name`, `name-not-normalised` or `reserved-variable-name`.
+    """
+    if len(name) > MAX_VARIABLE_CHARACTERS or not name.isidentifier() or keyword.iskeyword(name):
+        raise ProtocolError(
+            "bad-variable-name",
+            f"variable_name must be a Python identifier of at most {MAX_VARIABLE_CHARACTERS} characters and no keyword; {_shown(name)} is not.",
+            pointer,
+        )
+    if unicodedata.normalize("NFKC", name) != name:
+        raise ProtocolError(
+            "name-not-normalised", f"variable_name {_shown(name)} is not in NFKC form; Python would change it.", pointer
+        )
+    if name in RESERVED_VARIABLES or (name.startswith("__") and name.endswith("__")):
+        raise ProtocolError(
+            "reserved-variable-name", f"variable_name {_shown(name)} is used by the environment; choose another.", pointer
+        )
+    return name
+
+
+def _code(value: Any) -> str:
+    code = _string(value, "/code")
+    size = len(code.encode())
+    if size > MAX_CODE_BYTES:
+        raise ProtocolError(
+            "code-too-large",
+            f"The script has {size:,} bytes of UTF-8; at most {MAX_CODE_BYTES:,} are taken. Put data into uploads.",
+            "/code",
+        )
+    if not code.strip():
+        raise ProtocolError("code-empty", "The script is empty.", "/code")
+    return code
+
+
+def _inputs(value: Any) -> tuple[ComputationInput, ...]:
+    items = _array(value, "/inputs")
+    if len(items) > MAX_INPUTS:
+        raise ProtocolError("too-many-inputs", f"At most {MAX_INPUTS} inputs are taken, not {len(items)}.", "/inputs")
+    found: list[ComputationInput] = []
+    assets: set[str] = set()
+    variables: set[str] = set()
+    for index, item in enumerate(items):
+        pointer = f"/inputs/{index}"
+        members = _object(item, pointer, _INPUT_FIELDS)
+        asset = _string(members["asset_id"], f"{pointer}/asset_id")
+        if not ASSET_ID.fullmatch(asset):
+            raise ProtocolError("bad-asset-id", f"{_shown(asset)} is not an asset id: {ASSET_ID.pattern}", f"{pointer}/asset_id")
+        name = check_variable_name(_string(members["variable_name"], f"{pointer}/variable_name"), f"{pointer}/variable_name")
+        if asset in assets:
+            raise ProtocolError("duplicate-asset", f"The asset {asset} is named twice; name it once.", f"{pointer}/asset_id")
+        if name in variables:
+            raise ProtocolError("duplicate-variable", f"The variable {_shown(name)} is named twice.", f"{pointer}/variable_name")
+        assets.add(asset)
+        variables.add(name)
+        found.append(ComputationInput(asset, name))
+    return tuple(found)
+
+
+def _uploads(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise _wrong_type(value, "an object of name -> sha-256", "/uploads")
+    if len(value) > MAX_UPLOADS:
+        raise ProtocolError("bad-upload", f"At most {MAX_UPLOADS} uploads are taken, not {len(value)}.", "/uploads")
+    for name, digest in value.items():
+        pointer = f"/uploads/{strict_json.escape_pointer(name)}"
+        if not UPLOAD_NAME.fullmatch(name):
+            raise ProtocolError("bad-upload", f"{_shown(name)} is not an upload name: {UPLOAD_NAME.pattern}", pointer)
+        if not SHA256_HEX.fullmatch(_string(digest, pointer)):
+            raise ProtocolError("bad-upload", "An upload is named by its sha-256: 64 lower-case hex digits.", pointer)
+    return dict(value)
+
+
+def _product_version(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = _string(value, "/product_version")
+    if not HASH32.fullmatch(text):
+        raise ProtocolError("bad-product-version", "product_version must be 0x and 64 lower-case hex digits.", "/product_version")
+    return text
+
+
+def _mode(value: Any) -> Mode:
+    if value is None:
+        return "live"
+    if _string(value, "/mode") != "mock":
+        raise ProtocolError("bad-mode", f'mode must be "mock" or be left out; {_shown(value)} is not known.', "/mode")
+    return "mock"
+
+
+def _object(value: Any, pointer: str, fields: Mapping[str, bool]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong_type(value, "an object", pointer)
+    for name in value:
+        if name not in fields:
+            raise ProtocolError(
+                "unknown-field",
+                f"{_shown(name)} is not known here; known: {', '.join(fields)}.",
+                f"{pointer}/{strict_json.escape_pointer(name)}",
+            )
+    for name, required in fields.items():
+        if required and name not in value:
+            raise ProtocolError("missing-field", f"{name} is missing; add it.", f"{pointer}/{name}")
+    return value
+
+
+def _array(value: Any, pointer: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise _wrong_type(value, "an array", pointer)
+    return value
+
+
+def _string(value: Any, pointer: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong_type(value, "a string", pointer)
+    return value
+
+
+def _wrong_type(value: Any, wanted: str, pointer: str) -> ProtocolError:
+    where = pointer or "The body"
+    return ProtocolError("wrong-type", f"{where} must be {wanted}, it is {strict_json.TYPE_NAMES[type(value)]}.", pointer)
+
+
+def _shown(text: str) -> str:
+    """A hostile name in a message: ASCII only, short."""
+    return ascii(text if len(text) <= 40 else text[:39] + "…")

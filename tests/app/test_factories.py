@@ -1,0 +1,40 @@
+"""Opening what the configuration names."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pandacea.app import factories
+from pandacea.config import Config
+from pandacea.errors import Broken
+from tests.postgres import PASSWORD, PostgresServer
+
+
+async def test_a_node_that_starts_before_its_database_server_waits_for_it(postgres: PostgresServer, tmp_path: Path) -> None:
+    """A command does not wait: it says that nobody is there."""
+    name = await postgres.create_migrated_database()
+    config = Config.model_validate(
+        {
+            "blockchain": {"rpc_url": "http://127.0.0.1:1", "contract_address": "0x" + "1" * 40, "chain_id": 1},
+            "earner": {"address": "0x" + "2" * 40, "keystore": tmp_path / "none.json"},
+            "store": {"url": postgres.url(name, password=False), "password": PASSWORD},
+        }
+    )
+    postgres.stop()
+    try:
+        with pytest.raises(Broken, match="cannot be opened"):
+            await factories.open_database(config).__aenter__()
+        patient = factories.open_database(config, alone=True, patience=60)
+        waiting = asyncio.create_task(patient.__aenter__())
+        await asyncio.sleep(0.1)  # it has been refused once
+        assert not waiting.done()
+    finally:
+        postgres.start()
+    database = await waiting
+    async with database.read_connection():
+        pass
+    await patient.__aexit__(None, None, None)
+    await postgres.recycle_database(name)
