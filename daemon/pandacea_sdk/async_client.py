@@ -107,7 +107,7 @@ class AsyncPandaceaClient:
         uploads: Uploads | None = None,
         product_version: str | None = None,
         mode: str | None = None,
-        timeout: float = 3600.0,  # noqa: ASYNC109  # the name callers look for; it bounds waiting, not one await
+        timeout: float = 3600.0,  # the name callers look for; it bounds waiting, not one await
     ) -> dict[str, Any]:
         """Run a script on leased data and return the node's verified answer.
 
@@ -146,7 +146,7 @@ class AsyncPandaceaClient:
         computation_id: str,
         *,
         mode: str | None = None,
-        timeout: float = 60.0,  # noqa: ASYNC109  # as execute_computation
+        timeout: float = 60.0,  # as execute_computation
     ) -> dict[str, Any]:
         """Wait for a computation that was asked for before, by this client or another with the same key.
 

@@ -81,7 +81,9 @@ async def assemble(
         }
     )
     worker = Loop("worker", lambda: run_next_job(world.execute))
-    submit = replace(world.submit, wake=worker.wake, queue=replace(world.submit.queue, per_spender=10**6, total=10**6))
+    submit = replace(
+        world.submit, wake_workers=worker.wake, queue=replace(world.submit.queue, max_per_spender=10**6, max_total=10**6)
+    )
     # One Spender is all the load here: what is measured and tested with it is not how little one Spender may do.
     limits = limits or HttpLimits(connections_per_peer=1024, requests_per_spender=1024)
     app = create_app(limits)

@@ -209,9 +209,9 @@ def test_json_that_nests_without_end_is_an_exception_and_not_the_end_of_the_proc
     script = (
         "import json, sys\n"
         "import pandacea.app\n"
-        "from pandacea.app.tuning import DEEPEST_CALLS, limit_recursion\n"
+        "from pandacea.app.tuning import RECURSION_LIMIT, limit_recursion\n"
         "limit_recursion()\n"
-        "assert sys.getrecursionlimit() == DEEPEST_CALLS\n"
+        "assert sys.getrecursionlimit() == RECURSION_LIMIT\n"
         "try:\n"
         "    json.loads('[' * 5_000_000)\n"
         "except RecursionError:\n"

@@ -27,7 +27,7 @@ async def test_a_node_that_starts_before_its_database_server_waits_for_it(postgr
     try:
         with pytest.raises(Broken, match="cannot be opened"):
             await factories.open_database(config).__aenter__()
-        patient = factories.open_database(config, alone=True, patience=60)
+        patient = factories.open_database(config, exclusive=True, timeout=60)
         waiting = asyncio.create_task(patient.__aenter__())
         await asyncio.sleep(0.1)  # it has been refused once
         assert not waiting.done()

@@ -16,10 +16,10 @@ from tests.prerequisites import ROOT
 
 ASKING = """
 import asyncio
-from pandacea.app.commands.prompts import ask_terminal
+from pandacea.app.commands.prompts import prompt_terminal
 async def main():
     try:
-        ask_terminal("Drop name? ")
+        prompt_terminal("Drop name? ")
     finally:
         await asyncio.sleep(0)  # what is open is closed in the loop
         print("closed", flush=True)

@@ -20,7 +20,7 @@ FILES, PARALLEL = 16, 128
 async def test_files_that_are_coming_count(served: Served) -> None:
     """As it was played: all are under way before the first has come."""
     uploads = served.world.uploads
-    uploads.quota = replace(UploadQuota(), spender_files=FILES)
+    uploads.quota = replace(UploadQuota(), max_spender_files=FILES)
     spender, gate, arrived = Address(SPENDER.address), asyncio.Event(), 0
 
     async def chunks(data: bytes) -> AsyncIterator[bytes]:

@@ -87,7 +87,7 @@ async def test_a_disk_that_fills_under_a_run_is_the_nodes_own_failure(
     made = await open_laboratory("bubblewrap-cold", environment, name="m10")
     try:
         with small_disk(tmp_path / "results", options) as disk:
-            job = replace(made.job(code), results=disk)
+            job = replace(made.job(code), results_dir=disk)
             outcome = await made.sandbox.run_job(job, lambda _event: None)
             assert list(disk.iterdir()) == [], "what had been written is gone: it is room for others"
     finally:
@@ -132,7 +132,7 @@ async def test_a_result_that_does_not_reach_the_disk_ends_uncharged(
         raise problem
 
     identity = await started(world)
-    monkeypatch.setattr(ResultStore, "secure", fail)
+    monkeypatch.setattr(ResultStore, "make_durable", fail)
     assert await run_next_job(world.execute)
     job = await row(world, identity)
     assert (job.state, job.failure, job.charge) == (JobState.FAILED, Failure.SANDBOX_FAILED, Charge.RETURNED)

@@ -108,7 +108,7 @@ def accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with one user, one group and no subordinate numbers; the folder takes files as in /etc."""
     monkeypatch.setattr(pwd, "getpwall", lambda: [pwd.struct_passwd(("ada", "x", 20_500, 100, "", "/", "/bin/sh"))])
     monkeypatch.setattr(grp, "getgrall", lambda: [grp.struct_group(("clinic", "x", 30_500, []))])
-    monkeypatch.setattr(uids, "_SUBORDINATE", (tmp_path / "subuid", tmp_path / "subgid"))
+    monkeypatch.setattr(uids, "_SUBORDINATE_FILES", (tmp_path / "subuid", tmp_path / "subgid"))
     monkeypatch.setattr(uids, "_UID_MAP", tmp_path / "uid_map")
     (tmp_path / "uid_map").write_text("         0          0 4294967295\n")
     return tmp_path

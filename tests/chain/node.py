@@ -158,7 +158,7 @@ class FollowingNode:
         memory = {}
         for lease_id in rows:
             known = self.follower.lease_cache.peek(LeaseId(lease_id))
-            memory[lease_id] = None if known is None else replace(known, trust=ProofStatus.PENDING)
+            memory[lease_id] = None if known is None else replace(known, proof_status=ProofStatus.PENDING)
         assert len(self.follower.lease_cache) == sum(known is not None for known in memory.values()), (
             "memory holds leases no row has"
         )

@@ -12,7 +12,7 @@ from eth_utils.crypto import keccak
 from pandacea.chain.events import decode_event
 from pandacea.chain.logs import bloom_bits
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.chain_view import FACT_FIELDS, STATUS_CODE, ChainEvent, LeaseRecord
 from pandacea.domain.ids import Hash32, LeaseKey
@@ -123,7 +123,9 @@ class SimulatedEndpoint(Endpoint):
     async def call_nullable(self, method: str, params: list[Any], shape: type[Any]) -> Any:
         self.calls += 1
         if self.rng.random() < self.fault_rate:
-            raise RpcFault(self.rng.choice([Fault.NETWORK, Fault.RANGE, Fault.RATE_LIMIT]), self.name, method, "simulated")
+            raise RpcFault(
+                self.rng.choice([FaultKind.NETWORK, FaultKind.RANGE, FaultKind.RATE_LIMIT]), self.name, method, "simulated"
+            )
         answer = self._answer(method, params)
         return None if answer is None else msgspec.convert(answer, shape)
 
@@ -138,7 +140,7 @@ class SimulatedEndpoint(Endpoint):
         if "blockHash" in where:
             asked = [block for block in blocks if block.hash == where["blockHash"]]
             if not asked:
-                raise RpcFault(Fault.ERROR, self.name, method, "unknown block")
+                raise RpcFault(FaultKind.ERROR, self.name, method, "unknown block")
         else:
             asked = blocks[int(where["fromBlock"], 16) : int(where["toBlock"], 16) + 1]
         return [log for block in asked for log in block.json_logs()]

@@ -164,7 +164,7 @@ async def test_a_table_of_an_earlier_look_is_looked_at_again(
     declare(data_dir, {"keep_flagged": ["name"]})
     asset = (await register_product(catalogue, data_dir)).assets["people"]  # type: ignore[index]
     blind = [column | {"flags": []} for column in asset.schema or []]
-    monkeypatch.setattr("pandacea.domain.table.LOOK", 1)
+    monkeypatch.setattr("pandacea.domain.table.FLAGS_VERSION", 1)
     old = read_products(data_dir)[0].assets["people"].recipe.digest(hashlib.sha256(PEOPLE.encode()).hexdigest())  # type: ignore[index]
     monkeypatch.undo()
     await book.record_source(asset.commitment, old, "stamp", blind)

@@ -11,7 +11,7 @@ import pytest
 
 from pandacea.chain.endpoints import LAST_RESORT_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, EndpointPool
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.domain.access import Granted, Unknown, may_continue
 from pandacea.domain.ids import Address, Hash32
 from pandacea.errors import Broken
@@ -30,10 +30,10 @@ def test_an_outage_of_all_endpoints_does_not_outlast_itself() -> None:
     )
     for _ in range(12):
         for one in pair:
-            endpoints.record_failure(one, RpcFault(Fault.NETWORK, one.name, "eth_blockNumber", "connection refused"))
+            endpoints.record_failure(one, RpcFault(FaultKind.NETWORK, one.name, "eth_blockNumber", "connection refused"))
     assert endpoints.seconds_until_ready() <= LAST_RESORT_BACKOFF_SECONDS
     for one in pair:
-        endpoints.record_failure(one, RpcFault(Fault.RATE_LIMIT, one.name, "eth_blockNumber", "slow down"))
+        endpoints.record_failure(one, RpcFault(FaultKind.RATE_LIMIT, one.name, "eth_blockNumber", "slow down"))
     assert endpoints.seconds_until_ready() >= MAX_BACKOFF_SECONDS / 2
 
 

@@ -301,7 +301,7 @@ class Charging(RuleBasedStateMachine):
         computation_id = held[pick % len(held)]
 
         async def step() -> None:
-            ports = replace(self.world.release, books=self.books)
+            ports = replace(self.world.release, database=self.books)
             entry = self.ledger[computation_id]
             charge = self._charge_at_end(entry, interrupted=False) if out else Charge.CHARGED
             try:
@@ -384,8 +384,10 @@ class Charging(RuleBasedStateMachine):
         self.books, self.stage = CrashingDatabase(SqlDatabase(self.database)), Stage()
         privacy = world.execute.privacy
         privacy._sandbox = self.stage  # type: ignore[attr-defined]
-        submit_ports = replace(world.submit, books=self.books, queue=replace(world.submit.queue, per_spender=99, total=99))
-        self.world: World = replace(world, submit=submit_ports, execute=replace(world.execute, books=self.books))
+        submit_ports = replace(
+            world.submit, database=self.books, queue=replace(world.submit.queue, max_per_spender=99, max_total=99)
+        )
+        self.world: World = replace(world, submit=submit_ports, execute=replace(world.execute, database=self.books))
         self._show_lease()
 
     async def _reboot(self) -> None:

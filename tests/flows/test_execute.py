@@ -80,7 +80,7 @@ async def test_the_lease_is_asked_again_at_start(world: World) -> None:
 async def test_a_job_waits_while_the_node_cannot_know(world: World) -> None:
     """An RPC outage fails no job."""
     computation_id = await started(world)
-    world.lease_cache.status = replace(world.lease_cache.status, distrust="No endpoint answers.")
+    world.lease_cache.status = replace(world.lease_cache.status, not_ready_reason="No endpoint answers.")
     assert not await run_next_job(world.execute)
     assert (await row(world, computation_id)).state is JobState.PENDING
 

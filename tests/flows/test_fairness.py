@@ -114,7 +114,7 @@ async def test_a_held_result_counts_for_its_run_and_not_for_the_wait(shared: Wor
 
 async def test_one_spender_never_takes_every_worker(shared: World) -> None:
     """Sixteen endless scripts of one Spender, two workers: one runs, and the newcomer's starts at once beside it."""
-    world = replace(shared, execute=replace(shared.execute, most_running=max_running_per_spender(2)))
+    world = replace(shared, execute=replace(shared.execute, max_running_per_spender=max_running_per_spender(2)))
     for _ in range(16):
         await asks(world, SPENDER)
     gate = world.sandbox.gate = asyncio.Event()
@@ -132,7 +132,7 @@ async def test_one_spender_never_takes_every_worker(shared: World) -> None:
 
 async def test_a_job_that_waited_too_long_ends_though_its_spender_may_start_none(shared: World) -> None:
     """Every job ends: the limit on what runs keeps none in the queue for ever."""
-    world = replace(shared, execute=replace(shared.execute, most_running=1))
+    world = replace(shared, execute=replace(shared.execute, max_running_per_spender=1))
     first, second = await asks(world, SPENDER), await asks(world, SPENDER)
     gate = world.sandbox.gate = asyncio.Event()
     running = asyncio.create_task(run_next_job(world.execute))

@@ -69,7 +69,7 @@ async def test_a_lease_of_somebody_else_looks_like_none(world: World) -> None:
 
 async def test_when_the_node_cannot_know_it_says_so(world: World) -> None:
     """503 and when to come back, never a guess."""
-    world.lease_cache.status = replace(world.lease_cache.status, distrust="The head is 400 s old.", retry_after=7)
+    world.lease_cache.status = replace(world.lease_cache.status, not_ready_reason="The head is 400 s old.", retry_after=7)
     with pytest.raises(Unavailable) as caught:
         await submit_job(computation_request(), caller(), world.submit)
     assert caught.value.retry_after == 7

@@ -155,7 +155,7 @@ async def served(tmp_path: Path, database: DatabaseEngine) -> AsyncIterator[Serv
     limits = Limits(time_seconds=60)
     privacy = LeasedPrivacy(plain.lease_cache, plain.catalogue, stage, EARNER, clock)
     wake = asyncio.Event()
-    submit = replace(plain.submit, privacy=privacy, clock=clock, limits=limits, wake=wake.set)
+    submit = replace(plain.submit, privacy=privacy, clock=clock, limits=limits, wake_workers=wake.set)
     execute = replace(plain.execute, privacy=privacy, clock=clock, limits=limits)
     plain.uploads.clock = clock
     world = replace(

@@ -9,6 +9,7 @@ import json
 import aiohttp
 import pytest
 
+from pandacea.api import responses
 from pandacea.domain.job import JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea_sdk.protocol.manifest import hash_manifest
@@ -105,7 +106,7 @@ async def test_names_come_back_as_the_script_wrote_them(served: Served) -> None:
 
 async def test_the_lease_is_asked_while_an_artifact_streams(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancelled on-chain in the middle: the rest does not leave, and the answer cannot be taken for whole."""
-    monkeypatch.setattr(answers, "PIECE", 3 * 65_536)
+    monkeypatch.setattr(responses, "CHUNK_BYTES", 3 * 65_536)
     computation_id = await completed(served, big=b"x" * 50_000_000)
     async with served.request("GET", path(computation_id, "big")) as response:
         assert len(await response.content.readexactly(1000)) == 1000

@@ -111,11 +111,11 @@ async def test_the_queue_is_fair_between_spenders(served: Served) -> None:
 
 async def test_a_full_disk_is_said_before_the_job(served: Served) -> None:
     """Refused at submit; a job that waits keeps waiting when the room goes meanwhile."""
-    tight = replace(served.world.submit, shelf=replace(served.world.submit.results, free=lambda _: 1000))
+    tight = replace(served.world.submit, results=replace(served.world.submit.results, free_bytes=lambda _: 1000))
     object.__setattr__(served.node, "submit", tight)
     answer = await served.send("POST", EXECUTE, served.body())
     assert (answer.status, answer.code) == (503, "disk-full")
-    crowded = replace(served.world.submit, shelf=replace(served.world.submit.results, most=1000))
+    crowded = replace(served.world.submit, results=replace(served.world.submit.results, max_bytes=1000))
     object.__setattr__(served.node, "submit", crowded)
     assert (await served.send("POST", EXECUTE, served.body())).code == "disk-full"
 

@@ -114,7 +114,7 @@ def index(monkeypatch: pytest.MonkeyPatch, newest_pip: Path) -> Iterator[Index]:
         settings = {"CONFIG_FILE": os.devnull, "INDEX_URL": f"{made.url}/simple", "NO_CACHE_DIR": "1", "RETRIES": "1"}
         for name, value in settings.items():
             monkeypatch.setenv(f"PIP_{name}", value)
-        monkeypatch.setattr(pip, "_AT_ONCE", 1)
+        monkeypatch.setattr(pip, "_PACKAGES_PER_RUN", 1)
         yield made
 
 
@@ -223,7 +223,7 @@ def test_a_run_that_is_killed_is_mended_by_the_next(index: Index, requirements: 
         return True
 
     index.trouble = wait
-    program = f"import pandacea.sandbox.environments.pip as p; p._AT_ONCE = 1; {BUILD}"
+    program = f"import pandacea.sandbox.environments.pip as p; p._PACKAGES_PER_RUN = 1; {BUILD}"
     line = [sys.executable, "-c", program, str(tmp_path / "env"), str(requirements)]
     process = subprocess.Popen(line, env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")}, process_group=0)
     try:

@@ -39,7 +39,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"):
         monkeypatch.delenv(name, raising=False)
-    for module in ("engine", "choose", "docker"):
+    for module in ("docker.engine", "select_backend", "docker.backend"):
         monkeypatch.setattr(f"pandacea.sandbox.{module}.ANSWER_SECONDS", PATIENCE)
 
 

@@ -34,7 +34,7 @@ from pandacea.sandbox.results import ArtifactRefusedError, ResultsWriter
 from pandacea.sandbox.session import GuestLostError, RunState, apply_message, receive_run
 from pandacea_sdk.protocol.manifest import canonical_json
 
-TAGS = [value for name, value in vars(wire).items() if name.isupper() and isinstance(value, bytes)]
+TAGS = [value for name, value in vars(packets).items() if name.isupper() and isinstance(value, bytes)]
 JSON = st.recursive(
     st.none()
     | st.booleans()

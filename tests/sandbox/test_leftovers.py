@@ -21,7 +21,7 @@ Left = Callable[[], list[str]]
 @pytest.fixture(autouse=True)
 def _another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is named here belongs to a run of its own: this one has servers that go on."""
-    monkeypatch.setattr(run, "RUN", f"run{uuid.uuid4().hex[:8]}")
+    monkeypatch.setattr(run_id, "RUN_ID", f"run{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

@@ -68,13 +68,13 @@ def test_on_a_machine_that_allows_no_user_namespaces() -> None:
     [
         ("RESTRICTED_BY_APPARMOR", "1", "/etc/apparmor.d/bwrap"),
         ("SWITCHED_OFF", "0", "kernel.unprivileged_userns_clone=1"),
-        ("MOST_NAMESPACES", "0", "user.max_user_namespaces=15000"),
+        ("MAX_NAMESPACES", "0", "user.max_user_namespaces=15000"),
     ],
 )
 async def test_the_switches_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, switch: str, value: str, said: str) -> None:
     """Each where its system keeps it."""
-    monkeypatch.setattr(namespaces, "PROBE", ("false",))
-    for name in ("RESTRICTED_BY_APPARMOR", "SWITCHED_OFF", "MOST_NAMESPACES"):
+    monkeypatch.setattr(namespaces, "PROBE_COMMAND", ("false",))
+    for name in ("RESTRICTED_BY_APPARMOR", "SWITCHED_OFF", "MAX_NAMESPACES"):
         monkeypatch.setattr(namespaces, name, tmp_path / name)
     (tmp_path / switch).write_text(f"{value}\n")
     with pytest.raises(Broken) as caught:
@@ -84,6 +84,6 @@ async def test_the_switches_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 async def test_a_bubblewrap_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own words, then what to do instead."""
-    monkeypatch.setattr(namespaces, "PROBE", ("sh", "-c", "echo 'No permissions to create new namespace' >&2; exit 1"))
+    monkeypatch.setattr(namespaces, "PROBE_COMMAND", ("sh", "-c", "echo 'No permissions to create new namespace' >&2; exit 1"))
     with pytest.raises(Broken, match="No permissions to create new namespace"):
         await namespaces.probe_namespaces()

@@ -150,9 +150,8 @@ async def test_a_refill_never_takes_the_memory_that_a_job_was_promised() -> None
     """While one runs, a box is made only if the job could still fill its whole limit beside it."""
     for missing, more in ((1, 0), (0, 1)):
         maker = FakeBackend()
-        boxes = pool(
-            maker, max_refill_delay=0, read_available_memory=lambda missing=missing: IDLE_BYTES + LIMITS.memory_bytes - missing
-        )  # type: ignore[misc]
+        available = IDLE_BYTES + LIMITS.memory_bytes - missing
+        boxes = pool(maker, max_refill_delay=0, read_available_memory=lambda available=available: available)  # type: ignore[misc]
         await until_idle(boxes, 2)
         with boxes.count_running_job(LIMITS.memory_bytes):
             await boxes.acquire(SHAPE)

@@ -94,7 +94,7 @@ async def test_where_messages_stay_nothing_of_stderr_leaves(laboratory: Laborato
     """Tracebacks, warnings, exit messages: whatever the interpreter says of a row goes nowhere; stdout is the output."""
     job = laboratory.job("print('seen', flush=True)\n" + code)
     await laboratory.wait_until_warm()
-    outcome = await laboratory.sandbox.run_job(replace(job, stderr=False), laboratory.events.append)
+    outcome = await laboratory.sandbox.run_job(replace(job, capture_stderr=False), laboratory.events.append)
     assert outcome.output == b"seen\n"
 
 

@@ -117,7 +117,7 @@ async def test_a_start_that_is_refused_leaves_nothing(unopened: Unopened, monkey
         assert any(line.startswith(("control group", "container")) for line in seen), "the trial took place elsewhere"
         return (*probes, ProbeResult("walls", False, "made of paper"))
 
-    monkeypatch.setattr("pandacea.sandbox.service.self_test", fails)
+    monkeypatch.setattr("pandacea.sandbox.service.run_self_test", fails)
     with pytest.raises(Broken, match=r"nothing is served: walls \(made of paper\)"):
         await sandbox.start()
     assert left() == []

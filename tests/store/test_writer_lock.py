@@ -16,11 +16,11 @@ from tests.prerequisites import ROOT
 
 HOLDER = """
 import asyncio, sys
-from pandacea.store.database_engine import Database
+from pandacea.store.database_engine import DatabaseEngine
 
 async def main():
-    database = await Database.open(sys.argv[1], alone=True)
-    await database.claim()
+    database = await DatabaseEngine.open(sys.argv[1], exclusive=True)
+    await database.write_fencing_token()
     print("held", flush=True)
     await asyncio.Event().wait()
 

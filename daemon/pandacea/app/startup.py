@@ -67,7 +67,7 @@ async def open_adapters(config: Config, background: TaskSupervisor, stack: Async
     contract = factories.resolve_contract(config)
     await stack.enter_async_context(factories.lock_state_dir(config.store.state_dir))
     await check_free(listener)  # before the self-test and the conversion of tables, which may take minutes
-    db = await stack.enter_async_context(factories.open_database(config, alone=True, patience=DATABASE_START_SECONDS))
+    db = await stack.enter_async_context(factories.open_database(config, exclusive=True, timeout=DATABASE_START_SECONDS))
     clock = factories.SystemClock()
     products = SqlProductStore(db)
     stated = await read_declared_products(config.privacy.data_dir, products)

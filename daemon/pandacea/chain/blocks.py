@@ -12,7 +12,7 @@ import structlog
 
 from pandacea.chain.logs import BloomFilterCheck, LogReader
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import BlockHeader, RpcLog
 from pandacea.domain.chain_view import BlockRef
 
@@ -43,7 +43,7 @@ async def retry_missing(ask: Callable[[], Awaitable[T]]) -> T:
         try:
             return await ask()
         except RpcFault as fault:
-            if fault.kind not in {Fault.NULL, Fault.ERROR}:
+            if fault.kind not in {FaultKind.NULL, FaultKind.ERROR}:
                 raise
         await asyncio.sleep(pause)
     return await ask()

@@ -13,7 +13,7 @@ import structlog
 from pandacea.chain.approvals.signed_transactions import UnprovableError, recover_transaction
 from pandacea.chain.events import function_selector
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, Hash32, LeaseId, Timestamp
@@ -116,7 +116,7 @@ async def fetch_v0_lease(endpoint: Endpoint, contract: Address, lease_id: LeaseI
     try:
         answer = await endpoint.eth_call(contract, data, block)
     except RpcFault as fault:
-        if block == "latest" or fault.kind is not Fault.ERROR:
+        if block == "latest" or fault.kind is not FaultKind.ERROR:
             raise
         answer = await endpoint.eth_call(contract, data)
     if len(answer) < 8 * 32:

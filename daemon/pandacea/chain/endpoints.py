@@ -11,7 +11,7 @@ import structlog
 from eth_utils.crypto import keccak
 
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.domain.ids import Address, Hash32
 from pandacea.errors import Broken, Unavailable
 
@@ -21,15 +21,15 @@ FIRST_BACKOFF_SECONDS: Final = 0.25
 MAX_BACKOFF_SECONDS: Final = 60.0
 """Seconds: rests double from the first to the longest, each taken at random between half and whole (jitter)."""
 
-_HARMLESS: Final = frozenset({Fault.RANGE})
+_HARMLESS: Final = frozenset({FaultKind.RANGE})
 """Says nothing about the endpoint's health: we asked too much."""
 
 
-_BEHIND: Final = frozenset({Fault.NULL, Fault.INCONSISTENT})
+_BEHIND: Final = frozenset({FaultKind.NULL, FaultKind.INCONSISTENT})
 """A balancer with a node behind the others: it answers, and the next answer may be a good one."""
 LAGGING_BACKOFF_SECONDS: Final = 2.0
 
-_ABSENT: Final = frozenset({Fault.NETWORK, Fault.TIMEOUT, Fault.HTTP})
+_ABSENT: Final = frozenset({FaultKind.NETWORK, FaultKind.TIMEOUT, FaultKind.HTTP})
 LAST_RESORT_BACKOFF_SECONDS: Final = 5.0
 """Where nobody else can be followed, the longest rest of one that was not there: an outage of all must not outlast itself by a minute."""
 
@@ -160,7 +160,7 @@ class EndpointPool:
             try:
                 await self.verify_endpoint(endpoint)
             except RpcFault as fault:
-                if fault.kind is Fault.WRONG_CHAIN:
+                if fault.kind is FaultKind.WRONG_CHAIN:
                     raise Broken(f"RPC endpoint {endpoint.name}: {fault.reason}") from fault
                 down.append(fault.detail)
         if len(down) == len(self.members):
@@ -171,9 +171,9 @@ class EndpointPool:
         if fault.kind in _HARMLESS:
             return
         endpoint.failures_in_a_row += 1
-        if fault.kind in {Fault.NETWORK, Fault.TIMEOUT, Fault.HTTP}:
+        if fault.kind in {FaultKind.NETWORK, FaultKind.TIMEOUT, FaultKind.HTTP}:
             endpoint.verified = False  # what answers next may be another machine
-        if fault.kind is Fault.WRONG_CHAIN:
+        if fault.kind is FaultKind.WRONG_CHAIN:
             endpoint.failures_in_a_row = 20
         most = min(LAGGING_BACKOFF_SECONDS, self._max_backoff) if fault.kind in _BEHIND else self._max_backoff
         longest = min(self._first_backoff * 2 ** min(endpoint.failures_in_a_row - 1, 20), most)

@@ -11,7 +11,7 @@ from eth_utils.crypto import keccak
 
 from pandacea.chain.events import FOLLOWED_TOPICS
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog, parse_quantity
 from pandacea.domain.ids import HASH32, Address, Hash32
 
@@ -59,7 +59,7 @@ class LogReader:
                     "eth_getLogs", [self._filter(fromBlock=hex(first), toBlock=hex(end))], list[RpcLog]
                 )
             except RpcFault as fault:
-                if fault.kind not in {Fault.RANGE, Fault.TIMEOUT} or span <= 1:
+                if fault.kind not in {FaultKind.RANGE, FaultKind.TIMEOUT} or span <= 1:
                     raise
                 self.answers_since_refusal[endpoint.url] = 0
                 if fault.range_hint is not None and fault.range_hint.span is not None:

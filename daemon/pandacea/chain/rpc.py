@@ -12,7 +12,7 @@ import msgspec
 from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint
 
-from pandacea.chain.rpc_faults import Fault, RpcFault, classify_rpc_error, describe_without_url
+from pandacea.chain.rpc_faults import FaultKind, RpcFault, classify_rpc_error, describe_without_url
 from pandacea.chain.rpc_messages import BlockHeader, RpcResponse, parse_data, parse_quantity
 from pandacea.domain.endpoint_operator import operator_of
 
@@ -62,7 +62,7 @@ class RawHttpProvider(AsyncJSONBaseProvider):
         return self._session
 
 
-_HICCUPS: Final = frozenset({Fault.HTTP, Fault.MALFORMED, Fault.NULL})
+_HICCUPS: Final = frozenset({FaultKind.HTTP, FaultKind.MALFORMED, FaultKind.NULL})
 
 
 class _ResponseTooLargeError(Exception):
@@ -98,7 +98,7 @@ class Endpoint:
         self._max_bytes = max_bytes
         self._provider = RawHttpProvider(url, timeout, max_bytes)
         self.calls = 0
-        self.fault_counts: dict[Fault, int] = {}
+        self.fault_counts: dict[FaultKind, int] = {}
         self.failures_in_a_row = 0
         """In a row."""
         self.backoff_until = 0.0
@@ -119,7 +119,7 @@ class Endpoint:
             try:
                 answer = await self.call_nullable(method, params, shape)
                 if answer is None:
-                    raise self._fault(Fault.NULL, method, "answered null")
+                    raise self._fault(FaultKind.NULL, method, "answered null")
             except RpcFault as fault:
                 # Once more at once: a proxy's hiccup, or a balancer's other node. Then it is the caller's to wait.
                 if fault.kind not in _HICCUPS or fault.retry_after or not pause:
@@ -135,11 +135,11 @@ class Endpoint:
         try:
             status, wait, body = await self._provider.make_request(RPCEndpoint(method), params)
         except TimeoutError as problem:
-            raise self._fault(Fault.TIMEOUT, method, "no answer in time") from problem
+            raise self._fault(FaultKind.TIMEOUT, method, "no answer in time") from problem
         except _ResponseTooLargeError as problem:
-            raise self._fault(Fault.RANGE, method, f"answer beyond {self._max_bytes} bytes") from problem
+            raise self._fault(FaultKind.RANGE, method, f"answer beyond {self._max_bytes} bytes") from problem
         except (aiohttp.ClientError, OSError, ValueError) as problem:
-            raise self._fault(Fault.NETWORK, method, describe_without_url(problem)) from problem
+            raise self._fault(FaultKind.NETWORK, method, describe_without_url(problem)) from problem
         return self._decode(method, status, wait, body, shape)
 
     def _decode(self, method: str, status: int, wait: int, body: bytes | bytearray, shape: type[T]) -> T | None:
@@ -147,35 +147,35 @@ class Endpoint:
             response = _decoder(shape).decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:  # the last: nested a thousand times
             if status == 429:
-                raise self._fault(Fault.RATE_LIMIT, method, "HTTP 429", retry_after=wait) from problem
+                raise self._fault(FaultKind.RATE_LIMIT, method, "HTTP 429", retry_after=wait) from problem
             if status == _TOO_LARGE:
-                raise self._fault(Fault.RANGE, method, "HTTP 413") from problem
+                raise self._fault(FaultKind.RANGE, method, "HTTP 413") from problem
             if status >= 300:
-                raise self._fault(Fault.HTTP, method, f"HTTP {status}", retry_after=wait) from problem
-            raise self._fault(Fault.MALFORMED, method, describe_without_url(problem)) from problem
+                raise self._fault(FaultKind.HTTP, method, f"HTTP {status}", retry_after=wait) from problem
+            raise self._fault(FaultKind.MALFORMED, method, describe_without_url(problem)) from problem
         if response.error is not None:
             kind, hint = classify_rpc_error(response.error)
             if status == 429:
-                kind = Fault.RATE_LIMIT
+                kind = FaultKind.RATE_LIMIT
             detail = f"error {response.error.code}: {response.error.message[:300]}"
             raise self._fault(
                 kind, method, detail, retry_after=wait, hint=hint, data=response.error.data, rpc_code=response.error.code
             )
         if status >= 300:
-            raise self._fault(Fault.RATE_LIMIT if status == 429 else Fault.HTTP, method, f"HTTP {status}", retry_after=wait)
+            raise self._fault(FaultKind.RATE_LIMIT if status == 429 else FaultKind.HTTP, method, f"HTTP {status}", retry_after=wait)
         return response.result
 
-    def _fault(self, kind: Fault, method: str, detail: str, **more: Any) -> RpcFault:
+    def _fault(self, kind: FaultKind, method: str, detail: str, **more: Any) -> RpcFault:
         self.fault_counts[kind] = self.fault_counts.get(kind, 0) + 1
         return RpcFault(kind, self.name, method, detail, **more)
 
     def inconsistent_fault(self, method: str, detail: str) -> RpcFault:
         """What it answered contradicts itself or the question."""
-        return self._fault(Fault.INCONSISTENT, method, detail)
+        return self._fault(FaultKind.INCONSISTENT, method, detail)
 
     def wrong_chain_fault(self, detail: str) -> RpcFault:
         """It is not an endpoint of our chain."""
-        return self._fault(Fault.WRONG_CHAIN, "eth_chainId", detail)
+        return self._fault(FaultKind.WRONG_CHAIN, "eth_chainId", detail)
 
     async def get_header(self, block: int | str) -> BlockHeader:
         """A block's header by number or tag; null is a fault."""
@@ -190,7 +190,7 @@ class Endpoint:
         try:
             found = header.to_block_ref()
         except ValueError as problem:
-            raise self._fault(Fault.MALFORMED, "eth_getBlockByNumber", f"a header that is none: {problem}") from problem
+            raise self._fault(FaultKind.MALFORMED, "eth_getBlockByNumber", f"a header that is none: {problem}") from problem
         if isinstance(block, int) and found.number != block:
             raise self.inconsistent_fault("eth_getBlockByNumber", f"asked for block {block}, got {found.number}")
         header.hash, header.parent_hash = found.hash, found.parent
@@ -214,13 +214,13 @@ class Endpoint:
         try:
             return parse_quantity(text)
         except ValueError as problem:
-            raise self._fault(Fault.MALFORMED, method, str(problem)) from problem
+            raise self._fault(FaultKind.MALFORMED, method, str(problem)) from problem
 
     def _bytes(self, text: str, method: str) -> bytes:
         try:
             return parse_data(text)
         except ValueError as problem:
-            raise self._fault(Fault.MALFORMED, method, str(problem)) from problem
+            raise self._fault(FaultKind.MALFORMED, method, str(problem)) from problem
 
     async def call_quantity(self, method: str, params: list[Any]) -> int:
         """A call whose answer is one hex number."""

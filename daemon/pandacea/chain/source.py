@@ -14,7 +14,7 @@ from pandacea.chain.blocks import BlockReader, FollowCounters, retry_missing
 from pandacea.chain.events import address_topic, decode_logs
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.chain_view import NO_HASH, BlockRef, ChainEvent, ChainUpdate, ChainView
 from pandacea.domain.ids import Address, BlockNumber
@@ -125,7 +125,7 @@ class ChainSource:
         try:
             header = await endpoint.get_header_nullable(tag)
         except RpcFault as fault:
-            if fault.kind in {Fault.UNSUPPORTED, Fault.ERROR}:
+            if fault.kind in {FaultKind.UNSUPPORTED, FaultKind.ERROR}:
                 return None
             raise
         return None if header is None else header.to_block_ref()

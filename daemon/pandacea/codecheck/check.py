@@ -14,7 +14,7 @@ from pandacea.codecheck.limited_child import run_limited_child
 from pandacea.domain.code_rules import CodeRules, CodeViolation, ImportedModule, check_imports, check_text
 from pandacea.errors import Refused
 
-CHILD: Final = Path(__file__).with_name("codecheck_child.py")
+CHILD: Final = Path(__file__).with_name("check_child.py")
 MAX_CHILDREN: Final = 2
 CACHE_SIZE: Final = 256
 

@@ -1,7 +1,7 @@
 """Run as a program by `codereview`, in a process of its own: review one script from standard input, print the warnings as JSON.
 
 The script is a stranger's text: parsing it may take memory, processor time or the stack, so it is done here, with the limits of
-`codecheck_child`, and never in the process that holds the node's key. Nothing of the script is run.
+`check_child`, and never in the process that holds the node's key. Nothing of the script is run.
 """
 
 import json

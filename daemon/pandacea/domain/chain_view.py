@@ -131,7 +131,7 @@ class LeaseRecord:
         "committed",
         "created_block",
         "earner",
-        "facts",
+        "fact_blocks",
         "key",
         "price",
         "resolved_for_spender",
@@ -241,7 +241,7 @@ class LeaseRecord:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Held({self.lease!r}, {self.approved_tx!r}, {self.seen_at!r})"
+        return f"LeaseRecord({self.lease!r}, {self.approved_tx!r}, {self.seen_at!r})"
 
 
 FACT_FIELDS: Final = ("approved_block", "executed_block", "cancelled_block", "finalized_block", "disputed_block", "resolved_block")

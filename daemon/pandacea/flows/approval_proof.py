@@ -74,7 +74,7 @@ async def acknowledge_lease(
             raise Refused(f"Lease {lease_id} is {seen.lease.status.value}: nothing can be computed under it any more.")
         await tx.save_proof(lease_id, StoredProof(ProofStatus.ACKNOWLEDGED, terms_digest, None, attested_by), at)
         await _publish(lease_id, tx, store, cache)
-    return replace(seen, trust=ProofStatus.ACKNOWLEDGED, by=attested_by)
+    return replace(seen, proof_status=ProofStatus.ACKNOWLEDGED, attested_by=attested_by)
 
 
 async def _held(lease_id: LeaseId, tx: ChainUnitOfWork, records: ChainStore) -> LeaseRecord | None:

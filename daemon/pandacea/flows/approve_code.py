@@ -69,7 +69,7 @@ async def submit_code(submission: CodeSubmission, submitter: Address, ports: Cod
             raise ProblemError(
                 "too-many-submissions", "Too many scripts wait for the Earner already; try again when some are decided."
             )
-        submission = CodeRecord(
+        record = CodeRecord(
             code_id=code_id,
             product_id=submission.product_id,
             code=submission.code,
@@ -83,9 +83,9 @@ async def submit_code(submission: CodeSubmission, submitter: Address, ports: Cod
             created_at=ports.clock.now(),
             columns=columns,
         )
-        await work.code.insert_submission(submission)
+        await work.code.insert_submission(record)
         await work.commit()
-    return submission
+    return record
 
 
 async def find_submission(code_id: str, database: Database) -> CodeRecord:

@@ -91,14 +91,14 @@ async def send_job(instance: SandboxInstance, job: SandboxJob, open_input: Calla
         OSError: the guest is gone.
         Broken: a file is missing or must not be handed over.
     """
-    packets = job_packets(job, instance)
-    await send_packet(instance.sock, *next(packets))
+    to_send = job_packets(job, instance)
+    await send_packet(instance.sock, *next(to_send))
     for table in job.inputs:
         entry = {"asset_id": table.asset_id, "variable_name": table.variable_name, "format": table.format.value}
         await _send_file(instance.sock, packets.INPUT, entry, open_input(table.path))
     for name, path in job.uploads.items():
         await _send_file(instance.sock, packets.UPLOAD, {"name": name}, open_input(path))
-    for tag, payload in packets:
+    for tag, payload in to_send:
         await send_packet(instance.sock, tag, payload)
 
 

@@ -48,7 +48,7 @@ async def list_leases(config: Config) -> list[dict[str, Any]]:
         if not await follower.load_from_database():
             raise Unavailable(NOT_FOLLOWED)
         # The database as it is: whether its head may be believed is for the running node to say (GET /readyz).
-        standing = replace(follower.lease_cache.chain_status(), distrust=None)
+        standing = replace(follower.lease_cache.chain_status(), not_ready_reason=None)
         offered = await SqlProductStore(db).list_offered_hashes()
         rows = []
         async with SqlDatabase(db).read_session() as view:

@@ -238,7 +238,7 @@ async def call_node(config: Config, verb: str, asked: Arguments) -> dict[str, An
         return answer
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(factories.lock_state_dir(state_dir))
-        db = await stack.enter_async_context(factories.open_database(config, alone=True))
+        db = await stack.enter_async_context(factories.open_database(config, exclusive=True))
         clock = factories.SystemClock()
         book = SqlProductStore(db)
         products = ProductControl(book, config.privacy.data_dir)

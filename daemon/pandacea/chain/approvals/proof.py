@@ -18,7 +18,7 @@ from pandacea.chain.contract_versions import APPROVE_LEASE_SELECTOR, NONCE_OF_SE
 from pandacea.chain.events import address_topic, event_topic, function_selector
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog, RpcTransaction, TransactionReceipt
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
 from pandacea.domain.chain_view import LeaseRecord
@@ -144,7 +144,7 @@ class ApprovalProver:
             try:
                 answer = await endpoint.eth_call(self.contract, data, block)
             except RpcFault as fault:
-                if fault.kind is Fault.ERROR and block != "latest":
+                if fault.kind is FaultKind.ERROR and block != "latest":
                     continue  # it keeps no state that old
                 raise
             following = int.from_bytes(answer[:32], "big")

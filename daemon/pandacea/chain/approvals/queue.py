@@ -13,7 +13,7 @@ import structlog
 from pandacea.chain.approvals.proof import ApprovalProver
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.lease_cache import InMemoryLeaseCache
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.ids import LeaseId
 from pandacea.errors import Unavailable
@@ -88,7 +88,7 @@ class ProofQueue:
         try:
             proof = await self.prover.prove_approval(held, endpoint, await self.endpoints.find_independent(endpoint))
         except RpcFault as fault:
-            if fault.kind not in {Fault.INCONSISTENT, Fault.ERROR, Fault.NULL}:
+            if fault.kind not in {FaultKind.INCONSISTENT, FaultKind.ERROR, FaultKind.NULL}:
                 self.endpoints.record_failure(next(one for one in self.endpoints.members if one.name == fault.endpoint), fault)
             raise
         if proof.status is ProofStatus.UNPROVEN:

@@ -15,7 +15,7 @@ from eth_utils.address import to_checksum_address
 
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import BaseFee, TransactionReceipt
 from pandacea.chain.sending.fees import DAY_SECONDS, FeeLimits
 from pandacea.chain.sending.reverts import error_from_revert, insufficient_funds
@@ -102,7 +102,7 @@ class ChainSender:
             try:
                 return await self._bring_about(endpoint, purpose, data, done)
             except RpcFault as fault:
-                if fault.kind is not Fault.ERROR:
+                if fault.kind is not FaultKind.ERROR:
                     self._endpoints.record_failure(endpoint, fault)
                 raise
 
@@ -198,7 +198,7 @@ class ChainSender:
         try:
             needed = await endpoint.call_quantity("eth_estimateGas", [call])
         except RpcFault as fault:
-            if fault.kind is Fault.ERROR:
+            if fault.kind is FaultKind.ERROR:
                 raise error_from_revert(fault, self.address) from fault
             raise
         wanted = needed * 5 // 4

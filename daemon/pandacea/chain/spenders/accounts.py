@@ -19,7 +19,7 @@ from pandacea.chain.events import LEASE_CREATED_TOPIC
 from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.errors import Unavailable
@@ -116,7 +116,7 @@ class SpenderAccounts:
             try:
                 creator, tx_hash = await self._creator(one, lease_id, held.created_block)
             except RpcFault as fault:
-                if fault.kind not in {Fault.INCONSISTENT, Fault.ERROR, Fault.NULL}:
+                if fault.kind not in {FaultKind.INCONSISTENT, FaultKind.ERROR, FaultKind.NULL}:
                     self.endpoints.record_failure(one, fault)
                 raise
             if creator == address:  # no endpoint can make that signature up

@@ -24,7 +24,7 @@ import structlog
 
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import Fault, RpcFault
+from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.spenders.accounts import AccountKind
 from pandacea.domain.access import ChainStatus
 from pandacea.domain.ids import Address
@@ -242,8 +242,8 @@ async def _ask(endpoint: Endpoint, address: Address, data: str, block: int | str
 
 def _is_the_wallets(fault: RpcFault) -> bool:
     """Whether the account brought this about, not the endpoint: it reverted, ran out of gas, or answered too much."""
-    out_of_gas = fault.kind is Fault.ERROR and _OUT_OF_GAS.search(fault.reason) is not None
-    too_much = fault.kind is Fault.RANGE and fault.rpc_code == 0
+    out_of_gas = fault.kind is FaultKind.ERROR and _OUT_OF_GAS.search(fault.reason) is not None
+    too_much = fault.kind is FaultKind.RANGE and fault.rpc_code == 0
     return fault.reverted or out_of_gas or too_much
 
 

@@ -38,7 +38,7 @@ class Environment:
 
 def default_requirements() -> Path:
     """The pinned list shipped with the node."""
-    return Path(str(resources.files("pandacea.sandbox") / "environment" / "requirements.txt"))
+    return Path(str(resources.files("pandacea.sandbox") / "environments" / "requirements.txt"))
 
 
 def read_environment(folder: Path) -> Environment:
