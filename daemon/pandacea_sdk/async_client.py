@@ -19,7 +19,8 @@ from pandacea_sdk.errors import NodeError, usage_error
 from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.prepare import build_request, encode_json, read_content, read_script
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
-from pandacea_sdk.protocol.hashing import ADDRESS, HASH32, Signer
+from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 from pandacea_sdk.protocol.verify import VerifiedResult
 from pandacea_sdk.transport import Origin, Transport
 

@@ -14,8 +14,8 @@ from pandacea_sdk.errors import JobError, NodeError, StillRunning, UntrustedResu
 from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.on_chain import check_on_chain
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
-from pandacea_sdk.protocol.hashing import HASH32
-from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER as JOB_TOKEN_HEADER
+from pandacea_sdk.protocol.ids import HASH32
+from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.responses import ENDED
 from pandacea_sdk.protocol.verify import ExpectedResult, VerifiedResult, verify_result

@@ -20,7 +20,6 @@ from pandacea_sdk.errors import NodeError, UntrustedResult, usage_error
 DATASITE_OWNER: Final = "earner@pandacea.invalid"
 """The datasite's owner as scripts see it, here and in the sandbox."""
 PRODUCT_FILE: Final = "product.json"
-MOCK_BYTES: Final = 64 * 1024 * 1024
 
 
 def mock_targets(product: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pandacea_sdk.errors import error_from_protocol, usage_error
-from pandacea_sdk.protocol.execute_request import MAX_CODE_BYTES, ExecuteRequest, parse_execute_request
+from pandacea_sdk.protocol.execute_request import ExecuteRequest, parse_execute_request
+from pandacea_sdk.protocol.limits import MAX_CODE_BYTES
 from pandacea_sdk.protocol.problems import ProtocolError
 
 

@@ -20,11 +20,12 @@ from yarl import URL
 from pandacea_sdk.errors import NodeError, NodeUnavailable, PandaceaError, error_from_problem, error_from_protocol, usage_error
 from pandacea_sdk.protocol import strict_json
 from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.limits import MIB
 from pandacea_sdk.protocol.loopback import is_loopback
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse_signed_request, sign_request
 
-MAX_ANSWER_BYTES: Final = 512 * 1024 * 1024
+MAX_ANSWER_BYTES: Final = 512 * MIB
 MAX_ATTEMPTS: Final = 4
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 

@@ -17,7 +17,7 @@ from pandacea.api.nonces import Nonces
 from pandacea.api.rate_limit import RateLimiter
 from pandacea.domain.ids import Address
 from pandacea.flows.ports import Clock
-from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER as JOB_TOKEN_HEADER
+from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse_signed_request
 

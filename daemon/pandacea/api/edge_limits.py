@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from pandacea.api.peers import TrustedProxies
-
-MIB: Final = 1024 * 1024
+from pandacea.domain.limits import MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pandacea.api import schemas
 from pandacea_sdk.protocol import problems, responses
-from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX
+from pandacea_sdk.protocol.ids import HASH32, SHA256_HEX
 
 
 class Auth(StrEnum):

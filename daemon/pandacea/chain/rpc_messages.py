@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from pandacea.domain.chain_view import BEFORE_GENESIS, BlockRef
 from pandacea.domain.ids import HASH32, BlockNumber, Hash32, Timestamp
+from pandacea_sdk.protocol.ids import HEX_BYTES, HEX_QUANTITY
 
 T = TypeVar("T")
 
 MAX_QUANTITY: Final = 2**62
 """No block, time, nonce or amount of gas is as large: what is fits every column of the database."""
-
-_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
-_DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
 def parse_quantity(text: str) -> int:
@@ -25,7 +22,7 @@ def parse_quantity(text: str) -> int:
     Raises:
         ValueError: it is no such number, or at least `LARGEST_NUMBER`.
     """
-    if _QUANTITY.fullmatch(text) is None:
+    if HEX_QUANTITY.fullmatch(text) is None:
         raise ValueError(f"{text[:40]!r} is no hex number")
     number = int(text, 16)
     if number >= MAX_QUANTITY:
@@ -39,7 +36,7 @@ def parse_data(text: str) -> bytes:
     Raises:
         ValueError: it is not `0x` and two hex digits for each byte.
     """
-    if _DATA.fullmatch(text) is None:
+    if HEX_BYTES.fullmatch(text) is None:
         raise ValueError(f"{text[:40]!r} are no hex bytes")
     return bytes.fromhex(text[2:])
 

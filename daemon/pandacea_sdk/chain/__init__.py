@@ -12,8 +12,8 @@ from pandacea_sdk.chain.lease import OnChainLease
 from pandacea_sdk.chain.lease_chain import LeaseChain, deploy
 from pandacea_sdk.chain.sender import MinedTransaction
 from pandacea_sdk.errors import UsageError
-from pandacea_sdk.protocol.contract import LeaseStatus
 from pandacea_sdk.protocol.deployment import Deployment
+from pandacea_sdk.protocol.ids import LeaseStatus
 
 __all__ = [
     "ChainError",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pandacea_sdk.protocol.contract import LeaseStatus
+from pandacea_sdk.protocol.ids import LeaseStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from eth_account.signers.local import LocalAccount
-from eth_utils.crypto import keccak
 
 from pandacea_sdk.chain.errors import ChainError, RpcUnavailable, WrongDeployment
 from pandacea_sdk.chain.lease import OnChainLease
@@ -24,6 +23,7 @@ from pandacea_sdk.protocol.contract import (
     lease_agreement,
 )
 from pandacea_sdk.protocol.deployment import Deployment
+from pandacea_sdk.protocol.hashing import hex32, keccak256
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class LeaseChain:
                 f"there is no contract at {self.contract} on chain {self.chain_id}: check the address and the chain"
             )
         expected = self._record.code_hash if self._record is not None else self._abi.runtime_code_hash
-        found = "0x" + keccak(code).hex()
+        found = hex32(keccak256(code))
         if found != expected and not self._any_code:
             raise WrongDeployment(
                 f"the code at {self.contract} has the hash {found}, expected {expected}: another contract or version"
@@ -221,7 +221,11 @@ class LeaseChain:
 
     async def lease(self, lease_id: str) -> OnChainLease:
         """Everything about a lease; `ContractReverted` with UnknownLease when there is none."""
-        return OnChainLease.from_struct(lease_id, await self._view("getLease", lease_id))
+        struct = await self._view("getLease", lease_id)
+        try:
+            return OnChainLease.from_struct(lease_id, struct)
+        except ValueError as error:
+            raise RpcUnavailable(f"the endpoint's answer to getLease cannot be read: {error}") from error
 
     async def committed_result(self, lease_id: str, computation_id: str) -> str | None:
         """The result hash committed for a computation, or None."""
@@ -307,7 +311,7 @@ async def deploy(
         receipt = await sender.send("deployment", None, code)
         address = str(receipt.contract_address)
         arrived = await rpc.call_for_bytes("eth_getCode", address, "latest")
-    code_hash = "0x" + keccak(arrived).hex()
+    code_hash = hex32(keccak256(arrived))
     if code_hash != abi.runtime_code_hash:
         raise WrongDeployment(f"the code at {address} has the hash {code_hash}, expected {abi.runtime_code_hash}: do not use it")
     return Deployment(chain_id, address, receipt.block_number, code_hash)

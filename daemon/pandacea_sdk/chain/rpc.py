@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from pandacea_sdk.chain.errors import RpcRefused, RpcUnavailable
+from pandacea_sdk.protocol.ids import HEX_BYTES, HEX_QUANTITY
+from pandacea_sdk.protocol.limits import MIB
 from pandacea_sdk.protocol.loopback import is_loopback
 
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
-_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
-_DATA: Final = re.compile(r"0x([0-9a-fA-F]{2})*")
+MAX_ANSWER_BYTES: Final = 16 * MIB
 
 
 class JsonRpcClient:
@@ -69,14 +68,14 @@ class JsonRpcClient:
     async def call_for_quantity(self, method: str, *params: Any) -> int:
         """The result of a call that answers with a number."""
         found = await self.call(method, *params)
-        if not isinstance(found, str) or not _QUANTITY.fullmatch(found):
+        if not isinstance(found, str) or not HEX_QUANTITY.fullmatch(found):
             raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which is no hex quantity")
         return int(found, 16)
 
     async def call_for_bytes(self, method: str, *params: Any) -> bytes:
         """The result of a call that answers with bytes."""
         found = await self.call(method, *params)
-        if not isinstance(found, str) or not _DATA.fullmatch(found):
+        if not isinstance(found, str) or not HEX_BYTES.fullmatch(found):
             raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which are no hex bytes")
         return bytes.fromhex(found[2:])
 

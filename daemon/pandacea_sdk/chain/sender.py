@@ -11,6 +11,7 @@ from eth_account.signers.local import LocalAccount
 
 from pandacea_sdk.chain.errors import ContractReverted, NotMined, RpcRefused, RpcUnavailable
 from pandacea_sdk.chain.rpc import JsonRpcClient
+from pandacea_sdk.protocol.addresses import to_checksum_address
 from pandacea_sdk.protocol.contract import ContractAbi, ContractEvent
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class TransactionSender:
                 "chainId": self._chain_id,
             }
             if to is not None:
-                transaction["to"] = _checksummed(to)
+                transaction["to"] = to_checksum_address(to)
             raw = self._account.sign_transaction(transaction).raw_transaction
             sent = "0x" + (await self._rpc.call_for_bytes("eth_sendRawTransaction", "0x" + bytes(raw).hex())).hex()
         return await self._outcome(action, sent, asked)
@@ -158,9 +159,3 @@ def _revert_data(data: Any) -> bytes | None:
 
 def _bytes(value: str) -> bytes:
     return bytes.fromhex(value.removeprefix("0x"))
-
-
-def _checksummed(address: str) -> str:
-    from eth_utils.address import to_checksum_address
-
-    return to_checksum_address(address)

@@ -6,46 +6,24 @@ Addresses come out in lower-case hex, 32-byte values as `0x` + 64 lower-case hex
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
-from eth_utils.address import is_checksum_address
-from eth_utils.crypto import keccak
+
+from pandacea_sdk.protocol.addresses import has_wrong_checksum
+from pandacea_sdk.protocol.hashing import hash_abi_words, hex32, keccak256
+from pandacea_sdk.protocol.ids import ADDRESS_ANY_CASE, HEX_BYTES, LeaseStatus
 
 _ERROR_STRING: Final = bytes.fromhex("08c379a0")  # Error(string)
 _PANIC: Final = bytes.fromhex("4e487b71")  # Panic(uint256)
 _SELECTOR_BYTES: Final = 4
-_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
-_HEX: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
-
-
-class LeaseStatus(StrEnum):
-    """Where a lease stands, in the order of the contract's `Status`; from FINALIZED on nothing changes any more."""
-
-    NONE = "none"
-    CREATED = "created"
-    APPROVED = "approved"
-    EXECUTED = "executed"
-    DISPUTED = "disputed"
-    FINALIZED = "finalized"
-    CANCELLED = "cancelled"
-    REFUNDED = "refunded"
-    SETTLED = "settled"
-
-    @classmethod
-    def from_chain(cls, number: int) -> LeaseStatus:
-        """From the number the contract uses; a `ValueError` for one it does not."""
-        members = list(cls)
-        if number >= len(members):
-            raise ValueError(f"the contract has no status {number}")
-        return members[number]
+_STATUSES: Final = ("none", *LeaseStatus)
+"""The contract's `Status`, by its numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +64,7 @@ class ContractAbi:
         self._notices: Mapping[str, str] = artifact.get("errorNotices", {})
         self._functions: dict[str, dict[str, Any]] = {abi_signature(item): item for item in self.abi if item["type"] == "function"}
         self._errors = {function_selector(abi_signature(item)): item for item in self.abi if item["type"] == "error"}
-        self._events = {keccak(text=abi_signature(item)): item for item in self.abi if item["type"] == "event"}
+        self._events = {keccak256(abi_signature(item).encode()): item for item in self.abi if item["type"] == "event"}
 
     def encode_call(self, name: str, *values: Any) -> bytes:
         """Calldata of a function, by its name, or by its whole signature where the name is overloaded.
@@ -184,7 +162,7 @@ def _load(name: str) -> ContractAbi:
 
 def hash_product_id(product_id: str) -> str:
     """What stands for a product on-chain: keccak256 of its id in UTF-8."""
-    return "0x" + keccak(text=product_id).hex()
+    return hex32(keccak256(product_id.encode()))
 
 
 def derive_lease_id(
@@ -204,24 +182,17 @@ def derive_lease_id(
     Raises:
         BadValueError: as `ContractAbi.call`.
     """
-    values = (chain_id, contract, spender, earner, data_product_id, price, expires_at, max_computations, nonce)
-    return "0x" + keccak(_encoded("a lease's id", _TERMS, values)).hex()
-
-
-_TERMS: Final = [
-    {"name": name, "type": kind}
-    for name, kind in (
-        ("chain_id", "uint256"),
-        ("contract", "address"),
-        ("spender", "address"),
-        ("earner", "address"),
-        ("data_product_id", "bytes32"),
-        ("price", "uint256"),
-        ("expires_at", "uint64"),
-        ("max_computations", "uint32"),
-        ("nonce", "uint256"),
+    return hash_abi_words(
+        check_number(chain_id, 256, "chain_id"),
+        check_address(contract, "contract"),
+        check_address(spender, "spender"),
+        check_address(earner, "earner"),
+        _bytes("data_product_id", data_product_id, 32),
+        check_number(price, 256, "price"),
+        check_number(expires_at, 64, "expires_at"),
+        check_number(max_computations, 32, "max_computations"),
+        check_number(nonce, 256, "nonce"),
     )
-]
 
 
 def check_address(value: Any, what: str = "the address") -> str:
@@ -230,10 +201,9 @@ def check_address(value: Any, what: str = "the address") -> str:
     Raises:
         BadValueError: it is no address.
     """
-    if not isinstance(value, str) or _ADDRESS.fullmatch(value) is None:
+    if not isinstance(value, str) or ADDRESS_ANY_CASE.fullmatch(value) is None:
         raise BadValueError(f"{what} is {_shown(value)}: an address is 0x and 40 hex digits")
-    digits = value[2:]
-    if digits not in {digits.lower(), digits.upper()} and not is_checksum_address(value):
+    if has_wrong_checksum(value):
         raise BadValueError(f"{what} is {value}, whose capitals are not those of its checksum (EIP-55): a digit may be wrong")
     return value.lower()
 
@@ -266,7 +236,7 @@ def abi_signature(item: Mapping[str, Any]) -> str:
 
 def function_selector(text: str) -> bytes:
     """The first four bytes of a signature's hash."""
-    return keccak(text=text)[:_SELECTOR_BYTES]
+    return keccak256(text.encode())[:_SELECTOR_BYTES]
 
 
 def _decode(types: list[str], data: bytes) -> tuple[Any, ...]:
@@ -311,7 +281,7 @@ def _inward(what: str, parameter: Mapping[str, Any], value: Any) -> Any:
 def _bytes(what: str, value: Any, size: int | None) -> bytes:
     if isinstance(value, bytes | bytearray):
         raw = bytes(value)
-    elif isinstance(value, str) and _HEX.fullmatch(value):
+    elif isinstance(value, str) and HEX_BYTES.fullmatch(value):
         raw = bytes.fromhex(value[2:])
     else:
         raise BadValueError(f"{what} is {_shown(value)}: {_needed(size)} are needed")
@@ -340,7 +310,13 @@ def _outward(parameter: Mapping[str, Any], value: Any) -> Any:
     if parameter["type"] == "tuple":
         return {one["name"]: _outward(one, part) for one, part in zip(parameter["components"], value, strict=True)}
     if parameter.get("internalType") == "enum Status":
-        return LeaseStatus.from_chain(value).value
+        return _status_name(value)
     if isinstance(value, bytes):
         return "0x" + value.hex()
     return value.lower() if parameter["type"] == "address" else value
+
+
+def _status_name(number: int) -> str:
+    if number >= len(_STATUSES):
+        raise ValueError(f"the contract has no status {number}")
+    return str(_STATUSES[number])

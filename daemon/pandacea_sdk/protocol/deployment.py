@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-_ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}")
-_HASH: Final = re.compile(r"0x[0-9a-f]{64}")
+from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ def _check(found: dict[str, Any]) -> None:
         value = found[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number from {least} on, not {value!r}")
-    for name, pattern, digits in (("address", _ADDRESS, 40), ("code_hash", _HASH, 64)):
+    for name, pattern, digits in (("address", ADDRESS, 40), ("code_hash", HASH32, 64)):
         value = found[name]
         if not isinstance(value, str) or not pattern.fullmatch(value.lower()):
             raise ValueError(f"{name} must be 0x and {digits} hex digits, not {value!r}")

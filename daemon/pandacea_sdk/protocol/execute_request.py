@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import keyword
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,16 +12,11 @@ from typing import Any, Final, Literal
 import rfc8785
 
 from pandacea_sdk.protocol import strict_json
-from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX, sha256_hex
+from pandacea_sdk.protocol.hashing import sha256_hex
+from pandacea_sdk.protocol.ids import ASSET_ID, HASH32, SHA256_HEX
+from pandacea_sdk.protocol.limits import MAX_CODE_BYTES, MAX_INPUTS, MAX_UPLOADS, MAX_VARIABLE_CHARACTERS
 from pandacea_sdk.protocol.problems import ProtocolError
 
-MAX_CODE_BYTES: Final = 102_400
-"""100 KB of UTF-8: the one constant for the largest script."""
-MAX_INPUTS: Final = 64
-MAX_UPLOADS: Final = 16
-MAX_VARIABLE_CHARACTERS: Final = 64
-
-ASSET_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 UPLOAD_NAME: Final = ASSET_ID
 """Uploads appear as files at /workspace/in/NAME: one plain segment, so that no name can be a path."""
 
@@ -148,7 +142,8 @@ def check_variable_name(name: str, pointer: str) -> str:
     if len(name) > MAX_VARIABLE_CHARACTERS or not name.isidentifier() or keyword.iskeyword(name):
         raise ProtocolError(
             "bad-variable-name",
-            f"variable_name must be a Python identifier of at most {MAX_VARIABLE_CHARACTERS} characters and no keyword; {_shown(name)} is not.",
+            f"variable_name must be a Python identifier of at most {MAX_VARIABLE_CHARACTERS} characters and not a keyword; "
+            f"{_shown(name)} is not usable.",
             pointer,
         )
     if unicodedata.normalize("NFKC", name) != name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Final, Protocol
 
 from eth_hash.auto import keccak as slow_keccak
@@ -21,11 +20,8 @@ try:
 except ImportError:
     fast_keccak = None
 
-HASH32: Final = re.compile(r"0x[0-9a-f]{64}")
-ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}")
-SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
-
-_HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+"""Half the order of secp256k1: the largest `s` of a signature in its canonical form (EIP-2)."""
 
 
 class Signer(Protocol):
@@ -88,7 +84,7 @@ def recover_address(digest: bytes, signature: bytes) -> str | None:
 
     Only the canonical form is taken: 65 bytes, v 27 or 28, s in the lower half (EIP-2), as OpenZeppelin's ECDSA demands on-chain.
     """
-    if len(signature) != 65 or signature[64] not in (27, 28) or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
+    if len(signature) != 65 or signature[64] not in (27, 28) or int.from_bytes(signature[32:64], "big") > HALF_ORDER:
         return None
     plain = signature[:64] + bytes([signature[64] - 27])
     if FastPublicKey is None:
@@ -116,6 +112,11 @@ def abi_word(value: int | str | bytes) -> bytes:
     if len(raw) not in (20, 32):
         raise ValueError(f"an ABI word is 32 bytes, or an address of 20; got {len(raw)} bytes")
     return raw.rjust(32, b"\0")
+
+
+def hash_abi_words(*values: int | str | bytes) -> str:
+    """keccak256(abi.encode(...)) of values that are one word each, as bytes32 in hex."""
+    return hex32(keccak256(b"".join(map(abi_word, values))))
 
 
 def hex32(raw: bytes) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pandacea_sdk.protocol.hashing import ADDRESS, HASH32, Signer, abi_word, hex32, keccak256, recover_address
+from pandacea_sdk.protocol.hashing import Signer, abi_word, hash_abi_words, keccak256, recover_address
+from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.responses import ReceiptJson
 
@@ -26,7 +27,7 @@ _HASH_FIELDS: Final = ("lease_id", "computation_id", "request_hash", "product_ve
 
 def derive_computation_id(chain_id: int, contract: str, lease_id: str, request_hash: str) -> str:
     """keccak256(abi.encode(chain id, contract, lease id, request hash)): one request, one computation, on one lease."""
-    return hex32(keccak256(abi_word(chain_id) + abi_word(contract) + abi_word(lease_id) + abi_word(request_hash)))
+    return hash_abi_words(chain_id, contract, lease_id, request_hash)
 
 
 def domain_separator(chain_id: int, contract: str) -> bytes:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
-from pandacea_sdk.protocol.hashing import HASH32, sha256_hex
+from pandacea_sdk.protocol.hashing import sha256_hex
+from pandacea_sdk.protocol.ids import HASH32
+from pandacea_sdk.protocol.limits import MIB
 from pandacea_sdk.protocol.manifest import MANIFEST_FORMAT, hash_manifest
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.receipt import derive_computation_id, parse_receipt
 
-MAX_ARTIFACTS_BYTES: Final = 512 * 1024 * 1024
+MAX_ARTIFACTS_BYTES: Final = 512 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pandacea.api.auth import authenticate_spender_head
 from pandacea.api.middleware import LIMITS, body_chunks
 from pandacea.api.node import NODE
 from pandacea.domain.ids import Address
-from pandacea_sdk.protocol.hashing import SHA256_HEX
+from pandacea_sdk.protocol.ids import SHA256_HEX
 from pandacea_sdk.protocol.problems import ProtocolError
 
 ROUTE: Final = "/api/v1/privacy/uploads/{sha256}"
