@@ -117,7 +117,7 @@ def test_every_error_of_ours_has_a_meaning() -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"", Revert("Unknown", {"data": "0x"}, "the call was undone without a reason")),
+        (b"", Revert("Unknown", {"data": "0x"}, "the call was reverted without a reason")),
         (b"\x12\x34", Revert("Unknown", {"data": "0x1234"}, "")),
         (keccak(text="TooLate(bytes32,uint256)")[:4] + b"\1", None),
         (bytes.fromhex("08c379a0") + b"\xff" * 64, None),
@@ -187,7 +187,7 @@ def test_a_record_survives_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is JSON"),
+        ("{", "must be JSON"),
         ("[]", "exactly"),
         (json.dumps({**GOOD, "more": 1}), "exactly"),
         (json.dumps({key: value for key, value in GOOD.items() if key != "code_hash"}), "exactly"),

@@ -306,8 +306,8 @@ async def endpoint() -> AsyncIterator[Callable[[Answer], Awaitable[str]]]:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda _: web.Response(text="<html>"), "HTTP 200 and no JSON-RPC"),
-        (lambda _: web.json_response([1]), "no JSON-RPC"),
+        (lambda _: web.Response(text="<html>"), "HTTP 200 and not with JSON-RPC"),
+        (lambda _: web.json_response([1]), "not with JSON-RPC"),
         (lambda _: web.json_response({"id": 1}), "neither result nor error"),
         (lambda _: web.Response(status=502), "HTTP 502"),
         (lambda _: web.Response(status=302, headers={"Location": "http://example.org/"}), "HTTP 302"),
@@ -438,5 +438,5 @@ async def test_a_lease_that_does_not_stand_for_the_terms_is_not_handed_on(endpoi
     }
     url = await endpoint(lambda asked: web.json_response({"id": asked["id"], "result": results[asked["method"]]}))
     async with LeaseChain(url, "0x" + "ab" * 20, key=KEYS[0], any_code=True) as chain:
-        with pytest.raises(ChainError, match="does not stand for these terms"):
+        with pytest.raises(ChainError, match="does not follow from these terms"):
             await chain.create_lease("0x" + "cd" * 20, "diabetes", price=5, expires_at=2_000_000_000)

@@ -1,4 +1,4 @@
-"""The Spender's and the Earner's hand on the chain: make, settle and read leases over raw JSON-RPC."""
+"""Create, settle and read leases on the chain, over raw JSON-RPC."""
 
 from pandacea_sdk.chain.errors import (
     ChainError,
