@@ -1,4 +1,4 @@
-"""A script that tries to leave: every attempt must fail, and it says how. Only loopback addresses are tried."""
+"""Try to reach the network from inside the sandbox: every attempt must fail, and its error is printed. Only loopback is tried."""
 
 import json
 import socket

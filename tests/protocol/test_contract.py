@@ -25,7 +25,7 @@ A, B = "0x" + "a1" * 20, "0x" + "b2" * 20
 
 
 def topic(text: str) -> str:
-    """By the definition."""
+    """Compute topic0 from its definition."""
     return "0x" + keccak(text=text).hex()
 
 
@@ -130,7 +130,7 @@ def test_revert_data_that_cannot_be_read_is_shown_as_bytes(data: bytes, expected
 
 
 def test_solidity_s_own_errors_are_read() -> None:
-    """Error(string) and Panic(uint256)."""
+    """Error(string) and Panic(uint256) are decoded."""
     text = bytes.fromhex("08c379a0") + (32).to_bytes(32, "big") + (2).to_bytes(32, "big") + b"no".ljust(32, b"\0")
     assert V1.decode_revert(text) == Revert("Error", {"reason": "no"}, "")
     assert V1.decode_revert(bytes.fromhex("4e487b71") + (0x11).to_bytes(32, "big")).values == {"code": 0x11}

@@ -36,7 +36,7 @@ NO_LEASE = "0x" + "77" * 32
 
 
 def word(number: int) -> str:
-    """A 32-byte value."""
+    """Make a 32-byte value from a number."""
     return f"0x{number:064x}"
 
 
@@ -55,7 +55,7 @@ class ChainUnderTest:
         return await self.stack.enter_async_context(LeaseChain(self.url, self.record, key=self.keys[number], **options))
 
     def address(self, number: int) -> str:
-        """Lower-case."""
+        """Return an account's address in lower case."""
         return str(Account.from_key(self.keys[number]).address).lower()
 
 
