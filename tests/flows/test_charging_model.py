@@ -27,14 +27,15 @@ from pandacea.domain.ids import AssetId, ComputationId, LeaseKey
 from pandacea.domain.job import TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Mock, Policy, Rehearsal, Release, Rules
-from pandacea.errors import Unavailable
+from pandacea.errors import ProblemError, Unavailable
+from pandacea.flows.accept_job import AcceptedJob
 from pandacea.flows.cancel import cancel_job
 from pandacea.flows.execute import run_next_job
+from pandacea.flows.finish import recover_jobs
 from pandacea.flows.live_output import record_shown
-from pandacea.flows.recover import recover_jobs
 from pandacea.flows.rehearse import rehearse
 from pandacea.flows.release import refuse_result, release_result
-from pandacea.flows.submit import AcceptedJob, ProblemError, submit_job
+from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import Channel
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
@@ -383,7 +384,7 @@ class Charging(RuleBasedStateMachine):
         world.catalogue.product = replace(plain, assets={**plain.assets, AssetId("a"): asset})
         self.books, self.stage = CrashingDatabase(SqlDatabase(self.database)), Stage()
         privacy = world.execute.privacy
-        privacy._sandbox = self.stage  # type: ignore[attr-defined]
+        privacy._sandbox = self.stage
         submit_ports = replace(
             world.submit, database=self.books, queue=replace(world.submit.queue, max_per_spender=99, max_total=99)
         )

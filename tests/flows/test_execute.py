@@ -18,7 +18,7 @@ from pandacea.domain.product import Asset, Policy, Release, Rules
 from pandacea.errors import Unavailable
 from pandacea.flows.cancel import cancel_job
 from pandacea.flows.execute import run_next_job
-from pandacea.flows.recover import recover_jobs
+from pandacea.flows.finish import recover_jobs
 from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import Channel, ProductStore
 from pandacea_sdk.protocol.manifest import hash_manifest
@@ -85,7 +85,7 @@ async def test_a_job_waits_while_the_node_cannot_know(world: World) -> None:
     assert (await row(world, computation_id)).state is JobState.PENDING
 
 
-@pytest.mark.parametrize("unsure", [{"trust": ProofStatus.PENDING}, {"approved_block": BlockNumber(19)}])
+@pytest.mark.parametrize("unsure", [{"proof_status": ProofStatus.PENDING}, {"approved_block": BlockNumber(19)}])
 async def test_a_lease_that_cannot_be_judged_yet_holds_up_nobody_else(world: World, unsure: dict[str, object]) -> None:
     """Its job waits for the proof, or for the block that a reorg moved the approval to; the next in the queue runs meanwhile."""
     first = await started(world)

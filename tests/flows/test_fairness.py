@@ -14,9 +14,10 @@ from pandacea.domain.ids import Address, ComputationId, LeaseId
 from pandacea.domain.job import JobState
 from pandacea.domain.limits import MIB
 from pandacea.domain.product import Release
+from pandacea.flows.accept_job import QueueLimits
 from pandacea.flows.execute import run_next_job
 from pandacea.flows.release import release_result
-from pandacea.flows.submit import QueueLimits, submit_job
+from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import StartCriteria
 from tests.fakes import LEASE_ID, SPENDER, cached_lease
 from tests.flows.conftest import World, caller, computation_request

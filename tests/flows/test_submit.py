@@ -11,8 +11,8 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.job import JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.product import Rules
-from pandacea.errors import Unavailable
-from pandacea.flows.submit import ProblemError, submit_job
+from pandacea.errors import ProblemError, Unavailable
+from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import Channel
 from tests.fakes import NOW, STRANGER, cached_lease, product
 from tests.flows.conftest import World, caller, computation_request

@@ -24,7 +24,7 @@ from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import Limits
 from pandacea.domain.product import LiveOutput, Policy, Release, Rules
 from pandacea.flows.execute import run_next_job
-from pandacea.flows.privacy import LeasedPrivacy
+from pandacea.flows.privacy import PrivacyService
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.signing import SigningPolicy, sign_request
@@ -153,7 +153,7 @@ async def served(tmp_path: Path, database: DatabaseEngine) -> AsyncIterator[Serv
     plain = await make_world(tmp_path, database)
     stage, clock = Stage(), TickingClock()
     limits = Limits(time_seconds=60)
-    privacy = LeasedPrivacy(plain.lease_cache, plain.catalogue, stage, EARNER, clock)
+    privacy = PrivacyService(plain.lease_cache, plain.catalogue, stage, EARNER, clock)
     wake = asyncio.Event()
     submit = replace(plain.submit, privacy=privacy, clock=clock, limits=limits, wake_workers=wake.set)
     execute = replace(plain.execute, privacy=privacy, clock=clock, limits=limits)

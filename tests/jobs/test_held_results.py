@@ -11,9 +11,9 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.job import JobState
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Release
+from pandacea.errors import ProblemError
 from pandacea.flows.release import list_held, refuse_result, release_result
 from pandacea.flows.retention import RetentionPorts, apply_retention
-from pandacea.flows.submit import ProblemError
 from pandacea.flows.unit_of_work import Channel
 from tests.jobs.conftest import EXECUTE, Served, results
 

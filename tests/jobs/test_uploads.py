@@ -7,13 +7,13 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 
 from pandacea.domain.job import JobState
 from pandacea.flows.unit_of_work import Database, ReadSession, UnitOfWork
-from pandacea.flows.uploads import upload_path
 from tests.api.conftest import until
 from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, JobAnswer, Served
 
@@ -25,7 +25,7 @@ def put(data: bytes) -> str:
 
 
 def folder(served: Served) -> Path:
-    return served.world.uploads.folder
+    return served.world.uploads.files.folder
 
 
 async def send(served: Served, data: bytes = DATA, **options: object) -> JobAnswer:
@@ -56,7 +56,7 @@ async def test_a_script_can_name_only_what_its_spender_sent(served: Served) -> N
     absent = await served.send("POST", EXECUTE, served.body(uploads={"w": "0" * 64}))
     assert absent.code == "upload-unknown"
     await send(served)
-    assert not upload_path(folder(served), OTHER.address.lower(), hashlib.sha256(DATA).hexdigest()).exists()
+    assert not served.world.uploads.files.path_of(OTHER.address.lower(), hashlib.sha256(DATA).hexdigest()).exists()
     served.clock.added += 101
     old = await served.send("POST", EXECUTE, served.body(uploads={"w": hashlib.sha256(DATA).hexdigest()}))
     assert old.code == "upload-unknown"
@@ -183,5 +183,5 @@ async def test_a_start_sweeps_what_no_row_names(served: Served) -> None:
 
 async def test_a_full_disk_takes_no_uploads(served: Served) -> None:
     """503, before the bytes."""
-    served.world.uploads.free_bytes = lambda _: 10
+    served.world.uploads.files = replace(served.world.uploads.files, free_bytes=lambda _: 10)
     assert (await send(served)).code == "disk-full"

@@ -19,7 +19,7 @@ from pandacea.catalogue.table_store import TableStore
 from pandacea.chain.follower import Follower
 from pandacea.config import Config
 from pandacea.domain.ids import Address
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import SandboxIdentity
 from pandacea.sandbox.select_backend import select_backend
 from pandacea.sandbox.service import SandboxService

@@ -12,7 +12,7 @@ from pandacea.app.loops import Loop
 from pandacea.config.sections import PrivacySection
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import MIB
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.live_output import JobNotifier
 
 log = structlog.get_logger(__name__)
 

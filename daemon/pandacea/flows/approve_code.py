@@ -10,8 +10,8 @@ from pandacea.domain.code_approval import CodeRecord, CodeState, CodeSubmission
 from pandacea.domain.ids import Address
 from pandacea.domain.params_schema import BadSchema, check_schema
 from pandacea.domain.printable import printable
+from pandacea.errors import ProblemError
 from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseCache
-from pandacea.flows.submit import ProblemError
 from pandacea.flows.unit_of_work import Database
 
 MAX_WAITING_PER_ADDRESS: Final = 8

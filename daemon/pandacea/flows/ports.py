@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pandacea.domain.access import AccessDecision, CachedLease, ChainStatus
+from pandacea.domain.access import CachedLease, ChainStatus
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
@@ -135,33 +135,6 @@ class LeaseCache(Protocol):
 
     def subscribe(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
         """Call back after a lease changed (None: any of them may have, or the standing did). Returns how to stop it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class AccessRequest:
-    """May this caller start a new computation under this lease, on these assets, now?"""
-
-    lease_id: LeaseId
-    caller: Address
-    assets: tuple[AssetId, ...]
-    product_version: str | None
-    """The version the request names; None: whatever is current."""
-    used: int
-    reserved: int
-    time_limit: float
-    """Seconds the run may take."""
-
-
-class PrivacyService(Protocol):
-    """The service of the specification: say whether a lease allows a computation, and run it in a box of its own."""
-
-    def verify_lease(self, request: AccessRequest) -> AccessDecision:
-        """Say whether this caller may start a new computation on these assets now. From memory, at once."""
-        ...
-
-    async def execute_computation(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
-        """Run an accepted computation to its end, as `Sandbox.run`."""
         ...
 
 

@@ -28,8 +28,9 @@ from pandacea.domain.limits import MIB
 from pandacea.domain.params_schema import count_free_bytes
 from pandacea.domain.printable import printable
 from pandacea.errors import Broken, DaemonError, Refused
+from pandacea.files.results import ResultStore
 from pandacea.flows import approve_code
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
 from pandacea.flows.release import (
     ReleasePorts,
@@ -40,7 +41,6 @@ from pandacea.flows.release import (
     release_result,
     write_output_file,
 )
-from pandacea.flows.result_store import ResultStore
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 
