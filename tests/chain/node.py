@@ -17,8 +17,8 @@ from pandacea.chain.lease_cache import Confidence, ConfidenceKind
 from pandacea.chain.rpc import Endpoint
 from pandacea.domain.access import CachedLease
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Broken
 from pandacea.flows.follow import fold_events
 from pandacea.store.chain_store import SqlChainStore

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pandacea.domain.approval_proof import COUNTED_PROOFS, ProofStatus, digest_lease_terms
-from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Hash32, LeaseId
 from pandacea.domain.lease import FINAL_STATUSES, Lease
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Refused
 from pandacea.flows.chain_store import ChainStore, ChainUnitOfWork, StoredProof
 from pandacea.flows.follow import LeaseCacheWriter, current_proof_status, fold_events, load_changes

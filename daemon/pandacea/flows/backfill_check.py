@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pandacea.domain.chain_view import FACT_FIELDS, BlockRef, ChainEvent, LeaseRecord
+from pandacea.domain.chain_view import BlockRef, ChainEvent
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.lease import Lease
+from pandacea.domain.lease_record import FACT_FIELDS, LeaseRecord
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter, digest_events, fold_events, load_changes, select_own
 

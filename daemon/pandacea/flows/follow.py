@@ -11,9 +11,10 @@ from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms, evaluate_proof
-from pandacea.domain.chain_view import ChainEvent, ChainUpdate, ChainView, LeaseRecord
+from pandacea.domain.chain_view import ChainEvent, ChainUpdate, ChainView
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import LeaseCreated
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.flows.chain_store import ChainStore, ChainUnitOfWork, StoredProof
 
 
