@@ -15,6 +15,7 @@ from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.lease_cache import Confidence, ConfidenceKind
 from pandacea.chain.rpc import Endpoint
+from pandacea.clock import SystemClock
 from pandacea.domain.access import CachedLease
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.ids import Address, LeaseId
@@ -27,13 +28,6 @@ from pandacea.store.migrate import upgrade
 from tests.chain.anvil import EARNER, AnvilAgreement
 
 AT_ONCE = Confidence(ConfidenceKind.CONFIRMATIONS, 0)
-
-
-class MachineClock:
-    """The machine's."""
-
-    def now(self) -> float:
-        return time.time()
 
 
 def options_for(agreement: AnvilAgreement, **more: Any) -> FollowOptions:
@@ -94,7 +88,7 @@ class FollowingNode:
         self.follower = Follower(
             self.endpoints,
             lambda chain_id: SqlChainStore(self.database, chain_id, self.options.contract),
-            MachineClock(),
+            SystemClock(),
             self.options,
         )
         self._task = asyncio.create_task(self.follower.run())
