@@ -112,8 +112,8 @@ async def test_a_run_under_way_has_reserved_its_room(world: World, tmp_path: Pat
     books = world.submit.database
     world.lease_cache.change_lease(replace(next(iter(world.lease_cache.leases.values())), max_computations=9))
     for number in range(3):
-        async with books.read_session() as view:
-            found = [await find_shortage(view, one, LIMITS, Mode.LIVE) is None for one in (shelf, few, pot)]
+        async with books.read_session() as session:
+            found = [await find_shortage(session, one, LIMITS, Mode.LIVE) is None for one in (shelf, few, pot)]
         assert found == [number < 2] * 3, f"{number} run already"
         identity = await started(world, number + 1)
         async with books.unit_of_work() as work:

@@ -60,8 +60,8 @@ async def turns(world: World, number: int) -> list[str]:
     for _ in range(number):
         before = len(world.sandbox.jobs)
         await run_next_job(world.execute)
-        async with world.submit.database.read_session() as view:
-            job = await view.jobs.find_job(world.sandbox.jobs[before].computation_id)
+        async with world.submit.database.read_session() as session:
+            job = await session.jobs.find_job(world.sandbox.jobs[before].computation_id)
         assert job is not None
         done.append(job.spender)
     return done
@@ -142,8 +142,8 @@ async def test_a_job_that_waited_too_long_ends_though_its_spender_may_start_none
     assert await run_next_job(world.execute)
     gate.set()
     await running
-    async with world.submit.database.read_session() as view:
-        states = [(await view.jobs.find_job(one)).state for one in (first, second)]  # type: ignore[union-attr]
+    async with world.submit.database.read_session() as session:
+        states = [(await session.jobs.find_job(one)).state for one in (first, second)]  # type: ignore[union-attr]
     assert states == [JobState.COMPLETED, JobState.FAILED]
 
 
@@ -151,8 +151,8 @@ async def test_whose_room_is_full_waits_and_holds_up_nobody(shared: World) -> No
     """The order asks for Spenders whose results leave no room; others behind them go on."""
     await asks(shared, SPENDER)
     newcomers = await asks(shared, NEWCOMER)
-    async with shared.submit.database.read_session() as view:
-        turn = await view.jobs.find_next_pending(StartCriteria(shared.clock.now(), 1, full_spenders=[SPENDER]))
+    async with shared.submit.database.read_session() as session:
+        turn = await session.jobs.find_next_pending(StartCriteria(shared.clock.now(), 1, full_spenders=[SPENDER]))
     assert turn is not None
     assert turn.computation_id == newcomers
 

@@ -1,4 +1,4 @@
-"""The routes of jobs over real HTTP and a real database; the box is a stage, the chain a book."""
+"""The routes of jobs over real HTTP and a real database; the sandbox is a stage, the chain a fake lease cache."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class JobAnswer:
 
 @dataclass
 class Served:
-    """A served world, and hands to send signed requests with."""
+    """A served world, and what sends signed requests to it."""
 
     world: World
     stage: Stage
@@ -127,8 +127,8 @@ class Served:
 
     async def row(self, computation_id: str) -> Job:
         """A job as the database has it."""
-        async with self.world.submit.database.read_session() as view:
-            job = await view.jobs.find_job(computation_id)
+        async with self.world.submit.database.read_session() as session:
+            job = await session.jobs.find_job(computation_id)
         assert job is not None
         return job
 
