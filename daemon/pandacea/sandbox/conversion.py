@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pandacea.domain.printable import printable
-from pandacea.domain.table import MAX_COLUMNS, BadShape, TableShape, parse_shape
+from pandacea.domain.table import MAX_COLUMNS, BadShape, TableShape
 from pandacea.errors import Unavailable
 from pandacea.flows.conversion import ConversionJob, UnreadableSource
 from pandacea.sandbox.backend import SandboxInstance
@@ -59,7 +59,7 @@ def _parse_report(report: bytes) -> TableShape:
             raise BadShape("it is no object")
         if (refused := told.get("refused")) is not None:
             raise UnreadableSource(printable(str(refused), limit=1000))
-        return parse_shape(told)
+        return TableShape.from_json(told)
     except (ValueError, RecursionError, ProtocolError) as error:
         raise UnreadableSource(f"the box that read it gave no usable account: {printable(str(error), limit=200)}") from error
 
