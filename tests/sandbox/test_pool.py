@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
@@ -64,6 +65,9 @@ class FakeBackend:
             raise Unavailable("no box today")
         self.created.append(FakeInstance(bool(preload)))
         return self.created[-1]
+
+    def open_input(self, path: Path) -> int:
+        raise AssertionError("no job runs here")
 
     async def close(self) -> None:
         for box in self.created:
@@ -171,7 +175,9 @@ async def test_a_machine_without_room_starts_computations_cold_and_says_why() ->
     boxes.on_shortage = said.append
     await settle()
     assert maker.created == []
-    assert said == ["a warm box is made when 300 MiB of memory are available; lower privacy.pool_size"], "once, not at every look"
+    assert said == ["a warm sandbox is created when 300 MiB of memory are available; lower privacy.pool_size"], (
+        "once, not at every look"
+    )
     assert boxes.last_failure == said[0]
     with boxes.count_running_job(LIMITS.memory_bytes):
         cold = await boxes.acquire(SHAPE)
