@@ -31,5 +31,5 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     writer = ResultsWriter(tmp_path, Limits())
     writer.begin_file("short", 2 * PIECE)
     writer.write_bytes(bytes(PIECE))
-    with pytest.raises(ArtifactRefusedError, match="65536 announced bytes never came"):
+    with pytest.raises(ArtifactRefusedError, match="65536 announced bytes did not arrive"):
         writer.finish()
