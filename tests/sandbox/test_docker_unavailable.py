@@ -169,7 +169,7 @@ async def test_an_engine_that_speaks_something_else(tmp_path: Path) -> None:
 
 
 async def test_podman(tmp_path: Path) -> None:
-    """A real one. It speaks Docker's language and refuses the options of a box: `auto` must not take it and then fail."""
+    """A real one. It speaks Docker's language and refuses the options of a sandbox: `auto` must not take it and then fail."""
     where = f"unix://{tmp_path}/podman.sock"
     line = [
         find_program("podman", "podman"),

@@ -1,4 +1,4 @@
-"""Where bubblewrap may not make its box, the operator reads what to run."""
+"""Where bubblewrap may not create its sandbox, the operator reads what to run."""
 
 from __future__ import annotations
 

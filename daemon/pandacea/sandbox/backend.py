@@ -49,8 +49,6 @@ class SandboxInstance(Protocol):
 
     sock: socket.socket
     """Non-blocking SOCK_SEQPACKET."""
-    preloaded: bool
-    """Whether its guest imported packages before the job came (a warm start)."""
     out_of_memory: asyncio.Event
     """Set when the kernel or the engine reports that a process of the instance was killed for memory."""
     watched_memory_bytes: int

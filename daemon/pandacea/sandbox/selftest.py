@@ -77,7 +77,7 @@ def _check_uids(found: Sequence[int | None], uids: range | None) -> ProbeResult:
     """Check the uids of three simultaneous instances: three of the range, or, where there is no range, all the usual one."""
     detail = "three at once: " + ", ".join(map(str, found))
     if uids is None:
-        return ProbeResult("uid: the one that scripts are told", set(found) == {GUEST_UID}, detail)
+        return ProbeResult("uid: the one that scripts see", set(found) == {GUEST_UID}, detail)
     unique = len(set(found)) == len(found) and all(uid in uids for uid in found)
     return ProbeResult("uid: a sandbox's own while it lives", unique, detail)
 

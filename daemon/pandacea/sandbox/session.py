@@ -58,7 +58,7 @@ def check_hello(message: GuestMessage, *, as_root: bool = False) -> None:
     """Check that a guest is ready for a job; only a zygote may still be root.
 
     Raises:
-        Unavailable: it is not, by its own word or by what its hello contains.
+        Unavailable: it reports that it cannot start, or its hello is not that of a guest that can run a job.
     """
     if isinstance(message, GuestUnfit):
         raise Unavailable(message.message)

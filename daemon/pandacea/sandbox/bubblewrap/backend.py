@@ -140,7 +140,7 @@ class BubblewrapBackend:
         finally:
             theirs.close()
             os.close(outer)
-        instance = BubblewrapInstance(ours, bool(preload), cgroup, process, uid)
+        instance = BubblewrapInstance(ours, cgroup, process, uid)
         if cgroup is None:
             instance.watched_memory_bytes = shape.memory_bytes - shape.workspace_bytes - shape.tmp_bytes
         return await self._wait_ready(instance)
@@ -152,7 +152,7 @@ class BubblewrapBackend:
         assert uid is not None, "only root has a zygote"
         ours, theirs = connect_guest()
         with theirs:
-            instance = BubblewrapInstance(ours, True, cgroup, None, uid)
+            instance = BubblewrapInstance(ours, cgroup, None, uid)
             self._instances.add(instance)
             try:
                 zygote.fork(shape, uid.number, theirs, cgroup.procs_files if cgroup else (), self._rlimits(shape))

@@ -39,12 +39,11 @@ class BubblewrapInstance:
     def __init__(
         self,
         sock: socket.socket,
-        preloaded: bool,
         cgroup: InstanceCgroup | None,
         process: asyncio.subprocess.Process | None,
         uid: InstanceUid | None,
     ) -> None:
-        self.sock, self.preloaded = sock, preloaded
+        self.sock = sock
         self.out_of_memory = asyncio.Event()
         self.watched_memory_bytes = 0
         self.destroyed = False

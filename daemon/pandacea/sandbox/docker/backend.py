@@ -47,8 +47,8 @@ class DockerInstance:
 
     watched_memory_bytes = 0
 
-    def __init__(self, backend: DockerBackend, name: str, sock: socket.socket, preloaded: bool, uid: InstanceUid) -> None:
-        self._backend, self.name, self.sock, self.preloaded, self._uid = backend, name, sock, preloaded, uid
+    def __init__(self, backend: DockerBackend, name: str, sock: socket.socket, uid: InstanceUid) -> None:
+        self._backend, self.name, self.sock, self._uid = backend, name, sock, uid
         self.out_of_memory = asyncio.Event()
         self._destroyed = False
 
@@ -128,7 +128,7 @@ class DockerBackend:
         except BaseException:
             uid.release()
             raise
-        instance = DockerInstance(self, name, sock, bool(preload), uid)
+        instance = DockerInstance(self, name, sock, uid)
         self._instances[name] = instance
         return instance
 
@@ -154,6 +154,7 @@ class DockerBackend:
 
     async def _boot(self, shape: InstanceShape, preload: tuple[str, ...], name: str, folder: Path, uid: int) -> socket.socket:
         assert self._engine is not None
+        assert self._events is not None
         assert self._guest is not None
         folder.mkdir(mode=0o711)
         folder.chmod(0o711)
@@ -162,7 +163,7 @@ class DockerBackend:
             config = container_config(self._settings, self._image, shape, preload, self._guest.folder, folder, name, uid)
             created = await _wait_for_answer(self._engine.containers.create(config, name=self._container_name(name)))
             accepted = asyncio.create_task(asyncio.get_running_loop().sock_accept(listener))
-            gone = asyncio.create_task(self._wait_gone(name))
+            gone = asyncio.create_task(self._events.wait_ended(name))
             try:
                 await _wait_for_answer(created.start())
                 pid = int((await created.show())["State"]["Pid"])
@@ -185,11 +186,6 @@ class DockerBackend:
             sock.close()
             raise
         return sock
-
-    async def _wait_gone(self, name: str) -> None:
-        """Return when the engine reports the end of an instance's container."""
-        assert self._events is not None
-        await self._events.wait_ended(name)
 
     def _container_name(self, name: str) -> str:
         return f"pandacea-{self._settings.node_label}-{name}"
