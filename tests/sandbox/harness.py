@@ -144,7 +144,7 @@ async def close_laboratory(laboratory: Laboratory) -> None:
 
 def with_caps(**changes: float) -> Limits:
     """The usual limits with some changed."""
-    return replace(LIMITS, **changes)  # type: ignore[arg-type]
+    return replace(LIMITS, **changes)  # type: ignore[arg-type]  # each field is an int or a float
 
 
 def python_for_everyone(environment: Path, folder: Path) -> Path:

@@ -33,7 +33,7 @@ async def main():
     print(laboratory.folder, flush=True)
     print(laboratory.instance, flush=True)
     async def one():
-        outcome = await laboratory.sandbox.run(laboratory.job("print('running', flush=True)\\nwhile True: pass"), told)
+        outcome = await laboratory.sandbox.run_job(laboratory.job("print('running', flush=True)\\nwhile True: pass"), told)
     def told(event):
         print(type(event).__name__, flush=True)
     await asyncio.gather(*(one() for _ in range(int(sys.argv[3]))))

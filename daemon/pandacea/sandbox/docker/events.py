@@ -64,7 +64,8 @@ class EngineEvents:
         while True:
             with contextlib.suppress(aiodocker.DockerError, aiohttp.ClientError, OSError, ValueError):
                 timeout = aiohttp.ClientTimeout(total=None)
-                async with self._engine._query("events", params={"filters": filters}, timeout=timeout) as response:  # noqa: SLF001 - its own event stream hides when the connection was lost
+                # aiodocker's own event stream does not show when the connection was lost.
+                async with self._engine._query("events", params={"filters": filters}, timeout=timeout) as response:  # noqa: SLF001 - as above
                     async for line in response.content:
                         self._handle_event(json.loads(line))
             self._generation += 1  # a gap: what happened in it was not seen
