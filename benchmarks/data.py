@@ -3,7 +3,7 @@
     python benchmarks/data.py [--megabytes 500] [--environment .sandbox] [--json FILE]
 
 The table is numeric, 11 columns, as wide as the rows of most measurements; a second one has a text, a category-like text and gaps. Each
-conversion runs in a real bubblewrap sandbox with the default limits (1 GiB of memory). "Frame" is what a script waits for: opening the stored
+conversion runs in a bubblewrap sandbox with the default limits (1 GiB of memory). "Frame" is what a script waits for: opening the stored
 table by descriptor, until it is a DataFrame; a sum over one column shows what the first touch costs.
 """
 
