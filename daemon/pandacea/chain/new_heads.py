@@ -15,9 +15,9 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidURI, WebSocketException
 
-from pandacea.chain.rpc import redact_url
-from pandacea.chain.rpc_faults import describe_without_url
+from pandacea.chain.rpc_faults import describe_exception
 from pandacea.tasks import log_task_failure
+from pandacea_sdk.protocol.redaction import redact_url
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class NewHeadsSubscription:
             try:
                 await self._listen()
             except (WebSocketException, InvalidURI, OSError, TimeoutError, EOFError) as problem:
-                log.info("chain.websocket-lost", endpoint=self.name, because=describe_without_url(problem))
+                log.info("chain.websocket-lost", endpoint=self.name, because=describe_exception(problem))
             self.last_message_at = None
             self._wake()  # whatever happened while nobody listened is found by asking
             failures = 0 if time.monotonic() - began > MAX_RECONNECT_SECONDS else failures + 1

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint
 
-from pandacea.chain.rpc_faults import FaultKind, RpcFault, classify_rpc_error, describe_without_url
+from pandacea.chain.rpc_faults import FaultKind, RpcFault, classify_rpc_error, describe_exception
 from pandacea.chain.rpc_messages import BlockHeader, RpcResponse, parse_data, parse_quantity
 from pandacea.domain.endpoint_operator import operator_of
+from pandacea_sdk.protocol.redaction import redact_url
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ class Endpoint:
         except _ResponseTooLargeError as problem:
             raise self._fault(FaultKind.RANGE, method, f"answer beyond {self._max_bytes} bytes") from problem
         except (aiohttp.ClientError, OSError, ValueError) as problem:
-            raise self._fault(FaultKind.NETWORK, method, describe_without_url(problem)) from problem
+            raise self._fault(FaultKind.NETWORK, method, describe_exception(problem)) from problem
         return self._decode(method, status, wait, body, shape)
 
     def _decode(self, method: str, status: int, wait: int, body: bytes | bytearray, shape: type[T]) -> T | None:
@@ -152,7 +152,7 @@ class Endpoint:
                 raise self._fault(FaultKind.RANGE, method, "HTTP 413") from problem
             if status >= 300:
                 raise self._fault(FaultKind.HTTP, method, f"HTTP {status}", retry_after=wait) from problem
-            raise self._fault(FaultKind.MALFORMED, method, describe_without_url(problem)) from problem
+            raise self._fault(FaultKind.MALFORMED, method, describe_exception(problem)) from problem
         if response.error is not None:
             kind, hint = classify_rpc_error(response.error)
             if status == 429:
@@ -248,9 +248,3 @@ def _decoder(shape: type[T]) -> msgspec.json.Decoder[RpcResponse[T]]:
 
 def _quantity(block: int | str) -> str:
     return hex(block) if isinstance(block, int) else block
-
-
-def redact_url(url: str) -> str:
-    """scheme://host:port of a URL: paths, queries and user names carry keys."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or '?'}" + (f":{parts.port}" if parts.port else "")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 
 from pandacea.chain.rpc_messages import JsonRpcError
 from pandacea.errors import Unavailable
+from pandacea_sdk.protocol.redaction import redact_urls_in
 
 
 class FaultKind(StrEnum):
@@ -145,7 +146,7 @@ def _range(first: str, last: str) -> RangeHint | None:
     return RangeHint(low, high) if 0 <= low <= high else None
 
 
-def describe_without_url(problem: BaseException) -> str:
-    """An exception's kind and text without any URL in it: URLs carry keys."""
-    text: Any = re.sub(r"\b(?:https?|wss?)://\S+", "<url>", str(problem))
+def describe_exception(problem: BaseException) -> str:
+    """Name an exception's class and text, URLs in it reduced to scheme, host and port."""
+    text = redact_urls_in(str(problem))
     return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
