@@ -75,11 +75,11 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
     path = tmp_path / "node.db"
     async with FollowingNode(agreement, path) as node:
         await node.wait_for_proof(good)
-        await node.wait_until(lambda: node.lease_cache.view.base.number > 8, what="the lease is settled")
+        await node.wait_until(lambda: node.view.base.number > 8, what="the lease is settled")
         records: Any = node.follower.chain_store
         async with records.write() as tx:
             await tx.connection.exec_driver_sql(COPY_LEASE, (NO_ID, good))
-            block = node.lease_cache.view.tip
+            block = node.view.tip
             for place, (kind, arguments) in enumerate(
                 [("LeaseApproved", f'["{NO_ID}"]'), ("ResultCommitted", f'["{good}", "0xzz", "0xzz"]')]
             ):
@@ -97,10 +97,10 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
     async with FollowingNode(agreement, path) as node:
         await node.wait_for_head()
         await node.wait_for_proof(good)
-        assert [str(lease_id) for lease_id in node.lease_cache.ids()] == [good]
+        assert [str(lease_id) for lease_id in node.lease_cache.list_ids()] == [good]
         assert node.lease_cache.peek(LeaseId(NO_ID)) is None
         await anvil.mine_blocks(12)
-        await node.wait_until(lambda: node.lease_cache.view.base.number > 20, what="the block with the events is settled")
+        await node.wait_until(lambda: node.view.base.number > 20, what="the block with the events is settled")
         other = await agreement.create(price=9)
         await agreement.approve(other)
         await node.wait_for_proof(other)

@@ -13,11 +13,11 @@ from typing import Any
 
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions
-from pandacea.chain.lease_cache import Confidence, ConfidenceKind
+from pandacea.chain.lease_cache import Confidence, ConfidenceKind, InMemoryLeaseCache
 from pandacea.chain.rpc import Endpoint
 from pandacea.domain.access import CachedLease
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import LeaseRecord
+from pandacea.domain.chain_view import ChainView, LeaseRecord
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Broken
 from pandacea.flows.follow import fold_events
@@ -109,8 +109,15 @@ class FollowingNode:
         await self.database.close()
 
     @property
-    def lease_cache(self) -> Any:
+    def lease_cache(self) -> InMemoryLeaseCache:
         return self.follower.lease_cache
+
+    @property
+    def view(self) -> ChainView:
+        """The part of the chain that memory answers for."""
+        view = self.follower.lease_cache.chain_view
+        assert view is not None
+        return view
 
     def known_lease(self, lease_id: str) -> CachedLease | None:
         """What memory says."""

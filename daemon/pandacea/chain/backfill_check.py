@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import structlog
 
@@ -16,9 +17,9 @@ from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
 from pandacea.domain.chain_view import BlockRef, ChainEvent
 from pandacea.domain.ids import LeaseId
-from pandacea.errors import Unavailable
 from pandacea.flows.backfill_check import check_range, rebuild_lease, replace_range_digest
 from pandacea.flows.chain_store import ChainStore
+from pandacea.tasks import run_every
 
 log = structlog.get_logger(__name__)
 
@@ -36,15 +37,11 @@ class BackfillChecker:
     repaired_leases: int = 0
     """Leases whose row gained something."""
 
-    async def run(self, every: float, caught_up: asyncio.Event) -> None:
-        """One range every so many seconds, for ever; not before the head is reached, for until then nothing is believed anyway."""
+    async def run(self, interval: float, caught_up: asyncio.Event) -> NoReturn:
+        """Check one range every `interval` seconds until cancelled, once the head was reached: until then no lease is believed anyway."""
         await caught_up.wait()
-        while True:
-            await asyncio.sleep(every)
-            try:
-                await self.check_oldest_range()
-            except Unavailable as problem:
-                log.info("chain.audit-postponed", because=problem.detail)
+        await asyncio.sleep(interval)
+        await run_every(interval, self.check_oldest_range, name="chain-backfill-check", log_event="chain.backfill_check_postponed")
 
     async def check_oldest_range(self) -> bool:
         """Read the oldest waiting range again; False when none waits.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import structlog
 
@@ -18,6 +19,7 @@ from pandacea.domain.access import CachedLease
 from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease import DisputeRaised, DisputeResolved, LeaseCancelled, LeaseStatus
+from pandacea.tasks import run_every
 
 log = structlog.get_logger(__name__)
 
@@ -43,11 +45,10 @@ class CrossCheck:
         self._first = deploy_block
         self._said: dict[str, EndpointDenials] = {}
 
-    async def run(self, every: float) -> None:
-        """Ask each, every so many seconds, for ever."""
-        while True:
-            await asyncio.sleep(every)
-            await self.check_endpoints()
+    async def run(self, interval: float) -> NoReturn:
+        """Check the endpoints every `interval` seconds until cancelled."""
+        await asyncio.sleep(interval)
+        await run_every(interval, self.check_endpoints, name="chain-cross-check", log_event="chain.cross_check_postponed")
 
     async def check_endpoints(self) -> None:
         """One round. The endpoint being followed is no witness: its doubts are dropped, for its word is the book's."""

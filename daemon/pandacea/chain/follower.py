@@ -32,12 +32,15 @@ from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import EventNotices, apply_update, refresh_leases
-from pandacea.tasks import run_until_one_ends
+from pandacea.tasks import retry_until_available, run_until_one_ends
 
 log = structlog.get_logger(__name__)
 
 WATCHDOG_POLL_FACTOR: Final = 4
 """Poll this many times less often while a WebSocket tells of new blocks."""
+
+RELOAD_SECONDS: Final = 1.0
+"""Between two attempts to read back a database that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,35 +211,38 @@ class Follower:
         Raises:
             Broken: see `start`.
         """
-        while True:
-            try:
-                if self._view is None:
-                    await self.load_from_database()
-                await self.start()
-            except Unavailable as problem:
-                self.lease_cache.not_ready_reason = problem.detail
-                log.warning("chain.cannot-start", because=problem.detail)
-                self.endpoints_tried.set()
-                await asyncio.sleep(max(1.0, self.endpoints.seconds_until_ready()))
-            else:
-                self.endpoints_tried.set()
-                break
+        await retry_until_available(
+            self._load_and_start,
+            pause=lambda: max(1.0, self.endpoints.seconds_until_ready()),
+            log_event="chain.not_started",
+            on_failure=self._note_failed_start,
+        )
+        self.endpoints_tried.set()
         assert self.proof_queue is not None
         assert self.cross_check is not None
         assert self.backfill_checker is not None
         assert self.spender_accounts is not None
         parts: dict[str, Coroutine[Any, Any, Any]] = {
             "chain-follow": self._follow(),
-            "chain-proving": self.proof_queue.run(self.caught_up),
-            "chain-spender-keys": self.spender_accounts.run(self.caught_up),
-            "chain-witnesses": self.cross_check.run(self.options.witness_interval),
-            "chain-audit": self.backfill_checker.run(self.options.audit_interval, self.caught_up),
+            "chain-proof-queue": self.proof_queue.run(self.caught_up),
+            "chain-spender-accounts": self.spender_accounts.run(self.caught_up),
+            "chain-cross-check": self.cross_check.run(self.options.witness_interval),
+            "chain-backfill-check": self.backfill_checker.run(self.options.audit_interval, self.caught_up),
         }
         if self._v0_disputes is not None:
-            parts["chain-silent"] = self._v0_disputes.run(self.options.witness_interval, self.caught_up)
+            parts["chain-v0-disputes"] = self._v0_disputes.run(self.options.witness_interval, self.caught_up)
         if self.new_heads is not None:
-            parts["chain-wakes"] = self.new_heads.run()
+            parts["chain-new-heads"] = self.new_heads.run()
         await run_until_one_ends(parts)
+
+    async def _load_and_start(self) -> None:
+        if self._view is None:
+            await self.load_from_database()
+        await self.start()
+
+    def _note_failed_start(self, error: Unavailable) -> None:
+        self._note_unavailable(error)
+        self.endpoints_tried.set()
 
     async def _follow(self) -> None:
         woken = True
@@ -316,22 +322,22 @@ class Follower:
         self.proof_queue.enqueue_changed(leases)
         self.spender_accounts.enqueue_changed(leases)
 
-    async def _reload(self, problem: Unavailable) -> None:
-        """The database failed in a transaction: it may have become durable or not, so read back what is."""
-        log.error("chain.database", because=problem.detail)
-        while True:
-            self.lease_cache.not_ready_reason = problem.detail
-            await asyncio.sleep(1.0)
-            try:
-                assert self.chain_store is not None
-                view = await self.chain_store.find_view()
-                if view is None:
-                    raise Broken("The database lost what was read of the chain. Restart the node to read it again.")
-                await self._fill(view)
-            except Unavailable as again:
-                problem = again
-            else:
-                return
+    async def _reload(self, error: Unavailable) -> None:
+        """Read back what is durable: a transaction that failed may have been committed or not."""
+        log.error("chain.database_failed", reason=error.detail)
+        self._note_unavailable(error)
+        await asyncio.sleep(RELOAD_SECONDS)
+        await retry_until_available(self._read_back, pause=lambda: RELOAD_SECONDS, on_failure=self._note_unavailable)
+
+    async def _read_back(self) -> None:
+        assert self.chain_store is not None
+        view = await self.chain_store.find_view()
+        if view is None:
+            raise Broken("The database lost what was read of the chain. Restart the node to read it again.")
+        await self._fill(view)
+
+    def _note_unavailable(self, error: Unavailable) -> None:
+        self.lease_cache.not_ready_reason = error.detail
 
     def _contradicted(self, endpoint: Endpoint, what: str) -> None:
         if endpoint.name not in self.lease_cache.contradictions:

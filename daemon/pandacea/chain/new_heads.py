@@ -81,7 +81,7 @@ class NewHeadsSubscription:
             self.connection_count += 1
             self._connected_at = time.monotonic()
             await socket.send(SUBSCRIBE_REQUEST)
-            closing = asyncio.create_task(self._close_when_dropped(socket), name="chain-wakes-closing")
+            closing = asyncio.create_task(self._close_when_dropped(socket), name="chain-new-heads-closing")
             closing.add_done_callback(log_task_failure)
             try:
                 async for message in socket:

@@ -159,7 +159,7 @@ class Endpoint:
                 kind = FaultKind.RATE_LIMIT
             detail = f"error {response.error.code}: {response.error.message[:300]}"
             raise self._fault(
-                kind, method, detail, retry_after=wait, hint=hint, data=response.error.data, rpc_code=response.error.code
+                kind, method, detail, retry_after=wait, range_hint=hint, data=response.error.data, rpc_code=response.error.code
             )
         if status >= 300:
             raise self._fault(FaultKind.RATE_LIMIT if status == 429 else FaultKind.HTTP, method, f"HTTP {status}", retry_after=wait)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Final
-
-import structlog
+from typing import Final, NoReturn
 
 from pandacea.chain.contract_versions import fetch_v0_lease
 from pandacea.chain.endpoints import EndpointPool
@@ -15,9 +13,7 @@ from pandacea.chain.rpc_faults import RpcFault
 from pandacea.domain.approval_proof import COUNTED_PROOFS
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease import FINAL_STATUSES
-from pandacea.errors import Unavailable
-
-log = structlog.get_logger(__name__)
+from pandacea.tasks import run_every
 
 LEASES_PER_ROUND: Final = 100
 """Leases asked for in one round; where there are more, they take turns."""
@@ -33,15 +29,10 @@ class V0DisputePoller:
     disputed: set[LeaseId] = field(default_factory=set)
     _next: int = 0
 
-    async def run(self, every: float, caught_up: asyncio.Event) -> None:
-        """One round every so many seconds, for ever."""
+    async def run(self, interval: float, caught_up: asyncio.Event) -> NoReturn:
+        """Run one round every `interval` seconds until cancelled, once the head was reached; after a failure what was seen stands."""
         await caught_up.wait()
-        while True:
-            try:
-                await self.check_disputes()
-            except Unavailable as problem:  # an RpcFault too; what was seen before stands
-                log.info("chain.disputes-not-looked-at", because=problem.detail)
-            await asyncio.sleep(every)
+        await run_every(interval, self.check_disputes, name="chain-v0-disputes", log_event="chain.dispute_check_postponed")
 
     async def check_disputes(self) -> None:
         """Ask for the leases whose turn it is.

@@ -296,12 +296,3 @@ class ChainSender:
             await self._records.update_state(row, "signed")
         await self._push(endpoint, row)
         return 1
-
-    async def run(self, every: float = 15.0) -> None:
-        """Look after what was sent, for ever; `every` in seconds."""
-        while True:
-            await asyncio.sleep(every)
-            try:
-                await self.resend_undone()
-            except Unavailable as problem:
-                log.info("sender.cannot-look", because=problem.detail)

@@ -25,6 +25,7 @@ from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.errors import Unavailable
 from pandacea.flows.approval_proof import load_lease
 from pandacea.flows.chain_store import ChainStore
+from pandacea.tasks import retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -80,13 +81,9 @@ class SpenderAccounts:
     async def run(self, caught_up: asyncio.Event) -> None:
         """Look at whoever waits, one after the other, for ever."""
         await caught_up.wait()
-        while True:
-            try:
-                self.eoas |= await self.chain_store.list_plain_keys()
-                break
-            except Unavailable as problem:
-                log.info("spender.keys-not-read", because=problem.detail)
-                await asyncio.sleep(RETRY_SECONDS)
+        self.eoas |= await retry_until_available(
+            self.chain_store.list_plain_keys, pause=lambda: RETRY_SECONDS, log_event="spender.accounts_not_loaded", log_level="info"
+        )
         self.enqueue_changed(self.lease_cache.list_ids())
         while True:
             await self._work.wait()
