@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pandacea.domain.ids import LeaseId
+from pandacea.store.chain_store import SqlChainStore
 from tests.chain.anvil import SPENDER, Anvil
 from tests.chain.node import FollowingNode, assert_equals_rebuild
 from tests.faults.proxy import FaultProxy
@@ -76,8 +77,9 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
     async with FollowingNode(agreement, path) as node:
         await node.wait_for_proof(good)
         await node.wait_until(lambda: node.view.base.number > 8, what="the lease is settled")
-        records: Any = node.follower.chain_store
-        async with records.write() as tx:
+        records = node.follower.chain_store
+        assert isinstance(records, SqlChainStore)
+        async with records.unit_of_work() as tx:
             await tx.connection.exec_driver_sql(COPY_LEASE, (NO_ID, good))
             block = node.view.tip
             for place, (kind, arguments) in enumerate(

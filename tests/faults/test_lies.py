@@ -271,8 +271,10 @@ async def test_v0_is_served_with_a_second_endpoint(anvil: Anvil, tmp_path: Path)
         await agreement.execute(lease, by=STRANGER)
         await node.wait_for_head()
         assert isinstance(run(node, lease, SPENDER.address), Granted), "a stranger's execution is not obeyed"
-        completer: Any = node.follower.source.v0_completer if node.follower.source else None
-        assert completer.strangers == 1, "but recorded and alarmed"
+        assert node.follower.source is not None
+        completer = node.follower.source.v0_completer
+        assert completer is not None
+        assert completer.stranger_executions == 1, "but recorded and alarmed"
     async with FollowingNode(agreement, tmp_path / "one.db") as node:
         await node.wait_until(
             lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN, what="unproven"

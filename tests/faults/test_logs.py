@@ -16,7 +16,7 @@ from tests.faults.proxy import FaultProxy, ProxyAnswer, answer_late
 
 COMPUTATION = "0x" + "22" * 32
 
-QUIET: Any = {"audit_interval": 600.0}
+QUIET: Any = {"backfill_check_interval": 600.0}
 """No second reading meanwhile: only what the follower itself asks for."""
 
 

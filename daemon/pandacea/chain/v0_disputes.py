@@ -1,4 +1,4 @@
-"""What the first contracts do not emit: they raise disputes silently, so their leases are asked for again and again."""
+"""Polls the disputes of v0 contracts, which raise them without an event."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pandacea.domain.lease import FINAL_STATUSES
 from pandacea.tasks import run_every
 
 LEASES_PER_ROUND: Final = 100
-"""Leases asked for in one round; where there are more, they take turns."""
+"""Leases asked for in one round; more leases than these take turns."""
 
 
 @dataclass(slots=True)
 class V0DisputePoller:
-    """For v0 only: what `getLease` shows as disputed is denied, until it shows so no more."""
+    """Denies the leases of a v0 contract that `getLease` shows as disputed, for as long as it does."""
 
     endpoints: EndpointPool
     lease_cache: InMemoryLeaseCache
@@ -35,10 +35,10 @@ class V0DisputePoller:
         await run_every(interval, self.check_disputes, name="chain-v0-disputes", log_event="chain.dispute_check_postponed")
 
     async def check_disputes(self) -> None:
-        """Ask for the leases whose turn it is.
+        """Call `getLease` for the leases whose turn it is.
 
         Raises:
-            Unavailable: no endpoint can tell now.
+            Unavailable: no endpoint answers now.
         """
         leases = [lease_id for lease_id in self.lease_cache.list_ids() if self._may_be_used(lease_id)]
         self.disputed.intersection_update(leases)
