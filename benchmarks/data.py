@@ -52,7 +52,7 @@ FRAME = """
 import json, os, sys, time
 sys.path.insert(0, sys.argv[1])
 import pandas as pd, pyarrow
-from pandacea.sandbox.guest import tables
+from pandacea.sandbox.guest.load_frame import load_frame
 pd.DataFrame({"a": [1.0]}).sum()
 best = {}
 for _ in range(3):
@@ -60,7 +60,7 @@ for _ in range(3):
     if sys.argv[2] == "pandas":
         frame = pd.read_parquet(sys.argv[3]) if sys.argv[3].endswith("parquet") else pd.read_csv(sys.argv[3])
     else:
-        frame = tables.load(os.open(sys.argv[3], os.O_RDONLY), "arrow")
+        frame = load_frame(os.open(sys.argv[3], os.O_RDONLY), "arrow")
     ready = time.perf_counter()
     frame["x1"].sum()
     summed = time.perf_counter()
@@ -90,7 +90,9 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any
     python, source_root = str(asked.environment / "bin" / "python"), str(Path(__file__).resolve().parent.parent / "daemon")
     for kind in ("numeric", "mixed"):
         run_python(python, MAKE, str(folder / f"{kind}.csv"), str(asked.megabytes << 20), kind)
-    settings = BubblewrapSettings(asked.environment, folder / "box", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0))
+    settings = BubblewrapSettings(
+        asked.environment, folder / "sandbox", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0)
+    )
     sandbox = BubblewrapSandbox(settings)
     await sandbox.start()
     rows = []

@@ -1,4 +1,4 @@
-"""Fixtures of all suites: databases (SQLite in the test's folder, a real PostgreSQL server's), and the check that nothing is left behind."""
+"""Fixtures of all suites: databases (SQLite in the test's folder, a real PostgreSQL server), and the check that nothing is left behind."""
 
 from __future__ import annotations
 
