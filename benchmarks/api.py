@@ -149,7 +149,8 @@ def run_wrk(running: ServerProcess, requests: list[bytes], seconds: float, conne
 def read_stats(port: int) -> dict[str, Any]:
     """Read the node's own figures; reading resets the longest block of its event loop."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=30) as answer:
-        return json.load(answer)  # type: ignore[no-any-return]
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
 async def send_request(port: int, raw: bytes, pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> tuple[int, bytes]:
@@ -157,8 +158,9 @@ async def send_request(port: int, raw: bytes, pool: list[tuple[asyncio.StreamRea
     reader, writer = pool.pop() if pool else await asyncio.open_connection("127.0.0.1", port)
     writer.write(raw)
     head = await reader.readuntil(b"\r\n\r\n")
-    length = int(re.search(rb"Content-Length: (\d+)", head)[1])  # type: ignore[index]
-    body = await reader.readexactly(length)
+    length = re.search(rb"Content-Length: (\d+)", head)
+    assert length is not None, head
+    body = await reader.readexactly(int(length[1]))
     pool.append((reader, writer))
     return int(head.split(b" ", 2)[1]), body
 
@@ -238,31 +240,28 @@ def memory(count: int = 1000) -> dict[str, float]:
     """Measure the growth over `count` computations, after fifty that warm everything up."""
     with start_server("node", "0") as (port, _):
         asyncio.run(submit_jobs(port, job_requests(50)))
-        _drained(port)
+        _wait_until_done(port)
         before = read_stats(port)
         start = time.monotonic()
         asyncio.run(submit_jobs(port, job_requests(count)))
-        _drained(port)
+        worst = _wait_until_done(port)
         taken = time.monotonic() - start
         after = read_stats(port)
     return {
         "rss_growth_mb_1000_jobs": (after["rss"] - before["rss"]) / 1e6,
-        "loop_block_ms_max": _worst,
+        "loop_block_ms_max": worst,
         "jobs_per_s": count / taken,
     }
 
 
-_worst = 0.0
-
-
-def _drained(port: int) -> None:
-    global _worst  # noqa: PLW0603  # each reading resets the figure, so the worst of all readings is kept
-    _worst = 0.0
+def _wait_until_done(port: int) -> float:
+    """Wait until no job is left; returns the longest block of the event loop in ms. Each reading resets that figure."""
+    worst = 0.0
     while True:
         found = read_stats(port)
-        _worst = max(_worst, found["loop_block_ms"])
+        worst = max(worst, float(found["loop_block_ms"]))
         if not found["live"]:
-            return
+            return worst
         time.sleep(0.2)
 
 

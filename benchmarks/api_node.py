@@ -82,7 +82,7 @@ async def node(job_seconds: float) -> None:
         return Outcome(None, "", b"done\n", (artifact,), exit_status=0, code_started=True)
 
     def prepare(world: World, app: web.Application) -> None:
-        world.sandbox.run_job = run  # type: ignore[method-assign]
+        world.sandbox.run_job = run  # type: ignore[method-assign]  # the fake's own run ends at once
         expired = cached_lease(lease_id=EXPIRED_LEASE, spender=Address(REFUSED.address), expires_at=Timestamp(1))
         world.lease_cache.leases[EXPIRED_LEASE] = expired
 

@@ -20,13 +20,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 for place in (ROOT, ROOT / "daemon"):
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
+
+if TYPE_CHECKING:  # each way imports only what it measures
+    from tests.chain.anvil import Anvil
+    from tests.chain.emitter import Emitter
+    from tests.chain.node import FollowingNode
 
 LEASES = 24_000
 LOGS_A_BLOCK = 48
@@ -277,13 +284,14 @@ def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: 
             agreement, database, cross_check_interval=600.0, backfill_check_interval=600.0, settle_every=32, **more
         ) as node:
             await node.wait_for_head(120)
-            if node.follower.new_heads is not None:
-                await node.wait_until(lambda: node.follower.new_heads.connection_count > 0)  # type: ignore[union-attr]
+            new_heads = node.follower.new_heads
+            if new_heads is not None:
+                await node.wait_until(lambda: new_heads.connection_count > 0)
             await asyncio.sleep(0.5)
-            before = await _approvals(node)
+            before = _approvals(node)
             for number in range(rounds):
                 changed = asyncio.Event()
-                stop = node.follower.lease_cache.subscribe(lambda _, changed=changed: changed.set())  # type: ignore[misc]
+                stop = node.follower.lease_cache.subscribe(partial(_set, changed))
                 raw = await emitter.signed(simple("LeaseCancelled", before[number]))
                 await asyncio.sleep(0.11 if not poll else 0.37)
                 visible = asyncio.create_task(_visible(url, await chain.call_method("eth_blockNumber")))
@@ -313,11 +321,21 @@ async def _visible(url: str, head: str) -> float:
             await asyncio.sleep(0.0005)
 
 
-async def _approvals(node: Any) -> list[str]:
-    return [str(lease) for lease in node.follower.book.ids()[:400]]
+def _set(changed: asyncio.Event, _: object) -> None:
+    changed.set()
 
 
-WAYS = {"limit": measure_limit, "web3": measure_web3, "follower": measure_follower, "ready": measure_ready, "lag": measure_lag}
+def _approvals(node: FollowingNode) -> list[str]:
+    return [str(lease) for lease in node.follower.lease_cache.list_ids()[:400]]
+
+
+WAYS: dict[str, Callable[..., dict[str, Any]]] = {
+    "limit": measure_limit,
+    "web3": measure_web3,
+    "follower": measure_follower,
+    "ready": measure_ready,
+    "lag": measure_lag,
+}
 
 
 # ---------------------------------------------------------------------------------------------------- the chain
@@ -343,16 +361,16 @@ def make_history(leases: int) -> list[bytes]:
     return records
 
 
-async def write_history(chain: Any, emitter: Any, records: list[bytes]) -> None:
+async def write_history(chain: Anvil, emitter: Emitter, records: list[bytes]) -> None:
     """Write the history to the chain, LOGS_A_BLOCK logs in each block."""
-    nonce = int(await chain.call("eth_getTransactionCount", emitter_sender(), "latest"), 16)
+    nonce = int(await chain.call_method("eth_getTransactionCount", emitter_sender(), "latest"), 16)
     for place, start in enumerate(range(0, len(records), LOGS_A_BLOCK)):
         raw = await emitter.signed(*records[start : start + LOGS_A_BLOCK], nonce=nonce + place)
-        tx_hash = await chain.call("eth_sendRawTransaction", raw)
+        tx_hash = await chain.call_method("eth_sendRawTransaction", raw)
         if place % 500 == 0:
-            await chain.receipt(tx_hash)
-    await chain.receipt(tx_hash)
-    await chain.mine(3)
+            await chain.wait_for_receipt(tx_hash)
+    await chain.wait_for_receipt(tx_hash)
+    await chain.mine_blocks(3)
 
 
 def emitter_sender() -> str:
@@ -377,10 +395,11 @@ def run_in_process(way: str, **arguments: Any) -> dict[str, Any]:
     return found
 
 
-async def write_leases(database: str, contract: str, chain: Any, count: int) -> None:
+async def write_leases(database: str, contract: str, chain: Anvil, count: int) -> None:
     """Write rows of 100,000 approved and proved leases of 2,000 Spenders."""
     from pandacea.domain.approval_proof import digest_terms
     from pandacea.domain.chain_view import BlockRef
+    from pandacea.domain.ids import Address, BlockNumber, Hash32, Timestamp
     from pandacea.store import leases
     from pandacea.store.bulk import execute_many, upsert_statement
     from pandacea.store.chain_store import SqlChainStore
@@ -391,10 +410,15 @@ async def write_leases(database: str, contract: str, chain: Any, count: int) -> 
 
     opened = await DatabaseEngine.open(database)
     await upgrade(opened)
-    records = SqlChainStore(opened, 31337, contract)  # type: ignore[arg-type]
-    head = await chain.call("eth_getBlockByNumber", hex(await chain.head() - 2), False)
-    base = BlockRef(int(head["number"], 16), head["hash"], head["parentHash"], int(head["timestamp"], 16))  # type: ignore[arg-type]
-    earner = EARNER.address.lower()
+    records = SqlChainStore(opened, 31337, Address(contract))
+    head = await chain.call_method("eth_getBlockByNumber", hex(await chain.head_number() - 2), False)
+    base = BlockRef(
+        BlockNumber(int(head["number"], 16)),
+        Hash32(head["hash"]),
+        Hash32(head["parentHash"]),
+        Timestamp(int(head["timestamp"], 16)),
+    )
+    earner = Address(EARNER.address.lower())
     await records.open_deployment(earner, "v1", 0, base)
     rows, proofs = [], []
     expires = int(time.time()) + 86_400 * 30
@@ -508,7 +532,7 @@ def main() -> None:
     parser.add_argument("--arguments", type=json.loads, default={}, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.way:
-        print(json.dumps(WAYS[chosen.way](**chosen.arguments)))  # type: ignore[operator]
+        print(json.dumps(WAYS[chosen.way](**chosen.arguments)))
         return
     figures = report(asyncio.run(compare(chosen.leases)))
     if chosen.json:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
+from eth_typing import Address
 
 from pandacea.devchain.ledger import CHAIN_ID, DevLedger
 from pandacea.devchain.model import IncludedTransaction, TransactionRefused
@@ -58,7 +59,7 @@ class Bench:
 
     def send(self, account: LocalAccount, to: bytes | None, data: bytes, value: int = 0) -> IncludedTransaction:
         """Mine one transaction, which must succeed."""
-        nonce = self.ledger.state_at(self.ledger.head).get_nonce(bytes.fromhex(account.address[2:]))  # type: ignore[arg-type]
+        nonce = self.ledger.state_at(self.ledger.head).get_nonce(Address(bytes.fromhex(account.address[2:])))
         fields: dict[str, Any] = {"data": data, "value": value, "gas": 5_000_000, "nonce": nonce, "chainId": CHAIN_ID}
         fields |= {"maxFeePerGas": 4 * 10**9, "maxPriorityFeePerGas": 10**9} | ({} if to is None else {"to": to})
         (answer,) = self.ledger.mine_transactions([bytes(account.sign_transaction(fields).raw_transaction)])

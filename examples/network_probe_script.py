@@ -5,7 +5,7 @@ import socket
 
 attempts = {}
 for name, family, address in (
-    ("tcp", socket.AF_INET, ("127.0.0.1", int(params["port"]))),  # noqa: F821
+    ("tcp", socket.AF_INET, ("127.0.0.1", int(params["port"]))),
     ("unix", socket.AF_UNIX, "/var/run/docker.sock"),
 ):
     try:

@@ -73,7 +73,8 @@ def _from_key(key: Any, source: str = "key") -> Signer:
         except ValueError as error:
             raise usage_error(f"{source} is {error}.") from None
     if hasattr(key, "sign_digest"):
-        return key  # type: ignore[no-any-return]  # the caller's own signer, known by its method only
+        own_signer: Signer = key
+        return own_signer
     if hasattr(key, "unsafe_sign_hash"):
         return AccountSigner(key)
     raise usage_error(f"{source} is a {type(key).__name__}; give 64 hex digits, 32 bytes, or an eth-account account.")

@@ -163,7 +163,7 @@ class Transport:
                 return await attempt()
             except NodeUnavailable as error:
                 pause = error.retry_after if error.retry_after is not None else 0.25 * 2**number
-                pause *= 1 + random.random() / 4  # noqa: S311  # jitter, not a secret
+                pause *= random.SystemRandom().uniform(1, 1.25)  # so that many clients do not come back at once
                 if number == MAX_ATTEMPTS or time.monotonic() + pause > deadline:
                     raise
                 await asyncio.sleep(pause)

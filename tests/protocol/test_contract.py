@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_utils.crypto import keccak
@@ -174,14 +175,14 @@ def test_an_answer_that_is_too_short_is_refused() -> None:
 
 # ---------------------------------------------------------------------------------------------- deployment records
 
-GOOD = {"chain_id": 1, "address": A, "deploy_block": 0, "code_hash": "0x" + "c3" * 32}
+GOOD: dict[str, Any] = {"chain_id": 1, "address": A, "deploy_block": 0, "code_hash": "0x" + "c3" * 32}
 
 
 def test_a_record_survives_a_file(tmp_path: Path) -> None:
     """Written, read, the same; upper-case hex is read as lower-case."""
     record = Deployment.from_json(json.dumps(GOOD | {"address": A.upper().replace("0X", "0x")}))
     record.write(tmp_path / "deployment.json")
-    assert Deployment.read(tmp_path / "deployment.json") == record == Deployment(**GOOD)  # type: ignore[arg-type]
+    assert Deployment.read(tmp_path / "deployment.json") == record == Deployment(**GOOD)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from eth_utils.exceptions import ValidationError
 try:
     from coincurve import PublicKey as FastPublicKey
 except ImportError:
-    FastPublicKey = None  # type: ignore[assignment,misc]
+    FastPublicKey = None  # type: ignore[assignment,misc]  # None in place of a class: it is not installed
 try:
     from sha3 import keccak_256 as fast_keccak
 except ImportError:
