@@ -1,4 +1,4 @@
-"""A scrape."""
+"""What a scrape of the metrics returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_text_is_prometheus_exposition() -> None:
 
 
 async def test_it_is_served_on_loopback() -> None:
-    """GET /metrics."""
+    """GET /metrics answers on loopback."""
     server = MetricsServer(0, lambda: [Metric.single("pandacea_ready", "ready", 0)])
     await server.start()
     try:
