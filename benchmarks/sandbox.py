@@ -1,10 +1,10 @@
-"""How long a job takes in a box, as a ratio to `python script.py` with the same packages and no isolation, in the same run.
+"""How long a job takes in a sandbox, as a ratio to `python script.py` with the same packages and no isolation, in the same run.
 
     python benchmarks/sandbox.py [--json FILE] [--direct] [--runs N]
 
-The job is examples/federated_learning_script.py on a 1,000-row table. By default a real node is started for each kind of box and a
+The job is examples/federated_learning_script.py on a 1,000-row table. By default a real node is started for each kind of sandbox and a
 signed HTTP request is timed until its response is in hand; `--direct` times the sandbox's own port instead (no HTTP, no database).
-One request at a time, each when a warm box is ready; `jobs/s` keeps two workers busy instead.
+One request at a time, each when a warm sandbox is ready; `jobs/s` keeps two workers busy instead.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ async def measure_idle_slot(environment: Path) -> float:
 
 
 async def measure_throughput(mode: str, environment: Path, folder: Path, seconds: float) -> float:
-    """Jobs per second with two workers, one box for each job."""
+    """Jobs per second with two workers, one sandbox for each job."""
     laboratory = await open_laboratory(mode, environment, limits=LIMITS, preload=PRELOAD)
     try:
         inputs, done = write_tables(folder), 0
