@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.domain.printable import printable
-from pandacea.domain.table import BadShape, parse_shape
+from pandacea.domain.table import BadShape, TableShape
 from pandacea.sandbox.guest import packets
 from pandacea.sandbox.guest_messages import (
     REPORTABLE_ERRNOS,
@@ -155,7 +155,7 @@ def test_a_conversions_account_is_a_shape_or_refused(told: Any) -> None:
     """The column names of a hostile file among it."""
     if isinstance(told, dict):
         try:
-            shape = parse_shape(told)
+            shape = TableShape.from_json(told)
         except BadShape:
             return
         canonical_json({"columns": [column.name for column in shape.columns]})

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pandacea.domain.limits import MIB
 from pandacea.domain.printable import printable
-from pandacea.domain.table import MAX_COLUMNS, BadShape, TableShape, parse_shape
+from pandacea.domain.table import MAX_COLUMNS, BadShape, TableShape
 from pandacea.errors import Unavailable
 from pandacea.flows.conversion import ConversionJob, UnreadableSource
 from pandacea.sandbox.backend import SandboxInstance
@@ -66,7 +66,7 @@ def _parse_report(report: bytes) -> TableShape:
             raise BadShape("it is not an object")
         if (refused := value.get("refused")) is not None:
             raise UnreadableSource(printable(str(refused), limit=1000))
-        return parse_shape(value)
+        return TableShape.from_json(value)
     except (ValueError, RecursionError, ProtocolError) as error:
         raise UnreadableSource(f"the sandbox that read it sent no usable report: {printable(str(error), limit=200)}") from error
 
