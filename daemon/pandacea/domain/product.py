@@ -1,4 +1,4 @@
-"""A product: what an Earner leases. Its assets, its rules, and the version that a request may name."""
+"""A product, which is what an Earner leases: its assets, its rules, and the version that a request may name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LiveOutput(StrEnum):
 
 
 class Rehearsal(StrEnum):
-    """Who may run a script on the mock rows here. Whoever has no lease runs it on a machine of their own: the mock rows are public."""
+    """Who may run a script on the mock rows on this node. Without a lease one runs it at home: the mock rows are public."""
 
     LEASE = "lease"
     OFF = "off"
@@ -47,7 +47,7 @@ class Rehearsal(StrEnum):
 class Rules:
     """The Earner's rules; the defaults, which a product without stated rules gets, are the strictest about the data.
 
-    A rehearsal touches none: it runs on the mock rows, which are public.
+    A rehearsal does not touch the data: it runs on the mock rows, which are public.
     """
 
     policy: Policy = Policy.APPROVED_CODE
@@ -58,7 +58,7 @@ class Rules:
     """Whether a script's exception message (which may quote data) is in the result, beside its class and line."""
 
     def as_json(self) -> dict[str, Any]:
-        """As published in the catalogue and in the signed product version."""
+        """Return the rules as published in the catalogue and in the signed product version."""
         return {
             "policy": self.policy.value,
             "release": self.release.value,
@@ -70,7 +70,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Mock:
-    """Rows made from the published description. `sha256`: of the CSV text; `table`: the same rows as scripts get them (Arrow)."""
+    """Mock rows, made from the published description. `sha256`: of the CSV text; `table`: the same rows in Arrow, for scripts."""
 
     sha256: str
     csv: Path
@@ -79,7 +79,7 @@ class Mock:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One table, at one version. `path` is the node's own; `commitment` is all that leaves of its content."""
+    """One table at one version. `path` is the node's own; of its content only `commitment` leaves the node."""
 
     asset_id: AssetId
     commitment: str
@@ -118,7 +118,7 @@ class Product:
 
 
 def rounded_rows(rows: int | None) -> int | None:
-    """A row count as published: two significant digits, so that adding one person does not show."""
+    """Round a row count as it is published: two significant digits, so that one person more or less does not show."""
     if rows is None or rows < 10:
         return None if rows is None else 0
     scale = 10 ** (len(str(rows)) - 2)

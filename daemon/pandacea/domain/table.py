@@ -1,4 +1,4 @@
-"""A table as it is described: where it comes from, which columns are kept, what its columns are. No value of any row."""
+"""The description of a table: its source, which columns are kept, what the columns are. It holds no value of any row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TYPE_WORD: Final = re.compile(r"[a-z][A-Za-z0-9_\[\]<>(), :=+/-]{0,199}")
 
 
 class SourceFormat(StrEnum):
-    """What an Earner's file may be."""
+    """The format of an Earner's file."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -39,12 +39,12 @@ SUFFIXES: Final[Mapping[str, SourceFormat]] = {
 
 
 FLAGS_VERSION: Final = 2
-"""Of the look for columns that may identify people. A later one reads sources again, and finds what the earlier one did not know."""
+"""Version of the search for columns that may identify people. A new version reads every source again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a source becomes a table. The same bytes and the same recipe are the same version."""
+    """How a source is turned into a table. The same bytes with the same recipe are the same version."""
 
     format: SourceFormat
     drop: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Recipe:
     """A SQLite table; None: the only one."""
 
     def digest(self, source_sha256: str) -> str:
-        """sha-256 (hex) over recipe and content: names what a conversion would read."""
+        """Return the sha-256 (hex) over recipe and content: it names what a conversion would give."""
         text = json.dumps(
             [source_sha256, self.format.value, sorted(self.drop), self.keep, self.separator, self.table, FLAGS_VERSION],
             ensure_ascii=False,
@@ -65,7 +65,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """One column as a conversion saw it. `missing` and `flags` are for the Earner alone."""
+    """One column as a conversion found it. `missing` and `flags` are for the Earner alone."""
 
     name: str
     type: str
@@ -129,7 +129,7 @@ def _column(stated: Any, rows: int | None) -> TableColumn:
 
 
 def _has_surrogate(text: str) -> bool:
-    """Half of a surrogate pair cannot be encoded, so nothing that holds one can be signed or sent."""
+    """Return whether a text has half of a surrogate pair: it cannot be encoded, so nothing that holds it can be signed or sent."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -139,13 +139,13 @@ def _count(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ColumnDescription:
-    """What the Earner typed about a column: the only source of mock values, and published."""
+    """What the Earner states about a column: it is published, and the only source of mock values."""
 
     unit: str = ""
     description: str = ""
     minimum: float | str | None = None
     maximum: float | str | None = None
-    """A range of plausible values, not the extremes of the table. Texts are ISO 8601 dates or times."""
+    """Ends of a range of plausible values, not the extremes of the table. Texts are ISO 8601 dates or times."""
     categories: tuple[str, ...] = ()
     missing: float | None = None
     """Share of missing values in the mock; None: the table's, rounded."""
@@ -153,7 +153,7 @@ class ColumnDescription:
     """The outcome that scripts are to predict."""
 
     def as_json(self) -> dict[str, Any]:
-        """As published: only what was stated."""
+        """Return the description as published: only what was stated."""
         stated: dict[str, Any] = {
             "unit": self.unit,
             "description": self.description,
@@ -167,20 +167,20 @@ class ColumnDescription:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredAsset:
-    """One asset of a product as its Earner states it. `mock_rows` and `mock_seed` decide the mock, with `columns`."""
+    """One asset of a product as its Earner declares it. `columns`, `mock_rows` and `mock_seed` determine the mock rows."""
 
     source: Path
     """A file beneath the data folder."""
     recipe: Recipe
     columns: Mapping[str, ColumnDescription] = field(default_factory=dict)
     keep_flagged: tuple[str, ...] = ()
-    """Columns that look as if they identified people, and stay all the same, on the Earner's word."""
+    """Columns that seem to identify people and that the Earner keeps by name all the same."""
     description: str = ""
     mock_rows: int = 100
     mock_seed: int = 0
 
 
 def find_undecided_columns(shape: TableShape, declared: DeclaredAsset) -> list[TableColumn]:
-    """The columns that may identify people and of which the Earner did not say, by name, that they stay."""
+    """Return the columns that may identify people and that the Earner does not keep by name."""
     named = {*declared.keep_flagged, *(declared.recipe.keep or ())}
     return [column for column in shape.columns if column.flags and column.name not in named]
