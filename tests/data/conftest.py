@@ -1,4 +1,4 @@
-"""A real box to convert in, a real database to register in."""
+"""A real sandbox to convert in, a real database to register in."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LIMITS = Limits()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def box(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BubblewrapSandbox]:
-    """An open sandbox with two warm boxes."""
+async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BubblewrapSandbox]:
+    """An open sandbox with two warm instances."""
     find_program("bwrap", "bubblewrap")
     try:
         environment = prepare.environment()
@@ -37,7 +37,7 @@ async def box(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bubblew
         skip_or_fail(f"no sandbox environment: {error}")
     pool = PoolSettings(size=2, preload=("numpy", "pandas", "pyarrow"), limits=LIMITS)
     settings = BubblewrapSettings(
-        environment, tmp_path_factory.mktemp("box"), instance_name("data"), NodeCgroup.is_available(), pool=pool
+        environment, tmp_path_factory.mktemp("sandbox"), instance_name("data"), NodeCgroup.is_available(), pool=pool
     )
     opened = BubblewrapSandbox(settings)
     await opened.start()
@@ -46,9 +46,9 @@ async def box(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bubblew
 
 
 @pytest.fixture
-def tables(box: BubblewrapSandbox, tmp_path: Path) -> TableStore:
+def tables(sandbox: BubblewrapSandbox, tmp_path: Path) -> TableStore:
     """A store of tables, empty."""
-    return TableStore(tmp_path / "state" / "tables", box, LIMITS)
+    return TableStore(tmp_path / "state" / "tables", sandbox, LIMITS)
 
 
 @pytest.fixture

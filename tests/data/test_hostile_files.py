@@ -93,7 +93,7 @@ def sqlite_broken_schema(path: Path) -> None:
 async def test_a_file_that_attacks_its_reader_is_refused(
     tables: TableStore, data_dir: Path, tmp_path: Path, make: Callable[[Path], None], form: str, words: str
 ) -> None:
-    """In a real box; the reason is told, and no file is left behind."""
+    """In a real sandbox; the reason is told, and no file is left behind."""
     source = data_dir / "people"
     make(source)
     recipe = Recipe(SourceFormat(form), table="people" if form == "sqlite" else None)
@@ -103,7 +103,9 @@ async def test_a_file_that_attacks_its_reader_is_refused(
     assert list((tmp_path / "state" / "tables").glob("*.arrow")) == []
 
 
-async def test_a_table_that_unpacks_without_end_stops_at_its_cap(box: BubblewrapSandbox, data_dir: Path, tmp_path: Path) -> None:
+async def test_a_table_that_unpacks_without_end_stops_at_its_cap(
+    sandbox: BubblewrapSandbox, data_dir: Path, tmp_path: Path
+) -> None:
     """A zip bomb: 64 million zeros in a few kilobytes of Parquet, against a cap of 64 MiB."""
     source = data_dir / "bomb.parquet"
     zeros = pa.table({"x": np.zeros(4 << 20)})
@@ -111,7 +113,7 @@ async def test_a_table_that_unpacks_without_end_stops_at_its_cap(box: Bubblewrap
         for _ in range(4):
             writer.write_table(zeros)
     assert source.stat().st_size < MIB
-    small = TableStore(tmp_path / "state" / "tables", box, Limits(), max_bytes=64 * MIB)
+    small = TableStore(tmp_path / "state" / "tables", sandbox, Limits(), max_bytes=64 * MIB)
     with open_source(source, data_dir) as file, pytest.raises(UnreadableSource, match="unpack to 134"):
         await small.convert_source(file, Recipe(SourceFormat.PARQUET), "0" * 64, lambda _done, _total: None)
     # A file that lies about its size meets the file system's limit instead.
