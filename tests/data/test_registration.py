@@ -200,7 +200,7 @@ async def test_a_folder_that_is_not_there_ends_no_offer(catalogue: ProductCatalo
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {"drop": ["name"]})
     await register_product(catalogue, data_dir)
-    for folder, words in ((data_dir.with_name("dta"), "is no folder here"), (data_dir / "empty", "is gone, and p is on offer")):
+    for folder, words in ((data_dir.with_name("dta"), "is not a folder here"), (data_dir / "empty", "is gone, and p is on offer")):
         (data_dir / "empty").mkdir(exist_ok=True)
         with pytest.raises(BadConfig, match=words):
             await read_declared_products(folder, book)
