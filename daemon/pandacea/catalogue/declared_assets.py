@@ -60,7 +60,7 @@ def parse_description(where: str, given: Any) -> ColumnDescription:
     """Read what an Earner declares about one column. Raises BadAsset."""
     _check_keys(given, COLUMN_KEYS, where)
     low, high = (_bound(f"{where}.{key}", given.get(key)) for key in ("minimum", "maximum"))
-    if low is not None and high is not None and (isinstance(low, str) != isinstance(high, str) or low > high):  # type: ignore[operator]
+    if low is not None and high is not None and not _is_range(low, high):
         raise BadAsset(f"{where}: minimum {low!r} is above maximum {high!r}, or one is a date and the other a number.")
     categories = given.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(one, str | int | float) for one in categories):
@@ -79,6 +79,13 @@ def parse_description(where: str, given: Any) -> ColumnDescription:
         missing=None if missing is None else float(missing),
         label=given.get("label", False),
     )
+
+
+def _is_range(low: float | str, high: float | str) -> bool:
+    """Whether two bounds are of one kind and in order; ISO 8601 texts sort by time."""
+    if isinstance(low, str) or isinstance(high, str):
+        return isinstance(low, str) and isinstance(high, str) and low <= high
+    return low <= high
 
 
 def _check_keys(entry: Any, keys: tuple[str, ...], where: str) -> None:

@@ -76,9 +76,10 @@ class ProductCatalogue:
                 published = await self._publish(product, data_dir, on_progress or _log_progress)
             except (BadConfig, UnreadableSource) as error:
                 rejected.append(RejectedProduct(product.product_id, error.detail))
-                log.error("product.not_offered", product_id=product.product_id, reason=error.detail)  # noqa: TRY400 - the sentence is complete
             else:
                 products[published.product_hash] = published
+        for one in rejected:
+            log.error("product.not_offered", product_id=one.product_id, reason=one.detail)
         for product_id in await self._store.list_offered() - {product.product_id for product in products.values()}:
             await self._store.withdraw_product(product_id, self._clock.now())
             log.warning("product.withdrawn", product_id=product_id)

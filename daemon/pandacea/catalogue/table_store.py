@@ -174,7 +174,7 @@ class TableStore:
 
 
 def _ignore_progress(_done: float, _total: float) -> None:
-    """Report to nobody."""
+    """Drop a report of progress that nobody reads."""
 
 
 def _check_no_journal(source: SourceFile, recipe: Recipe) -> None:

@@ -20,7 +20,7 @@ _FILTER = {"0": "no filter", "1": "strict mode", "2": "filter in force"}
 
 
 def report(name: str, passed: object, detail: object = "") -> None:
-    """Add a result."""
+    """Add one result to the list that is printed."""
     rows.append([name, bool(passed), str(detail)[:300]])
 
 
@@ -154,7 +154,7 @@ def machine() -> None:
                 continue
         if found:
             shown[name] = found
-    report("machine: its counters are hidden", not shown, words(sorted(shown), "none is told"))
+    report("machine: its counters are hidden", not shown, words(sorted(shown), "none is shown"))
     listed = os.listdir("/sys") if os.path.isdir("/sys") else []
     report("machine: no /sys", not listed, words(sorted(listed), "nothing in it"))
 
@@ -200,8 +200,8 @@ def pretences() -> None:
         answers == [None, None],
         "two at once were granted" if answers == [None, None] else words(answers, ""),
     )
-    told = stopped(fcntl.fcntl, os.pipe()[0], fcntl.F_GETPIPE_SZ) is None
-    report("channels: how many pages a pipe got is not told", not told, "told" if told else "refused")
+    shown = stopped(fcntl.fcntl, os.pipe()[0], fcntl.F_GETPIPE_SZ) is None
+    report("channels: the number of pages a pipe got is not shown", not shown, "shown" if shown else "refused")
     before = os.stat(path).st_mtime_ns
     stopped(os.utime, path, (1, 1))
     report(
