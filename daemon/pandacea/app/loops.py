@@ -1,4 +1,4 @@
-"""One loop skeleton for everything that works through rows."""
+"""The loop of workers, deliveries and retention, and the supervised start of background tasks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from pandacea.tasks import TaskSupervisor
 log = structlog.get_logger(__name__)
 
 IDLE_SECONDS: Final = 1.0
+"""Seconds between two steps when there was nothing to do."""
 RETRY_SECONDS: Final = 5.0
+"""Seconds between two steps after one that failed."""
 
 
 class Loop:
-    """Repeats a step while it has work; sleeps until woken or `idle` seconds passed when it has none.
+    """Repeats a step while it has work; when it has none, sleeps until woken or until `idle` seconds have passed.
 
-    `Unavailable` and `Broken` of a step are logged and waited out: the next step may find the world mended. Anything else is a defect of
-    ours and ends the node, which starts again from its rows.
+    `Unavailable` and `Broken` are logged, and the step is tried again after RETRY_SECONDS. Any other exception is a defect and ends the
+    node, which starts again from its rows.
     """
 
     def __init__(self, name: str, step: Callable[[], Awaitable[object]], *, idle: float = IDLE_SECONDS) -> None:
-        """`step` returns something true when it did work and may have more."""
+        """`step` returns a true value when it did work and may have more."""
         self.name = name
         self._step = step
         self._idle = idle
@@ -36,15 +38,15 @@ class Loop:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the step under way has lasted; 0 between two steps."""
+        """Seconds that the step under way has lasted; 0 between two steps."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     def wake(self) -> None:
-        """There is work."""
+        """Run the step now instead of after the idle interval."""
         self._wake.set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Run the step repeatedly until cancelled."""
         while True:
             self._wake.clear()
             self._since = time.monotonic()
@@ -52,7 +54,7 @@ class Loop:
                 busy = bool(await self._step())
                 pause = self._idle
             except (Unavailable, Broken) as problem:
-                log.warning("loop.waits", loop=self.name, problem=problem.detail)
+                log.warning("loop.step_failed", loop=self.name, reason=problem.detail, retry_seconds=RETRY_SECONDS)
                 busy, pause = False, RETRY_SECONDS
             self._since = None
             if not busy:
@@ -61,7 +63,7 @@ class Loop:
 
 
 def supervise_task(background: TaskSupervisor, work: Any, name: str, stack: AsyncExitStack) -> asyncio.Task[Any]:
-    """Run a coroutine for as long as the node lives; ended, and waited for, when the stack unwinds."""
+    """Start a background task that is cancelled, and waited for, when `stack` unwinds."""
     running = background.start_task(work, name)
     stack.push_async_callback(background.stop_tasks, running)
     return running

@@ -63,7 +63,7 @@ async def get_product_page(request: web.Request) -> web.Response:
             signature=found.signature,
             product_hash=found.product_hash,
             earner=node.earner,
-            limits=node.submit.limits.as_json(),
+            limits=node.limits.as_json(),
             environment=node.well_known.get("environment"),
         )
 
@@ -139,7 +139,7 @@ def _whole(product: Product, node: NodeContext) -> dict[str, Any]:
         "description": product.document["description"],
         "rules": product.document["rules"],
         "assets": [_asset(product, asset) for asset in product.document["assets"]],
-        "limits": node.submit.limits.as_json(),
+        "limits": node.limits.as_json(),
         "environment": node.well_known.get("environment"),
         "document": product.document,
         "signature": product.signature,

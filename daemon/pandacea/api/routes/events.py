@@ -122,7 +122,7 @@ class _Stream:
 
     def _patience(self) -> float:
         if self._job.state is JobState.HELD and self._told is JobState.RUNNING:
-            shown = self._job.held_visible_at(self._node.submit.limits.time_seconds)
+            shown = self._job.held_visible_at(self._node.limits.time_seconds)
             return min(HEARTBEAT_SECONDS, max(shown - self._node.clock.now(), 0.01))
         return HEARTBEAT_SECONDS
 

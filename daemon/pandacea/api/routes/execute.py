@@ -77,7 +77,7 @@ def _accepted(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> 
 
 async def _ended(job: Job, node: NodeContext) -> Job:
     """Wait for the end, then ask the lease once more: a result leaves only to whom it may."""
-    job = await wait_until_settled(job, node, node.submit.queue.max_wait_seconds + node.submit.limits.time_seconds + GRACE_SECONDS)
+    job = await wait_until_settled(job, node, node.max_wait_seconds + node.limits.time_seconds + GRACE_SECONDS)
     require_readable(job, node)
     if job.state not in TERMINAL:
         raise Unavailable(f"The computation {job.computation_id} has not ended yet; ask for its result by its id.", retry_after=30)

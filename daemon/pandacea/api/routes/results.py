@@ -42,7 +42,7 @@ async def delete_computation(request: web.Request) -> web.Response:
     """Cancel a computation."""
     node = request.app[NODE]
     job = await load_readable_job(request, node, token_opens=False)
-    await cancel_job(job, node.database, node.notifier, node.clock, node.submit.results)
+    await cancel_job(job, node.database, node.notifier, node.clock, node.results)
     return web.Response(status=204)
 
 
