@@ -15,11 +15,11 @@ from typing import Any
 
 from aiohttp import web
 
-from pandacea.api import openapi
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
+from pandacea.api.openapi.document import build_document
 from pandacea.api.rate_limit import RateLimiter, RateLimits, StreamLimiter
 from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import publish_openapi
@@ -100,7 +100,7 @@ async def assemble(
     )
     add_routes(app)
     publish_openapi(app, "test")
-    described = openapi.document(app, "test")
+    described = build_document(app, "test")
     about: dict[str, Any] = {"chain_id": CHAIN_ID, "contract": CONTRACT, "earner": EARNER, "authorities": [AUTHORITY]}
     app[NODE] = NodeContext(
         earner=EARNER,

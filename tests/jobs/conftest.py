@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.rate_limit import RateLimiter, StreamLimiter

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from pandacea import keys
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.server import Listener, Tls
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions

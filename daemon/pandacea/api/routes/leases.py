@@ -7,14 +7,23 @@ from aiohttp import web
 from pandacea.api.auth import authenticate_spender
 from pandacea.api.lease_members import lease_members, refusal_reason, usage_members
 from pandacea.api.node import NODE
+from pandacea.api.openapi.operation import HASH_SCHEMA, Auth, operation, path_parameter
 from pandacea.domain.ids import Address, LeaseId, LeaseKey
 from pandacea.flows.ports import AccessRequest
 from pandacea.flows.submit import ProblemError
+from pandacea_sdk.protocol import responses
 from pandacea_sdk.protocol.execute_request import check_lease_id
 
-ROUTE = "/api/v1/leases/{lease_id}"
 
-
+@operation(
+    "GET",
+    "/api/v1/leases/{lease_id}",
+    "How this node sees a lease of the caller, and why it would refuse",
+    Auth.SIGNED,
+    {200: responses.LeaseAnswer},
+    ("lease-unknown", "bad-lease-id"),
+    parameters=(path_parameter("lease_id", HASH_SCHEMA),),
+)
 async def get_lease(request: web.Request) -> web.Response:
     """Status, terms, what is used, and whether a computation would be accepted now."""
     node = request.app[NODE]
