@@ -23,14 +23,15 @@ from pandacea.chain.lease_cache import Confidence, ConfidenceKind
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sending.fees import FeeLimits
 from pandacea.chain.sending.sender import ChainSender
+from pandacea.clock import SystemClock
 from pandacea.config import Config, read_docker_host
 from pandacea.config.sections import Confirmations, ServerSection
 from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.limits import MIB
 from pandacea.errors import BadConfig, Broken, Unavailable
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.files.results import ResultStore
+from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.release import ReleasePorts
-from pandacea.flows.result_store import ResultStore
 from pandacea.flows.unit_of_work import Channel
 from pandacea.mqtt import MqttPublisher, MqttSettings
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
@@ -46,14 +47,6 @@ from pandacea_sdk.protocol.deployment import Deployment
 log = structlog.get_logger(__name__)
 
 NOT_FOLLOWED: Final = "This node has not followed the contract yet; start it once with `pandacea run`."
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> float:
-        """Unix seconds."""
-        return time.time()
 
 
 @dataclass(frozen=True, slots=True)

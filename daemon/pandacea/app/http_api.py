@@ -17,14 +17,14 @@ from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import publish_openapi
 from pandacea.api.server import HttpServer, create_app
 from pandacea.app import factories
-from pandacea.app.loops import supervise_task
+from pandacea.app.background import supervise_task
 from pandacea.app.startup import Adapters
 from pandacea.app.workers import Workers
 from pandacea.chain.spenders.erc1271 import Erc1271Verifier
 from pandacea.config import Config
 from pandacea.domain.ids import Address
+from pandacea.flows.accept_job import SubmitPorts
 from pandacea.flows.approve_code import CodeApprovalPorts
-from pandacea.flows.submit import SubmitPorts
 from pandacea.flows.uploads import UploadStore
 from pandacea.tasks import TaskSupervisor
 from pandacea_sdk.protocol.signing import CLOCK_SKEW_SECONDS, SigningPolicy

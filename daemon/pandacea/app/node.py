@@ -13,11 +13,11 @@ import structlog
 from pandacea import __version__
 from pandacea.api.server import HttpServer
 from pandacea.app import factories
+from pandacea.app.background import supervise_task
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
 from pandacea.app.control.server import ControlServer, serve_control_socket
 from pandacea.app.http_api import serve_http
-from pandacea.app.loops import Loop, supervise_task
 from pandacea.app.metrics import collect_metrics
 from pandacea.app.startup import Adapters, open_adapters
 from pandacea.app.tuning import tune_interpreter
@@ -28,18 +28,18 @@ from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
-from pandacea.flows.announce import deliver_events
+from pandacea.files.results import ResultStore
+from pandacea.files.upload_files import UploadFiles
+from pandacea.flows.accept_job import QueueLimits, SubmitPorts
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.execute import ExecutePorts, run_next_job
-from pandacea.flows.privacy import LeasedPrivacy
-from pandacea.flows.recover import recover_jobs
-from pandacea.flows.result_store import ResultStore
+from pandacea.flows.finish import recover_jobs
+from pandacea.flows.outbox import deliver_commitments, deliver_events
+from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.retention import RetentionPorts, apply_retention
-from pandacea.flows.settle import deliver_commitments
 from pandacea.flows.sign_result import ResultSigner
-from pandacea.flows.submit import QueueLimits, SubmitPorts
 from pandacea.flows.uploads import UploadQuota, UploadStore
-from pandacea.tasks import TaskSupervisor
+from pandacea.tasks import Loop, TaskSupervisor
 from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
 
@@ -93,7 +93,7 @@ async def _wait_for_stop(stop: asyncio.Event, supervisor: TaskSupervisor) -> Non
 async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitStack) -> tuple[HttpServer, Workers]:
     adapters = await open_adapters(config, supervisor, stack)
     results, uploads = _make_stores(config, adapters)
-    privacy = LeasedPrivacy(
+    privacy = PrivacyService(
         adapters.follower.lease_cache, adapters.catalogue, adapters.sandbox, Address(config.earner.address), adapters.clock
     )
     number = count_workers(config.privacy, processors=len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
@@ -140,7 +140,7 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
 
 
 def _make_execute_ports(
-    config: Config, adapters: Adapters, results: ResultStore, uploads: UploadStore, privacy: LeasedPrivacy, workers: Workers
+    config: Config, adapters: Adapters, results: ResultStore, uploads: UploadStore, privacy: PrivacyService, workers: Workers
 ) -> ExecutePorts:
     limits, threads = config.privacy.limits.to_limits(), config.privacy.threads
     return ExecutePorts(
@@ -154,7 +154,7 @@ def _make_execute_ports(
         limits=limits,
         threads=threads,
         results=results,
-        uploads_dir=uploads.folder,
+        upload_files=uploads.files,
         post_results=config.settlement.post_results,
         notifier=adapters.notifier,
         max_running_per_spender=max_running_per_spender(workers.number),
@@ -163,7 +163,7 @@ def _make_execute_ports(
 
 
 def _make_submit_ports(
-    config: Config, adapters: Adapters, results: ResultStore, privacy: LeasedPrivacy, workers: Workers
+    config: Config, adapters: Adapters, results: ResultStore, privacy: PrivacyService, workers: Workers
 ) -> SubmitPorts:
     section = config.privacy
     return SubmitPorts(
@@ -207,7 +207,7 @@ def _make_stores(config: Config, adapters: Adapters) -> tuple[ResultStore, Uploa
         keep_seconds=store.keep_uploads_seconds,
     )
     results = ResultStore(store.state_dir / "results", store.max_results_mb * MIB, store.results_mb_per_spender * MIB)
-    return results, UploadStore(adapters.database, adapters.clock, store.state_dir / "uploads", quota)
+    return results, UploadStore(adapters.database, adapters.clock, UploadFiles(store.state_dir / "uploads"), quota)
 
 
 def _make_delivery_loops(config: Config, adapters: Adapters, stack: AsyncExitStack) -> list[Loop]:

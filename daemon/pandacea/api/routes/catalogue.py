@@ -13,7 +13,7 @@ from pandacea.api.croissant import croissant_document
 from pandacea.api.node import NODE, NodeContext
 from pandacea.api.openapi.operation import HTML, Auth, operation, path_parameter
 from pandacea.domain.product import Asset, Product
-from pandacea.flows.submit import ProblemError
+from pandacea.errors import ProblemError
 from pandacea_sdk.protocol import responses
 
 PRODUCTS: Final = "/api/v1/products"

@@ -14,8 +14,7 @@ from pandacea.api.openapi.operation import COMPUTATION_ID, EVENTS, READ_PROBLEMS
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.errors import Refused, Unavailable
-from pandacea.flows.job_notifier import wait_for_event
-from pandacea.flows.live_output import LiveFeed, StreamCursor, record_shown
+from pandacea.flows.live_output import LiveFeed, StreamCursor, record_shown, wait_for_event
 from pandacea_sdk.protocol.responses import output_members
 
 HEARTBEAT_SECONDS: Final = 15.0

@@ -9,8 +9,8 @@ from pandacea.api.lease_members import lease_members, refusal_reason, usage_memb
 from pandacea.api.node import NODE
 from pandacea.api.openapi.operation import HASH_SCHEMA, Auth, operation, path_parameter
 from pandacea.domain.ids import Address, LeaseId, LeaseKey
-from pandacea.flows.ports import AccessRequest
-from pandacea.flows.submit import ProblemError
+from pandacea.errors import ProblemError
+from pandacea.flows.privacy import AccessRequest
 from pandacea_sdk.protocol import responses
 from pandacea_sdk.protocol.execute_request import check_lease_id
 

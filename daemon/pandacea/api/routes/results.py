@@ -24,8 +24,8 @@ from pandacea.api.openapi.operation import (
 from pandacea.api.responses import artifact_chunks, status_response
 from pandacea.domain.job import TERMINAL, JobState
 from pandacea.domain.outcome import Failure
+from pandacea.errors import ProblemError
 from pandacea.flows.cancel import cancel_job
-from pandacea.flows.submit import ProblemError
 from pandacea_sdk.protocol import responses
 from pandacea_sdk.protocol.problems import ProtocolError
 

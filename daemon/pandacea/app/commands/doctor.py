@@ -13,11 +13,11 @@ from pandacea.app.commands.tables import open_tables
 from pandacea.catalogue.product_checks import check_product
 from pandacea.catalogue.products_file import PRODUCTS_FILE, read_products
 from pandacea.config import Config
-from pandacea.config.load import redact_url
 from pandacea.domain.finding import Finding, FindingState
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig, Broken, DaemonError
 from pandacea.sandbox.diagnose import diagnose_sandbox as examine_sandbox
+from pandacea_sdk.protocol.redaction import redact_url
 
 _DOCTOR: Final = "doctor"
 _TABLES: Final = "doctor-tables"

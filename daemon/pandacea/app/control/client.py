@@ -13,9 +13,10 @@ from pandacea.app import factories
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
 from pandacea.app.control.server import MAX_LINE_BYTES, SOCKET_NAME, Arguments, ControlServer
+from pandacea.clock import SystemClock
 from pandacea.config import Config
 from pandacea.errors import Broken, Refused
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.live_output import JobNotifier
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 
@@ -34,7 +35,7 @@ async def call_node(config: Config, verb: str, arguments: Arguments) -> dict[str
         await stack.enter_async_context(factories.lock_state_dir(config.store.state_dir))
         engine = await stack.enter_async_context(factories.open_database(config, exclusive=True))
         database = SqlDatabase(engine, factories.delivery_channels(config))
-        clock, products = factories.SystemClock(), SqlProductStore(engine)
+        clock, products = SystemClock(), SqlProductStore(engine)
         server = ControlServer(
             factories.make_release_ports(config, database, JobNotifier()),
             clock,
