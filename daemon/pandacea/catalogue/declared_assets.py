@@ -60,7 +60,7 @@ def parse_description(where: str, given: Any) -> ColumnDescription:
     """Read what an Earner declares about one column. Raises BadAsset."""
     _check_keys(given, COLUMN_KEYS, where)
     low, high = (_bound(f"{where}.{key}", given.get(key)) for key in ("minimum", "maximum"))
-    if low is not None and high is not None and not _is_range(low, high):
+    if low is not None and high is not None and _is_reversed(low, high):
         raise BadAsset(f"{where}: minimum {low!r} is above maximum {high!r}, or one is a date and the other a number.")
     categories = given.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(one, str | int | float) for one in categories):
@@ -81,11 +81,11 @@ def parse_description(where: str, given: Any) -> ColumnDescription:
     )
 
 
-def _is_range(low: float | str, high: float | str) -> bool:
-    """Whether two bounds are of one kind and in order; ISO 8601 texts sort by time."""
+def _is_reversed(low: float | str, high: float | str) -> bool:
+    """Whether two bounds are of two kinds or in the wrong order; ISO 8601 texts sort by time."""
     if isinstance(low, str) or isinstance(high, str):
-        return isinstance(low, str) and isinstance(high, str) and low <= high
-    return low <= high
+        return not (isinstance(low, str) and isinstance(high, str)) or low > high
+    return low > high
 
 
 def _check_keys(entry: Any, keys: tuple[str, ...], where: str) -> None:
