@@ -29,7 +29,7 @@ LIMITS = Limits()
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BubblewrapSandbox]:
-    """An open sandbox with two warm instances."""
+    """An open service with two warm sandboxes."""
     find_program("bwrap", "bubblewrap")
     try:
         environment = prepare.environment()
@@ -37,7 +37,7 @@ async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bub
         skip_or_fail(f"no sandbox environment: {error}")
     pool = PoolSettings(size=2, preload=("numpy", "pandas", "pyarrow"), limits=LIMITS)
     settings = BubblewrapSettings(
-        environment, tmp_path_factory.mktemp("sandbox"), instance_name("data"), NodeCgroup.is_available(), pool=pool
+        environment, tmp_path_factory.mktemp("box"), instance_name("data"), NodeCgroup.is_available(), pool=pool
     )
     opened = BubblewrapSandbox(settings)
     await opened.start()
@@ -60,7 +60,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def book(tmp_path: Path) -> AsyncIterator[SqlProductStore]:
+async def product_store(tmp_path: Path) -> AsyncIterator[SqlProductStore]:
     """The node's own record of products."""
     opened = await DatabaseEngine.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
     await upgrade(opened)
@@ -69,6 +69,6 @@ async def book(tmp_path: Path) -> AsyncIterator[SqlProductStore]:
 
 
 @pytest.fixture
-def catalogue(book: SqlProductStore, tables: TableStore) -> ProductCatalogue:
+def catalogue(product_store: SqlProductStore, tables: TableStore) -> ProductCatalogue:
     """A catalogue that signs everything alike."""
-    return ProductCatalogue(book, lambda _digest: SIGNATURE, FakeClock(), tables)
+    return ProductCatalogue(product_store, lambda _digest: SIGNATURE, FakeClock(), tables)

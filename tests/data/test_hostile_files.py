@@ -70,7 +70,7 @@ def sqlite_generated(path: Path) -> None:
 
 
 def sqlite_broken_schema(path: Path) -> None:
-    """A schema table whose text is no SQL."""
+    """A schema table whose text is not SQL."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE people (x)")
         db.execute("PRAGMA writable_schema = ON")
@@ -93,7 +93,7 @@ def sqlite_broken_schema(path: Path) -> None:
 async def test_a_file_that_attacks_its_reader_is_refused(
     tables: TableStore, data_dir: Path, tmp_path: Path, make: Callable[[Path], None], form: str, words: str
 ) -> None:
-    """In a real sandbox; the reason is told, and no file is left behind."""
+    """In a real sandbox; the reason is reported, and no file is left behind."""
     source = data_dir / "people"
     make(source)
     recipe = Recipe(SourceFormat(form), table="people" if form == "sqlite" else None)
@@ -160,8 +160,8 @@ async def test_only_regular_files_beneath_the_data_folder_are_opened(
         with pytest.raises(BadConfig, match="must be a file's name in"):
             read_products(data_dir)
         return
-    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
-    assert name.split("/", maxsplit=1)[0] in trouble.detail
+    (rejected,) = await catalogue.register(read_products(data_dir), data_dir)
+    assert name.split("/", maxsplit=1)[0] in rejected.detail
     assert catalogue.list_products() == []
 
 

@@ -1,4 +1,4 @@
-"""What a scrape shows: the chain as the follower sees it, the queue, the outbox, the disk."""
+"""Collects the metrics of a scrape: the follower's view of the chain, RPC calls and errors, the disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CHAIN: Final = {
 
 
 def collect_metrics(follower: Follower, state_dir: Path) -> Iterator[Metric]:
-    """Every metric, from memory."""
+    """Yield every metric, from memory."""
     chain = follower.collect_metrics()
     yield Metric.single("pandacea_ready", "1 when leases may be believed", 0 if chain.not_ready_reason else 1)
     for name, (metric, meaning, kind) in _CHAIN.items():

@@ -39,7 +39,7 @@ class ScratchBuffer:
         self.size = 0
 
     def append(self, data: Any) -> None:
-        """Append bytes."""
+        """Append bytes to the scratch file."""
         view = memoryview(data).cast("B")
         if not view:
             return

@@ -59,9 +59,8 @@ def _prepare_imports(settings: dict[str, Any]) -> None:
     )  # the kernel drops signals that PID 1 does not handle: the script cannot interrupt it
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site.addsitedir(f"{settings['environment']}/lib/{version}/site-packages")
-    site.setquit()  # type: ignore[attr-defined,unused-ignore]
-    site.setcopyright()  # type: ignore[attr-defined,unused-ignore]
-    site.sethelper()  # type: ignore[attr-defined,unused-ignore]
+    for builtin in ("setquit", "setcopyright", "sethelper"):  # python -S leaves these builtins out
+        vars(site)[builtin]()
 
 
 def _connect_to_node(settings: dict[str, Any]) -> socket.socket:
@@ -89,9 +88,9 @@ def preload_modules(modules: list[str]) -> None:
         import pandas as pd
 
         pd.read_csv(io.BytesIO(b"a,b\n1,2\n")).describe()
-    for left in Path("/tmp").iterdir():  # noqa: S108 - the sandbox's own; imports leave caches there, and every job starts with empty folders
+    for left in Path("/tmp").iterdir():  # imports leave caches there, and every job starts with empty folders
         shutil.rmtree(left, ignore_errors=True)
     # torch registers some 170 finalizers that take its operators apart when the interpreter ends: 45 ms per script for nothing, since
     # the process ends anyway. What the script itself registers still runs.
-    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public list of them
+    for finalizer in list(vars(weakref.finalize)["_registry"]):  # there is no public list of them
         finalizer.atexit = False

@@ -123,5 +123,5 @@ def _stream_file(sock: socket.socket, path: bytes, size: int) -> None:
 
 def is_disk_full() -> bool:
     """Whether one of the script's folders is full, which may explain a failure whose exception does not say so."""
-    found = [os.statvfs(folder) for folder in (WORKSPACE, "/tmp")]  # noqa: S108 - the sandbox's own tmpfs
+    found = [os.statvfs(folder) for folder in (WORKSPACE, "/tmp")]
     return any(one.f_bavail == 0 or one.f_favail == 0 for one in found)

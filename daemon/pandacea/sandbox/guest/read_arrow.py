@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
@@ -26,7 +27,7 @@ class ParquetReader:
 
     def __init__(self, descriptor: int, max_bytes: int) -> None:
         try:
-            source = open(os.dup(descriptor), "rb")  # noqa: SIM115 - there is no path; it lives as long as the reader
+            source = io.BufferedReader(io.FileIO(os.dup(descriptor)))  # lives as long as the reader
             self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
             self.schema = self._file.schema_arrow
             self.rows = self._file.metadata.num_rows

@@ -132,7 +132,7 @@ class CsvReader:
 
     def _open(self, **options: Any) -> Any:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        file = open(os.dup(self._descriptor), "rb")  # noqa: SIM115 - there is no path; pandas' reader keeps it open
+        file = io.BufferedReader(io.FileIO(os.dup(self._descriptor)))  # pandas' reader keeps it open
         return pd.read_csv(file, sep=self._separator, low_memory=False, **options)
 
     def read_sample(self) -> Any:

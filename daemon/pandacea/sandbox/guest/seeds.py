@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import random
@@ -43,7 +44,7 @@ def seed_generators(seed: int, threads: int) -> None:
 def _allow_threads(threads: int) -> None:
     """Raise the thread pools of BLAS and OpenMP, which were started with one thread, to what the job asked for."""
     try:
-        import threadpoolctl  # type: ignore[import-not-found,unused-ignore]
+        threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
         return  # an environment without scikit-learn: only torch takes the number
     threadpoolctl.threadpool_limits(limits=threads)

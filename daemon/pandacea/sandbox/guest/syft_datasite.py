@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Final
 
 OWNER: Final = "earner@pandacea.invalid"
-FOLDER: Final = "/tmp/syftbox"  # noqa: S108 - the sandbox's own tmpfs
+FOLDER: Final = "/tmp/syftbox"
 _ENVIRONMENT: Final = {"SYFTBOX_FOLDER": FOLDER, "SYFTBOX_EMAIL": OWNER, "SYFT_IS_IN_JOB": "true"}
 _SUFFIX: Final = {"arrow": ".feather", "csv": ".csv", "parquet": ".parquet"}
 
