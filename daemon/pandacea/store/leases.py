@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import STATUS_CODE, STATUSES, LeaseRecord
 from pandacea.domain.ids import ADDRESS, HASH32, ComputationId, LeaseId, LeaseKey, Wei
 from pandacea.domain.lease import NO_EXPIRY, LeaseStatus
+from pandacea.domain.lease_record import STATUS_CODE, STATUSES, LeaseRecord
 from pandacea.flows.chain_store import ApprovedLease, StoredProof
 from pandacea.store.bulk import execute_many, select_in, upsert_statement, with_placeholders
 from pandacea.store.deployments import DeploymentScope
