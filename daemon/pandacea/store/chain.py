@@ -34,7 +34,7 @@ class ChainBlockRow(SQLModel, table=True):
 
 
 class ChainEventRow(SQLModel, table=True):
-    """An event above the settled part. The key is the log's identity, so seeing it twice changes nothing."""
+    """An event above the settled part. The key is the log's identity, so inserting it twice changes nothing."""
 
     __tablename__ = "chain_event"
     __table_args__ = (
@@ -56,7 +56,7 @@ class ChainEventRow(SQLModel, table=True):
 
 
 class SettledRangeRow(SQLModel, table=True):
-    """A range that was settled from one answer, and waits to be read a second time. Gone once two answers agree."""
+    """A range of blocks that was settled from one answer and is to be read a second time; deleted once two answers agree."""
 
     __tablename__ = "settled_range"
 
@@ -64,7 +64,7 @@ class SettledRangeRow(SQLModel, table=True):
     first: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     last: int = Field(sa_column=Column(BigInteger, nullable=False))
     digest: str = Field(max_length=64)
-    """sha-256 over the identities of the events it gave, in order."""
+    """sha-256 over the identities of the events in the first answer, in order."""
 
 
 _range: Any = SQLModel.metadata.tables["settled_range"]
@@ -72,7 +72,9 @@ _block: Any = SQLModel.metadata.tables["chain_block"]
 _event: Any = SQLModel.metadata.tables["chain_event"]
 
 _EVENT_TYPES: Final[dict[str, Any]] = {kind.__name__: kind for kind in get_args(LeaseEvent)}
-_EVENT_COLUMNS: Final = "block_number, block_hash, log_index, tx_hash, kind, arguments, part"
+_SELECT_EVENTS: Final = (
+    "SELECT block_number, block_hash, log_index, tx_hash, kind, arguments, part FROM chain_event WHERE deployment = ? AND "
+)
 
 
 def _read_events(rows: Iterable[Any]) -> list[ChainEvent]:
@@ -136,13 +138,11 @@ class ChainTable:
 
     async def list_events(self, ids: Sequence[LeaseId]) -> list[ChainEvent]:
         """List the stored events of some leases, in the order they happened."""
-        query = f"SELECT {_EVENT_COLUMNS} FROM chain_event WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608 - our own columns
-        return _read_events(await select_in(self._connection, query, (self._scope.id,), ids))
+        return _read_events(await select_in(self._connection, _SELECT_EVENTS + "lease_id IN (IN)", (self._scope.id,), ids))
 
     async def list_events_up_to(self, last: int) -> list[ChainEvent]:
         """List the stored events up to and including block `last`, in the order they happened."""
-        query = f"SELECT {_EVENT_COLUMNS} FROM chain_event WHERE deployment = ? AND block_number <= ?"  # noqa: S608 - our own columns
-        return _read_events((await self._execute(query, last)).all())
+        return _read_events((await self._execute(_SELECT_EVENTS + "block_number <= ?", last)).all())
 
     async def list_leases_above(self, number: int) -> list[LeaseId]:
         """List the leases that have an event above a block."""

@@ -14,7 +14,7 @@ from pandacea.domain.ids import ADDRESS, HASH32, ComputationId, LeaseId, LeaseKe
 from pandacea.domain.lease import NO_EXPIRY, LeaseStatus
 from pandacea.domain.lease_record import STATUS_CODE, STATUSES, LeaseRecord
 from pandacea.flows.chain_store import ApprovedLease, StoredProof
-from pandacea.store.bulk import execute_many, select_in, upsert_statement, with_placeholders
+from pandacea.store.bulk import execute_many, select_in, select_statement, upsert_statement, with_placeholders
 from pandacea.store.deployments import DeploymentScope
 
 _STATUS_TEXT: Final = tuple(str(status.value) for status in STATUSES)
@@ -30,11 +30,11 @@ def _number(*, nullable: bool = False) -> Any:
 
 
 class LeaseRow(SQLModel, table=True):
-    """One lease of this node's Earner, as of its deployment's `base` block. The newest state is this plus the events held."""
+    """One lease of this node's Earner as of its deployment's `base` block. The newest state is this and the stored events above it."""
 
     __tablename__ = "lease"
     __table_args__ = (
-        # Only leases that nobody approved: they are what pruning looks for, and they are few.
+        # Only leases that are not approved: pruning looks for them, and they are few.
         Index(
             "lease_waiting",
             "deployment",
@@ -49,14 +49,14 @@ class LeaseRow(SQLModel, table=True):
     spender: str = Field(max_length=42)
     earner: str = Field(max_length=42)
     price: str = Field(max_length=78)
-    """Wei, decimal: uint256 fits no SQL integer."""
+    """Wei, decimal: an SQL integer is too small for uint256."""
     created_block: int = _number()
     status: str = Field(max_length=16)
     data_product_id: str | None = Field(default=None, max_length=66)
     expires_at: int | None = _number(nullable=True)
     max_computations: int = _number()
     committed: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
-    """Ids of the computations with a result on-chain, 32 bytes each, one after the other: few, and never asked for alone."""
+    """Ids of the computations with a result on-chain, 32 bytes each, concatenated: they are few, and always read together."""
     approved_block: int | None = _number(nullable=True)
     executed_block: int | None = _number(nullable=True)
     cancelled_block: int | None = _number(nullable=True)
@@ -69,7 +69,7 @@ class LeaseRow(SQLModel, table=True):
 
 
 class LeaseProofRow(SQLModel, table=True):
-    """Why an approval counts: the Earner's signature, a second endpoint, or the operator's own word.
+    """Why an approval counts: the Earner's signature, a second endpoint, or the operator's acknowledgement.
 
     Bound to the lease's terms and, unless the operator gave it, to the approving transaction.
     """
@@ -81,17 +81,20 @@ class LeaseProofRow(SQLModel, table=True):
     lease_id: str = Field(primary_key=True, max_length=66)
     trust: str = Field(max_length=16)
     terms: str = Field(max_length=66)
-    """sha-256 over the terms it was given for."""
+    """sha-256 over the lease's terms at that time."""
     approved_tx: str | None = Field(default=None, max_length=66)
     by: str = Field(max_length=ATTESTED_BY_CHARACTERS)
-    """Signer's address, the endpoints, or the operator's account and words."""
+    """The signer's address, the endpoints, or the operator's account and reason."""
     at: int = _number()
 
 
 _lease: Any = SQLModel.metadata.tables["lease"]
 _proof: Any = SQLModel.metadata.tables["lease_proof"]
 
-_COLUMNS: Final = ", ".join(column.name for column in _lease.columns if column.name != "deployment")
+_SELECT_LEASES: Final = select_statement(
+    [column.name for column in _lease.columns if column.name != "deployment"],
+    "FROM lease WHERE deployment = ? AND lease_id IN (IN)",
+)
 
 
 def _read_lease(row: Any, key: LeaseKey) -> LeaseRecord:
@@ -163,10 +166,10 @@ _APPROVED_COLUMNS: Final = {
 }
 """What each field of an `ApprovedLease` is selected from."""
 
-_SELECT_APPROVED: Final = (
-    f"SELECT {', '.join(_APPROVED_COLUMNS[name] for name in ApprovedLease._fields)} "  # noqa: S608 - our own columns
+_SELECT_APPROVED: Final = select_statement(
+    (_APPROVED_COLUMNS[name] for name in ApprovedLease._fields),
     "FROM lease l LEFT JOIN lease_proof p ON p.deployment = l.deployment AND p.lease_id = l.lease_id "
-    "WHERE l.deployment = ? AND l.approved_block IS NOT NULL AND l.lease_id > ? ORDER BY l.lease_id LIMIT ?"
+    "WHERE l.deployment = ? AND l.approved_block IS NOT NULL AND l.lease_id > ? ORDER BY l.lease_id LIMIT ?",
 )
 
 
@@ -182,8 +185,7 @@ class LeaseTable:
         """Return the settled rows of some leases; those never settled are missing from the answer."""
         if not ids:
             return {}
-        query = f"SELECT {_COLUMNS} FROM lease WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608 - our own columns
-        rows = await select_in(self._connection, query, (self._scope.id,), ids)
+        rows = await select_in(self._connection, _SELECT_LEASES, (self._scope.id,), ids)
         chain_id, contract = self._scope.chain_id, self._scope.contract
         return {row[0]: _read_lease(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows if _is_readable(row)}
 
