@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
 
 IN_LIST_SIZE: Final = 2_000
 """Values of one IN list; SQLite and PostgreSQL allow 32,766 parameters."""
@@ -57,9 +59,9 @@ async def execute_many(connection: AsyncConnection, sql: str, rows: Sequence[tup
         await connection.exec_driver_sql(sql, list(rows))
 
 
-async def select_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]) -> list[Any]:
+async def select_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]) -> list[Sequence[Any]]:
     """Select rows by many values: `(IN)` at the end of `sql` becomes a list of them, chunk by chunk; `fixed`: the parameters before it."""
-    found: list[Any] = []
+    found: list[Sequence[Any]] = []
     for chunk in split_chunks(values, IN_LIST_SIZE):
         # Not cached: there is a text for every length.
         query = place_parameters(connection.dialect.name, sql.replace("(IN)", f"({', '.join('?' * len(chunk))})"))
@@ -67,7 +69,7 @@ async def select_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...
     return found
 
 
-def split_chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def split_chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Split a sequence into parts of at most `size` values."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

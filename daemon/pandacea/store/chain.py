@@ -67,9 +67,9 @@ class SettledRangeRow(SQLModel, table=True):
     """sha-256 over the identities of the events in the first answer, in order."""
 
 
-_range: Any = SQLModel.metadata.tables["settled_range"]
-_block: Any = SQLModel.metadata.tables["chain_block"]
-_event: Any = SQLModel.metadata.tables["chain_event"]
+_range: Final = SQLModel.metadata.tables["settled_range"]
+_block: Final = SQLModel.metadata.tables["chain_block"]
+_event: Final = SQLModel.metadata.tables["chain_event"]
 
 _EVENT_TYPES: Final[dict[str, Any]] = {kind.__name__: kind for kind in get_args(LeaseEvent)}
 _SELECT_EVENTS: Final = (
@@ -77,7 +77,7 @@ _SELECT_EVENTS: Final = (
 )
 
 
-def _read_events(rows: Iterable[Any]) -> list[ChainEvent]:
+def _read_events(rows: Iterable[Sequence[Any]]) -> list[ChainEvent]:
     """Read rows as events, in the order they happened; an event with a malformed id is left out, for no lease can be changed by it."""
     found = []
     for number, block_hash, index, transaction, kind, arguments, part in rows:

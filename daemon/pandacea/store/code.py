@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, Column, Index, Text, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
@@ -37,7 +37,7 @@ class CodeSubmissionRow(SQLModel, table=True):
     decided_at: float | None = None
 
 
-_code: Any = SQLModel.metadata.tables["code_submission"]
+_code: Final = SQLModel.metadata.tables["code_submission"]
 
 
 def _read(row: RowMapping) -> CodeRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -32,9 +32,9 @@ class WriteTransaction:
     def __init__(self, connection: AsyncConnection) -> None:
         """Take over a connection on which a transaction has begun."""
         self.connection = connection
-        self._after_commit: list[Any] = []
+        self._after_commit: list[Callable[[], None]] = []
 
-    def after_commit(self, callback: Any) -> None:
+    def after_commit(self, callback: Callable[[], None]) -> None:
         """Run `callback()` once the commit is durable, so that memory follows the database and never the other way."""
         self._after_commit.append(callback)
 
@@ -198,7 +198,7 @@ class DatabaseEngine:
                 found = await connection.exec_driver_sql(statement, values)
                 return found.all() if found.returns_rows else []
         try:
-            rows: Sequence[Any] = await self._aside.run_on_thread(lambda sqlite: sqlite.execute(statement, values).fetchall())
+            rows = await self._aside.run_on_thread(lambda sqlite: sqlite.execute(statement, values).fetchall())
         except sqlite3.OperationalError as problem:
             raise self._to_unavailable(problem) from problem
         return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -40,7 +40,7 @@ class DeploymentRow(SQLModel, table=True):
         return self.id
 
 
-_deployment: Any = SQLModel.metadata.tables["deployment"]
+_deployment: Final = SQLModel.metadata.tables["deployment"]
 
 
 @dataclass(slots=True)

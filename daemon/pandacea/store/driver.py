@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiosqlite
+
+T = TypeVar("T")
 
 
 async def connect(*arguments: Any, **options: Any) -> SqliteConnection:
@@ -32,13 +34,14 @@ class SqliteConnection(aiosqlite.Connection):
         """Return a cursor without calling the thread."""
         return SqliteCursor(self)
 
-    async def run_on_thread(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def run_on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on the connection's thread, after everything that was passed to it before."""
         try:
-            return await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # aiosqlite's own, FIFO
+            result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # aiosqlite's own, FIFO
         except asyncio.CancelledError:
             self._rollback_due = True
             raise
+        return result
 
     async def commit(self) -> None:
         """Commit the current transaction."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pandacea.store import driver
@@ -42,12 +44,12 @@ def create_sqlite_engine(url: URL, begin: str, *, pool_size: int) -> AsyncEngine
         url, pool_size=pool_size, max_overflow=0, pool_timeout=60, hide_parameters=True, connect_args=creator
     )
 
-    def connected(connection: Any, _record: object) -> None:
+    def connected(connection: DBAPIConnection, _record: object) -> None:
         # Python's own BEGIN comes too late (a read first takes a shared lock, then fails to upgrade it), so transactions begin below.
         connection.isolation_level = None
         _set_pragmas(connection)
 
-    def begun(connection: Any) -> None:
+    def begun(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
     event.listen(engine.sync_engine, "connect", connected)
@@ -63,7 +65,7 @@ async def connect_sqlite_aside(main: Path) -> driver.SqliteConnection:
     return connection
 
 
-def _set_pragmas(connection: Any) -> None:
+def _set_pragmas(connection: DBAPIConnection | sqlite3.Connection) -> None:
     """Set the pragmas that every SQLite connection needs."""
     cursor = connection.cursor()
     for pragma in SQLITE_PRAGMAS:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    ColumnElement,
     Index,
     LargeBinary,
+    Select,
     Text,
     case,
     delete,
@@ -105,9 +107,8 @@ class JobArtifactRow(SQLModel, table=True):
     sha256: str = Field(max_length=64)
 
 
-_job: Any = SQLModel.metadata.tables["job"]
-_artifact: Any = SQLModel.metadata.tables["job_artifact"]
-_LIVE = (JobState.PENDING, JobState.RUNNING, JobState.HELD)
+_job: Final = SQLModel.metadata.tables["job"]
+_artifact: Final = SQLModel.metadata.tables["job_artifact"]
 _QUEUED = (JobState.PENDING, JobState.RUNNING)
 FAIRNESS_SECONDS = 3600.0
 """How many seconds back a Spender's run time counts when the next job is chosen."""
@@ -131,11 +132,11 @@ def _signs_or_charges(values: Mapping[str, Any]) -> bool:
     return signs or values.get("charge", Charge.FREE) != Charge.FREE
 
 
-def _ended(mode: Mode) -> Any:
+def _ended(mode: Mode) -> ColumnElement[bool]:
     return _job.c.state.in_(list(TERMINAL)) & (_job.c.mode == mode)
 
 
-def _of(key: LeaseKey) -> Any:
+def _of(key: LeaseKey) -> ColumnElement[bool]:
     return (_job.c.chain_id == key.chain_id) & (_job.c.contract == key.contract) & (_job.c.lease_id == key.lease_id)
 
 
@@ -163,11 +164,6 @@ class JobTable:
         """Count the jobs of a lease by charge."""
         query = select(_job.c.charge, func.count()).where(_of(key)).group_by(_job.c.charge)
         return {Charge(charge): int(count) for charge, count in (await self._connection.execute(query)).all()}
-
-    async def count_live(self, key: LeaseKey) -> int:
-        """Count the jobs of a lease that have not ended; those with a held result count."""
-        query = select(func.count()).where(_job.c.state.in_(_LIVE) & _of(key))
-        return int((await self._connection.execute(query)).scalar_one())
 
     async def count_queued(self, spender: Address | None = None) -> int:
         """Count the jobs that wait or run: of a Spender, or of all Spenders."""
@@ -336,6 +332,6 @@ class JobTable:
         gone = update(_job).where(_job.c.computation_id == computation_id).values(output=b"", removed_at=now, stored_bytes=0)
         await self._connection.execute(gone)
 
-    async def _first(self, query: Any) -> Job | None:
+    async def _first(self, query: Select[Any]) -> Job | None:
         row = (await self._connection.execute(query)).mappings().first()
         return None if row is None else _read(row)

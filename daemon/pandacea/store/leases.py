@@ -88,8 +88,8 @@ class LeaseProofRow(SQLModel, table=True):
     at: int = _number()
 
 
-_lease: Any = SQLModel.metadata.tables["lease"]
-_proof: Any = SQLModel.metadata.tables["lease_proof"]
+_lease: Final = SQLModel.metadata.tables["lease"]
+_proof: Final = SQLModel.metadata.tables["lease_proof"]
 
 _SELECT_LEASES: Final = select_statement(
     [column.name for column in _lease.columns if column.name != "deployment"],
@@ -97,7 +97,7 @@ _SELECT_LEASES: Final = select_statement(
 )
 
 
-def _read_lease(row: Any, key: LeaseKey) -> LeaseRecord:
+def _read_lease(row: Sequence[Any], key: LeaseKey) -> LeaseRecord:
     (_, spender, earner, price, created, status, product, expires, most, committed, *facts, for_spender, approved_tx, seen_at) = row
     held = LeaseRecord(key, spender, earner, Wei(int(price)), created, seen_at=seen_at)
     held.status = STATUS_CODE[LeaseStatus(status)]
@@ -109,7 +109,7 @@ def _read_lease(row: Any, key: LeaseKey) -> LeaseRecord:
     return held
 
 
-def _is_readable(row: Any) -> bool:
+def _is_readable(row: Sequence[Any]) -> bool:
     """Whether its ids are well-formed: an earlier version stored whatever an endpoint had sent. Such a lease gives no access."""
     lease_id, spender, earner, _, _, _, product, *_ = row
     forms = ((HASH32, lease_id), (ADDRESS, spender), (ADDRESS, earner), (HASH32, product))

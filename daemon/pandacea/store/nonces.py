@@ -7,7 +7,7 @@ transaction too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import BigInteger
 from sqlalchemy.dialects import sqlite
@@ -28,7 +28,7 @@ class RequestNonceRow(SQLModel, table=True):
     expires: int = Field(index=True, sa_type=BigInteger)
 
 
-_nonce: Any = SQLModel.metadata.tables["request_nonce"]
+_nonce: Final = SQLModel.metadata.tables["request_nonce"]
 _INSERT: Final = "INSERT INTO request_nonce (keyid, nonce, expires) VALUES (ROWS) ON CONFLICT DO NOTHING RETURNING keyid, nonce"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, insert, select, update
 from sqlalchemy.engine import RowMapping
@@ -33,7 +33,7 @@ class OutboxRow(SQLModel, table=True):
     result: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
 
 
-_outbox: Any = SQLModel.metadata.tables["outbox"]
+_outbox: Final = SQLModel.metadata.tables["outbox"]
 
 
 class OutboxTable:

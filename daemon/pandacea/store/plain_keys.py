@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
 from sqlalchemy import BigInteger, Column
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,7 +24,7 @@ class PlainKeyRow(SQLModel, table=True):
     """When it was checked, in Unix seconds."""
 
 
-_plain: Any = SQLModel.metadata.tables["plain_key"]
+_plain: Final = SQLModel.metadata.tables["plain_key"]
 
 
 async def list_plain_keys(connection: AsyncConnection) -> set[Address]:

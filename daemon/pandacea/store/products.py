@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Column, LargeBinary, Text, UniqueConstraint, insert, select, update
+from sqlalchemy import JSON, BigInteger, Column, ColumnElement, LargeBinary, Text, UniqueConstraint, insert, select, update
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain.ids import AssetId, Hash32
@@ -60,9 +60,9 @@ class AssetVersionRow(SQLModel, table=True):
     created_at: float
 
 
-_product: Any = SQLModel.metadata.tables["product"]
-_version: Any = SQLModel.metadata.tables["product_version"]
-_asset: Any = SQLModel.metadata.tables["asset_version"]
+_product: Final = SQLModel.metadata.tables["product"]
+_version: Final = SQLModel.metadata.tables["product_version"]
+_asset: Final = SQLModel.metadata.tables["asset_version"]
 
 
 class SqlProductStore:
@@ -179,7 +179,7 @@ class SqlProductStore:
             await tx.connection.execute(insert(_asset), [row])
             await tx.commit()
 
-    async def _select_asset(self, where: Any) -> Asset | None:
+    async def _select_asset(self, where: ColumnElement[bool]) -> Asset | None:
         async with self._database.read_connection() as connection:
             row = (await connection.execute(select(_asset).where(where))).mappings().first()
         if row is None:

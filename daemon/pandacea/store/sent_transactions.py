@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Text
+from sqlalchemy import BigInteger, Column, ColumnElement, Row, Text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, SQLModel
 
@@ -38,7 +38,7 @@ class SentTransactionRow(SQLModel, table=True):
     mined_block: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
 
 
-_sent: Any = SQLModel.metadata.tables["sent_transaction"]
+_sent: Final = SQLModel.metadata.tables["sent_transaction"]
 
 
 class SqlSentTransactionStore:
@@ -83,7 +83,7 @@ class SqlSentTransactionStore:
             await tx.connection.execute(_sent.update().where(key).values(state=state, mined_block=mined_block))
             await tx.commit()
 
-    async def _select(self, condition: Any) -> list[SentTransaction]:
+    async def _select(self, condition: ColumnElement[bool]) -> list[SentTransaction]:
         query = _sent.select().where(condition).order_by(_sent.c.nonce, _sent.c.attempt)
         try:
             async with self._database.read_connection() as connection:
@@ -93,7 +93,7 @@ class SqlSentTransactionStore:
         return [_row(row) for row in rows]
 
 
-def _row(row: Any) -> SentTransaction:
+def _row(row: Row[Any]) -> SentTransaction:
     return SentTransaction(
         chain_id=row.chain_id,
         sender=Address(row.sender),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
-from sqlalchemy import BigInteger, delete, func, insert, select
+from sqlalchemy import BigInteger, ColumnElement, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
@@ -22,7 +22,7 @@ class UploadRow(SQLModel, table=True):
     expires_at: float = Field(index=True)
 
 
-_upload: Any = SQLModel.metadata.tables["upload"]
+_upload: Final = SQLModel.metadata.tables["upload"]
 
 
 class UploadTable:
@@ -67,5 +67,5 @@ class UploadTable:
         await self._connection.execute(delete(_upload).where(_here(spender, sha256)))
 
 
-def _here(spender: str, sha256: str) -> Any:
+def _here(spender: str, sha256: str) -> ColumnElement[bool]:
     return (_upload.c.spender == spender) & (_upload.c.sha256 == sha256)
