@@ -211,7 +211,7 @@ def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, 
     import structlog
 
     # What the node's process has loaded besides: it is part of what "idle" weighs.
-    import pandacea.app
+    import pandacea.app.node
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     from tests.chain.anvil import Anvil, AnvilAgreement

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from pandacea.api.auth import AUTHENTICATOR, Authenticator, authenticate_anyone, authenticate_spender, authenticate_spender_head
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.middleware import LIMITS, STATE, body_chunks, read_body
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.quotas import RequestQuotas

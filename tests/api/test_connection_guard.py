@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pandacea.api.edge_limits import ConnectionAdmission, HttpLimits
+from pandacea.api.connection_guard import ConnectionAdmission, HttpLimits
 from tests.api.conftest import GuardedNode, StartNode, raw_request, read_answer, send_raw, until
 
 OK = raw_request("GET", "/plain", {}, None)

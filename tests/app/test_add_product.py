@@ -12,7 +12,7 @@ import pytest
 from pandacea.app.commands import add_product
 from pandacea.app.commands.add_product import AddProductRequest, equivalent_command
 from pandacea.catalogue.products_file import parse_product
-from pandacea.cli import parser
+from pandacea.cli.main import parser
 from pandacea.cli.products import read_add_request
 from pandacea.domain.table import TableColumn, TableShape
 from pandacea.errors import BadConfig

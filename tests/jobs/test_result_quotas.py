@@ -61,8 +61,8 @@ async def insert_result(served: Served, spender: Address, size: int, **changes: 
     now = served.clock.now()
     job = Job(
         computation_id=ComputationId(f"0x{next(IDS):064x}"),
-        chain_id=served.node.submit.chain_id,
-        contract=served.node.submit.contract,
+        chain_id=served.node.chain_id,
+        contract=served.node.contract,
         lease_id=LeaseId("0x" + "77" * 32),  # neither's: it counts for no lease that is asked
         spender=spender,
         request_hash="0x" + "0" * 64,  # type: ignore[arg-type]

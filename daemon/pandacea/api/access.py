@@ -63,7 +63,7 @@ async def load_job(computation_id: str, node: NodeContext) -> Job | None:
 
 def visible_state(job: Job, node: NodeContext) -> JobState:
     """The state as its Spender may see it now."""
-    return job.visible_state(node.clock.now(), node.submit.limits.time_seconds)
+    return job.visible_state(node.clock.now(), node.limits.time_seconds)
 
 
 def is_settled(job: Job, node: NodeContext) -> bool:
@@ -87,4 +87,4 @@ async def wait_until_settled(job: Job, node: NodeContext, seconds: float) -> Job
 def _until_shown(job: Job, node: NodeContext) -> float:
     if job.state is not JobState.HELD:
         return float("inf")
-    return max(job.held_visible_at(node.submit.limits.time_seconds) - node.clock.now(), 0.01)
+    return max(job.held_visible_at(node.limits.time_seconds) - node.clock.now(), 0.01)

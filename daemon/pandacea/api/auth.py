@@ -16,8 +16,9 @@ from pandacea.api.middleware import HEAD, SIGNED, USAGE, assign_to_spender, read
 from pandacea.api.nonces import Nonces
 from pandacea.api.rate_limit import RateLimiter
 from pandacea.domain.ids import Address
-from pandacea.flows.ports import Clock
-from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER as JOB_TOKEN_HEADER
+from pandacea.errors import Unavailable
+from pandacea.flows.ports import Clock, LeaseCache
+from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SignedRequest, SigningPolicy, parse_signed_request
 
@@ -33,6 +34,29 @@ class KnownSpenders(Protocol):
     def knows_spender(self, address: Address) -> bool:
         """O(1), no database, no RPC."""
         ...
+
+
+class LeaseSpenders:
+    """The Spenders of the lease cache, as `KnownSpenders`."""
+
+    def __init__(self, leases: LeaseCache) -> None:
+        """Look Spenders up in `leases`."""
+        self._leases = leases
+
+    def knows_spender(self, address: Address) -> bool:
+        """Return whether this address is the Spender of an approved lease.
+
+        Raises:
+            Unavailable: it is not known, and the node is not in step with the chain: a node that has just started must not tell a
+                Spender that their lease does not exist.
+        """
+        known = self._leases.knows_spender(address)
+        status = self._leases.chain_status()
+        if not known and not status.is_ready:
+            raise Unavailable(
+                f"The node cannot tell who has a lease now: {status.not_ready_reason}", retry_after=status.retry_after
+            )
+        return known
 
 
 class ContractSignatures(Protocol):

@@ -14,8 +14,7 @@ from typing import Final
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 
-from pandacea.api.connection_guard import GuardedConnection
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import GuardedConnection, HttpLimits
 from pandacea.api.problems import INTERNAL_ERROR_DETAIL, error_response, problem_response
 from pandacea.api.quotas import RequestQuotas, RequestUsage
 from pandacea.errors import DaemonError

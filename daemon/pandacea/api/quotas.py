@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea_sdk.protocol.problems import ProtocolError
 
 

@@ -113,7 +113,7 @@ async def artifact_chunks(
         Forbidden, Unavailable: nothing more may leave.
     """
     left = (item.size if end is None else end) - start
-    with await asyncio.to_thread((node.submit.results.path_of(job.computation_id) / item.file).open, "rb") as file:
+    with await asyncio.to_thread((node.results.path_of(job.computation_id) / item.file).open, "rb") as file:
         await asyncio.to_thread(file.seek, start)
         while left > 0:
             piece = await asyncio.to_thread(_read, file, min(CHUNK_BYTES, left))

@@ -12,8 +12,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from pandacea.api.connection_guard import GuardedConnection
-from pandacea.api.edge_limits import ConnectionAdmission, HttpLimits
+from pandacea.api.connection_guard import ConnectionAdmission, GuardedConnection, HttpLimits
 from pandacea.api.middleware import LIMITS, STATE, ServerState, add_headers, guard_middleware
 from pandacea.api.peers import TrustedProxies
 from pandacea.errors import BadConfig

@@ -1,4 +1,4 @@
-"""What a scrape shows: the chain as the follower sees it, the queue, the outbox, the disk."""
+"""Collects the metrics of a scrape: the follower's view of the chain, RPC calls and errors, the disk."""
 
 from __future__ import annotations
 

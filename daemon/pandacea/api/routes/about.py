@@ -7,19 +7,31 @@ from typing import Final
 from aiohttp import web
 
 from pandacea.api.node import NODE
-from pandacea.api.openapi import PAGE_POLICY, document, document_bytes, page
+from pandacea.api.openapi.document import build_document, encode_document
+from pandacea.api.openapi.operation import HTML, JSON, Auth, operation
+from pandacea.api.openapi.page import PAGE_POLICY, render_page
+from pandacea_sdk.protocol import responses
 
 
+@operation("GET", "/.well-known/pandacea", "Who this node is; signed", Auth.PUBLIC, {200: responses.WellKnown})
 async def get_well_known(request: web.Request) -> web.Response:
     """GET /.well-known/pandacea: chain, contract, Earner, authorities, version; signed."""
     return web.json_response(request.app[NODE].well_known)
 
 
+@operation("GET", "/healthz", "The event loop answers", Auth.PUBLIC, {200: responses.Live})
 async def get_healthz(_request: web.Request) -> web.Response:
     """GET /healthz: the event loop answers."""
     return web.json_response({"live": True})
 
 
+@operation(
+    "GET",
+    "/readyz",
+    "Whether leases may be believed and a box can be made",
+    Auth.PUBLIC,
+    {200: responses.Ready, 503: responses.Ready},
+)
 async def get_readyz(request: web.Request) -> web.Response:
     """GET /readyz: 200 when leases may be believed and a box can be made, else 503 with each part's own word."""
     readiness = request.app[NODE].readiness()
@@ -36,15 +48,17 @@ def publish_openapi(app: web.Application, version: str) -> None:
     Raises:
         LookupError: a route has no description (a defect of ours, seen at start).
     """
-    described = document(app, version)
-    app[OPENAPI] = (document_bytes(app, version), page(described))
+    document = build_document(app, version)
+    app[OPENAPI] = (encode_document(document), render_page(document))
 
 
+@operation("GET", "/openapi.json", "This document", Auth.PUBLIC, {200: JSON})
 async def get_openapi(request: web.Request) -> web.Response:
     """GET /openapi.json."""
     return web.Response(body=request.app[OPENAPI][0], content_type="application/json")
 
 
+@operation("GET", "/docs", "This document for people", Auth.PUBLIC, {200: HTML})
 async def get_docs(request: web.Request) -> web.Response:
     """GET /docs: the same for people; needs no network and runs no script."""
     headers = {"Content-Security-Policy": PAGE_POLICY}

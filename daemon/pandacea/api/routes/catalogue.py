@@ -11,21 +11,21 @@ from aiohttp import web
 from pandacea.api import product_page as page
 from pandacea.api.croissant import croissant_document
 from pandacea.api.node import NODE, NodeContext
+from pandacea.api.openapi.operation import HTML, Auth, operation, path_parameter
 from pandacea.domain.product import Asset, Product
 from pandacea.errors import ProblemError
+from pandacea_sdk.protocol import responses
 
-ROUTE: Final = "/api/v1/products"
-PRODUCT_ROUTE: Final = ROUTE + "/{product_id}"
-CROISSANT_ROUTE: Final = PRODUCT_ROUTE + "/croissant.json"
-MOCK_ROUTE: Final = PRODUCT_ROUTE + "/assets/{asset_id}/mock.csv"
-PAGES_ROUTE: Final = "/products"
-PAGE_ROUTE: Final = PAGES_ROUTE + "/{product_id}"
+PRODUCTS: Final = "/api/v1/products"
+PRODUCT: Final = PRODUCTS + "/{product_id}"
+MOCK: Final = PRODUCT + "/assets/{asset_id}/mock.csv"
 
 _BUILT: Final = 256
 RENDERED: Final[web.AppKey[dict[tuple[str, ...], bytes]]] = web.AppKey("built", dict)
 """Answers by kind and product versions, so that a stranger's request costs no more than sending bytes."""
 
 
+@operation("GET", PRODUCTS, "What is on offer", Auth.PUBLIC, {200: responses.ProductList})
 async def list_products(request: web.Request) -> web.Response:
     """Every product, in short."""
     node = request.app[NODE]
@@ -38,12 +38,22 @@ async def list_products(request: web.Request) -> web.Response:
     return _answer(body, "application/json")
 
 
+@operation(
+    "GET",
+    PRODUCT,
+    "One product: schema, mock rows, price, rules, limits, environment, signed version",
+    Auth.PUBLIC,
+    {200: responses.ProductAnswer},
+    ("product-unknown",),
+    parameters=(path_parameter("product_id"),),
+)
 async def get_product(request: web.Request) -> web.Response:
     """One product: its signed document, its version, the limits and environment its scripts run in."""
     node, found = _found(request)
     return _answer(_built(request, ("json", found.version), lambda: _json(_whole(found, node))), "application/json")
 
 
+@operation("GET", "/products", "What is on offer, for people", Auth.PUBLIC, {200: HTML})
 async def get_products_page(request: web.Request) -> web.Response:
     """Every product, for people."""
     node = request.app[NODE]
@@ -52,6 +62,15 @@ async def get_products_page(request: web.Request) -> web.Response:
     return _html(_built(request, key, lambda: page.render_products_page([one.document for one in offered], node.earner)))
 
 
+@operation(
+    "GET",
+    "/products/{product_id}",
+    "One product, for people",
+    Auth.PUBLIC,
+    {200: HTML},
+    ("product-unknown",),
+    parameters=(path_parameter("product_id"),),
+)
 async def get_product_page(request: web.Request) -> web.Response:
     """One product, for people."""
     node, found = _found(request)
@@ -63,21 +82,39 @@ async def get_product_page(request: web.Request) -> web.Response:
             signature=found.signature,
             product_hash=found.product_hash,
             earner=node.earner,
-            limits=node.submit.limits.as_json(),
+            limits=node.limits.as_json(),
             environment=node.well_known.get("environment"),
         )
 
     return _html(_built(request, ("page", found.version), build))
 
 
+@operation(
+    "GET",
+    PRODUCT + "/croissant.json",
+    "The product's mock files as Croissant (JSON-LD)",
+    Auth.PUBLIC,
+    {200: "application/ld+json"},
+    ("product-unknown",),
+    parameters=(path_parameter("product_id"),),
+)
 async def get_croissant(request: web.Request) -> web.Response:
     """The product's mock files as Croissant JSON-LD."""
     node, found = _found(request)
-    base = f"{request.scheme}://{node.well_known['authorities'][0]}{ROUTE}/{found.product_id}"
+    base = f"{request.scheme}://{node.well_known['authorities'][0]}{PRODUCTS}/{found.product_id}"
     body = _built(request, ("croissant", found.version, base), lambda: _json(croissant_document(found.document, base)))
     return _answer(body, "application/ld+json")
 
 
+@operation(
+    "GET",
+    MOCK,
+    "An asset's mock rows",
+    Auth.PUBLIC,
+    {200: "text/csv"},
+    ("product-unknown",),
+    parameters=(path_parameter("product_id"), path_parameter("asset_id")),
+)
 async def get_mock_csv(request: web.Request) -> web.StreamResponse:
     """An asset's mock rows as CSV."""
     _, found = _found(request)
@@ -139,7 +176,7 @@ def _whole(product: Product, node: NodeContext) -> dict[str, Any]:
         "description": product.document["description"],
         "rules": product.document["rules"],
         "assets": [_asset(product, asset) for asset in product.document["assets"]],
-        "limits": node.submit.limits.as_json(),
+        "limits": node.limits.as_json(),
         "environment": node.well_known.get("environment"),
         "document": product.document,
         "signature": product.signature,
@@ -149,5 +186,5 @@ def _whole(product: Product, node: NodeContext) -> dict[str, Any]:
 def _asset(product: Product, asset: dict[str, Any]) -> dict[str, Any]:
     if "mock" not in asset:
         return asset
-    place = MOCK_ROUTE.format(product_id=product.product_id, asset_id=asset["asset_id"])
+    place = MOCK.format(product_id=product.product_id, asset_id=asset["asset_id"])
     return asset | {"mock": asset["mock"] | {"url": place}}

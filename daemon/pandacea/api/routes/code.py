@@ -9,17 +9,17 @@ from aiohttp import web
 from pandacea.api.auth import authenticate_anyone
 from pandacea.api.middleware import USAGE, read_body, require_json
 from pandacea.api.node import NODE
+from pandacea.api.openapi.operation import HASH_SCHEMA, Auth, json_request, operation, path_parameter
 from pandacea.domain.code_approval import CodeRecord, CodeState, CodeSubmission
 from pandacea.domain.ids import HASH32, PRODUCT_ID, Address, ProductId
 from pandacea.domain.params_schema import NO_PARAMS
 from pandacea.errors import ProblemError
 from pandacea.flows.approve_code import NOTE_CHARACTERS, find_submission, submit_code
-from pandacea_sdk.protocol import strict_json
+from pandacea_sdk.protocol import problems, responses, strict_json
 from pandacea_sdk.protocol.execute_request import MAX_UPLOADS, UPLOAD_NAME, check_execute_request
 from pandacea_sdk.protocol.problems import ProtocolError
 
 ROUTE: Final = "/api/v1/privacy/code"
-STATE_ROUTE: Final = ROUTE + "/{code_id}"
 
 _ANY_LEASE: Final = "0x" + "0" * 64
 """Stands for the lease under which the script will run, of which nothing is known yet."""
@@ -27,6 +27,21 @@ _REQUIRED: Final = ("product_id", "code", "inputs")
 _FIELDS: Final = (*_REQUIRED, "uploads", "params_schema", "note")
 
 
+@operation(
+    "POST",
+    ROUTE,
+    "Hand in a script for the Earner's approval, before paying for a lease",
+    Auth.SIGNED,
+    {202: responses.CodeAnswer},
+    (
+        *problems.BODY_PROBLEMS,
+        *problems.CODE_PROBLEMS,
+        "product-unknown",
+        "asset-outside-product",
+        "unsupported-media-type",
+    ),
+    request=json_request("CodeRequest"),
+)
 async def post_code(request: web.Request) -> web.Response:
     """Hand a script in, before paying for a lease: the Earner reads it and decides."""
     node = request.app[NODE]
@@ -39,6 +54,15 @@ async def post_code(request: web.Request) -> web.Response:
     return web.json_response(_answer(submission) | {"location": location}, status=202, headers={"Location": location})
 
 
+@operation(
+    "GET",
+    ROUTE + "/{code_id}",
+    "Where a handed-in script stands, and the reason of a refusal",
+    Auth.SIGNED,
+    {200: responses.CodeAnswer},
+    ("code-unknown",),
+    parameters=(path_parameter("code_id", HASH_SCHEMA),),
+)
 async def get_code_state(request: web.Request) -> web.Response:
     """How the Earner decided, and why: to whoever can name the script and everything its approval covers."""
     node = request.app[NODE]

@@ -10,13 +10,13 @@ from aiohttp import web
 
 from pandacea.api.access import load_job, load_readable_job, require_readable, visible_state
 from pandacea.api.node import NODE, NodeContext
+from pandacea.api.openapi.operation import COMPUTATION_ID, EVENTS, READ_PROBLEMS, Auth, header_parameter, operation
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.errors import Refused, Unavailable
 from pandacea.flows.live_output import LiveFeed, StreamCursor, record_shown, wait_for_event
 from pandacea_sdk.protocol.responses import output_members
 
-ROUTE: Final = "/api/v1/privacy/results/{computation_id}/events"
 HEARTBEAT_SECONDS: Final = 15.0
 FLUSH_SECONDS: Final = 0.1
 """Between two flushes: what comes meanwhile leaves together."""
@@ -26,6 +26,15 @@ EVENT_OUTPUT_BYTES: Final = 65_536
 """Bytes of output in one event."""
 
 
+@operation(
+    "GET",
+    "/api/v1/privacy/results/{computation_id}/events",
+    "Server-sent events: states, progress, and output as the product allows",
+    Auth.SIGNED_OR_TOKEN,
+    {200: EVENTS},
+    (*READ_PROBLEMS, "too-many-streams", "bad-parameter"),
+    parameters=(COMPUTATION_ID, header_parameter("Last-Event-ID", "Go on after this event.")),
+)
 async def get_events(request: web.Request) -> web.StreamResponse:
     """Stream what happens to a computation until it ends. A client that comes back goes on where its Last-Event-ID says."""
     node = request.app[NODE]
@@ -121,7 +130,7 @@ class _Stream:
 
     def _patience(self) -> float:
         if self._job.state is JobState.HELD and self._told is JobState.RUNNING:
-            shown = self._job.held_visible_at(self._node.submit.limits.time_seconds)
+            shown = self._job.held_visible_at(self._node.limits.time_seconds)
             return min(HEARTBEAT_SECONDS, max(shown - self._node.clock.now(), 0.01))
         return HEARTBEAT_SECONDS
 

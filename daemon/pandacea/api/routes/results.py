@@ -11,21 +11,48 @@ from aiohttp import web
 
 from pandacea.api.access import is_settled, load_readable_job, require_readable, visible_state, wait_until_settled
 from pandacea.api.node import NODE
+from pandacea.api.openapi.operation import (
+    BYTES,
+    COMPUTATION_ID,
+    READ_PROBLEMS,
+    RESULT_PROBLEMS,
+    Auth,
+    header_parameter,
+    operation,
+    path_parameter,
+)
 from pandacea.api.responses import artifact_chunks, status_response
 from pandacea.domain.job import TERMINAL, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.errors import ProblemError
 from pandacea.flows.cancel import cancel_job
+from pandacea_sdk.protocol import responses
 from pandacea_sdk.protocol.problems import ProtocolError
 
-ROUTE: Final = "/api/v1/privacy/results/{computation_id}"
-ARTIFACT_ROUTE: Final = ROUTE + "/artifacts/{name:.+}"
+RESULTS: Final = "/api/v1/privacy/results/{computation_id}"
 MAX_WAIT_SECONDS: Final = 30
 """Seconds a long-poll may last."""
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
+@operation(
+    "GET",
+    RESULTS,
+    "Where a computation stands, with its result once it has ended",
+    Auth.SIGNED_OR_TOKEN,
+    {200: responses.StatusAnswer},
+    (*READ_PROBLEMS, *RESULT_PROBLEMS, "bad-parameter", "too-many-streams"),
+    parameters=(
+        COMPUTATION_ID,
+        {
+            "name": "wait",
+            "in": "query",
+            "description": "Answer when the computation ends, at most so many seconds later.",
+            "schema": {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
+        },
+    ),
+)
 async def get_status(request: web.Request) -> web.StreamResponse:
     """Where a computation stands; `?wait=N` answers when it ends, at most N seconds later."""
     node = request.app[NODE]
@@ -38,14 +65,32 @@ async def get_status(request: web.Request) -> web.StreamResponse:
     return await status_response(request, job, node)
 
 
+@operation(
+    "DELETE",
+    RESULTS,
+    "Cancel a computation that waits or runs",
+    Auth.SIGNED,
+    {204: None},
+    (*READ_PROBLEMS, "not-cancellable"),
+    parameters=(COMPUTATION_ID,),
+)
 async def delete_computation(request: web.Request) -> web.Response:
     """Cancel a computation."""
     node = request.app[NODE]
     job = await load_readable_job(request, node, token_opens=False)
-    await cancel_job(job, node.database, node.notifier, node.clock, node.submit.results)
+    await cancel_job(job, node.database, node.notifier, node.clock, node.results)
     return web.Response(status=204)
 
 
+@operation(
+    "GET",
+    RESULTS + "/artifacts/{name:.+}",
+    "An artifact's raw bytes; Range (RFC 9110) is served",
+    Auth.SIGNED_OR_TOKEN,
+    {200: BYTES, 206: BYTES},
+    (*READ_PROBLEMS, *RESULT_PROBLEMS, "artifact-unknown", "range-not-satisfiable"),
+    parameters=(COMPUTATION_ID, path_parameter("name"), header_parameter("Range", "One range of bytes.")),
+)
 async def get_artifact(request: web.Request) -> web.StreamResponse:
     """An artifact's bytes, streamed. One byte range (RFC 9110) is served, `If-Range` and `If-None-Match` are honoured."""
     node = request.app[NODE]

@@ -15,8 +15,8 @@ import yaml
 
 from pandacea.api.product_page import render_product_page
 from pandacea.app.commands.prompts import NotAnswered, prompt_terminal, prompt_until_valid, prompt_yes_no
-from pandacea.app.control import server
-from pandacea.app.reading import open_tables
+from pandacea.app.commands.tables import open_tables
+from pandacea.app.control.client import call_running_node
 from pandacea.catalogue.declared_assets import parse_description
 from pandacea.catalogue.document import build_document
 from pandacea.catalogue.mock import mock_csv
@@ -336,7 +336,7 @@ def warnings(public: dict[str, Any]) -> list[str]:
 
 
 async def _tell_node(config: Config) -> str:
-    answer = await server.call_running_node(config, "products reload", {})
+    answer = await call_running_node(config, "products reload", {})
     if answer is None:
         return "Written. No node is running; the next start takes it up."
     troubles = answer["troubles"]

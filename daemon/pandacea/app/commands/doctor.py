@@ -9,10 +9,9 @@ from typing import Final
 
 from pandacea.api.server import check_binding, check_free
 from pandacea.app import factories
-from pandacea.app.reading import open_tables
+from pandacea.app.commands.tables import open_tables
 from pandacea.catalogue.product_checks import check_product
-from pandacea.catalogue.products_file import PRODUCTS_FILE as PRODUCTS_FILE
-from pandacea.catalogue.products_file import read_products as read_products
+from pandacea.catalogue.products_file import PRODUCTS_FILE, read_products
 from pandacea.config import Config
 from pandacea.domain.finding import Finding, FindingState
 from pandacea.domain.ids import Address
