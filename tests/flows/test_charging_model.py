@@ -503,7 +503,7 @@ def _end(play: Play, how: Outcome | Exception) -> None:
 
 def _template() -> Path:
     """A migrated, empty database, made once."""
-    global _made  # noqa: PLW0603
+    global _made  # noqa: PLW0603  # made once for all examples
     if _made is None:
         folder = Path(tempfile.mkdtemp(prefix="charging-template-"))
         atexit.register(shutil.rmtree, folder)

@@ -250,7 +250,7 @@ async def test_a_job_whose_tables_could_not_be_looked_up_waits_again(world: Worl
     """The database went away between the claim and the sandbox: the row is not left RUNNING, and the next try completes it."""
     computation_id = await started(world)
     away = UnavailableProducts(1, world.execute.products)
-    ports = replace(world.execute, products=away)  # type: ignore[arg-type]
+    ports = replace(world.execute, products=away)  # type: ignore[arg-type]  # the one method that a run asks
     assert await run_next_job(ports)
     job = await row(world, computation_id)
     assert (job.state, job.charge) == (JobState.PENDING, Charge.RESERVED)

@@ -12,7 +12,7 @@ import pytest
 
 from pandacea.domain.charge import Charge
 from pandacea.domain.code_approval import CodeState
-from pandacea.domain.ids import Address, AssetId, ComputationId, LeaseId
+from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, ProductId
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.product import Mock, Policy
@@ -65,11 +65,11 @@ async def insert_result(served: Served, spender: Address, size: int, **changes: 
         contract=served.node.submit.contract,
         lease_id=LeaseId("0x" + "77" * 32),  # neither's: it counts for no lease that is asked
         spender=spender,
-        request_hash="0x" + "0" * 64,  # type: ignore[arg-type]
+        request_hash=Hash32("0x" + "0" * 64),
         body_sha256="0" * 64,
         mode=Mode.LIVE,
-        product_id="p",  # type: ignore[arg-type]
-        product_version="0x" + "0" * 64,  # type: ignore[arg-type]
+        product_id=ProductId("p"),
+        product_version=Hash32("0x" + "0" * 64),
         code="print(1)",
         params='{"a": 1}',
         inputs=[],

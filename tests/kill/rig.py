@@ -38,7 +38,7 @@ class NodeAnswer:
 
     @property
     def json(self) -> dict[str, Any]:
-        return json.loads(self.body)  # type: ignore[no-any-return]
+        return dict(json.loads(self.body))
 
 
 @dataclass
