@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pandacea.domain.ids import AssetId, Hash32, ProductId, Wei
+from pandacea.domain.table import TableShape
 
 
 class Policy(StrEnum):
@@ -85,16 +86,14 @@ class Asset:
     """64 hex digits: HMAC-SHA-256(key of this asset version, sha-256 of the stored bytes)."""
     path: Path
     format: str
-    schema: list[dict[str, Any]] | None = None
-    """`name`, `type`, exact `missing`, `flags` of each column: the node's own; what is published of it is in the product's document."""
-    rows: int | None = None
-    """Exact; published rounded."""
+    shape: TableShape | None = None
+    """Columns and exact counts: the node's own; what is published of it is in the product's document."""
     mock: Mock | None = None
 
     @property
     def columns_sha256(self) -> str:
         """sha-256 (hex) of the columns' names and types in their order: what an approval of a script was given for."""
-        columns = [[column["name"], column["type"]] for column in self.schema or ()]
+        columns = [[column.name, column.type] for column in self.shape.columns] if self.shape else []
         return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
 
 

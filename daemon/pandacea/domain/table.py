@@ -75,6 +75,10 @@ class TableColumn:
     """Why it may identify people."""
 
 
+class BadShape(ValueError):
+    """A conversion's report is not one; the message says which part."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableShape:
     """A table's columns and exact row count (None: only its start was looked at)."""
@@ -82,48 +86,45 @@ class TableShape:
     columns: tuple[TableColumn, ...]
     rows: int | None
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The node's own record of the columns; `shape_of` reads it."""
-        return [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in self.columns]
+    def to_json(self) -> dict[str, Any]:
+        """Return `schema` (a list of columns) and `rows`: a conversion's report and the node's own record. `from_json` reads it."""
+        columns = [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in self.columns]
+        return {"schema": columns, "rows": self.rows}
+
+    @classmethod
+    def from_json(cls, stated: Mapping[str, Any]) -> TableShape:
+        """Check and read a shape, which may come from a sandbox that read a hostile file.
+
+        Raises:
+            BadShape: a name, type or number is not what it should be.
+        """
+        columns, rows = stated.get("schema"), stated.get("rows")
+        if not isinstance(columns, list) or not 0 < len(columns) <= MAX_COLUMNS:
+            raise BadShape("the columns are missing or too many")
+        if rows is not None and not _count(rows):
+            raise BadShape("the row count is not a count")
+        read = tuple(_column(one, rows) for one in columns)
+        if len({column.name for column in read}) != len(read):
+            raise BadShape("two columns have one name")
+        return cls(read, rows)
 
     def missing_share(self, column: TableColumn) -> float:
         """The share of missing values as published: to the nearest tenth, so that one row more or less does not show."""
         return round(column.missing / self.rows, 1) if self.rows else 0.0
 
 
-class BadShape(ValueError):
-    """A conversion's account is not one; the message says which part."""
-
-
-def parse_shape(told: Mapping[str, Any]) -> TableShape:
-    """Check a conversion's account, which comes from a box that read a hostile file.
-
-    Raises:
-        BadShape: a name, type or number is not what it should be.
-    """
-    stated, rows = told.get("schema"), told.get("rows")
-    if not isinstance(stated, list) or not 0 < len(stated) <= MAX_COLUMNS:
-        raise BadShape("the columns are missing or too many")
-    if rows is not None and not _count(rows):
-        raise BadShape("the row count is no count")
-    columns = tuple(_column(one, rows) for one in stated)
-    if len({column.name for column in columns}) != len(columns):
-        raise BadShape("two columns have one name")
-    return TableShape(columns, rows)
-
-
 def _column(stated: Any, rows: int | None) -> TableColumn:
     if not isinstance(stated, dict):
-        raise BadShape("a column is no object")
+        raise BadShape("a column is not an object")
     name, kind, missing, flags = stated.get("name"), stated.get("type"), stated.get("missing", 0), stated.get("flags", [])
     if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES or _has_surrogate(name):
         raise BadShape("a column has no usable name")
     if not isinstance(kind, str) or not TYPE_WORD.fullmatch(kind):
-        raise BadShape(f"the type of {name!r} is no type")
+        raise BadShape(f"the type of {name!r} is not a type")
     if not _count(missing) or (rows is not None and missing > rows):
-        raise BadShape(f"the missing values of {name!r} are no count")
+        raise BadShape(f"the missing values of {name!r} are not a count")
     if not isinstance(flags, list) or not all(isinstance(flag, str) and len(flag) <= 200 for flag in flags[:20]):
-        raise BadShape(f"the flags of {name!r} are no texts")
+        raise BadShape(f"the flags of {name!r} are not texts")
     return TableColumn(name, kind, missing, tuple(flags[:20]))
 
 
