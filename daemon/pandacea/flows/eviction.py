@@ -13,7 +13,7 @@ class Eviction:
     """The stored results of all Spenders; each that is yielded counts as gone from then on."""
 
     def __init__(self, stored: Mapping[Address, int], oldest: Sequence[StoredResult], needed: int) -> None:
-        """Sizes in bytes.
+        """Begin with what is stored. Sizes in bytes.
 
         Args:
             stored: what each Spender's stored results take, those among them that may not be evicted.

@@ -148,7 +148,7 @@ async def _find_ready(
 
 
 def _may_resolve_itself(decision: AccessDecision) -> bool:
-    """Whether waiting may help: the proof is under way, or a reorg moved the approval to a newer block."""
+    """Return whether waiting may help: the proof is under way, or a reorg moved the approval to a newer block."""
     return isinstance(decision, Unknown) or (isinstance(decision, Denied) and decision.code == "approval-unconfirmed")
 
 

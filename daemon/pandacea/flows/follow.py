@@ -55,7 +55,7 @@ async def apply_update(
             await tx.delete_above(update.undo_to.number)
         events, ids = await select_own(tx, update.events)
         base = after.base.number
-        whole = update.settle_to is not None and not update.blocks  # a settled range: nothing of it lies above the new base
+        whole = update.settle_to is not None and not update.blocks  # a settled range: nothing of it is above the new base
         old = events if whole else [seen for seen in events if seen.block <= base]
         fresh: Sequence[ChainEvent] = () if whole else [seen for seen in events if seen.block > base]
         await tx.append_blocks(update.blocks, fresh)
