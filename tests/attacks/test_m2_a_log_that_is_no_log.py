@@ -77,14 +77,14 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
         await node.wait_for_proof(good)
         await node.wait_until(lambda: node.lease_cache.view.base.number > 8, what="the lease is settled")
         records: Any = node.follower.chain_store
-        async with records.write() as tx:
+        async with records.unit_of_work() as tx:
             await tx.connection.exec_driver_sql(COPY_LEASE, (NO_ID, good))
             block = node.lease_cache.view.tip
             for place, (kind, arguments) in enumerate(
                 [("LeaseApproved", f'["{NO_ID}"]'), ("ResultCommitted", f'["{good}", "0xzz", "0xzz"]')]
             ):
                 values = (
-                    records.deployment,
+                    records.scope.id,
                     block.hash,
                     place,
                     block.number,

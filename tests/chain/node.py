@@ -161,10 +161,12 @@ class FollowingNode:
 
 async def read_lease_rows(records: Any) -> dict[str, LeaseRecord]:
     """Every lease in a database: settled rows, and the events above them folded in."""
-    async with records.write() as tx:
+    async with records.unit_of_work() as tx:
         query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
         ids = [row[0] for row in (await tx.connection.exec_driver_sql(query)).all()]
-        held: dict[LeaseId, LeaseRecord] = fold_events(await tx.settled(ids), await tx.events_of(ids), records, 0)
+        held: dict[LeaseId, LeaseRecord] = fold_events(
+            await tx.leases.load_settled(ids), await tx.chain.list_events(ids), records, 0
+        )
     for one in held.values():
         one.seen_at = 0  # a bound for pruning, not a fact: it depends on the ranges that were read
     return {str(lease_id): one for lease_id, one in held.items()}

@@ -53,7 +53,7 @@ class BackfillChecker:
             Unavailable: an endpoint or the database failed.
         """
         async with self.chain_store.unit_of_work() as tx:
-            waiting = await tx.find_backfill_range()
+            waiting = await tx.chain.find_backfill_range()
         if waiting is None:
             return False
         first, last, _ = waiting

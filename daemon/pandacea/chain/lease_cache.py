@@ -20,7 +20,7 @@ from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import HASH32, Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.printable import printable
-from pandacea.flows.chain_store import ApprovedRow
+from pandacea.flows.chain_store import ApprovedLease
 from pandacea.flows.follow import LeaseChange
 
 log = structlog.get_logger(__name__)
@@ -216,21 +216,21 @@ class InMemoryLeaseCache:
         if changes:
             self.notify_changed(frozenset(change.lease_id for change in changes))
 
-    def load_rows(self, rows: Sequence[ApprovedRow]) -> None:
-        """Fill from rows as `store.leases.APPROVED` names them; `publish` follows for what lies above the base.
+    def load_rows(self, rows: Sequence[ApprovedLease]) -> None:
+        """Fill from settled leases; `apply_changes` follows for what lies above the base.
 
         A row that cannot be read (an earlier version kept whatever an endpoint sent) is skipped and named: it opens nothing, and the
         others must be served.
         """
         pack, put = self._packer.pack_row, self._put
         for row in rows:
-            key = _key(row[0])
+            key = _key(row.lease_id)
             if key is None:
                 continue
             try:
                 put(key, pack(row))
             except _UNREADABLE as problem:
-                _skipped(row[0], problem)
+                _skipped(row.lease_id, problem)
 
     def clear(self) -> None:
         """Forget everything: what follows is a reload from the database."""

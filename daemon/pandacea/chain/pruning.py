@@ -33,7 +33,7 @@ class LeasePruner:
         self._done_at = time.monotonic()
         try:
             async with self.chain_store.unit_of_work() as tx:
-                count = await tx.prune_waiting(now - APPROVAL_WINDOW_SECONDS)
+                count = await tx.leases.prune_waiting(now - APPROVAL_WINDOW_SECONDS)
                 await tx.commit()
         except Unavailable as problem:
             log.warning("chain.prune-postponed", because=problem.detail)

@@ -10,7 +10,7 @@ import structlog
 from pandacea.domain.ids import HASH32, LeaseId
 from pandacea.domain.lease import NO_EXPIRY
 from pandacea.errors import Refused
-from pandacea.flows.approval_proof import ApprovedLease, acknowledge_lease, load_approval
+from pandacea.flows.approval_proof import ApprovalReport, acknowledge_lease, load_approval
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter
 from pandacea.flows.ports import Clock
@@ -43,7 +43,7 @@ class LeaseControl:
         log.info("lease.acknowledged", lease_id=found.lease.key.lease_id, terms=terms, by=by)
         return await self._described(found)
 
-    async def _described(self, found: ApprovedLease) -> dict[str, Any]:
+    async def _described(self, found: ApprovalReport) -> dict[str, Any]:
         lease = found.lease
         product = lease.data_product_id
         return {
