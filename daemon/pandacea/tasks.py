@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, Literal, NoReturn, TypeVar
 
-from pandacea.errors import DaemonError
+from pandacea.errors import Broken, DaemonError, Unavailable
+
+T = TypeVar("T")
 
 RESTART_SECONDS: Final = 1.0
-"""Seconds between the end of a task and its next start."""
+"""Between the end of a part and its next start."""
+IDLE_SECONDS: Final = 1.0
+"""Between two steps of a loop that had nothing to do."""
+TOLERATED_SECONDS: Final = 5.0
+"""Before the next step of a loop whose step failed in a way that may pass."""
 
 TaskBody = Coroutine[Any, Any, Any]
 
@@ -154,3 +162,112 @@ def log_task_failure(task: asyncio.Task[Any]) -> None:
     """Log what a task raised; add it as the done-callback of a task that nobody waits for."""
     if not task.cancelled() and (problem := task.exception()) is not None:
         get_logger().error("task.failed", task=task.get_name(), exc_info=problem)
+
+
+class Loop:
+    """Repeats a step while it has work; sleeps until woken, or for the idle interval, when it has none.
+
+    Errors that may pass (`tolerated`) are logged and waited out: the next step may succeed. Any other error ends the loop, and with it
+    the node.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], Awaitable[object]],
+        *,
+        idle: float = IDLE_SECONDS,
+        retry: float = TOLERATED_SECONDS,
+        tolerated: tuple[type[DaemonError], ...] = (Unavailable, Broken),
+        log_event: str = "loop.waits",
+        log_level: Literal["info", "warning"] = "warning",
+    ) -> None:
+        """Prepare the loop; `run` runs it.
+
+        Args:
+            name: of the loop, as the log shows it.
+            step: returns something true when it did work and may have more.
+            idle: seconds between two steps when there is nothing to do.
+            retry: seconds before the next step after a tolerated error.
+            tolerated: errors that do not end the loop.
+            log_event: what a tolerated error is logged as.
+            log_level: its level.
+        """
+        self.name = name
+        self._step = step
+        self._idle = idle
+        self._retry = retry
+        self._tolerated = tolerated
+        self._log_event = log_event
+        self._log_level = log_level
+        self._wake = asyncio.Event()
+        self._since: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the current step has lasted, in seconds; 0 between two steps."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def wake(self) -> None:
+        """Run the next step now instead of after the idle interval."""
+        self._wake.set()
+
+    async def run(self) -> NoReturn:
+        """Run the step repeatedly until cancelled."""
+        while True:
+            self._wake.clear()
+            self._since = time.monotonic()
+            try:
+                busy = bool(await self._step())
+                pause = self._idle
+            except self._tolerated as error:
+                getattr(get_logger(), self._log_level)(self._log_event, loop=self.name, reason=error.detail)
+                busy, pause = False, self._retry
+            self._since = None
+            if not busy:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), pause)
+
+
+async def run_every(seconds: float, step: Callable[[], Awaitable[object]], *, name: str, log_event: str) -> NoReturn:
+    """Run a step at once and then every `seconds` until cancelled; `Unavailable` is logged and waited out.
+
+    Args:
+        seconds: between the end of one step and the next, whatever it returned.
+        step: what to run.
+        name: of the loop, as the log shows it.
+        log_event: what `Unavailable` is logged as.
+    """
+
+    async def run_step() -> None:
+        await step()
+
+    loop = Loop(name, run_step, idle=seconds, retry=seconds, tolerated=(Unavailable,), log_event=log_event, log_level="info")
+    await loop.run()
+
+
+async def retry_until_available(
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    pause: Callable[[], float],
+    log_event: str | None = None,
+    log_level: Literal["info", "warning"] = "warning",
+    on_failure: Callable[[Unavailable], None] = lambda _error: None,
+) -> T:
+    """Repeat an attempt until it does not raise `Unavailable`; return its result.
+
+    Args:
+        attempt: what to try.
+        pause: seconds before the next attempt.
+        log_event: what a failure is logged as; None: it is not logged.
+        log_level: its level.
+        on_failure: called with each failure, before the pause.
+    """
+    while True:
+        try:
+            return await attempt()
+        except Unavailable as error:
+            if log_event is not None:
+                getattr(get_logger(), log_level)(log_event, reason=error.detail)
+            on_failure(error)
+            await asyncio.sleep(pause())

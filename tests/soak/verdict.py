@@ -36,7 +36,7 @@ async def find_differences(node: NodeProcess, agreement: AnvilAgreement, folder:
     what the running node answers its Spenders with the rows, and `pandacea leases` beside it with the same.
     """
     async with rebuilt_node(agreement, folder) as fresh:
-        theirs = await fresh.rows()
+        theirs = await fresh.read_rows()
     mine = await read_node_rows(node.database_url, agreement)
     found = [f"rows: {text}" for text in _unequal(mine, theirs)]
     chain = [

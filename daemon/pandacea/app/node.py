@@ -17,7 +17,7 @@ from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
 from pandacea.app.control.server import ControlServer, make_release_ports, serve_control_socket
 from pandacea.app.http_api import serve_http
-from pandacea.app.loops import Loop, supervise_task
+from pandacea.app.loops import supervise_task
 from pandacea.app.metrics import collect_metrics
 from pandacea.app.startup import Adapters, open_adapters
 from pandacea.app.tuning import tune_interpreter
@@ -39,7 +39,7 @@ from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.retention import RetentionPorts, apply_retention
 from pandacea.flows.sign_result import ResultSigner
 from pandacea.flows.uploads import UploadQuota, UploadStore
-from pandacea.tasks import TaskSupervisor
+from pandacea.tasks import Loop, TaskSupervisor
 from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
 
