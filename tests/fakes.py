@@ -97,7 +97,7 @@ def product(path: Path, *, rules: Rules | None = None) -> Product:
 
 @dataclass
 class FakeCatalogue:
-    """One product."""
+    """A catalogue that offers one product."""
 
     product: Product
 
@@ -140,11 +140,11 @@ class FakeSandbox:
         return self.outcome
 
     async def stop(self) -> None:
-        """Nothing was opened."""
+        """Do nothing: nothing was opened."""
 
 
 class AllowAll:
     """A code checker that finds nothing."""
 
     async def check_code(self, code: str) -> None:
-        """Pass."""
+        """Find nothing in any script."""

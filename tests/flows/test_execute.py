@@ -37,7 +37,7 @@ SCRIPT_FAILED = Outcome(
 
 
 async def started(world: World, number: int = 1) -> str:
-    """A job waits."""
+    """Submit a job that waits."""
     return (await submit_job(computation_request(), caller(number), world.submit)).job.computation_id
 
 

@@ -105,7 +105,7 @@ async def rows_exist(served: Served, computations: Sequence[ComputationId]) -> l
 
 
 async def run_retention(served: Served) -> None:
-    """Apply retention once."""
+    """Apply the node's retention once."""
     world = served.world
     await apply_retention(
         RetentionPorts(

@@ -60,7 +60,7 @@ class System:
         self.until(self._ready, "the node does not become ready")
 
     def launch(self) -> None:
-        """Start the node."""
+        """Start the node as a process."""
         (self.folder / "config.yaml").write_text(json.dumps(self.config))
         log = (self.folder / "node.log").open("ab")
         command = [sys.executable, "-m", "pandacea", "run", "--config", str(self.folder / "config.yaml")]
@@ -112,7 +112,7 @@ class System:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def client(self, account: int = 2, **options: Any) -> PandaceaClient:
-        """A Spender's client."""
+        """Make a client of a Spender."""
         client = PandaceaClient(self.url, key=self.accounts[account]["private_key"], **options)
         self.clients.append(client)
         return client
