@@ -171,7 +171,7 @@ async def test_when_all_rooms_are_full_whoever_holds_most_gives_way(shared: Serv
 
 async def test_rehearsals_share_a_pot_of_their_own(shared: Served) -> None:
     """A Spender's newer rehearsal takes the place of that Spender's oldest, at once; no neighbour's goes, and no paid result."""
-    object.__setattr__(shared.world.submit.results, "rehearsals_per_spender", 3 * MIB + Limits().of_rehearsals().largest_result)
+    object.__setattr__(shared.world.submit.results, "max_rehearsal_bytes_per_spender", 3 * MIB + Limits().of_rehearsals().largest_result)
     free = {"mode": Mode.MOCK, "charge": Charge.FREE}
     paid, neighbours = await insert_result(shared, MINE, LARGEST), await insert_result(shared, NEIGHBOURS, 3 * MIB, **free)
     mine = [await insert_result(shared, MINE, 2 * MIB, **free) for _ in range(2)]
