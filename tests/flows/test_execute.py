@@ -38,7 +38,7 @@ SCRIPT_FAILED = Outcome(
 
 
 async def started(world: World, number: int = 1) -> str:
-    """A job waits."""
+    """Submit a job that waits."""
     return (await submit_job(computation_request(), caller(number), world.submit)).job.computation_id
 
 
@@ -260,7 +260,7 @@ async def test_a_job_whose_tables_could_not_be_looked_up_waits_again(world: Worl
     """The database went away between the claim and the sandbox: the row is not left RUNNING, and the next try completes it."""
     computation_id = await started(world)
     away = UnavailableProducts(1, world.execute.products)
-    ports = replace(world.execute, products=away)  # type: ignore[arg-type]
+    ports = replace(world.execute, products=away)  # type: ignore[arg-type]  # the one method that a run asks
     assert await run_next_job(ports)
     job = await row(world, computation_id)
     assert (job.state, job.charge) == (JobState.PENDING, Charge.RESERVED)

@@ -1,4 +1,4 @@
-"""The chain as the database holds it: what the follower's journey needs from the store, as Protocols."""
+"""The chain as the database holds it, for the follower's flows: as Protocols that `store.chain_store` implements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StoredProof:
     terms_digest: str
     approved_tx: Hash32 | None
     attested_by: str
-    """Who vouches (an address, two endpoints, the operator's account), or why nobody does."""
+    """Who attests it (an address, two endpoints, the operator's account), or why nobody does."""
 
 
 class ApprovedLease(NamedTuple):
@@ -90,7 +90,7 @@ class LeaseRows(Protocol):
 
 
 class ChainUnitOfWork(Protocol):
-    """One transaction of the follower: undone whole unless committed."""
+    """One transaction of the follower: rolled back whole unless committed."""
 
     @property
     def chain(self) -> ChainRows: ...

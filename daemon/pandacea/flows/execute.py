@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from pandacea.domain.access import AccessDecision, Denied, Unknown, may_continue
-from pandacea.domain.charge import Charge, count_used
+from pandacea.domain.charge import Charge, count_use
 from pandacea.domain.ids import AssetId, LeaseId
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.limits import Limits
@@ -156,7 +156,7 @@ async def _find_ready(
 
 
 def _may_resolve_itself(decision: AccessDecision) -> bool:
-    """Whether waiting may help: the proof is under way, or a reorg moved the approval to a newer block."""
+    """Return whether waiting may help: the proof is under way, or a reorg moved the approval to a newer block."""
     return isinstance(decision, Unknown) or (isinstance(decision, Denied) and decision.code == "approval-unconfirmed")
 
 
@@ -173,14 +173,15 @@ async def _verify_lease(work: UnitOfWork, job: Job, ports: ExecutePorts) -> Acce
         return _verify_continue(job, ports)
     counts = await work.jobs.count_by_charge(job.lease_key)
     lease = ports.leases.find_lease(job.lease_id)
+    use = count_use(counts, lease.committed_count if lease else 0)
     return ports.privacy.verify_lease(
         AccessRequest(
             lease_id=job.lease_id,
             caller=job.spender,
             assets=tuple(AssetId(item["asset_id"]) for item in job.inputs),
             product_version=None,
-            used=count_used(counts, lease.committed_count if lease else 0),
-            reserved=counts.get(Charge.RESERVED, 0) - (1 if job.charge is Charge.RESERVED else 0),
+            used=use.used,
+            reserved=use.reserved - (1 if job.charge is Charge.RESERVED else 0),
             time_limit=ports.limits.time_seconds,
         )
     )

@@ -55,7 +55,7 @@ async def apply_update(
             await tx.chain.delete_above(update.undo_to.number)
         events, ids = await select_own(tx, update.events)
         base = after.base.number
-        whole = update.settle_to is not None and not update.blocks  # a settled range: nothing of it lies above the new base
+        whole = update.settle_to is not None and not update.blocks  # a settled range: nothing of it is above the new base
         old = events if whole else [seen for seen in events if seen.block <= base]
         fresh: Sequence[ChainEvent] = () if whole else [seen for seen in events if seen.block > base]
         await tx.chain.append_blocks(update.blocks, fresh)
@@ -110,23 +110,23 @@ def digest_events(events: Sequence[ChainEvent]) -> str:
 
 
 async def _settle(
-    tx: ChainUnitOfWork, step: ChainUpdate, view: ChainView, old: Sequence[ChainEvent], ids: set[LeaseId], records: ChainStore
+    tx: ChainUnitOfWork, update: ChainUpdate, view: ChainView, old: Sequence[ChainEvent], ids: set[LeaseId], store: ChainStore
 ) -> dict[LeaseId, LeaseRecord]:
     """Fold what is final into the rows. Events that are stored already and those of the update are merged by identity."""
-    assert step.settle_to is not None
-    holds = bool(view.blocks or step.blocks)  # nothing in the middle of a gap
-    held = await tx.chain.list_events_up_to(step.settle_to.number) if holds else []
+    assert update.settle_to is not None
+    has_blocks = bool(view.blocks or update.blocks)  # no event is stored in the middle of a gap
+    stored = await tx.chain.list_events_up_to(update.settle_to.number) if has_blocks else []
     events: Sequence[ChainEvent] = old
-    if held:
-        known = {seen.identity: seen for seen in old}
-        known.update((seen.identity, seen) for seen in held)
-        events = sorted(known.values(), key=lambda seen: seen.position)
+    if stored:
+        by_identity = {seen.identity: seen for seen in old}
+        by_identity.update((seen.identity, seen) for seen in stored)
+        events = sorted(by_identity.values(), key=lambda seen: seen.position)
         ids = {seen.event.lease_id for seen in events}
     before = await tx.leases.load_settled(list(ids))
-    after = fold_events(before, events, records, step.settle_to.timestamp)
+    after = fold_events(before, events, store, update.settle_to.timestamp)
     await tx.leases.save_leases(after, before)
-    if holds:
-        await tx.chain.delete_settled(step.settle_to)
+    if has_blocks:
+        await tx.chain.delete_settled(update.settle_to)
     return after
 
 
@@ -135,22 +135,23 @@ def fold_events(
 ) -> dict[LeaseId, LeaseRecord]:
     """Fold events in order into their leases; `at`: timestamp of a block at or after them (Unix seconds)."""
     after = dict(before)
-    ours: set[LeaseId] = set()
+    own: set[LeaseId] = set()
+    """Leases whose record is this fold's: the others are copied before the first event, so that `before` stays as it was."""
     for seen in events:
         event = seen.event
         lease_id = event.lease_id
-        held = after.get(lease_id)
-        if held is None:
+        record = after.get(lease_id)
+        if record is None:
             if type(event) is not LeaseCreated:
                 continue  # of a lease whose creation was not seen
             key = LeaseKey(store.chain_id, store.contract, lease_id)
             after[lease_id] = LeaseRecord(key, event.spender, event.earner, event.price, seen.block, seen_at=at)
-            ours.add(lease_id)
+            own.add(lease_id)
             continue
-        if lease_id not in ours:
-            held = after[lease_id] = held.copy()  # what was before stays as it was
-            ours.add(lease_id)
-        held.apply(seen)
+        if lease_id not in own:
+            record = after[lease_id] = record.copy()
+            own.add(lease_id)
+        record.apply(seen)
     return after
 
 
@@ -171,9 +172,9 @@ async def load_changes(
     if not proofs:  # most of what a long reading brings
         return list(map(LeaseChange, ids, map(newest.get, ids), repeat(ProofStatus.PENDING)))
     return [
-        LeaseChange(lease_id, held, current_proof_status(held, proofs.get(lease_id)))
+        LeaseChange(lease_id, record, current_proof_status(record, proofs.get(lease_id)))
         for lease_id in ids
-        for held in (newest.get(lease_id),)
+        for record in (newest.get(lease_id),)
     ]
 
 
