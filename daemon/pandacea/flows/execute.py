@@ -65,7 +65,7 @@ class ExecutePorts(FinishPorts):
     is_stopping: Callable[[], bool] = lambda: False
     """Whether the node stops, so that no new run may start."""
     observe_phase: Callable[[JobPhase, float], None] = lambda _phase, _seconds: None
-    """Told how many seconds a job spent in a phase, when it leaves it."""
+    """Called with the seconds that a job spent in a phase, when it leaves the phase."""
 
 
 async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode)) -> bool:
