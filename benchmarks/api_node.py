@@ -20,7 +20,7 @@ from typing import Final
 
 from aiohttp import web
 
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.app.tuning import tune_interpreter
 from pandacea.domain.ids import Address, LeaseId, Timestamp
 from pandacea.domain.outcome import Artifact, Outcome

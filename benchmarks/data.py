@@ -90,9 +90,7 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any
     python, source_root = str(asked.environment / "bin" / "python"), str(Path(__file__).resolve().parent.parent / "daemon")
     for kind in ("numeric", "mixed"):
         run_python(python, MAKE, str(folder / f"{kind}.csv"), str(asked.megabytes << 20), kind)
-    settings = BubblewrapSettings(
-        asked.environment, folder / "sandbox", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0)
-    )
+    settings = BubblewrapSettings(asked.environment, folder / "box", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0))
     sandbox = BubblewrapSandbox(settings)
     await sandbox.start()
     rows = []

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from pandacea.api.auth import AUTHENTICATOR, Authenticator, authenticate_anyone, authenticate_spender, authenticate_spender_head
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.middleware import LIMITS, STATE, body_chunks, read_body
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.quotas import RequestQuotas
@@ -66,8 +66,10 @@ class GuardedNode:
     known: FakeSpenders
     nonces: MemoryNonces
     wallets: FakeContractSignatures
-    shares: RequestQuotas
+    quotas: RequestQuotas
     handled: list[str] = field(default_factory=list)
+    observed: list[float] = field(default_factory=list)
+    """Seconds to the answer, of each signed request."""
 
     @property
     def port(self) -> int:
@@ -176,7 +178,9 @@ async def start_node() -> AsyncIterator[StartNode]:
         server = HttpServer(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))
         await server.start()
         started.append(server)
-        return GuardedNode(server, known, nonces, wallets, app[STATE].shares, handled)
+        node = GuardedNode(server, known, nonces, wallets, app[STATE].quotas, handled)
+        app[STATE].observe_request = node.observed.append
+        return node
 
     def _add_routes(app: web.Application, handled: list[str]) -> None:
         async def plain(request: web.Request) -> web.Response:

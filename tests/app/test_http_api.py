@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandacea.api.edge_limits import ConnectionAdmission
+from pandacea.api.connection_guard import ConnectionAdmission
 from pandacea.api.peers import TrustedProxies, parse_address
 from pandacea.app.factories import listener_of
 from pandacea.config.sections import ServerSection

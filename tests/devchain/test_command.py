@@ -52,7 +52,7 @@ def test_the_command_says_where_the_chain_is_until_it_is_stopped() -> None:
 
 def test_the_extra_is_named_where_it_is_missing() -> None:
     """Not a traceback of a module that nobody has heard of."""
-    program = "import sys; sys.modules['eth'] = None; from pandacea.cli import main; sys.exit(main(['devchain']))"
+    program = "import sys; sys.modules['eth'] = None; from pandacea.cli.main import main; sys.exit(main(['devchain']))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.cli import parser
+from pandacea.cli.main import parser
 from tests.prerequisites import ROOT
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])

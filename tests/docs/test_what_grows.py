@@ -8,7 +8,7 @@ from typing import Final
 from sqlmodel import SQLModel
 
 import pandacea.store.tables as _tables
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.rate_limit import MAX_STREAMS, RateLimits
 from pandacea.app import http_api

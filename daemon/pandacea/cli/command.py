@@ -1,4 +1,4 @@
-"""What every command has: a handler, and mostly a configuration."""
+"""Shared by all commands: a handler, and mostly the option --config."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Handler = Callable[[argparse.Namespace], int]
 
 
 def add_command(parent: Any, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
-    """One command below `parent`; `config`: it reads a configuration."""
-    made: argparse.ArgumentParser = parent.add_parser(name, help=summary, description=summary)
-    made.set_defaults(handler=handler)
+    """Add a command below `parent`; `config`: it takes --config."""
+    added: argparse.ArgumentParser = parent.add_parser(name, help=summary, description=summary)
+    added.set_defaults(handler=handler)
     if config:
-        made.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
-    return made
+        added.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")
+    return added
 
 
 def load_config_quietly(parsed: argparse.Namespace) -> Config:
-    """The configuration of a command whose answer is what it prints: the log speaks of trouble only."""
+    """Load the configuration and log warnings only: the command's output is what it prints."""
     from pandacea.config import load_config
     from pandacea.log import configure_logging
 

@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of the wire: answers from their TypedDicts, the request from the very constants that its reader checks."""
+"""JSON Schema (2020-12) of the wire: answers from their TypedDicts, requests from the constants that their reader checks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HASH: Final = f"^{HASH32.pattern}$"
 
 
 def schema_of(kind: Any) -> Schema:
-    """The schema of a type as answers use them: TypedDicts (by reference), Literals, unions, lists, dicts and plain values."""
+    """Return the schema of a type that answers use: TypedDicts (by reference), Literals, unions, lists, dicts and plain values."""
     if kind in _PLAIN:
         return dict(_PLAIN[kind])
     if is_typeddict(kind):
@@ -44,7 +44,7 @@ def schema_of(kind: Any) -> Schema:
 
 
 def object_schema(kind: Any) -> Schema:
-    """The schema of a TypedDict itself. Answers may gain members: readers must step over what they do not know."""
+    """Return the schema of a TypedDict itself. Answers may gain members: readers must ignore those they do not know."""
     hints = get_type_hints(kind, include_extras=True)
     return {
         "type": "object",
@@ -56,7 +56,7 @@ def object_schema(kind: Any) -> Schema:
 
 
 def referenced(kind: Any) -> set[Any]:
-    """The TypedDicts that a type's schema refers to, itself included, at any depth."""
+    """Return the TypedDicts that a type's schema refers to at any depth, the type itself included."""
     found: set[Any] = set()
     if is_typeddict(kind):
         found.add(kind)
@@ -68,7 +68,7 @@ def referenced(kind: Any) -> set[Any]:
 
 
 def execute_request_schema() -> Schema:
-    """The body of POST execute: stricter rules that no schema can say are in the field's description."""
+    """Return the schema of the body of POST execute. Rules that JSON Schema cannot express are in the field's description."""
     return {
         "type": "object",
         "additionalProperties": False,
@@ -115,7 +115,7 @@ def execute_request_schema() -> Schema:
 
 
 def code_request_schema() -> Schema:
-    """The body of POST code: what an approval covers."""
+    """Return the schema of the body of POST code: what an approval covers."""
     execute = execute_request_schema()["properties"]
     return {
         "type": "object",
@@ -138,7 +138,7 @@ def code_request_schema() -> Schema:
 
 
 def problem_schema(codes: list[str]) -> Schema:
-    """A problem whose `code` is one of these."""
+    """Return the schema of a problem whose `code` is one of `codes`."""
     return {
         "allOf": [
             {"$ref": "#/components/schemas/Problem"},
