@@ -170,7 +170,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_variable_that_names_no_key_is_refused(tmp_path: Path) -> None:
     """A misspelt override must not be ignored."""
-    assert "PANDACEA_SERVER_PORT names no key" in refused(tmp_path, GOOD, {"PANDACEA_SERVER_PORT": "1"})
+    assert "PANDACEA_SERVER_PORT does not name a key" in refused(tmp_path, GOOD, {"PANDACEA_SERVER_PORT": "1"})
 
 
 def test_zero_confirmations_need_a_development_chain(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class JobAnswer:
 
     @property
     def json(self) -> dict[str, Any]:
-        return json.loads(self.body)  # type: ignore[no-any-return]
+        return dict(json.loads(self.body))
 
     @property
     def code(self) -> str:

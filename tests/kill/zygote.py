@@ -12,10 +12,10 @@ import os
 import sys
 
 import aiohttp.web  # noqa: F401  # what a node imports late, early
-import alembic.command  # noqa: F401
-import eth_account  # noqa: F401
+import alembic.command  # noqa: F401  # likewise
+import eth_account  # noqa: F401  # likewise
 
-import pandacea.app.node  # noqa: F401
+import pandacea.app.node  # noqa: F401  # likewise
 from pandacea.cli.main import main as run_command
 
 

@@ -95,7 +95,7 @@ async def test_callbacks_run_after_the_commit_and_only_then(database: DatabaseEn
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("nonsense", "is no database URL"),
+        ("nonsense", "is not a database URL"),
         ("mysql+aiomysql://h/d", "allowed are sqlite+aiosqlite and postgresql+asyncpg"),
         ("sqlite:///file", "allowed are sqlite+aiosqlite"),
     ],

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from pandacea.api.middleware import HEAD, USAGE, assign_to_spender, read_body
+from pandacea.api.middleware import HEAD, SIGNED, USAGE, assign_to_spender, read_body
 from pandacea.api.nonces import Nonces
 from pandacea.api.rate_limit import RateLimiter
 from pandacea.domain.ids import Address
@@ -186,6 +186,7 @@ async def authenticate_spender(request: web.Request) -> SignedRequest:
 async def authenticate_spender_head(request: web.Request) -> SignedRequest:
     """Return the verified head of a request whose body the route streams. See `Authenticator.authenticate_head`."""
     verified = await request.app[AUTHENTICATOR].authenticate_head(request[HEAD], request[USAGE].peer)
+    request[SIGNED] = True
     assign_to_spender(request, verified.address)
     return verified
 
@@ -202,6 +203,7 @@ async def authenticate_anyone(request: web.Request) -> SignedRequest:
 
 def _reader(request: web.Request) -> ReadBody:
     async def read(verified: SignedRequest) -> bytes:
+        request[SIGNED] = True
         assign_to_spender(request, verified.address)
         return await read_body(request)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pandacea import __version__, keys
 from pandacea.api.auth import AUTHENTICATOR, Authenticator, LeaseSpenders
+from pandacea.api.middleware import STATE
 from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.rate_limit import RateLimiter, StreamLimiter
@@ -49,6 +50,7 @@ async def serve_http(
     """
     listener = factories.listener_of(config.server)
     app = create_app(listener.limits)
+    app[STATE].observe_request = adapters.metrics.observe_request
     app[AUTHENTICATOR] = _authenticator(config, adapters, supervisor, stack)
     app[NODE] = NodeContext(
         earner=Address(config.earner.address),

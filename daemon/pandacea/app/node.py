@@ -124,9 +124,10 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
     for loop in loops:
         supervise_task(supervisor, loop.run(), loop.name, stack)
     if config.telemetry.metrics_port is not None:
-        metrics = MetricsServer(config.telemetry.metrics_port, lambda: collect_metrics(adapters.follower, config.store.state_dir))
-        await metrics.start()
-        stack.push_async_callback(metrics.stop)
+        adapters.metrics.add_source(lambda: collect_metrics(adapters.follower, config.store.state_dir))
+        metrics_server = MetricsServer(config.telemetry.metrics_port, adapters.metrics)
+        await metrics_server.start()
+        stack.push_async_callback(metrics_server.stop)
     control = ControlServer(
         release,
         adapters.clock,
@@ -159,6 +160,7 @@ def _make_execute_ports(
         notifier=adapters.notifier,
         max_running_per_spender=max_running_per_spender(workers.number),
         is_stopping=lambda: workers.stopping,
+        observe_phase=adapters.metrics.observe_job,
     )
 
 

@@ -1,4 +1,4 @@
-"""Steps that a computation and a rehearsal are both accepted by: the row, the queue, uploads, room, and retries of one request."""
+"""The steps by which a computation and a rehearsal are both accepted: the row, queue, uploads and quota, and retries of one request."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from pandacea.catalogue.mock import mock_csv
 from pandacea.catalogue.product_checks import check_shape
 from pandacea.catalogue.products_file import DeclaredProduct, parse_price, parse_product
 from pandacea.catalogue.products_writer import add_entry, check_id_is_free, remove_entry
-from pandacea.catalogue.sources import hash_file, open_source
+from pandacea.catalogue.sources import open_source
 from pandacea.catalogue.table_store import StoredTable
 from pandacea.config import Config
 from pandacea.domain.ids import ASSET_ID, AssetId
@@ -79,8 +79,8 @@ async def add_product(config: Config, request: AddProductRequest) -> bool:
                 raise
             stated = parse_product(entry | {"assets": {asset_id: asset_entry}}, data_dir)
             recipe = stated.assets[AssetId(asset_id)].recipe
-            digest, _ = hash_file(source.descriptor)
-            made = await tables.convert_source(source, recipe, recipe.digest(digest), _progress(request.write))
+            recipe_digest = source.recipe_digest(recipe)
+            made = await tables.convert_source(source, recipe, recipe_digest, _progress(request.write))
             check_shape(AssetId(asset_id), stated.assets[AssetId(asset_id)], made.shape)
     _show_public(request, config, stated, AssetId(asset_id), made)
     if not request.yes:

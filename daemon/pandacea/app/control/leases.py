@@ -11,7 +11,7 @@ from pandacea.api.lease_members import lease_members
 from pandacea.domain.access import CachedLease
 from pandacea.domain.ids import HASH32, LeaseId
 from pandacea.errors import Refused
-from pandacea.flows.approval_proof import ApprovedLease, acknowledge_lease, load_approval
+from pandacea.flows.approval_proof import ApprovalReport, acknowledge_lease, load_approval
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter
 from pandacea.flows.ports import Clock
@@ -55,7 +55,7 @@ class LeaseControl:
         log.info("lease.acknowledged", lease_id=approved.lease.key.lease_id, terms=terms, by=attested_by)
         return await self._row(approved)
 
-    async def _row(self, approved: ApprovedLease) -> dict[str, Any]:
+    async def _row(self, approved: ApprovalReport) -> dict[str, Any]:
         lease, product = approved.lease, approved.lease.data_product_id
         return {
             **lease_members(CachedLease.from_lease(lease, approved.proof_status)),
