@@ -109,7 +109,8 @@ class HttpAnswer:
 
     @property
     def json(self) -> dict[str, Any]:
-        return json.loads(self.body)  # type: ignore[no-any-return]
+        members: dict[str, Any] = json.loads(self.body)
+        return members
 
     @property
     def code(self) -> str:

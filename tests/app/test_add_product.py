@@ -14,6 +14,7 @@ from pandacea.app.commands.add_product import AddProductRequest, equivalent_comm
 from pandacea.catalogue.products_file import parse_product
 from pandacea.cli.main import parser
 from pandacea.cli.products import read_add_request
+from pandacea.domain.ids import AssetId
 from pandacea.domain.table import TableColumn, TableShape
 from pandacea.errors import BadConfig
 
@@ -77,7 +78,7 @@ def test_every_answer_is_looked_at_when_it_is_given(tmp_path: Path) -> None:
     (tmp_path / "t.csv").touch()
     stated = parse_product(entry | {"assets": {"t": said}}, tmp_path)
     assert stated.price == 2 * 10**16
-    assert stated.assets["t"].columns["age"].maximum == 110  # type: ignore[index]
+    assert stated.assets[AssetId("t")].columns["age"].maximum == 110
 
 
 def test_the_command_line_that_is_shown_says_the_same(tmp_path: Path) -> None:

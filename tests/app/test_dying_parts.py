@@ -145,7 +145,7 @@ async def test_a_part_that_only_helps_is_started_again(node: NodeTask, name: str
 
 
 async def test_whatever_way_a_part_ends_is_raised() -> None:
-    """By returning, by its own exception, or cancelled; what is stopped is no end."""
+    """By returning, by its own exception, or cancelled; a task that is stopped does not count."""
 
     async def returns() -> None:
         return None

@@ -96,15 +96,12 @@ class ConnectionAdmission:
         self._spenders: Counter[str] = Counter()
         self.open = 0
         self.opened = 0
-        self.refused = 0
 
     def admit(self, peer: str, connection: GuardedTransport, *, proxied: bool = False) -> bool:
         """Admit a connection; False: the limit is reached and no connection is idle."""
         if not proxied and self._peers[peer] >= self._limits.connections_per_peer:
-            self.refused += 1
             return False
         if self.open >= self._limits.connections and not self._evict_one():
-            self.refused += 1
             return False
         self.open += 1
         self.opened += 1

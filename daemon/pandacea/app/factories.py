@@ -139,7 +139,7 @@ def require_data_folder(config: Config) -> None:
     folder = config.privacy.data_dir
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise BadConfig(f"privacy.data_dir {folder} {what}", remedy=f"mend the name, or run `mkdir -m 700 {folder}`")
+        raise BadConfig(f"privacy.data_dir {folder} {what}", remedy=f"correct the name, or run `mkdir -m 700 {folder}`")
 
 
 def listener_of(section: ServerSection) -> Listener:

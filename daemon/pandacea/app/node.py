@@ -55,7 +55,7 @@ async def serve(config: Config, manager: ServiceManager) -> None:
     """Run the node until SIGINT or SIGTERM.
 
     Raises:
-        BadConfig, Broken: something must be mended before the node can start; the text says what.
+        BadConfig, Broken: something must be corrected before the node can start; the text says what.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

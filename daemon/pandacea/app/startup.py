@@ -61,7 +61,7 @@ async def open_adapters(config: Config, supervisor: TaskSupervisor, stack: Async
     """Open keys, state folder, database, follower, sandbox and catalogue; `stack` closes them in reverse order.
 
     Raises:
-        BadConfig, Broken: something must be mended before the node can start; the text says what.
+        BadConfig, Broken: something must be corrected before the node can start; the text says what.
     """
     listener = factories.listener_of(config.server)
     check_binding(listener)

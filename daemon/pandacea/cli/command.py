@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from pandacea.config import Config
 
 Handler = Callable[[argparse.Namespace], int]
+"""Runs one parsed command and returns its exit status."""
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  # argparse has no public name for it
+"""Where commands are added, as `add_subparsers` returns it."""
 
 
-def add_command(parent: Any, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
+def add_command(parent: Commands, name: str, handler: Handler, summary: str, *, config: bool = True) -> argparse.ArgumentParser:
     """Add a command below `parent`; `config`: it takes --config."""
-    added: argparse.ArgumentParser = parent.add_parser(name, help=summary, description=summary)
+    added = parent.add_parser(name, help=summary, description=summary)
     added.set_defaults(handler=handler)
     if config:
         added.add_argument("--config", type=Path, default=Path("config.yaml"), help="default: ./config.yaml")

@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import json
 import sys
-from typing import Any, Final
+from typing import Final
 
-from pandacea.cli.command import add_command, load_config_quietly
+from pandacea.cli.command import Commands, add_command, load_config_quietly
 from pandacea.config import Config
 
 IRREVERSIBLE: Final = {
@@ -18,7 +18,7 @@ IRREVERSIBLE: Final = {
 """Verb -> what to say before a decision that cannot be undone."""
 
 
-def control_commands(commands: Any) -> None:
+def control_commands(commands: Commands) -> None:
     """Add `results` and `code` and their actions. A running node carries them out; when none runs, the command does."""
     results = commands.add_parser("results", help="held results").add_subparsers(required=True, metavar="ACTION")
     code = commands.add_parser("code", help="scripts handed in for approval").add_subparsers(required=True, metavar="ACTION")
@@ -47,7 +47,7 @@ def control_commands(commands: Any) -> None:
             added.add_argument("--yes", action="store_true", help="ask nothing")
 
 
-def add_control_command(actions: Any, verb: str, summary: str) -> argparse.ArgumentParser:
+def add_control_command(actions: Commands, verb: str, summary: str) -> argparse.ArgumentParser:
     """Add the action of one control verb, such as `results list`, below `actions`."""
     added = add_command(actions, verb.split()[1], run_control_verb, summary)
     added.set_defaults(verb=verb)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from pandacea.cli.command import add_command
+from pandacea.cli.command import Commands, add_command
 from pandacea.errors import BadConfig
 
 
-def devchain_command(commands: Any) -> None:
+def devchain_command(commands: Commands) -> None:
     """Add `devchain`: the embedded chain, in the foreground."""
     added = add_command(
         commands,

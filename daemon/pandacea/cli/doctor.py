@@ -30,7 +30,7 @@ def summarize_findings(findings: Sequence[Finding]) -> str:
     failed = [finding.check for finding in findings if finding.state is FindingState.FAIL]
     if not failed:
         return f"{', '.join(counted)}: the node can start."
-    return f"{', '.join(counted)}. Mend first: {', '.join(failed)}; then run `pandacea doctor` again."
+    return f"{', '.join(counted)}. Fix first: {', '.join(failed)}; then run `pandacea doctor` again."
 
 
 def _row(finding: Finding) -> Iterator[str]:

@@ -6,9 +6,9 @@ import argparse
 import getpass
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pandacea.cli.command import add_command
+from pandacea.cli.command import Commands, add_command
 
 PURPOSE: Final = """\
 {file} holds the key of this address, encrypted. Keep a copy of it and of its passphrase.
@@ -17,7 +17,7 @@ on the lease's chain, and, unless it is the Earner's own key, to be named there 
 PASSPHRASE_HELP: Final = "a file (mode 600) whose first line is the passphrase"  # noqa: S105  # a help text, not a passphrase
 
 
-def key_commands(commands: Any) -> None:
+def key_commands(commands: Commands) -> None:
     """Add `keys` and its actions: create, import, address."""
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
     create = add_command(keys, "create", _create, "make a new key and keep it encrypted; prints its address", config=False)

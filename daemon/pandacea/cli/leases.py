@@ -7,12 +7,11 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from pandacea.cli.command import add_command, load_config_quietly
+from pandacea.cli.command import Commands, add_command, load_config_quietly
 
 
-def lease_commands(commands: Any) -> None:
+def lease_commands(commands: Commands) -> None:
     """Add `leases`, which lists them, and its action `acknowledge`."""
     leases = add_command(commands, "leases", _leases, "show which leases the node believes, and why")
     leases.add_argument("--json", action="store_true", help="print JSON")

@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pandacea.cli.command import add_command, load_config_quietly
+from pandacea.cli.command import Commands, add_command, load_config_quietly
 from pandacea.cli.control import add_control_command
 from pandacea.errors import BadConfig
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RULES: Final = ("policy", "release", "live_output", "rehearsal", "show_messages")
 
 
-def product_commands(commands: Any) -> None:
+def product_commands(commands: Commands) -> None:
     """Add `products` and its actions."""
     actions = commands.add_parser("products", help="what you offer").add_subparsers(required=True, metavar="ACTION")
     for verb, summary in (

@@ -37,24 +37,29 @@ async def run_checks(config: Config) -> list[Finding]:
             lambda: _keystore(config),
             f"make one: `pandacea keys create {earner.keystore} --passphrase-file FILE`",
         ),
-        ("data", "data folder", lambda: _data_folder(config), f"mend privacy.data_dir, or run `mkdir -m 700 {privacy.data_dir}`"),
+        (
+            "data",
+            "data folder",
+            lambda: _data_folder(config),
+            f"correct privacy.data_dir, or run `mkdir -m 700 {privacy.data_dir}`",
+        ),
         (
             "data",
             "products and data",
             lambda: _products(config),
-            f"mend {products}, or offer a table: `pandacea products add FILE`",
+            f"correct {products}, or offer a table: `pandacea products add FILE`",
         ),
         (
             "chain",
             "chain endpoints",
             lambda: _chain(config),
-            f"start the endpoint or mend blockchain.rpc_url; it is asked with: `curl {redact_url(chain.rpc_url[0].url)}`",
+            f"start the endpoint or correct blockchain.rpc_url; it is asked with: `curl {redact_url(chain.rpc_url[0].url)}`",
         ),
         (
             "server",
             "server address",
             lambda: _address(config),
-            f"see who has the port: `ss -ltnp 'sport = :{config.server.port}'`, and mend the section server of the configuration",
+            f"see who has the port: `ss -ltnp 'sport = :{config.server.port}'`, and correct the section server of the configuration",
         ),
     ]
     return [await _finding(*check) for check in checks] + await _sandbox(config)
