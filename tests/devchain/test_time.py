@@ -45,7 +45,7 @@ def test_a_burst_runs_ahead_of_the_clock_only_so_far() -> None:
     ledger = DevLedger(clock)
     for _ in range(MAX_AHEAD_SECONDS):
         assert ledger.seconds_until_next_block() == 0
-        ledger._seal([])
+        ledger._mine_block([])
     assert ledger.head.header.timestamp == START + MAX_AHEAD_SECONDS
     assert ledger.seconds_until_next_block() == 1
     clock.now += 0.25
@@ -61,7 +61,7 @@ def test_a_clock_that_steps_back_makes_no_block_older_than_its_parent() -> None:
     clock.now -= 5
     ledger.mine_if_stale()
     assert ledger.head_number == 0
-    ledger._seal([])
+    ledger._mine_block([])
     assert ledger.head.header.timestamp == START + 1
 
 
