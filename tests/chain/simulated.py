@@ -1,4 +1,4 @@
-"""A chain in memory, behind the Endpoint interface: histories by the hundred, each block, fork and answer under control."""
+"""A chain in memory behind the Endpoint interface, for hundreds of histories with every block, fork and answer under control."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SimulatedBlock:
         }
 
     def branch(self) -> list[SimulatedBlock]:
-        """From the genesis to this block."""
+        """List the blocks from genesis to this one."""
         found: list[SimulatedBlock] = []
         block: SimulatedBlock | None = self
         while block is not None:
@@ -72,7 +72,7 @@ class SimulatedBlock:
 
 @dataclass
 class SimulatedChain:
-    """The canonical branch, and every block there ever was by hash."""
+    """The canonical branch, and every block there ever was, by hash."""
 
     finality: int
     blocks: list[SimulatedBlock] = field(default_factory=list)
@@ -104,14 +104,14 @@ class SimulatedChain:
         return block
 
     def drop_blocks(self, depth: int) -> None:
-        """Take the last blocks away; never what was final."""
+        """Remove the last blocks, but never a final one."""
         depth = min(depth, self.head.number - max(self.final, 0))
         if depth > 0:
             del self.blocks[-depth:]
 
 
 class SimulatedEndpoint(Endpoint):
-    """Answers from the chain, sometimes from a little while ago, sometimes not at all."""
+    """Answers from the chain, sometimes from a state some blocks ago, sometimes with a fault."""
 
     def __init__(self, chain: SimulatedChain, rng: random.Random, *, fault_rate: float = 0.0) -> None:
         super().__init__("http://simulated:1/")
@@ -147,7 +147,7 @@ class SimulatedEndpoint(Endpoint):
 
 
 def events_of(branch: list[SimulatedBlock], earner_topic: str) -> list[ChainEvent]:
-    """What a node must have seen of a branch: every event in order, other Earners' creations left out."""
+    """List what a node must have seen of a branch: every event in order, other Earners' creations left out."""
     events = []
     for block in branch:
         for place, raw in enumerate(block.json_logs()):

@@ -258,16 +258,11 @@ def test_a_poisoned_answer_is_a_typed_fault_or_well_formed(seed: int) -> None:
         [reads_headers, reads_logs, reads_numbers, reads_calls, reads_transactions, reads_receipts, proves]
     )
 
-    async def ask() -> None:
+    async def read_once() -> None:
         with suppress(RpcFault, UnprovableError, Broken):  # said, typed, and nothing was decided
             await read(endpoint_of(rng, honest(), share=rng.choice([1.0, 0.3])))
 
-    asyncio.run(ask())
-
-
-ERROR_DATA = st.recursive(
-    st.none() | st.text(), lambda inside: st.lists(inside) | st.dictionaries(st.sampled_from(["from", "to"]), inside)
-)
+    asyncio.run(read_once())
 
 
 @settings(max_examples=300, deadline=None)
@@ -314,10 +309,10 @@ def test_a_poisoned_chain_leaves_a_database_that_opens(seed: int) -> None:
 async def follow(rng: random.Random, path: Path) -> None:
     chain = chain_of_leases()
     database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{path}")
-    records = SqlChainStore(database, 31337, Address(CONTRACT))
-    book = InMemoryLeaseCache(FixedClock(), DEFAULT_CONFIDENCE)
+    chain_store = SqlChainStore(database, 31337, Address(CONTRACT))
+    cache = InMemoryLeaseCache(FixedClock(), DEFAULT_CONFIDENCE)
     source = ChainSource(Address(CONTRACT), ME, LogReader(Address(CONTRACT)), None, lambda endpoint: endpoint, settle_every=2)
-    view = await records.open_deployment(ME, "v1", 0, GENESIS)
+    view = await chain_store.open_deployment(ME, "v1", 0, GENESIS)
     poison = endpoint_of(rng, honest_of(chain), share=rng.choice([0.1, 0.3]))
     for _ in range(25):
         try:
@@ -325,14 +320,14 @@ async def follow(rng: random.Random, path: Path) -> None:
         except (RpcFault, FinalityViolatedError):
             continue
         if step is not None:
-            view = await apply_update(step, view, records, book, None)
+            view = await apply_update(step, view, chain_store, cache, None)
         if rng.random() < 0.2:
             chain.mine([rng.choice(LOGS)])
-    again = await records.find_view()
+    again = await chain_store.find_view()
     assert again == view
     fresh = InMemoryLeaseCache(FixedClock(), DEFAULT_CONFIDENCE)
-    async for page in records.load_approved():
+    async for page in chain_store.load_approved():
         fresh.load_rows(page)
-    await refresh_leases(await records.list_touched(), view, records, fresh)
+    await refresh_leases(await chain_store.list_touched(), view, chain_store, fresh)
     assert all(HASH32.fullmatch(lease_id) for lease_id in fresh.list_ids())
     await database.close()
