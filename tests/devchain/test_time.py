@@ -18,7 +18,7 @@ START = 2_000_000_000
 DAY = 86_400
 
 
-class Clock:
+class SettableClock:
     """A clock that stands until it is set."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Clock:
 
 def test_the_head_is_fresh_whenever_it_is_asked_for() -> None:
     """At most one empty block is mined a second, and only on demand."""
-    clock = Clock()
+    clock = SettableClock()
     ledger = DevLedger(clock)
     for later, number, timestamp in ((0, 0, 0), (0.9, 0, 0), (1, 1, 1), (1.5, 1, 1), (60, 2, 60)):
         clock.now = START + later
@@ -41,7 +41,7 @@ def test_the_head_is_fresh_whenever_it_is_asked_for() -> None:
 
 def test_a_burst_runs_ahead_of_the_clock_only_so_far() -> None:
     """Each block needs a second of its own; after ten, the next one waits for the clock."""
-    clock = Clock()
+    clock = SettableClock()
     ledger = DevLedger(clock)
     for _ in range(MAX_AHEAD_SECONDS):
         assert ledger.seconds_until_next_block() == 0
@@ -56,7 +56,7 @@ def test_a_burst_runs_ahead_of_the_clock_only_so_far() -> None:
 
 def test_a_clock_that_steps_back_makes_no_block_older_than_its_parent() -> None:
     """Timestamps rise even when the clock goes back."""
-    clock = Clock()
+    clock = SettableClock()
     ledger = DevLedger(clock)
     clock.now -= 5
     ledger.mine_if_stale()
@@ -67,7 +67,7 @@ def test_a_clock_that_steps_back_makes_no_block_older_than_its_parent() -> None:
 
 def test_travelling_moves_the_head_and_the_clock() -> None:
     """Time moves from the later of head and clock, and continues from there."""
-    clock = Clock()
+    clock = SettableClock()
     ledger = DevLedger(clock)
     ledger.advance_time(7 * DAY)
     assert ledger.head.header.timestamp == START + 7 * DAY
@@ -78,7 +78,7 @@ def test_travelling_moves_the_head_and_the_clock() -> None:
 
 async def test_a_burst_of_transactions_shares_blocks_and_loses_none(client: DevChainClient) -> None:
     """Thirty transactions at once from one account are mined in order, with the head never too far ahead of the clock."""
-    clock = Clock()
+    clock = SettableClock()
     async with DevChain(clock=clock) as chain, aiohttp.ClientSession() as session:
         burst = DevChainClient(session, chain)
         raw = [await burst.sign_transaction(to=burst.accounts[1].address, value=1, nonce=nonce) for nonce in range(30)]

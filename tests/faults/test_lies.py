@@ -127,7 +127,7 @@ async def test_an_operator_approves_when_the_earner_made_it_one(anvil: Anvil, tm
     await agreement.approve(lease, by=OPERATOR)
     async with FollowingNode(agreement, tmp_path / "appointed.db") as node:
         await node.wait_for_proof(lease)
-    async with FollowingNode(agreement, tmp_path / "own.db", authorities=frozenset({OPERATOR.address.lower()})) as node:
+    async with FollowingNode(agreement, tmp_path / "own.db", approvers=frozenset({OPERATOR.address.lower()})) as node:
         await node.wait_for_proof(lease)
 
 

@@ -197,15 +197,15 @@ class InMemoryLeaseCache:
         """Replace the view and the leases that changed with it. It does not await, so readers see the state before or after."""
         pack, put = self._packer.pack, self._put
         for change in changes:
-            held = change.record
+            record = change.record
             key = _key(change.lease_id)
             if key is None:
                 continue
-            if held is None or held.fact_blocks[0] is None:
+            if record is None or record.fact_blocks[0] is None:
                 self._drop(key)
                 continue
             try:
-                put(key, pack(held, change.proof_status))
+                put(key, pack(record, change.proof_status))
             except _ROW_ERRORS as error:
                 self._drop(key)
                 _log_unreadable(change.lease_id, error)

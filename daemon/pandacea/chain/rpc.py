@@ -32,7 +32,7 @@ class RawHttpProvider(AsyncJSONBaseProvider):
     """
 
     def __init__(self, url: str, timeout: float, max_bytes: int) -> None:
-        """`timeout` in seconds bounds one request from connect to last byte, `most` the bytes of its answer."""
+        """`timeout`: seconds for one request from connecting to the last byte; `max_bytes`: of its answer."""
         super().__init__()
         self.endpoint_uri = url
         self._max_bytes = max_bytes

@@ -145,7 +145,7 @@ def _range(first: str, last: str) -> RangeHint | None:
     return RangeHint(low, high) if 0 <= low <= high else None
 
 
-def describe_exception(problem: BaseException) -> str:
+def describe_exception(error: BaseException) -> str:
     """Name an exception's class and text, URLs in it reduced to scheme, host and port."""
-    text = redact_urls_in(str(problem))
-    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
+    text = redact_urls_in(str(error))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

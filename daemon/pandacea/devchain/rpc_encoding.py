@@ -58,7 +58,7 @@ def encode_block(found: MinedBlock, *, full: bool) -> dict[str, Any]:
         "requestsHash": encode_data(header.requests_hash),
         "withdrawals": [],
         "uncles": [],
-        "transactions": [encode_transaction(one, found) if full else encode_data(one.hash) for one in found.transactions],
+        "transactions": [encode_transaction(mined, found) if full else encode_data(mined.hash) for mined in found.transactions],
     }
 
 
@@ -119,21 +119,21 @@ def encode_receipt(mined: IncludedTransaction, found: MinedBlock) -> dict[str, A
         "cumulativeGasUsed": encode_quantity(mined.cumulative_gas_used),
         "effectiveGasPrice": encode_quantity(_gas_price(mined.transaction, kind, found)),
         "logsBloom": encode_bloom(mined.bloom),
-        "logs": [encode_log(one) for one in mined.logs],
+        "logs": [encode_log(log) for log in mined.logs],
     }
 
 
-def encode_log(one: MinedLog) -> dict[str, Any]:
+def encode_log(log: MinedLog) -> dict[str, Any]:
     """Encode a log."""
     return {
-        "address": encode_data(one.address),
-        "topics": [encode_data(topic) for topic in one.topics],
-        "data": encode_data(one.data),
-        "blockNumber": encode_quantity(one.block_number),
-        "blockHash": encode_data(one.block_hash),
-        "transactionHash": encode_data(one.transaction_hash),
-        "transactionIndex": encode_quantity(one.transaction_index),
-        "logIndex": encode_quantity(one.index),
+        "address": encode_data(log.address),
+        "topics": [encode_data(topic) for topic in log.topics],
+        "data": encode_data(log.data),
+        "blockNumber": encode_quantity(log.block_number),
+        "blockHash": encode_data(log.block_hash),
+        "transactionHash": encode_data(log.transaction_hash),
+        "transactionIndex": encode_quantity(log.transaction_index),
+        "logIndex": encode_quantity(log.index),
         "removed": False,
     }
 

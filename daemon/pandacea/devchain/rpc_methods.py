@@ -142,14 +142,14 @@ def get_logs(ledger: DevLedger, params: list[Any]) -> list[dict[str, Any]]:
 def _addresses(asked: Any) -> frozenset[bytes] | None:
     if not asked:
         return None
-    return frozenset(_bytes(one, "address", 20) for one in (asked if isinstance(asked, list) else [asked]))
+    return frozenset(_bytes(entry, "address", 20) for entry in (asked if isinstance(asked, list) else [asked]))
 
 
 def _topics(asked: Any) -> list[frozenset[bytes] | None]:
     if asked is not None and not isinstance(asked, list):
         raise InvalidParams(f"topics is a list, not {asked!r}")
     return [
-        frozenset(_bytes(one, "topic", 32) for one in (position if isinstance(position, list) else [position]))
+        frozenset(_bytes(topic, "topic", 32) for topic in (position if isinstance(position, list) else [position]))
         if position
         else None
         for position in asked or []
@@ -204,11 +204,11 @@ def fee_history(ledger: DevLedger, params: list[Any]) -> dict[str, Any]:
     count = min(max(1, _int(_param(params, 0, "count"), "count")), MAX_FEE_HISTORY_BLOCKS)
     newest = _known(ledger, params, 1).header.block_number
     blocks = ledger.blocks[max(0, newest + 1 - count) : newest + 1]
-    fees = [rpc_encoding.encode_quantity(one.header.base_fee_per_gas or 0) for one in blocks]
+    fees = [rpc_encoding.encode_quantity(block.header.base_fee_per_gas or 0) for block in blocks]
     history = {
         "oldestBlock": rpc_encoding.encode_quantity(blocks[0].header.block_number),
         "baseFeePerGas": [*fees, fees[-1]],
-        "gasUsedRatio": [one.header.gas_used / one.header.gas_limit for one in blocks],
+        "gasUsedRatio": [block.header.gas_used / block.header.gas_limit for block in blocks],
     }
     percentiles = params[2] if len(params) > 2 else None
     return (

@@ -1,4 +1,4 @@
-"""Recomputes the hash and recovers the signer of a mined transaction, so that no endpoint need be believed about who signed what.
+"""Recomputes the hash and recovers the signer of a mined transaction, so that an endpoint need not be trusted about it.
 
 Sources: EIP-155 (legacy with a chain id), EIP-2930, EIP-1559, EIP-4844, EIP-7702; EIP-2 for low s.
 """
@@ -34,7 +34,7 @@ class RecoveredTransaction:
 
 
 class UnprovableError(Exception):
-    """The hash or signer of a transaction cannot be recomputed from its fields."""
+    """A transaction does not prove what it should: its hash or signer cannot be recomputed, or it is another transaction."""
 
 
 def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
@@ -62,8 +62,8 @@ def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
             _bytes(transaction.input),
             int(transaction.value, 16),
         )
-    except (ValueError, TypeError, BadSignature, ValidationError, rlp.exceptions.RLPException) as problem:
-        raise UnprovableError(f"{type(problem).__name__}: {problem}") from problem
+    except (ValueError, TypeError, BadSignature, ValidationError, rlp.exceptions.RLPException) as error:
+        raise UnprovableError(f"{type(error).__name__}: {error}") from error
 
 
 def _legacy(transaction: RpcTransaction) -> tuple[int, list[Any], list[Any], bytes]:
