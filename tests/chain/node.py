@@ -15,10 +15,12 @@ from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.lease_cache import Confidence, ConfidenceKind, InMemoryLeaseCache
 from pandacea.chain.rpc import Endpoint
+from pandacea.clock import SystemClock
 from pandacea.domain.access import CachedLease
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import ChainView, LeaseRecord
+from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Broken
 from pandacea.flows.follow import fold_events
 from pandacea.store.chain_store import SqlChainStore
@@ -27,13 +29,6 @@ from pandacea.store.migrate import upgrade
 from tests.chain.anvil import EARNER, AnvilAgreement
 
 AT_ONCE = Confidence(ConfidenceKind.CONFIRMATIONS, 0)
-
-
-class MachineClock:
-    """The machine's clock."""
-
-    def now(self) -> float:
-        return time.time()
 
 
 def options_for(agreement: AnvilAgreement, **more: Any) -> FollowOptions:
@@ -94,7 +89,7 @@ class FollowingNode:
         self.follower = Follower(
             self.endpoints,
             lambda chain_id: SqlChainStore(self.database, chain_id, self.options.contract),
-            MachineClock(),
+            SystemClock(),
             self.options,
         )
         self._task = asyncio.create_task(self.follower.run())

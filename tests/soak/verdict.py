@@ -14,9 +14,9 @@ from typing import Any, Final
 import aiohttp
 
 from pandacea.domain.approval_proof import COUNTED_PROOFS
-from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Address
 from pandacea.domain.lease import FINAL_STATUSES
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea_sdk.protocol.hashing import KeySigner

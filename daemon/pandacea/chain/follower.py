@@ -31,7 +31,7 @@ from pandacea.domain.chain_view import ChainUpdate, ChainView
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.chain_store import ChainStore
-from pandacea.flows.follow import EventNotices, apply_update, refresh_leases
+from pandacea.flows.follow import apply_update, refresh_leases
 from pandacea.flows.ports import Clock
 from pandacea.tasks import retry_until_available, run_until_one_ends
 
@@ -296,9 +296,9 @@ class Follower:
     async def _apply(self, update: ChainUpdate) -> bool:
         assert self.chain_store is not None
         assert self._view is not None
-        notices = EventNotices(self._clock.now) if self.options.announce and self.caught_up.is_set() else None
+        messages_at = self._clock.now() if self.options.announce and self.caught_up.is_set() else None
         try:
-            self._view = await apply_update(update, self._view, self.chain_store, self.lease_cache, notices)
+            self._view = await apply_update(update, self._view, self.chain_store, self.lease_cache, messages_at)
         except Unavailable as error:
             await self._reload(error)
             return True

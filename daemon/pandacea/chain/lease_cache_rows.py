@@ -7,9 +7,9 @@ from typing import Final
 
 from pandacea.domain.access import CachedLease
 from pandacea.domain.approval_proof import ProofStatus, digest_terms, evaluate_proof
-from pandacea.domain.chain_view import FINAL_CODES, STATUSES, LeaseRecord
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import NO_EXPIRY
+from pandacea.domain.lease_record import FINAL_CODES, STATUSES, LeaseRecord
 from pandacea.flows.chain_store import ApprovedRow
 
 _PACKED: Final = struct.Struct(">20s20siqIIqBBB")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pandacea.chain.rpc_messages import JsonRpcError
 from pandacea.errors import Unavailable
@@ -31,7 +31,7 @@ class FaultKind(StrEnum):
 class RpcFault(Unavailable):
     """An RPC endpoint did not give a usable answer."""
 
-    code: ClassVar[str] = "rpc"
+    code = "rpc"
 
     def __init__(
         self,

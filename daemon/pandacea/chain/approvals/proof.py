@@ -26,9 +26,9 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog, RpcTransaction, TransactionReceipt
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
-from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Address, BlockNumber, Hash32
 from pandacea.domain.lease import Lease
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.flows.chain_store import StoredProof
 
 OPERATOR_CHANGED_TOPIC: Final = event_topic("OperatorChanged(address,address)")
