@@ -400,9 +400,9 @@ async def write_leases(database: str, contract: str, chain: Any, count: int) -> 
         lease, spender = lease_number(number), "0x" + f"{number % 2000 + 1:040x}"
         tx_hash = lease_number(10**7 + number)
         facts = (1, "approved", PRODUCT, expires, 3, bytes(32), 2, None, None, None, None, None, None)
-        rows.append((records.deployment, lease, spender, earner, "5", *facts, tx_hash, 0))
+        rows.append((records.scope.id, lease, spender, earner, "5", *facts, tx_hash, 0))
         terms = digest_terms(lease, spender, earner, PRODUCT, 5, expires, 3)
-        proofs.append((records.deployment, lease, "signed", terms, tx_hash, earner, 0))
+        proofs.append((records.scope.id, lease, "signed", terms, tx_hash, earner, 0))
     async with opened.write_transaction() as tx:
         await execute_many(tx.connection, upsert_statement(tx.connection, leases._lease), rows)
         await execute_many(tx.connection, upsert_statement(tx.connection, leases._proof), proofs)

@@ -68,6 +68,8 @@ class GuardedNode:
     wallets: FakeContractSignatures
     shares: RequestQuotas
     handled: list[str] = field(default_factory=list)
+    observed: list[float] = field(default_factory=list)
+    """Seconds to the answer, of each signed request."""
 
     @property
     def port(self) -> int:
@@ -176,7 +178,9 @@ async def start_node() -> AsyncIterator[StartNode]:
         server = HttpServer(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))
         await server.start()
         started.append(server)
-        return GuardedNode(server, known, nonces, wallets, app[STATE].shares, handled)
+        node = GuardedNode(server, known, nonces, wallets, app[STATE].shares, handled)
+        app[STATE].observe_request = node.observed.append
+        return node
 
     def _add_routes(app: web.Application, handled: list[str]) -> None:
         async def plain(request: web.Request) -> web.Response:

@@ -172,7 +172,7 @@ async def read_lease_rows(chain_store: SqlChainStore) -> dict[str, LeaseRecord]:
     async with chain_store.unit_of_work() as tx:
         query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
         ids = [row[0] for row in (await tx.connection.exec_driver_sql(query)).all()]
-        records = fold_events(await tx.load_settled(ids), await tx.list_events(ids), chain_store, 0)
+        records = fold_events(await tx.leases.load_settled(ids), await tx.chain.list_events(ids), chain_store, 0)
     for record in records.values():
         record.seen_at = 0  # a bound for pruning, not a fact: it depends on the ranges that were read
     return {str(lease_id): record for lease_id, record in records.items()}

@@ -119,7 +119,7 @@ async def test_row_06_partial_or_empty_logs_of_settled_ranges(anvil: Anvil, tmp_
             async def audited() -> bool:
                 assert node.follower.chain_store is not None
                 async with node.follower.chain_store.unit_of_work() as tx:
-                    return await tx.find_backfill_range() is None
+                    return await tx.chain.find_backfill_range() is None
 
             for _ in range(400):
                 if await audited():

@@ -38,7 +38,7 @@ async def test_row_12_duplicates_and_replay(anvil: Anvil, tmp_path: Path) -> Non
             records, view = node.follower.chain_store, node.view
             assert records is not None
             async with records.unit_of_work() as tx:
-                held = await tx.list_events_up_to(view.tip.number)
+                held = await tx.chain.list_events_up_to(view.tip.number)
             assert held, "there is something to replay"
             await apply_update(ChainUpdate(blocks=view.blocks, events=tuple(held)), _without(view), records, node.lease_cache, None)
             await apply_update(ChainUpdate(events=tuple(held + held)), view, records, node.lease_cache, None)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from pandacea.api.middleware import HEAD, USAGE, assign_to_spender, read_body
+from pandacea.api.middleware import HEAD, SIGNED, USAGE, assign_to_spender, read_body
 from pandacea.api.nonces import Nonces
 from pandacea.api.rate_limit import RateLimiter
 from pandacea.domain.ids import Address
@@ -160,6 +160,7 @@ async def authenticate_spender(request: web.Request) -> SignedRequest:
 async def authenticate_spender_head(request: web.Request) -> SignedRequest:
     """For a route that streams its body. See `Authenticator.authenticate_head`."""
     verified = await request.app[AUTHENTICATOR].authenticate_head(request[HEAD], request[USAGE].peer)
+    request[SIGNED] = True
     assign_to_spender(request, verified.address)
     return verified
 
@@ -176,6 +177,7 @@ async def authenticate_anyone(request: web.Request) -> SignedRequest:
 
 def _reader(request: web.Request) -> ReadBody:
     async def read(verified: SignedRequest) -> bytes:
+        request[SIGNED] = True
         assign_to_spender(request, verified.address)
         return await read_body(request)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -30,6 +31,8 @@ HEAD: Final = web.RequestKey("head", RequestHead)
 USAGE: Final = web.RequestKey("usage", RequestUsage)
 BODY: Final = web.RequestKey("body", bytes)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+SIGNED: Final = web.RequestKey("signed", bool)
+"""Set once the request's own signature was verified."""
 
 INSUFFICIENT_STORAGE: Final = 507
 """A Spender's own room, not the node's: a Spender may cause it at will, so it is no line in the log."""
@@ -44,6 +47,8 @@ class ServerState:
         """Start running and empty."""
         self.stopping = False
         self.shares = RequestQuotas(limits)
+        self.observe_request: Callable[[float], None] = lambda _seconds: None
+        """Told how many seconds the answer to a signed request took; event streams and long-polls, which wait on purpose, are left out."""
 
 
 STATE: Final = web.AppKey("state", ServerState)
@@ -56,6 +61,7 @@ async def guard_middleware(request: web.Request, handler: Handler) -> web.Stream
     connection = request.protocol
     assert isinstance(connection, GuardedConnection)
     connection.begin_request()
+    began = time.perf_counter()
     try:
         response = await _guarded(request, handler)
     except (ProtocolError, DaemonError, web.HTTPException) as error:
@@ -71,6 +77,8 @@ async def guard_middleware(request: web.Request, handler: Handler) -> web.Stream
         response = problem_response("internal-error", INTERNAL_ERROR_DETAIL, request_id)
     finally:
         connection.end_request(request.content)
+    if request.get(SIGNED) and not response.prepared and "wait" not in request.query:
+        request.app[STATE].observe_request(time.perf_counter() - began)
     return response
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pandacea import __version__, keys
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
+from pandacea.api.middleware import STATE
 from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.rate_limit import RateLimiter, StreamLimiter
@@ -44,6 +45,7 @@ async def serve_http(
 ) -> HttpServer:
     listener = factories.listener_of(config.server)
     app = create_app(listener.limits)
+    app[STATE].observe_request = core.metrics.observe_request
 
     app[AUTHENTICATOR] = _authenticator(config, core, background, stack)
     app[NODE] = NodeContext(

@@ -113,6 +113,7 @@ async def _start(config: Config, background: TaskSupervisor, stack: AsyncExitSta
         notifier=core.notifier,
         max_running_per_spender=max_running_per_spender(number),
         is_stopping=lambda: workers.stopping,
+        observe_phase=core.metrics.observe_job,
     )
     await recover_jobs(execute)
     await uploads.remove_unknown()
@@ -148,9 +149,10 @@ async def _start(config: Config, background: TaskSupervisor, stack: AsyncExitSta
     for loop in loops:
         supervise_task(background, loop.run(), loop.name, stack)
     if config.telemetry.metrics_port is not None:
-        metrics = MetricsServer(config.telemetry.metrics_port, lambda: collect_metrics(core.follower, config.store.state_dir))
-        await metrics.start()
-        stack.push_async_callback(metrics.stop)
+        core.metrics.add_source(lambda: collect_metrics(core.follower, config.store.state_dir))
+        scrapes = MetricsServer(config.telemetry.metrics_port, core.metrics)
+        await scrapes.start()
+        stack.push_async_callback(scrapes.stop)
     await serve_control_socket(
         ControlServer(
             release,

@@ -28,6 +28,7 @@ from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 from pandacea.tasks import TaskSupervisor
+from pandacea.telemetry.metrics import NodeMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class Adapters:
     signer: keys.KeystoreSigner
     clock: SystemClock
     notifier: JobNotifier
+    metrics: NodeMetrics
 
 
 async def open_adapters(config: Config, background: TaskSupervisor, stack: AsyncExitStack) -> Adapters:
@@ -74,6 +76,8 @@ async def open_adapters(config: Config, background: TaskSupervisor, stack: Async
     stated = await read_declared_products(config.privacy.data_dir, products)
     await factories.require_same_chain(contract, db)
     follower = await stack.enter_async_context(factories.open_follower(config, contract, db, Address(signer.address)))
+    metrics = NodeMetrics()
+    follower.observe_lag = metrics.observe_lag
     following = supervise_task(background, follower.run(), "follower", stack)
     sandbox, reason = await select_backend(config.privacy.sandbox, *factories.sandbox_settings(config))
     sandbox.pool.on_shortage = lambda because: log.warning(
@@ -101,6 +105,7 @@ async def open_adapters(config: Config, background: TaskSupervisor, stack: Async
         signer=signer,
         clock=clock,
         notifier=JobNotifier(),
+        metrics=metrics,
     )
 
 

@@ -50,7 +50,7 @@ class BackfillChecker:
             Unavailable: an endpoint or the database failed.
         """
         async with self.chain_store.unit_of_work() as tx:
-            unchecked = await tx.find_backfill_range()
+            unchecked = await tx.chain.find_backfill_range()
         if unchecked is None:
             return False
         first, last, _ = unchecked

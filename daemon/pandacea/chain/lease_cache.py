@@ -20,7 +20,7 @@ from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import HASH32, Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.printable import printable
-from pandacea.flows.chain_store import ApprovedRow
+from pandacea.flows.chain_store import ApprovedLease
 from pandacea.flows.follow import LeaseChange
 from pandacea.flows.ports import Clock
 
@@ -213,20 +213,20 @@ class InMemoryLeaseCache:
         if changes:
             self.notify_changed(frozenset(change.lease_id for change in changes))
 
-    def load_rows(self, rows: Sequence[ApprovedRow]) -> None:
+    def load_rows(self, rows: Sequence[ApprovedLease]) -> None:
         """Load the settled rows of approved leases; `apply_changes` follows for what lies above the base.
 
         A row that cannot be read (an earlier version kept whatever an endpoint sent) is logged and skipped, so that the others are served.
         """
         pack, put = self._packer.pack_row, self._put
         for row in rows:
-            key = _key(row[0])
+            key = _key(row.lease_id)
             if key is None:
                 continue
             try:
                 put(key, pack(row))
             except _ROW_ERRORS as error:
-                _log_unreadable(row[0], error)
+                _log_unreadable(row.lease_id, error)
 
     def clear(self) -> None:
         """Remove every lease, before a reload from the database."""

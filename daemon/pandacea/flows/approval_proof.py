@@ -37,7 +37,7 @@ async def save_proof(lease_id: LeaseId, proof: StoredProof, at: int, store: Chai
     async with store.unit_of_work() as tx:
         held = await _held(lease_id, tx, store)
         if held is None or (await _worth(held, tx))[0] is not ProofStatus.ACKNOWLEDGED:
-            await tx.save_proof(lease_id, proof, at)
+            await tx.leases.save_proof(lease_id, proof, at)
         await _publish(lease_id, tx, store, cache)
 
 
@@ -77,13 +77,13 @@ async def acknowledge_lease(
             raise Refused(f"The approval of lease {lease_id} counts already ({seen.proof_status.value}: {seen.attested_by}).")
         if seen.lease.status in FINAL_STATUSES:
             raise Refused(f"Lease {lease_id} is {seen.lease.status.value}: nothing can be computed under it any more.")
-        await tx.save_proof(lease_id, StoredProof(ProofStatus.ACKNOWLEDGED, terms_digest, None, attested_by), at)
+        await tx.leases.save_proof(lease_id, StoredProof(ProofStatus.ACKNOWLEDGED, terms_digest, None, attested_by), at)
         await _publish(lease_id, tx, store, cache)
     return replace(seen, proof_status=ProofStatus.ACKNOWLEDGED, attested_by=attested_by)
 
 
 async def _held(lease_id: LeaseId, tx: ChainUnitOfWork, records: ChainStore) -> LeaseRecord | None:
-    return fold_events(await tx.load_settled([lease_id]), await tx.list_events([lease_id]), records, 0).get(lease_id)
+    return fold_events(await tx.leases.load_settled([lease_id]), await tx.chain.list_events([lease_id]), records, 0).get(lease_id)
 
 
 async def _approval(lease_id: LeaseId, tx: ChainUnitOfWork, records: ChainStore) -> ApprovedLease:
@@ -97,7 +97,7 @@ async def _approval(lease_id: LeaseId, tx: ChainUnitOfWork, records: ChainStore)
 
 
 async def _worth(held: LeaseRecord, tx: ChainUnitOfWork) -> tuple[ProofStatus, str]:
-    kept = (await tx.load_proofs([held.key.lease_id])).get(held.key.lease_id)
+    kept = (await tx.leases.load_proofs([held.key.lease_id])).get(held.key.lease_id)
     trust = current_proof_status(held, kept)
     return trust, "" if kept is None or trust is ProofStatus.PENDING else kept.attested_by
 

@@ -21,7 +21,7 @@ from pandacea.flows.cancel import CANCELLED_DETAIL
 from pandacea.flows.finish import FinishPorts, empty_outcome, end_run, finish_run, retry_write
 from pandacea.flows.job_events import job_message
 from pandacea.flows.live_output import LiveFeed
-from pandacea.flows.ports import Catalogue, CodeStarted, InputTable, SandboxEvent, SandboxJob, TableFormat
+from pandacea.flows.ports import Catalogue, CodeStarted, InputTable, JobPhase, SandboxEvent, SandboxJob, TableFormat
 from pandacea.flows.privacy import AccessRequest, PrivacyService
 from pandacea.flows.result_quota import find_shortage, list_full_spenders
 from pandacea.flows.sign_result import seed_of
@@ -64,6 +64,8 @@ class ExecutePorts(FinishPorts):
     """Jobs of one Spender that may run at one time."""
     is_stopping: Callable[[], bool] = lambda: False
     """Whether the node stops, so that no new run may start."""
+    observe_phase: Callable[[JobPhase, float], None] = lambda _phase, _seconds: None
+    """Told how many seconds a job spent in a phase, when it leaves it."""
 
 
 async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode)) -> bool:
@@ -80,6 +82,9 @@ async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode
         failure = _OWN_FAILURES.get(decision.code, Failure.LEASE_LOST)
         await end_run(job, empty_outcome(failure, decision.detail), ports)
         return True
+    assert job.started_at is not None
+    if job.attempt == 1:
+        ports.observe_phase(JobPhase.WAITING, job.started_at - job.created_at)
     ran: _RunEnd | None
     try:
         ran = await _run(job, ports)
@@ -95,8 +100,11 @@ async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode
         ran = _RunEnd(empty_outcome(Failure.SANDBOX_FAILED, _NOT_BEGUN))
     if ran is None:
         await _retry_job(job, ports)
-    else:
-        await end_run(job, ran.outcome, ports, ran.sandbox_job)
+        return True
+    ended_at = ports.clock.now()
+    ports.observe_phase(JobPhase.RUNNING, ended_at - job.started_at)
+    await end_run(job, ran.outcome, ports, ran.sandbox_job)
+    ports.observe_phase(JobPhase.FINISHING, ports.clock.now() - ended_at)
     return True
 
 

@@ -73,11 +73,11 @@ class DatabaseEngine:
         Args:
             address: the URL.
             password: PostgreSQL's, instead of one in the URL.
-            alone: hold it as the one node that writes to it; call `claim` once its schema is the newest.
+            exclusive: hold it as the one node that writes to it; call `claim` once its schema is the newest.
 
         Raises:
             BadConfig: the URL cannot be read or names another database.
-            Broken: the database cannot be opened, or (`alone`) another node holds it; Unreachable: there is no server.
+            Broken: the database cannot be opened, or (`exclusive`) another node holds it; Unreachable: there is no server.
         """
         url = parse_database_url(address)
         session = None

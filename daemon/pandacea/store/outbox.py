@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, func, insert, select, update
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
@@ -79,10 +79,9 @@ class OutboxTable:
         later = update(_outbox).where(_outbox.c.id == row_id)
         await self._connection.execute(later.values(next_at=next_at, attempts=_outbox.c.attempts + 1, result=reason))
 
-    async def depth(self, channel: Channel) -> int:
-        """How many messages wait."""
-        query = select(func.count()).where((_outbox.c.channel == channel) & _outbox.c.done_at.is_(None))
-        return int((await self._connection.execute(query)).scalar_one())
+    async def has_message(self, key: str) -> bool:
+        """Whether a message with this key was ever put and is not pruned yet."""
+        return (await self._connection.execute(select(_outbox.c.id).where(_outbox.c.key == key))).first() is not None
 
     async def prune_messages(self, delivered_before: float, waiting_before: float) -> int:
         """Forget what was delivered before a time, and what nobody will deliver; returns how many.
@@ -101,8 +100,3 @@ class OutboxTable:
 def _read(row: RowMapping) -> OutboxEntry:
     message = OutboxMessage(Channel(row["channel"]), row["key"], row["topic"], row["payload"])
     return OutboxEntry(row["id"], row["created_at"], row["attempts"], message)
-
-
-async def has_key(connection: AsyncConnection, key: str) -> bool:
-    """Whether a message with this key was ever put and is not pruned yet."""
-    return (await connection.execute(select(_outbox.c.id).where(_outbox.c.key == key))).first() is not None
