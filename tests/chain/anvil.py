@@ -34,7 +34,7 @@ KEYS: Final = (
     "0x47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a",
 )
 OWNER, EARNER, SPENDER, STRANGER, OPERATOR = (Account.from_key(key) for key in KEYS)
-PRODUCT: Final = "0x" + keccak(text="diabetes").hex()
+PRODUCT: Final = Hash32("0x" + keccak(text="diabetes").hex())
 
 
 class AnvilError(Exception):
@@ -99,7 +99,7 @@ class Anvil:
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Continue after `freeze`."""
+        """Continue a frozen process."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGCONT)
 
@@ -119,7 +119,7 @@ class Anvil:
         return said["result"]
 
     async def mine_blocks(self, blocks: int = 1) -> None:
-        """Mine empty blocks."""
+        """Mine some empty blocks."""
         await self.call_method("anvil_mine", hex(blocks))
 
     async def head_number(self) -> int:
@@ -179,7 +179,7 @@ class Anvil:
         raise AssertionError(f"{tx_hash} was not mined")
 
     async def deploy_agreement(self, artifact: dict[str, Any] = V1) -> AnvilAgreement:
-        """Deploy a LeaseAgreement."""
+        """Deploy a LeaseAgreement from its artifact."""
         code = artifact["bytecode"]
         if artifact is V1:
             code += abi_word(OWNER.address) + abi_word(OWNER.address)
@@ -224,20 +224,20 @@ class AnvilAgreement:
         return str(receipt["logs"][0]["topics"][1])
 
     async def approve(self, lease_id: str, *, by: LocalAccount = EARNER, kind: int = 2) -> dict[str, Any]:
-        """Approve a lease."""
+        """Approve a lease; return the receipt."""
         return await self.chain.send_transaction(by, self.address, encode_call("approveLease(bytes32)", lease_id), kind=kind)
 
     async def commit(self, lease_id: str, computation: str, result: str = "0x" + "11" * 32) -> dict[str, Any]:
-        """Commit a result."""
+        """Commit a result; return the receipt."""
         data = encode_call("commitResult(bytes32,bytes32,bytes32)", lease_id, computation, result)
         return await self.chain.send_transaction(EARNER, self.address, data)
 
     async def cancel(self, lease_id: str, *, by: LocalAccount = EARNER) -> dict[str, Any]:
-        """Cancel a lease."""
+        """Cancel a lease; return the receipt."""
         return await self.chain.send_transaction(by, self.address, encode_call("cancelLease(bytes32)", lease_id))
 
     async def execute(self, lease_id: str, *, by: LocalAccount = EARNER) -> dict[str, Any]:
-        """Execute a lease."""
+        """Execute a lease; return the receipt."""
         return await self.chain.send_transaction(by, self.address, encode_call("executeLease(bytes32)", lease_id))
 
 

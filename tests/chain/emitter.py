@@ -8,6 +8,7 @@ from typing import Any, Final
 from eth_utils.crypto import keccak
 
 from pandacea.chain.events import event_topic
+from pandacea.domain.ids import LeaseId
 from tests.chain.anvil import EARNER, OWNER, PRODUCT, SPENDER, Anvil, AnvilAgreement, abi_word
 
 BYTECODE: Final = (
@@ -30,9 +31,9 @@ SIGNATURES: Final = {
 TOPIC: Final = {name: event_topic(signature) for name, signature in SIGNATURES.items()}
 
 
-def lease_number(number: int) -> str:
+def lease_number(number: int) -> LeaseId:
     """Return a lease id for tests: the hash of a number."""
-    return "0x" + keccak(number.to_bytes(32, "big")).hex()
+    return LeaseId("0x" + keccak(number.to_bytes(32, "big")).hex())
 
 
 def log(name: str, *topics: str, data: str = "") -> bytes:
@@ -43,32 +44,32 @@ def log(name: str, *topics: str, data: str = "") -> bytes:
 
 
 def created(lease: str, *, spender: str = SPENDER.address, earner: str = EARNER.address, price: int = 5) -> bytes:
-    """Encode a LeaseCreated."""
+    """Encode a LeaseCreated event."""
     return log("LeaseCreated", lease, spender, earner, data=abi_word(price))
 
 
 def terms(lease: str, *, expires: int = 2_000_000_000, most: int = 3) -> bytes:
-    """Encode a LeaseTerms."""
+    """Encode a LeaseTerms event."""
     return log("LeaseTerms", lease, PRODUCT, data=abi_word(expires) + abi_word(most))
 
 
 def simple(name: str, lease: str) -> bytes:
-    """Encode a LeaseApproved, LeaseExecuted or LeaseCancelled."""
+    """Encode a LeaseApproved, LeaseExecuted or LeaseCancelled event."""
     return log(name, lease)
 
 
 def committed(lease: str, computation: str) -> bytes:
-    """Encode a ResultCommitted."""
+    """Encode a ResultCommitted event."""
     return log("ResultCommitted", lease, computation, data="11" * 32)
 
 
 def finalized(lease: str) -> bytes:
-    """Encode a LeaseFinalized."""
+    """Encode a LeaseFinalized event."""
     return log("LeaseFinalized", lease, EARNER.address, data=abi_word(0))
 
 
 def raised(lease: str, reason: str = "wrong") -> bytes:
-    """Encode a DisputeRaised."""
+    """Encode a DisputeRaised event."""
     text = reason.encode()
     padded = text.hex().ljust(64 * -(-len(text) // 32), "0")
     return log(
@@ -77,7 +78,7 @@ def raised(lease: str, reason: str = "wrong") -> bytes:
 
 
 def resolved(lease: str, *, valid: bool) -> bytes:
-    """Encode a DisputeResolved."""
+    """Encode a DisputeResolved event."""
     return log("DisputeResolved", lease, data=abi_word(int(valid)) + abi_word(9))
 
 
@@ -89,13 +90,13 @@ class Emitter:
 
     @classmethod
     async def deploy(cls, chain: Anvil) -> Emitter:
-        """Deploy the contract."""
+        """Deploy the emitting contract."""
         receipt = await chain.send_transaction(OWNER, None, BYTECODE)
         return cls(AnvilAgreement(chain, receipt["contractAddress"].lower(), int(receipt["blockNumber"], 16)))
 
     @property
     def address(self) -> str:
-        """The contract's address."""
+        """The address of the contract."""
         return self.agreement.address
 
     async def emit(self, *records: bytes) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.chain_view import ChainEvent
-from pandacea.domain.ids import Hash32, LeaseKey
+from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseKey
 from pandacea.domain.lease import LeaseApproved
 from pandacea.domain.lease_record import FACT_FIELDS, STATUS_CODE, LeaseRecord
 from tests.chain.emitter import TOPIC
 from tests.lease_fold import apply_event
 
-CONTRACT = "0x" + "c0" * 20
+CONTRACT = Address("0x" + "c0" * 20)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class SimulatedChain:
         return self.blocks[-1]
 
     def mine(self, logs: list[tuple[tuple[str, ...], str]]) -> SimulatedBlock:
-        """Append one block."""
+        """Append one block with these logs."""
         self._salt += 1
         number = len(self.blocks)
         block = SimulatedBlock(
@@ -158,7 +158,7 @@ def events_of(branch: list[SimulatedBlock], earner_topic: str) -> list[ChainEven
                 continue
             event = decode_event(log.topics, log.data)
             if event is not None:
-                events.append(ChainEvent(block.number, Hash32(block.hash), place, Hash32(log.transaction_hash), event))  # type: ignore[arg-type]
+                events.append(ChainEvent(BlockNumber(block.number), Hash32(block.hash), place, log.transaction_hash, event))
     return events
 
 

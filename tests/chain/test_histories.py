@@ -21,8 +21,8 @@ from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
 from pandacea.domain.access import CachedLease, ChainStatus, ProductFacts, may_continue, may_read, may_run
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
-from pandacea.domain.chain_view import NO_HASH, BlockRef
-from pandacea.domain.ids import LeaseId, LeaseKey
+from pandacea.domain.chain_view import BEFORE_GENESIS, NO_HASH, BlockRef
+from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, LeaseKey, Timestamp
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
 from pandacea.flows.approval_proof import save_proof
@@ -39,8 +39,8 @@ from tests.postgres import PostgresServer
 HISTORIES = int(500 * float(os.environ.get("PANDACEA_TEST_SCALE", "1")))
 FIRST_SEED = int(os.environ.get("PANDACEA_TEST_SEED", "20261124"))
 ACTIONS = 14
-ME: Any = EARNER.address.lower()
-SPENDERS: Any = [SPENDER.address.lower(), STRANGER.address.lower()]
+ME = Address(EARNER.address.lower())
+SPENDERS = [Address(SPENDER.address.lower()), Address(STRANGER.address.lower())]
 LEASES = [lease_number(number) for number in range(5)]
 
 
@@ -98,18 +98,18 @@ class History:
 
     async def start(self) -> None:
         """Start a new process over the same database."""
-        self.chain_store = SqlChainStore(self.database, 1, CONTRACT)  # type: ignore[arg-type]
+        self.chain_store = SqlChainStore(self.database, 1, CONTRACT)
         self.lease_cache = InMemoryLeaseCache(StoppedClock(), self.confidence, max_head_age=0, max_silence=1e9, max_behind=10**6)
         self.source = ChainSource(
-            CONTRACT,  # type: ignore[arg-type]
+            CONTRACT,
             ME,
-            LogReader(CONTRACT, spans={self.endpoint.url: self.rng.choice([1, 3, 50])}),  # type: ignore[arg-type]
+            LogReader(CONTRACT, spans={self.endpoint.url: self.rng.choice([1, 3, 50])}),
             None,
             lambda endpoint: endpoint,
             settle_every=self.settle_every,
             on_head=self.lease_cache.record_head,
         )
-        self.view = await self.chain_store.open_deployment(ME, "v1", 0, BlockRef(-1, NO_HASH, NO_HASH, 0))  # type: ignore[arg-type]
+        self.view = await self.chain_store.open_deployment(ME, "v1", 0, BlockRef(BEFORE_GENESIS, NO_HASH, NO_HASH, Timestamp(0)))
         async for page in self.chain_store.load_approved():
             self.lease_cache.load_rows(page)
         await refresh_leases(await self.chain_store.list_touched(), self.view, self.chain_store, self.lease_cache)
@@ -203,7 +203,7 @@ class History:
         held: dict[str, LeaseRecord] = {}
         for seen in events:
             lease = seen.event.lease_id
-            after = fold(held.get(lease), seen, LeaseKey(1, CONTRACT, lease), 0)  # type: ignore[arg-type]
+            after = fold(held.get(lease), seen, LeaseKey(1, CONTRACT, lease), 0)
             if after is not None:
                 held[lease] = after
         return held
@@ -223,11 +223,11 @@ class History:
         held = self.model()
         standing = self.lease_cache.chain_status()
         assert self.lease_cache.chain_view == self.view
-        expected = ChainStatus(self.view.tip.number, self.view.tip.timestamp, self.confident(), None)  # type: ignore[arg-type]
+        expected = ChainStatus(self.view.tip.number, self.view.tip.timestamp, BlockNumber(self.confident()), None)
         assert replace(standing, retry_after=5) == expected, self.seed
         for lease in LEASES:
             want = self._known(held.get(lease), lease)
-            have = self.lease_cache.peek(lease)  # type: ignore[arg-type]
+            have = self.lease_cache.peek(lease)
             assert have == want, f"seed {self.seed}: {lease}: memory {have}, model {want}"
             for caller in SPENDERS:
                 for mine, theirs in zip(_answers(have, standing, caller), _answers(want, expected, caller), strict=True):
@@ -244,15 +244,15 @@ class History:
         return CachedLease.from_lease(held.lease, ProofStatus.SIGNED if signed else ProofStatus.PENDING)
 
 
-def _answers(lease: CachedLease | None, standing: ChainStatus, caller: Any) -> tuple[Any, Any, Any]:
-    facts = ProductFacts(PRODUCT, frozenset({"a"}), "v")  # type: ignore[arg-type]
+def _answers(lease: CachedLease | None, standing: ChainStatus, caller: Address) -> tuple[Any, Any, Any]:
+    facts = ProductFacts(PRODUCT, frozenset({AssetId("a")}), Hash32("v"))
     run = may_run(
         lease,
         standing,
         caller=caller,
         earner=ME,
         product=facts,
-        assets=["a"],  # type: ignore[list-item]
+        assets=[AssetId("a")],
         product_version=None,
         used=0,
         reserved=0,

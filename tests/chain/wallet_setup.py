@@ -22,7 +22,7 @@ ARTIFACT = json.loads((ROOT / "contracts/test/artifacts/Wallet.json").read_text(
 
 
 class WalletBehaviour(IntEnum):
-    """How `contracts/test/solidity/Wallet.sol` answers."""
+    """The answers that `contracts/test/solidity/Wallet.sol` can give."""
 
     HONEST = 0
     REFUSE = 1

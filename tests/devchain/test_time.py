@@ -25,7 +25,7 @@ class SettableClock:
         self.now = float(START)
 
     def __call__(self) -> float:
-        """Unix seconds."""
+        """Return its Unix seconds."""
         return self.now
 
 

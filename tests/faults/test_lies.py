@@ -10,6 +10,7 @@ import pytest
 from pandacea.chain.contract_versions import GET_LEASE_SELECTOR
 from pandacea.domain.access import Denied, Granted, ProductFacts, may_continue, may_read, may_run
 from pandacea.domain.approval_proof import ProofStatus
+from pandacea.domain.ids import Address, AssetId, Hash32
 from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Anvil, encode_call
 from tests.chain.emitter import Emitter, created, lease_number, simple, terms
 from tests.chain.node import FollowingNode, assert_equals_rebuild
@@ -21,10 +22,10 @@ def run(node: FollowingNode, lease: str, caller: str) -> Any:
     return may_run(
         node.known_lease(lease),
         node.lease_cache.chain_status(),
-        caller=caller.lower(),  # type: ignore[arg-type]
+        caller=Address(caller.lower()),
         earner=EARNER.address.lower(),
-        product=ProductFacts(PRODUCT, frozenset({"a"}), "v"),  # type: ignore[arg-type]
-        assets=["a"],  # type: ignore[list-item]
+        product=ProductFacts(PRODUCT, frozenset({AssetId("a")}), Hash32("v")),
+        assets=[AssetId("a")],
         product_version=None,
         used=0,
         reserved=0,

@@ -104,7 +104,7 @@ class InMemoryLeaseCache:
     # -- answers
 
     def find_lease(self, lease_id: LeaseId) -> CachedLease | None:
-        """See `LeaseCache`."""
+        """Find a lease, and ask for the proof of its approval where it is missing."""
         known = self.peek(lease_id)
         if (
             known is not None
@@ -125,14 +125,14 @@ class InMemoryLeaseCache:
         return self._packer.unpack(lease_id, packed, contested=any(lease_id in doubted for doubted in self._contested.values()))
 
     def knows_spender(self, address: Address) -> bool:
-        """See `LeaseCache`."""
+        """Whether an approved lease of this Earner has this Spender."""
         try:
             return bytes.fromhex(address[2:]) in self._spenders
         except ValueError:
             return False
 
     def chain_status(self) -> ChainStatus:
-        """See `LeaseCache`."""
+        """Return what the node knows of the chain, and whether it is ready."""
         view = self.chain_view
         if view is None:
             return ChainStatus(
@@ -142,7 +142,7 @@ class InMemoryLeaseCache:
         return ChainStatus(tip.number, tip.timestamp, self._confident_block(view), self._why_not_ready(view), 5)
 
     def subscribe(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
-        """See `LeaseCache`."""
+        """Call back after each change; return how to stop it."""
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 

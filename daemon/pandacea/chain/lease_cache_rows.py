@@ -30,7 +30,7 @@ class LeasePacker:
     """Packs and unpacks leases; keeps each product once."""
 
     def __init__(self) -> None:
-        """Start without products."""
+        """Start with no products."""
         self._products: list[Hash32] = []
         self._indexes: dict[Hash32, int] = {}
 

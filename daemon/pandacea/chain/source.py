@@ -17,7 +17,7 @@ from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog
-from pandacea.domain.chain_view import NO_HASH, BlockRef, ChainEvent, ChainUpdate, ChainView
+from pandacea.domain.chain_view import BEFORE_GENESIS, NO_HASH, BlockRef, ChainEvent, ChainUpdate, ChainView
 from pandacea.domain.ids import Address, BlockNumber, Timestamp
 
 log = structlog.get_logger(__name__)
@@ -113,7 +113,7 @@ class ChainSource:
     async def get_start_block(self, endpoint: Endpoint, deploy_block: int) -> BlockRef:
         """Get the block before the deployment, where a view begins."""
         if deploy_block <= 0:
-            return BlockRef(BlockNumber(-1), NO_HASH, NO_HASH, Timestamp(0))
+            return BlockRef(BEFORE_GENESIS, NO_HASH, NO_HASH, Timestamp(0))
         return (await endpoint.get_header(deploy_block - 1)).to_block_ref()
 
     # -- a head that is not ahead

@@ -67,7 +67,7 @@ class DevLedger:
 
     @property
     def head(self) -> MinedBlock:
-        """The newest block."""
+        """The newest block of the chain."""
         return self.blocks[-1]
 
     @property

@@ -124,7 +124,7 @@ def encode_receipt(mined: IncludedTransaction, found: MinedBlock) -> dict[str, A
 
 
 def encode_log(log: MinedLog) -> dict[str, Any]:
-    """Encode a log."""
+    """Encode a log with its position."""
     return {
         "address": encode_data(log.address),
         "topics": [encode_data(topic) for topic in log.topics],

@@ -165,12 +165,12 @@ def _matches(log: MinedLog, addresses: frozenset[bytes] | None, topics: list[fro
 
 
 def eth_call(ledger: DevLedger, params: list[Any]) -> str:
-    """Answer eth_call."""
+    """Answer eth_call: the returned bytes."""
     return rpc_encoding.encode_data(ledger.run_call(_call_of(params), _known(ledger, params, 1)))
 
 
 def estimate_gas(ledger: DevLedger, params: list[Any]) -> str:
-    """Answer eth_estimateGas."""
+    """Answer eth_estimateGas: gas as a QUANTITY."""
     return rpc_encoding.encode_quantity(ledger.estimate_gas(_call_of(params), _known(ledger, params, 1)))
 
 
@@ -179,22 +179,22 @@ def _address(params: list[Any]) -> Any:
 
 
 def get_balance(ledger: DevLedger, params: list[Any]) -> str:
-    """Answer eth_getBalance."""
+    """Answer eth_getBalance: wei as a QUANTITY."""
     return rpc_encoding.encode_quantity(ledger.state_at(_known(ledger, params, 1)).get_balance(_address(params)))
 
 
 def get_code(ledger: DevLedger, params: list[Any]) -> str:
-    """Answer eth_getCode."""
+    """Answer eth_getCode: empty without code."""
     return rpc_encoding.encode_data(ledger.state_at(_known(ledger, params, 1)).get_code(_address(params)))
 
 
 def get_transaction_count(ledger: DevLedger, params: list[Any]) -> str:
-    """Answer eth_getTransactionCount."""
+    """Answer eth_getTransactionCount: the account's nonce."""
     return rpc_encoding.encode_quantity(ledger.state_at(_known(ledger, params, 1)).get_nonce(_address(params)))
 
 
 def get_storage_at(ledger: DevLedger, params: list[Any]) -> str:
-    """Answer eth_getStorageAt."""
+    """Answer eth_getStorageAt: a word of 32 bytes."""
     slot = _int(_param(params, 1, "slot"), "slot")
     return rpc_encoding.encode_word(ledger.state_at(_known(ledger, params, 2)).get_storage(_address(params), slot))
 
