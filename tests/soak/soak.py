@@ -6,7 +6,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +101,7 @@ async def soak(seed: int, seconds: float, folder: Path, environment: Path, say: 
         await node.start()
         await trouble.wait_until_recovered()
         telling = _telling(report, node, traffic, trouble, began, say)
-        async with _going_on(traffic.run()), _going_on(traffic.fork()), _going_on(telling):
+        async with _running(traffic.run()), _running(traffic.fork()), _running(telling):
             await _stir(report, trouble, node, began, seconds)
         say("no more faults; the chain goes on until everything is final")
         await chain.mine_blocks(SETTLING)
@@ -164,7 +164,7 @@ def _note(report: SoakReport, traffic: Traffic, trouble: FaultInjector, node: No
 
 
 @asynccontextmanager
-async def _going_on(work: Any) -> AsyncIterator[None]:
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run work beside the block; its failure is raised at the end of the block."""
     task = asyncio.create_task(work)
     try:
