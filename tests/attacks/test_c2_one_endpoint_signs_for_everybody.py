@@ -6,6 +6,7 @@ Identity is what may_run, may_read and uploads stand on: with it go the Spender'
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
