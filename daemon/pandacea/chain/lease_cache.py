@@ -17,7 +17,7 @@ import structlog
 from pandacea.chain.lease_cache_rows import LeasePacker, is_worth_proving, packed_spender
 from pandacea.domain.access import CLOCK_SKEW_SECONDS, CachedLease, ChainStatus
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import ChainView
+from pandacea.domain.chain_view import BEFORE_GENESIS, ChainView
 from pandacea.domain.ids import HASH32, Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.printable import printable
 from pandacea.flows.chain_store import ApprovedLease
@@ -122,7 +122,7 @@ class InMemoryLeaseCache:
             return None
         if packed is None:
             return None
-        return self._packer.unpack(lease_id, packed, contested=any(lease_id in doubted for doubted in self._contested.values()))
+        return self._packer.unpack(lease_id, packed, contested=any(lease_id in leases for leases in self._contested.values()))
 
     def knows_spender(self, address: Address) -> bool:
         """Whether an approved lease of this Earner has this Spender."""
@@ -136,7 +136,7 @@ class InMemoryLeaseCache:
         view = self.chain_view
         if view is None:
             return ChainStatus(
-                BlockNumber(-1), Timestamp(0), BlockNumber(-1), self.not_ready_reason or "it has not read the chain yet."
+                BEFORE_GENESIS, Timestamp(0), BEFORE_GENESIS, self.not_ready_reason or "it has not read the chain yet."
             )
         tip = view.tip
         return ChainStatus(tip.number, tip.timestamp, self._confident_block(view), self._why_not_ready(view), 5)
