@@ -28,6 +28,10 @@ class FaultKind(StrEnum):
     WRONG_CHAIN = "wrong-chain"
 
 
+ANSWER_FAULTS: Final = frozenset({FaultKind.INCONSISTENT, FaultKind.ERROR, FaultKind.NULL})
+"""Faults of one answer, as a reorg or a lagging node may cause: where one lease is looked up, the endpoint does not back off for them."""
+
+
 class RpcFault(Unavailable):
     """An RPC endpoint did not give a usable answer."""
 

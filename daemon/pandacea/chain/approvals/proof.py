@@ -18,13 +18,13 @@ from typing import Final
 
 from eth_utils.crypto import keccak
 
-from pandacea.chain.approvals.signed_transactions import RecoveredTransaction, UnprovableError, recover_transaction
+from pandacea.chain.approvals.signed_transactions import RecoveredTransaction, UnprovableError, fetch_signed_transaction
 from pandacea.chain.contract_versions import APPROVE_LEASE_SELECTOR, NONCE_OF_SELECTOR, ContractVersion, abi_word, fetch_v0_lease
 from pandacea.chain.events import address_topic, event_topic, function_selector
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
-from pandacea.chain.rpc_messages import RpcLog, RpcTransaction, TransactionReceipt
+from pandacea.chain.rpc_messages import RpcLog, TransactionReceipt
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
 from pandacea.domain.ids import Address, BlockNumber, Hash32
 from pandacea.domain.lease import Lease
@@ -96,11 +96,8 @@ class ApprovalProver:
         return signed.signer
 
     async def _recover(self, endpoint: Endpoint, tx_hash: Hash32) -> RecoveredTransaction:
-        transaction = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], RpcTransaction)
-        if transaction is None:
-            raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has a log but not its transaction {tx_hash}")
         try:
-            signed = recover_transaction(transaction)
+            signed = await fetch_signed_transaction(endpoint, tx_hash)
         except UnprovableError as error:
             raise UnprovableError(f"the approving transaction cannot be checked: {error}") from error
         if signed.hash != tx_hash:

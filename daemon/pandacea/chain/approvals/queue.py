@@ -13,7 +13,7 @@ import structlog
 from pandacea.chain.approvals.proof import ApprovalProver
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.lease_cache import InMemoryLeaseCache
-from pandacea.chain.rpc_faults import FaultKind, RpcFault
+from pandacea.chain.rpc_faults import ANSWER_FAULTS, RpcFault
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.ids import LeaseId
 from pandacea.errors import Unavailable
@@ -87,7 +87,7 @@ class ProofQueue:
         try:
             proof = await self.prover.prove_approval(record, endpoint, await self.endpoints.find_independent(endpoint))
         except RpcFault as fault:
-            if fault.kind not in {FaultKind.INCONSISTENT, FaultKind.ERROR, FaultKind.NULL}:
+            if fault.kind not in ANSWER_FAULTS:
                 self.endpoints.record_failure(
                     next(member for member in self.endpoints.members if member.name == fault.endpoint), fault
                 )

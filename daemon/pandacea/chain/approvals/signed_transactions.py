@@ -14,6 +14,7 @@ from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
+from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.ids import Address, Hash32
 
@@ -35,6 +36,19 @@ class RecoveredTransaction:
 
 class UnprovableError(Exception):
     """A transaction does not prove what it should: its hash or signer cannot be recomputed, or it is another transaction."""
+
+
+async def fetch_signed_transaction(endpoint: Endpoint, tx_hash: Hash32) -> RecoveredTransaction:
+    """Fetch a transaction that a log names, and recover its signer.
+
+    Raises:
+        UnprovableError: as `recover_transaction`.
+        RpcFault: the endpoint failed, or does not have the transaction.
+    """
+    transaction = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], RpcTransaction)
+    if transaction is None:
+        raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has a log but not its transaction {tx_hash}")
+    return recover_transaction(transaction)
 
 
 def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
