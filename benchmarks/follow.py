@@ -21,12 +21,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 for place in (ROOT, ROOT / "daemon"):
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
+
+if TYPE_CHECKING:
+    from tests.chain.anvil import Anvil
+    from tests.chain.emitter import Emitter
+    from tests.chain.node import FollowingNode
 
 LEASES = 24_000
 LOGS_A_BLOCK = 48
@@ -313,8 +318,8 @@ async def _visible(url: str, head: str) -> float:
             await asyncio.sleep(0.0005)
 
 
-async def _approvals(node: Any) -> list[str]:
-    return [str(lease) for lease in node.follower.book.ids()[:400]]
+async def _approvals(node: FollowingNode) -> list[str]:
+    return [str(lease) for lease in node.follower.lease_cache.list_ids()[:400]]
 
 
 WAYS = {"limit": measure_limit, "web3": measure_web3, "follower": measure_follower, "ready": measure_ready, "lag": measure_lag}
@@ -343,16 +348,16 @@ def make_history(leases: int) -> list[bytes]:
     return records
 
 
-async def write_history(chain: Any, emitter: Any, records: list[bytes]) -> None:
+async def write_history(chain: Anvil, emitter: Emitter, records: list[bytes]) -> None:
     """Write the history, so many logs a block."""
-    nonce = int(await chain.call("eth_getTransactionCount", emitter_sender(), "latest"), 16)
+    nonce = int(await chain.call_method("eth_getTransactionCount", emitter_sender(), "latest"), 16)
     for place, start in enumerate(range(0, len(records), LOGS_A_BLOCK)):
         raw = await emitter.signed(*records[start : start + LOGS_A_BLOCK], nonce=nonce + place)
-        tx_hash = await chain.call("eth_sendRawTransaction", raw)
+        tx_hash = await chain.call_method("eth_sendRawTransaction", raw)
         if place % 500 == 0:
-            await chain.receipt(tx_hash)
-    await chain.receipt(tx_hash)
-    await chain.mine(3)
+            await chain.wait_for_receipt(tx_hash)
+    await chain.wait_for_receipt(tx_hash)
+    await chain.mine_blocks(3)
 
 
 def emitter_sender() -> str:
@@ -377,7 +382,7 @@ def run_in_process(way: str, **arguments: Any) -> dict[str, Any]:
     return found
 
 
-async def write_leases(database: str, contract: str, chain: Any, count: int) -> None:
+async def write_leases(database: str, contract: str, chain: Anvil, count: int) -> None:
     """100,000 approved and proved leases of 2,000 Spenders, as rows."""
     from pandacea.domain.approval_proof import digest_terms
     from pandacea.domain.chain_view import BlockRef
@@ -392,7 +397,7 @@ async def write_leases(database: str, contract: str, chain: Any, count: int) -> 
     opened = await DatabaseEngine.open(database)
     await upgrade(opened)
     records = SqlChainStore(opened, 31337, contract)  # type: ignore[arg-type]
-    head = await chain.call("eth_getBlockByNumber", hex(await chain.head() - 2), False)
+    head = await chain.call_method("eth_getBlockByNumber", hex(await chain.head_number() - 2), False)
     base = BlockRef(int(head["number"], 16), head["hash"], head["parentHash"], int(head["timestamp"], 16))  # type: ignore[arg-type]
     earner = EARNER.address.lower()
     await records.open_deployment(earner, "v1", 0, base)
@@ -466,7 +471,7 @@ def report(found: dict[str, Any]) -> dict[str, float]:
             f"{name:<58}{per[way]:>10.1f}{per[way] / per['limit']:>9.1f}{row['events']:>9}{row['wall']:>8.1f}{row['growth']:>11.0f}"
         )
     again = found["follower"]["reading"] / found["follower"]["events"] * 1e6
-    print(f"{'its second reading of all ranges, later, one a second':<58}{again:>10.1f}")
+    print(f"{'its backfill check of all ranges, later, one a second':<58}{again:>10.1f}")
     print(f"looking for the proof of one approval that may still be used, later: {found['follower']['proof'] * 1000:.1f} ms")
     lag, poll, ready = found["lag"], found["poll"], found["ready"]
     print(f"\nblock visible -> answer changed, ms: median {lag['p50']:.1f}, worst of 200 {lag['max']:.1f}  (WebSocket wakes)")
