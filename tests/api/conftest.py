@@ -94,7 +94,7 @@ class GuardedNode:
 
 
 def raw_request(method: str, target: str, headers: dict[str, str], body: bytes | None, host: str = "127.0.0.1") -> bytes:
-    """HTTP/1.1 as bytes."""
+    """Write an HTTP/1.1 request as bytes."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
@@ -125,7 +125,7 @@ class HttpAnswer:
 
 
 async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> HttpAnswer:
-    """One response."""
+    """Read one response from the connection."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
     length = int(headers.get("content-length", 0)) if method != "HEAD" else 0

@@ -144,7 +144,7 @@ class FakeConnection:
         self.open = connections.admit(peer, self, proxied=peer == "proxy")
 
     def close_if_overdue(self, now: float) -> None:
-        """Has no deadline."""
+        """Do nothing: it has no deadline."""
 
     def evict(self) -> None:
         self.connections.release(self.peer, self)

@@ -20,5 +20,5 @@ def test_the_proxies_of_the_configuration_are_the_listeners() -> None:
 
 
 def test_without_a_proxy_nobody_is_believed() -> None:
-    """The default."""
+    """X-Forwarded-For is ignored by default."""
     assert listener_of(ServerSection()).proxies == ()

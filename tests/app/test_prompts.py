@@ -96,7 +96,7 @@ def test_one_ctrl_c_ends_a_question() -> None:
 
 
 def test_the_end_of_input_is_a_sentence() -> None:
-    """Not an EOFError."""
+    """The operator reads a sentence, not an EOFError."""
     _, err = asking().communicate(timeout=30)
     last = err.decode().strip().splitlines()[-1]
     assert "The input ended at the question 'Drop name?'; nothing was written." in last

@@ -74,7 +74,7 @@ def asked(*proxies: FaultProxy) -> int:
 
 
 async def says_yes(method: str, params: list[Any]) -> ProxyAnswer | None:
-    """The one lie."""
+    """Answer yes, which is the lie."""
     if method == "eth_call" and params[0]["data"].startswith("0x" + IS_VALID_SIGNATURE_SELECTOR):
         return ProxyAnswer(result="0x" + MAGIC_VALUE.hex())
     return None

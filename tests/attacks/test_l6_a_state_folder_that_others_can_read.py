@@ -17,7 +17,7 @@ from tests.prerequisites import ROOT
 
 
 def mode_of(path: Path) -> int:
-    """Permission bits."""
+    """Read a file's permission bits."""
     return stat.S_IMODE(path.stat().st_mode)
 
 

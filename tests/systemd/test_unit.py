@@ -1,4 +1,4 @@
-"""The service unit."""
+"""The service unit is valid and hardened."""
 
 from __future__ import annotations
 

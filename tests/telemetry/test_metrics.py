@@ -1,4 +1,4 @@
-"""A scrape."""
+"""What a scrape of the metrics returns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_text_is_prometheus_exposition() -> None:
 
 
 async def test_it_is_served_on_loopback() -> None:
-    """GET /metrics."""
+    """GET /metrics answers on loopback."""
     metrics = NodeMetrics()
     metrics.add_source(lambda: [GaugeMetricFamily("pandacea_ready", "ready", value=0)])
     server = MetricsServer(0, metrics)

@@ -75,7 +75,7 @@ class ContractSignatures(Protocol):
 
 
 class Authenticator:
-    """Verifies signed requests."""
+    """Verifies the signatures of requests."""
 
     def __init__(
         self,

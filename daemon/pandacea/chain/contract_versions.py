@@ -18,6 +18,7 @@ from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import NO_EXPIRY, LeaseCreated, LeaseExecuted, LeaseTerms
 from pandacea.errors import Broken
+from pandacea_sdk.protocol import hashing
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ _AT_ONCE: Final = 8
 
 def abi_word(value: str | int) -> str:
     """Encode an address, a bytes32 or a number as an ABI word of 64 hex digits."""
-    return f"{value:064x}" if isinstance(value, int) else value.removeprefix("0x").rjust(64, "0")
+    return hashing.abi_word(value).hex()
 
 
 async def detect_contract_version(endpoint: Endpoint, contract: Address, earner: Address) -> ContractVersion:

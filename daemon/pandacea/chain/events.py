@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from eth_utils.crypto import keccak
-
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, Hash32, Wei
@@ -22,6 +20,7 @@ from pandacea.domain.lease import (
     LeaseTerms,
     ResultCommitted,
 )
+from pandacea_sdk.protocol.hashing import hex32, keccak256
 
 MAX_REASON_BYTES: Final = 256
 """Of a dispute's reason, as kept."""
@@ -34,12 +33,12 @@ _UINT32: Final = 2**32 - 1
 
 def event_topic(signature: str) -> Hash32:
     """Compute topic0 of an event: keccak256 of its signature."""
-    return Hash32("0x" + keccak(text=signature).hex())
+    return Hash32(hex32(keccak256(signature.encode())))
 
 
 def function_selector(signature: str) -> str:
     """Compute the first four bytes of a call from the function's signature, as `0x` + 8 hex digits."""
-    return "0x" + keccak(text=signature)[:4].hex()
+    return "0x" + keccak256(signature.encode())[:4].hex()
 
 
 # Builders take topics and data as they came. They are typed loosely on purpose: a NewType is a call, and there are a hundred

@@ -5,7 +5,6 @@ Synchronous and without I/O. Blocks carry the seconds of the given clock plus wh
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -31,8 +30,8 @@ from pandacea.devchain.model import (
     TransactionRefused,
 )
 from pandacea.errors import Refused
+from pandacea_sdk.protocol.ids import ADDRESS_ANY_CASE
 
-_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _TRANSFER_GAS: Final = 21_000
 CHAIN_ID: Final = 131277322940537
 """eth-tester's chain id; answering another would break EIP-712 on-chain."""
@@ -126,7 +125,7 @@ class DevLedger:
             Refused: the address is malformed.
             TransactionRefused: the account has too little ether.
         """
-        if not _ADDRESS.fullmatch(address):
+        if not ADDRESS_ANY_CASE.fullmatch(address):
             raise Refused(f"{address[:80]!r} cannot be funded: an address is 0x and 40 hex digits.")
         account = self.accounts[-1]
         state = self.state_at(self.head)

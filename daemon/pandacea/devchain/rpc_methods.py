@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -10,12 +9,12 @@ from pandacea.devchain import rpc_encoding
 from pandacea.devchain.ledger import CHAIN_ID, GAS_PRICE_WEI, PRIORITY_FEE_WEI, DevLedger
 from pandacea.devchain.model import ZERO_ADDRESS, CallRequest, MinedBlock, MinedLog
 from pandacea.errors import Refused
+from pandacea_sdk.protocol.ids import HEX_BYTES
 
 _HEAD_TAGS: Final = frozenset({"latest", "safe", "finalized", "pending"})
 """All mean the head here: there are no reorgs and no pending transactions."""
 MAX_FEE_HISTORY_BLOCKS: Final = 1024
 """Of one `eth_feeHistory`."""
-_HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*")
 
 
 class InvalidParams(Refused):
@@ -40,7 +39,7 @@ def _param(params: list[Any], position: int, name: str) -> Any:
 
 
 def _bytes(value: Any, name: str, size: int | None = None) -> bytes:
-    if not isinstance(value, str) or not _HEX.fullmatch(value):
+    if not isinstance(value, str) or not HEX_BYTES.fullmatch(value):
         raise InvalidParams(f"{name} must be 0x and an even number of hex digits, not {value!r}")
     found = bytes.fromhex(value[2:])
     if size is not None and len(found) != size:

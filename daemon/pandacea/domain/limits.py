@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-MAX_CODE_BYTES: Final = 102_400
-"""100 KB of UTF-8: the one constant for the largest script."""
-
-MIB: Final = 1024 * 1024
+from pandacea_sdk.protocol.limits import MAX_CODE_BYTES, MIB
 
 SHM_BYTES: Final = 16 * MIB
 """Shared memory of a sandbox in bytes: room for semaphores, a tmpfs like /workspace and /tmp."""
@@ -64,3 +61,6 @@ class Limits:
             artifact_bytes=min(self.artifact_bytes, REHEARSAL_BYTES),
             artifacts_bytes=min(self.artifacts_bytes, REHEARSAL_BYTES),
         )
+
+
+__all__ = ["MAX_CODE_BYTES", "MIB", "REHEARSAL_BYTES", "REHEARSAL_SECONDS", "Limits"]

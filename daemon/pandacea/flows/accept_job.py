@@ -188,7 +188,7 @@ async def answer_repeated(job: Job, request: ComputationRequest, ports: SubmitPo
         return AcceptedJob(job, is_repeated=True)
     token = new_token()
     async with ports.database.unit_of_work() as work:
-        await work.jobs.update_token(job.computation_id, hash_job_token(token) or "")
+        await work.jobs.update_token(job.computation_id, hash_job_token(token))
         await work.commit()
     return AcceptedJob(job, token, is_repeated=True)
 

@@ -167,7 +167,7 @@ class MetricsServer:
             raise BadConfig(f"telemetry.metrics_port {self._port} cannot be listened on: {problem.strerror}.") from problem
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop serving the metrics."""
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from aiohttp.typedefs import Handler
 
-from pandacea_sdk.protocol.hashing import HASH32
+from pandacea_sdk.protocol.ids import HASH32
 
 H = TypeVar("H", bound=Handler)
 

@@ -6,8 +6,8 @@ import types
 import typing
 from typing import Any, Final, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
 
-from pandacea_sdk.protocol import execute_request
-from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX
+from pandacea_sdk.protocol import execute_request, limits
+from pandacea_sdk.protocol.ids import ASSET_ID, HASH32, SHA256_HEX
 from pandacea_sdk.protocol.problems import PROBLEM_KINDS
 
 Schema = dict[str, Any]
@@ -78,23 +78,23 @@ def execute_request_schema() -> Schema:
             "code": {
                 "type": "string",
                 "minLength": 1,
-                "maxLength": execute_request.MAX_CODE_BYTES,
-                "description": f"The script: at most {execute_request.MAX_CODE_BYTES:,} bytes of UTF-8, not only white space.",
+                "maxLength": limits.MAX_CODE_BYTES,
+                "description": f"The script: at most {limits.MAX_CODE_BYTES:,} bytes of UTF-8, not only white space.",
             },
             "inputs": {
                 "type": "array",
-                "maxItems": execute_request.MAX_INPUTS,
+                "maxItems": limits.MAX_INPUTS,
                 "description": "No asset and no variable name twice.",
                 "items": {
                     "type": "object",
                     "additionalProperties": False,
                     "required": ["asset_id", "variable_name"],
                     "properties": {
-                        "asset_id": {"type": "string", "pattern": f"^{execute_request.ASSET_ID.pattern}$"},
+                        "asset_id": {"type": "string", "pattern": f"^{ASSET_ID.pattern}$"},
                         "variable_name": {
                             "type": "string",
                             "minLength": 1,
-                            "maxLength": execute_request.MAX_VARIABLE_CHARACTERS,
+                            "maxLength": limits.MAX_VARIABLE_CHARACTERS,
                             "description": "A Python identifier in NFKC form, no keyword, not __dunder__, none of "
                             f"{', '.join(sorted(execute_request.RESERVED_VARIABLES))}.",
                         },
@@ -104,7 +104,7 @@ def execute_request_schema() -> Schema:
             "params": {"description": "Any JSON: the script's `params`. Whole numbers within 2^53 - 1."},
             "uploads": {
                 "type": "object",
-                "maxProperties": execute_request.MAX_UPLOADS,
+                "maxProperties": limits.MAX_UPLOADS,
                 "propertyNames": {"pattern": f"^{execute_request.UPLOAD_NAME.pattern}$"},
                 "additionalProperties": {"type": "string", "pattern": f"^{SHA256_HEX.pattern}$"},
             },
@@ -122,12 +122,12 @@ def code_request_schema() -> Schema:
         "additionalProperties": False,
         "required": ["product_id", "code", "inputs"],
         "properties": {
-            "product_id": {"type": "string", "pattern": f"^{execute_request.ASSET_ID.pattern}$"},
+            "product_id": {"type": "string", "pattern": f"^{ASSET_ID.pattern}$"},
             "code": execute["code"],
             "inputs": execute["inputs"],
             "uploads": {
                 "type": "array",
-                "maxItems": execute_request.MAX_UPLOADS,
+                "maxItems": limits.MAX_UPLOADS,
                 "uniqueItems": True,
                 "items": {"type": "string", "pattern": f"^{execute_request.UPLOAD_NAME.pattern}$"},
             },

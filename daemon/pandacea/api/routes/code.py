@@ -16,7 +16,8 @@ from pandacea.domain.params_schema import NO_PARAMS
 from pandacea.errors import ProblemError
 from pandacea.flows.approve_code import NOTE_CHARACTERS, find_submission, submit_code
 from pandacea_sdk.protocol import problems, responses, strict_json
-from pandacea_sdk.protocol.execute_request import MAX_UPLOADS, UPLOAD_NAME, check_execute_request
+from pandacea_sdk.protocol.execute_request import UPLOAD_NAME, check_execute_request
+from pandacea_sdk.protocol.limits import MAX_UPLOADS
 from pandacea_sdk.protocol.problems import ProtocolError
 
 ROUTE: Final = "/api/v1/privacy/code"

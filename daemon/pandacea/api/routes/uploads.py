@@ -9,7 +9,7 @@ from pandacea.api.middleware import LIMITS, body_chunks
 from pandacea.api.node import NODE
 from pandacea.api.openapi.operation import BYTES, Auth, operation, path_parameter
 from pandacea.domain.ids import Address
-from pandacea_sdk.protocol.hashing import SHA256_HEX
+from pandacea_sdk.protocol.ids import SHA256_HEX
 from pandacea_sdk.protocol.problems import ProtocolError
 
 

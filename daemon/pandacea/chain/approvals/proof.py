@@ -16,8 +16,6 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from eth_utils.crypto import keccak
-
 from pandacea.chain.approvals.signed_transactions import RecoveredTransaction, UnprovableError, fetch_signed_transaction
 from pandacea.chain.contract_versions import APPROVE_LEASE_SELECTOR, NONCE_OF_SELECTOR, ContractVersion, abi_word, fetch_v0_lease
 from pandacea.chain.events import address_topic, event_topic, function_selector
@@ -30,6 +28,7 @@ from pandacea.domain.ids import Address, BlockNumber, Hash32
 from pandacea.domain.lease import Lease
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.flows.chain_store import StoredProof
+from pandacea_sdk.protocol.contract import derive_lease_id
 
 OPERATOR_CHANGED_TOPIC: Final = event_topic("OperatorChanged(address,address)")
 LEASE_APPROVED_TOPIC: Final = event_topic("LeaseApproved(bytes32)")
@@ -217,18 +216,17 @@ class ApprovalProver:
 
 
 def compute_lease_id(chain_id: int, contract: Address, lease: Lease, nonce: int) -> str:
-    """Compute keccak256(abi.encode(chainid, contract, spender, earner, dataProductId, price, expiresAt, maxComputations, nonce))."""
+    """Compute the id that a lease's terms and this nonce of its Spender give."""
     assert lease.data_product_id is not None
     assert lease.expires_at is not None
-    words: tuple[str | int, ...] = (
-        chain_id,
-        contract,
-        lease.spender,
-        lease.earner,
-        lease.data_product_id,
-        lease.price,
-        lease.expires_at,
-        lease.max_computations,
-        nonce,
+    return derive_lease_id(
+        chain_id=chain_id,
+        contract=contract,
+        spender=lease.spender,
+        earner=lease.earner,
+        data_product_id=lease.data_product_id,
+        price=lease.price,
+        expires_at=lease.expires_at,
+        max_computations=lease.max_computations,
+        nonce=nonce,
     )
-    return "0x" + keccak(hexstr="".join(map(abi_word, words))).hex()

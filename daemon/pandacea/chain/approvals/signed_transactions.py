@@ -6,7 +6,7 @@ Sources: EIP-155 (legacy with a chain id), EIP-2930, EIP-1559, EIP-4844, EIP-770
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import rlp
 from eth_keys.datatypes import Signature
@@ -17,8 +17,8 @@ from eth_utils.exceptions import ValidationError
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.ids import Address, Hash32
+from pandacea_sdk.protocol.hashing import HALF_ORDER
 
-_HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 """secp256k1's order / 2."""
 
 
@@ -64,7 +64,7 @@ def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
         parity = signature[0]
         whole = [*unsigned[: len(unsigned) - 3], *signature[1:]] if kind == 0 else [*unsigned, *signature[1:]]
         tx_hash = keccak(prefix + rlp.encode(whole))
-        if not 0 < s <= _HALF_ORDER:
+        if not 0 < s <= HALF_ORDER:
             raise UnprovableError("s is not in the lower half (EIP-2)")
         key = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(keccak(prefix + rlp.encode(unsigned)))
         to = None if not transaction.to else Address(transaction.to.lower())
