@@ -490,7 +490,7 @@ def report(found: dict[str, Any]) -> dict[str, float]:
             f"{name:<58}{per[way]:>10.1f}{per[way] / per['limit']:>9.1f}{row['events']:>9}{row['wall']:>8.1f}{row['growth']:>11.0f}"
         )
     again = found["follower"]["reading"] / found["follower"]["events"] * 1e6
-    print(f"{'its second reading of all ranges, later, one a second':<58}{again:>10.1f}")
+    print(f"{'its backfill check of all ranges, later, one a second':<58}{again:>10.1f}")
     print(f"looking for the proof of one approval that may still be used, later: {found['follower']['proof'] * 1000:.1f} ms")
     lag, poll, ready = found["lag"], found["poll"], found["ready"]
     print(f"\nblock visible -> answer changed, ms: median {lag['p50']:.1f}, worst of 200 {lag['max']:.1f}  (WebSocket wakes)")

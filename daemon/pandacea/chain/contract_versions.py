@@ -10,11 +10,10 @@ from typing import Final
 
 import structlog
 
-from pandacea.chain.approvals.signed_transactions import UnprovableError, recover_transaction
+from pandacea.chain.approvals.signed_transactions import UnprovableError, fetch_signed_transaction
 from pandacea.chain.events import function_selector
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
-from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import NO_EXPIRY, LeaseCreated, LeaseExecuted, LeaseTerms
@@ -178,11 +177,8 @@ class V0EventCompleter:
 
     async def _stranger(self, endpoint: Endpoint, seen: ChainEvent) -> bool:
         """Whether a stranger provably signed the execution. Without a proof the execution counts, as any denial does."""
-        transaction = await endpoint.call_nullable("eth_getTransactionByHash", [seen.transaction], RpcTransaction)
-        if transaction is None:
-            raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has the log but not the transaction {seen.transaction}")
         try:
-            signed = recover_transaction(transaction)
+            signed = await fetch_signed_transaction(endpoint, seen.transaction)
         except UnprovableError:
             return False
         if signed.hash != seen.transaction or signed.signer in self._approvers:

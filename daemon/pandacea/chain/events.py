@@ -25,7 +25,7 @@ from pandacea_sdk.protocol.hashing import hex32, keccak256
 MAX_REASON_BYTES: Final = 256
 """Of a dispute's reason, as kept."""
 
-_NO_MORE: Final = "0x" + "0" * 24
+_ADDRESS_PADDING: Final = "0x" + "0" * 24
 """The first 12 bytes of an address as a word."""
 _UINT64: Final = 2**64 - 1
 _UINT32: Final = 2**32 - 1
@@ -45,14 +45,14 @@ def function_selector(signature: str) -> str:
 # thousand logs; their results are typed.
 
 
-def _word(data: str, place: int) -> int:
-    start = 2 + 64 * place
+def _word(data: str, index: int) -> int:
+    start = 2 + 64 * index
     return int(data[start : start + 64], 16)
 
 
 def _created(topics: list[Any], data: Any) -> LeaseEvent:
     _, lease_id, spender, earner = topics
-    if spender[:26] != _NO_MORE or earner[:26] != _NO_MORE:
+    if spender[:26] != _ADDRESS_PADDING or earner[:26] != _ADDRESS_PADDING:
         raise ValueError("an address of more than 20 bytes")
     price: Any = int(data, 16)
     by: Any = "0x" + spender[26:]
@@ -62,10 +62,10 @@ def _created(topics: list[Any], data: Any) -> LeaseEvent:
 
 def _terms(topics: list[Any], data: Any) -> LeaseEvent:
     expires: Any = int(data[2:66], 16)
-    most = int(data[66:130], 16)
-    if expires > _UINT64 or most > _UINT32:
+    computations = int(data[66:130], 16)
+    if expires > _UINT64 or computations > _UINT32:
         raise ValueError("a number beyond its type")
-    return LeaseTerms(topics[1], topics[2], expires, most)
+    return LeaseTerms(topics[1], topics[2], expires, computations)
 
 
 def _approved(topics: list[Any], _: Any) -> LeaseEvent:
@@ -99,7 +99,7 @@ def _resolved(topics: list[Any], data: Any) -> LeaseEvent:
 
 
 def _address(word: str) -> Address:
-    if word[:26] != _NO_MORE:
+    if word[:26] != _ADDRESS_PADDING:
         raise ValueError("an address of more than 20 bytes")
     return Address("0x" + word[26:])
 

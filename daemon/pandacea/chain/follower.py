@@ -91,7 +91,7 @@ class Follower:
         self.endpoints_tried = asyncio.Event()
         """Set after the first attempt to reach the endpoints, whether one answered or not."""
         self.observe_lag: Callable[[float], None] = lambda _seconds: None
-        """Told how many seconds old each block at the head was when its leases counted."""
+        """Called with the age in seconds of each processed head."""
         self.chain_store: ChainStore | None = None
         self.source: ChainSource | None = None
         self.proof_queue: ProofQueue | None = None

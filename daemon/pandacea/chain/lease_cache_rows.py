@@ -30,24 +30,24 @@ class LeasePacker:
     """Packs and unpacks leases; keeps each product once."""
 
     def __init__(self) -> None:
-        """Start without products."""
+        """Start with no products."""
         self._products: list[Hash32] = []
         self._indexes: dict[Hash32, int] = {}
 
-    def pack(self, held: LeaseRecord, trust: ProofStatus) -> bytes:
+    def pack(self, record: LeaseRecord, proof_status: ProofStatus) -> bytes:
         """Pack an approved lease."""
-        product, expires, most = held.terms
+        product, expires, max_computations = record.terms
         return _PACKED.pack(
-            bytes.fromhex(held.spender[2:]),
-            bytes.fromhex(held.earner[2:]),
+            bytes.fromhex(record.spender[2:]),
+            bytes.fromhex(record.earner[2:]),
             self._product_index(product),
             _expiry(expires),
-            min(most, _LIMIT32),
-            len(held.committed),
-            held.fact_blocks[0],
-            held.status,
-            (_IN_DISPUTE if held.in_dispute else 0) | (_FOR_SPENDER if held.resolved_for_spender else 0),
-            _PENDING if trust is ProofStatus.PENDING else _TRUST_CODE[trust],  # an enum hashes itself in Python
+            min(max_computations, _LIMIT32),
+            len(record.committed),
+            record.fact_blocks[0],
+            record.status,
+            (_IN_DISPUTE if record.in_dispute else 0) | (_FOR_SPENDER if record.resolved_for_spender else 0),
+            _PENDING if proof_status is ProofStatus.PENDING else _TRUST_CODE[proof_status],  # an enum hashes itself in Python
         )
 
     def pack_row(self, row: ApprovedLease) -> bytes:

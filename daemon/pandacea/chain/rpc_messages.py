@@ -103,7 +103,7 @@ class AccessListEntry(msgspec.Struct, rename="camel"):
 
 
 class Authorization(msgspec.Struct, rename="camel"):
-    """An EIP-7702 authorization."""
+    """An entry of an EIP-7702 authorization list."""
 
     chain_id: str
     address: str
