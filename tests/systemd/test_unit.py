@@ -17,7 +17,7 @@ class UnitFile(configparser.ConfigParser):
     """A unit file: the names of its settings have upper and lower case."""
 
     def optionxform(self, optionstr: str) -> str:
-        """Keep the case."""
+        """Keep the case of names."""
         return optionstr
 
 

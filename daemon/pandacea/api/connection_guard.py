@@ -221,7 +221,7 @@ class GuardedConnection(web.RequestHandler):
         self._arm(self._limits.head_seconds)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Release the place."""
+        """Release the connection's place."""
         if self._phase is _Phase.CLOSED:
             return
         self._phase = _Phase.CLOSED

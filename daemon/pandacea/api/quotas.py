@@ -49,7 +49,7 @@ class RequestUsage:
     __slots__ = ("_bytes", "_peer", "_quotas", "_spender")
 
     def __init__(self, quotas: RequestQuotas, peer: str) -> None:
-        """Use `RequestQuotas.begin_request`."""
+        """`RequestQuotas.begin_request` makes one."""
         self._quotas, self._peer = quotas, peer
         self._spender: str | None = None
         self._bytes = 0
@@ -95,7 +95,7 @@ class RequestUsage:
             quotas.stranger_bytes += number
 
     def release(self) -> None:
-        """Release everything."""
+        """Release what the request holds."""
         quotas = self._quotas
         quotas.release(quotas.requests, self._peer, 1)
         if self._bytes:
