@@ -49,7 +49,7 @@ class RequestUsage:
     __slots__ = ("_bytes", "_peer", "_quotas", "_spender")
 
     def __init__(self, quotas: RequestQuotas, peer: str) -> None:
-        """`RequestQuotas.begin_request` makes one."""
+        """Call `RequestQuotas.begin_request` to make one."""
         self._quotas, self._peer = quotas, peer
         self._spender: str | None = None
         self._bytes = 0
