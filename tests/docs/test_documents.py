@@ -35,6 +35,12 @@ def test_every_command_that_is_shown_exists(document: Path) -> None:
     assert shown <= targets
 
 
+def test_every_suite_has_its_row() -> None:
+    """tests/README.md says of every folder of tests what it proves."""
+    rows = {name for line in (ROOT / "tests" / "README.md").read_text().splitlines() for name in re.findall(r"`([a-z]+)`", line)}
+    assert {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")} - rows == set()
+
+
 def test_decisions_are_numbered_once() -> None:
     """Pages are docs/adr/NNNN-title.md; each number is used once and stands in the title."""
     records = sorted((ROOT / "docs" / "adr").glob("*.md"))
