@@ -38,7 +38,7 @@ from pandacea_sdk.protocol.signing import sign_request
 ROOT: Final = Path(__file__).resolve().parent.parent
 TARGET: Final = "/api/v1/privacy/execute"
 JOB_SECONDS: Final = 0.07
-"""Processor time of one job while the p99 is measured: what the example's training takes in a warm box."""
+"""Processor time of one job while the p99 is measured: what the example's training takes in a warm sandbox."""
 WARM_SECONDS: Final = 2.0
 """The first seconds of a server process are slower than the rest, and not by the same for a bare handler and for the node."""
 LUA: Final = """

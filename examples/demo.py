@@ -300,8 +300,8 @@ def _wait_ready(url: str, node: subprocess.Popen[bytes], folder: Path) -> dict[s
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
                 found.update(json.load(answer))
-                return True
-        except (urllib.error.URLError, OSError):
+                return "sandbox" in found  # else another program took the port first, and the node will say so and end
+        except (OSError, ValueError):  # not there yet, or not a node
             return False
 
     _until(ready, 60, f"the node did not become ready; its log: {folder / 'node.log'}")

@@ -66,7 +66,7 @@ class GuardedNode:
     known: FakeSpenders
     nonces: MemoryNonces
     wallets: FakeContractSignatures
-    shares: RequestQuotas
+    quotas: RequestQuotas
     handled: list[str] = field(default_factory=list)
     observed: list[float] = field(default_factory=list)
     """Seconds to the answer, of each signed request."""
@@ -178,7 +178,7 @@ async def start_node() -> AsyncIterator[StartNode]:
         server = HttpServer(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))
         await server.start()
         started.append(server)
-        node = GuardedNode(server, known, nonces, wallets, app[STATE].shares, handled)
+        node = GuardedNode(server, known, nonces, wallets, app[STATE].quotas, handled)
         app[STATE].observe_request = node.observed.append
         return node
 

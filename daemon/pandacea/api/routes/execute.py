@@ -1,4 +1,4 @@
-"""POST /api/v1/privacy/execute: the one route that makes a computation."""
+"""POST execute: the only route that starts a computation."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ async def post_execute(request: web.Request) -> web.StreamResponse:
     caller = Caller(Address(signer.address), Hash32(signer.request_hash))
     accept = rehearse if rehearsal else submit_job
     if background:
-        return _accepted(await accept(order, caller, node.submit), node, background=True)
-    # Held before anything is accepted: a request that may not wait makes no computation that it would wait for.
+        return _accepted_response(await accept(order, caller, node.submit), node, background=True)
+    # Taken before anything is accepted: a request that may not wait must not make a computation to wait for.
     with node.streams.hold(caller.address):
         accepted = await accept(order, caller, node.submit)
         if accepted.job.release == Release.HOLD:
-            return _accepted(accepted, node, background=False)
-        job = await _ended(accepted.job, node)
+            return _accepted_response(accepted, node, background=False)
+        job = await _wait_for_end(accepted.job, node)
     return await result_response(request, job, node)
 
 
@@ -95,8 +95,8 @@ def _respond_async(request: web.Request) -> bool:
     return any(part.split(";")[0].strip().lower() == "respond-async" for part in preferences.split(","))
 
 
-def _accepted(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> web.Response:
-    """202: a place to ask, and a token to ask with. What waits for the Earner's word is answered so without being asked to."""
+def _accepted_response(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> web.Response:
+    """Answer 202 with the location of the result and, where given, a token. Held results are always answered so."""
     job = as_spender_sees(accepted.job)
     location = f"/api/v1/privacy/results/{job.computation_id}"
     body = {"computation_id": job.computation_id, "status": visible_state(job, node).value, "location": location}
@@ -106,8 +106,8 @@ def _accepted(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> 
     return web.json_response(body, status=202, headers=headers)
 
 
-async def _ended(job: Job, node: NodeContext) -> Job:
-    """Wait for the end, then ask the lease once more: a result leaves only to whom it may."""
+async def _wait_for_end(job: Job, node: NodeContext) -> Job:
+    """Wait for the end, then check the lease again before the result leaves."""
     job = await wait_until_settled(job, node, node.max_wait_seconds + node.limits.time_seconds + GRACE_SECONDS)
     require_readable(job, node)
     if job.state not in TERMINAL:

@@ -1,4 +1,4 @@
-"""GET /api/v1/leases/{lease_id}: how this node sees a lease, and why it would refuse; to its Spender only."""
+"""Route of one lease, for its Spender only: how this node sees it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pandacea_sdk.protocol.execute_request import check_lease_id
     parameters=(path_parameter("lease_id", HASH_SCHEMA),),
 )
 async def get_lease(request: web.Request) -> web.Response:
-    """Status, terms, what is used, and whether a computation would be accepted now."""
+    """Answer with status, terms, usage, and whether a computation would be accepted now."""
     node = request.app[NODE]
     caller = Address((await authenticate_spender(request)).address)
     lease_id = LeaseId(check_lease_id(request.match_info["lease_id"], "/lease_id"))

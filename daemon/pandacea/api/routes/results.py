@@ -1,4 +1,4 @@
-"""GET and DELETE /api/v1/privacy/results/{computation_id}, and its artifacts."""
+"""Routes of one computation: its state and result, its cancellation, its artifacts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pandacea_sdk.protocol.problems import ProtocolError
 
 RESULTS: Final = "/api/v1/privacy/results/{computation_id}"
 MAX_WAIT_SECONDS: Final = 30
-"""Seconds a long-poll may last."""
+"""The longest a long-poll may last."""
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
@@ -54,7 +54,7 @@ _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
     ),
 )
 async def get_status(request: web.Request) -> web.StreamResponse:
-    """Where a computation stands; `?wait=N` answers when it ends, at most N seconds later."""
+    """Answer with the state of a computation; `?wait=N` waits for its end, at most N seconds."""
     node = request.app[NODE]
     job = await load_readable_job(request, node)
     seconds = _wait(request)
@@ -75,7 +75,7 @@ async def get_status(request: web.Request) -> web.StreamResponse:
     parameters=(COMPUTATION_ID,),
 )
 async def delete_computation(request: web.Request) -> web.Response:
-    """Cancel a computation."""
+    """Cancel a computation that waits or runs."""
     node = request.app[NODE]
     job = await load_readable_job(request, node, token_opens=False)
     await cancel_job(job, node.database, node.notifier, node.clock, node.results)
@@ -92,7 +92,7 @@ async def delete_computation(request: web.Request) -> web.Response:
     parameters=(COMPUTATION_ID, path_parameter("name"), header_parameter("Range", "One range of bytes.")),
 )
 async def get_artifact(request: web.Request) -> web.StreamResponse:
-    """An artifact's bytes, streamed. One byte range (RFC 9110) is served, `If-Range` and `If-None-Match` are honoured."""
+    """Stream an artifact's bytes. One byte range (RFC 9110) is served; `If-Range` and `If-None-Match` are supported."""
     node = request.app[NODE]
     job = await load_readable_job(request, node)
     if visible_state(job, node) is JobState.HELD:
@@ -107,7 +107,7 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
     if job.removed_at is not None:
         raise ProblemError("result-expired", "The node no longer keeps this result's bytes.")
     item = kept[name]
-    # No digest of the bytes in a header: an artifact never changes, so its computation and place name its version.
+    # An artifact never changes: computation and position identify its version without a digest of its bytes.
     etag = f'"{job.computation_id[2:34]}-{item.file}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes"}
     if _matches(request.headers.get("If-None-Match"), etag):
@@ -137,7 +137,7 @@ def _matches(header: str | None, etag: str) -> bool:
 
 
 def _range(request: web.Request, size: int, etag: str) -> tuple[int, int, int]:
-    """(first byte, byte after the last, status). A header that is no single byte range is ignored, as RFC 9110 allows.
+    """Return (first byte, byte after the last, status). A header that is not one byte range is ignored, as RFC 9110 allows.
 
     Ranges are defined for GET alone (section 14.2).
     """

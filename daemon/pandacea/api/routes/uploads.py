@@ -1,4 +1,4 @@
-"""PUT /api/v1/privacy/uploads/{sha256}: bytes a script needs beyond its 100 KB."""
+"""Route of uploads: bytes that a script needs beyond its 100 KB."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pandacea_sdk.protocol.problems import ProtocolError
     parameters=(path_parameter("sha256", {"type": "string", "pattern": f"^{SHA256_HEX.pattern}$"}),),
 )
 async def put_upload(request: web.Request) -> web.Response:
-    """Take an upload in; sending it again keeps it for longer. A script names it in `uploads` and finds it in /workspace/in."""
+    """Store an upload; sending it again keeps it longer. A request names it in `uploads`; its script finds it in /workspace/in."""
     node = request.app[NODE]
     caller = await authenticate_spender_head(request)
     digest = request.match_info["sha256"]

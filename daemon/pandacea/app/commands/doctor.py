@@ -1,4 +1,4 @@
-"""What the operator asks of a node that is not running: is everything here, and which leases does it believe?"""
+"""`pandacea doctor`: check keys, data, chain, server and sandbox of this machine, beside a running node or without one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pandacea_sdk.protocol.redaction import redact_url
 
 _DOCTOR: Final = "doctor"
 _TABLES: Final = "doctor-tables"
-"""Folders of the boxes that these commands make."""
+"""State folders of the sandboxes that the checks make."""
 
 Check = Callable[[], Awaitable[str]]
 
 
 async def run_checks(config: Config) -> list[Finding]:
-    """Check keys, data, chain, server and sandbox one by one."""
+    """Run every check, one after another, and return what each found."""
     earner, privacy, chain = config.earner, config.privacy, config.blockchain
     products = privacy.data_dir / PRODUCTS_FILE
     checks: list[tuple[str, str, Check, str]] = [
@@ -70,11 +70,11 @@ async def _finding(group: str, name: str, check: Check, remedy: str) -> Finding:
 
 
 async def _sandbox(config: Config) -> list[Finding]:
-    """Try every promise of the sandbox in real boxes of their own, beside a running node."""
+    """Run the sandbox's self-test in sandboxes of its own, beside a running node."""
     try:
         return await examine_sandbox(config.privacy.sandbox, *factories.sandbox_settings(config, purpose=_DOCTOR, pool=0))
     finally:
-        shutil.rmtree(config.store.state_dir / _DOCTOR, ignore_errors=True)  # a leftover here disturbs nobody
+        shutil.rmtree(config.store.state_dir / _DOCTOR, ignore_errors=True)  # a leftover here does no harm
 
 
 async def _data_folder(config: Config) -> str:
@@ -83,7 +83,7 @@ async def _data_folder(config: Config) -> str:
 
 
 async def _address(config: Config) -> str:
-    """The server's address, free; or taken by the very node that this configuration runs."""
+    """Return that the server's address is free, or served by the node of this very configuration."""
     listener = factories.listener_of(config.server)
     check_binding(listener)
     try:
@@ -110,7 +110,7 @@ async def _products(config: Config) -> str:
         try:
             stack.callback(shutil.rmtree, config.store.state_dir / _TABLES, ignore_errors=True)
             tables = await open_tables(config, stack, purpose=_TABLES)
-        except DaemonError as problem:  # the sandbox has rows of its own
+        except DaemonError as problem:  # the sandbox has checks of its own
             return f"{named}; their files were not read, for want of a sandbox: {problem.detail}"
         checked = [await check_product(product, config.privacy.data_dir, tables) for product in products]
     if troubles := [f"{one.product_id} will not be offered: {one.detail}" for one in checked if one is not None]:
