@@ -188,7 +188,7 @@ class LimitsSection(Section):
         return self
 
     def to_limits(self) -> Limits:
-        """The same in bytes."""
+        """Convert the limits to bytes."""
         return Limits(
             memory_bytes=self.memory_mb * MIB,
             cpus=self.cpus,
@@ -290,7 +290,7 @@ class ServerSection(Section):
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
-        """The proxies whose X-Forwarded-For is believed."""
+        """Return the proxies whose X-Forwarded-For is believed."""
         return self.proxies or (LOOPBACK_NETWORKS if self.behind_proxy else ())
 
 
@@ -393,10 +393,10 @@ class Config(Section):
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the store."""
+        """Return the SQLAlchemy URL of the database."""
         return self.store.url or f"sqlite+aiosqlite:///{self.store.state_dir / 'pandacea.db'}"
 
     @property
     def authorities(self) -> tuple[str, ...]:
-        """The authorities that signed requests may name."""
+        """Return the authorities that signed requests may name."""
         return self.server.authorities or (f"localhost:{self.server.port}", f"127.0.0.1:{self.server.port}")
