@@ -312,7 +312,7 @@ class StoreSection(Section):
     results_mb_per_spender: int = Field(default=1024, ge=1)
     """Results of one Spender in MiB, held ones included. Beyond it that Spender's computations are refused."""
     keep_scripts_seconds: float = Field(default=90 * 86_400, ge=0)
-    """Then script and params of a computation that was paid for are deleted; its manifest names their digests for ever. Longer
+    """Then script and params of a computation that was paid for are deleted; its manifest keeps their digests. Longer
     where leases run for more than fifty days."""
     keep_uploads_seconds: float = Field(default=86_400, ge=60)
     """An upload is deleted this long after it was last sent, unless a waiting computation names it."""
