@@ -47,7 +47,7 @@ class ServerState:
         self.stopping = False
         self.quotas = RequestQuotas(limits)
         self.observe_request: Callable[[float], None] = lambda _seconds: None
-        """Told how many seconds the answer to a signed request took; event streams and long-polls, which wait on purpose, are left out."""
+        """Called with the seconds to the answer of a signed request; not of event streams and long-polls, which wait on purpose."""
 
 
 STATE: Final = web.AppKey("state", ServerState)

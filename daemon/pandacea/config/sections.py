@@ -188,7 +188,7 @@ class LimitsSection(Section):
         return self
 
     def to_limits(self) -> Limits:
-        """The same in bytes."""
+        """Convert the limits to bytes."""
         return Limits(
             memory_bytes=self.memory_mb * MIB,
             cpus=self.cpus,
@@ -290,7 +290,7 @@ class ServerSection(Section):
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
-        """The proxies whose X-Forwarded-For is believed."""
+        """Return the proxies whose X-Forwarded-For is believed."""
         return self.proxies or (LOOPBACK_NETWORKS if self.behind_proxy else ())
 
 
@@ -312,7 +312,7 @@ class StoreSection(Section):
     results_mb_per_spender: int = Field(default=1024, ge=1)
     """Results of one Spender in MiB, held ones included. Beyond it that Spender's computations are refused."""
     keep_scripts_seconds: float = Field(default=90 * 86_400, ge=0)
-    """Then script and params of a computation that was paid for are deleted; its manifest names their digests for ever. Longer
+    """Then script and params of a computation that was paid for are deleted; its manifest keeps their digests. Longer
     where leases run for more than fifty days."""
     keep_uploads_seconds: float = Field(default=86_400, ge=60)
     """An upload is deleted this long after it was last sent, unless a waiting computation names it."""
@@ -393,10 +393,10 @@ class Config(Section):
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the store."""
+        """Return the SQLAlchemy URL of the database."""
         return self.store.url or f"sqlite+aiosqlite:///{self.store.state_dir / 'pandacea.db'}"
 
     @property
     def authorities(self) -> tuple[str, ...]:
-        """The authorities that signed requests may name."""
+        """Return the authorities that signed requests may name."""
         return self.server.authorities or (f"localhost:{self.server.port}", f"127.0.0.1:{self.server.port}")

@@ -20,7 +20,7 @@ class SqlReadSession:
     """A read that sees one state of the database."""
 
     def __init__(self, connection: AsyncConnection, channels: Collection[Channel]) -> None:
-        """Read through one connection."""
+        """Read the tables through one connection."""
         self.jobs = JobTable(connection)
         self.uploads = UploadTable(connection)
         self.code = CodeTable(connection)
@@ -31,7 +31,7 @@ class SqlUnitOfWork(SqlReadSession):
     """A transaction, rolled back unless committed."""
 
     def __init__(self, tx: WriteTransaction, channels: Collection[Channel]) -> None:
-        """Write through one transaction."""
+        """Read and write the tables through one transaction."""
         super().__init__(tx.connection, channels)
         self.tx = tx
 

@@ -136,7 +136,7 @@ class _Source(Collector):
 
 
 class MetricsServer:
-    """GET /metrics on loopback."""
+    """Serves GET /metrics on loopback."""
 
     def __init__(self, port: int, metrics: NodeMetrics) -> None:
         """`port`: TCP, 0 takes a free one."""
