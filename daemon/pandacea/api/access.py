@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import Final
+
 from aiohttp import web
 
 from pandacea.api.auth import authenticate_spender, job_token
@@ -16,6 +20,8 @@ from pandacea.flows.submit import ProblemError, require
 from pandacea_sdk.protocol.job_token import job_token_matches
 from pandacea_sdk.protocol.problems import ProtocolError
 
+_GONE_SECONDS: Final = 2.0
+"""How often it is looked whether whoever waits is still there."""
 _UNKNOWN = "No computation of yours has this id here."
 
 
@@ -30,16 +36,31 @@ async def load_readable_job(request: web.Request, node: NodeContext, *, token_op
     computation_id = request.match_info["computation_id"]
     token = job_token(request) if token_opens else None
     spender = None if token else Address((await authenticate_spender(request)).address)
+    if token and not await _opens(token, computation_id, node):
+        raise _opens_nothing()
     job = await load_job(computation_id, node) if HASH32.fullmatch(computation_id) else None
     if token:
-        if job is None or job.token_sha256 is None or not job_token_matches(token, job.token_sha256):
-            raise ProtocolError("job-token-invalid", "This job token opens no such computation; sign the request instead.")
+        if job is None:  # it went between the two looks
+            raise _opens_nothing()
         assign_to_spender(request, job.spender)
     elif job is None or job.spender != spender:
         raise ProblemError("computation-unknown", _UNKNOWN)
     assert job is not None
     require_readable(job, node)
     return job
+
+
+async def _opens(token: str, computation_id: str, node: NodeContext) -> bool:
+    """Whether a job token opens a computation: asked for anybody, so before anything of the computation is read."""
+    if not HASH32.fullmatch(computation_id):
+        return False
+    async with node.database.read_session() as view:
+        kept = await view.jobs.token_sha256(computation_id)
+    return kept is not None and job_token_matches(token, kept)
+
+
+def _opens_nothing() -> ProtocolError:
+    return ProtocolError("job-token-invalid", "This job token opens no such computation; sign the request instead.")
 
 
 def require_readable(job: Job, node: NodeContext) -> None:
@@ -57,7 +78,7 @@ def require_readable(job: Job, node: NodeContext) -> None:
 async def load_job(computation_id: str, node: NodeContext) -> Job | None:
     """The row as its Spender may see it now."""
     async with node.database.read_session() as view:
-        job = await view.jobs.find_job(computation_id)
+        job = await view.jobs.get_seen(computation_id)
     return None if job is None else as_spender_sees(job)
 
 
@@ -71,8 +92,12 @@ def is_settled(job: Job, node: NodeContext) -> bool:
     return visible_state(job, node) in TERMINAL | {JobState.HELD}
 
 
-async def wait_until_settled(job: Job, node: NodeContext, seconds: float) -> Job:
-    """Wait until the computation is settled, at most `seconds`; the row as it is then. Ask the lease again afterwards."""
+async def wait_until_settled(request: web.Request, job: Job, node: NodeContext, seconds: float) -> Job:
+    """Wait until the computation is settled, at most `seconds`; the row as it is then. Ask the lease again afterwards.
+
+    Raises:
+        ConnectionError: the client is gone: nobody waits, so nothing of the Spender's is held for it.
+    """
     deadline = node.clock.now() + seconds
     with node.notifier.subscribed(job.computation_id) as changed:
         while True:
@@ -81,7 +106,15 @@ async def wait_until_settled(job: Job, node: NodeContext, seconds: float) -> Job
             left = deadline - node.clock.now()
             if is_settled(job, node) or left <= 0 or (node.notifier.stopping and job.state is not JobState.RUNNING):
                 return job
-            await wait_for_event(changed, min(left, _until_shown(job, node)))
+            await _until_changed(changed, min(left, _until_shown(job, node)), request)
+
+
+async def _until_changed(changed: asyncio.Event, seconds: float, request: web.Request) -> None:
+    end = time.monotonic() + seconds
+    while not changed.is_set() and (left := end - time.monotonic()) > 0:
+        await wait_for_event(changed, min(left, _GONE_SECONDS))
+        if request.transport is None:
+            raise ConnectionResetError("whoever asked is gone")
 
 
 def _until_shown(job: Job, node: NodeContext) -> float:

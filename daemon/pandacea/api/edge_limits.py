@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -29,6 +30,8 @@ class HttpLimits:
     head_seconds: float = 10.0
     idle_seconds: float = 75.0
     """Between two requests of one connection."""
+    patience_seconds: float = 1.0
+    """An idle connection does not give way to another of its own peer sooner: its request may be on its way."""
     write_seconds: float = 60.0
     """A peer that does not read its answer for this long is cut off."""
     body_bytes: int = 1 * MIB
@@ -64,7 +67,8 @@ class ConnectionAdmission:
     """Counts open connections, in all and by peer; those of declared proxies only in all, for their clients are counted one by one.
 
     When every place is taken, the connection that has been idle for longest gives way to a new one: first those on which no Spender ever
-    signed a request, last those of Spenders and proxies. So idle connections, from however many addresses, keep nobody out.
+    signed a request, last those of Spenders and proxies. When a peer's places are, one of its own does that no Spender ever used and that
+    has been idle for `patience_seconds`. So idle connections, from however many addresses or from a shared one, keep nobody out.
     """
 
     def __init__(self, limits: HttpLimits, proxies: TrustedProxies | None = None) -> None:
@@ -73,8 +77,10 @@ class ConnectionAdmission:
         self.proxies = proxies or TrustedProxies()
         self._peers: Counter[str] = Counter()
         self._all: set[GuardedTransport] = set()
-        self._idle_strangers: dict[GuardedTransport, None] = {}
-        self._idle_known: dict[GuardedTransport, None] = {}
+        self._peer_of: dict[GuardedTransport, str] = {}
+        self._idle_strangers: dict[GuardedTransport, float] = {}
+        self._idle_known: dict[GuardedTransport, float] = {}
+        """Idle since when, the longest first."""
         self._known: dict[GuardedTransport, str] = {}
         self._spenders: Counter[str] = Counter()
         self.open = 0
@@ -83,7 +89,7 @@ class ConnectionAdmission:
 
     def admit(self, peer: str, connection: GuardedTransport, *, proxied: bool = False) -> bool:
         """Take a place; False when there is none, and none that is idle."""
-        if not proxied and self._peers[peer] >= self._limits.connections_per_peer:
+        if not proxied and self._peers[peer] >= self._limits.connections_per_peer and not self._make_room_of(peer):
             self.refused += 1
             return False
         if self.open >= self._limits.connections and not self._make_room():
@@ -96,6 +102,7 @@ class ConnectionAdmission:
             self._known[connection] = ""
         else:
             self._peers[peer] += 1
+            self._peer_of[connection] = peer
         self.mark_idle(connection)
         return True
 
@@ -103,6 +110,7 @@ class ConnectionAdmission:
         """Give the place back."""
         self.mark_busy(connection)
         self._all.discard(connection)
+        self._peer_of.pop(connection, None)
         self.open -= 1
         spender = self._known.pop(connection, None)
         if spender:
@@ -117,7 +125,7 @@ class ConnectionAdmission:
 
     def mark_idle(self, connection: GuardedTransport) -> None:
         """A connection waits for its next request."""
-        (self._idle_known if connection in self._known else self._idle_strangers)[connection] = None
+        (self._idle_known if connection in self._known else self._idle_strangers)[connection] = time.monotonic()
 
     def assign_to_spender(self, spender: str, connection: GuardedTransport) -> None:
         """A Spender's signed request came on a connection: it is theirs from now on, within their share."""
@@ -128,6 +136,13 @@ class ConnectionAdmission:
     def _make_room(self) -> bool:
         victim = next(iter(self._idle_strangers), None) or next(iter(self._idle_known), None)
         if victim is None:
+            return False
+        victim.evict()
+        return True
+
+    def _make_room_of(self, peer: str) -> bool:
+        victim = next((one for one in self._idle_strangers if self._peer_of.get(one) == peer), None)
+        if victim is None or time.monotonic() - self._idle_strangers[victim] < self._limits.patience_seconds:
             return False
         victim.evict()
         return True

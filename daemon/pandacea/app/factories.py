@@ -257,8 +257,9 @@ def unlock_signer(config: Config) -> keys.KeystoreSigner:
     """The key that approves, commits and signs receipts.
 
     Raises:
-        BadConfig: the keystore is missing or its passphrase does not open it; never says the passphrase.
+        BadConfig: the keystore is missing, others can read it, or its passphrase does not open it; never says the passphrase.
     """
+    keys.require_private(config.earner.keystore)
     passphrase = config.earner.passphrase
     if passphrase is None:
         raise BadConfig(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Final
 
 from pandacea import __version__, keys
@@ -58,7 +56,7 @@ async def serve_http(
         uploads=uploads,
         approve=CodeApprovalPorts(core.database, core.follower.lease_cache, core.catalogue, submit.checker, core.clock),
         well_known=_well_known(config, core),
-        readiness=lambda: _readiness(core, submit, workers, background, config.store.state_dir),
+        readiness=lambda: _readiness(core, submit, workers, background),
     )
     add_routes(app)
     publish_openapi(app, __version__)
@@ -113,15 +111,18 @@ def _well_known(config: Config, core: Adapters) -> dict[str, Any]:
     return keys.sign_document(core.signer, document)
 
 
-def _readiness(core: Adapters, submit: SubmitPorts, workers: Workers, background: TaskSupervisor, state_dir: Path) -> Readiness:
-    """Ready: a computation that is sent now would run."""
+def _readiness(core: Adapters, submit: SubmitPorts, workers: Workers, background: TaskSupervisor) -> Readiness:
+    """Ready: a computation that is sent now would run.
+
+    Everybody may ask, so there is no figure here that a run moves: free bytes would tell how large a held result is.
+    """
     standing = core.follower.lease_cache.chain_status()
     troubles = {
         "database": core.engine.failure_reason,
         "chain": standing.not_ready_reason,
         "workers": workers.stuck_reason(submit.limits.time_seconds),
         "boxes": core.sandbox.pool.unavailable_reason,
-        "results": submit.results.find_disk_shortage(submit.limits),
+        "results": submit.results.find_disk_shortage(submit.limits) and "the disk has no room for another result",
         "node": "it is stopping" if workers.stopping else background.first_ended and f"its task {background.first_ended} has ended",
     }
     told: dict[str, Any] = {name: trouble or "ok" for name, trouble in troubles.items()}
@@ -129,6 +130,5 @@ def _readiness(core: Adapters, submit: SubmitPorts, workers: Workers, background
         "head": standing.head_number,
         "confident": standing.confident_block,
         "sandbox": core.identity.kind,
-        "disk_free_bytes": shutil.disk_usage(state_dir).free,
     }
     return Readiness(standing.is_ready and not any(troubles.values()), told)

@@ -9,6 +9,7 @@ import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from pandacea.codecheck.limited_child import run_limited_child
 from pandacea.domain.code_rules import CodeRules, CodeViolation, ImportedModule, check_imports, check_text
@@ -29,7 +30,11 @@ class CodeRefused(Refused):
 
 
 class ChildCodeChecker:
-    """`flows.ports.CodeChecker` over `python -I -S` children: at most two at once, each a few tens of milliseconds."""
+    """`flows.ports.CodeChecker` over `python -I -S` children: at most two at once, of different owners.
+
+    Most take a few tens of milliseconds, but a few hundred bytes can take all the seconds that a child has: so scripts of one owner wait
+    for each other, and those of others for one of them at most.
+    """
 
     def __init__(
         self,
@@ -41,26 +46,29 @@ class ChildCodeChecker:
         self._rules = CodeRules(refused_imports=refused_imports, available=available)
         self._python = python
         self._slots = asyncio.Semaphore(MAX_CHILDREN)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By owner; forgotten with the last who waits."""
         self._cache: OrderedDict[bytes, CodeViolation | None] = OrderedDict()
 
-    async def check_code(self, code: str) -> None:
-        """Look at a script before it is queued.
+    async def check_code(self, code: str, owner: str = "") -> None:
+        """Look at a script before it is queued. `owner`: who sent it.
 
         Raises:
             CodeRefused: with one of the codes code-not-utf8, code-too-large, code-nul, code-syntax, code-too-complex,
                 code-import-refused, code-import-missing, and the line when there is one.
             Unavailable: the checking process could not be started, or failed by itself.
         """
-        violation = check_text(code, self._rules) or await self._check_in_child(code)
+        violation = check_text(code, self._rules) or await self._check_in_child(code, owner)
         if violation is not None:
             raise CodeRefused(violation)
 
-    async def _check_in_child(self, code: str) -> CodeViolation | None:
+    async def _check_in_child(self, code: str, owner: str) -> CodeViolation | None:
         key = hashlib.sha256(code.encode()).digest()
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        async with self._slots:
+        turn = self._turns.setdefault(owner, asyncio.Lock())
+        async with turn, self._slots:
             out = await run_limited_child(self._python, CHILD, code.encode())
             violation = self._judge(json.loads(out) if out else {})
         self._cache[key] = violation

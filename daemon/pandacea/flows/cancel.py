@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,6 +15,10 @@ from pandacea.flows.ports import Clock
 from pandacea.flows.result_store import ResultStore
 from pandacea.flows.submit import ProblemError, job_message
 from pandacea.flows.unit_of_work import Database, UnitOfWork
+from pandacea.tasks import log_task_failure
+
+_REMOVING: Final[set[asyncio.Task[None]]] = set()
+"""Kept until they end: the event loop alone does not."""
 
 CANCELLED_DETAIL: Final = "Cancelled by its Spender."
 CANCELLED_ERROR: Final[dict[str, Any]] = {"type": Failure.CANCELLED.value, "message": CANCELLED_DETAIL}
@@ -31,7 +36,7 @@ async def cancel_job(job: Job, database: Database, notifier: JobNotifier, clock:
     """
     now = clock.now()
     async with database.unit_of_work() as work:
-        current = await work.jobs.find_job(job.computation_id)
+        current = await work.jobs.get_seen(job.computation_id)
         if current is None or as_spender_sees(current).state in TERMINAL:
             state = "gone" if current is None else as_spender_sees(current).state.value
             raise ProblemError("not-cancellable", f"This computation is {state}; only one that has not ended can be cancelled.")
@@ -44,7 +49,11 @@ async def cancel_job(job: Job, database: Database, notifier: JobNotifier, clock:
             work.after_commit(lambda: notifier.notify(job.computation_id))
         await work.commit()
     if current.state is JobState.HELD:
-        await results.remove_folder(job.computation_id)
+        # Nobody waits for it: how long it takes would tell that there was a result. What a stop cuts short the next start removes.
+        removing = asyncio.create_task(results.remove_folder(job.computation_id), name="remove-cancelled")
+        _REMOVING.add(removing)
+        removing.add_done_callback(_REMOVING.discard)
+        removing.add_done_callback(log_task_failure)
 
 
 def as_spender_sees(job: Job) -> Job:

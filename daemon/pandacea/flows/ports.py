@@ -168,8 +168,8 @@ class PrivacyService(Protocol):
 class CodeChecker(Protocol):
     """The early, clear error about a script. Never the boundary: the box is."""
 
-    async def check_code(self, code: str) -> None:
-        """Look at a script before it is queued.
+    async def check_code(self, code: str, owner: str = "") -> None:
+        """Look at a script before it is queued. `owner`: who sent it; one of each is looked at at a time.
 
         Raises:
             Refused: the script cannot run here; with its own code and the line.

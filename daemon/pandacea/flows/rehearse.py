@@ -37,7 +37,7 @@ async def rehearse(order: ComputationRequest, caller: Caller, ports: SubmitPorts
     for asset_id, _ in order.inputs:
         if product.assets[asset_id].mock is None:
             raise ProblemError("rehearsal-off", f"The asset {asset_id} has no mock rows to rehearse on.")
-    await ports.checker.check_code(order.code)
+    await ports.checker.check_code(order.code, caller.address)
     token = secrets.token_urlsafe(32) if order.wants_token else None
     job = _rehearsal(order, caller, product, token, ports)
     gone: list[ComputationId] = []

@@ -21,7 +21,7 @@ from pandacea.flows.job_notifier import JobNotifier
 from pandacea.flows.ports import Clock
 from pandacea.flows.result_store import ResultStore
 from pandacea.flows.submit import ProblemError, job_message
-from pandacea.flows.unit_of_work import Database, StoredArtifact
+from pandacea.flows.unit_of_work import Database, HeldRow, StoredArtifact
 
 REASON_CHARACTERS: Final = 500
 OUTPUT_FILE: Final = "output"
@@ -41,11 +41,10 @@ class ReleasePorts:
     """A result nobody decided on for this long is refused: every job ends."""
 
 
-async def list_held(ports: ReleasePorts) -> Sequence[Job]:
-    """What waits for a word, oldest first."""
+async def list_held(ports: ReleasePorts) -> Sequence[HeldRow]:
+    """What waits for a word, oldest first; never the results themselves, which may be a gigabyte together."""
     async with ports.database.read_session() as view:
-        found = [await view.jobs.find_job(computation_id) for computation_id in await view.jobs.list_in_state(JobState.HELD)]
-    return [job for job in found if job is not None]
+        return await view.jobs.held()
 
 
 async def load_result(computation_id: str, ports: ReleasePorts) -> tuple[Job, list[StoredArtifact]]:

@@ -14,7 +14,7 @@ from pandacea.domain.ids import Address
 from pandacea.domain.job import JobState, Mode
 from pandacea.domain.limits import MIB, Limits
 from pandacea.errors import Unavailable
-from pandacea.flows.unit_of_work import ReadSession, StoredArtifact
+from pandacea.flows.unit_of_work import ReadSession, StoredArtifact, Unseen
 
 SPARE_BYTES: Final = 256 * MIB
 """Left free on the disk beside the largest result: for the database and the log."""
@@ -128,18 +128,20 @@ class ResultStore:
             return f"results may need {taken // MIB} MiB, and store.max_results_mb is {self.max_bytes // MIB}"
         return None
 
-    async def require_room(self, view: ReadSession, limits: Limits, spender: Address, mode: Mode) -> None:
+    async def require_room(self, view: ReadSession, limits: Limits, spender: Address, mode: Mode, unseen: Unseen) -> None:
         """Refuse early what could not start even if nothing else ran.
+
+        What a held run left counts once it reads as held, and no figure is named: else this would tell when it ended, and what it left.
 
         Raises:
             ResultsFull: the Spender's own room would not take the largest result.
             DiskFull: the node's would not.
         """
-        mine = (await view.jobs.stored_bytes(Mode.LIVE)).get(spender, 0) if mode is Mode.LIVE else 0
+        mine = (await view.jobs.stored_bytes(Mode.LIVE)).get(spender, 0) - unseen.stored_bytes if mode is Mode.LIVE else 0
         if mine + limits.largest_result > self.max_bytes_per_spender:
             raise ResultsFull(
-                f"Your results take {mine:,} of the {self.max_bytes_per_spender:,} bytes that one Spender's may take here, and the largest of "
-                "another would not fit. Your oldest go from an hour after they ended; those that the Earner holds stay until the Earner "
+                f"One Spender's results may take {self.max_bytes_per_spender:,} bytes here, and beside yours the largest of another would not fit. "
+                "Your oldest go from an hour after they ended; those that the Earner holds stay until the Earner "
                 "decides.",
                 retry_after=300,
             )

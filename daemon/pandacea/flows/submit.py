@@ -19,7 +19,7 @@ from pandacea.domain.product import LiveOutput, Policy, Product, Release
 from pandacea.errors import Refused, Unavailable
 from pandacea.flows.ports import AccessRequest, Catalogue, Clock, CodeChecker, LeaseCache, PrivacyService
 from pandacea.flows.result_store import ResultStore
-from pandacea.flows.unit_of_work import Channel, Database, OutboxMessage, ReadSession, UnitOfWork
+from pandacea.flows.unit_of_work import Channel, Database, OutboxMessage, ReadSession, UnitOfWork, Unseen
 from pandacea_sdk.protocol.receipt import derive_computation_id
 
 PAGE_BYTES: Final = 4096
@@ -117,7 +117,7 @@ async def submit_job(request: ComputationRequest, caller: Caller, ports: SubmitP
     if known is not None:
         return await answer_repeated(known, request, ports)
     product = _find_product(request, ports)
-    decision = await _decide_policy(request, product, ports)
+    decision = await _decide_policy(request, caller, product, ports)
     # Nobody waits in one request for a result that waits for a person: such a request is answered like an asynchronous one.
     token = secrets.token_urlsafe(32) if request.wants_token or product.rules.release is Release.HOLD else None
     job = build_job(request, caller, product, decision, token, ports)
@@ -137,9 +137,11 @@ async def insert_job(work: UnitOfWork, job: Job, caller: Caller, ports: SubmitPo
         Forbidden: `too-many-jobs`, `upload-unknown`, `uploads-too-large`, `request-replayed`.
         Unavailable: the queue, the disk or the Spender's room for results is full.
     """
-    await _require_queue_room(work, caller, ports.queue)
+    # Quotas count what the Spender may see: a refusal would tell when a held run ended, and what it left.
+    unseen = (await work.jobs.unseen(job.created_at - ports.limits.time_seconds)).get(caller.address, Unseen(0, 0))
+    await _require_queue_room(work, caller, ports.queue, unseen)
     limits = ports.limits.of_rehearsals() if job.mode is Mode.MOCK else ports.limits
-    await ports.results.require_room(work, limits, caller.address, job.mode)
+    await ports.results.require_room(work, limits, caller.address, job.mode, unseen)
     await _require_uploads(work, job, ports.limits)
     if await work.jobs.find_job(job.computation_id) is not None:
         raise ProblemError("request-replayed", "This very request made a computation before; sign a new one with a new nonce.")
@@ -245,10 +247,10 @@ def _find_product(order: ComputationRequest, ports: SubmitPorts) -> Product:
     return product
 
 
-async def _decide_policy(order: ComputationRequest, product: Product, ports: SubmitPorts) -> str:
+async def _decide_policy(order: ComputationRequest, caller: Caller, product: Product, ports: SubmitPorts) -> str:
     """Why this script may run on this product, as the manifest says it."""
     if product.rules.policy is Policy.ANY_CODE:
-        await ports.checker.check_code(order.code)
+        await ports.checker.check_code(order.code, caller.address)
         return f"{product.rules.policy}: passed the static check"
     digest = hashlib.sha256(order.code.encode()).hexdigest()
     async with ports.database.read_session() as view:
@@ -261,8 +263,8 @@ async def _decide_policy(order: ComputationRequest, product: Product, ports: Sub
     return f"{product.rules.policy}: {decision.code_id}"
 
 
-async def _require_queue_room(view: ReadSession, caller: Caller, queue: QueueLimits) -> None:
-    if await view.jobs.count_queued(caller.address) >= queue.max_per_spender:
+async def _require_queue_room(view: ReadSession, caller: Caller, queue: QueueLimits, unseen: Unseen) -> None:
+    if await view.jobs.count_queued(caller.address) + unseen.runs >= queue.max_per_spender:
         raise ProblemError(
             "too-many-jobs", f"You have {queue.max_per_spender} computations waiting or running here; wait for one to end."
         )

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from pandacea.domain.charge import Charge
 from pandacea.domain.code_approval import CodeRecord, CodeState
-from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
+from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey, ProductId
 from pandacea.domain.job import Job, JobState, Mode
+from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Asset, Product
 
 
@@ -51,6 +52,32 @@ class StartCriteria:
     """What the worker that asks runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """What is told of a held result in a list: a job without its script, params and output. Times in Unix seconds."""
+
+    computation_id: ComputationId
+    state: JobState
+    product_id: ProductId
+    spender: Address
+    lease_id: LeaseId
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    failure: Failure | None
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """What a Spender's quotas must not tell yet of runs whose results are held."""
+
+    runs: int
+    """That read as running beyond those that do run; below 0: those that run and read as cancelled."""
+    stored_bytes: int
+    """What the former left."""
+
+
 class Channel(StrEnum):
     """Where an outbox message is going."""
 
@@ -88,12 +115,16 @@ class JobRows(Protocol):
 
     async def insert_job(self, job: Job) -> None: ...
     async def find_job(self, computation_id: str) -> Job | None: ...
+    async def get_seen(self, computation_id: str) -> Job | None: ...
+    async def token_sha256(self, computation_id: str) -> str | None: ...
     async def find_by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None: ...
     async def count_by_charge(self, key: LeaseKey) -> dict[Charge, int]: ...
     async def count_live(self, key: LeaseKey) -> int: ...
     async def count_queued(self, spender: Address | None = None) -> int: ...
+    async def unseen(self, since: float) -> dict[Address, Unseen]: ...
     async def find_next_pending(self, criteria: StartCriteria) -> Job | None: ...
     async def list_in_state(self, *states: JobState) -> list[ComputationId]: ...
+    async def held(self) -> list[HeldRow]: ...
     async def change_state(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool: ...
     async def mark_charged(self, computation_id: str) -> None: ...
     async def mark_shown(self, computation_id: str, now: float) -> bool: ...

@@ -16,7 +16,10 @@ _UNREPORTED_END: Final = ScriptEnded(None, ReportedError(), too_much_output=Fals
 
 
 def build_outcome(run_state: RunState, seconds: float, external_cause: tuple[Failure, str] | None) -> Outcome:
-    """Judge a run. `ending`: a cause seen from outside (time, memory, guest died ...), which outranks the guest's own account."""
+    """Judge a run. `ending`: a cause seen from outside (time, memory, guest died ...), which outranks the guest's own account.
+
+    Of a script that never began nothing is kept, whatever its supervisor sent: such a run costs nothing.
+    """
     limits = run_state.limits
     ended = run_state.ended or _UNREPORTED_END
     artifacts: tuple[Artifact, ...] = ()
@@ -33,17 +36,21 @@ def build_outcome(run_state: RunState, seconds: float, external_cause: tuple[Fai
         detail = (
             f"The script wrote more than output_bytes={limits.output_bytes} to stdout and stderr; print less, or save an artifact."
         )
-    else:
+    elif run_state.code_started:
         failure, detail = _classify_script_end(ended, limits)
         artifacts, failure, detail = _finish_artifacts(run_state, failure, detail)
+    else:
+        failure, detail = _classify_script_end(ended, limits)
+        if failure is None:
+            failure, detail = Failure.GUEST_DIED, "The box ended before the script began."
     if failure is not None and not artifacts:
         run_state.results.discard()
     return Outcome(
         failure=failure,
         detail=detail,
-        output=bytes(run_state.output),
+        output=bytes(run_state.output) if run_state.code_started else b"",
         artifacts=artifacts,
-        script_error=error if failure is not None and external_cause is None else None,
+        script_error=error if failure is not None and external_cause is None and run_state.code_started else None,
         exit_status=ended.exit_status,
         code_started=run_state.code_started,
         truncated=run_state.output_overflow or ended.too_much_output,

@@ -5,6 +5,7 @@ Pipe pages, epoll watches, pending signals, processes, keyrings: two boxes of on
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import pwd
@@ -22,25 +23,30 @@ UID_COUNT: Final = 1024
 
 _CLAIM_NAME: Final = "\0org.pandacea.uid.{}"
 _SUBORDINATE_FILES: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
+_PROC: Final = Path("/proc")
 _UID_MAP: Final = Path("/proc/self/uid_map")
 
 
 class InstanceUid:
     """One uid, held for one box."""
 
-    def __init__(self, number: int, claim: socket.socket) -> None:
+    def __init__(self, number: int, claim: socket.socket | None, held: set[int]) -> None:
         self.number = number
-        self._claim = claim
+        self._claim, self._held = claim, held
+        held.add(number)
 
     def release(self) -> None:
         """Let others have it; only once no process of the box is left. Idempotent."""
-        self._claim.close()
+        if self._claim is not None:
+            self._claim.close()
+        self._held.discard(self.number)
 
 
 class UidRange:
     """Hands out uids of `base` and the `UIDS - 1` above it.
 
     A claim is an abstract Unix socket of the uid's name: every node of the machine sees it, and it ends with the process that made it.
+    Any user may bind such names, so where all of them are taken a uid is handed out that no process of the machine has.
     The order is random, because a script sees its own uid, and numbers that count up would tell it how many boxes ran before.
     """
 
@@ -49,6 +55,7 @@ class UidRange:
         order = list(self.numbers)
         secrets.SystemRandom().shuffle(order)
         self._order = deque(order)
+        self._held: set[int] = set()
 
     def claim(self) -> InstanceUid:
         """Return a uid that no box of this machine has. Raises Unavailable when there is none."""
@@ -63,7 +70,11 @@ class UidRange:
                 if error.errno != errno.EADDRINUSE:
                     raise
             else:
-                return InstanceUid(number, sock)
+                return InstanceUid(number, sock, self._held)
+        taken = self._held | _running()
+        for number in self._order:
+            if number not in taken:
+                return InstanceUid(number, None, self._held)
         raise Unavailable(
             f"each of the {UID_COUNT} uids from {self.numbers.start} on belongs to a box that lives; are nodes left over?"
         )
@@ -82,6 +93,19 @@ class UidRange:
                 f"boxes run as uids {first} to {last}, which this user namespace does not have (/proc/self/uid_map); "
                 f"set privacy.uid_base to the first of {UID_COUNT} numbers that it has"
             )
+
+
+def _running() -> set[int]:
+    """The uid of every process there is; not by the owner of its entry, which is root where it may not be dumped."""
+    found: set[int] = set()
+    for path in _PROC.glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):  # it ended
+            found.update(
+                int(line.split()[1])
+                for line in path.read_text(encoding="ascii", errors="replace").splitlines()
+                if line[:4] == "Uid:"
+            )
+    return found
 
 
 def _find_clashes(numbers: range) -> Iterator[str]:

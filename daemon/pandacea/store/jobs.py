@@ -30,7 +30,8 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.ids import Address, ComputationId, LeaseKey
 from pandacea.domain.job import JOB_TRANSITIONS, TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure
-from pandacea.flows.unit_of_work import StartCriteria, StoredArtifact, StoredResult
+from pandacea.domain.product import Release
+from pandacea.flows.unit_of_work import HeldRow, StartCriteria, StoredArtifact, StoredResult, Unseen
 from pandacea.store.bulk import IN_LIST_SIZE, split_chunks
 
 
@@ -44,7 +45,7 @@ class JobRow(SQLModel, table=True):
         Index("job_by_spender", "spender", "state"),
         Index("job_by_idempotency_key", "spender", "lease_id", "idempotency_key"),
         # These hold every column that their questions ask for: a row's own pages are as long as its script.
-        Index("job_by_run", "ran_until", "spender", "started_at"),
+        Index("job_by_run", "ran_until", "mode", "spender", "started_at"),
         Index("job_by_result", "removed_at", "mode", "spender", "stored_bytes"),
         Index("job_by_charge", "charge", "finished_at"),
     )
@@ -113,15 +114,22 @@ FAIRNESS_SECONDS = 3600.0
 """How far back a Spender's run time counts when it is asked whose turn it is."""
 
 
+_RESULT = frozenset(
+    {"output", "truncated", "manifest", "result_hash", "receipt", "removed_at", "live_at", "cancel_asked", "stored_bytes"}
+)
+"""Columns of a held result, and those behind them in a row: reading one of them goes through the whole output."""
+_BEFORE_RESULT = [_job.c[field.name] for field in fields(Job) if field.name not in _RESULT]
+
+
 def _read(row: RowMapping) -> Job:
-    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Job)}
+    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Job) if field.name in row}
     failure = values["failure"]
     values |= {
         "state": JobState(row["state"]),
         "charge": Charge(row["charge"]),
         "mode": Mode(row["mode"]),
         "failure": None if failure is None else Failure(failure),
-        "output": bytes(row["output"]),
+        "output": bytes(row.get("output", b"")),
     }
     return Job(**values)
 
@@ -154,10 +162,31 @@ class JobTable:
         """The whole row, or None."""
         return await self._first(select(_job).where(_job.c.computation_id == computation_id))
 
+    async def get_seen(self, computation_id: str) -> Job | None:
+        """The row for its Spender, or None: of a held one without its result.
+
+        That is not even read, for how long it took would tell that it is there, and how large it is.
+        """
+        here = _job.c.computation_id == computation_id
+        state = (await self._connection.execute(select(_job.c.state).where(here))).scalar_one_or_none()
+        if state != JobState.HELD:
+            return None if state is None else await self.find_job(computation_id)
+        found = await self._first(select(*_BEFORE_RESULT).where(here))
+        # Released between the two looks: now there is something to see.
+        return found if found is None or found.state is JobState.HELD else await self.find_job(computation_id)
+
+    async def token_sha256(self, computation_id: str) -> str | None:
+        """The hash of the token that opens a computation, without the rest of its row, which may have megabytes; None: none does."""
+        query = select(_job.c.token_sha256).where(_job.c.computation_id == computation_id)
+        found: str | None = (await self._connection.execute(query)).scalar_one_or_none()
+        return found
+
     async def find_by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None:
         """The job that a spender's earlier request under this lease with this key made."""
         mine = (_job.c.spender == spender) & (_job.c.idempotency_key == key) & _of(lease)
-        return await self._first(select(_job).where(mine).order_by(_job.c.created_at).limit(1))
+        query = select(_job.c.computation_id).where(mine).order_by(_job.c.created_at).limit(1)
+        found = (await self._connection.execute(query)).scalar_one_or_none()
+        return None if found is None else await self.get_seen(found)
 
     async def count_by_charge(self, key: LeaseKey) -> dict[Charge, int]:
         """How many jobs of a lease stand at each charge."""
@@ -176,27 +205,41 @@ class JobTable:
             query = query.where(_job.c.spender == spender)
         return int((await self._connection.execute(query)).scalar_one())
 
+    async def unseen(self, since: float) -> dict[Address, Unseen]:
+        """Where a Spender may see something else of held runs than the rows say, by Spender.
+
+        A held run that started after `since` reads as running. One that was cancelled reads as cancelled, though its box may be there yet.
+        """
+        # `ran_until` for the index: of all that is held only what ended lately is looked at.
+        over = (_job.c.ran_until > since) & (_job.c.started_at > since) & (_job.c.state == JobState.HELD)
+        going = (_job.c.state == JobState.RUNNING) & _job.c.cancel_asked & (_job.c.release == Release.HOLD)
+        runs = select(_job.c.spender, literal(1).label("runs"), _job.c.stored_bytes.label("size")).where(over)
+        gone = select(_job.c.spender, literal(-1).label("runs"), literal(0).label("size")).where(going)
+        each = union_all(runs, gone).subquery()
+        query = select(each.c.spender, func.sum(each.c.runs), func.sum(each.c.size)).group_by(each.c.spender)
+        return {Address(row[0]): Unseen(int(row[1]), int(row[2])) for row in (await self._connection.execute(query)).all()}
+
     async def find_next_pending(self, criteria: StartCriteria) -> Job | None:
         """The next job to start: rehearsals last, then fair between Spenders in number and in time, then the oldest.
 
         A Spender with fewer running jobs goes first and, of those with as many, the one whose runs took least of the last hour. A job
-        that waited too long comes up whatever its Spender has running: it is to be ended.
+        that waited too long comes up whatever its Spender has running: it is to be ended. Runs of other modes than those asked for count
+        nowhere: a rehearsal that waited for a held run would tell when that ended.
         """
         since = criteria.now - FAIRNESS_SECONDS
+        mine = _job.c.mode.in_(list(criteria.modes))
         began = case((_job.c.started_at < since, since), else_=_job.c.started_at)
         runs = select(_job.c.spender, literal(1).label("running"), (criteria.now - began).label("seconds"))
         ran = select(_job.c.spender, literal(0).label("running"), (_job.c.ran_until - began).label("seconds"))
-        each = union_all(runs.where(_job.c.state == JobState.RUNNING), ran.where(_job.c.ran_until > since)).subquery()
+        each = union_all(
+            runs.where(mine & (_job.c.state == JobState.RUNNING)), ran.where(mine & (_job.c.ran_until > since))
+        ).subquery()
         sums = select(each.c.spender, func.sum(each.c.running).label("running"), func.sum(each.c.seconds).label("seconds"))
         spent = sums.group_by(each.c.spender).subquery()
         running, seconds = func.coalesce(spent.c.running, 0), func.coalesce(spent.c.seconds, 0.0)
         mock = _job.c.mode == Mode.MOCK
         may_start = (running < criteria.max_running) & (mock | _job.c.spender.not_in(list(criteria.full_spenders)))
-        waits = (
-            (_job.c.state == JobState.PENDING)
-            & _job.c.lease_id.not_in(list(criteria.skipped_leases))
-            & _job.c.mode.in_(list(criteria.modes))
-        )
+        waits = (_job.c.state == JobState.PENDING) & _job.c.lease_id.not_in(list(criteria.skipped_leases)) & mine
         query = (
             select(_job.c.computation_id)
             .outerjoin(spent, spent.c.spender == _job.c.spender)
@@ -212,6 +255,18 @@ class JobTable:
         """Ids of every job in these states, oldest first."""
         query = select(_job.c.computation_id).where(_job.c.state.in_(states)).order_by(_job.c.created_at)
         return [ComputationId(row[0]) for row in (await self._connection.execute(query)).all()]
+
+    async def held(self) -> list[HeldRow]:
+        """Every held result, oldest first, without what makes its row long."""
+        columns = [_job.c[field.name] for field in fields(HeldRow)]
+        query = select(*columns).where(_job.c.state == JobState.HELD).order_by(_job.c.created_at)
+        rows = (await self._connection.execute(query)).mappings().all()
+        return [
+            HeldRow(
+                **{**row, "state": JobState(row["state"]), "failure": None if row["failure"] is None else Failure(row["failure"])}
+            )
+            for row in rows
+        ]
 
     async def change_state(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool:
         """Move a job on, or say False when it is no longer in `source`: two workers cannot both win.

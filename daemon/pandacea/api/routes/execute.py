@@ -55,7 +55,7 @@ async def post_execute(request: web.Request) -> web.StreamResponse:
         accepted = await accept(order, caller, node.submit)
         if accepted.job.release == Release.HOLD:
             return _accepted(accepted, node, background=False)
-        job = await _ended(accepted.job, node)
+        job = await _ended(request, accepted.job, node)
     return await result_response(request, job, node)
 
 
@@ -75,9 +75,11 @@ def _accepted(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> 
     return web.json_response(body, status=202, headers=headers)
 
 
-async def _ended(job: Job, node: NodeContext) -> Job:
+async def _ended(request: web.Request, job: Job, node: NodeContext) -> Job:
     """Wait for the end, then ask the lease once more: a result leaves only to whom it may."""
-    job = await wait_until_settled(job, node, node.submit.queue.max_wait_seconds + node.submit.limits.time_seconds + GRACE_SECONDS)
+    job = await wait_until_settled(
+        request, job, node, node.submit.queue.max_wait_seconds + node.submit.limits.time_seconds + GRACE_SECONDS
+    )
     require_readable(job, node)
     if job.state not in TERMINAL:
         raise Unavailable(f"The computation {job.computation_id} has not ended yet; ask for its result by its id.", retry_after=30)

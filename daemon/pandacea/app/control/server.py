@@ -41,6 +41,7 @@ from pandacea.flows.release import (
     write_output_file,
 )
 from pandacea.flows.result_store import ResultStore
+from pandacea.flows.unit_of_work import HeldRow
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 
@@ -165,7 +166,7 @@ def _expand_id(said: str, known: Sequence[str]) -> str:
     return found[0] if len(found) == 1 else said
 
 
-def _short(job: Job) -> dict[str, Any]:
+def _short(job: Job | HeldRow) -> dict[str, Any]:
     return {
         "computation_id": job.computation_id,
         "state": job.state.value,
