@@ -146,5 +146,5 @@ class FakeSandbox:
 class AllowAll:
     """A code checker that finds nothing."""
 
-    async def check_code(self, code: str) -> None:
+    async def check_code(self, code: str, owner: str = "") -> None:
         """Find nothing in any script."""

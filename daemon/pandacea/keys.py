@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -113,6 +114,20 @@ def unlock_keystore(file: Path, passphrase: str) -> KeystoreSigner:
     if named is not None and "0x" + named[1].lower() != signer.address:
         raise BadConfig(f"{file} names the address 0x{named[1].lower()}, but holds the key of {signer.address}.")
     return signer
+
+
+def require_private(file: Path) -> None:
+    """Refuse a keystore that others can read: its encryption is only as strong as the passphrase.
+
+    Raises:
+        BadConfig: they can. A missing keystore passes: `unlock_keystore` names it.
+    """
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError:
+        return
+    if mode & 0o077:
+        raise BadConfig(f"The keystore {file} can be read by others (mode {mode:o}): run chmod 600 {file}.")
 
 
 def read_passphrase(file: Path | None) -> str:

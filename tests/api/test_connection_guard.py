@@ -106,16 +106,18 @@ async def test_long_handlers_and_keep_alive_are_not_cut_off(start_node: StartNod
 
 
 async def test_one_peer_cannot_take_every_connection(start_node: StartNode) -> None:
-    """Beyond its share a peer gets a 503 at once, and its place back when it lets go."""
+    """Beyond its share of requests in progress a peer gets a 503 at once, and its place back when it lets go."""
     node = await start_node(HttpLimits(connections_per_peer=3))
     held = [await asyncio.open_connection("127.0.0.1", node.port) for _ in range(3)]
-    for reader, writer in held:
-        writer.write(OK)
-        await read_answer(reader)
+    for _, writer in held:
+        writer.write(raw_request("GET", "/slow?seconds=1", {}, None))
+        await writer.drain()
+    await asyncio.sleep(0.2)
     refused = await send_raw(node.port, OK)
     assert (refused.status, refused.code) == (503, "too-many-connections")
     assert refused.headers["retry-after"]
-    for _, writer in held:
+    for reader, writer in held:
+        await read_answer(reader)
         writer.close()
         await writer.wait_closed()
     await until(lambda: node.server.connections.open == 0)
@@ -154,16 +156,17 @@ class FakeConnection:
 def test_counting_places_is_exact() -> None:
     """What enters leaves; a declared proxy counts only in all; nothing is kept for peers that are gone."""
     connections = ConnectionAdmission(HttpLimits(connections=3, connections_per_peer=1))
-    places = [FakeConnection(peer, connections) for peer in ("a", "a", "proxy", "proxy")]
-    for place in places:
-        if place.open:
-            connections.mark_busy(place)
-    places.append(FakeConnection("b", connections))
+    places = []
+    for peer in ("a", "a", "proxy", "proxy", "b"):
+        places.append(FakeConnection(peer, connections))
+        if places[-1].open:
+            connections.mark_busy(places[-1])
     assert [place.open for place in places] == [True, False, True, True, False]
     for place in places:
         if place.open:
             connections.release(place.peer, place)
     assert (connections.open, dict(connections._peers), connections._all, connections._known) == (0, {}, set(), {})
+    assert connections._peer_of == {}
 
 
 def test_who_is_idle_for_longest_gives_way_and_spenders_last() -> None:

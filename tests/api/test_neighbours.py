@@ -101,7 +101,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[NeighbourRig]:
                 spender_rate=RateLimiter(0.001, BURST, time.monotonic),
             )
 
-        served = await assemble(tmp_path, stack, HttpLimits(connections_per_peer=PLACES), prepare)
+        served = await assemble(tmp_path, stack, HttpLimits(connections_per_peer=PLACES, patience_seconds=0), prepare)
         yield NeighbourRig(served)
 
 
@@ -131,15 +131,12 @@ async def test_strangers_of_one_address_leave_those_of_another_served(rig: Neigh
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=shown)
-async def test_an_address_that_holds_all_its_connections_leaves_the_next_one_served(
-    rig: NeighbourRig, operation: Operation
-) -> None:
-    """Idle connections: the address that holds them is refused another, its neighbour is answered."""
+async def test_an_address_that_holds_all_its_connections_leaves_everybody_served(rig: NeighbourRig, operation: Operation) -> None:
+    """Idle connections: one of them gives way to another of that address, and its neighbour is answered."""
     held = [await asyncio.open_connection("127.0.0.1", rig.served.port, local_addr=(GREEDY, 0)) for _ in range(PLACES)]
-    refused = await rig.send_request(operation, GREEDY)
-    assert (refused.status, refused.code) == (503, "too-many-connections")
     signer = None if operation.auth is Auth.PUBLIC else NEIGHBOUR
-    assert (await rig.send_request(operation, BESIDE, signer)).status not in {429, 503, 507}
+    for address in (GREEDY, BESIDE):
+        assert (await rig.send_request(operation, address, signer)).status not in {429, 503, 507}
     for _, writer in held:
         writer.close()
 

@@ -15,6 +15,7 @@ from pandacea.errors import ProblemError
 from pandacea.flows.release import list_held, refuse_result, release_result
 from pandacea.flows.retention import RetentionPorts, apply_retention
 from pandacea.flows.unit_of_work import Channel
+from tests.api.conftest import until
 from tests.jobs.conftest import EXECUTE, Served, results
 
 FAILED = Outcome(
@@ -165,7 +166,7 @@ async def test_a_held_computation_can_be_cancelled_as_a_running_one(served: Serv
     await cancel_and_check(served, computation_id)
     row = await served.row(computation_id)
     assert (row.state, row.charge, row.output, row.receipt) == (JobState.CANCELLED, Charge.CHARGED, b"", None)
-    assert not served.world.submit.results.path_of(computation_id).exists()
+    await until(lambda: not served.world.submit.results.path_of(computation_id).exists())  # after the answer
     with pytest.raises(ProblemError):
         await release_result(computation_id, served.world.release)
 

@@ -228,6 +228,7 @@ def _write(folder: Path, rpc_url: str, earner: Any, port: int, rules: dict[str, 
     passphrase.write_text(PASSPHRASE)
     # A keystore that opens at once: a hundred starts would spend minutes on a strong one.
     keystore = Account.encrypt(earner.private_key, PASSPHRASE, kdf="pbkdf2", iterations=1)
+    (folder / "operator.json").touch(mode=0o600)
     (folder / "operator.json").write_text(json.dumps(keystore))
     config: dict[str, Any] = {
         "blockchain": {

@@ -153,6 +153,7 @@ def _write(
     passphrase.write_text(PASSPHRASE)
     # A keystore that opens at once: a strong one would take a second of each start.
     keystore = Account.encrypt(EARNER.key, PASSPHRASE, kdf="pbkdf2", iterations=1)
+    (folder / "operator.json").touch(mode=0o600)
     (folder / "operator.json").write_text(json.dumps(keystore))
     config: dict[str, Any] = {
         "blockchain": {

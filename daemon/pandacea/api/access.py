@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import Final
+
 from aiohttp import web
 
 from pandacea.api.auth import authenticate_spender, job_token
@@ -16,6 +20,8 @@ from pandacea.flows.live_output import wait_for_event
 from pandacea_sdk.protocol.job_token import job_token_matches
 from pandacea_sdk.protocol.problems import ProtocolError
 
+_GONE_CHECK_SECONDS: Final = 2.0
+"""How often a waiting request checks that its client is still connected."""
 _UNKNOWN = "No computation of yours has this id here."
 
 
@@ -30,16 +36,31 @@ async def load_readable_job(request: web.Request, node: NodeContext, *, token_op
     computation_id = request.match_info["computation_id"]
     token = job_token(request) if token_opens else None
     spender = None if token else Address((await authenticate_spender(request)).address)
+    if token and not await _token_opens(token, computation_id, node):
+        raise _token_invalid()
     job = await load_job(computation_id, node) if HASH32.fullmatch(computation_id) else None
     if token:
-        if job is None or job.token_sha256 is None or not job_token_matches(token, job.token_sha256):
-            raise ProtocolError("job-token-invalid", "This job token opens no such computation; sign the request instead.")
+        if job is None:  # it was deleted between the two reads
+            raise _token_invalid()
         assign_to_spender(request, job.spender)
     elif job is None or job.spender != spender:
         raise ProblemError("computation-unknown", _UNKNOWN)
     assert job is not None
     require_readable(job, node)
     return job
+
+
+async def _token_opens(token: str, computation_id: str, node: NodeContext) -> bool:
+    """Return whether a job token opens a computation. Anybody may ask, so nothing else of the computation is read before."""
+    if not HASH32.fullmatch(computation_id):
+        return False
+    async with node.database.read_session() as session:
+        stored = await session.jobs.find_token_hash(computation_id)
+    return stored is not None and job_token_matches(token, stored)
+
+
+def _token_invalid() -> ProtocolError:
+    return ProtocolError("job-token-invalid", "This job token opens no such computation; sign the request instead.")
 
 
 def require_readable(job: Job, node: NodeContext) -> None:
@@ -57,7 +78,7 @@ def require_readable(job: Job, node: NodeContext) -> None:
 async def load_job(computation_id: str, node: NodeContext) -> Job | None:
     """Load a computation's row as its Spender may see it now."""
     async with node.database.read_session() as session:
-        job = await session.jobs.find_job(computation_id)
+        job = await session.jobs.find_visible_job(computation_id)
     return None if job is None else as_spender_sees(job)
 
 
@@ -71,8 +92,12 @@ def is_settled(job: Job, node: NodeContext) -> bool:
     return visible_state(job, node) in TERMINAL | {JobState.HELD}
 
 
-async def wait_until_settled(job: Job, node: NodeContext, seconds: float) -> Job:
-    """Wait until the computation is settled, at most `seconds`, and return its row. Call `require_readable` afterwards."""
+async def wait_until_settled(request: web.Request, job: Job, node: NodeContext, seconds: float) -> Job:
+    """Wait until the computation is settled, at most `seconds`, and return its row. Call `require_readable` afterwards.
+
+    Raises:
+        ConnectionResetError: the client is gone, so nothing is held for a request that nobody waits for.
+    """
     deadline = node.clock.now() + seconds
     with node.notifier.subscribed(job.computation_id) as changed:
         while True:
@@ -81,7 +106,15 @@ async def wait_until_settled(job: Job, node: NodeContext, seconds: float) -> Job
             remaining = deadline - node.clock.now()
             if is_settled(job, node) or remaining <= 0 or (node.notifier.stopping and job.state is not JobState.RUNNING):
                 return job
-            await wait_for_event(changed, min(remaining, _seconds_until_visible(job, node)))
+            await _wait_for_change(changed, min(remaining, _seconds_until_visible(job, node)), request)
+
+
+async def _wait_for_change(changed: asyncio.Event, seconds: float, request: web.Request) -> None:
+    end = time.monotonic() + seconds
+    while not changed.is_set() and (remaining := end - time.monotonic()) > 0:
+        await wait_for_event(changed, min(remaining, _GONE_CHECK_SECONDS))
+        if request.transport is None:
+            raise ConnectionResetError("the client is gone")
 
 
 def _seconds_until_visible(job: Job, node: NodeContext) -> float:

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import secrets
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class HttpLimits:
     head_seconds: float = 10.0
     idle_seconds: float = 75.0
     """Between two requests of one connection."""
+    patience_seconds: float = 1.0
+    """How long a connection must be idle before it is evicted for another of its own peer: its request may be on its way."""
     write_seconds: float = 60.0
     """A peer that has not read its answer for this long is disconnected."""
     body_bytes: int = 1 * MIB
@@ -81,7 +84,8 @@ class ConnectionAdmission:
     """Admits connections within the limits: in all, and by peer; those of trusted proxies only in all, their clients are counted singly.
 
     When the limit is reached, the connection that has been idle for longest is evicted for a new one: first those on which no Spender ever
-    signed a request, last those of Spenders and proxies. So idle connections, from however many addresses, keep nobody out.
+    signed a request, last those of Spenders and proxies. When a peer's limit is reached, one of its own is evicted that no Spender ever
+    used and that has been idle for `patience_seconds`. So idle connections, from many addresses or from a shared one, keep nobody out.
     """
 
     def __init__(self, limits: HttpLimits, proxies: TrustedProxies | None = None) -> None:
@@ -90,8 +94,10 @@ class ConnectionAdmission:
         self.proxies = proxies or TrustedProxies()
         self._peers: Counter[str] = Counter()
         self._all: set[GuardedTransport] = set()
-        self._idle_strangers: dict[GuardedTransport, None] = {}
-        self._idle_known: dict[GuardedTransport, None] = {}
+        self._peer_of: dict[GuardedTransport, str] = {}
+        self._idle_strangers: dict[GuardedTransport, float] = {}
+        self._idle_known: dict[GuardedTransport, float] = {}
+        """Idle since when (monotonic), the longest first."""
         self._known: dict[GuardedTransport, str] = {}
         self._spenders: Counter[str] = Counter()
         self.open = 0
@@ -99,7 +105,7 @@ class ConnectionAdmission:
 
     def admit(self, peer: str, connection: GuardedTransport, *, proxied: bool = False) -> bool:
         """Admit a connection; False: the limit is reached and no connection is idle."""
-        if not proxied and self._peers[peer] >= self._limits.connections_per_peer:
+        if not proxied and self._peers[peer] >= self._limits.connections_per_peer and not self._evict_one_of(peer):
             return False
         if self.open >= self._limits.connections and not self._evict_one():
             return False
@@ -110,6 +116,7 @@ class ConnectionAdmission:
             self._known[connection] = ""
         else:
             self._peers[peer] += 1
+            self._peer_of[connection] = peer
         self.mark_idle(connection)
         return True
 
@@ -117,6 +124,7 @@ class ConnectionAdmission:
         """Release the place of a connection."""
         self.mark_busy(connection)
         self._all.discard(connection)
+        self._peer_of.pop(connection, None)
         self.open -= 1
         spender = self._known.pop(connection, None)
         if spender:
@@ -131,7 +139,7 @@ class ConnectionAdmission:
 
     def mark_idle(self, connection: GuardedTransport) -> None:
         """Make a connection a candidate for eviction: it waits for its next request."""
-        (self._idle_known if connection in self._known else self._idle_strangers)[connection] = None
+        (self._idle_known if connection in self._known else self._idle_strangers)[connection] = time.monotonic()
 
     def assign_to_spender(self, spender: str, connection: GuardedTransport) -> None:
         """Count a connection as a Spender's, within their share: their signed request came on it."""
@@ -142,6 +150,13 @@ class ConnectionAdmission:
     def _evict_one(self) -> bool:
         victim = next(iter(self._idle_strangers), None) or next(iter(self._idle_known), None)
         if victim is None:
+            return False
+        victim.evict()
+        return True
+
+    def _evict_one_of(self, peer: str) -> bool:
+        victim = next((idle for idle in self._idle_strangers if self._peer_of.get(idle) == peer), None)
+        if victim is None or time.monotonic() - self._idle_strangers[victim] < self._limits.patience_seconds:
             return False
         victim.evict()
         return True

@@ -248,8 +248,9 @@ def unlock_signer(config: Config) -> keys.KeystoreSigner:
     """Unlock the key that approves, commits and signs receipts.
 
     Raises:
-        BadConfig: the keystore is missing or its passphrase does not open it; the passphrase is never in the text.
+        BadConfig: the keystore is missing, others can read it, or its passphrase does not open it; the passphrase is never in the text.
     """
+    keys.require_private(config.earner.keystore)
     passphrase = config.earner.passphrase
     if passphrase is None:
         raise BadConfig(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Final
 
 from pandacea import __version__, keys
@@ -72,7 +70,7 @@ async def serve_http(
             adapters.database, adapters.follower.lease_cache, adapters.catalogue, submit.checker, adapters.clock
         ),
         well_known=_well_known(config, adapters),
-        readiness=lambda: _readiness(adapters, submit, workers, supervisor, config.store.state_dir),
+        readiness=lambda: _readiness(adapters, submit, workers, supervisor),
     )
     add_routes(app)
     publish_openapi(app, __version__)
@@ -127,15 +125,18 @@ def _well_known(config: Config, adapters: Adapters) -> dict[str, Any]:
     return keys.sign_document(adapters.signer, document)
 
 
-def _readiness(adapters: Adapters, submit: SubmitPorts, workers: Workers, supervisor: TaskSupervisor, state_dir: Path) -> Readiness:
-    """Return whether a computation that is sent now would run, and the reason of each part that does not allow it."""
+def _readiness(adapters: Adapters, submit: SubmitPorts, workers: Workers, supervisor: TaskSupervisor) -> Readiness:
+    """Return whether a computation that is sent now would run, and the reason of each part that does not allow it.
+
+    Anybody may ask, so no figure here depends on a run: free bytes would tell how large a held result is.
+    """
     status = adapters.follower.lease_cache.chain_status()
     reasons = {
         "database": adapters.engine.failure_reason,
         "chain": status.not_ready_reason,
         "workers": workers.stuck_reason(submit.limits.time_seconds),
         "boxes": adapters.sandbox.pool.unavailable_reason,
-        "results": submit.results.find_disk_shortage(submit.limits),
+        "results": submit.results.find_disk_shortage(submit.limits) and "the disk has no room for another result",
         "node": "it is stopping" if workers.stopping else supervisor.first_ended and f"its task {supervisor.first_ended} has ended",
     }
     parts: dict[str, Any] = {name: reason or "ok" for name, reason in reasons.items()}
@@ -143,6 +144,5 @@ def _readiness(adapters: Adapters, submit: SubmitPorts, workers: Workers, superv
         "head": status.head_number,
         "confident": status.confident_block,
         "sandbox": adapters.identity.kind,
-        "disk_free_bytes": shutil.disk_usage(state_dir).free,
     }
     return Readiness(status.is_ready and not any(reasons.values()), parts)

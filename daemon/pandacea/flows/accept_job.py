@@ -18,7 +18,7 @@ from pandacea.flows.job_events import job_message
 from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseCache
 from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.result_quota import require_room
-from pandacea.flows.unit_of_work import Database, ReadSession, UnitOfWork
+from pandacea.flows.unit_of_work import Database, ReadSession, UnitOfWork, UnseenRuns
 from pandacea_sdk.protocol.job_token import encode_job_token, hash_job_token
 from pandacea_sdk.protocol.receipt import derive_computation_id
 
@@ -150,9 +150,11 @@ async def insert_job(work: UnitOfWork, job: Job, caller: Caller, ports: SubmitPo
         ProblemError: `too-many-jobs`, `upload-unknown`, `uploads-too-large`, `request-replayed`.
         Unavailable: the queue, the disk or the Spender's quota of results is full.
     """
-    await _require_queue_room(work, caller, ports.queue)
+    # Quotas count what the Spender may see: otherwise a refusal would tell when a held run ended, and how much it left.
+    unseen = (await work.jobs.count_unseen(job.created_at - ports.limits.time_seconds)).get(caller.address, UnseenRuns(0, 0))
+    await _require_queue_room(work, caller, ports.queue, unseen)
     limits = ports.limits.of_rehearsals() if job.mode is Mode.MOCK else ports.limits
-    await require_room(work, ports.results, limits, caller.address, job.mode)
+    await require_room(work, ports.results, limits, caller.address, job.mode, unseen)
     await _require_uploads(work, job, ports.limits)
     if await work.jobs.find_job(job.computation_id) is not None:
         raise ProblemError("request-replayed", "This very request made a computation before; sign a new one with a new nonce.")
@@ -193,8 +195,8 @@ async def answer_repeated(job: Job, request: ComputationRequest, ports: SubmitPo
     return AcceptedJob(job, token, is_repeated=True)
 
 
-async def _require_queue_room(session: ReadSession, caller: Caller, queue: QueueLimits) -> None:
-    if await session.jobs.count_queued(caller.address) >= queue.max_per_spender:
+async def _require_queue_room(session: ReadSession, caller: Caller, queue: QueueLimits, unseen: UnseenRuns) -> None:
+    if await session.jobs.count_queued(caller.address) + unseen.count >= queue.max_per_spender:
         raise ProblemError(
             "too-many-jobs", f"You have {queue.max_per_spender} computations waiting or running here; wait for one to end."
         )

@@ -58,8 +58,8 @@ async def submit_code(submission: CodeSubmission, submitter: Address, ports: Cod
         check_schema(submission.params_schema)
     except BadSchema as fault:
         raise ProblemError("bad-params-schema", f"params_schema{fault.pointer}: {fault}") from fault
-    await ports.checker.check_code(submission.code)
     known = ports.leases.knows_spender(submitter)
+    await ports.checker.check_code(submission.code, submitter if known else "")  # people without a lease are one owner
     columns = product.columns_of(submission.inputs.values())
     code_id = submission.code_id(columns)
     async with ports.database.unit_of_work() as work:

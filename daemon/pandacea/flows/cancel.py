@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,9 +16,12 @@ from pandacea.flows.job_events import CLEARED_RESULT, job_message
 from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, UnitOfWork
+from pandacea.tasks import log_task_failure
 
 CANCELLED_DETAIL: Final = "Cancelled by its Spender."
 _CANCELLED_ERROR: Final[dict[str, Any]] = {"type": Failure.CANCELLED.value, "message": CANCELLED_DETAIL}
+_removals: Final[set[asyncio.Task[None]]] = set()
+"""Referenced until they end, because the event loop keeps only weak references."""
 
 
 async def cancel_job(job: Job, database: Database, notifier: JobNotifier, clock: Clock, results: ResultStore) -> None:
@@ -30,7 +34,7 @@ async def cancel_job(job: Job, database: Database, notifier: JobNotifier, clock:
     """
     now = clock.now()
     async with database.unit_of_work() as work:
-        current = await work.jobs.find_job(job.computation_id)
+        current = await work.jobs.find_visible_job(job.computation_id)
         if current is None or as_spender_sees(current).state in TERMINAL:
             state = "gone" if current is None else as_spender_sees(current).state.value
             raise ProblemError("not-cancellable", f"This computation is {state}; only one that has not ended can be cancelled.")
@@ -42,7 +46,11 @@ async def cancel_job(job: Job, database: Database, notifier: JobNotifier, clock:
         work.after_commit(lambda: notifier.notify(job.computation_id))
         await work.commit()
     if current.state is JobState.HELD:
-        await results.remove_folder(job.computation_id)
+        # The answer does not wait: how long this takes would tell that there was a result. The next start removes what a stop leaves.
+        removal = asyncio.create_task(results.remove_folder(job.computation_id), name="remove-cancelled")
+        _removals.add(removal)
+        removal.add_done_callback(_removals.discard)
+        removal.add_done_callback(log_task_failure)
 
 
 def as_spender_sees(job: Job) -> Job:

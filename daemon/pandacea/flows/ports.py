@@ -157,8 +157,8 @@ class LeaseCache(Protocol):
 class CodeChecker(Protocol):
     """Gives an early, clear error about a script. It is not the boundary: the sandbox is."""
 
-    async def check_code(self, code: str) -> None:
-        """Check a script before it is queued.
+    async def check_code(self, code: str, owner: str = "") -> None:
+        """Check a script before it is queued. `owner`: who sent it; of each owner one script is checked at a time.
 
         Raises:
             Refused: the script cannot run here; with its own code and the line.

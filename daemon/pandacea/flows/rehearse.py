@@ -36,7 +36,7 @@ async def rehearse(request: ComputationRequest, caller: Caller, ports: SubmitPor
     for asset_id, _ in request.inputs:
         if product.assets[asset_id].mock is None:
             raise ProblemError("rehearsal-off", f"The asset {asset_id} has no mock rows to rehearse on.")
-    await ports.checker.check_code(request.code)
+    await ports.checker.check_code(request.code, caller.address)
     token = new_token() if request.wants_token else None
     job = _build_rehearsal(request, caller, product, token, ports)
     evicted: list[ComputationId] = []

@@ -19,7 +19,7 @@ from pandacea.files.results import ResultStore
 from pandacea.flows.job_events import CLEARED_RESULT, job_message, result_commitment
 from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
-from pandacea.flows.unit_of_work import Database, StoredArtifact
+from pandacea.flows.unit_of_work import Database, HeldRow, StoredArtifact
 
 REASON_CHARACTERS: Final = 500
 """Characters of a refusal's reason that are kept."""
@@ -41,11 +41,10 @@ class ReleasePorts:
     """A result on which nobody decided for this long is refused: every job ends."""
 
 
-async def list_held(ports: ReleasePorts) -> Sequence[Job]:
-    """Return the jobs whose results wait for a decision, oldest first."""
+async def list_held(ports: ReleasePorts) -> Sequence[HeldRow]:
+    """Return what waits for a decision, oldest first; without the results themselves, which may take a gigabyte together."""
     async with ports.database.read_session() as session:
-        found = [await session.jobs.find_job(computation_id) for computation_id in await session.jobs.list_in_state(JobState.HELD)]
-    return [job for job in found if job is not None]
+        return await session.jobs.list_held()
 
 
 async def load_result(computation_id: str, ports: ReleasePorts) -> tuple[Job, list[StoredArtifact]]:

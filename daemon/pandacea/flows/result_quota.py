@@ -10,7 +10,7 @@ from pandacea.domain.job import JobState, Mode
 from pandacea.domain.limits import MIB, Limits
 from pandacea.errors import Unavailable
 from pandacea.files.results import ResultStore
-from pandacea.flows.unit_of_work import ReadSession, StoredResult
+from pandacea.flows.unit_of_work import ReadSession, StoredResult, UnseenRuns
 
 
 class ResultsFull(Unavailable):
@@ -50,19 +50,22 @@ async def _shortage(
     return None
 
 
-async def require_room(session: ReadSession, results: ResultStore, limits: Limits, spender: Address, mode: Mode) -> None:
+async def require_room(
+    session: ReadSession, results: ResultStore, limits: Limits, spender: Address, mode: Mode, unseen: UnseenRuns
+) -> None:
     """Refuse early what could not start even if nothing else ran.
+
+    What a held run left counts once it reads as held, and the refusal names no figure: it must not tell when that ended or what it left.
 
     Raises:
         ResultsFull: the Spender's own quota would not take the largest result.
         DiskFull: the node's would not.
     """
-    mine = (await session.jobs.stored_bytes(Mode.LIVE)).get(spender, 0) if mode is Mode.LIVE else 0
+    mine = (await session.jobs.stored_bytes(Mode.LIVE)).get(spender, 0) - unseen.stored_bytes if mode is Mode.LIVE else 0
     if mine + limits.largest_result > results.max_bytes_per_spender:
         raise ResultsFull(
-            f"Your results take {mine:,} of the {results.max_bytes_per_spender:,} bytes that one Spender's may take here, and the "
-            "largest of another would not fit. Your oldest go from an hour after they ended; those that the Earner holds stay until the "
-            "Earner decides.",
+            f"One Spender's results may take {results.max_bytes_per_spender:,} bytes here, and beside yours the largest of another would "
+            "not fit. Your oldest go from an hour after they ended; those that the Earner holds stay until the Earner decides.",
             retry_after=300,
         )
     if await _shortage(session, results, limits, mode, 1, 1) is not None:

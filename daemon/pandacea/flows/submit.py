@@ -46,7 +46,7 @@ async def submit_job(request: ComputationRequest, caller: Caller, ports: SubmitP
     if earlier is not None:
         return await answer_repeated(earlier, request, ports)
     product = _require_product(request, ports)
-    decision = await _decide_policy(request, product, ports)
+    decision = await _decide_policy(request, caller, product, ports)
     # Nobody waits in one request for a result that waits for a person: such a request is answered like an asynchronous one.
     token = new_token() if request.wants_token or product.rules.release is Release.HOLD else None
     job = build_job(request, caller, product, decision, token, ports)
@@ -85,7 +85,7 @@ def _require_product(request: ComputationRequest, ports: SubmitPorts) -> Product
     return product
 
 
-async def _decide_policy(request: ComputationRequest, product: Product, ports: SubmitPorts) -> str:
+async def _decide_policy(request: ComputationRequest, caller: Caller, product: Product, ports: SubmitPorts) -> str:
     """Return why this script may run on this product, as the manifest states it.
 
     Raises:
@@ -93,7 +93,7 @@ async def _decide_policy(request: ComputationRequest, product: Product, ports: S
         Refused: what the static check found.
     """
     if product.rules.policy is Policy.ANY_CODE:
-        await ports.checker.check_code(request.code)
+        await ports.checker.check_code(request.code, caller.address)
         return f"{product.rules.policy}: passed the static check"
     digest = hashlib.sha256(request.code.encode()).hexdigest()
     async with ports.database.read_session() as session:

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from pandacea.domain.charge import Charge
 from pandacea.domain.code_approval import CodeRecord, CodeState
-from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
+from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey, ProductId
 from pandacea.domain.job import Job, JobState, Mode
+from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Asset, Product
 from pandacea.domain.table import TableShape
 
@@ -55,6 +56,32 @@ class StartCriteria:
     """What the asking worker runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """A held result in a list: a job without its script, params and output. Times in Unix seconds."""
+
+    computation_id: ComputationId
+    state: JobState
+    product_id: ProductId
+    spender: Address
+    lease_id: LeaseId
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    failure: Failure | None
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenRuns:
+    """How a Spender's quotas must differ from the rows, so that they do not tell of runs whose results are held."""
+
+    count: int
+    """Runs that read as running although they ended, less those that run and read as cancelled; may be below 0."""
+    stored_bytes: int
+    """What the former left."""
+
+
 class Channel(StrEnum):
     """Where an outbox message is delivered."""
 
@@ -93,11 +120,15 @@ class JobRows(Protocol):
 
     async def insert_job(self, job: Job) -> None: ...
     async def find_job(self, computation_id: str) -> Job | None: ...
+    async def find_visible_job(self, computation_id: str) -> Job | None: ...
+    async def find_token_hash(self, computation_id: str) -> str | None: ...
     async def find_by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None: ...
     async def count_by_charge(self, key: LeaseKey) -> dict[Charge, int]: ...
     async def count_queued(self, spender: Address | None = None) -> int: ...
+    async def count_unseen(self, since: float) -> dict[Address, UnseenRuns]: ...
     async def find_next_pending(self, criteria: StartCriteria) -> Job | None: ...
     async def list_in_state(self, *states: JobState) -> list[ComputationId]: ...
+    async def list_held(self) -> list[HeldRow]: ...
     async def change_state(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool: ...
     async def mark_charged(self, computation_id: str) -> None: ...
     async def mark_shown(self, computation_id: str, now: float) -> bool: ...

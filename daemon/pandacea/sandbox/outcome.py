@@ -23,7 +23,10 @@ class ExternalCause(NamedTuple):
 
 
 def build_outcome(run_state: RunState, seconds: float, external_cause: ExternalCause | None) -> Outcome:
-    """Return the outcome of a run that took `seconds`; `external_cause` outranks the guest's own report."""
+    """Return the outcome of a run that took `seconds`; `external_cause` outranks the guest's own report.
+
+    Of a script that never started nothing is kept, whatever its supervisor sent: such a run costs nothing.
+    """
     limits = run_state.limits
     ended = run_state.ended or _UNREPORTED_END
     artifacts: tuple[Artifact, ...] = ()
@@ -38,21 +41,26 @@ def build_outcome(run_state: RunState, seconds: float, external_cause: ExternalC
         detail = (
             f"The script wrote more than output_bytes={limits.output_bytes} to stdout and stderr; print less, or save an artifact."
         )
-    else:
+    elif run_state.code_started:
         failure, detail = _classify_script_end(ended, limits)
         artifacts, refused = _finish_artifacts(run_state)
         if refused is not None:
             refusal = f"No artifact was kept: {refused}."
             # A script that failed keeps its own failure.
             failure, detail = (Failure.ARTIFACT_REFUSED, refusal) if failure is None else (failure, f"{detail} {refusal}")
+    else:
+        failure, detail = _classify_script_end(ended, limits)
+        if failure is None:
+            failure, detail = Failure.GUEST_DIED, "The sandbox ended before the script started."
     if failure is not None and not artifacts:
         run_state.results.discard()
+    error = ended.reported_error.error if failure is not None and external_cause is None and run_state.code_started else None
     return Outcome(
         failure=failure,
         detail=detail,
-        output=bytes(run_state.output),
+        output=bytes(run_state.output) if run_state.code_started else b"",
         artifacts=artifacts,
-        script_error=ended.reported_error.error if failure is not None and external_cause is None else None,
+        script_error=error,
         exit_status=ended.exit_status,
         code_started=run_state.code_started,
         truncated=run_state.output_overflow or ended.too_much_output,

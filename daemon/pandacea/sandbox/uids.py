@@ -5,6 +5,7 @@ Pipe pages, epoll watches, pending signals, processes, keyrings: two instances o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import pwd
@@ -22,25 +23,31 @@ UID_COUNT: Final = 1024
 
 _CLAIM_NAME: Final = "\0org.pandacea.uid.{}"
 _SUBORDINATE_FILES: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
+_PROC: Final = Path("/proc")
 _UID_MAP: Final = Path("/proc/self/uid_map")
 
 
 class InstanceUid:
     """One uid, claimed for one instance."""
 
-    def __init__(self, number: int, claim: socket.socket) -> None:
+    def __init__(self, number: int, claim: socket.socket | None, held: set[int]) -> None:
+        """`claim`: the bound socket, None where its name was taken; `held`: the numbers of this node's live instances."""
         self.number = number
-        self._claim = claim
+        self._claim, self._held = claim, held
+        held.add(number)
 
     def release(self) -> None:
         """Release the claim; call it only when no process of the instance is left. Idempotent."""
-        self._claim.close()
+        if self._claim is not None:
+            self._claim.close()
+        self._held.discard(self.number)
 
 
 class UidRange:
     """Hands out the uids from `base` to `base + UID_COUNT - 1`.
 
     A claim is an abstract Unix socket named after the uid: every node of the machine sees it, and it ends with the process that made it.
+    Any user may bind such names, so when all of them are taken, a uid that no process of the machine has is claimed without one.
     The order is random, because a script sees its own uid, and rising numbers would tell it how many instances ran before.
     """
 
@@ -49,6 +56,7 @@ class UidRange:
         order = list(self.numbers)
         secrets.SystemRandom().shuffle(order)
         self._order = deque(order)
+        self._held: set[int] = set()
 
     def claim(self) -> InstanceUid:
         """Claim a uid that no instance on this machine has. Raises Unavailable when there is none."""
@@ -63,7 +71,11 @@ class UidRange:
                 if error.errno != errno.EADDRINUSE:
                     raise
             else:
-                return InstanceUid(number, sock)
+                return InstanceUid(number, sock, self._held)
+        taken = self._held | _find_used_uids()
+        for number in self._order:
+            if number not in taken:
+                return InstanceUid(number, None, self._held)
         raise Unavailable(
             f"each of the {UID_COUNT} uids from {self.numbers.start} on belongs to a live sandbox; do other nodes still run?"
         )
@@ -82,6 +94,19 @@ class UidRange:
                 f"sandboxes run as uids {first} to {last}, which this user namespace does not have (/proc/self/uid_map); "
                 f"set privacy.uid_base to the first of {UID_COUNT} numbers that it has"
             )
+
+
+def _find_used_uids() -> set[int]:
+    """Return the uid of every process; not the owner of its entry in /proc, which is root for a process that cannot be dumped."""
+    found: set[int] = set()
+    for path in _PROC.glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):  # it ended
+            found.update(
+                int(line.split()[1])
+                for line in path.read_text(encoding="ascii", errors="replace").splitlines()
+                if line[:4] == "Uid:"
+            )
+    return found
 
 
 def _find_clashes(numbers: range) -> Iterator[str]:

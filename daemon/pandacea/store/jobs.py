@@ -32,7 +32,8 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.ids import Address, ComputationId, LeaseKey
 from pandacea.domain.job import JOB_TRANSITIONS, TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure
-from pandacea.flows.unit_of_work import StartCriteria, StoredArtifact, StoredResult
+from pandacea.domain.product import Release
+from pandacea.flows.unit_of_work import HeldRow, StartCriteria, StoredArtifact, StoredResult, UnseenRuns
 from pandacea.store.bulk import IN_LIST_SIZE, split_chunks
 
 
@@ -114,15 +115,22 @@ FAIRNESS_SECONDS = 3600.0
 """How many seconds back a Spender's run time counts when the next job is chosen."""
 
 
+_RESULT_COLUMNS = frozenset(
+    {"output", "truncated", "manifest", "result_hash", "receipt", "removed_at", "live_at", "cancel_asked", "stored_bytes"}
+)
+"""Columns of a result, and those stored behind them in a row: to read one of them is to read through the whole output."""
+_COLUMNS_BEFORE_RESULT = [_job.c[field.name] for field in fields(Job) if field.name not in _RESULT_COLUMNS]
+
+
 def _read(row: RowMapping) -> Job:
-    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Job)}
+    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Job) if field.name in row}
     failure = values["failure"]
     values |= {
         "state": JobState(row["state"]),
         "charge": Charge(row["charge"]),
         "mode": Mode(row["mode"]),
         "failure": None if failure is None else Failure(failure),
-        "output": bytes(row["output"]),
+        "output": bytes(row.get("output", b"")),
     }
     return Job(**values)
 
@@ -155,10 +163,31 @@ class JobTable:
         """Return a job, or None."""
         return await self._first(select(_job).where(_job.c.computation_id == computation_id))
 
+    async def find_visible_job(self, computation_id: str) -> Job | None:
+        """Return a job for its Spender, or None; a held one without its result.
+
+        The result is not even read: how long that took would tell that it exists, and how large it is.
+        """
+        here = _job.c.computation_id == computation_id
+        state = (await self._connection.execute(select(_job.c.state).where(here))).scalar_one_or_none()
+        if state != JobState.HELD:
+            return None if state is None else await self.find_job(computation_id)
+        found = await self._first(select(*_COLUMNS_BEFORE_RESULT).where(here))
+        # When it was released between the two reads, its result is visible.
+        return found if found is None or found.state is JobState.HELD else await self.find_job(computation_id)
+
+    async def find_token_hash(self, computation_id: str) -> str | None:
+        """Return the sha-256 of a job's token, or None; without the rest of its row, which may take megabytes."""
+        query = select(_job.c.token_sha256).where(_job.c.computation_id == computation_id)
+        found: str | None = (await self._connection.execute(query)).scalar_one_or_none()
+        return found
+
     async def find_by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None:
         """Return the job that a Spender's earlier request with this idempotency key made under this lease, or None."""
         mine = (_job.c.spender == spender) & (_job.c.idempotency_key == key) & _of(lease)
-        return await self._first(select(_job).where(mine).order_by(_job.c.created_at).limit(1))
+        query = select(_job.c.computation_id).where(mine).order_by(_job.c.created_at).limit(1)
+        found = (await self._connection.execute(query)).scalar_one_or_none()
+        return None if found is None else await self.find_visible_job(found)
 
     async def count_by_charge(self, key: LeaseKey) -> dict[Charge, int]:
         """Count the jobs of a lease by charge."""
@@ -172,27 +201,41 @@ class JobTable:
             query = query.where(_job.c.spender == spender)
         return int((await self._connection.execute(query)).scalar_one())
 
+    async def count_unseen(self, since: float) -> dict[Address, UnseenRuns]:
+        """Count the runs of which Spenders may see something else than the rows say, by Spender.
+
+        A held run that started after `since` reads as running. One that was cancelled reads as cancelled, though it may still run.
+        """
+        # `ran_until` is for the index: of all held results only those of recent runs are read.
+        held = (_job.c.ran_until > since) & (_job.c.started_at > since) & (_job.c.state == JobState.HELD)
+        cancelled = (_job.c.state == JobState.RUNNING) & _job.c.cancel_asked & (_job.c.release == Release.HOLD)
+        runs = select(_job.c.spender, literal(1).label("runs"), _job.c.stored_bytes.label("size")).where(held)
+        over = select(_job.c.spender, literal(-1).label("runs"), literal(0).label("size")).where(cancelled)
+        each = union_all(runs, over).subquery()
+        query = select(each.c.spender, func.sum(each.c.runs), func.sum(each.c.size)).group_by(each.c.spender)
+        return {Address(row[0]): UnseenRuns(int(row[1]), int(row[2])) for row in (await self._connection.execute(query)).all()}
+
     async def find_next_pending(self, criteria: StartCriteria) -> Job | None:
         """Return the job to start next: rehearsals last, then fair between Spenders by number and by time, then the oldest.
 
         A Spender with fewer running jobs comes first and, of those with equally many, the one whose runs took least of the last hour.
-        A job whose queue deadline has passed is returned whatever its Spender has running, so that it is ended.
+        A job whose queue deadline has passed is returned whatever its Spender has running, so that it is ended. Runs of other modes than
+        those asked for do not count: a rehearsal that waited for a held run would tell when that ended.
         """
         since = criteria.now - FAIRNESS_SECONDS
+        mine = _job.c.mode.in_(list(criteria.modes))
         began = case((_job.c.started_at < since, since), else_=_job.c.started_at)
         runs = select(_job.c.spender, literal(1).label("running"), (criteria.now - began).label("seconds"))
         ran = select(_job.c.spender, literal(0).label("running"), (_job.c.ran_until - began).label("seconds"))
-        each = union_all(runs.where(_job.c.state == JobState.RUNNING), ran.where(_job.c.ran_until > since)).subquery()
+        each = union_all(
+            runs.where(mine & (_job.c.state == JobState.RUNNING)), ran.where(mine & (_job.c.ran_until > since))
+        ).subquery()
         sums = select(each.c.spender, func.sum(each.c.running).label("running"), func.sum(each.c.seconds).label("seconds"))
         spent = sums.group_by(each.c.spender).subquery()
         running, seconds = func.coalesce(spent.c.running, 0), func.coalesce(spent.c.seconds, 0.0)
         mock = _job.c.mode == Mode.MOCK
         may_start = (running < criteria.max_running) & (mock | _job.c.spender.not_in(list(criteria.full_spenders)))
-        waits = (
-            (_job.c.state == JobState.PENDING)
-            & _job.c.lease_id.not_in(list(criteria.skipped_leases))
-            & _job.c.mode.in_(list(criteria.modes))
-        )
+        waits = (_job.c.state == JobState.PENDING) & _job.c.lease_id.not_in(list(criteria.skipped_leases)) & mine
         query = (
             select(_job.c.computation_id)
             .outerjoin(spent, spent.c.spender == _job.c.spender)
@@ -208,6 +251,18 @@ class JobTable:
         """List the ids of the jobs in these states, oldest first."""
         query = select(_job.c.computation_id).where(_job.c.state.in_(states)).order_by(_job.c.created_at)
         return [ComputationId(row[0]) for row in (await self._connection.execute(query)).all()]
+
+    async def list_held(self) -> list[HeldRow]:
+        """List the held results, oldest first, without what makes their rows long."""
+        columns = [_job.c[field.name] for field in fields(HeldRow)]
+        query = select(*columns).where(_job.c.state == JobState.HELD).order_by(_job.c.created_at)
+        rows = (await self._connection.execute(query)).mappings().all()
+        return [
+            HeldRow(
+                **{**row, "state": JobState(row["state"]), "failure": None if row["failure"] is None else Failure(row["failure"])}
+            )
+            for row in rows
+        ]
 
     async def change_state(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool:
         """Change the state of a job; False when it is not in `source` any more, so that of two workers one succeeds.

@@ -86,7 +86,7 @@ async def post_execute(request: web.Request) -> web.StreamResponse:
         accepted = await accept(order, caller, node.submit)
         if accepted.job.release == Release.HOLD:
             return _accepted_response(accepted, node, background=False)
-        job = await _wait_for_end(accepted.job, node)
+        job = await _wait_for_end(request, accepted.job, node)
     return await result_response(request, job, node)
 
 
@@ -106,9 +106,9 @@ def _accepted_response(accepted: AcceptedJob, node: NodeContext, *, background: 
     return web.json_response(body, status=202, headers=headers)
 
 
-async def _wait_for_end(job: Job, node: NodeContext) -> Job:
+async def _wait_for_end(request: web.Request, job: Job, node: NodeContext) -> Job:
     """Wait for the end, then check the lease again before the result leaves."""
-    job = await wait_until_settled(job, node, node.max_wait_seconds + node.limits.time_seconds + GRACE_SECONDS)
+    job = await wait_until_settled(request, job, node, node.max_wait_seconds + node.limits.time_seconds + GRACE_SECONDS)
     require_readable(job, node)
     if job.state not in TERMINAL:
         raise Unavailable(f"The computation {job.computation_id} has not ended yet; ask for its result by its id.", retry_after=30)

@@ -60,7 +60,7 @@ async def get_status(request: web.Request) -> web.StreamResponse:
     seconds = _wait(request)
     if seconds and not is_settled(job, node):
         with node.streams.hold(job.spender):
-            job = await wait_until_settled(job, node, seconds)
+            job = await wait_until_settled(request, job, node, seconds)
         require_readable(job, node)
     return await status_response(request, job, node)
 
@@ -100,10 +100,12 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
     if job.failure is Failure.RESULT_REFUSED:
         raise ProblemError("result-refused", job.detail)
     name = request.match_info["name"]
+    if job.state not in TERMINAL:
+        raise _artifact_unknown()  # before any is read: those of a held run exist
     async with node.database.read_session() as view:
         kept = {item.name: item for item in await view.jobs.list_artifacts(job.computation_id)}
-    if job.state not in TERMINAL or name not in kept:
-        raise ProblemError("artifact-unknown", "This computation left no such artifact; its manifest names those it left.")
+    if name not in kept:
+        raise _artifact_unknown()
     if job.removed_at is not None:
         raise ProblemError("result-expired", "The node no longer keeps this result's bytes.")
     item = kept[name]
@@ -163,3 +165,7 @@ def _wait(request: web.Request) -> float:
     if not text.isascii() or not text.isdigit() or int(text[:9]) > MAX_WAIT_SECONDS:
         raise ProtocolError("bad-parameter", f"wait is a whole number of seconds, at most {MAX_WAIT_SECONDS}.")
     return float(text)
+
+
+def _artifact_unknown() -> ProblemError:
+    return ProblemError("artifact-unknown", "This computation left no such artifact; its manifest names those it left.")

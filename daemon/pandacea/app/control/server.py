@@ -37,6 +37,7 @@ from pandacea.flows.release import (
     release_result,
     write_output_file,
 )
+from pandacea.flows.unit_of_work import HeldRow
 
 log = structlog.get_logger(__name__)
 
@@ -167,7 +168,7 @@ def _expand_id(prefix: str, ids: Sequence[str]) -> str:
     return found[0] if len(found) == 1 else prefix
 
 
-def _job_row(job: Job) -> dict[str, Any]:
+def _job_row(job: Job | HeldRow) -> dict[str, Any]:
     return {
         "computation_id": job.computation_id,
         "state": job.state.value,
