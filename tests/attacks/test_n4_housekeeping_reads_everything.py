@@ -33,7 +33,7 @@ async def looks_for_forgotten(served: Served, _: str) -> object:
 
 
 async def lists(served: Served, _: str) -> object:
-    """`pandacea results list`."""
+    """What `pandacea results list` does."""
     listed = (await desk(served).handle("results list", {}))["results"]
     assert len(listed) == HELD
     return listed

@@ -47,7 +47,7 @@ class JobRow(SQLModel, table=True):
         Index("job_by_spender", "spender", "state"),
         Index("job_by_idempotency_key", "spender", "lease_id", "idempotency_key"),
         # These indexes hold every column that their queries read: a row itself is as long as its script.
-        Index("job_by_run", "ran_until", "spender", "started_at"),
+        Index("job_by_run", "ran_until", "mode", "spender", "started_at"),
         Index("job_by_result", "removed_at", "mode", "spender", "stored_bytes"),
         Index("job_by_charge", "charge", "finished_at"),
     )
