@@ -85,7 +85,7 @@ def _result_page(one: dict[str, Any]) -> str:
         f"params       {printable(one['params'], limit=2000)}",
         "",
         f"--- output, {one['output_bytes']:,} bytes; control characters and the like as escapes ---",
-        printable(text, limit=len(text), newlines=True),
+        *(f"| {line}" for line in printable(text, limit=len(text), newlines=True).split("\n")),
         *([f"--- {more:,} bytes of the output are NOT SHOWN here; the whole of it: {one['output_file']} ---"] if more else []),
         "--- artifacts: look with care, a file here is whatever the script wrote ---",
         *(f"{item['size']:>12,}  {printable(item['name'])}  {item['file']}" for item in one["artifacts"]),
