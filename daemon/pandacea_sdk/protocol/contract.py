@@ -157,6 +157,10 @@ class ContractAbi:
         """topic0 of an event."""
         return next("0x" + topic.hex() for topic, item in self._events.items() if item["name"] == name)
 
+    def error_selector(self, name: str) -> str:
+        """The first four bytes of an error's hash: what CommitmentRefused names as its reason."""
+        return next("0x" + head.hex() for head, item in self._errors.items() if item["name"] == name)
+
     def _function(self, name: str) -> dict[str, Any]:
         whole = "(" in name
         found = {text: item for text, item in self._functions.items() if (text if whole else item["name"]) == name}
@@ -197,6 +201,7 @@ def derive_lease_id(
     price: int,
     expires_at: int,
     max_computations: int,
+    arbiter: str,
     nonce: int,
 ) -> str:
     """The id of a lease, from its terms: keccak256(abi.encode(...)). `price` in wei, `expires_at` in Unix seconds.
@@ -204,7 +209,7 @@ def derive_lease_id(
     Raises:
         BadValueError: as `ContractAbi.call`.
     """
-    values = (chain_id, contract, spender, earner, data_product_id, price, expires_at, max_computations, nonce)
+    values = (chain_id, contract, spender, earner, data_product_id, price, expires_at, max_computations, arbiter, nonce)
     return "0x" + keccak(_encoded("a lease's id", _TERMS, values)).hex()
 
 
@@ -219,6 +224,7 @@ _TERMS: Final = [
         ("price", "uint256"),
         ("expires_at", "uint64"),
         ("max_computations", "uint32"),
+        ("arbiter", "address"),
         ("nonce", "uint256"),
     )
 ]
@@ -287,6 +293,11 @@ def _encoded(where: str, parameters: Sequence[Mapping[str, Any]], values: Sequen
 def _inward(what: str, parameter: Mapping[str, Any], value: Any) -> Any:
     """A value as `eth_abi` takes it, checked: by itself it pads short bytes in silence, and raises what names no argument."""
     kind: str = parameter["type"]
+    if kind.endswith("[]"):
+        if not isinstance(value, list | tuple):
+            raise BadValueError(f"{what} is {_shown(value)}: a list is needed")
+        one = {**parameter, "type": kind.removesuffix("[]")}
+        return [_inward(f"item {number} of {what}", one, part) for number, part in enumerate(value)]
     if kind == "tuple":
         parts = parameter["components"]
         if not isinstance(value, list | tuple) or len(value) != len(parts):
@@ -337,6 +348,9 @@ def _shown(value: Any) -> str:
 
 
 def _outward(parameter: Mapping[str, Any], value: Any) -> Any:
+    if parameter["type"].endswith("[]"):
+        one = {**parameter, "type": parameter["type"].removesuffix("[]")}
+        return [_outward(one, part) for part in value]
     if parameter["type"] == "tuple":
         return {one["name"]: _outward(one, part) for one, part in zip(parameter["components"], value, strict=True)}
     if parameter.get("internalType") == "enum Status":
