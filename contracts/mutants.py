@@ -46,7 +46,7 @@ STATUSES: Final = {
     "Cancelled": "Settled",
 }
 
-HAND: Final = (  # fmt: skip
+HAND: Final = (
     ("the lock of withdrawals is taken away", "private nonReentrant {", "private {"),
     (
         "the credit is zeroed after the ether left",
@@ -177,48 +177,68 @@ def derive_mutants(source: str) -> Iterator[Mutant]:
 
 
 def _change_line(line: str) -> Iterator[tuple[str, str]]:
-    code = line.split("//")[0]
+    code = line.split("//", maxsplit=1)[0]
     text = code.strip()
     if not text or text.startswith(("/", "*", "import", "function", "mapping", "error", "event", "return keccak")):
         return
-    if re.match(r"if \(.*\) revert \w+\(.*\);$", text) or re.match(
-        r"_(onlyEarnerOrOperator|notAfter|onlyAfter|running)\(.*\);$", text
-    ):
-        yield f"without `{text}`", ""
-    if text.startswith(("emit ", "_credit(")):
-        yield f"without `{text}`", ""
-    if (period := re.search(r"= (\d+) days;", text)) is not None:
-        for change in (1, -1):
-            yield f"`{text}` by {change:+d} s", code.replace(period[0], f"= {period[1]} days {'+' if change > 0 else '-'} 1;")
-    if (share := re.search(r"(STAKE_DIVISOR|MAX_REASON_BYTES) = (\d+);", text)) is not None:
-        yield f"`{text}` and one more", code.replace(share[0], f"{share[1]} = {int(share[2]) + 1};")
-    if not text.startswith(("for", "unchecked")) and "mapping" not in text:
-        for found in re.finditer(r" (>=|<=|==|!=|>|<) ", code):
-            for instead in COMPARISONS[found[1]]:
-                yield f"`{text}` with {instead} at {found.start()}", code[: found.start()] + f" {instead} " + code[found.end() :]
-    for found in re.finditer(r" (&&|\|\|) ", code + " "):
-        instead = "||" if found[1] == "&&" else "&&"
-        yield f"`{text}` with {instead} at {found.start()}", code[: found.start()] + f" {instead} " + code[found.end() :]
-    if text.endswith("||"):
-        yield f"`{text}` with &&", code.rstrip()[:-2] + "&&"
-    if (status := re.search(r"lease\.status = Status\.(\w+);", text)) is not None and status[1] in STATUSES:
-        yield f"`{text}` as {STATUSES[status[1]]}", code.replace(status[1], STATUSES[status[1]])
-    if (at := re.match(r"lease\.(\w+At) = ", text)) is not None:
-        yield f"without `{text}`", "" if at else code
+    for operator in (_drop, _shift_constants, _turn_comparisons, _turn_logic, _swap_states, _swap_money):
+        for what, changed in operator(code, text):
+            yield f"`{text}` {what}", changed
+
+
+def _drop(code: str, text: str) -> Iterator[tuple[str, str]]:
+    """A check, an event, a credit, a time that is kept, a modifier: not there."""
+    checks = (r"if \(.*\) revert \w+\(.*\);$", r"_(onlyEarnerOrOperator|notAfter|onlyAfter)\(.*\);$", r"lease\.\w+At = ")
+    if text.startswith(("emit ", "_credit(")) or any(re.match(check, text) for check in checks):
+        yield "left out", ""
     for modifier in ("whenNotPaused", "onlyOwner"):
         if re.search(rf"\b{modifier}\b", text):
-            yield f"`{text}` without {modifier}", re.sub(rf" {modifier}\b", "", code)
-    if "_credit(" in text and "lease.spender" in text and "lease.earner" not in text and "?" not in text:
-        yield f"`{text}` to the Earner", code.replace("lease.spender", "lease.earner")
-    if "? lease.spender : lease.earner" in text:
-        yield f"`{text}` the other way round", code.replace("? lease.spender : lease.earner", "? lease.earner : lease.spender")
+            yield f"without {modifier}", re.sub(rf" {modifier}\b", "", code)
+
+
+def _shift_constants(code: str, text: str) -> Iterator[tuple[str, str]]:
+    """A period by a second either way; a share or a size by one."""
+    if (period := re.search(r"= (\d+) days;", text)) is not None:
+        for sign in "+-":
+            yield f"{sign} 1 s", code.replace(period[0], f"= {period[1]} days {sign} 1;")
+    if (share := re.search(r"(STAKE_DIVISOR|MAX_REASON_BYTES) = (\d+);", text)) is not None:
+        yield "and one more", code.replace(share[0], f"{share[1]} = {int(share[2]) + 1};")
+
+
+def _turn_comparisons(code: str, text: str) -> Iterator[tuple[str, str]]:
+    """The bound itself in or out, and the other way round."""
+    if not text.startswith(("for", "unchecked")):
+        for found in re.finditer(r" (>=|<=|==|!=|>|<) ", code):
+            for instead in COMPARISONS[found[1]]:
+                yield f"with {instead} at {found.start()}", f"{code[: found.start()]} {instead} {code[found.end() :]}"
+
+
+def _turn_logic(code: str, text: str) -> Iterator[tuple[str, str]]:
+    """All where one was enough; one where all were needed."""
+    if text.startswith("//"):
+        return
+    for found in re.finditer(r" (&&|\|\|)(?= |$)", code):
+        instead = "||" if found[1] == "&&" else "&&"
+        yield f"with {instead} at {found.start()}", f"{code[: found.start()]} {instead}{code[found.end() :]}"
+
+
+def _swap_states(code: str, text: str) -> Iterator[tuple[str, str]]:
+    """Another status than the step leads to."""
+    status = re.search(r"lease\.status = Status\.(\w+);", text)
+    if status is not None and status[1] in STATUSES:
+        yield f"as {STATUSES[status[1]]}", code.replace(status[1], STATUSES[status[1]])
     if "? Status.Refunded : Status.Settled" in text:
-        yield (
-            f"`{text}` the other way round",
-            code.replace("? Status.Refunded : Status.Settled", "? Status.Settled : Status.Refunded"),
-        )
+        yield "the other way round", code.replace("? Status.Refunded : Status.Settled", "? Status.Settled : Status.Refunded")
+
+
+def _swap_money(code: str, text: str) -> Iterator[tuple[str, str]]:
+    """To the other side; without the stake."""
+    if "? lease.spender : lease.earner" in text:
+        yield "the other way round", code.replace("? lease.spender : lease.earner", "? lease.earner : lease.spender")
+    elif text.startswith("_credit(") and "lease.spender" in text:
+        yield "to the Earner", code.replace("lease.spender", "lease.earner")
     if (total := re.search(r"lease\.price \+ (stake|_heldStake\(lease\))", text)) is not None:
-        yield f"`{text}` without the stake", code.replace(total[0], "lease.price")
+        yield "without the stake", code.replace(total[0], "lease.price")
 
 
 def compile_all(mutants: list[Mutant]) -> Iterator[tuple[Mutant, dict[str, object]]]:
@@ -271,27 +291,11 @@ class Laboratory:
         return failed[1].split("::")[-1]
 
 
-def main() -> None:
-    """Kill them, and name those that live."""
-    parser = argparse.ArgumentParser(description="Mutation testing of the contract.")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="suites at a time")
-    parser.add_argument("--only", default="", help="mutants whose name holds this text")
-    parser.add_argument("--list", action="store_true", help="name them, and do nothing")
-    arguments = parser.parse_args()
-    mutants = [mutant for mutant in derive_mutants(SOURCE.read_text(encoding="utf-8")) if arguments.only in mutant.name]
-    if len({mutant.name for mutant in mutants}) != len(mutants):
-        raise SystemExit("mutants.py: two mutants share a name")
-    if unknown := EQUIVALENT.keys() - {mutant.name for mutant in mutants} if not arguments.only else set():
-        raise SystemExit(f"mutants.py: EQUIVALENT names what is not there: {sorted(unknown)}")
-    if arguments.list:
-        print(*(mutant.name for mutant in mutants), sep="\n")
-        return
-    outcomes: Counter[str] = Counter()
-    alive: list[str] = []
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="pandacea-mutants-") as folder, ThreadPoolExecutor(arguments.jobs) as pool:
+def judge_all(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, str, str]]:
+    """Each mutant, how it ended ("compiler", "killed", "equivalent", "ALIVE"), and by what."""
+    with tempfile.TemporaryDirectory(prefix="pandacea-mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
         laboratories: Queue[Laboratory] = Queue()
-        for number in range(arguments.jobs):
+        for number in range(jobs):
             laboratories.put(Laboratory(Path(folder) / str(number)))
 
         def judge(mutant: Mutant, code: dict[str, object]) -> tuple[Mutant, str, str]:
@@ -307,12 +311,39 @@ def main() -> None:
             return mutant, "equivalent" if mutant.name in EQUIVALENT else "ALIVE", EQUIVALENT.get(mutant.name, "")
 
         running = [pool.submit(judge, mutant, code) for mutant, code in compile_all(mutants)]
-        for number, future in enumerate(running, 1):
-            mutant, outcome, why = future.result()
-            outcomes[outcome] += 1
-            if outcome == "ALIVE":
-                alive.append(mutant.name)
-            print(f"[{number}/{len(mutants)}] {outcome:10} {mutant.name}  {why}", flush=True)
+        for future in running:
+            yield future.result()
+
+
+def select_mutants(text: str) -> list[Mutant]:
+    """Those whose name holds the text; each name is there once."""
+    mutants = list(derive_mutants(SOURCE.read_text(encoding="utf-8")))
+    if len({mutant.name for mutant in mutants}) != len(mutants):
+        raise SystemExit("mutants.py: two mutants share a name")
+    if unknown := EQUIVALENT.keys() - {mutant.name for mutant in mutants}:
+        raise SystemExit(f"mutants.py: EQUIVALENT names what is not there: {sorted(unknown)}")
+    return [mutant for mutant in mutants if text in mutant.name]
+
+
+def main() -> None:
+    """Kill them, and name those that live."""
+    parser = argparse.ArgumentParser(description="Mutation testing of the contract.")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="suites at a time")
+    parser.add_argument("--only", default="", help="mutants whose name holds this text")
+    parser.add_argument("--list", action="store_true", help="name them, and do nothing")
+    arguments = parser.parse_args()
+    mutants = select_mutants(arguments.only)
+    if arguments.list:
+        print(*(mutant.name for mutant in mutants), sep="\n")
+        return
+    outcomes: Counter[str] = Counter()
+    alive: list[str] = []
+    start = time.monotonic()
+    for number, (mutant, outcome, why) in enumerate(judge_all(mutants, arguments.jobs), 1):
+        outcomes[outcome] += 1
+        if outcome == "ALIVE":
+            alive.append(mutant.name)
+        print(f"[{number}/{len(mutants)}] {outcome:10} {mutant.name}  {why}", flush=True)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     print(f"{len(mutants)} mutants in {time.monotonic() - start:.0f} s: {counted}")
     if alive:
