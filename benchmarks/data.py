@@ -3,7 +3,7 @@
     python benchmarks/data.py [--megabytes 500] [--environment .sandbox] [--json FILE]
 
 The table is numeric, 11 columns, as wide as the rows of most measurements; a second one has a text, a category-like text and gaps. Each
-conversion runs in a real bubblewrap box with the default limits (1 GiB of memory). "Frame" is what a script waits for: opening the stored
+conversion runs in a bubblewrap sandbox with the default limits (1 GiB of memory). "Frame" is what a script waits for: opening the stored
 table by descriptor, until it is a DataFrame; a sum over one column shows what the first touch costs.
 """
 
@@ -52,7 +52,7 @@ FRAME = """
 import json, os, sys, time
 sys.path.insert(0, sys.argv[1])
 import pandas as pd, pyarrow
-from pandacea.sandbox.guest import tables
+from pandacea.sandbox.guest.load_frame import load_frame
 pd.DataFrame({"a": [1.0]}).sum()
 best = {}
 for _ in range(3):
@@ -60,7 +60,7 @@ for _ in range(3):
     if sys.argv[2] == "pandas":
         frame = pd.read_parquet(sys.argv[3]) if sys.argv[3].endswith("parquet") else pd.read_csv(sys.argv[3])
     else:
-        frame = tables.load(os.open(sys.argv[3], os.O_RDONLY), "arrow")
+        frame = load_frame(os.open(sys.argv[3], os.O_RDONLY), "arrow")
     ready = time.perf_counter()
     frame["x1"].sum()
     summed = time.perf_counter()
@@ -72,13 +72,13 @@ print(json.dumps(best))
 
 
 def run_python(python: str, code: str, *arguments: str) -> str:
-    """Run code in the sandbox's own Python, without a box."""
+    """Run code in the sandbox's own Python, outside a sandbox."""
     return subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-async def convert(box: BubblewrapSandbox, source: Path, form: SourceFormat, folder: Path) -> dict[str, Any]:
-    """Convert once, in a box; seconds, and the table."""
-    tables = TableStore(folder / source.name, box, Limits())
+async def convert(sandbox: BubblewrapSandbox, source: Path, form: SourceFormat, folder: Path) -> dict[str, Any]:
+    """Convert once, in a sandbox; return the seconds and the table."""
+    tables = TableStore(folder / source.name, sandbox, Limits())
     with open_source(source, source.parent) as file:
         start = time.perf_counter()
         made = await tables.convert_source(file, Recipe(form), "0" * 64, lambda _done, _total: None)
@@ -90,15 +90,17 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any
     python, source_root = str(asked.environment / "bin" / "python"), str(Path(__file__).resolve().parent.parent / "daemon")
     for kind in ("numeric", "mixed"):
         run_python(python, MAKE, str(folder / f"{kind}.csv"), str(asked.megabytes << 20), kind)
-    settings = BubblewrapSettings(asked.environment, folder / "box", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0))
-    box = BubblewrapSandbox(settings)
-    await box.start()
+    settings = BubblewrapSettings(
+        asked.environment, folder / "sandbox", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0)
+    )
+    sandbox = BubblewrapSandbox(settings)
+    await sandbox.start()
     rows = []
     try:
         for name in ("numeric.csv", "numeric.parquet", "mixed.csv"):
             source = folder / name
             form = SourceFormat(source.suffix[1:])
-            done = await convert(box, source, form, folder / "tables")
+            done = await convert(sandbox, source, form, folder / "tables")
             ours = json.loads(run_python(python, FRAME, source_root, "ours", str(done["table"])))
             theirs = json.loads(run_python(python, FRAME, source_root, "pandas", str(source)))
             size = source.stat().st_size
@@ -110,7 +112,7 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any
                 | {"convert_to_pandas": done["seconds"] * 1000 / theirs["frame_ms"]}
             )
     finally:
-        await box.stop()
+        await sandbox.stop()
     return rows
 
 

@@ -152,8 +152,8 @@ def measure_follower(url: str, address: str, last: int, database: str, **_: Any)
         database,
         upgraded=True,
         settle_every=32,
-        witness_interval=15.0,
-        audit_interval=600.0,
+        cross_check_interval=15.0,
+        backfill_check_interval=600.0,
         poll_interval=1.0,
     )
     again: dict[str, float] = {}
@@ -220,7 +220,7 @@ def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, 
     imported = time.monotonic()
     chain = Anvil()
     chain.url = url
-    node = FollowingNode(AnvilAgreement(chain, address, 1), database, chain_id=31337, witness_interval=15.0, audit_interval=600.0)
+    node = FollowingNode(AnvilAgreement(chain, address, 1), database, chain_id=31337, cross_check_interval=15.0, backfill_check_interval=600.0)
 
     async def start() -> dict[str, Any]:
         from pandacea.store.database_engine import DatabaseEngine
@@ -272,7 +272,7 @@ def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: 
         more: dict[str, Any] = {"poll_interval": 1.0} if poll else {"poll_interval": 1.0, "ws_url": chain.ws_url}
         lags = []
         async with FollowingNode(
-            agreement, database, witness_interval=600.0, audit_interval=600.0, settle_every=32, **more
+            agreement, database, cross_check_interval=600.0, backfill_check_interval=600.0, settle_every=32, **more
         ) as node:
             await node.wait_for_head(120)
             if node.follower.new_heads is not None:

@@ -1,4 +1,4 @@
-"""Fakes of the ports: as small as the promises they keep."""
+"""Fakes of the ports, as small as what they promise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOW = 1_800_000_000.0
 
 @dataclass
 class FakeClock:
-    """Time that moves when told."""
+    """Time that the test moves."""
 
     time: float = NOW
 
@@ -57,7 +57,7 @@ def cached_lease(**changes: object) -> CachedLease:
 
 @dataclass
 class FakeLeaseCache:
-    """A lease book whose leases the test sets; `change` tells the listeners."""
+    """A lease cache whose leases the test sets; `change_lease` calls the subscribers."""
 
     leases: dict[LeaseId, CachedLease] = field(default_factory=dict)
     status: ChainStatus = field(

@@ -6,16 +6,15 @@ Every error has a stable `code` (it becomes the RFC 9457 `code` member over HTTP
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class DaemonError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error that the node raises on purpose."""
 
-    code: ClassVar[str] = "error"
+    code: str = "error"
+    """Stable kebab-case word; one a class, but for `ProblemError`, whose instances bring theirs."""
 
     def __init__(self, detail: str = "", **context: object) -> None:
-        """Take one sentence that says what is wrong, on what value, and what to do now; `context` goes to the log."""
+        """State in one sentence what is wrong, on what value, and what to do now; `context` goes to the log."""
         self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
         self.context = context
         super().__init__(self.detail)
@@ -27,13 +26,22 @@ class Refused(DaemonError):
     code = "refused"
 
 
+class ProblemError(Refused):
+    """The request is refused with a problem code of its own (RFC 9457): the lease, the product or the node's rules do not allow it."""
+
+    def __init__(self, code: str, detail: str, **context: object) -> None:
+        """Take the stable problem code that the caller sees, and the sentence."""
+        super().__init__(detail, **context)
+        self.code = code
+
+
 class Unavailable(DaemonError):
     """The node cannot know or act right now; ask again later."""
 
     code = "unavailable"
 
     def __init__(self, detail: str = "", *, retry_after: int = 5, **context: object) -> None:
-        """`retry_after`: seconds until asking again makes sense."""
+        """Take the seconds until asking again makes sense as `retry_after`."""
         super().__init__(detail, **context)
         self.retry_after = retry_after
 
@@ -44,7 +52,7 @@ class Broken(DaemonError):
     code = "broken"
 
     def __init__(self, detail: str = "", *, remedy: str = "", **context: object) -> None:
-        """`remedy`: what to run or change, where it can be said apart; the whole sentence says both."""
+        """Take what to run or change as `remedy`, where it can be stated apart; the whole sentence states both."""
         super().__init__(f"{detail}; {remedy}" if remedy else detail, **context)
         self.problem, self.remedy = detail or self.detail, remedy
 

@@ -11,11 +11,11 @@ from typing import Any, Final, TextIO
 import structlog
 
 from pandacea.domain.printable import printable
+from pandacea_sdk.protocol.redaction import redact_urls_in
 
 SECRET_NAMES: Final = re.compile(
     r"pass(word|phrase)|secret|private_key|token|signature$|commitment_key|authorization", re.IGNORECASE
 )
-URL_PATTERN: Final = re.compile(r"(\w+://)(?:[^\s/@]*@)?([^\s/?#]+)[^\s'\"]*")
 
 
 def configure_logging(level: str = "info", fmt: str = "auto", stream: TextIO | None = None) -> None:
@@ -54,6 +54,6 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
         if SECRET_NAMES.search(name):
             event[name] = "[redacted]"
         elif isinstance(value, str):
-            text = URL_PATTERN.sub(r"\1\2", value) if "://" in value else value
+            text = redact_urls_in(value)
             event[name] = text if name == "exception" else printable(text, limit=4096)
     return event

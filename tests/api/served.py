@@ -24,13 +24,13 @@ from pandacea.api.rate_limit import RateLimiter, RateLimits, StreamLimiter
 from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import publish_openapi
 from pandacea.api.server import HttpServer, Listener, create_app
-from pandacea.app.loops import Loop, supervise_task
+from pandacea.app.loops import supervise_task
 from pandacea.domain.ids import Address, Timestamp
 from pandacea.flows.execute import run_next_job
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
 from pandacea.store.unit_of_work import SqlDatabase
-from pandacea.tasks import TaskSupervisor
+from pandacea.tasks import Loop, TaskSupervisor
 from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.signing import SigningPolicy
 from tests.fakes import CHAIN_ID, CONTRACT, EARNER, LEASE_ID, cached_lease

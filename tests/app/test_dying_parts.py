@@ -26,10 +26,10 @@ from tests.prerequisites import ROOT, free_port, skip_or_fail
 ENDING = (
     "follower",
     "chain-follow",
-    "chain-proving",
-    "chain-spender-keys",
-    "chain-witnesses",
-    "chain-audit",
+    "chain-proof-queue",
+    "chain-spender-accounts",
+    "chain-cross-check",
+    "chain-backfill-check",
     "database",
     "nonces",
     "worker-0",
@@ -41,7 +41,7 @@ ENDING = (
     "housekeeping",
     "watchdog",
 )
-"""Tasks whose end ends the node; `chain-silent` (v0), `chain-wakes` (a WebSocket) and `tls` are kept like them."""
+"""Tasks whose end ends the node; `chain-v0-disputes`, `chain-new-heads` (a WebSocket) and `tls` are kept like them."""
 RESTARTED = ("sandbox-pool", "edge")
 """Tasks that are started again."""
 NO_PARTS = {"node", "signal", "any-end"}

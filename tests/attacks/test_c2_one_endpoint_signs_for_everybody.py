@@ -55,7 +55,7 @@ class Clock:
 @asynccontextmanager
 async def authenticator(node: FollowingNode, named: frozenset[Address] = frozenset()) -> AsyncIterator[Authenticator]:
     """Put together as `app.listening` does."""
-    wallets = Erc1271Verifier(node.endpoints, node.lease_cache.standing, lambda: node.follower.spender_accounts, named)
+    wallets = Erc1271Verifier(node.endpoints, node.lease_cache.chain_status, lambda: node.follower.spender_accounts, named)
     yield Authenticator(
         SigningPolicy(31337, frozenset({"node.example"})),
         Clock(),

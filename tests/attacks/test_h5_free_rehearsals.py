@@ -37,7 +37,7 @@ def shared(served: Served, tmp_path: Path) -> Served:
     asset = replace(product.assets[AssetId("a")], mock=Mock("0" * 64, tmp_path / "mock.csv", table))
     served.world.catalogue.product = replace(product, assets={**product.assets, AssetId("a"): asset})
     served.world.lease_cache.change_lease(cached_lease(lease_id=OTHERS_LEASE, spender=Address(OTHER.address), max_computations=50))
-    object.__setattr__(served.world.submit.results, "most", POT)
+    object.__setattr__(served.world.submit.results, "max_bytes", POT)
     return served
 
 

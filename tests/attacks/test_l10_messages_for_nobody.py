@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pandacea.errors import Unavailable
-from pandacea.flows.announce import deliver_events
-from pandacea.flows.retention import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS
+from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS, deliver_events
 from pandacea.flows.unit_of_work import Channel, OutboxMessage
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.unit_of_work import SqlDatabase

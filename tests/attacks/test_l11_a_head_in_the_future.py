@@ -22,7 +22,7 @@ async def test_nothing_is_forgotten_by_a_time_that_is_not_believed(anvil: Anvil,
     await anvil.mine_blocks(12)
     async with FollowingNode(agreement, tmp_path / "node.db") as node:
         await node.wait_for_head()
-        await node.wait_until(lambda: node.lease_cache.view.base.number > 8, what="the lease is settled")
+        await node.wait_until(lambda: node.view.base.number > 8, what="the lease is settled")
     await anvil.mine_blocks(1)
 
     def later(method: str, _params: list[Any], result: Any) -> Any:
@@ -34,7 +34,7 @@ async def test_nothing_is_forgotten_by_a_time_that_is_not_believed(anvil: Anvil,
             await node.wait_for_head()
             heads = heads_asked(proxy)
             await node.wait_until(lambda: heads_asked(proxy) > heads + 4, what="looked at the head some more times")
-            assert node.lease_cache.standing().trusted == (ahead == 0)
+            assert node.lease_cache.chain_status().is_ready == (ahead == 0)
             assert lease in await node.read_rows()
             pruning = node.follower._pruner
             assert pruning is not None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from pandacea.domain.ids import Address
-from pandacea.flows.submit import ProblemError
+from pandacea.errors import ProblemError
 from pandacea.flows.uploads import UploadQuota
 from tests.jobs.conftest import SPENDER, Served, served
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from pandacea.errors import Broken
-from pandacea.sandbox.inputs import open_for_guest
-from pandacea.sandbox.readonly_open import InputOpener, ReadOnlyHelper
+from pandacea.sandbox.readonly_open import InputOpener, ReadOnlyHelper, open_for_guest
 from tests.attacks.boxes import environment, image, laboratory
 from tests.prerequisites import find_program
 from tests.sandbox.harness import Laboratory

@@ -11,7 +11,8 @@ import pytest
 from pandacea.domain.limits import Limits
 from pandacea.sandbox.guest import packets
 from pandacea.sandbox.results import ResultsWriter
-from pandacea.sandbox.session import GuestLostError, RunState, receive_run
+from pandacea.sandbox.script_run import RunState, receive_run
+from pandacea.sandbox.session import GuestLostError
 
 ENDED = packets.ENDED + b'{"exit": 0}'
 

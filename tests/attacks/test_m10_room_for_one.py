@@ -16,8 +16,9 @@ from pandacea.domain.charge import Charge, charge_at_end
 from pandacea.domain.job import JobState, Mode
 from pandacea.domain.limits import MIB
 from pandacea.domain.outcome import Failure
+from pandacea.files.results import SPARE_BYTES, SPARE_INODES, ResultStore
 from pandacea.flows.execute import run_next_job
-from pandacea.flows.result_store import SPARE_BYTES, SPARE_INODES, ResultStore
+from pandacea.flows.result_quota import find_shortage
 from tests.flows.conftest import LIMITS, World, world
 from tests.flows.test_execute import row, started
 from tests.kill.rig import rig
@@ -111,8 +112,8 @@ async def test_a_run_under_way_has_reserved_its_room(world: World, tmp_path: Pat
     books = world.submit.database
     world.lease_cache.change_lease(replace(next(iter(world.lease_cache.leases.values())), max_computations=9))
     for number in range(3):
-        async with books.read_session() as view:
-            found = [await one.find_shortage(view, LIMITS, Mode.LIVE) is None for one in (shelf, few, pot)]
+        async with books.read_session() as session:
+            found = [await find_shortage(session, one, LIMITS, Mode.LIVE) is None for one in (shelf, few, pot)]
         assert found == [number < 2] * 3, f"{number} run already"
         identity = await started(world, number + 1)
         async with books.unit_of_work() as work:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pandacea.domain.ids import LeaseId
+from pandacea.store.chain_store import SqlChainStore
 from tests.chain.anvil import SPENDER, Anvil
 from tests.chain.node import FollowingNode, assert_equals_rebuild
 from tests.faults.proxy import FaultProxy
@@ -75,11 +76,12 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
     path = tmp_path / "node.db"
     async with FollowingNode(agreement, path) as node:
         await node.wait_for_proof(good)
-        await node.wait_until(lambda: node.lease_cache.view.base.number > 8, what="the lease is settled")
-        records: Any = node.follower.chain_store
-        async with records.write() as tx:
+        await node.wait_until(lambda: node.view.base.number > 8, what="the lease is settled")
+        records = node.follower.chain_store
+        assert isinstance(records, SqlChainStore)
+        async with records.unit_of_work() as tx:
             await tx.connection.exec_driver_sql(COPY_LEASE, (NO_ID, good))
-            block = node.lease_cache.view.tip
+            block = node.view.tip
             for place, (kind, arguments) in enumerate(
                 [("LeaseApproved", f'["{NO_ID}"]'), ("ResultCommitted", f'["{good}", "0xzz", "0xzz"]')]
             ):
@@ -97,10 +99,10 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
     async with FollowingNode(agreement, path) as node:
         await node.wait_for_head()
         await node.wait_for_proof(good)
-        assert [str(lease_id) for lease_id in node.lease_cache.ids()] == [good]
+        assert [str(lease_id) for lease_id in node.lease_cache.list_ids()] == [good]
         assert node.lease_cache.peek(LeaseId(NO_ID)) is None
         await anvil.mine_blocks(12)
-        await node.wait_until(lambda: node.lease_cache.view.base.number > 20, what="the block with the events is settled")
+        await node.wait_until(lambda: node.view.base.number > 20, what="the block with the events is settled")
         other = await agreement.create(price=9)
         await agreement.approve(other)
         await node.wait_for_proof(other)

@@ -56,7 +56,7 @@ async def test_another_chain_at_the_same_address_is_not_followed(anvil: Anvil, t
             assert node._task is not None
             with pytest.raises(Broken, match=r"chain 4242.*chain 31337"):
                 await asyncio.wait_for(asyncio.shield(node._task), 10)
-            assert not node.lease_cache.standing().trusted
+            assert not node.lease_cache.chain_status().is_ready
 
 
 async def test_other_code_at_the_address_is_not_followed(anvil: Anvil, tmp_path: Path) -> None:

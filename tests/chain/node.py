@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions
-from pandacea.chain.lease_cache import Confidence, ConfidenceKind
+from pandacea.chain.lease_cache import Confidence, ConfidenceKind, InMemoryLeaseCache
 from pandacea.chain.rpc import Endpoint
+from pandacea.clock import SystemClock
 from pandacea.domain.access import CachedLease
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import LeaseRecord
+from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Broken
 from pandacea.flows.follow import fold_events
 from pandacea.store.chain_store import SqlChainStore
@@ -27,13 +29,6 @@ from pandacea.store.migrate import upgrade
 from tests.chain.anvil import EARNER, AnvilAgreement
 
 AT_ONCE = Confidence(ConfidenceKind.CONFIRMATIONS, 0)
-
-
-class MachineClock:
-    """The machine's."""
-
-    def now(self) -> float:
-        return time.time()
 
 
 def options_for(agreement: AnvilAgreement, **more: Any) -> FollowOptions:
@@ -45,8 +40,8 @@ def options_for(agreement: AnvilAgreement, **more: Any) -> FollowOptions:
         "poll_interval": 0.05,
         "settle_every": 4,
         "max_head_age": 0.0,
-        "witness_interval": 0.2,
-        "audit_interval": 0.05,
+        "cross_check_interval": 0.2,
+        "backfill_check_interval": 0.05,
         "confidence": AT_ONCE,
     }
     return FollowOptions(**(settings | more))
@@ -94,7 +89,7 @@ class FollowingNode:
         self.follower = Follower(
             self.endpoints,
             lambda chain_id: SqlChainStore(self.database, chain_id, self.options.contract),
-            MachineClock(),
+            SystemClock(),
             self.options,
         )
         self._task = asyncio.create_task(self.follower.run())
@@ -109,8 +104,15 @@ class FollowingNode:
         await self.database.close()
 
     @property
-    def lease_cache(self) -> Any:
+    def lease_cache(self) -> InMemoryLeaseCache:
         return self.follower.lease_cache
+
+    @property
+    def view(self) -> ChainView:
+        """The part of the chain that memory answers for."""
+        view = self.follower.lease_cache.chain_view
+        assert view is not None
+        return view
 
     def known_lease(self, lease_id: str) -> CachedLease | None:
         """What memory says."""
@@ -149,7 +151,7 @@ class FollowingNode:
 
     async def read_rows(self) -> dict[str, LeaseRecord]:
         """Every lease as the database has it."""
-        assert self.follower.chain_store is not None
+        assert isinstance(self.follower.chain_store, SqlChainStore)
         return await read_lease_rows(self.follower.chain_store)
 
     async def rows_and_cache(self) -> tuple[dict[str, LeaseRecord], dict[str, CachedLease | None]]:
@@ -165,19 +167,19 @@ class FollowingNode:
         return rows, memory
 
 
-async def read_lease_rows(records: Any) -> dict[str, LeaseRecord]:
+async def read_lease_rows(chain_store: SqlChainStore) -> dict[str, LeaseRecord]:
     """Every lease in a database: settled rows, and the events above them folded in."""
-    async with records.write() as tx:
+    async with chain_store.unit_of_work() as tx:
         query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
         ids = [row[0] for row in (await tx.connection.exec_driver_sql(query)).all()]
-        held: dict[LeaseId, LeaseRecord] = fold_events(await tx.settled(ids), await tx.events_of(ids), records, 0)
-    for one in held.values():
-        one.seen_at = 0  # a bound for pruning, not a fact: it depends on the ranges that were read
-    return {str(lease_id): one for lease_id, one in held.items()}
+        records = fold_events(await tx.load_settled(ids), await tx.list_events(ids), chain_store, 0)
+    for record in records.values():
+        record.seen_at = 0  # a bound for pruning, not a fact: it depends on the ranges that were read
+    return {str(lease_id): record for lease_id, record in records.items()}
 
 
 @asynccontextmanager
-async def rebuilt_node(agreement: AnvilAgreement, folder: Path, **options: Any) -> Any:
+async def rebuilt_node(agreement: AnvilAgreement, folder: Path, **options: Any) -> AsyncIterator[FollowingNode]:
     """A second node that reads the same chain from zero."""
     async with AsyncExitStack() as stack:
         node = FollowingNode(agreement, folder / f"rebuilt-{time.monotonic_ns()}.db", **options)
@@ -191,7 +193,7 @@ async def assert_equals_rebuild(node: FollowingNode, folder: Path) -> dict[str, 
     await node.wait_for_head()
     mine = await node.rows_and_cache()
     async with rebuilt_node(node.agreement, folder) as other:
-        theirs = await other.believes()
+        theirs = await other.rows_and_cache()
     assert mine[0] == theirs[0]
     assert mine[1] == theirs[1]
     expected = {lease_id: expected_known_lease(held) for lease_id, held in mine[0].items()}
@@ -202,6 +204,3 @@ async def assert_equals_rebuild(node: FollowingNode, folder: Path) -> dict[str, 
 def expected_known_lease(held: LeaseRecord) -> CachedLease | None:
     """What memory must hold of a row."""
     return None if held.lease.approved_block is None else CachedLease.from_lease(held.lease, ProofStatus.PENDING)
-
-
-Check = Callable[[], Awaitable[None]]

@@ -14,10 +14,12 @@ from pandacea.chain.logs import bloom_bits
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog
-from pandacea.domain.chain_view import FACT_FIELDS, STATUS_CODE, ChainEvent, LeaseRecord
+from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Hash32, LeaseKey
-from pandacea.domain.lease import LeaseApproved, apply_event
+from pandacea.domain.lease import LeaseApproved
+from pandacea.domain.lease_record import FACT_FIELDS, STATUS_CODE, LeaseRecord
 from tests.chain.emitter import TOPIC
+from tests.lease_fold import apply_event
 
 CONTRACT = "0x" + "c0" * 20
 

@@ -21,8 +21,9 @@ from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
 from pandacea.domain.access import CachedLease, ChainStatus, ProductFacts, may_continue, may_read, may_run
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
-from pandacea.domain.chain_view import NO_HASH, BlockRef, LeaseRecord
+from pandacea.domain.chain_view import NO_HASH, BlockRef
 from pandacea.domain.ids import LeaseId, LeaseKey
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
 from pandacea.flows.approval_proof import save_proof
 from pandacea.flows.chain_store import StoredProof

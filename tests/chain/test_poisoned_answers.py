@@ -27,9 +27,10 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault, classify_rpc_error
 from pandacea.chain.rpc_messages import MAX_QUANTITY, JsonRpcError, RpcTransaction, TransactionReceipt
 from pandacea.chain.source import ChainSource, FinalityViolatedError
-from pandacea.domain.chain_view import NO_HASH, BlockRef, LeaseRecord
+from pandacea.domain.chain_view import NO_HASH, BlockRef
 from pandacea.domain.ids import HASH32, Address, LeaseId, LeaseKey
 from pandacea.domain.lease import is_well_formed
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Broken
 from pandacea.flows.follow import apply_update, refresh_leases
 from pandacea.store.chain_store import SqlChainStore

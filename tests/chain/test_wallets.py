@@ -76,7 +76,7 @@ async def test_who_may_be_asked(agreement: AnvilAgreement) -> None:
     async with wallet_setup(agreement, agreement.chain.url + "/", named=False) as world:
         assert await world.accepts()
         world.account_kinds.kinds[world.wallet] = AccountKind.UNKNOWN
-        with pytest.raises(Unavailable, match="not looked yet"):
+        with pytest.raises(Unavailable, match="does not know yet"):
             await world.accepts()
     async with wallet_setup(agreement, named=True) as world:
         world.account_kinds.kinds[world.wallet] = AccountKind.UNKNOWN

@@ -84,7 +84,7 @@ class WalletSetup:
         self.confident = await self.chain.head_number()
 
     async def accepts(self, signer: Signer = OWNS, address: Address | None = None) -> bool:
-        self.verifier._refused.clear()  # the same is asked again after the wallet changed its mind; no request is signed twice
+        self.verifier._rejected.clear()  # the same is asked again after the wallet changed its mind; no request is signed twice
         self.now += 60
         return await self.verifier.accepts(address or self.wallet, DIGEST, signer.sign_digest(DIGEST))
 

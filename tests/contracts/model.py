@@ -1,22 +1,18 @@
 """The contract once more, as plain Python: the transition table of `domain.lease`, and who may make which move when.
 
 `Model` says for each call what the contract must answer: nothing, or the refusal it must give, in the contract's own order of
-checks. It shares no code with the Solidity side; what it shares with the node is the table and its periods.
+checks. It shares no code with the Solidity side; with the node it shares the table of transitions.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from pandacea.domain.lease import (
-    APPROVAL_PERIOD,
-    ARBITRATION_PERIOD,
-    COMMIT_GRACE,
-    DISPUTE_WINDOW,
     FINAL_STATUSES,
     LEASE_TRANSITIONS,
-    STAKE_DIVISOR,
     LeaseStatus,
     LeaseTransition,
 )
@@ -24,6 +20,19 @@ from tests.contracts.agreement import DAY, Refusal
 
 MAX_TERM = 730 * DAY
 """Seconds: the longest a lease may run."""
+
+DAY: Final = 86_400
+"""Seconds."""
+APPROVAL_PERIOD: Final = 7 * DAY
+"""Seconds after creation during which a lease may be approved (both ends included), and only before its expiry."""
+COMMIT_GRACE: Final = 1 * DAY
+"""Seconds after the expiry during which results may still be committed (both ends included)."""
+DISPUTE_WINDOW: Final = 7 * DAY
+"""Seconds after execution during which the Spender may still raise a dispute (both ends included)."""
+ARBITRATION_PERIOD: Final = 30 * DAY
+"""Seconds after a dispute was raised during which its arbiter decides (both ends included); then anyone may split."""
+STAKE_DIVISOR: Final = 10
+"""A dispute's stake is `price // STAKE_DIVISOR`, in wei."""
 
 
 @dataclass

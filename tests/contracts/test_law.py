@@ -17,11 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pandacea.chain.events import decode_event
 from pandacea.domain.ids import Address, BlockNumber, LeaseId, LeaseKey
-from pandacea.domain.lease import FINAL_STATUSES, Lease, LeaseStatus, apply_event
+from pandacea.domain.lease import FINAL_STATUSES, Lease, LeaseStatus
 from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import CREATE, DAY, NO_LEASE, PRODUCT, ZERO, Refusal, word
 from tests.contracts.evm import Evm
 from tests.contracts.model import MAX_TERM, Held, Model, Refused
+from tests.lease_fold import apply_event
 
 HISTORIES = max(1, int(200 * float(os.environ.get("PANDACEA_TEST_SCALE", "1"))))
 STEPS = 50

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,8 @@ async def test_a_table_of_an_earlier_look_is_looked_at_again(
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {"keep_flagged": ["name"]})
     asset = (await register_product(catalogue, data_dir)).assets["people"]  # type: ignore[index]
-    blind = [column | {"flags": []} for column in asset.schema or []]
+    assert asset.shape is not None
+    blind = replace(asset.shape, columns=tuple(replace(column, flags=()) for column in asset.shape.columns))
     monkeypatch.setattr("pandacea.domain.table.FLAGS_VERSION", 1)
     old = read_products(data_dir)[0].assets["people"].recipe.digest(hashlib.sha256(PEOPLE.encode()).hexdigest())  # type: ignore[index]
     monkeypatch.undo()

@@ -14,8 +14,8 @@ from pandacea.api.rate_limit import MAX_STREAMS, RateLimits
 from pandacea.app import http_api
 from pandacea.config.sections import PrivacySection, StoreSection
 from pandacea.domain.limits import MIB
-from pandacea.flows import approve_code, retention
-from pandacea.flows.result_store import ResultStore
+from pandacea.files.results import ResultStore
+from pandacea.flows import approve_code, outbox, retention
 from pandacea.flows.uploads import UploadQuota
 from tests.prerequisites import ROOT
 
@@ -93,7 +93,7 @@ def test_the_figures_are_the_codes() -> None:
     )
     check_figures("nonces of Spenders", http_api.SPENDER_RATE[1], http_api.SPENDER_RATE[0], 15)
     check_figures("nonces of strangers", MemoryNonces(lambda: 0.0, 0)._max_rows)
-    check_figures("messages", retention.KEEP_DELIVERED_SECONDS / HOUR)
+    check_figures("messages", outbox.KEEP_DELIVERED_SECONDS / HOUR)
     check_figures(
         "connections",
         edge.connections,

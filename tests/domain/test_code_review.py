@@ -47,7 +47,7 @@ def test_roundabout_ways_are_named() -> None:
 
 
 def test_an_ordinary_script_is_not_nagged_about() -> None:
-    """Warnings nobody reads are no warnings."""
+    """Warnings that nobody reads warn of nothing."""
     code = "import torch\nmodel = torch.nn.Linear(2, 1)\nfor _ in range(params['epochs']):\n    pass\n"
     code += "torch.save(model.state_dict(), 'w.pt')\n"
     assert review_code(code) == []

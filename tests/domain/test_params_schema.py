@@ -36,7 +36,7 @@ JSON = st.recursive(
     ],
 )
 def test_values_are_taken_or_not(schema: dict[str, Any], good: list[Any], bad: list[Any]) -> None:
-    """Types are exact: true is no number, and no member goes unnamed."""
+    """Types are exact: true is not a number, and no member goes unnamed."""
     check_schema(schema)
     assert [value for value in good if find_violation(schema, value) is not None] == []
     assert [value for value in bad if find_violation(schema, value) is None] == []

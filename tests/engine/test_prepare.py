@@ -1,6 +1,6 @@
 """The preparation of an engine: with one that answers, with none, with one that is down, and where none may be started.
 
-Commands that stand in for Docker's play each machine; that a real engine is prepared, every test of a Docker box shows.
+Commands that stand in for Docker's play each machine; that a real engine is prepared, every test of a Docker sandbox shows.
 """
 
 from __future__ import annotations

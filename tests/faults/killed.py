@@ -23,7 +23,7 @@ async def follow(url: str, address: str, block: int, database: str, kill_at: int
     """Follow to the head; returns how many statements the writer executed."""
     chain = Anvil()
     chain.url = url
-    node = FollowingNode(AnvilAgreement(chain, address, block), database, witness_interval=600.0, settle_every=3)
+    node = FollowingNode(AnvilAgreement(chain, address, block), database, cross_check_interval=600.0, settle_every=3)
     count = 0
 
     def executed(*_: Any) -> None:

@@ -47,12 +47,12 @@ async def test_row_05_lagging_rpc_behind_a_balancer(anvil: Anvil, tmp_path: Path
         FollowingNode(agreement, tmp_path / "node.db", urls=[balancer.url]) as node,
     ):
         finalized: list[int] = []
-        node.lease_cache.on_change(lambda _: finalized.append(node.lease_cache.view.finalized))
+        node.lease_cache.subscribe(lambda _: finalized.append(node.view.finalized))
         for _ in range(6):
             lease = await agreement.create()
             await agreement.approve(lease)
             await node.wait_for_head()
-            finalized.append(node.lease_cache.view.finalized)
+            finalized.append(node.view.finalized)
         assert node.follower.source is not None
         assert node.follower.source.counters.reorgs == 0
         assert finalized == sorted(finalized)
@@ -310,7 +310,7 @@ async def test_row_16_an_endpoint_that_moves_to_another_chain(anvil: Anvil, tmp_
         await agreement.approve(lease)
         await node.wait_for_head()
         assert node.known_lease(lease) is not None
-        assert node.lease_cache.standing().trusted
+        assert node.lease_cache.chain_status().is_ready
 
 
 async def test_row_18_asked_while_it_cannot_know(anvil: Anvil, tmp_path: Path) -> None:
@@ -323,10 +323,10 @@ async def test_row_18_asked_while_it_cannot_know(anvil: Anvil, tmp_path: Path) -
         FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url], max_silence=0.5) as node,
     ):
         await node.wait_for_proof(lease)
-        assert isinstance(may_continue(node.known_lease(lease), node.lease_cache.standing()), Granted)
+        assert isinstance(may_continue(node.known_lease(lease), node.lease_cache.chain_status()), Granted)
         proxy.refuse = True
-        await node.wait_until(lambda: not node.lease_cache.standing().trusted, what="distrust")
-        answer = may_continue(node.known_lease(lease), node.lease_cache.standing())
+        await node.wait_until(lambda: not node.lease_cache.chain_status().is_ready, what="distrust")
+        answer = may_continue(node.known_lease(lease), node.lease_cache.chain_status())
         assert isinstance(answer, Unknown)
         assert answer.retry_after > 0
         assert "no chain endpoint has answered" in answer.detail
@@ -334,7 +334,7 @@ async def test_row_18_asked_while_it_cannot_know(anvil: Anvil, tmp_path: Path) -
         await asyncio.sleep(1.0)
         assert sum(node.follower.collect_metrics().rpc_errors.values()) - calls < 12, "it backs off"
         proxy.refuse = False
-        await node.wait_until(lambda: node.lease_cache.standing().trusted, what="trust again")
+        await node.wait_until(lambda: node.lease_cache.chain_status().is_ready, what="trust again")
 
 
 async def test_row_18_asked_before_it_caught_up(anvil: Anvil, tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ async def test_row_18_asked_before_it_caught_up(anvil: Anvil, tmp_path: Path) ->
     async with FaultProxy(anvil.url) as proxy:
         proxy.before.append(answer_late(0.1, ["eth_getLogs"]))
         async with FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
-            answer = may_continue(node.known_lease(lease), node.lease_cache.standing())
+            answer = may_continue(node.known_lease(lease), node.lease_cache.chain_status())
             assert isinstance(answer, Unknown)
             await node.wait_for_head()
             await node.wait_for_proof(lease)
@@ -357,8 +357,8 @@ async def test_row_18_a_head_that_grows_old(anvil: Anvil, tmp_path: Path) -> Non
     agreement = await anvil.deploy_agreement()
     async with FollowingNode(agreement, tmp_path / "node.db", max_head_age=2.0) as node:
         await node.wait_for_head()
-        assert node.lease_cache.standing().trusted
-        await node.wait_until(lambda: not node.lease_cache.standing().trusted, seconds=6)
-        assert "old" in (node.lease_cache.standing().distrust or "")
+        assert node.lease_cache.chain_status().is_ready
+        await node.wait_until(lambda: not node.lease_cache.chain_status().is_ready, seconds=6)
+        assert "old" in (node.lease_cache.chain_status().not_ready_reason or "")
         await anvil.mine_blocks(1)
-        await node.wait_until(lambda: node.lease_cache.standing().trusted)
+        await node.wait_until(lambda: node.lease_cache.chain_status().is_ready)

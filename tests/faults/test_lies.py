@@ -20,7 +20,7 @@ def run(node: FollowingNode, lease: str, caller: str) -> Any:
     """May this caller run on the one asset?"""
     return may_run(
         node.known_lease(lease),
-        node.lease_cache.standing(),
+        node.lease_cache.chain_status(),
         caller=caller.lower(),  # type: ignore[arg-type]
         earner=EARNER.address.lower(),
         product=ProductFacts(PRODUCT, frozenset({"a"}), "v"),  # type: ignore[arg-type]
@@ -44,8 +44,8 @@ async def test_a_consistent_fake_chain_gets_nothing(anvil: Anvil, tmp_path: Path
         await node.wait_until(lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN)
         for answer in (
             run(node, lease, STRANGER.address),
-            may_read(node.known_lease(lease), node.lease_cache.standing(), caller=STRANGER.address.lower()),
-            may_continue(node.known_lease(lease), node.lease_cache.standing()),
+            may_read(node.known_lease(lease), node.lease_cache.chain_status(), caller=STRANGER.address.lower()),
+            may_continue(node.known_lease(lease), node.lease_cache.chain_status()),
         ):
             assert isinstance(answer, Denied)
             assert answer.code == "approval-unproven"
@@ -169,7 +169,7 @@ async def test_any_endpoint_may_deny(anvil: Anvil, tmp_path: Path) -> None:
             await node.wait_for_head()
             assert not _cancelled(node, lease), "the endpoint being followed hides it"
             await node.wait_until(
-                lambda: _code(may_continue(node.known_lease(lease), node.lease_cache.standing())) == "lease-doubted"
+                lambda: _code(may_continue(node.known_lease(lease), node.lease_cache.chain_status())) == "lease-doubted"
             )
             assert _code(run(node, lease, SPENDER.address)) == "lease-doubted"
             hiding.refuse = True
@@ -271,8 +271,10 @@ async def test_v0_is_served_with_a_second_endpoint(anvil: Anvil, tmp_path: Path)
         await agreement.execute(lease, by=STRANGER)
         await node.wait_for_head()
         assert isinstance(run(node, lease, SPENDER.address), Granted), "a stranger's execution is not obeyed"
-        completer: Any = node.follower.source.v0_completer if node.follower.source else None
-        assert completer.strangers == 1, "but recorded and alarmed"
+        assert node.follower.source is not None
+        completer = node.follower.source.v0_completer
+        assert completer is not None
+        assert completer.stranger_executions == 1, "but recorded and alarmed"
     async with FollowingNode(agreement, tmp_path / "one.db") as node:
         await node.wait_until(
             lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN, what="unproven"

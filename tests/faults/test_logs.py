@@ -16,7 +16,7 @@ from tests.faults.proxy import FaultProxy, ProxyAnswer, answer_late
 
 COMPUTATION = "0x" + "22" * 32
 
-QUIET: Any = {"audit_interval": 600.0}
+QUIET: Any = {"backfill_check_interval": 600.0}
 """No second reading meanwhile: only what the follower itself asks for."""
 
 
@@ -35,7 +35,7 @@ async def test_row_12_duplicates_and_replay(anvil: Anvil, tmp_path: Path) -> Non
             await node.wait_for_head()
             before = await assert_equals_rebuild(node, tmp_path)
             assert before[lease].lease.committed_count == 1
-            records, view = node.follower.chain_store, node.lease_cache.view
+            records, view = node.follower.chain_store, node.view
             assert records is not None
             async with records.unit_of_work() as tx:
                 held = await tx.list_events_up_to(view.tip.number)
@@ -143,9 +143,9 @@ async def test_row_17_a_huge_gap(anvil: Anvil, tmp_path: Path) -> None:
     ):
         proxy.before += [narrow, answer_late(0.02, ["eth_getLogs"])]
         await node.wait_until(
-            lambda: node.lease_cache.view is not None and node.lease_cache.view.base.number > 12, what="somewhere in the middle"
+            lambda: node.lease_cache.chain_view is not None and node.view.base.number > 12, what="somewhere in the middle"
         )
-        reached = node.lease_cache.view.base.number
+        reached = node.view.base.number
     async with (
         FaultProxy(anvil.url) as proxy,
         FollowingNode(emitter.agreement, tmp_path / "node.db", urls=[proxy.url], **QUIET) as node,

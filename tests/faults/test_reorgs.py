@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 from pandacea.domain.access import Denied, Granted, Unknown, may_continue, may_read
+from pandacea.domain.ids import LeaseId
 from tests.chain.anvil import EARNER, SPENDER, STRANGER, Anvil, AnvilAgreement, encode_call
 from tests.chain.node import FollowingNode, assert_equals_rebuild
 from tests.faults.proxy import FaultProxy
@@ -50,8 +51,8 @@ async def test_row_01_an_approval_that_moves_to_another_block_never_vanishes(dee
     async with FollowingNode(agreement, tmp_path / "node.db") as node:
         await node.wait_for_proof(lease)
         answers = []
-        node.lease_cache.on_change(
-            lambda _: answers.append(may_continue(node.lease_cache.peek(lease), node.lease_cache.standing()))
+        node.lease_cache.subscribe(
+            lambda _: answers.append(may_continue(node.lease_cache.peek(LeaseId(lease)), node.lease_cache.chain_status()))
         )
         await deep.reorg(4, [(raw, 2)])
         await node.wait_for_head()
@@ -71,12 +72,14 @@ async def test_row_01_a_reorg_that_removes_a_denial_restores(deep: Anvil, tmp_pa
         await node.wait_for_proof(lease)
         await agreement.cancel(lease)
         await node.wait_for_head()
-        denied = may_read(node.known_lease(lease), node.lease_cache.standing(), caller=SPENDER.address.lower())
+        denied = may_read(node.known_lease(lease), node.lease_cache.chain_status(), caller=SPENDER.address.lower())
         assert isinstance(denied, Denied)
         assert denied.code == "lease-cancelled"
         await deep.reorg(1)
         await node.wait_for_head()
-        assert isinstance(may_read(node.known_lease(lease), node.lease_cache.standing(), caller=SPENDER.address.lower()), Granted)
+        assert isinstance(
+            may_read(node.known_lease(lease), node.lease_cache.chain_status(), caller=SPENDER.address.lower()), Granted
+        )
         await assert_equals_rebuild(node, tmp_path)
 
 
@@ -132,19 +135,19 @@ async def test_row_04_reorg_below_finalized(anvil: Anvil, tmp_path: Path) -> Non
         await node.wait_for_proof(lease)
         await node.wait_for_head()
         before = await node.rows_and_cache()
-        assert node.lease_cache.standing().trusted
+        assert node.lease_cache.chain_status().is_ready
         await fork.mine_blocks(12)
         proxy.upstreams = [fork.url]
-        await node.wait_until(lambda: not node.lease_cache.standing().trusted, what="distrust")
-        answer = may_continue(node.known_lease(lease), node.lease_cache.standing())
+        await node.wait_until(lambda: not node.lease_cache.chain_status().is_ready, what="distrust")
+        answer = may_continue(node.known_lease(lease), node.lease_cache.chain_status())
         assert isinstance(answer, Unknown), "never a guess, and never a cancellation"
         assert proxy.url.rstrip("/") in answer.detail
         assert node.follower.collect_metrics().contradictions == 1
         assert await node.rows_and_cache() == before, "nothing of the other chain was taken over"
         proxy.upstreams = [anvil.url]
         await anvil.mine_blocks(1)
-        await node.wait_until(lambda: node.lease_cache.standing().trusted, what="healed")
-        assert isinstance(may_continue(node.known_lease(lease), node.lease_cache.standing()), Granted)
+        await node.wait_until(lambda: node.lease_cache.chain_status().is_ready, what="healed")
+        assert isinstance(may_continue(node.known_lease(lease), node.lease_cache.chain_status()), Granted)
 
 
 async def test_row_04_the_operator_may_rebuild_from_a_chain_that_was_reset(anvil: Anvil, tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ async def test_row_04_the_operator_may_rebuild_from_a_chain_that_was_reset(anvil
         await node.wait_for_head()
     await anvil.reorg(8)
     async with FollowingNode(agreement, tmp_path / "node.db") as node:
-        await node.wait_until(lambda: not node.lease_cache.standing().trusted)
+        await node.wait_until(lambda: not node.lease_cache.chain_status().is_ready)
         await asyncio.sleep(0.1)
         assert node.known_lease(lease) is not None
     node = FollowingNode(agreement, tmp_path / "node.db")
@@ -170,7 +173,7 @@ async def test_row_04_the_operator_may_rebuild_from_a_chain_that_was_reset(anvil
         node._task = asyncio.create_task(node.follower.run())
         await assert_equals_rebuild(node, tmp_path)
         assert node.known_lease(lease) is None
-        assert node.lease_cache.standing().trusted
+        assert node.lease_cache.chain_status().is_ready
 
 
 async def _something(chain: Anvil, depth: int) -> str:

@@ -1,4 +1,4 @@
-"""The journeys on a real database, everything else faked."""
+"""The flows on a real database, everything else faked."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pandacea.domain.ids import AssetId, Hash32, LeaseKey
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
+from pandacea.files.results import ResultStore
+from pandacea.files.upload_files import UploadFiles
+from pandacea.flows.accept_job import Caller, ComputationRequest, QueueLimits, SubmitPorts
 from pandacea.flows.approve_code import CodeApprovalPorts
 from pandacea.flows.execute import ExecutePorts
-from pandacea.flows.job_notifier import JobNotifier
-from pandacea.flows.privacy import LeasedPrivacy
+from pandacea.flows.live_output import JobNotifier
+from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.release import ReleasePorts
-from pandacea.flows.result_store import ResultStore
 from pandacea.flows.sign_result import ResultSigner
-from pandacea.flows.submit import Caller, ComputationRequest, QueueLimits, SubmitPorts
 from pandacea.flows.uploads import UploadQuota, UploadStore
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.products import SqlProductStore
@@ -41,12 +42,12 @@ from tests.fakes import (
 
 COMPLETED = Outcome(None, "", b"hello\n", exit_status=0, code_started=True)
 LIMITS = Limits(time_seconds=60)
-ROOM = UploadQuota(max_bytes=1000, max_spender_bytes=2000, max_spender_files=3, max_total_bytes=3000, keep_seconds=100.0)
+QUOTA = UploadQuota(max_bytes=1000, max_spender_bytes=2000, max_spender_files=3, max_total_bytes=3000, keep_seconds=100.0)
 
 
 @dataclass
 class World:
-    """Everything a journey touches. `sandbox.outcome` is what the next run ends in."""
+    """Everything a flow touches. `sandbox.outcome` is what the next run ends in."""
 
     submit: SubmitPorts
     execute: ExecutePorts
@@ -94,43 +95,59 @@ async def world(tmp_path: Path, database: DatabaseEngine) -> World:
     return await make_world(tmp_path, database)
 
 
-async def make_world(tmp_path: Path, database: DatabaseEngine, *, fresh: bool = True) -> World:
-    """Put the journeys together as `app` does; not `fresh`: on a database that knows the assets already."""
+async def make_world(tmp_path: Path, engine: DatabaseEngine, *, fresh: bool = True) -> World:
+    """Put the flows together as `app` does; not `fresh`: on a database that knows the assets already."""
     table = tmp_path / "a.csv"
     table.write_text("x\n1\n")
-    clock, book, sandbox = FakeClock(), FakeLeaseCache({LEASE_ID: cached_lease()}), FakeSandbox(COMPLETED)
+    clock, leases, sandbox = FakeClock(), FakeLeaseCache({LEASE_ID: cached_lease()}), FakeSandbox(COMPLETED)
     catalogue = FakeCatalogue(product(table))
-    books, products = SqlDatabase(database), SqlProductStore(database)
+    database, products = SqlDatabase(engine), SqlProductStore(engine)
     for asset in catalogue.product.assets.values() if fresh else ():
         await products.add_asset("p", asset, digest=asset.commitment, key=b"k", size=4, now=clock.now())
-    privacy = LeasedPrivacy(book, catalogue, sandbox, EARNER, clock)
+    privacy = PrivacyService(leases, catalogue, sandbox, EARNER, clock)
     woken: list[None] = []
-    shelf = ResultStore(tmp_path / "results", max_bytes=10**9, free_bytes=lambda _: 10**12)
     for name in ("results", "uploads"):
         (tmp_path / name).mkdir(exist_ok=True)
-    uploads = UploadStore(books, clock, tmp_path / "uploads", ROOM, free_bytes=lambda _: 10**12)
-    watch = JobNotifier()
+    results = ResultStore(tmp_path / "results", max_bytes=10**9, free_bytes=lambda _: 10**12)
+    upload_files = UploadFiles(tmp_path / "uploads", free_bytes=lambda _: 10**12)
+    notifier = JobNotifier()
     checker = AllowAll()
-    queue = QueueLimits(4, 8, 600.0)
-    submit_ports = SubmitPorts(
-        CHAIN_ID, CONTRACT, books, book, catalogue, privacy, checker, clock, LIMITS, queue, lambda: woken.append(None), shelf
+    return World(
+        submit=SubmitPorts(
+            chain_id=CHAIN_ID,
+            contract=CONTRACT,
+            database=database,
+            leases=leases,
+            catalogue=catalogue,
+            privacy=privacy,
+            checker=checker,
+            clock=clock,
+            limits=LIMITS,
+            queue=QueueLimits(max_per_spender=4, max_total=8, max_wait_seconds=600.0),
+            wake_workers=lambda: woken.append(None),
+            results=results,
+        ),
+        execute=ExecutePorts(
+            database=database,
+            leases=leases,
+            catalogue=catalogue,
+            products=products,
+            privacy=privacy,
+            signer=ResultSigner(EARNER, KeySigner("11" * 32), await sandbox.start(), LIMITS, 1, "test"),
+            clock=clock,
+            limits=LIMITS,
+            threads=1,
+            results=results,
+            upload_files=upload_files,
+            post_results=True,
+            notifier=notifier,
+        ),
+        lease_cache=leases,
+        catalogue=catalogue,
+        sandbox=sandbox,
+        clock=clock,
+        release=ReleasePorts(database, clock, results, notifier, post_results=True, hold_seconds=86_400.0),
+        uploads=UploadStore(database, clock, upload_files, QUOTA),
+        approve=CodeApprovalPorts(database, leases, catalogue, checker, clock),
+        woken=woken,
     )
-    sealer = ResultSigner(EARNER, KeySigner("11" * 32), await sandbox.start(), LIMITS, 1, "test")
-    execute_ports = ExecutePorts(
-        books,
-        book,
-        catalogue,
-        products,
-        privacy,
-        sealer,
-        clock,
-        LIMITS,
-        1,
-        shelf,
-        uploads.folder,
-        post_results=True,
-        notifier=watch,
-    )
-    release = ReleasePorts(books, clock, shelf, watch, post_results=True, hold_seconds=86_400.0)
-    approve = CodeApprovalPorts(books, book, catalogue, checker, clock)
-    return World(submit_ports, execute_ports, book, catalogue, sandbox, clock, release, uploads, approve, woken)

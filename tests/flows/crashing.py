@@ -1,4 +1,4 @@
-"""Books that die: at the n-th step (a read, a write, before a commit, after a commit) the node is as if killed."""
+"""A database that dies: at the n-th step (a read, a write, before a commit, after a commit) the node is as if killed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Killed(BaseException):
 
 
 class CrashingDatabase:
-    """`flows.ports.Books` with a fuse of so many steps; None: it never burns down."""
+    """`flows.unit_of_work.Database` with a fuse of so many steps; None: it never dies."""
 
-    def __init__(self, books: Database) -> None:
-        self._books = books
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self.fuse: int | None = None
         self.dead = asyncio.Event()
 
     def burn(self) -> None:
-        """One step nearer to the end."""
+        """Burn one step of the fuse; raise once it is gone."""
         if self.fuse is not None:
             self.fuse -= 1
             if self.fuse < 0:
@@ -34,23 +34,23 @@ class CrashingDatabase:
     @asynccontextmanager
     async def read_session(self) -> AsyncIterator[ReadSession]:
         self.burn()
-        async with self._books.read_session() as view:
-            yield view
+        async with self._database.read_session() as session:
+            yield session
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[UnitOfWork]:
         self.burn()
-        async with self._books.unit_of_work() as work:
+        async with self._database.unit_of_work() as work:
             yield _CrashingUnitOfWork(work, self)
 
     async def prune_nonces(self, before: int) -> None:
         self.burn()
-        await self._books.prune_nonces(before)
+        await self._database.prune_nonces(before)
 
 
 class _CrashingUnitOfWork:
-    def __init__(self, work: UnitOfWork, books: CrashingDatabase) -> None:
-        self._work, self._crashing = work, books
+    def __init__(self, work: UnitOfWork, database: CrashingDatabase) -> None:
+        self._work, self._crashing = work, database
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._work, name)

@@ -27,14 +27,15 @@ from pandacea.domain.ids import AssetId, ComputationId, LeaseKey
 from pandacea.domain.job import TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Mock, Policy, Rehearsal, Release, Rules
-from pandacea.errors import Unavailable
+from pandacea.errors import ProblemError, Unavailable
+from pandacea.flows.accept_job import AcceptedJob
 from pandacea.flows.cancel import cancel_job
 from pandacea.flows.execute import run_next_job
+from pandacea.flows.finish import recover_jobs
 from pandacea.flows.live_output import record_shown
-from pandacea.flows.recover import recover_jobs
 from pandacea.flows.rehearse import rehearse
 from pandacea.flows.release import refuse_result, release_result
-from pandacea.flows.submit import AcceptedJob, ProblemError, submit_job
+from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import Channel
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
@@ -143,7 +144,7 @@ class Charging(RuleBasedStateMachine):
             accepted = [answer for answer in answers if isinstance(answer, AcceptedJob)]
             for answer in accepted:
                 self.ledger[answer.job.computation_id] = Entry()
-            if not self.books.dead.is_set():
+            if not self.crashing.dead.is_set():
                 refused = {answer.code for answer in answers if isinstance(answer, ProblemError)}
                 assert len(accepted) == max(min(count, room), 0)
                 assert refused <= {"lease-used-up"}
@@ -185,7 +186,7 @@ class Charging(RuleBasedStateMachine):
             play = await self._or_dead(self.stage.plays.get(), task)
             if play is None:
                 await self._or_dead(asyncio.wait({task}))
-                if not self.books.dead.is_set():
+                if not self.crashing.dead.is_set():
                     await self._denied_at_start()
                 return
             entry = self.ledger[play.job.computation_id]
@@ -214,9 +215,9 @@ class Charging(RuleBasedStateMachine):
         how = "no-box" if entry.attempts % 2 else "unreadable"
         _end(play, BEFORE_CODE[how])
         await asyncio.wait({task})
-        if not self.books.dead.is_set():
+        if not self.crashing.dead.is_set():
             task.result()  # a worker never ends with an exception
-        if not self.books.dead.is_set() and (how == "unreadable" or entry.attempts >= 3):
+        if not self.crashing.dead.is_set() and (how == "unreadable" or entry.attempts >= 3):
             entry.charge, entry.ended = Charge.RETURNED, True
 
     @precondition(lambda self: self.running)
@@ -231,7 +232,7 @@ class Charging(RuleBasedStateMachine):
             await asyncio.wait({task})
             entry = self.ledger[computation_id]
             entry.failed_script = how == "script-error"
-            if self.books.dead.is_set():
+            if self.crashing.dead.is_set():
                 return
             del self.running[computation_id]
             ours = how in {"engine-failed", "engine-gone"}
@@ -261,7 +262,7 @@ class Charging(RuleBasedStateMachine):
 
         async def step() -> None:
             try:
-                self.ledger[computation_id].shown |= await record_shown(computation_id, self.books, self.world.clock)
+                self.ledger[computation_id].shown |= await record_shown(computation_id, self.crashing, self.world.clock)
             except Killed:
                 shown = [job.live_at is not None for job in await self._jobs() if job.computation_id == computation_id]
                 self.ledger[computation_id].shown |= shown[0]
@@ -278,13 +279,13 @@ class Charging(RuleBasedStateMachine):
         async def step() -> None:
             job = next(job for job in await self._jobs() if job.computation_id == computation_id)
             try:
-                await cancel_job(job, self.books, self.world.execute.notifier, self.world.clock, self.world.submit.results)
+                await cancel_job(job, self.crashing, self.world.execute.notifier, self.world.clock, self.world.submit.results)
             except Killed:
                 return
             if computation_id in self.running:
                 _, task = self.running[computation_id]
                 await self._or_dead(asyncio.wait({task}))
-                if self.books.dead.is_set():
+                if self.crashing.dead.is_set():
                     return
                 del self.running[computation_id]
             entry = self.ledger[computation_id]
@@ -301,7 +302,7 @@ class Charging(RuleBasedStateMachine):
         computation_id = held[pick % len(held)]
 
         async def step() -> None:
-            ports = replace(self.world.release, database=self.books)
+            ports = replace(self.world.release, database=self.crashing)
             entry = self.ledger[computation_id]
             charge = self._charge_at_end(entry, interrupted=False) if out else Charge.CHARGED
             try:
@@ -322,7 +323,7 @@ class Charging(RuleBasedStateMachine):
     @rule()
     def the_node_is_killed(self) -> None:
         """Between two steps."""
-        self.books.dead.set()
+        self.crashing.dead.set()
         self.runner.run(self._reboot())
 
     @precondition(lambda self: self.running)
@@ -334,8 +335,8 @@ class Charging(RuleBasedStateMachine):
             for _, task in self.running.values():
                 task.cancel()
             await asyncio.gather(*(task for _, task in self.running.values()), return_exceptions=True)
-            if not self.books.dead.is_set():
-                self.books.dead.set()
+            if not self.crashing.dead.is_set():
+                self.crashing.dead.set()
                 for entry in (self.ledger[key] for key in self.running):
                     entry.charge, entry.ended = self._charge_at_end(entry, interrupted=True), True
 
@@ -364,10 +365,10 @@ class Charging(RuleBasedStateMachine):
 
     def _do(self, step: Callable[[], Coroutine[Any, Any, None]], fuse: int | None) -> None:
         async def run() -> None:
-            self.books.fuse = fuse
+            self.crashing.fuse = fuse
             await step()
-            self.books.fuse = None
-            if self.books.dead.is_set():
+            self.crashing.fuse = None
+            if self.crashing.dead.is_set():
                 await self._reboot()
 
         self.runner.run(run())
@@ -381,13 +382,13 @@ class Charging(RuleBasedStateMachine):
         asset = plain.assets[AssetId("a")]
         asset = replace(asset, mock=Mock("0" * 64, self.folder / "a.csv", self.folder / "a.csv"))
         world.catalogue.product = replace(plain, assets={**plain.assets, AssetId("a"): asset})
-        self.books, self.stage = CrashingDatabase(SqlDatabase(self.database)), Stage()
+        self.crashing, self.stage = CrashingDatabase(SqlDatabase(self.database)), Stage()
         privacy = world.execute.privacy
-        privacy._sandbox = self.stage  # type: ignore[attr-defined]
+        privacy._sandbox = self.stage
         submit_ports = replace(
-            world.submit, database=self.books, queue=replace(world.submit.queue, max_per_spender=99, max_total=99)
+            world.submit, database=self.crashing, queue=replace(world.submit.queue, max_per_spender=99, max_total=99)
         )
-        self.world: World = replace(world, submit=submit_ports, execute=replace(world.execute, database=self.books))
+        self.world: World = replace(world, submit=submit_ports, execute=replace(world.execute, database=self.crashing))
         self._show_lease()
 
     async def _reboot(self) -> None:
@@ -440,7 +441,7 @@ class Charging(RuleBasedStateMachine):
         return Charge.CHARGED
 
     async def _drop_tasks(self) -> None:
-        self.books.dead.set()
+        self.crashing.dead.set()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -449,10 +450,10 @@ class Charging(RuleBasedStateMachine):
 
     async def _or_dead(self, wanted: Awaitable[Any], task: asyncio.Task[Any] | None = None) -> Any:
         """Wait for something, unless the node dies (or a task ends) first: then None."""
-        waits = {asyncio.ensure_future(wanted), asyncio.create_task(self.books.dead.wait())}
+        waits = {asyncio.ensure_future(wanted), asyncio.create_task(self.crashing.dead.wait())}
         both = waits | ({task} if task is not None else set())
         done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        first = next((wait for wait in waits & done if not self.books.dead.is_set()), None)
+        first = next((wait for wait in waits & done if not self.crashing.dead.is_set()), None)
         for wait in waits - done:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
@@ -466,14 +467,14 @@ class Charging(RuleBasedStateMachine):
 
     async def _jobs(self) -> list[Job]:
         """Every row, seen past the fuse."""
-        async with SqlDatabase(self.database).read_session() as view:
-            ids = await view.jobs.list_in_state(*JobState)
-            return [job for computation_id in ids if (job := await view.jobs.find_job(computation_id)) is not None]
+        async with SqlDatabase(self.database).read_session() as session:
+            ids = await session.jobs.list_in_state(*JobState)
+            return [job for computation_id in ids if (job := await session.jobs.find_job(computation_id)) is not None]
 
     async def _committed(self) -> set[str]:
         """Ids of every computation whose hash is to go on-chain."""
-        async with SqlDatabase(self.database).read_session() as view:
-            waiting = await view.outbox.fetch_due(Channel.CHAIN, self.world.clock.now(), limit=1000)
+        async with SqlDatabase(self.database).read_session() as session:
+            waiting = await session.outbox.fetch_due(Channel.CHAIN, self.world.clock.now(), limit=1000)
         return {one.message.payload["computation_id"] for one in waiting}
 
     def _waiting(self) -> bool:

@@ -1,4 +1,4 @@
-"""A job becomes a result: charged or not, sealed, and told to the world, in one transaction."""
+"""A job becomes a result: charged or not, signed, and put into the outbox, in one transaction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pandacea.domain.product import Asset, Policy, Release, Rules
 from pandacea.errors import Unavailable
 from pandacea.flows.cancel import cancel_job
 from pandacea.flows.execute import run_next_job
-from pandacea.flows.recover import recover_jobs
+from pandacea.flows.finish import recover_jobs
 from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import Channel, ProductStore
 from pandacea_sdk.protocol.manifest import hash_manifest
@@ -42,8 +42,8 @@ async def started(world: World, number: int = 1) -> str:
 
 
 async def row(world: World, computation_id: str) -> Job:
-    async with world.submit.database.read_session() as view:
-        job = await view.jobs.find_job(computation_id)
+    async with world.submit.database.read_session() as session:
+        job = await session.jobs.find_job(computation_id)
     assert job is not None
     return job
 
@@ -60,9 +60,9 @@ async def test_a_completed_run_is_sealed_charged_and_announced(world: World) -> 
     assert (manifest["index"], manifest["max_computations"]) == (1, 1)
     receipt, _ = parse_receipt(job.receipt)
     assert receipt.result_hash == job.result_hash
-    async with world.submit.database.read_session() as view:
-        told = await view.outbox.fetch_due(Channel.MQTT, world.clock.now())
-        commitments = await view.outbox.fetch_due(Channel.CHAIN, world.clock.now())
+    async with world.submit.database.read_session() as session:
+        told = await session.outbox.fetch_due(Channel.MQTT, world.clock.now())
+        commitments = await session.outbox.fetch_due(Channel.CHAIN, world.clock.now())
     assert [waiting.message.payload["state"] for waiting in told] == ["pending", "running", "completed"]
     assert [waiting.message.payload["result_hash"] for waiting in commitments] == [job.result_hash]
 
@@ -85,7 +85,7 @@ async def test_a_job_waits_while_the_node_cannot_know(world: World) -> None:
     assert (await row(world, computation_id)).state is JobState.PENDING
 
 
-@pytest.mark.parametrize("unsure", [{"trust": ProofStatus.PENDING}, {"approved_block": BlockNumber(19)}])
+@pytest.mark.parametrize("unsure", [{"proof_status": ProofStatus.PENDING}, {"approved_block": BlockNumber(19)}])
 async def test_a_lease_that_cannot_be_judged_yet_holds_up_nobody_else(world: World, unsure: dict[str, object]) -> None:
     """Its job waits for the proof, or for the block that a reorg moved the approval to; the next in the queue runs meanwhile."""
     first = await started(world)
@@ -103,7 +103,7 @@ async def test_a_lease_that_cannot_be_judged_yet_holds_up_nobody_else(world: Wor
 
 
 async def test_a_lease_lost_while_running_ends_the_run(world: World) -> None:
-    """A cancellation counts from the first block that shows it: the box is destroyed, nothing is kept."""
+    """A cancellation counts from the first block that shows it: the sandbox is destroyed, nothing is kept."""
     world.sandbox.gate = asyncio.Event()
     computation_id = await started(world)
     running = asyncio.create_task(run_next_job(world.execute))
@@ -199,7 +199,7 @@ async def test_a_product_that_holds_results_releases_none_by_itself(world: World
 
 
 async def test_what_a_killed_node_left_running_ends_uncharged(world: World) -> None:
-    """Every job reaches a terminal state: the box is gone, nothing was released."""
+    """Every job reaches a terminal state: the sandbox is gone, nothing was released."""
     world.sandbox.gate = asyncio.Event()
     computation_id = await started(world)
     running = asyncio.create_task(run_next_job(world.execute))
@@ -247,7 +247,7 @@ class UnavailableProducts:
 
 
 async def test_a_job_whose_tables_could_not_be_looked_up_waits_again(world: World) -> None:
-    """The database went away between the claim and the box: the row is not left RUNNING, and the next try completes it."""
+    """The database went away between the claim and the sandbox: the row is not left RUNNING, and the next try completes it."""
     computation_id = await started(world)
     away = UnavailableProducts(1, world.execute.products)
     ports = replace(world.execute, products=away)  # type: ignore[arg-type]

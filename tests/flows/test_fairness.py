@@ -14,9 +14,10 @@ from pandacea.domain.ids import Address, ComputationId, LeaseId
 from pandacea.domain.job import JobState
 from pandacea.domain.limits import MIB
 from pandacea.domain.product import Release
+from pandacea.flows.accept_job import QueueLimits
 from pandacea.flows.execute import run_next_job
 from pandacea.flows.release import release_result
-from pandacea.flows.submit import QueueLimits, submit_job
+from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import StartCriteria
 from tests.fakes import LEASE_ID, SPENDER, cached_lease
 from tests.flows.conftest import World, caller, computation_request
@@ -59,8 +60,8 @@ async def turns(world: World, number: int) -> list[str]:
     for _ in range(number):
         before = len(world.sandbox.jobs)
         await run_next_job(world.execute)
-        async with world.submit.database.read_session() as view:
-            job = await view.jobs.find_job(world.sandbox.jobs[before].computation_id)
+        async with world.submit.database.read_session() as session:
+            job = await session.jobs.find_job(world.sandbox.jobs[before].computation_id)
         assert job is not None
         done.append(job.spender)
     return done
@@ -141,8 +142,8 @@ async def test_a_job_that_waited_too_long_ends_though_its_spender_may_start_none
     assert await run_next_job(world.execute)
     gate.set()
     await running
-    async with world.submit.database.read_session() as view:
-        states = [(await view.jobs.find_job(one)).state for one in (first, second)]  # type: ignore[union-attr]
+    async with world.submit.database.read_session() as session:
+        states = [(await session.jobs.find_job(one)).state for one in (first, second)]  # type: ignore[union-attr]
     assert states == [JobState.COMPLETED, JobState.FAILED]
 
 
@@ -150,8 +151,8 @@ async def test_whose_room_is_full_waits_and_holds_up_nobody(shared: World) -> No
     """The order asks for Spenders whose results leave no room; others behind them go on."""
     await asks(shared, SPENDER)
     newcomers = await asks(shared, NEWCOMER)
-    async with shared.submit.database.read_session() as view:
-        turn = await view.jobs.find_next_pending(StartCriteria(shared.clock.now(), 1, full_spenders=[SPENDER]))
+    async with shared.submit.database.read_session() as session:
+        turn = await session.jobs.find_next_pending(StartCriteria(shared.clock.now(), 1, full_spenders=[SPENDER]))
     assert turn is not None
     assert turn.computation_id == newcomers
 

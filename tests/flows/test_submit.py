@@ -11,8 +11,8 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.job import JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.product import Rules
-from pandacea.errors import Unavailable
-from pandacea.flows.submit import ProblemError, submit_job
+from pandacea.errors import ProblemError, Unavailable
+from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import Channel
 from tests.fakes import NOW, STRANGER, cached_lease, product
 from tests.flows.conftest import World, caller, computation_request
@@ -23,16 +23,16 @@ async def refused(world: World, code: str, **changes: object) -> None:
     with pytest.raises(ProblemError) as caught:
         await submit_job(computation_request(**changes), caller(), world.submit)
     assert caught.value.code == code
-    async with world.submit.database.read_session() as view:
-        assert await view.jobs.count_queued() == 0
+    async with world.submit.database.read_session() as session:
+        assert await session.jobs.count_queued() == 0
 
 
 async def test_an_approved_lease_makes_a_pending_job(world: World) -> None:
     """The row, its reservation and the message that announces it are one transaction; then a worker is woken."""
     accepted = await submit_job(computation_request(), caller(), world.submit)
-    async with world.submit.database.read_session() as view:
-        job = await view.jobs.find_job(accepted.job.computation_id)
-        messages = await view.outbox.fetch_due(Channel.MQTT, NOW)
+    async with world.submit.database.read_session() as session:
+        job = await session.jobs.find_job(accepted.job.computation_id)
+        messages = await session.outbox.fetch_due(Channel.MQTT, NOW)
     assert job is not None
     assert (job.state, job.charge) == (JobState.PENDING, Charge.RESERVED)
     assert job.inputs == [{"asset_id": "a", "variable_name": "table", "commitment": "1" * 64}]
@@ -117,7 +117,7 @@ async def test_a_lease_for_the_most_computations_there_can_be(world: World) -> N
     """Solidity's uint32 is more than an SQL integer."""
     world.lease_cache.change_lease(cached_lease(max_computations=2**32 - 1))
     job = (await submit_job(computation_request(), caller(), world.submit)).job
-    async with world.submit.database.read_session() as view:
-        kept = await view.jobs.find_job(job.computation_id)
+    async with world.submit.database.read_session() as session:
+        kept = await session.jobs.find_job(job.computation_id)
     assert kept is not None
     assert kept.max_computations == 2**32 - 1

@@ -1,4 +1,4 @@
-"""The same open sandboxes as in tests/sandbox, and a table at the end: each script, and how it ended in each kind of box."""
+"""The same open sandboxes as in tests/sandbox, and a table at the end: each script, and how it ended in each kind of sandbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN: Final = {"failed": "FAILED", "error": "ERROR", "skipped": "skipped"}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List script x kind of box: the end that was promised and came, or FAILED."""
+    """Print script x kind of sandbox: how it ended, as expected, or FAILED."""
     table: dict[str, dict[str, str]] = {}
     for kind in ("passed", *_SHOWN):
         for report in terminalreporter.stats.get(kind, ()):
@@ -29,7 +29,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 table.setdefault(name, {})[item[2]] = _SHOWN.get(kind, str(ended))
     if not table:
         return
-    terminalreporter.section(f"{len(table)} scripts, how each ended in each kind of box")
+    terminalreporter.section(f"{len(table)} scripts, how each ended in each kind of sandbox")
     width = max(map(len, table))
     columns = [column for column in _COLUMNS if any(column in row for row in table.values())]
     terminalreporter.write_line("  ".join(["".ljust(width), *(column.ljust(20) for column in columns)]).rstrip())

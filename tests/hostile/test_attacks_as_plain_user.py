@@ -36,7 +36,7 @@ def everyones(environment: Path) -> Iterator[Path]:
         yield environment
         return
     if not Path("/usr/bin", f"python3.{sys.version_info.minor}").exists():
-        skip_or_fail("the system has no Python of this version to run a plain user's boxes with")
+        skip_or_fail("the system has no Python of this version to run a plain user's sandboxes with")
     folder = Path(tempfile.mkdtemp(prefix="pandacea-user-", dir=environment.parent))
     folder.chmod(0o755)
     yield python_for_everyone(environment, folder)
@@ -81,7 +81,7 @@ def test_the_self_test_holds(told: dict[str, Any]) -> None:
 
 
 def test_nothing_is_left(told: dict[str, Any]) -> None:
-    """After all attacks: no process, no mount, no folder of a box."""
+    """After all attacks: no process, no mount, no folder of a sandbox."""
     assert told["left_behind"] == []
 
 

@@ -1,4 +1,4 @@
-"""The routes of jobs over real HTTP and a real database; the box is a stage, the chain a book."""
+"""The routes of jobs over real HTTP and a real database; the sandbox is a stage, the chain a fake lease cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import Limits
 from pandacea.domain.product import LiveOutput, Policy, Release, Rules
 from pandacea.flows.execute import run_next_job
-from pandacea.flows.privacy import LeasedPrivacy
+from pandacea.flows.privacy import PrivacyService
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.signing import SigningPolicy, sign_request
@@ -67,7 +67,7 @@ class JobAnswer:
 
 @dataclass
 class Served:
-    """A served world, and hands to send signed requests with."""
+    """A served world, and what sends signed requests to it."""
 
     world: World
     stage: Stage
@@ -127,8 +127,8 @@ class Served:
 
     async def row(self, computation_id: str) -> Job:
         """A job as the database has it."""
-        async with self.world.submit.database.read_session() as view:
-            job = await view.jobs.find_job(computation_id)
+        async with self.world.submit.database.read_session() as session:
+            job = await session.jobs.find_job(computation_id)
         assert job is not None
         return job
 
@@ -153,7 +153,7 @@ async def served(tmp_path: Path, database: DatabaseEngine) -> AsyncIterator[Serv
     plain = await make_world(tmp_path, database)
     stage, clock = Stage(), TickingClock()
     limits = Limits(time_seconds=60)
-    privacy = LeasedPrivacy(plain.lease_cache, plain.catalogue, stage, EARNER, clock)
+    privacy = PrivacyService(plain.lease_cache, plain.catalogue, stage, EARNER, clock)
     wake = asyncio.Event()
     submit = replace(plain.submit, privacy=privacy, clock=clock, limits=limits, wake_workers=wake.set)
     execute = replace(plain.execute, privacy=privacy, clock=clock, limits=limits)

@@ -1,4 +1,4 @@
-"""A sandbox whose every move the test makes."""
+"""A sandbox that the test plays: each run waits for what the test tells it to do."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Play:
 
 @dataclass
 class Stage:
-    """`flows.ports.Sandbox`: each run becomes a `Play` that the test takes with `play`."""
+    """`flows.ports.Sandbox`: each run becomes a `Play` that the test fetches with `next_play`."""
 
     plays: asyncio.Queue[Play] = field(default_factory=asyncio.Queue)
     destroyed: list[str] = field(default_factory=list)
     starts: bool = True
     """Whether a run reaches the script: False, and it ends before its first byte."""
     lingers: asyncio.Event | None = None
-    """When set to an event: a run that is cancelled is not over before the event, as a box that takes its time to be destroyed."""
+    """When set to an event: a run that is cancelled is not over before the event, as a sandbox that is slow to be destroyed."""
 
     async def start(self) -> SandboxIdentity:
         return SandboxIdentity("stage", "sha256:" + "0" * 64, "0" * 64)

@@ -144,8 +144,8 @@ async def test_submissions_are_bounded(strict: Served) -> None:
 async def test_a_submission_that_cannot_be_approved_says_why(strict: Served, members: dict[str, Any], code: str) -> None:
     """Each fault its own code; nothing is kept."""
     assert (await submit_code(strict, **members)).code == code
-    async with strict.world.submit.database.read_session() as view:
-        assert await view.code.count_pending() == 0
+    async with strict.world.submit.database.read_session() as session:
+        assert await session.code.count_pending() == 0
 
 
 async def test_an_unknown_script_has_no_state(strict: Served) -> None:

@@ -14,7 +14,7 @@ from pandacea.domain.job import JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.outcome import Failure
 from pandacea.domain.product import LiveOutput
-from pandacea.flows.recover import recover_jobs
+from pandacea.flows.finish import recover_jobs
 from tests.fakes import cached_lease
 from tests.jobs.conftest import OTHER, Served, results
 from tests.jobs.stage import Play

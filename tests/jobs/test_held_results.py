@@ -11,9 +11,9 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.job import JobState
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Release
+from pandacea.errors import ProblemError
 from pandacea.flows.release import list_held, refuse_result, release_result
 from pandacea.flows.retention import RetentionPorts, apply_retention
-from pandacea.flows.submit import ProblemError
 from pandacea.flows.unit_of_work import Channel
 from tests.jobs.conftest import EXECUTE, Served, results
 
@@ -35,8 +35,8 @@ async def make_held_result(served: Served, outcome: Outcome | None = None) -> st
 
 async def list_commitments(served: Served) -> list[dict[str, Any]]:
     """What waits to be told to the chain."""
-    async with served.world.submit.database.read_session() as view:
-        return [waiting.message.payload for waiting in await view.outbox.fetch_due(Channel.CHAIN, served.clock.now())]
+    async with served.world.submit.database.read_session() as session:
+        return [waiting.message.payload for waiting in await session.outbox.fetch_due(Channel.CHAIN, served.clock.now())]
 
 
 async def test_a_held_result_reads_as_running_until_its_time_limit_has_passed(served: Served) -> None:

@@ -190,8 +190,8 @@ async def test_the_neighbour_is_served_and_its_results_stay(served: Served, tmp_
     assert len(done) >= 3
     refused = Counter(name.rpartition(" ")[2] for name in greedy.answers.elements())
     assert refused["429"] > 0, "the attack reached its limits"
-    async with served.world.submit.database.read_session() as view:
-        assert sum((await view.jobs.stored_bytes(Mode.LIVE)).values()) <= served.world.submit.results.max_bytes
+    async with served.world.submit.database.read_session() as session:
+        assert sum((await session.jobs.stored_bytes(Mode.LIVE)).values()) <= served.world.submit.results.max_bytes
 
 
 def prepare(served: Served, folder: Path) -> None:
@@ -203,8 +203,8 @@ def prepare(served: Served, folder: Path) -> None:
     asset = replace(product.assets[AssetId("a")], mock=Mock("0" * 64, folder / "mock.csv", table))
     served.world.catalogue.product = replace(product, assets={**product.assets, AssetId("a"): asset})
     largest = Limits().largest_result
-    for name, size in (("most", 8 * largest), ("per_spender", 4 * largest)):
+    for name, size in (("max_bytes", 8 * largest), ("max_bytes_per_spender", 4 * largest)):
         object.__setattr__(served.world.submit.results, name, size)
-    object.__setattr__(served.world.execute, "most_running", 2)
+    object.__setattr__(served.world.execute, "max_running_per_spender", 2)
     authenticator = served.server._app[AUTHENTICATOR]
     authenticator._spender_rate = RateLimiter(50, 200, time.monotonic)

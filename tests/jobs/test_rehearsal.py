@@ -1,4 +1,4 @@
-"""`mode: mock`: the same box and limits on mock rows, uncharged, unsigned, every message shown; never the leased rows."""
+"""`mode: mock`: the same sandbox and limits on mock rows, uncharged, unsigned, every message shown; never the leased rows."""
 
 from __future__ import annotations
 

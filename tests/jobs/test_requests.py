@@ -88,8 +88,8 @@ async def test_queues_are_full_at_their_limits(served: Served) -> None:
     served.world.lease_cache.leases[third] = cached_lease(lease_id=third, spender=SPENDER.address.lower())
     (await served.stage.next_play()).ends()
     while True:
-        async with served.world.submit.database.read_session() as view:
-            if await view.jobs.count_queued() == 7:
+        async with served.world.submit.database.read_session() as session:
+            if await session.jobs.count_queued() == 7:
                 break
         await asyncio.sleep(0.01)
     await served.submit()

@@ -45,7 +45,7 @@ def shared(served: Served, tmp_path: Path) -> Served:
     product = served.world.catalogue.product
     asset = replace(product.assets[AssetId("a")], mock=Mock("0" * 64, tmp_path / "mock.csv", table))
     served.world.catalogue.product = replace(product, assets={**product.assets, AssetId("a"): asset})
-    for name, size in (("most", 4 * LARGEST), ("per_spender", 2 * LARGEST)):
+    for name, size in (("max_bytes", 4 * LARGEST), ("max_bytes_per_spender", 2 * LARGEST)):
         object.__setattr__(served.world.submit.results, name, size)
     return served
 
@@ -100,12 +100,12 @@ async def results_removed(served: Served, computations: Sequence[ComputationId])
 
 async def rows_exist(served: Served, computations: Sequence[ComputationId]) -> list[bool]:
     """Of each, whether its row is there."""
-    async with served.world.submit.database.read_session() as view:
-        return [await view.jobs.find_job(one) is not None for one in computations]
+    async with served.world.submit.database.read_session() as session:
+        return [await session.jobs.find_job(one) is not None for one in computations]
 
 
 async def run_retention(served: Served) -> None:
-    """Housekeeping, once."""
+    """Apply retention once."""
     world = served.world
     await apply_retention(
         RetentionPorts(
@@ -158,7 +158,7 @@ async def test_held_results_count_and_stay(shared: Served) -> None:
 
 async def test_when_all_rooms_are_full_whoever_holds_most_gives_way(shared: Served) -> None:
     """The room of all is smaller than the rooms of each: who holds less than an equal share loses nothing."""
-    object.__setattr__(shared.world.submit.results, "most", 2 * LARGEST)
+    object.__setattr__(shared.world.submit.results, "max_bytes", 2 * LARGEST)
     small = await insert_result(shared, NEIGHBOURS, 10)
     large = await insert_result(shared, MINE, LARGEST)
     shared.clock.added += MIN_KEEP_SECONDS + 1
@@ -181,7 +181,7 @@ async def test_rehearsals_share_a_pot_of_their_own(shared: Served) -> None:
 
 async def test_a_full_pot_of_rehearsals_refuses_nobody(shared: Served) -> None:
     """Whoever holds most of it loses the oldest; a newcomer's rehearsal is accepted."""
-    object.__setattr__(shared.world.submit.results, "rehearsals", 20 * MIB)
+    object.__setattr__(shared.world.submit.results, "max_rehearsal_bytes", 20 * MIB)
     free = {"mode": Mode.MOCK, "charge": Charge.FREE}
     theirs = [await insert_result(shared, NEIGHBOURS, 9 * MIB, **free) for _ in range(2)]
     assert (await submit_answer(shared, mode="mock", inputs=INPUTS)).status == 202
@@ -201,7 +201,7 @@ async def test_rehearsals_go_within_minutes_rows_and_all(shared: Served) -> None
 
 
 async def test_a_rehearsals_box_has_less_time_and_less_room(shared: Served) -> None:
-    """The same box; what may leave it is small, and a run that nobody pays for does not take a worker for long."""
+    """The same sandbox; what may leave it is small, and a run that nobody pays for does not take a worker for long."""
     await submit_answer(shared, mode="mock", inputs=INPUTS)
     limits = (await shared.stage.next_play()).job.limits
     assert (limits.artifacts_bytes, limits.artifact_bytes, limits.time_seconds) == (4 * MIB, 4 * MIB, 60)
@@ -246,13 +246,13 @@ async def test_scripts_handed_in_go_in_time(shared: Served) -> None:
 
     stranger, mine = await hands_in(1, KeySigner("77" * 32)), await hands_in(2, SPENDER)
     rejected, approved = await hands_in(3, SPENDER), await hands_in(4, SPENDER)
-    books = shared.world.submit.database
-    await decide_code(rejected, CodeState.REJECTED, "no", books, shared.clock)
-    await decide_code(approved, CodeState.APPROVED, "", books, shared.clock)
+    database = shared.world.submit.database
+    await decide_code(rejected, CodeState.REJECTED, "no", database, shared.clock)
+    await decide_code(approved, CodeState.APPROVED, "", database, shared.clock)
 
     async def left() -> list[bool]:
-        async with books.read_session() as view:
-            return [await view.code.find_submission(one) is not None for one in (stranger, mine, rejected, approved)]
+        async with database.read_session() as session:
+            return [await session.code.find_submission(one) is not None for one in (stranger, mine, rejected, approved)]
 
     shared.clock.added += KEEP_STRANGERS_SECONDS + 1
     await run_retention(shared)

@@ -1,4 +1,4 @@
-"""What a script needs beyond its 100 KB: capped for each Spender and in all, gone in time, given to the box as handed in."""
+"""What a script needs beyond its 100 KB: capped for each Spender and in all, gone in time, given to the sandbox as it was sent."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 
 from pandacea.domain.job import JobState
 from pandacea.flows.unit_of_work import Database, ReadSession, UnitOfWork
-from pandacea.flows.uploads import upload_path
 from tests.api.conftest import until
 from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, JobAnswer, Served
 
@@ -25,7 +25,7 @@ def put(data: bytes) -> str:
 
 
 def folder(served: Served) -> Path:
-    return served.world.uploads.folder
+    return served.world.uploads.files.folder
 
 
 async def send(served: Served, data: bytes = DATA, **options: object) -> JobAnswer:
@@ -56,7 +56,7 @@ async def test_a_script_can_name_only_what_its_spender_sent(served: Served) -> N
     absent = await served.send("POST", EXECUTE, served.body(uploads={"w": "0" * 64}))
     assert absent.code == "upload-unknown"
     await send(served)
-    assert not upload_path(folder(served), OTHER.address.lower(), hashlib.sha256(DATA).hexdigest()).exists()
+    assert not served.world.uploads.files.path_of(OTHER.address.lower(), hashlib.sha256(DATA).hexdigest()).exists()
     served.clock.added += 101
     old = await served.send("POST", EXECUTE, served.body(uploads={"w": hashlib.sha256(DATA).hexdigest()}))
     assert old.code == "upload-unknown"
@@ -134,32 +134,32 @@ async def test_uploads_go_in_time_but_not_from_under_a_waiting_job(served: Serve
 
 
 class CountingDatabase:
-    """The books, telling how many writes have come to their door."""
+    """A database that counts the units of work that were asked for."""
 
-    def __init__(self, books: Database) -> None:
-        self._books = books
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self.begun = 0
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[UnitOfWork]:
         self.begun += 1
-        async with self._books.unit_of_work() as work:
+        async with self._database.unit_of_work() as work:
             yield work
 
     def read_session(self) -> AbstractAsyncContextManager[ReadSession]:
-        return self._books.read_session()
+        return self._database.read_session()
 
     async def prune_nonces(self, before: int) -> None:
-        await self._books.prune_nonces(before)
+        await self._database.prune_nonces(before)
 
 
 async def test_what_is_sent_again_stays_although_the_old_one_is_being_thrown_away(served: Served) -> None:
     """An upload that was accepted is there when its job starts."""
     await send(served)
     served.clock.added += 101
-    uploads, books = served.world.uploads, served.world.submit.database
-    uploads.database = counted = CountingDatabase(books)
-    async with books.unit_of_work():  # both of them come while a third writes
+    uploads, database = served.world.uploads, served.world.submit.database
+    uploads.database = counted = CountingDatabase(database)
+    async with database.unit_of_work():  # both of them come while a third writes
         sweeping = asyncio.create_task(uploads.remove_expired())
         await until(lambda: counted.begun == 1)
         sending = asyncio.create_task(send(served))
@@ -183,5 +183,5 @@ async def test_a_start_sweeps_what_no_row_names(served: Served) -> None:
 
 async def test_a_full_disk_takes_no_uploads(served: Served) -> None:
     """503, before the bytes."""
-    served.world.uploads.free_bytes = lambda _: 10
+    served.world.uploads.files = replace(served.world.uploads.files, free_bytes=lambda _: 10)
     assert (await send(served)).code == "disk-full"

@@ -1,4 +1,4 @@
-"""A real node: its own process, bubblewrap boxes, SQLite on disk, an embedded chain. It can be killed at any moment."""
+"""A real node: its own process, bubblewrap sandboxes, SQLite on disk, an embedded chain. It can be killed at any moment."""
 
 from __future__ import annotations
 

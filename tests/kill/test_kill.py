@@ -119,7 +119,7 @@ class Load:
 
 @pytest.mark.timeout(1800)
 async def test_a_killed_node_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
-    """At least a hundred kills at random moments, some while the node is starting; then the books are looked through."""
+    """At least a hundred kills at random moments, some while the node is starting; then the database is checked."""
     dice = random.Random(secrets.randbits(32))
     async with rig(tmp_path, mqtt={"host": "127.0.0.1", "port": free_port()}) as node:
         load = Load(node, dice)
@@ -153,7 +153,7 @@ async def test_a_killed_node_loses_nothing_and_leaves_nothing(tmp_path: Path) ->
 
 
 async def killed_while_starting(node: KillRig, dice: random.Random) -> None:
-    """Anywhere between the first line and the first requests: while boxes are tried, while the books are put in order."""
+    """Anywhere between the first line and the first requests: while sandboxes are tested, while jobs are recovered."""
     await node.launch()
     await asyncio.sleep(dice.uniform(0, 2.5))
     assert await node.kill() == -signal.SIGKILL
@@ -252,7 +252,7 @@ async def test_a_stopping_node_lets_jobs_end_within_its_grace(tmp_path: Path) ->
 
 
 def nothing_is_left_running(node: KillRig) -> None:
-    """No box outlives the node."""
+    """No sandbox outlives the node."""
     assert processes(node.state) == {}
 
 

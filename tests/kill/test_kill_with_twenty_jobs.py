@@ -1,4 +1,4 @@
-"""Kill -9 amid twenty jobs, on every kind of box: they end, they are not lost, and the machine is as clean as before."""
+"""Kill -9 amid twenty jobs, in every kind of sandbox: they end, they are not lost, and the machine is as clean as before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = "print('quick')\nopen('kept', 'w').write('x')"
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", modes())
 async def test_a_node_killed_amid_twenty_jobs(mode: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Four run, sixteen wait: what ran is told as interrupted, what waited is run by the next start, and nothing of a box is left."""
+    """Four run, sixteen wait: what ran is told as interrupted, what waited is run by the next start, and nothing of a sandbox is left."""
     kind, warmth = mode.split("-")
     request.getfixturevalue("image") if kind == "docker" else find_program("bwrap", "bubblewrap")
     # One Spender has all workers but one.
@@ -59,5 +59,5 @@ async def accepted(node: KillRig, code: str) -> str:
 
 
 def running(instance: str, node: KillRig) -> list[str]:
-    """What of the dead node's boxes still runs; empty control groups and folders wait for the next start."""
+    """What still runs of the dead node's sandboxes; empty control groups and folders wait for the next start."""
     return [line for line in left_behind(instance, node.state) if line.startswith(("process", "container"))]

@@ -11,7 +11,7 @@ import aiomqtt
 import pytest
 
 from pandacea.errors import Unavailable
-from pandacea.flows.announce import deliver_events
+from pandacea.flows.outbox import deliver_events
 from pandacea.flows.unit_of_work import Channel, OutboxMessage
 from pandacea.mqtt import MqttPublisher, MqttSettings
 from pandacea.store.database_engine import DatabaseEngine

@@ -95,7 +95,7 @@ class Laboratory:
         )
 
     async def wait_until_warm(self) -> None:
-        """Wait until a warm box is ready, where the mode is warm. The pool reports its own failures."""
+        """Wait until a warm instance is ready, where the mode is warm. A failure of the pool fails the test."""
         async with asyncio.timeout(120):
             while self.pool and not self.sandbox.pool.idle_count:
                 assert self.sandbox.pool.last_failure is None, self.sandbox.pool.last_failure
@@ -144,7 +144,7 @@ async def close_laboratory(laboratory: Laboratory) -> None:
 
 def with_caps(**changes: float) -> Limits:
     """The usual limits with some changed."""
-    return replace(LIMITS, **changes)  # type: ignore[arg-type]
+    return replace(LIMITS, **changes)  # type: ignore[arg-type]  # each field is an int or a float
 
 
 def python_for_everyone(environment: Path, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What boxes could leave behind, looked for from outside the node: processes, containers, control groups, mounts, folders."""
+"""Finds what sandboxes left behind, from outside the node: processes, containers, control groups, mounts, folders."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MOUNTS = Path("/proc/mounts")
 
 
 def left_behind(instance: str, state: Path, *, but: frozenset[int] = frozenset()) -> list[str]:
-    """Name everything that is still there of the boxes of one node; empty when nothing is.
+    """Return everything that is left of the sandboxes of one node; empty when nothing is.
 
-    `instance`: the node's label; `state`: its state folder; `but`: processes that may live, as the node's own.
+    `instance`: the node's label; `state`: its state folder; `but`: processes that may still run, for example the node's own.
     """
     return [
         *(f"process {pid}: {line}" for pid, line in processes(state).items() if pid not in but),
@@ -33,10 +33,10 @@ def left_behind(instance: str, state: Path, *, but: frozenset[int] = frozenset()
 
 
 def left_by(run: str, roots: Sequence[Path], *, groups: Path = GROUPS, mounted: Path = MOUNTS) -> list[str]:
-    """Name everything on this machine that a run of the tests has left of a node; what others have made meanwhile is not in it.
+    """Return everything on this machine that a run of the tests has left of a node, and nothing that others have made meanwhile.
 
-    `run`: the word in the labels of nodes that tests name; `roots`: the folders that hold all else the run made. A node of its own
-    process is labelled with the digest of its state folder, so it is the run's when that folder is.
+    `run`: the word in the labels of nodes that tests name; `roots`: the folders that contain everything else of the run. A node in a
+    process of its own is labelled with the digest of its state folder, so it belongs to the run when that folder does.
     """
     roots = [root.resolve() for root in roots]
     own = frozenset(_labels(roots))
@@ -71,7 +71,7 @@ def _ancestors() -> set[int]:
 
 
 def mounts(folder: Path, mounted: Path = MOUNTS) -> list[str]:
-    """Lines of the kernel's table of mounts that name a folder."""
+    """Return the lines of the kernel's table of mounts that name a folder."""
     return [line for line in _unescaped(mounted.read_text()).splitlines() if str(folder) in line]
 
 
@@ -81,10 +81,10 @@ def _unescaped(table: str) -> str:
 
 
 def processes(state: Path) -> dict[int, str]:
-    """Return the processes of a node and of its boxes.
+    """Return the processes of a node and of its sandboxes.
 
     Those that name the state folder in their command line or have something of it mounted, those in a control group of the node (a
-    box shows nothing of the state folder), and whatever any of these started.
+    sandbox shows nothing of the state folder), and whatever any of these started.
     """
     found, parents = {}, {}
     here = Path("/proc/self/ns/mnt").readlink()
@@ -105,7 +105,7 @@ def processes(state: Path) -> dict[int, str]:
 
 
 def containers(instance: str) -> list[str]:
-    """Containers, running or not, that carry a node's label; none where there is no engine."""
+    """Return the containers, running or not, that carry a node's label; none where there is no engine."""
     return [name for name, label in _labelled_containers().items() if label == instance]
 
 
@@ -120,11 +120,11 @@ def _labelled_containers() -> dict[str, str]:
 
 
 def control_groups(instance: str) -> list[Path]:
-    """A node's control groups and those of its boxes, anywhere."""
+    """Return a node's control groups and those of its sandboxes, in every hierarchy."""
     corners = _groups(f"pandacea-{instance}")
     return corners + [path for corner in corners for path in corner.iterdir() if path.is_dir()]
 
 
 def _groups(pattern: str, root: Path = GROUPS) -> list[Path]:
-    """Control groups of that name, passing over those that others remove meanwhile."""
+    """Return the control groups of that name, without those that others remove meanwhile."""
     return [Path(folder, name) for folder, names, _ in os.walk(root) for name in fnmatch.filter(names, pattern)]

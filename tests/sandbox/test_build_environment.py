@@ -171,7 +171,7 @@ def test_a_download_that_breaks_is_continued_by_the_next_run(
     index.trouble = trouble
     with pytest.raises(Broken) as caught:
         build_environment(tmp_path / "env", requirements, lambda _: None)
-    assert "the package index does not answer, or the download broke" in str(caught.value), caught.value
+    assert "the package index does not answer, or the download was interrupted" in str(caught.value), caught.value
     assert "run the same command again: what was downloaded is kept" in str(caught.value)
     index.trouble = lambda _handler, _name: False
     index.asked.clear()
@@ -236,11 +236,13 @@ def test_a_run_that_is_killed_is_mended_by_the_next(index: Index, requirements: 
     index.asked.clear()
     said: list[str] = []
     assert len(build_environment(tmp_path / "env", requirements, said.append).packages) == 3
-    assert any("half-made" in line for line in said)
+    assert any("incomplete" in line for line in said)
     assert index.asked == ["gamma"]
 
 
-@pytest.mark.parametrize(("case", "words"), [("gone", "is gone: making it again"), ("other", "was made with Python 3.8 and it is")])
+@pytest.mark.parametrize(
+    ("case", "words"), [("gone", "is missing: building it again"), ("other", "was built with Python 3.8, and this is")]
+)
 def test_another_python_than_last_time(index: Index, requirements: Path, tmp_path: Path, case: str, words: str) -> None:
     """The interpreter was removed, or its minor version changed: the environment is made again, and that is said."""
     folder = tmp_path / "env"

@@ -31,10 +31,10 @@ def kernel() -> Path:
 
 @pytest.mark.timeout(EMULATED + 300)  # the kernel may have to be downloaded
 def test_limits_bite_in_a_delegated_group(environment: Path, kernel: Path, tmp_path: Path) -> None:
-    """The node finds its corner, moves into a leaf beside its boxes, and each box's memory and processes are held there.
+    """The node creates its group, moves into a leaf beside its sandboxes, and each sandbox's memory and processes are limited there.
 
-    The self-test tries boxes made from nothing, the jobs run in boxes that a template forked. A kill for memory in a child ends
-    the whole run; afterwards no box's group is left.
+    The self-test runs in sandboxes with a bubblewrap process of their own, the jobs in forks of a zygote. A kill for memory in a child ends
+    the whole run; afterwards no sandbox's group is left.
     """
     jobs = [{"name": end, "code": code, "table": False, "limits": {"time_seconds": 120.0}} for end, code in JOBS.items()]
     command = ["env", f"PYTHONPATH={ROOT / 'daemon'}:{ROOT}", "PYTHONDONTWRITEBYTECODE=1", sys.executable]
@@ -42,7 +42,7 @@ def test_limits_bite_in_a_delegated_group(environment: Path, kernel: Path, tmp_p
     command += ["-m", "tests.hostile.as_user", "bubblewrap-warm", str(environment), "json"]
     out, groups = run(command, json.dumps(jobs), kernel, tmp_path, EMULATED)
     told = json.loads(out)
-    assert told["warnings"] == [], "control groups hold the boxes, no watch does"
+    assert told["warnings"] == [], "control groups limit the sandboxes, no polling does"
     assert [probe for probe in told["probes"] if not probe["passed"]] == []
     assert {end: outcome["failure"] for end, outcome in told["outcomes"].items()} == {end: end for end in JOBS}
     assert told["left_behind"] == []

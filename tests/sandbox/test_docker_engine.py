@@ -30,7 +30,7 @@ SLOWEST = 1.0
 
 @pytest.fixture
 def settings(image: str, tmp_path: Path) -> DockerSettings:
-    """A node of this test's own, without warm boxes."""
+    """A node of this test's own, without warm instances."""
     return DockerSettings(
         image, tmp_path / "state", instance_name(f"engine-{tmp_path.name}"), pool=PoolSettings(size=0), self_test=False
     )

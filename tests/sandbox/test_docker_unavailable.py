@@ -39,7 +39,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"):
         monkeypatch.delenv(name, raising=False)
-    for module in ("docker.engine", "select_backend", "docker.backend"):
+    for module in ("docker.engine", "docker.image"):
         monkeypatch.setattr(f"pandacea.sandbox.{module}.ANSWER_SECONDS", PATIENCE)
 
 
@@ -169,7 +169,7 @@ async def test_an_engine_that_speaks_something_else(tmp_path: Path) -> None:
 
 
 async def test_podman(tmp_path: Path) -> None:
-    """A real one. It speaks Docker's language and refuses the options of a box: `auto` must not take it and then fail."""
+    """A real one. It speaks Docker's language and refuses the options of a sandbox: `auto` must not take it and then fail."""
     where = f"unix://{tmp_path}/podman.sock"
     line = [
         find_program("podman", "podman"),
@@ -205,7 +205,7 @@ async def test_an_engine_without_the_image(tmp_path: Path) -> None:
         assert isinstance(sandbox, BubblewrapSandbox)
         assert reason == "bubblewrap: the container engine does not hold the image some/image:1"
         with pytest.raises(
-            Broken, match=r"'some/image:1' is not there; build it: docker build -f Dockerfile.pysyft -t some/image:1"
+            Broken, match=r"does not hold the image some/image:1; build it: docker build -f Dockerfile.pysyft -t some/image:1"
         ):
             await DockerSandbox(docker).start()
 

@@ -55,7 +55,7 @@ def test_build_then_add(tmp_path: Path) -> None:
     assert second.identity != first.identity
     assert read_environment(tmp_path / "env").identity == first.identity
     compiled = list((second.folder / "lib").glob("python*/site-packages/attr/__pycache__/*.pyc"))
-    assert compiled, "a box's root is read-only: modules are compiled beforehand"
+    assert compiled, "a sandbox's root is read-only: modules are compiled beforehand"
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ async def test_an_image_that_holds_the_packages_is_the_one(image: str, same: Env
 
 @pytest.mark.asyncio
 async def test_an_image_of_other_versions_is_not_built_upon(image: str, environment: Path) -> None:
-    """Both kinds of box find the same versions, or the difference is named."""
+    """Both kinds of sandbox find the same versions, or the difference is named."""
     old = read_environment(environment)
     with pytest.raises(Broken, match=r"different packages \(.+==.+\); build both from one list first"):
         await add_to_image(image, replace(old, packages=("toolz==1.0.0",)))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.domain.printable import printable
-from pandacea.domain.table import BadShape, parse_shape
+from pandacea.domain.table import BadShape, TableShape
 from pandacea.sandbox.guest import packets
 from pandacea.sandbox.guest_messages import (
     REPORTABLE_ERRNOS,
@@ -29,9 +29,10 @@ from pandacea.sandbox.guest_messages import (
     parse_message,
     parse_reported_error,
 )
-from pandacea.sandbox.outcome import build_outcome
+from pandacea.sandbox.outcome import ExternalCause, build_outcome
 from pandacea.sandbox.results import ArtifactRefusedError, ResultsWriter
-from pandacea.sandbox.session import GuestLostError, RunState, apply_message, receive_run
+from pandacea.sandbox.script_run import RunState, apply_message, receive_run
+from pandacea.sandbox.session import GuestLostError
 from pandacea_sdk.protocol.manifest import canonical_json
 
 TAGS = [value for name, value in vars(packets).items() if name.isupper() and isinstance(value, bytes)]
@@ -154,7 +155,7 @@ def test_a_conversions_account_is_a_shape_or_refused(told: Any) -> None:
     """The column names of a hostile file among it."""
     if isinstance(told, dict):
         try:
-            shape = parse_shape(told)
+            shape = TableShape.from_json(told)
         except BadShape:
             return
         canonical_json({"columns": [column.name for column in shape.columns]})
@@ -204,7 +205,7 @@ def play(packets: list[bytes], folder: Path) -> Outcome | None:
             except ArtifactRefusedError as error:
                 account.refused = str(error)
     except MalformedMessageError:
-        outcome = build_outcome(account, 1.0, (Failure.GUEST_DIED, "lost"))
+        outcome = build_outcome(account, 1.0, ExternalCause(Failure.GUEST_DIED, "lost"))
         assert outcome.artifacts == ()
         return None
     outcome = build_outcome(account, 1.0, None)

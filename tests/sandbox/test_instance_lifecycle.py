@@ -1,4 +1,4 @@
-"""Boxes are made, used once and gone: pools, cancellation, a killed node, sweeping, concurrent jobs."""
+"""Instances are created, used once and destroyed: pools, cancellation, a killed node, sweeping, concurrent jobs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def main():
     print(laboratory.folder, flush=True)
     print(laboratory.instance, flush=True)
     async def one():
-        outcome = await laboratory.sandbox.run(laboratory.job("print('running', flush=True)\\nwhile True: pass"), told)
+        outcome = await laboratory.sandbox.run_job(laboratory.job("print('running', flush=True)\\nwhile True: pass"), told)
     def told(event):
         print(type(event).__name__, flush=True)
     await asyncio.gather(*(one() for _ in range(int(sys.argv[3]))))
@@ -98,7 +98,7 @@ async def test_every_job_has_a_box_of_its_own(laboratory: Laboratory) -> None:
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_other_limits_than_the_pools_start_cold_and_bite(laboratory: Laboratory) -> None:
-    """A job may ask for less memory than warm boxes have, and that is what it gets."""
+    """A job may ask for less memory than warm instances have, and that is what it gets."""
     limits = with_caps(memory_bytes=560 * 1024 * 1024, time_seconds=30.0)
     outcome = await laboratory.run("hoard = bytearray(b'1') * (580 * 1024 * 1024)", limits=limits)
     assert outcome.failure is Failure.MEMORY_LIMIT
@@ -107,7 +107,7 @@ async def test_other_limits_than_the_pools_start_cold_and_bite(laboratory: Labor
 @pytest.mark.parametrize("mode", modes())
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_killed_node_leaves_nothing_running(mode: str, environment: Path, request: pytest.FixtureRequest) -> None:
-    """Kill -9 amid jobs: every box ends by itself; the next start of the same node sweeps what the dead one could not."""
+    """Kill -9 amid jobs: every instance ends by itself; the next start of the same node sweeps what the dead one could not."""
     if mode.startswith("docker"):
         request.getfixturevalue("image")
     jobs = 6

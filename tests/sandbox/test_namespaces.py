@@ -1,4 +1,4 @@
-"""Where bubblewrap may not make its box, the operator reads what to run."""
+"""Where bubblewrap may not create its sandbox, the operator reads what to run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_on_a_machine_that_allows_no_user_namespaces() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "bubblewrap cannot make a box here" in done.stdout, done.stdout + done.stderr
+    assert "bubblewrap cannot create a sandbox here" in done.stdout, done.stdout + done.stderr
     assert "user.max_user_namespaces is 0" in done.stdout
     assert "echo user.max_user_namespaces=15000" in done.stdout
     assert DOCKER in done.stdout

@@ -1,10 +1,12 @@
-"""The pool of warm boxes: which job gets one, and when another is made."""
+"""The pool of warm instances: which job gets one, and when another is created."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
@@ -18,7 +20,7 @@ SHAPE = InstanceShape.from_limits(LIMITS)
 OTHER = InstanceShape.from_limits(with_caps(pids=32))
 FOREVER = 3600.0
 IDLE_BYTES = 300 * MIB
-"""What an idle warm box may hold."""
+"""Bytes that an idle warm instance may hold."""
 PLENTY_BYTES = 1 << 40
 
 
@@ -44,7 +46,7 @@ class FakeInstance:
 
 
 class FakeBackend:
-    """Makes boxes at once, or fails as often as told."""
+    """Creates instances at once, or fails `fail` times."""
 
     preload_is_free = False
 
@@ -61,16 +63,19 @@ class FakeBackend:
     async def create_instance(self, shape: InstanceShape, preload: tuple[str, ...], boot_seconds: float) -> SandboxInstance:
         if self.fail:
             self.fail -= 1
-            raise Unavailable("no box today")
+            raise Unavailable("no sandbox today")
         self.created.append(FakeInstance(bool(preload)))
         return self.created[-1]
 
+    def open_input(self, path: Path) -> int:
+        raise AssertionError("no job runs here")
+
     async def close(self) -> None:
-        for box in self.created:
-            await box.destroy()
+        for instance in self.created:
+            await instance.destroy()
 
 
-def pool(
+def start_pool(
     backend: FakeBackend,
     *,
     size: int = 2,
@@ -78,7 +83,7 @@ def pool(
     max_refill_delay: float = FOREVER,
     read_available_memory: Callable[[], int] = lambda: PLENTY_BYTES,
 ) -> InstancePool:
-    """A started pool that waits for no quiet."""
+    """Start a pool that refills without a delay after a job."""
     made = InstancePool(
         backend,
         PoolSettings(size=size, limits=LIMITS),
@@ -92,10 +97,16 @@ def pool(
     return made
 
 
-async def until_idle(boxes: InstancePool, number: int) -> None:
-    """Wait for so many warm boxes."""
+def is_preloaded(instance: SandboxInstance) -> bool:
+    """Whether an instance was created with modules to import ahead: whether it is warm."""
+    assert isinstance(instance, FakeInstance)
+    return instance.preloaded
+
+
+async def until_idle(pool: InstancePool, number: int) -> None:
+    """Wait until the pool has `number` warm instances."""
     async with asyncio.timeout(5):
-        while boxes.idle_count < number:
+        while pool.idle_count < number:
             await asyncio.sleep(0)
 
 
@@ -106,135 +117,137 @@ async def settle() -> None:
 
 
 async def test_a_short_job_has_the_machine_to_itself() -> None:
-    """While it runs no box is made for the next one; when it is over, one is."""
-    maker = FakeBackend()
-    boxes = pool(maker)
-    await until_idle(boxes, 2)
-    with boxes.count_running_job(LIMITS.memory_bytes):
-        box = await boxes.acquire(SHAPE)
+    """While it runs no instance is created for the next one; when it is over, one is."""
+    backend = FakeBackend()
+    pool = start_pool(backend)
+    await until_idle(pool, 2)
+    with pool.count_running_job(LIMITS.memory_bytes):
+        instance = await pool.acquire(SHAPE)
         await settle()
-        assert len(maker.created) == 2
-    await until_idle(boxes, 2)
-    assert len(maker.created) == 3
-    await box.destroy()
-    await boxes.close()
+        assert len(backend.created) == 2
+    await until_idle(pool, 2)
+    assert len(backend.created) == 3
+    await instance.destroy()
+    await pool.close()
 
 
 async def test_a_long_job_does_not_keep_the_pool_short() -> None:
-    """After the pool's patience another box is made beside it, on a processor of its own."""
-    maker = FakeBackend()
-    boxes = pool(maker, max_refill_delay=0)
-    await until_idle(boxes, 2)
-    with boxes.count_running_job(LIMITS.memory_bytes):
-        await boxes.acquire(SHAPE)
-        await until_idle(boxes, 2)
-    await boxes.close()
-    await maker.close()
+    """After `max_refill_delay` another instance is created beside it, on a processor of its own."""
+    backend = FakeBackend()
+    pool = start_pool(backend, max_refill_delay=0)
+    await until_idle(pool, 2)
+    with pool.count_running_job(LIMITS.memory_bytes):
+        await pool.acquire(SHAPE)
+        await until_idle(pool, 2)
+    await pool.close()
+    await backend.close()
 
 
 async def test_a_refill_never_takes_the_last_processor() -> None:
     """With as many jobs as processors none is made, however long they run."""
-    maker = FakeBackend()
-    boxes = pool(maker, max_refill_delay=0, processors=1)
-    await until_idle(boxes, 2)
-    with boxes.count_running_job(LIMITS.memory_bytes):
-        await boxes.acquire(SHAPE)
+    backend = FakeBackend()
+    pool = start_pool(backend, max_refill_delay=0, processors=1)
+    await until_idle(pool, 2)
+    with pool.count_running_job(LIMITS.memory_bytes):
+        await pool.acquire(SHAPE)
         await settle()
-        assert len(maker.created) == 2
-    await until_idle(boxes, 2)
-    await boxes.close()
-    await maker.close()
+        assert len(backend.created) == 2
+    await until_idle(pool, 2)
+    await pool.close()
+    await backend.close()
 
 
 async def test_a_refill_never_takes_the_memory_that_a_job_was_promised() -> None:
-    """While one runs, a box is made only if the job could still fill its whole limit beside it."""
+    """While one runs, an instance is created only if the job could still fill its whole limit beside it."""
     for missing, more in ((1, 0), (0, 1)):
-        maker = FakeBackend()
-        available = IDLE_BYTES + LIMITS.memory_bytes - missing
-        boxes = pool(maker, max_refill_delay=0, read_available_memory=lambda available=available: available)  # type: ignore[misc]
-        await until_idle(boxes, 2)
-        with boxes.count_running_job(LIMITS.memory_bytes):
-            await boxes.acquire(SHAPE)
+        backend = FakeBackend()
+        available = functools.partial(int, IDLE_BYTES + LIMITS.memory_bytes - missing)
+        pool = start_pool(backend, max_refill_delay=0, read_available_memory=available)
+        await until_idle(pool, 2)
+        with pool.count_running_job(LIMITS.memory_bytes):
+            await pool.acquire(SHAPE)
             await settle()
-            assert len(maker.created) == 2 + more
-        await until_idle(boxes, 2)
-        await boxes.close()
-        await maker.close()
+            assert len(backend.created) == 2 + more
+        await until_idle(pool, 2)
+        await pool.close()
+        await backend.close()
 
 
 async def test_a_machine_without_room_starts_computations_cold_and_says_why() -> None:
-    """The pool stays short until others free memory; a sentence says how much it waits for."""
-    maker = FakeBackend()
+    """The pool stays short until others free memory; the reason says how much it waits for."""
+    backend = FakeBackend()
     free = IDLE_BYTES - 1
-    boxes = pool(maker, size=1, read_available_memory=lambda: free)
+    pool = start_pool(backend, size=1, read_available_memory=lambda: free)
     said: list[str] = []
-    boxes.on_shortage = said.append
+    pool.on_shortage = said.append
     await settle()
-    assert maker.created == []
-    assert said == ["a warm box is made when 300 MiB of memory are available; lower privacy.pool_size"], "once, not at every look"
-    assert boxes.last_failure == said[0]
-    with boxes.count_running_job(LIMITS.memory_bytes):
-        cold = await boxes.acquire(SHAPE)
-    assert not cold.preloaded
+    assert backend.created == []
+    assert said == ["a warm sandbox is created when 300 MiB of memory are available; lower privacy.pool_size"], (
+        "once, not at every check"
+    )
+    assert pool.last_failure == said[0]
+    with pool.count_running_job(LIMITS.memory_bytes):
+        cold = await pool.acquire(SHAPE)
+    assert not is_preloaded(cold)
     free = IDLE_BYTES
-    await until_idle(boxes, 1)
-    assert boxes.last_failure is None
-    await boxes.close()
-    await maker.close()
+    await until_idle(pool, 1)
+    assert pool.last_failure is None
+    await pool.close()
+    await backend.close()
 
 
 async def test_after_a_jobs_end_there_is_a_moments_quiet() -> None:
-    """Its answer goes out before the next box is made."""
-    maker = FakeBackend()
-    boxes = InstancePool(maker, PoolSettings(size=1, limits=LIMITS), 2, refill_delay=FOREVER, max_refill_delay=FOREVER)
-    boxes.start()
-    await until_idle(boxes, 1)  # at the start nothing ended yet
-    with boxes.count_running_job(LIMITS.memory_bytes):
-        await boxes.acquire(SHAPE)
+    """Its answer is sent before the next instance is created."""
+    backend = FakeBackend()
+    pool = InstancePool(backend, PoolSettings(size=1, limits=LIMITS), 2, refill_delay=FOREVER, max_refill_delay=FOREVER)
+    pool.start()
+    await until_idle(pool, 1)  # at the start nothing ended yet
+    with pool.count_running_job(LIMITS.memory_bytes):
+        await pool.acquire(SHAPE)
     await settle()
-    assert len(maker.created) == 1
-    await boxes.close()
-    await maker.close()
+    assert len(backend.created) == 1
+    await pool.close()
+    await backend.close()
 
 
 async def test_other_limits_or_an_empty_pool_mean_a_cold_box() -> None:
     """A job never gets limits it did not ask for, and never waits for imports it may not need."""
-    maker = FakeBackend()
-    boxes = pool(maker, size=1)
-    await until_idle(boxes, 1)
-    with boxes.count_running_job(LIMITS.memory_bytes):
-        other = await boxes.acquire(OTHER)
-        first = await boxes.acquire(SHAPE)
-        second = await boxes.acquire(SHAPE)
-    assert [box.preloaded for box in (other, first, second)] == [False, True, False]
-    await boxes.close()
-    await maker.close()
+    backend = FakeBackend()
+    pool = start_pool(backend, size=1)
+    await until_idle(pool, 1)
+    with pool.count_running_job(LIMITS.memory_bytes):
+        other = await pool.acquire(OTHER)
+        first = await pool.acquire(SHAPE)
+        second = await pool.acquire(SHAPE)
+    assert [is_preloaded(instance) for instance in (other, first, second)] == [False, True, False]
+    await pool.close()
+    await backend.close()
 
 
 async def test_a_dead_guest_is_not_handed_out() -> None:
-    """A box whose guest ended while it waited is destroyed, and the job gets another."""
-    maker = FakeBackend()
-    boxes = pool(maker, size=1, processors=1)
-    await until_idle(boxes, 1)
-    maker.created[0].guest.close()
-    with boxes.count_running_job(LIMITS.memory_bytes):
-        box = await boxes.acquire(SHAPE)
-    assert maker.created[0].destroyed
-    assert not box.preloaded
-    await boxes.close()
-    await maker.close()
+    """An instance whose guest ended while it waited is destroyed, and the job gets another."""
+    backend = FakeBackend()
+    pool = start_pool(backend, size=1, processors=1)
+    await until_idle(pool, 1)
+    backend.created[0].guest.close()
+    with pool.count_running_job(LIMITS.memory_bytes):
+        instance = await pool.acquire(SHAPE)
+    assert backend.created[0].destroyed
+    assert not is_preloaded(instance)
+    await pool.close()
+    await backend.close()
 
 
 async def test_a_failed_refill_is_told_and_tried_again() -> None:
-    """`last_failure` says why there is no warm box; jobs start cold meanwhile."""
-    maker = FakeBackend()
-    maker.fail = 1
-    boxes = pool(maker)
+    """`last_failure` says why there is no warm instance; jobs start cold meanwhile."""
+    backend = FakeBackend()
+    backend.fail = 1
+    pool = start_pool(backend)
     await settle()
-    assert boxes.last_failure == "no box today"
-    with boxes.count_running_job(LIMITS.memory_bytes):
-        assert not (await boxes.acquire(SHAPE)).preloaded
-    await until_idle(boxes, 2)
-    assert boxes.last_failure is None
-    await boxes.close()
-    await maker.close()
+    assert pool.last_failure == "no sandbox today"
+    with pool.count_running_job(LIMITS.memory_bytes):
+        assert not is_preloaded(await pool.acquire(SHAPE))
+    await until_idle(pool, 2)
+    assert pool.last_failure is None
+    await pool.close()
+    await backend.close()

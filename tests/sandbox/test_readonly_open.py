@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from pandacea.errors import Broken
-from pandacea.sandbox.inputs import open_for_guest
-from pandacea.sandbox.readonly_open import InputOpener, open_without_mount
+from pandacea.sandbox.readonly_open import InputOpener, open_for_guest, open_without_mount
 from pandacea.sandbox.settings import GUEST_UID
 
 UIDS = range(GUEST_UID, GUEST_UID + 10)
@@ -59,7 +58,7 @@ def test_what_scripts_may_write_to_is_refused(table: Path, opener: InputOpener, 
     """By mode, as owner or as group: a descriptor opened for reading could be opened again for writing."""
     os.chown(table, owner, group)
     table.chmod(mode)
-    with pytest.raises(Broken, match=r"refusing to hand .*chmod o-w"):
+    with pytest.raises(Broken, match=r"refusing to give .*chmod o-w"):
         open_for_guest(table, UIDS, opener)
 
 

@@ -1,4 +1,4 @@
-"""What comes out of a box is written as it came: holes stay holes, and what is announced must come."""
+"""Artifacts are written as they came: holes stay holes, and announced bytes must arrive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIECE = 65_536
 
 
 def test_zeros_take_no_disk(tmp_path: Path) -> None:
-    """A file of 64 MiB that cost the box no memory costs the node no disk either; its bytes and digest are whole."""
+    """A file of 64 MiB that took no memory in the sandbox takes no disk of the node either; its bytes and digest are whole."""
     writer = ResultsWriter(tmp_path, Limits())
     data = b"begin" + bytes(10 * PIECE) + b"middle" + bytes(16 * MIB)
     writer.begin_file("sparse", len(data))
@@ -31,5 +31,5 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     writer = ResultsWriter(tmp_path, Limits())
     writer.begin_file("short", 2 * PIECE)
     writer.write_bytes(bytes(PIECE))
-    with pytest.raises(ArtifactRefusedError, match="65536 announced bytes never came"):
+    with pytest.raises(ArtifactRefusedError, match="65536 announced bytes did not arrive"):
         writer.finish()

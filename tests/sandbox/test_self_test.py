@@ -1,4 +1,4 @@
-"""A node serves nobody from a box whose limits do not bite, and `doctor` shows what was tried."""
+"""A node does not serve from a sandbox that fails its self-test, and `doctor` shows each probe."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SUBJECTS = (
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_every_promise_is_tried(laboratory: Laboratory) -> None:
-    """At start, in a real box of this kind: each subject, and each held."""
+    """At start, in a real sandbox of this kind: each subject, and each probe passed."""
     names = [probe.name for probe in laboratory.sandbox.probes]
     for subject in SUBJECTS:
         assert any(name.startswith(subject) for name in names), subject
@@ -44,7 +44,7 @@ async def test_every_promise_is_tried(laboratory: Laboratory) -> None:
 
 
 async def test_what_does_not_bite_is_found(tmp_path: Path) -> None:
-    """A box without walls fails: the probes here run as this very process, outside any box."""
+    """No sandbox at all fails: the probes here run in this very process."""
 
     async def no_box(job: SandboxJob, on_event: object) -> Outcome:
         if b"hoard" in job.code or b"ignores every signal" in job.code:
@@ -69,7 +69,7 @@ async def test_a_probe_that_cannot_finish_proves_nothing(tmp_path: Path) -> None
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_doctor_shows_the_table_and_leaves_a_running_node_alone(laboratory: Laboratory, environment: Path) -> None:
-    """The rows name the sandbox, why it is this one, and each promise; the node's own boxes live on."""
+    """The rows name the sandbox, why it is this one, and each probe; the node's own instances continue to run."""
     kind = laboratory.mode.split("-")[0]
     instance, state, pool = f"doctor-{laboratory.instance}", laboratory.folder / "doctor", PoolSettings(size=0)
     docker = DockerSettings(IMAGE, state, instance, pool=pool)
@@ -101,14 +101,14 @@ async def unopened(request: pytest.FixtureRequest, environment: Path, tmp_path: 
 
 
 async def test_a_start_that_is_refused_leaves_nothing(unopened: Unopened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not hold is named, and boxes, control groups and folders of the trial are gone by then."""
+    """The failed probe is named, and instances, control groups and folders of the self-test are gone by then."""
     sandbox, left = unopened
     seen: list[str] = []
 
     async def fails(run: RunJob, limits: Limits, state_dir: Path, **promised: Any) -> tuple[ProbeResult, ...]:
         async def run_and_watch(job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
             def watch(event: SandboxEvent) -> None:
-                seen.extend(left())  # its box waits for this answer
+                seen.extend(left())  # its sandbox waits for this answer
                 on_event(event)
 
             return await run(job, watch)
@@ -124,11 +124,11 @@ async def test_a_start_that_is_refused_leaves_nothing(unopened: Unopened, monkey
 
 
 async def test_a_start_that_is_given_up_leaves_nothing(unopened: Unopened) -> None:
-    """A stop while the first boxes are being made."""
+    """A stop while the first instances are being created."""
     sandbox, left = unopened
     opening = asyncio.create_task(sandbox.start())
     while not any(line.startswith(("container", "folder")) for line in await asyncio.to_thread(left)):
-        assert not opening.done(), "it was open before a box was seen"
+        assert not opening.done(), "it was open before an instance was seen"
     opening.cancel()
     await asyncio.wait({opening})
     assert opening.cancelled()

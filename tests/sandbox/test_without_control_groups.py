@@ -42,7 +42,7 @@ async def test_the_node_says_what_is_weaker(bare: Laboratory) -> None:
 
 @pytest.mark.parametrize("code", [THREADS, BOMB])
 async def test_processes_are_capped(bare: Laboratory, code: str) -> None:
-    """By RLIMIT_NPROC, in a box made from nothing and in one that a template forked."""
+    """By RLIMIT_NPROC, in a sandbox with a bubblewrap process of its own and in one that a zygote forked."""
     outcome = await bare.run(code)
     assert outcome.failure is Failure.PROCESS_LIMIT or outcome.output == b"11\n", outcome
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 import aiohttp
 
 from pandacea.domain.approval_proof import COUNTED_PROOFS
-from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Address
 from pandacea.domain.lease import FINAL_STATUSES
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea_sdk.protocol.hashing import KeySigner
@@ -36,7 +36,7 @@ async def find_differences(node: NodeProcess, agreement: AnvilAgreement, folder:
     what the running node answers its Spenders with the rows, and `pandacea leases` beside it with the same.
     """
     async with rebuilt_node(agreement, folder) as fresh:
-        theirs = await fresh.rows()
+        theirs = await fresh.read_rows()
     mine = await read_node_rows(node.database_url, agreement)
     found = [f"rows: {text}" for text in _unequal(mine, theirs)]
     chain = [

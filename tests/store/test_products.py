@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pandacea.domain.ids import AssetId, Hash32
+from pandacea.domain.table import TableColumn, TableShape
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.products import SqlProductStore
 from tests.fakes import product
@@ -41,10 +42,10 @@ async def test_a_product_is_withdrawn_and_offered_again(database: DatabaseEngine
 async def test_an_asset_is_found_by_content_by_recipe_and_by_commitment(database: DatabaseEngine, tmp_path: Path) -> None:
     """The same file read again in the same way is the same asset version."""
     book = SqlProductStore(database)
-    schema = [{"name": "x", "type": "int64", "missing": 0, "flags": []}]
-    asset = replace(product(tmp_path / "a.csv").assets[AssetId("a")], schema=schema, rows=2**40)
+    shape = TableShape((TableColumn("x", "int64"),), 2**40)
+    asset = replace(product(tmp_path / "a.csv").assets[AssetId("a")], shape=shape)
     await book.add_asset("p", asset, DIGEST, b"\x00key", 2**40, 1.0)
-    await book.record_source(asset.commitment, "r" * 64, "stamp", asset.schema)
+    await book.record_source(asset.commitment, "r" * 64, "stamp", shape)
     for found in (
         await book.find_asset("p", asset.asset_id, DIGEST),
         await book.find_asset_by_recipe("p", asset.asset_id, "r" * 64),

@@ -7,12 +7,12 @@ from aiohttp import web
 from pandacea.api.auth import authenticate_spender, job_token
 from pandacea.api.middleware import assign_to_spender
 from pandacea.api.node import NodeContext
-from pandacea.domain.access import Denied, may_read
+from pandacea.domain.access import Denied, may_read, require
 from pandacea.domain.ids import HASH32, Address
 from pandacea.domain.job import TERMINAL, Job, JobState
+from pandacea.errors import ProblemError
 from pandacea.flows.cancel import as_spender_sees
-from pandacea.flows.job_notifier import wait_for_event
-from pandacea.flows.submit import ProblemError, require
+from pandacea.flows.live_output import wait_for_event
 from pandacea_sdk.protocol.job_token import job_token_matches
 from pandacea_sdk.protocol.problems import ProtocolError
 

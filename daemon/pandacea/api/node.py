@@ -10,10 +10,10 @@ from aiohttp import web
 
 from pandacea.api.rate_limit import RateLimits, StreamLimiter
 from pandacea.domain.ids import Address
+from pandacea.flows.accept_job import SubmitPorts
 from pandacea.flows.approve_code import CodeApprovalPorts
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Catalogue, Clock, LeaseCache
-from pandacea.flows.submit import SubmitPorts
 from pandacea.flows.unit_of_work import Database
 from pandacea.flows.uploads import UploadStore
 

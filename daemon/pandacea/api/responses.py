@@ -14,7 +14,7 @@ from pandacea.api.access import require_readable, visible_state
 from pandacea.api.node import NodeContext
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.domain.outcome import Failure
-from pandacea.flows.submit import ProblemError
+from pandacea.errors import ProblemError
 from pandacea.flows.unit_of_work import StoredArtifact
 from pandacea_sdk.protocol.responses import output_members
 

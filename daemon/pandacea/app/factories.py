@@ -22,6 +22,7 @@ from pandacea.chain.lease_cache import Confidence, ConfidenceKind
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sending.fees import FeeLimits
 from pandacea.chain.sending.sender import ChainSender
+from pandacea.clock import SystemClock
 from pandacea.config import Config, read_docker_host
 from pandacea.config.sections import Confirmations
 from pandacea.config.sections import ServerSection as ServerSection
@@ -40,14 +41,6 @@ from pandacea_sdk.protocol.contract import lease_agreement
 from pandacea_sdk.protocol.deployment import Deployment
 
 log = structlog.get_logger(__name__)
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> float:
-        """Unix seconds."""
-        return time.time()
 
 
 class LeaseSpenders:

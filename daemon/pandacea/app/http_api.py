@@ -23,8 +23,8 @@ from pandacea.app.workers import Workers
 from pandacea.chain.spenders.erc1271 import Erc1271Verifier
 from pandacea.config import Config
 from pandacea.domain.ids import Address
+from pandacea.flows.accept_job import SubmitPorts
 from pandacea.flows.approve_code import CodeApprovalPorts
-from pandacea.flows.submit import SubmitPorts
 from pandacea.flows.uploads import UploadStore
 from pandacea.tasks import TaskSupervisor
 from pandacea_sdk.protocol.signing import CLOCK_SKEW_SECONDS, SigningPolicy

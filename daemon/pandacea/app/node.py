@@ -17,7 +17,7 @@ from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
 from pandacea.app.control.server import ControlServer, make_release_ports, serve_control_socket
 from pandacea.app.http_api import serve_http
-from pandacea.app.loops import Loop, supervise_task
+from pandacea.app.loops import supervise_task
 from pandacea.app.metrics import collect_metrics
 from pandacea.app.startup import Adapters, open_adapters
 from pandacea.app.tuning import tune_interpreter
@@ -28,18 +28,18 @@ from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
-from pandacea.flows.announce import deliver_events
+from pandacea.files.results import ResultStore
+from pandacea.files.upload_files import UploadFiles
+from pandacea.flows.accept_job import QueueLimits, SubmitPorts
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.execute import ExecutePorts, run_next_job
-from pandacea.flows.privacy import LeasedPrivacy
-from pandacea.flows.recover import recover_jobs
-from pandacea.flows.result_store import ResultStore
+from pandacea.flows.finish import recover_jobs
+from pandacea.flows.outbox import deliver_commitments, deliver_events
+from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.retention import RetentionPorts, apply_retention
-from pandacea.flows.settle import deliver_commitments
 from pandacea.flows.sign_result import ResultSigner
-from pandacea.flows.submit import QueueLimits, SubmitPorts
 from pandacea.flows.uploads import UploadQuota, UploadStore
-from pandacea.tasks import TaskSupervisor
+from pandacea.tasks import Loop, TaskSupervisor
 from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
 
@@ -93,7 +93,7 @@ async def _start(config: Config, background: TaskSupervisor, stack: AsyncExitSta
     shelf, uploads = _folders(config, core)
     limits, privacy_section = config.privacy.limits.to_limits(), config.privacy
     earner = Address(config.earner.address)
-    privacy = LeasedPrivacy(core.follower.lease_cache, core.catalogue, core.sandbox, earner, core.clock)
+    privacy = PrivacyService(core.follower.lease_cache, core.catalogue, core.sandbox, earner, core.clock)
     number = count_workers(privacy_section, processors=len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
     log.info("node.workers", number=number, of_one_spender=max_running_per_spender(number))
     workers = Workers(number, core.notifier)
@@ -108,7 +108,7 @@ async def _start(config: Config, background: TaskSupervisor, stack: AsyncExitSta
         limits=limits,
         threads=privacy_section.threads,
         results=shelf,
-        uploads_dir=uploads.folder,
+        upload_files=uploads.files,
         post_results=config.settlement.post_results,
         notifier=core.notifier,
         max_running_per_spender=max_running_per_spender(number),
@@ -189,7 +189,7 @@ def _folders(config: Config, core: Adapters) -> tuple[ResultStore, UploadStore]:
         keep_seconds=store.keep_uploads_seconds,
     )
     shelf = ResultStore(store.state_dir / "results", store.max_results_mb * MIB, store.results_mb_per_spender * MIB)
-    return shelf, UploadStore(core.database, core.clock, store.state_dir / "uploads", room)
+    return shelf, UploadStore(core.database, core.clock, UploadFiles(store.state_dir / "uploads"), room)
 
 
 def _deliveries(config: Config, core: Adapters, stack: AsyncExitStack) -> list[Loop]:

@@ -17,9 +17,10 @@ from pandacea.app.loops import supervise_task
 from pandacea.catalogue.registry import ProductCatalogue
 from pandacea.catalogue.table_store import TableStore
 from pandacea.chain.follower import Follower
+from pandacea.clock import SystemClock
 from pandacea.config import Config
 from pandacea.domain.ids import Address
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import SandboxIdentity
 from pandacea.sandbox.select_backend import select_backend
 from pandacea.sandbox.service import SandboxService
@@ -50,7 +51,7 @@ class Adapters:
     sandbox: SandboxService
     identity: SandboxIdentity
     signer: keys.KeystoreSigner
-    clock: factories.SystemClock
+    clock: SystemClock
     notifier: JobNotifier
 
 
@@ -68,7 +69,7 @@ async def open_adapters(config: Config, background: TaskSupervisor, stack: Async
     await stack.enter_async_context(factories.lock_state_dir(config.store.state_dir))
     await check_free(listener)  # before the self-test and the conversion of tables, which may take minutes
     db = await stack.enter_async_context(factories.open_database(config, exclusive=True, timeout=DATABASE_START_SECONDS))
-    clock = factories.SystemClock()
+    clock = SystemClock()
     products = SqlProductStore(db)
     stated = await read_declared_products(config.privacy.data_dir, products)
     await factories.require_same_chain(contract, db)

@@ -8,11 +8,11 @@ from typing import Final
 
 import structlog
 
-from pandacea.app.loops import Loop
 from pandacea.config.sections import PrivacySection
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import MIB
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.live_output import JobNotifier
+from pandacea.tasks import Loop
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 from pandacea.catalogue.products_file import DeclaredProduct
 from pandacea.domain.ids import AssetId
 from pandacea.domain.product import Asset, rounded_rows
-from pandacea.domain.table import ColumnDescription, DeclaredAsset, TableColumn, TableShape, parse_shape
+from pandacea.domain.table import ColumnDescription, DeclaredAsset, TableColumn, TableShape
 
 
 def published_columns(shape: TableShape, described: Mapping[str, ColumnDescription]) -> list[dict[str, Any]]:
@@ -28,11 +28,6 @@ def _missing(shape: TableShape, column: TableColumn, described: ColumnDescriptio
     return shape.missing_share(column) if described.missing is None else described.missing
 
 
-def shape_kept(asset: Asset) -> TableShape:
-    """The shape of a stored asset version, from the node's own record."""
-    return parse_shape({"schema": asset.schema or [], "rows": asset.rows})
-
-
 def build_document(stated: DeclaredProduct, assets: Mapping[AssetId, Asset]) -> dict[str, Any]:
     """The document of one product version; its sha-256 (RFC 8785) is the version."""
     return {
@@ -48,11 +43,13 @@ def build_document(stated: DeclaredProduct, assets: Mapping[AssetId, Asset]) -> 
 
 
 def _asset(stated: DeclaredAsset, asset: Asset) -> dict[str, Any]:
+    if asset.shape is None:
+        raise ValueError(f"asset {asset.asset_id} has no shape: its table was never converted")
     published: dict[str, Any] = {
         "asset_id": asset.asset_id,
         "description": stated.description,
-        "schema": published_columns(shape_kept(asset), stated.columns),
-        "rows_rounded": rounded_rows(asset.rows),
+        "schema": published_columns(asset.shape, stated.columns),
+        "rows_rounded": rounded_rows(asset.shape.rows),
         "commitment": asset.commitment,
     }
     if asset.mock is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import rfc8785
 import structlog
 
-from pandacea.catalogue.document import build_document, published_columns, shape_kept
+from pandacea.catalogue.document import build_document, published_columns
 from pandacea.catalogue.mock import mock_csv
 from pandacea.catalogue.product_checks import RejectedProduct, check_shape
 from pandacea.catalogue.products_file import DeclaredProduct
@@ -21,7 +21,7 @@ from pandacea.catalogue.sources import SourceFile, hash_file, open_source
 from pandacea.catalogue.table_store import TableStore
 from pandacea.domain.ids import AssetId, Hash32
 from pandacea.domain.product import Asset, Mock, Product
-from pandacea.domain.table import DeclaredAsset, SourceFormat
+from pandacea.domain.table import DeclaredAsset, SourceFormat, TableShape
 from pandacea.errors import BadConfig
 from pandacea.flows.conversion import UnreadableSource
 from pandacea.flows.ports import Clock
@@ -103,10 +103,9 @@ class ProductCatalogue:
         said = stated.assets[asset_id]
         try:
             with open_source(said.source, data_dir) as source:
-                asset = await self._convert_table(stated.product_id, asset_id, said, source, on_progress)
+                asset, shape = await self._convert_table(stated.product_id, asset_id, said, source, on_progress)
         except UnreadableSource as problem:
             raise UnreadableSource(f"{said.source.name}: {problem.detail}") from problem
-        shape = shape_kept(asset)
         check_shape(asset_id, said, shape)
         text = mock_csv(published_columns(shape, said.columns), said.mock_rows, said.mock_seed)
         types = {column.name: column.type for column in shape.columns}
@@ -116,14 +115,14 @@ class ProductCatalogue:
 
     async def _convert_table(
         self, product_id: str, asset_id: AssetId, said: DeclaredAsset, source: SourceFile, on_progress: OnAssetProgress
-    ) -> Asset:
-        """The asset version of this content: the known one, or a new one that is recorded when it is whole."""
+    ) -> tuple[Asset, TableShape]:
+        """Return the asset version of this content and its shape: the known one, or a new one that is recorded when it is whole."""
         digest, _ = await asyncio.to_thread(hash_file, source.descriptor)
         source.check_unchanged()
         recipe = said.recipe.digest(digest)
         known = await self._book.find_asset_by_recipe(product_id, asset_id, recipe)
-        if known is not None and known.path.is_file():
-            return known
+        if known is not None and known.shape is not None and known.path.is_file():
+            return known, known.shape
         made = await self._tables.convert_source(
             source, said.recipe, recipe, lambda done, total: on_progress(asset_id, done, total)
         )
@@ -131,11 +130,11 @@ class ProductCatalogue:
         if known is None:
             key = secrets.token_bytes(32)
             commitment = hmac.new(key, bytes.fromhex(made.digest), hashlib.sha256).hexdigest()
-            known = Asset(asset_id, commitment, made.path, "arrow", made.shape.to_json(), made.shape.rows)
+            known = Asset(asset_id, commitment, made.path, "arrow", made.shape)
             await self._book.add_asset(product_id, known, made.digest, key, made.size, self._clock.now())
-        known = replace(known, schema=made.shape.to_json())  # what is kept may be of a look that knew less
-        await self._book.record_source(known.commitment, recipe, source.stamp, known.schema)
-        return known
+        known = replace(known, shape=made.shape)  # an earlier conversion may have known fewer flags
+        await self._book.record_source(known.commitment, recipe, source.stamp, made.shape)
+        return known, made.shape
 
     def _log_unlisted_files(self, stated: list[DeclaredProduct], data_dir: Path) -> None:
         named = {path.relative_to(data_dir).parts[0] for product in stated for path in product.files.values()} | {"products.yaml"}

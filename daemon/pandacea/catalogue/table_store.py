@@ -16,7 +16,7 @@ from typing import Final
 
 from pandacea.catalogue.sources import SourceFile, hash_file
 from pandacea.domain.limits import Limits
-from pandacea.domain.table import Recipe, SourceFormat, TableShape, parse_shape
+from pandacea.domain.table import Recipe, SourceFormat, TableShape
 from pandacea.errors import Broken
 from pandacea.flows.conversion import CHUNK_BYTES, ConversionJob, TableConverter, UnreadableSource
 
@@ -104,13 +104,15 @@ class TableStore:
         """The table of a recipe that was followed before, while it is there."""
         try:
             noted = json.loads((self._folder / "recipes" / f"{digest}.json").read_bytes())
-            made = StoredTable(noted["digest"], self._folder / f"{noted['digest']}.arrow", noted["size"], parse_shape(noted))
+            made = StoredTable(
+                noted["digest"], self._folder / f"{noted['digest']}.arrow", noted["size"], TableShape.from_json(noted)
+            )
         except (FileNotFoundError, ValueError, KeyError):  # never followed, or noted by a node that wrote otherwise
             return None
         return made if made.path.is_file() else None
 
     def _record_recipe(self, digest: str, made: StoredTable) -> None:
-        noted = {"digest": made.digest, "size": made.size, "rows": made.shape.rows, "schema": made.shape.to_json()}
+        noted = {"digest": made.digest, "size": made.size} | made.shape.to_json()
         fresh = self._incoming_folder / f"{secrets.token_hex(8)}.json"
         fresh.write_text(json.dumps(noted), encoding="utf-8")
         _adopt_file(fresh, self._folder / "recipes" / f"{digest}.json")

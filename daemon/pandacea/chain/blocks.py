@@ -1,4 +1,4 @@
-"""Blocks near the head: headers that follow each other, and their logs, each held against its header."""
+"""Reads blocks near the head: linked headers, and logs checked against their headers."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ _AT_ONCE: Final = 16
 
 @dataclass(slots=True)
 class FollowCounters:
-    """What the metrics show of following."""
+    """Counts of what the follower met, for the metrics."""
 
     reorgs: int = 0
     deepest_reorg: int = 0
     odd_logs: int = 0
-    """Logs of known topics that are no such event."""
+    """Logs with a known topic that do not decode as its event."""
     healed_logs: int = 0
-    """Logs that a second look found."""
+    """Logs that only a second request returned."""
     lagging_heads: int = 0
-    """Heads behind what was processed already."""
+    """Heads older than the last processed block."""
 
 
-async def retry_missing(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask up to three times for something that exists: behind a balancer, the next node asked may have it already."""
+async def retry_missing(request: Callable[[], Awaitable[T]]) -> T:
+    """Call up to three times for something that exists: behind a load balancer the next node may have it already."""
     for pause in (0.02, 0.1):
         try:
-            return await ask()
+            return await request()
         except RpcFault as fault:
             if fault.kind not in {FaultKind.NULL, FaultKind.ERROR}:
                 raise
         await asyncio.sleep(pause)
-    return await ask()
+    return await request()
 
 
 @dataclass(slots=True)
@@ -63,54 +63,52 @@ class BlockReader:
         self._bloom = BloomFilterCheck(self.reader.contract, self.reader.topics)
 
     async def read_headers(self, endpoint: Endpoint, first: int, last: int, head: BlockRef) -> list[BlockHeader]:
-        """Headers of a range, each the parent of the next; `head`: what the endpoint showed as its newest block."""
+        """Read the headers of a range, each the parent of the next; `head`: the endpoint's newest block."""
         gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(number: int) -> BlockHeader:
+        async def read_header(number: int) -> BlockHeader:
             async with gate:
                 return await retry_missing(lambda: endpoint.get_header(number))
 
-        headers = await asyncio.gather(*(one(number) for number in range(first, last + 1)))
+        headers = await asyncio.gather(*(read_header(number) for number in range(first, last + 1)))
         for parent, child in pairwise(headers):
             if child.parent_hash != parent.hash:
-                raise endpoint.inconsistent_fault("eth_getBlockByNumber", f"block {child.number} is no child of the one before")
-        if last == head.number and (not headers or headers[-1].hash != head.hash):  # none: it shows by number what is held, too
+                raise endpoint.inconsistent_fault("eth_getBlockByNumber", f"block {child.number} is not a child of the one before")
+        if last == head.number and (
+            not headers or headers[-1].hash != head.hash
+        ):  # no headers: it shows by number the tip that is held
             raise endpoint.inconsistent_fault("eth_getBlockByNumber", f"two blocks at {last}")
         return list(headers)
 
     async def read_logs(self, endpoint: Endpoint, headers: Sequence[BlockHeader]) -> list[RpcLog]:
-        """Logs of consecutive blocks, held against the headers: right hashes, none a bloom rules out, none it hints at missing."""
+        """Read the logs of consecutive blocks and check them against the headers' hashes and bloom filters."""
         by_number = {int(header.number, 16): header for header in headers}
-        first, last = min(by_number), max(by_number)
         logs: list[RpcLog] = []
         if len(headers) <= 3:
             found = await asyncio.gather(*(self._at(endpoint, header.hash, number) for number, header in by_number.items()))
             logs = [one for block in found for one in block]
         else:
-            at = first
-            while at <= last:
-                end, more = await self.reader.read_range(endpoint, at, last)
+            async for more in self.reader.read_ranges(endpoint, min(by_number), max(by_number)):
                 logs.extend(more)
-                at = end + 1
         present = set()
         for one in logs:
             present.add(one.number)
             if one.block_hash != by_number[one.number].hash:
-                raise endpoint.inconsistent_fault("eth_getLogs", f"logs of another block {one.number} than its header's")
+                raise endpoint.inconsistent_fault("eth_getLogs", f"logs of a block {one.number} other than its header's")
         for number, header in by_number.items():
             may = self._bloom.may_contain(header.logs_bloom)
             if number in present and may is False:
                 raise endpoint.inconsistent_fault("eth_getLogs", f"logs in block {number} that its bloom filter rules out")
             if number not in present and may:
-                logs.extend(await self._again(endpoint, header, number))
+                logs.extend(await self._read_again(endpoint, header, number))
                 logs.sort(key=lambda one: (one.number, one.index))
         return logs
 
     async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[RpcLog]:
         return await retry_missing(lambda: self.reader.read_block(endpoint, block_hash, number))
 
-    async def _again(self, endpoint: Endpoint, header: BlockHeader, number: int) -> list[RpcLog]:
-        """The bloom filter says there may be logs and none came: ask once more, elsewhere if possible, by the block's hash."""
+    async def _read_again(self, endpoint: Endpoint, header: BlockHeader, number: int) -> list[RpcLog]:
+        """Ask once more, elsewhere if possible, for the logs of a block whose bloom filter announces some and that came without."""
         other = self.pick_second(endpoint)
         try:
             found = await self.reader.read_block(other, header.hash, number)
@@ -120,5 +118,5 @@ class BlockReader:
             found = await self.reader.read_block(endpoint, header.hash, number)
         if found:
             self.counters.healed_logs += len(found)
-            log.warning("chain.logs-were-missing", endpoint=endpoint.name, block=number, found=len(found))
+            log.warning("chain.missing_logs_found", endpoint=endpoint.name, block=number, found=len(found))
         return found

@@ -1,4 +1,4 @@
-"""Which LeaseAgreement lives at an address, and what the first version ("v0") leaves for the node to find out."""
+"""The versions of LeaseAgreement: detecting them, and completing the events of the first ("v0")."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class ContractVersion(StrEnum):
-    """The interfaces of LeaseAgreement that are served."""
+    """Versions of LeaseAgreement that the node serves."""
 
     V0 = "v0"  # product only in storage, no expiry, one execution, anyone may execute
     V1 = "v1"  # ids bound to terms, LeaseTerms, commitments
@@ -41,16 +41,16 @@ _AT_ONCE: Final = 8
 
 
 def abi_word(value: str | int) -> str:
-    """One ABI word: an address, a bytes32 or a number, left-padded to 64 hex digits."""
+    """Encode an address, a bytes32 or a number as an ABI word of 64 hex digits."""
     return f"{value:064x}" if isinstance(value, int) else value.removeprefix("0x").rjust(64, "0")
 
 
 async def detect_contract_version(endpoint: Endpoint, contract: Address, earner: Address) -> ContractVersion:
-    """Ask the contract itself: v1 answers `operatorOf` and `nonceOf`, v0 only `leaseExists`.
+    """Detect the contract's version by its functions: v1 answers `operatorOf` and `nonceOf`, v0 only `leaseExists`.
 
     Raises:
         RpcFault: the endpoint failed.
-        Broken: the contract is no LeaseAgreement.
+        Broken: the contract is not a LeaseAgreement.
     """
     if await _answers(endpoint, contract, OPERATOR_OF_SELECTOR + abi_word(earner)) and await _answers(
         endpoint, contract, NONCE_OF_SELECTOR + abi_word(earner)
@@ -59,13 +59,13 @@ async def detect_contract_version(endpoint: Endpoint, contract: Address, earner:
     if await _answers(endpoint, contract, LEASE_EXISTS_SELECTOR + abi_word(0)):
         return ContractVersion.V0
     raise Broken(
-        f"The contract at {contract} is no LeaseAgreement: it does not answer leaseExists(bytes32) at {endpoint.name}. "
+        f"The contract at {contract} is not a LeaseAgreement: it does not answer leaseExists(bytes32) at {endpoint.name}. "
         "Correct blockchain.contract_address."
     )
 
 
 async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:
-    """The block a contract was created in, by halving over `eth_getCode`; 0 where the endpoint keeps no state that old.
+    """Find the block that created a contract by bisection over `eth_getCode`; 0 when the endpoint keeps no state that old.
 
     Raises:
         RpcFault: the endpoint failed.
@@ -76,7 +76,7 @@ async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:
         try:
             there = bool(await endpoint.get_code(contract, middle))
         except RpcFault as fault:
-            if fault.method == "eth_getCode" and fault.kind.value == "error":
+            if fault.method == "eth_getCode" and fault.kind is FaultKind.ERROR:
                 return 0
             raise
         low, high = (low, middle) if there else (middle + 1, high)
@@ -94,7 +94,7 @@ async def _answers(endpoint: Endpoint, contract: Address, data: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class V0Lease:
-    """The common head of every v0 `getLease`."""
+    """The first eight fields of every v0 `getLease`."""
 
     spender: Address
     earner: Address
@@ -107,10 +107,10 @@ class V0Lease:
 
 
 async def fetch_v0_lease(endpoint: Endpoint, contract: Address, lease_id: LeaseId, block: int | str) -> V0Lease:
-    """GetLease as of a block; where the endpoint keeps no state that old, as of now (what is read of it never changes).
+    """Call `getLease` at a block; at the newest where the endpoint keeps no state that old (the fields read never change).
 
     Raises:
-        RpcFault: the endpoint failed or answered something shorter.
+        RpcFault: the endpoint failed or answered too few bytes.
     """
     data = GET_LEASE_SELECTOR + abi_word(lease_id)
     try:
@@ -135,20 +135,20 @@ async def fetch_v0_lease(endpoint: Endpoint, contract: Address, lease_id: LeaseI
 
 
 class V0EventCompleter:
-    """Completes v0 events with what the contract does not emit."""
+    """Completes the events of a v0 contract with what it does not emit."""
 
     def __init__(self, contract: Address, earner: Address, approvers: frozenset[Address], find_known: Known) -> None:
-        """`authorities`: the Earner and the node's own keys; `known`: which of some leases are ours."""
+        """`approvers`: the Earner and the node's own keys; `find_known`: returns those leases of a list that are this Earner's."""
         self._contract = contract
         self._approvers = approvers
         self._find_known = find_known
         self._earner = earner
         self._wallet: bool | None = None
         self.stranger_executions = 0
-        """Executions by somebody else: recorded, alarmed, not obeyed."""
+        """Executions that a stranger signed: logged and dropped."""
 
     async def complete_events(self, endpoint: Endpoint, events: Sequence[ChainEvent]) -> list[ChainEvent]:
-        """Add the product to each creation, and leave out executions that a stranger signed.
+        """Add the product to each creation, and drop executions that a stranger signed.
 
         Raises:
             RpcFault: the endpoint failed; nothing was decided.
@@ -158,7 +158,7 @@ class V0EventCompleter:
         ours = created | (await self._find_known(sorted(set(executed) - created)) if executed else set())
         gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(seen: ChainEvent) -> list[ChainEvent]:
+        async def complete_event(seen: ChainEvent) -> list[ChainEvent]:
             async with gate:
                 if isinstance(seen.event, LeaseCreated):
                     return [seen, await self._terms(endpoint, seen, seen.event)]
@@ -166,7 +166,7 @@ class V0EventCompleter:
                     return []
                 return [seen]
 
-        return [seen for found in await asyncio.gather(*map(one, events)) for seen in found]
+        return [seen for found in await asyncio.gather(*map(complete_event, events)) for seen in found]
 
     async def _terms(self, endpoint: Endpoint, seen: ChainEvent, event: LeaseCreated) -> ChainEvent:
         head = await fetch_v0_lease(endpoint, self._contract, event.lease_id, seen.block)
@@ -176,7 +176,7 @@ class V0EventCompleter:
         return ChainEvent(seen.block, seen.block_hash, seen.log_index, seen.transaction, terms, part=1)
 
     async def _stranger(self, endpoint: Endpoint, seen: ChainEvent) -> bool:
-        """Whether the execution is provably not ours. What cannot be proved is obeyed: any endpoint may deny."""
+        """Whether a stranger provably signed the execution. Without a proof the execution counts, as any denial does."""
         transaction = await endpoint.call_nullable("eth_getTransactionByHash", [seen.transaction], RpcTransaction)
         if transaction is None:
             raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has the log but not the transaction {seen.transaction}")
@@ -188,14 +188,14 @@ class V0EventCompleter:
             return False
         direct = signed.to == self._contract and signed.data[:4].hex() == EXECUTE_LEASE_SELECTOR[2:]
         if not direct and await self._earner_is_contract(endpoint):
-            return False  # the Earner's own wallet contract may have been called by anyone's transaction
+            return False  # anyone's transaction may have called the Earner's wallet contract
         self.stranger_executions += 1
         log.error(
-            "lease.executed-by-stranger",
+            "lease.executed_by_stranger",
             lease_id=seen.event.lease_id,
             signer=signed.signer,
             transaction=seen.transaction,
-            what_to_do="The old contract lets anyone execute a lease. It is still served; look at the lease on-chain.",
+            remedy="The v0 contract lets anyone execute a lease. The lease is still served; check it on-chain.",
         )
         return True
 

@@ -1,4 +1,4 @@
-"""Several RPC endpoints: which one to ask now, and how long to leave the others alone."""
+"""The pool of RPC endpoints: which one to follow, failover, and back-off after faults."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ log = structlog.get_logger(__name__)
 
 FIRST_BACKOFF_SECONDS: Final = 0.25
 MAX_BACKOFF_SECONDS: Final = 60.0
-"""Seconds: rests double from the first to the longest, each taken at random between half and whole (jitter)."""
+"""The back-off doubles from the first to the longest; each is drawn at random between its half and its whole (jitter)."""
 
 _HARMLESS: Final = frozenset({FaultKind.RANGE})
-"""Says nothing about the endpoint's health: we asked too much."""
-
+"""Faults that say nothing about the endpoint's health: the request was too large."""
 
 _BEHIND: Final = frozenset({FaultKind.NULL, FaultKind.INCONSISTENT})
-"""A balancer with a node behind the others: it answers, and the next answer may be a good one."""
+"""Faults of a load balancer with a node that lags: the next answer may be good."""
 LAGGING_BACKOFF_SECONDS: Final = 2.0
+"""The longest back-off after one of them."""
 
 _ABSENT: Final = frozenset({FaultKind.NETWORK, FaultKind.TIMEOUT, FaultKind.HTTP})
+"""Faults of an endpoint that cannot be reached."""
 LAST_RESORT_BACKOFF_SECONDS: Final = 5.0
-"""Where nobody else can be followed, the longest rest of one that was not there: an outage of all must not outlast itself by a minute."""
+"""The longest back-off of an unreachable endpoint while no other can be followed: the node is back soon after an outage of all ends."""
 
 
 class EndpointPool:
-    """The configured endpoints in order of preference. One is followed at a time; a fault moves on to the next that rests not."""
+    """The configured endpoints in order of preference. One is followed; after a fault the next one that does not back off."""
 
     def __init__(
         self,
@@ -49,13 +50,13 @@ class EndpointPool:
         first_backoff: float = FIRST_BACKOFF_SECONDS,
         max_backoff: float = MAX_BACKOFF_SECONDS,
     ) -> None:
-        """`code_hash`: keccak256 of the code at `contract`. An endpoint that shows another chain or other code is not ours."""
+        """`code_hash`: keccak256 of the code at `contract`; an endpoint with another chain or other code is refused."""
         if not endpoints:
             raise Broken("No RPC endpoint is configured. Set blockchain.rpc_url to at least one http:// or https:// URL.")
         self.members = tuple(endpoints)
-        for place, endpoint in enumerate(self.members):
-            if any(other.name == endpoint.name for other in self.members[:place]):
-                endpoint.name += f"#{place + 1}"  # one host, several keys or paths
+        for position, endpoint in enumerate(self.members):
+            if any(other.name == endpoint.name for other in self.members[:position]):
+                endpoint.name += f"#{position + 1}"  # one host, several keys or paths
         self.chain_id = chain_id
         self.contract = contract
         self.code_hash = code_hash
@@ -67,11 +68,11 @@ class EndpointPool:
         self.failovers = 0
 
     async def pick_endpoint(self) -> Endpoint:
-        """The endpoint to ask now, its chain id and the contract's code checked.
+        """Pick the endpoint to follow now, its chain id and the contract's code checked.
 
         Raises:
-            RpcFault: the one picked cannot be verified now (already set aside).
-            Unavailable: all of them are resting; `wait()` says how long.
+            RpcFault: the one picked could not be verified; it backs off already.
+            Unavailable: every endpoint backs off, for `seconds_until_ready()`.
         """
         now = self._monotonic()
         ready = [endpoint for endpoint in self.members if endpoint.backoff_until <= now]
@@ -88,38 +89,38 @@ class EndpointPool:
 
     @property
     def current(self) -> Endpoint:
-        """The endpoint being followed."""
+        """The followed endpoint."""
         return self._current
 
     def list_others(self, than: Endpoint) -> list[Endpoint]:
-        """The rest of them that are not resting."""
+        """List the other endpoints that do not back off."""
         now = self._monotonic()
         return [endpoint for endpoint in self.members if endpoint is not than and endpoint.backoff_until <= now]
 
     def list_independent(self, endpoint: Endpoint) -> list[Endpoint]:
-        """The others that somebody else runs, not resting: only they can bear an endpoint out."""
+        """List the others that another operator runs and that do not back off: only they can confirm an endpoint's answers."""
         return [other for other in self.list_others(endpoint) if other.operator != endpoint.operator]
 
     def one_per_operator(self) -> list[Endpoint]:
-        """The first endpoint of each operator, in order of preference."""
+        """Return the first endpoint of each operator, in order of preference."""
         return list({endpoint.operator: endpoint for endpoint in reversed(self.members)}.values())[::-1]
 
     async def find_independent(self, endpoint: Endpoint) -> Endpoint | None:
-        """One that somebody else runs, chain and contract checked; None where there is none or none answers now."""
+        """Find a verified endpoint of another operator; None where there is none or none answers now."""
         for other in self.list_independent(endpoint):
             try:
                 await self.verify_endpoint(other)
             except RpcFault as fault:
-                log.info("chain.no-witness", endpoint=other.name, because=fault.detail)
+                log.info("chain.endpoint_not_verified", endpoint=other.name, reason=fault.detail)
             else:
                 return other
         return None
 
     async def verify_endpoint(self, endpoint: Endpoint) -> None:
-        """Check what makes an endpoint ours: its chain id, and the contract's code at its address.
+        """Check an endpoint's chain id and the contract's code at its address.
 
         Raises:
-            RpcFault: it cannot be asked, or (`wrong-chain`) it is not ours; either way it was set aside.
+            RpcFault: the endpoint failed, or (`wrong-chain`) serves another chain or contract; either way it backs off.
         """
         if endpoint.verified:
             return
@@ -133,8 +134,8 @@ class EndpointPool:
             code = await endpoint.get_code(self.contract)
             if not code:
                 raise endpoint.wrong_chain_fault(
-                    f"there is no contract at {self.contract} on chain {chain_id} as it shows it. "
-                    "Correct blockchain.contract_address, or wait until that endpoint is in sync."
+                    f"it shows no contract at {self.contract} on chain {chain_id}. "
+                    "Correct blockchain.contract_address, or wait until the endpoint is in sync."
                 )
             found = "0x" + keccak(code).hex()
             if found != self.code_hash:
@@ -149,11 +150,11 @@ class EndpointPool:
         endpoint.verified = True
 
     async def verify_all(self) -> None:
-        """At start: an endpoint that is down is left for later, one that is not ours stops the node.
+        """Verify every endpoint at start: one that is down is left for later, one of another chain or contract stops the node.
 
         Raises:
-            Broken: an endpoint serves another chain or has no contract at the address; names which and what to do.
-            Unavailable: not one of them answers.
+            Broken: an endpoint serves another chain or contract; the message names it and what to do.
+            Unavailable: no endpoint answers.
         """
         down = []
         for endpoint in self.members:
@@ -167,7 +168,7 @@ class EndpointPool:
             raise Unavailable(f"No RPC endpoint answers: {'; '.join(down)}. Check blockchain.rpc_url and the network.")
 
     def record_failure(self, endpoint: Endpoint, fault: RpcFault) -> None:
-        """It did not answer usefully: let it rest, longer each time, and follow another meanwhile."""
+        """Note that an endpoint gave no useful answer: it backs off, longer each time, while another is followed."""
         if fault.kind in _HARMLESS:
             return
         endpoint.failures_in_a_row += 1
@@ -175,23 +176,25 @@ class EndpointPool:
             endpoint.verified = False  # what answers next may be another machine
         if fault.kind is FaultKind.WRONG_CHAIN:
             endpoint.failures_in_a_row = 20
-        most = min(LAGGING_BACKOFF_SECONDS, self._max_backoff) if fault.kind in _BEHIND else self._max_backoff
-        longest = min(self._first_backoff * 2 ** min(endpoint.failures_in_a_row - 1, 20), most)
-        pause = max(longest * self._rng.uniform(0.5, 1.0), float(fault.retry_after))
+        longest = min(LAGGING_BACKOFF_SECONDS, self._max_backoff) if fault.kind in _BEHIND else self._max_backoff
+        whole = min(self._first_backoff * 2 ** min(endpoint.failures_in_a_row - 1, 20), longest)
+        pause = max(whole * self._rng.uniform(0.5, 1.0), float(fault.retry_after))
         endpoint.backoff_until = self._monotonic() + pause
         alone = max(min(pause, LAST_RESORT_BACKOFF_SECONDS), float(fault.retry_after)) if fault.kind in _ABSENT else pause
         endpoint.last_resort_backoff_until = self._monotonic() + alone
-        log.warning("chain.rpc-fault", endpoint=endpoint.name, kind=fault.kind, detail=fault.detail, rests=round(pause, 2))
+        log.warning(
+            "chain.rpc_fault", endpoint=endpoint.name, kind=fault.kind, reason=fault.detail, backoff_seconds=round(pause, 2)
+        )
 
     def record_success(self, endpoint: Endpoint) -> None:
-        """It answered usefully."""
+        """Note that an endpoint gave a useful answer."""
         endpoint.failures_in_a_row = 0
 
     def seconds_until_ready(self) -> float:
-        """Seconds until one of them may be asked again."""
+        """Return the seconds until an endpoint may be asked again; 0: now."""
         return max(0.0, min(min(one.backoff_until, one.last_resort_backoff_until) for one in self.members) - self._monotonic())
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every endpoint's connections."""
         for endpoint in self.members:
             await endpoint.close()

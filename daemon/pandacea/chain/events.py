@@ -1,4 +1,4 @@
-"""From a log to a lease event: pure, by hand, and total. What cannot be decoded is None, never an exception."""
+"""Decodes logs into lease events: pure and total. A log that cannot be decoded gives None, not an exception."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from pandacea.domain.lease import (
 )
 
 MAX_REASON_BYTES: Final = 256
+"""Of a dispute's reason, as kept."""
 
 _NO_MORE: Final = "0x" + "0" * 24
-"""What an address begins with as a word."""
+"""The first 12 bytes of an address as a word."""
 _UINT64: Final = 2**64 - 1
 _UINT32: Final = 2**32 - 1
 
 
 def event_topic(signature: str) -> Hash32:
-    """topic0 of an event: keccak256 of its signature."""
+    """Compute topic0 of an event: keccak256 of its signature."""
     return Hash32("0x" + keccak(text=signature).hex())
 
 
 def function_selector(signature: str) -> str:
-    """The first four bytes of a call: keccak256 of the function's signature, as `0x` + 8 hex digits."""
+    """Compute the first four bytes of a call from the function's signature, as `0x` + 8 hex digits."""
     return "0x" + keccak(text=signature)[:4].hex()
 
 
 # Builders take topics and data as they came. They are typed loosely on purpose: a NewType is a call, and there are a hundred
-# thousand logs; what comes out is typed.
+# thousand logs; their results are typed.
 
 
 def _word(data: str, place: int) -> int:
@@ -105,7 +106,7 @@ def _address(word: str) -> Address:
 
 
 def _reason(data: str) -> str:
-    # A dispute denies whatever its reason says, so a reason that cannot be read must not hide the dispute.
+    # A dispute denies whatever its reason says, so an unreadable reason must not hide it.
     try:
         raw = bytes.fromhex(data[2:])
         start = int.from_bytes(raw[:32], "big")
@@ -118,7 +119,7 @@ def _reason(data: str) -> str:
 LEASE_CREATED_TOPIC: Final = event_topic("LeaseCreated(bytes32,address,address,uint256)")
 LEASE_EXECUTED_TOPIC: Final = event_topic("LeaseExecuted(bytes32)")
 
-# Topics that must be there, characters of data (0x and two a byte; 0: the builder looks itself), and the builder.
+# Number of topics, characters of data (0x and two a byte; 0: the builder checks), and the builder.
 _EVENTS: Final[Mapping[str, tuple[int, int, Callable[[list[Any], Any], LeaseEvent]]]] = {
     LEASE_CREATED_TOPIC: (4, 2 + 64, _created),
     event_topic("LeaseTerms(bytes32,bytes32,uint64,uint32)"): (3, 2 + 128, _terms),
@@ -142,11 +143,11 @@ DENIAL_TOPICS: Final = tuple(
         "DisputeResolved(bytes32,bool,uint256)",
     )
 )
-"""What any endpoint may deny a lease by."""
+"""topic0 of the events by which any endpoint may deny a lease."""
 
 
 def decode_event(topics: list[str], data: str) -> LeaseEvent | None:
-    """The event of a log, or None: an unknown topic, other indexed arguments than ours, or data that is no such event."""
+    """Decode a log; None for an unknown topic, other indexed arguments than the contract's, or data of another form."""
     known = _EVENTS.get(topics[0]) if topics else None
     if known is None:
         return None
@@ -155,33 +156,33 @@ def decode_event(topics: list[str], data: str) -> LeaseEvent | None:
         return None
     try:
         return build(topics, data) if not size or len(data) == size else None
-    except ValueError:  # no hex where a number must be, or a number beyond its type
+    except ValueError:  # not hex where a number must be, or a number beyond its type
         return None
 
 
 def decode_logs(logs: Sequence[RpcLog], earner_topic: str) -> tuple[list[ChainEvent], int]:
-    """The events of checked logs in order, without other Earners' creations; and how many logs were no such event.
+    """Decode checked logs in order, without other Earners' creations; also count the logs that are not such events.
 
-    One loop with `decode` written into it: a hundred thousand logs pass through here.
+    One loop with `decode_event` inlined: a hundred thousand logs pass through here.
 
     Raises:
-        ValueError: a log has the shape of an event, and a value or a length that no contract can write: whoever sent it lies.
+        ValueError: a log has the topics of an event, and a value or length that no contract can write: the endpoint lies.
     """
     events: list[ChainEvent] = []
     odd = 0
     add, known, new = events.append, _EVENTS.get, tuple.__new__  # a NamedTuple's own constructor takes twice as long
-    nothing = (0, 0, _created)  # of no topics: what is unknown is odd
+    unknown = (0, 0, _created)  # no topics: an unknown log counts as odd
     for log in logs:
         topics, data = log.topics, log.data
-        count, size, build = known(topics[0], nothing)
+        count, size, build = known(topics[0], unknown)
         if count == 4 and build is _created and len(topics) == 4 and topics[3] != earner_topic:
-            continue  # another Earner's: dropped before anything is decoded
+            continue  # another Earner's: dropped before decoding
         if len(topics) != count or len(data) < size:
             odd += 1
             continue
         if size and len(data) != size:
             raise ValueError(
-                f"{len(data) // 2 - 1} bytes of data where {size // 2 - 1} belong (block {log.number}, index {log.index})"
+                f"{len(data) // 2 - 1} bytes of data instead of {size // 2 - 1} (block {log.number}, index {log.index})"
             )
         event = build(topics, data)
         add(new(ChainEvent, (log.number, log.block_hash, log.index, log.transaction_hash, event, 0)))
@@ -189,5 +190,5 @@ def decode_logs(logs: Sequence[RpcLog], earner_topic: str) -> tuple[list[ChainEv
 
 
 def address_topic(address: Address) -> str:
-    """An address as an indexed argument."""
+    """Encode an address as an indexed argument."""
     return "0x" + "0" * 24 + address[2:]

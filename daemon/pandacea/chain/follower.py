@@ -1,4 +1,4 @@
-"""The follower: endpoints, book and rows put together, and the one loop that start and steady state share."""
+"""The follower: puts endpoints, lease cache and rows together, and runs the one loop that start and steady state share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pandacea.chain.backfill_check import BackfillChecker
 from pandacea.chain.contract_versions import ContractVersion, V0EventCompleter, detect_contract_version, find_deploy_block
 from pandacea.chain.cross_check import CrossCheck
 from pandacea.chain.endpoints import EndpointPool
-from pandacea.chain.lease_cache import DEFAULT_CONFIDENCE, Clock, Confidence, InMemoryLeaseCache
+from pandacea.chain.lease_cache import DEFAULT_CONFIDENCE, Confidence, InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import ChainMetrics, collect_metrics
 from pandacea.chain.new_heads import NewHeadsSubscription
@@ -31,24 +31,28 @@ from pandacea.domain.chain_view import ChainUpdate, ChainView
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.chain_store import ChainStore
-from pandacea.flows.follow import EventNotices, apply_update, refresh_leases
-from pandacea.tasks import run_until_one_ends
+from pandacea.flows.follow import apply_update, refresh_leases
+from pandacea.flows.ports import Clock
+from pandacea.tasks import retry_until_available, run_until_one_ends
 
 log = structlog.get_logger(__name__)
 
 WATCHDOG_POLL_FACTOR: Final = 4
-"""Poll this many times less often while a WebSocket tells of new blocks."""
+"""Polling is this many times slower while a WebSocket notifies of new blocks."""
+
+RELOAD_SECONDS: Final = 1.0
+"""Between two attempts to read back a database that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FollowOptions:
-    """What to follow, and how. Times in seconds."""
+    """What to follow, and how. Intervals and ages in seconds."""
 
     contract: Address
     earner: Address
     chain_id: int
     approvers: frozenset[Address] = frozenset()
-    """Addresses besides the Earner's whose signature approves: this node's own operator key."""
+    """Addresses besides the Earner whose signature approves: this node's operator key."""
     deploy_block: int | None = None
     """None: found by asking for the contract's code at earlier blocks."""
     confidence: Confidence = DEFAULT_CONFIDENCE
@@ -56,14 +60,14 @@ class FollowOptions:
     max_head_age: float = 300.0
     max_silence: float = 60.0
     settle_every: int = SETTLE_EVERY_BLOCKS
-    witness_interval: float = 15.0
-    audit_interval: float = 1.0
+    cross_check_interval: float = 15.0
+    backfill_check_interval: float = 1.0
     contract_wallets: frozenset[Address] = frozenset()
-    """Spenders that the operator says are contract wallets."""
+    """Spenders that the operator named as contract wallets."""
     ws_url: str | None = None
-    """A WebSocket endpoint: wakes, nothing more."""
+    """A WebSocket endpoint whose notifications wake the follower."""
     announce: bool = False
-    """Put life-cycle messages into the outbox (a broker is configured)."""
+    """Whether life-cycle messages go into the outbox (a broker is configured)."""
 
 
 class Follower:
@@ -72,7 +76,7 @@ class Follower:
     def __init__(
         self, endpoints: EndpointPool, open_chain_store: Callable[[int], ChainStore], clock: Clock, options: FollowOptions
     ) -> None:
-        """`records`: the rows of the contract on a chain, once the chain id is known."""
+        """`open_chain_store`: opens the rows of the contract on a chain."""
         self.endpoints = endpoints
         self.options = options
         self.lease_cache = InMemoryLeaseCache(
@@ -81,11 +85,11 @@ class Follower:
         self._open_chain_store = open_chain_store
         self._clock = clock
         self.wake = asyncio.Event()
-        """Set by whoever has heard of a new block: look now."""
+        """Set when there may be a new block."""
         self.caught_up = asyncio.Event()
-        """Set once the newest block an endpoint shows was processed."""
+        """Set once the newest block of an endpoint was processed."""
         self.endpoints_tried = asyncio.Event()
-        """Set once the endpoints were asked for the first time, whether one answered or none."""
+        """Set after the first attempt to reach the endpoints, whether one answered or not."""
         self.chain_store: ChainStore | None = None
         self.source: ChainSource | None = None
         self.proof_queue: ProofQueue | None = None
@@ -97,14 +101,13 @@ class Follower:
         self.backfill_checker: BackfillChecker | None = None
         self.spender_accounts: SpenderAccounts | None = None
         self.new_heads = None if options.ws_url is None else NewHeadsSubscription(options.ws_url, self.wake.set)
-        self.step_count = 0
 
     # -- start
 
     async def load_from_database(self) -> bool:
-        """Fill the book from the database, before any endpoint was asked; False: nothing was ever followed here.
+        """Fill the lease cache from the database, before any endpoint is asked; False: nothing was ever followed here.
 
-        The answers are complete from here on, but nothing is believed before an endpoint confirms the head.
+        Answers are complete from here on, but the node is not ready before an endpoint confirms the head.
         """
         self.chain_store = self._open_chain_store(self.options.chain_id)
         view = await self.chain_store.find_view()
@@ -114,10 +117,10 @@ class Follower:
         return True
 
     async def start(self) -> None:
-        """Check the endpoints, find the interface, resume from the database.
+        """Verify the endpoints, detect the contract's version, resume from the database.
 
         Raises:
-            Broken: an endpoint is not ours or the address is no LeaseAgreement; names which and what to do.
+            Broken: an endpoint is of another chain or contract, or the address is not a LeaseAgreement; the message says what to do.
             Unavailable: no endpoint answers, or the database does not.
         """
         await self.endpoints.verify_all()
@@ -131,7 +134,7 @@ class Follower:
             deploy = self.chain_store.deploy_block if view is not None else options.deploy_block
             if deploy is None:
                 deploy = await find_deploy_block(endpoint, options.contract)
-            self.source = self._source(self.chain_store, self.contract_version)
+            self.source = self._make_source(self.chain_store, self.contract_version)
             start = await self.source.get_start_block(endpoint, deploy)
         except RpcFault as fault:
             self.endpoints.record_failure(endpoint, fault)
@@ -153,35 +156,41 @@ class Follower:
             self._v0_disputes = V0DisputePoller(self.endpoints, self.lease_cache, options.contract)
         self.cross_check = CrossCheck(self.endpoints, self.lease_cache, options.contract, deploy)
         self.backfill_checker = BackfillChecker(
-            self.endpoints, self.source, self.chain_store, self.lease_cache, self._second, deploy
+            self.endpoints, self.source, self.chain_store, self.lease_cache, self._pick_second, deploy
         )
         self.lease_cache.request_proof = self.proof_queue.enqueue
         if view != self._view:
             await self._fill(view)
-        # What was imported and loaded so far lives as long as the process: the collector need not walk it for every range.
+        # Imports and loaded leases live as long as the process: the garbage collector need not walk them for every range.
         gc.freeze()
         log.info(
-            "chain.following", chain=chain_id, contract=options.contract, interface=self.contract_version, block=view.tip.number
+            "chain.following",
+            chain=chain_id,
+            contract=options.contract,
+            contract_version=self.contract_version,
+            block=view.tip.number,
         )
 
-    def _source(self, records: ChainStore, interface: ContractVersion) -> ChainSource:
+    def _make_source(self, chain_store: ChainStore, contract_version: ContractVersion) -> ChainSource:
         options = self.options
         completer = None
-        if interface is ContractVersion.V0:
-            completer = V0EventCompleter(options.contract, options.earner, options.approvers | {options.earner}, records.find_known)
+        if contract_version is ContractVersion.V0:
+            completer = V0EventCompleter(
+                options.contract, options.earner, options.approvers | {options.earner}, chain_store.find_known
+            )
         return ChainSource(
             options.contract,
             options.earner,
             LogReader(options.contract),
             completer,
-            self._second,
+            self._pick_second,
             settle_every=options.settle_every,
             on_head=self.lease_cache.record_head,
         )
 
-    def _second(self, endpoint: Endpoint) -> Endpoint:
+    def _pick_second(self, endpoint: Endpoint) -> Endpoint:
         others = [*self.endpoints.list_independent(endpoint), *self.endpoints.list_others(endpoint)]
-        return next((one for one in others if one.verified), endpoint)
+        return next((other for other in others if other.verified), endpoint)
 
     async def _fill(self, view: ChainView) -> None:
         assert self.chain_store is not None
@@ -193,50 +202,53 @@ class Follower:
                 await asyncio.sleep(0)
         await refresh_leases(await self.chain_store.list_touched(), view, self.chain_store, self.lease_cache)
         self._view = view
-        # What happened while the node was down is not known before the head was reached once.
+        # Until the head was reached once, what happened while the node was down is not known.
         self.lease_cache.not_ready_reason = (
             None if self.caught_up.is_set() else "it has not caught up with the chain since it started."
         )
         if self.caught_up.is_set():
-            self._prove_what_may_be_used()
+            self._queue_proofs()
 
     # -- the loop
 
     async def run(self) -> None:
-        """Follow for ever. Faults of endpoints and database are waited out; only what the operator must mend is raised.
+        """Follow until cancelled. Faults of endpoints and database are waited out.
 
         Raises:
-            Broken: see `start`.
+            Broken: as `start`; the operator must act.
         """
-        while True:
-            try:
-                if self._view is None:
-                    await self.load_from_database()
-                await self.start()
-            except Unavailable as problem:
-                self.lease_cache.not_ready_reason = problem.detail
-                log.warning("chain.cannot-start", because=problem.detail)
-                self.endpoints_tried.set()
-                await asyncio.sleep(max(1.0, self.endpoints.seconds_until_ready()))
-            else:
-                self.endpoints_tried.set()
-                break
+        await retry_until_available(
+            self._load_and_start,
+            pause=lambda: max(1.0, self.endpoints.seconds_until_ready()),
+            log_event="chain.not_started",
+            on_failure=self._note_failed_start,
+        )
+        self.endpoints_tried.set()
         assert self.proof_queue is not None
         assert self.cross_check is not None
         assert self.backfill_checker is not None
         assert self.spender_accounts is not None
         parts: dict[str, Coroutine[Any, Any, Any]] = {
             "chain-follow": self._follow(),
-            "chain-proving": self.proof_queue.run(self.caught_up),
-            "chain-spender-keys": self.spender_accounts.run(self.caught_up),
-            "chain-witnesses": self.cross_check.run(self.options.witness_interval),
-            "chain-audit": self.backfill_checker.run(self.options.audit_interval, self.caught_up),
+            "chain-proof-queue": self.proof_queue.run(self.caught_up),
+            "chain-spender-accounts": self.spender_accounts.run(self.caught_up),
+            "chain-cross-check": self.cross_check.run(self.options.cross_check_interval),
+            "chain-backfill-check": self.backfill_checker.run(self.options.backfill_check_interval, self.caught_up),
         }
         if self._v0_disputes is not None:
-            parts["chain-silent"] = self._v0_disputes.run(self.options.witness_interval, self.caught_up)
+            parts["chain-v0-disputes"] = self._v0_disputes.run(self.options.cross_check_interval, self.caught_up)
         if self.new_heads is not None:
-            parts["chain-wakes"] = self.new_heads.run()
+            parts["chain-new-heads"] = self.new_heads.run()
         await run_until_one_ends(parts)
+
+    async def _load_and_start(self) -> None:
+        if self._view is None:
+            await self.load_from_database()
+        await self.start()
+
+    def _note_failed_start(self, error: Unavailable) -> None:
+        self._note_unavailable(error)
+        self.endpoints_tried.set()
 
     async def _follow(self) -> None:
         woken = True
@@ -248,100 +260,99 @@ class Follower:
                 continue
             if not woken and self.new_heads is not None and self._view is not before:
                 self.new_heads.report_missed_block()
-            # While the socket speaks, polling is only its watchdog.
+            # While the socket notifies, polling is only its watchdog.
             slow = self.new_heads is not None and self.new_heads.is_live
             woken = await self._pause(self.options.poll_interval * (WATCHDOG_POLL_FACTOR if slow else 1))
 
     async def follow_once(self) -> bool:
-        """One step if there is one; True: look again at once."""
+        """Apply one update if there is one; True: there may be another."""
         self.wake.clear()
         try:
             endpoint = await self.endpoints.pick_endpoint()
-        except Unavailable as problem:  # an RpcFault too
-            log.debug("chain.nobody-to-ask", because=problem.detail)
+        except Unavailable as error:  # an RpcFault too
+            log.debug("chain.no_endpoint", reason=error.detail)
             await asyncio.sleep(min(max(0.05, self.endpoints.seconds_until_ready()), 5.0))
             return True
         assert self.source is not None
         assert self._view is not None
         try:
-            step = await self.source.plan_update(endpoint, self._view)
+            update = await self.source.plan_update(endpoint, self._view)
         except RpcFault as fault:
             self.endpoints.record_failure(endpoint, fault)
             return True
         except FinalityViolatedError as violation:
-            self._contradicted(endpoint, str(violation))
+            self._note_contradiction(endpoint, str(violation))
             return True
         self.endpoints.record_success(endpoint)
-        self._agrees(endpoint)
-        if step is None:
-            self._settled_down()
-            # Never by a time that is not believed: a head in the future would forget every lease that waits for its approval.
+        self._clear_contradiction(endpoint)
+        if update is None:
+            self._note_caught_up()
+            # Only when ready: a head in the future would delete every lease that waits for its approval.
             if self._pruner is not None and self.lease_cache.chain_status().is_ready:
                 await self._pruner.prune_if_due(min(self._view.tip.timestamp, int(self._clock.now())))
             return False
-        return await self._take(step)
+        return await self._apply(update)
 
-    async def _take(self, step: ChainUpdate) -> bool:
+    async def _apply(self, update: ChainUpdate) -> bool:
         assert self.chain_store is not None
         assert self._view is not None
-        telling = EventNotices(self._clock.now) if self.options.announce and self.caught_up.is_set() else None
+        messages_at = self._clock.now() if self.options.announce and self.caught_up.is_set() else None
         try:
-            self._view = await apply_update(step, self._view, self.chain_store, self.lease_cache, telling)
-        except Unavailable as problem:
-            await self._reload(problem)
+            self._view = await apply_update(update, self._view, self.chain_store, self.lease_cache, messages_at)
+        except Unavailable as error:
+            await self._reload(error)
             return True
-        self.step_count += 1
         at_head = self._view.tip.number >= self.lease_cache.known_head
         if at_head:
-            self._settled_down()
+            self._note_caught_up()
         return not at_head
 
-    def _settled_down(self) -> None:
+    def _note_caught_up(self) -> None:
         if not self.caught_up.is_set():
             assert self._view is not None
-            log.info("chain.caught-up", block=self._view.tip.number, leases=len(self.lease_cache))
+            log.info("chain.caught_up", block=self._view.tip.number, leases=len(self.lease_cache))
             self.caught_up.set()
             self.lease_cache.not_ready_reason = None
-            self._prove_what_may_be_used()
+            self._queue_proofs()
 
-    def _prove_what_may_be_used(self) -> None:
-        # Only now, for most of what a long reading brings has ended when the head is reached.
+    def _queue_proofs(self) -> None:
+        # Only now: most leases of a long backfill have ended when the head is reached.
         assert self.proof_queue is not None
-        self.lease_cache.on_leases_changed = self._look_at
+        self.lease_cache.on_leases_changed = self._enqueue_changed
         self.proof_queue.enqueue_changed(self.lease_cache.list_worth_proving(self._clock.now()))
 
-    def _look_at(self, leases: frozenset[LeaseId]) -> None:
+    def _enqueue_changed(self, leases: frozenset[LeaseId]) -> None:
         assert self.proof_queue is not None
         assert self.spender_accounts is not None
         self.proof_queue.enqueue_changed(leases)
         self.spender_accounts.enqueue_changed(leases)
 
-    async def _reload(self, problem: Unavailable) -> None:
-        """The database failed in a transaction: it may have become durable or not, so read back what is."""
-        log.error("chain.database", because=problem.detail)
-        while True:
-            self.lease_cache.not_ready_reason = problem.detail
-            await asyncio.sleep(1.0)
-            try:
-                assert self.chain_store is not None
-                view = await self.chain_store.find_view()
-                if view is None:
-                    raise Broken("The database lost what was read of the chain. Restart the node to read it again.")
-                await self._fill(view)
-            except Unavailable as again:
-                problem = again
-            else:
-                return
+    async def _reload(self, error: Unavailable) -> None:
+        """Read back what is durable: a transaction that failed may have been committed or not."""
+        log.error("chain.database_failed", reason=error.detail)
+        self._note_unavailable(error)
+        await asyncio.sleep(RELOAD_SECONDS)
+        await retry_until_available(self._read_back, pause=lambda: RELOAD_SECONDS, on_failure=self._note_unavailable)
 
-    def _contradicted(self, endpoint: Endpoint, what: str) -> None:
+    async def _read_back(self) -> None:
+        assert self.chain_store is not None
+        view = await self.chain_store.find_view()
+        if view is None:
+            raise Broken("The database lost what was read of the chain. Restart the node to read it again.")
+        await self._fill(view)
+
+    def _note_unavailable(self, error: Unavailable) -> None:
+        self.lease_cache.not_ready_reason = error.detail
+
+    def _note_contradiction(self, endpoint: Endpoint, reason: str) -> None:
         if endpoint.name not in self.lease_cache.contradictions:
-            log.critical("chain.finality-violated", endpoint=endpoint.name, what=what)
-        self.lease_cache.contradictions[endpoint.name] = what
+            log.critical("chain.finality_violated", endpoint=endpoint.name, reason=reason)
+        self.lease_cache.contradictions[endpoint.name] = reason
         endpoint.back_off(min(5.0, self.options.poll_interval * 5))
 
-    def _agrees(self, endpoint: Endpoint) -> None:
+    def _clear_contradiction(self, endpoint: Endpoint) -> None:
         if self.lease_cache.contradictions.pop(endpoint.name, None) is not None:
-            log.warning("chain.finality-agrees-again", endpoint=endpoint.name)
+            log.warning("chain.finality_restored", endpoint=endpoint.name)
 
     async def _pause(self, seconds: float) -> bool:
         try:
@@ -354,7 +365,7 @@ class Follower:
     # -- the operator
 
     async def rebuild(self) -> None:
-        """Forget what was read and read again from the deployment; proofs and acknowledgements stay. Call before `run`."""
+        """Delete what was read and read again from the deployment; proofs and acknowledgements stay. Call before `run`."""
         if self.source is None:
             await self.start()
         assert self.source is not None
@@ -366,13 +377,13 @@ class Follower:
         await self._fill(ChainView(base))
 
     def collect_metrics(self) -> ChainMetrics:
-        """What a scrape shows."""
+        """Collect the figures that a scrape shows."""
         return collect_metrics(self.lease_cache, self.endpoints, self.source, self.proof_queue, self._clock.now())
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Thousands of logs or rows at a time leave no cycles behind, and the garbage collector would walk them a hundred times."""
+    """Pause the garbage collector: thousands of logs or rows leave no cycles, and it would walk them a hundred times."""
     gc.disable()
     try:
         yield

@@ -1,6 +1,6 @@
-"""The lease book in memory: packed rows, O(1) answers, changed only by what is durable.
+"""The lease cache: approved leases in memory as packed rows, answers in O(1), changed only after a commit.
 
-A hundred thousand leases are 30 MB. Those that nobody approved are not here: spam stays in the database, where it is pruned.
+A hundred thousand leases take 30 MB. Leases that nobody approved are not here: they stay in the database, where they are pruned.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -22,18 +22,19 @@ from pandacea.domain.ids import HASH32, Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.printable import printable
 from pandacea.flows.chain_store import ApprovedRow
 from pandacea.flows.follow import LeaseChange
+from pandacea.flows.ports import Clock
 
 log = structlog.get_logger(__name__)
 
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, IndexError, struct.error)
-"""What packing a row raises whose columns are not what this version writes."""
+_ROW_ERRORS: Final = (ValueError, KeyError, TypeError, IndexError, struct.error)
+"""Raised by packing a row that another version wrote with other values."""
 
 MAX_NAMED_CHANGES: Final = 256
-"""Changed leases beyond which callbacks are told None: any of them."""
+"""Above as many changed leases, callbacks get None once instead of each lease."""
 
 
 class ConfidenceKind(StrEnum):
-    """What an approval must have behind it before it counts."""
+    """What must confirm an approval before it counts."""
 
     SAFE = "safe"
     FINALIZED = "finalized"
@@ -51,12 +52,8 @@ class Confidence:
 DEFAULT_CONFIDENCE: Final = Confidence()
 
 
-class Clock(Protocol):
-    def now(self) -> float: ...
-
-
 class InMemoryLeaseCache:
-    """Implements `flows.ports.LeaseCache`."""
+    """Answers about leases from memory. Implements `flows.ports.LeaseCache`."""
 
     def __init__(
         self,
@@ -68,15 +65,15 @@ class InMemoryLeaseCache:
         max_behind: int = 8,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Seconds and blocks after which the node no longer believes itself.
+        """Set when approvals count, and when the node is no longer ready.
 
         Args:
-            clock: own time.
+            clock: the machine's time.
             confidence: when approvals count.
-            max_head_age: oldest timestamp of the newest block, in seconds; 0: any (a development chain that mines on demand).
-            max_silence: longest time without an answer from any endpoint.
-            max_behind: blocks by which the node may lag behind the head it has heard of.
-            monotonic: a clock that never jumps.
+            max_head_age: greatest age of the newest block, in seconds; 0: any (a development chain that mines on demand).
+            max_silence: longest time without an answer from any endpoint, in seconds.
+            max_behind: blocks by which the node may lag behind the known head.
+            monotonic: a clock that never jumps, in seconds.
         """
         self._clock = clock
         self._confidence = confidence
@@ -89,20 +86,20 @@ class InMemoryLeaseCache:
         self._packer = LeasePacker()
         self._callbacks: list[Callable[[LeaseId | None], None]] = []
         self.on_leases_changed: Callable[[frozenset[LeaseId]], None] = lambda _leases: None
-        """Told first, with all leases of one change (the queue of proofs)."""
+        """Called before the callbacks, with all leases of one change (the queue of proofs)."""
         self._contested: dict[str, frozenset[LeaseId]] = {}
         self._latest_clock = 0.0
         self.chain_view: ChainView | None = None
         self.known_head = -1
-        """The highest block number any endpoint has told."""
+        """The block number of the head that the followed endpoint showed last; -1: none."""
         self.last_answer_at = float("-inf")
         """`monotonic()` of the last answer."""
         self.contradictions: dict[str, str] = {}
-        """Endpoint -> how it contradicts what was final."""
+        """Endpoint -> how it contradicts a final block."""
         self.not_ready_reason: str | None = "it has not read the chain yet."
-        """Why nothing may be believed at all (starting, or the database is down)."""
+        """Why no answer may be given at all (the node starts, or the database is down); None: no such reason."""
         self.request_proof: Callable[[LeaseId], None] | None = None
-        """Told when somebody asks for a lease whose approval is not proved yet."""
+        """Called when somebody asks for a lease whose approval is not proved yet."""
 
     # -- answers
 
@@ -118,7 +115,7 @@ class InMemoryLeaseCache:
         return known
 
     def peek(self, lease_id: LeaseId) -> CachedLease | None:
-        """The same without asking for a proof."""
+        """Find a lease without asking for a proof."""
         try:
             packed = self._leases.get(bytes.fromhex(lease_id[2:]))
         except ValueError:
@@ -142,7 +139,7 @@ class InMemoryLeaseCache:
                 BlockNumber(-1), Timestamp(0), BlockNumber(-1), self.not_ready_reason or "it has not read the chain yet."
             )
         tip = view.tip
-        return ChainStatus(tip.number, tip.timestamp, self._confident(view), self._distrust(view), 5)
+        return ChainStatus(tip.number, tip.timestamp, self._confident_block(view), self._why_not_ready(view), 5)
 
     def subscribe(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
         """See `LeaseCache`."""
@@ -153,11 +150,11 @@ class InMemoryLeaseCache:
         return len(self._leases)
 
     def list_ids(self) -> list[LeaseId]:
-        """Every lease in memory."""
+        """List every lease in memory."""
         return [LeaseId("0x" + key.hex()) for key in self._leases]
 
     def list_worth_proving(self, now: float) -> list[LeaseId]:
-        """Leases that could be used if their approval were proved."""
+        """List the leases that could be used if their approval were proved."""
         return [LeaseId("0x" + key.hex()) for key, packed in self._leases.items() if is_worth_proving(packed, now)]
 
     def is_worth_proving(self, lease_id: LeaseId, now: float) -> bool:
@@ -165,7 +162,7 @@ class InMemoryLeaseCache:
         packed = self._leases.get(bytes.fromhex(lease_id[2:]))
         return packed is not None and is_worth_proving(packed, now)
 
-    def _confident(self, view: ChainView) -> BlockNumber:
+    def _confident_block(self, view: ChainView) -> BlockNumber:
         match self._confidence.kind:
             case ConfidenceKind.SAFE:
                 number = max(view.safe, view.finalized)
@@ -175,7 +172,7 @@ class InMemoryLeaseCache:
                 number = BlockNumber(view.tip.number - self._confidence.confirmations)
         return BlockNumber(min(number, view.tip.number))
 
-    def _distrust(self, view: ChainView) -> str | None:
+    def _why_not_ready(self, view: ChainView) -> str | None:
         now = self._clock.now()
         self._latest_clock = max(self._latest_clock, now)
         if self.not_ready_reason is not None:
@@ -197,7 +194,7 @@ class InMemoryLeaseCache:
     # -- changes
 
     def apply_changes(self, view: ChainView, changes: Sequence[LeaseChange]) -> None:
-        """Take over a view and the leases that changed with it. Nothing in here awaits: readers see before or after."""
+        """Replace the view and the leases that changed with it. It does not await, so readers see the state before or after."""
         pack, put = self._packer.pack, self._put
         for change in changes:
             held = change.record
@@ -209,18 +206,17 @@ class InMemoryLeaseCache:
                 continue
             try:
                 put(key, pack(held, change.proof_status))
-            except _UNREADABLE as problem:
+            except _ROW_ERRORS as error:
                 self._drop(key)
-                _skipped(change.lease_id, problem)
+                _log_unreadable(change.lease_id, error)
         self.chain_view = view
         if changes:
             self.notify_changed(frozenset(change.lease_id for change in changes))
 
     def load_rows(self, rows: Sequence[ApprovedRow]) -> None:
-        """Fill from rows as `store.leases.APPROVED` names them; `publish` follows for what lies above the base.
+        """Load the settled rows of approved leases; `apply_changes` follows for what lies above the base.
 
-        A row that cannot be read (an earlier version kept whatever an endpoint sent) is skipped and named: it opens nothing, and the
-        others must be served.
+        A row that cannot be read (an earlier version kept whatever an endpoint sent) is logged and skipped, so that the others are served.
         """
         pack, put = self._packer.pack_row, self._put
         for row in rows:
@@ -229,16 +225,16 @@ class InMemoryLeaseCache:
                 continue
             try:
                 put(key, pack(row))
-            except _UNREADABLE as problem:
-                _skipped(row[0], problem)
+            except _ROW_ERRORS as error:
+                _log_unreadable(row[0], error)
 
     def clear(self) -> None:
-        """Forget everything: what follows is a reload from the database."""
+        """Remove every lease, before a reload from the database."""
         self._leases.clear()
         self._spenders.clear()
 
     def set_contested(self, endpoint: str, leases: Iterable[LeaseId]) -> None:
-        """Another endpoint shows these leases, and no others, as cancelled or disputed, where the one followed does not."""
+        """Set the leases that an endpoint shows as cancelled or disputed and the followed one does not; an empty set withdraws all."""
         before = self._contested.get(endpoint, frozenset())
         after = frozenset(leases)
         if after:
@@ -246,16 +242,16 @@ class InMemoryLeaseCache:
         else:
             self._contested.pop(endpoint, None)
         if before != after:
-            log.warning("chain.doubt", endpoint=endpoint, leases=sorted(after), no_longer=sorted(before - after))
+            log.warning("chain.leases_contested", endpoint=endpoint, leases=sorted(after), no_longer=sorted(before - after))
             self.notify_changed(before ^ after)
 
     def record_head(self, head: int) -> None:
-        """An endpoint answered, and this is its head."""
+        """Note that the followed endpoint answered, and its head."""
         self.last_answer_at = self._monotonic()
         self.known_head = head
 
     def notify_changed(self, leases: frozenset[LeaseId]) -> None:
-        """Call back whoever wants to know; of a large change (catching up) only that there was one."""
+        """Call the subscribers: with each changed lease, or once with None for a large change (catching up)."""
         self.on_leases_changed(leases)
         for callback in tuple(self._callbacks):
             if len(leases) > MAX_NAMED_CHANGES:
@@ -288,17 +284,17 @@ class InMemoryLeaseCache:
 
 
 def _key(lease_id: str) -> bytes | None:
-    """The id as memory keeps it; None, with an alarm, for one that is none."""
+    """Convert an id to the cache's key; log a malformed one and return None."""
     if HASH32.fullmatch(lease_id) is not None:
         return bytes.fromhex(lease_id[2:])
-    _skipped(lease_id, ValueError("the id is not 0x and 64 hex digits"))
+    _log_unreadable(lease_id, ValueError("the id is not 0x and 64 hex digits"))
     return None
 
 
-def _skipped(lease_id: str, problem: Exception) -> None:
+def _log_unreadable(lease_id: str, error: Exception) -> None:
     log.error(
-        "lease.unreadable",
+        "lease.row_unreadable",
         lease_id=printable(str(lease_id), limit=80),
-        because=f"{type(problem).__name__}: {problem}"[:200],
-        what_to_do="The database holds a lease that no chain can show; it is served to nobody. An RPC endpoint sent it: change endpoints.",
+        reason=f"{type(error).__name__}: {error}"[:200],
+        remedy="The database holds a lease that no chain can show; it is served to nobody. An RPC endpoint sent it: change endpoints.",
     )

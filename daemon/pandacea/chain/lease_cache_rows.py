@@ -1,4 +1,4 @@
-"""Leases as packed rows: 65 bytes each and no object of its own, so a hundred thousand cost the garbage collector nothing."""
+"""Leases as packed rows: 65 bytes each and no objects, so that a hundred thousand cost the garbage collector nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 
 from pandacea.domain.access import CachedLease
 from pandacea.domain.approval_proof import ProofStatus, digest_terms, evaluate_proof
-from pandacea.domain.chain_view import FINAL_CODES, STATUSES, LeaseRecord
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import NO_EXPIRY
+from pandacea.domain.lease_record import FINAL_CODES, STATUSES, LeaseRecord
 from pandacea.flows.chain_store import ApprovedRow
 
 _PACKED: Final = struct.Struct(">20s20siqIIqBBB")
-# spender, earner, product (place in a table, -1: none), expiry (-1: none), max, committed, approved block, status, flags, trust
+# spender, earner, product (index in a list, -1: none), expiry (-1: none), max, committed, approved block, status, flags, proof status
 
 _TRUSTS: Final = tuple(ProofStatus)
 _TRUST_CODE: Final = {trust: code for code, trust in enumerate(_TRUSTS)}
@@ -27,20 +27,20 @@ _LIMIT32: Final = 2**32 - 1
 
 
 class LeasePacker:
-    """Packs and unpacks; remembers the products it met."""
+    """Packs and unpacks leases; keeps each product once."""
 
     def __init__(self) -> None:
-        """No product yet."""
+        """Start without products."""
         self._products: list[Hash32] = []
-        self._places: dict[Hash32, int] = {}
+        self._indexes: dict[Hash32, int] = {}
 
     def pack(self, held: LeaseRecord, trust: ProofStatus) -> bytes:
-        """A lease that was approved, as it stands."""
+        """Pack an approved lease."""
         product, expires, most = held.terms
         return _PACKED.pack(
             bytes.fromhex(held.spender[2:]),
             bytes.fromhex(held.earner[2:]),
-            self._place(product),
+            self._product_index(product),
             _expiry(expires),
             min(most, _LIMIT32),
             len(held.committed),
@@ -63,7 +63,7 @@ class LeasePacker:
         return _PACKED.pack(
             bytes.fromhex(spender[2:]),
             bytes.fromhex(earner[2:]),
-            self._place(product),
+            self._product_index(product),
             _expiry(expires),
             min(most, _LIMIT32),
             min(committed, _LIMIT32),
@@ -74,7 +74,7 @@ class LeasePacker:
         )
 
     def unpack(self, lease_id: LeaseId, packed: bytes, *, contested: bool) -> CachedLease:
-        """What the three questions need."""
+        """Unpack a lease as `domain.access` asks for it."""
         spender, earner, product, expires, most, committed, approved, status, flags, trust = _PACKED.unpack(packed)
         return CachedLease(
             lease_id,
@@ -92,18 +92,18 @@ class LeasePacker:
             contested,
         )
 
-    def _place(self, product: Hash32 | None) -> int:
+    def _product_index(self, product: Hash32 | None) -> int:
         if product is None:
             return -1
-        place = self._places.get(product)
-        if place is None:
-            place = self._places[product] = len(self._products)
+        index = self._indexes.get(product)
+        if index is None:
+            index = self._indexes[product] = len(self._products)
             self._products.append(product)
-        return place
+        return index
 
 
 def packed_spender(packed: bytes) -> bytes:
-    """The Spender's address."""
+    """Return the Spender's address, 20 bytes."""
     return packed[:20]
 
 

@@ -1,9 +1,9 @@
-"""Reading logs: by ranges that fit the provider, by block hash at the tip, every one of them checked before it is believed."""
+"""Reads logs: by ranges that fit the provider, or by block hash at the tip. Every log is checked before it is used."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,38 +18,39 @@ from pandacea.domain.ids import HASH32, Address, Hash32
 FIRST_SPAN_BLOCKS: Final = 64
 MAX_SPAN_BLOCKS: Final = 50_000
 TARGET_LOGS_PER_ANSWER: Final = 9_000
-"""Logs of one answer the spans aim at: 5 MB of JSON, so a gap of any size costs the same memory; many providers allow 10,000."""
+"""Logs per answer that the spans aim at: 5 MB of JSON, so a backfill of any length needs the same memory; many providers allow 10,000."""
 
 _LOG: Final = re.compile(r"(?:0x[0-9a-f]{64} ){2,5}0x[0-9a-f]*")
-"""Topics, transaction hash and data of a log, a blank between them."""
+"""Topics, transaction hash and data of a log, separated by blanks."""
 _HEX: Final = re.compile(r"0x[0-9a-f]*")
 
-_TOO_MANY: Final = 2**31
-"""No block has a log of this index."""
+_INDEX_BOUND: Final = 2**31
+"""Exclusive bound of a log index; no block holds as many logs."""
 
 GROW_EVERY_ANSWERS: Final = 8
-"""After a refusal, grow only with every eighth answer."""
+"""After a refusal the span grows only with every eighth answer."""
 
 
 @dataclass(slots=True)
 class LogReader:
-    """Reads one contract's logs. Remembers for each endpoint how many blocks it may ask at once."""
+    """Reads one contract's logs. Remembers for each endpoint how many blocks it may ask for at once."""
 
     contract: Address
     topics: Sequence[str] = FOLLOWED_TOPICS
     indexed_filters: tuple[str, ...] = ()
-    """Indexed arguments to filter by, after the event itself."""
+    """Indexed arguments to filter by, after topic0."""
     spans: dict[str, int] = field(default_factory=dict)
+    """Blocks to ask for at once, by endpoint URL."""
     max_spans: dict[str, int] = field(default_factory=dict)
-    """Endpoints that said how many blocks they allow."""
+    """Blocks an endpoint said it allows, by URL."""
     answers_since_refusal: dict[str, int] = field(default_factory=dict)
-    """Endpoints that refused a range once -> answers since: their span grows slowly."""
+    """Answers since an endpoint last refused a range, by URL: its span grows slowly."""
 
     async def read_range(self, endpoint: Endpoint, first: int, last: int) -> tuple[int, list[RpcLog]]:
-        """Logs of blocks `first` to a block not after `last`, which is returned too: as far as the endpoint lets us at once.
+        """Read the logs of `first` and following blocks, at most to `last`; return the last block read and the logs.
 
         Raises:
-            RpcFault: the endpoint failed, or refuses even a single block.
+            RpcFault: the endpoint failed, or refused even a single block.
         """
         while True:
             span = min(self.spans.get(endpoint.url, FIRST_SPAN_BLOCKS), last - first + 1)
@@ -69,12 +70,23 @@ class LogReader:
             self._grow(endpoint.url, span, len(logs), whole=end == last)
             return end, check_logs(endpoint, logs, self.contract, self.topics, first, end)
 
+    async def read_ranges(self, endpoint: Endpoint, first: int, last: int) -> AsyncIterator[list[RpcLog]]:
+        """Read the logs of all blocks `first` to `last`, one list per request.
+
+        Raises:
+            RpcFault: as `read_range`.
+        """
+        while first <= last:
+            end, logs = await self.read_range(endpoint, first, last)
+            yield logs
+            first = end + 1
+
     async def read_block(self, endpoint: Endpoint, block_hash: str, number: int) -> list[RpcLog]:
-        """Logs of one block by its hash: an endpoint that has not got this very block cannot answer with another's."""
+        """Read the logs of one block by its hash, so that an endpoint without this block cannot answer with another's logs."""
         logs = await endpoint.call_method("eth_getLogs", [self._filter(blockHash=block_hash)], list[RpcLog])
         checked = check_logs(endpoint, logs, self.contract, self.topics, number, number)
         if any(log.block_hash != block_hash for log in checked):
-            raise endpoint.inconsistent_fault("eth_getLogs", f"logs of another block than {block_hash}")
+            raise endpoint.inconsistent_fault("eth_getLogs", f"logs of a block other than {block_hash}")
         return checked
 
     def _filter(self, **where: str) -> dict[str, Any]:
@@ -110,17 +122,17 @@ def _smaller(fault: RpcFault, first: int, span: int) -> int:
 def check_logs(
     endpoint: Endpoint, logs: list[RpcLog], contract: Address, topics: Sequence[str], first: int, last: int
 ) -> list[RpcLog]:
-    """The logs sorted by (block, index), each once, removed ones left out; `number` and `index` filled in; hex in lower case.
+    """Check logs; return them sorted by (block, index), each once, without removed ones, `number` and `index` filled in, hex in lower case.
 
-    What passes is well formed: every topic and hash is 32 bytes of hex, the data whole bytes of it. Whether they are an event of ours is
-    for `decode` to say, which counts what is none.
+    Logs that pass are well formed: every topic and hash is 32 bytes of hex, the data whole bytes. Whether they are events of the
+    contract is checked by `decode_logs`, which counts those that are not.
 
     Raises:
-        RpcFault: one that was not asked for (another contract, topic or block), or that is no log: the endpoint is not to be believed.
+        RpcFault: a log is malformed, or is of a contract, topic or block that was not asked for; the answer is discarded.
     """
     allowed = frozenset(topics)
     well_formed = _LOG.fullmatch
-    if logs and not all(map(str.islower, logs[0].topics)):  # an endpoint writes all hex in one way
+    if logs and not all(map(str.islower, logs[0].topics)):  # an endpoint writes all hex in one case
         for log in logs:
             _lower(log)
     ordered = True
@@ -128,23 +140,23 @@ def check_logs(
     for log in logs:
         try:
             if log.block_number != text or log.block_hash != block_hash:  # logs come block by block
-                text, block_hash, after = log.block_number, log.block_hash, parse_quantity(log.block_number)
-                if not first <= after <= last or not HASH32.fullmatch(block_hash):
+                text, block_hash, block = log.block_number, log.block_hash, parse_quantity(log.block_number)
+                if not first <= block <= last or not HASH32.fullmatch(block_hash):
                     raise endpoint.inconsistent_fault(
-                        "eth_getLogs", f"a log of a block that was not asked for ({after}, {block_hash[:70]})"
+                        "eth_getLogs", f"a log of a block that was not asked for ({block}, {block_hash[:70]})"
                     )
-                ordered, number, before = ordered and after > number, after, -1
+                ordered, number, before = ordered and block > number, block, -1
             index = int(log.log_index, 16)
-        except ValueError as problem:
-            raise endpoint.inconsistent_fault("eth_getLogs", "a log whose place is no number") from problem
+        except ValueError as error:
+            raise endpoint.inconsistent_fault("eth_getLogs", "a log whose block number or index is malformed") from error
         found = log.topics
-        # All of it in one look. No topic can hold a blank and pass for two: the whole would be longer by the blank.
+        # One match for all fields. A topic with a blank in it cannot pass for two: the text would be longer by the blank.
         form = f"{' '.join(found)} {log.transaction_hash} {log.data}"
         if (
             not found
             or found[0] not in allowed
             or (log.address != contract and log.address.lower() != contract)
-            or not 0 <= index < _TOO_MANY
+            or not 0 <= index < _INDEX_BOUND
             or len(form) != 67 * (len(found) + 1) + len(log.data)
             or len(log.data) % 2
             or well_formed(form) is None
@@ -155,12 +167,12 @@ def check_logs(
         if index <= before or log.removed:
             ordered = False
         before = index
-        log.number, log.index = number, index  # type: ignore[assignment]
+        log.number, log.index = number, index  # type: ignore[assignment]  # a BlockNumber; the NewType's call is too slow here
     return logs if ordered else _in_order(endpoint, logs)
 
 
 def _lower(log: RpcLog) -> None:
-    """Hex in lower case, as all hex in here; nearly every endpoint writes it so."""
+    """Convert a log's hex to lower case, as the node keeps all hex."""
     log.topics, log.data = [topic.lower() for topic in log.topics], log.data.lower()
     log.block_hash, log.transaction_hash = Hash32(log.block_hash.lower()), Hash32(log.transaction_hash.lower())
 
@@ -169,15 +181,15 @@ def _in_order(endpoint: Endpoint, logs: list[RpcLog]) -> list[RpcLog]:
     kept: dict[tuple[int, int], RpcLog] = {}
     for log in logs:
         if log.removed:
-            continue  # says that a reorg happened; the parent hashes show it, and undo it, by themselves
+            continue  # it announces a reorg, which the parent hashes show anyway
         other = kept.setdefault((log.number, log.index), log)
         if other.block_hash != log.block_hash:
-            raise endpoint.inconsistent_fault("eth_getLogs", f"two logs at one place (block {log.number}, index {log.index})")
-    return [kept[place] for place in sorted(kept)]
+            raise endpoint.inconsistent_fault("eth_getLogs", f"two logs at block {log.number}, index {log.index}")
+    return [kept[position] for position in sorted(kept)]
 
 
 def bloom_bits(value: str) -> int:
-    """The three bits that a value (hex) sets in a block's 2048-bit bloom filter (Yellow Paper, 4.4.3)."""
+    """Compute the three bits that a value (hex) sets in a block's 2048-bit bloom filter (Yellow Paper, 4.4.3)."""
     digest = keccak(hexstr=value)
     bits = 0
     for place in (0, 2, 4):
@@ -186,7 +198,7 @@ def bloom_bits(value: str) -> int:
 
 
 class BloomFilterCheck:
-    """Whether a block may contain logs of ours, by its header alone."""
+    """Tells from a block's header whether the block may contain logs of the contract."""
 
     def __init__(self, contract: Address, topics: Sequence[str] = FOLLOWED_TOPICS) -> None:
         """`topics`: the events asked for."""
@@ -194,7 +206,7 @@ class BloomFilterCheck:
         self._topics = [bloom_bits(topic) for topic in topics]
 
     def may_contain(self, bloom: str) -> bool | None:
-        """True: perhaps; False: certainly not; None: the chain keeps no blooms (empty or unreadable)."""
+        """Return True for perhaps, False for certainly not, None when the chain keeps no blooms (empty or unreadable)."""
         if _HEX.fullmatch(bloom) is None or len(bloom) <= 2:
             return None
         value = int(bloom, 16)

@@ -1,4 +1,4 @@
-"""What the follower shows of itself: enough to see when it should not be believed."""
+"""The follower's figures: enough to see when it should not be believed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pandacea.chain.source import ChainSource
 
 @dataclass(frozen=True, slots=True)
 class ChainMetrics:
-    """One snapshot. Blocks by number, -1 where none is known; lag in blocks and seconds."""
+    """One snapshot. Blocks by number, -1 where unknown; lag in blocks and in seconds."""
 
     head: int
     processed: int
@@ -32,41 +32,41 @@ class ChainMetrics:
     failovers: int
     contradictions: int
     rpc_calls: dict[str, int]
-    """By endpoint (redacted)."""
+    """By endpoint name (redacted URL)."""
     rpc_errors: dict[tuple[str, str], int]
-    """By endpoint (redacted) and class."""
+    """By endpoint name (redacted URL) and kind."""
     not_ready_reason: str | None
-    """Why the node does not believe itself now; None: it does."""
+    """Why the node is not ready; None: it is."""
 
 
 def collect_metrics(
-    book: InMemoryLeaseCache, endpoints: EndpointPool, source: ChainSource | None, proving: ProofQueue | None, now: float
+    lease_cache: InMemoryLeaseCache, endpoints: EndpointPool, source: ChainSource | None, proof_queue: ProofQueue | None, now: float
 ) -> ChainMetrics:
-    """Gather the figures; O(endpoints)."""
-    view = book.chain_view
+    """Collect the figures, in O(endpoints)."""
+    view = lease_cache.chain_view
     tip = None if view is None else view.tip
     counters = None if source is None else source.counters
     return ChainMetrics(
-        head=book.known_head,
+        head=lease_cache.known_head,
         processed=-1 if tip is None else tip.number,
         safe=-1 if view is None else view.safe,
         finalized=-1 if view is None else view.finalized,
         settled=-1 if view is None else view.base.number,
         held_blocks=0 if view is None else len(view.blocks),
-        lag_blocks=0 if tip is None else max(0, book.known_head - tip.number),
+        lag_blocks=0 if tip is None else max(0, lease_cache.known_head - tip.number),
         lag_seconds=0.0 if tip is None else max(0.0, now - tip.timestamp),
-        leases=len(book),
-        unproven=0 if proving is None else len(proving.waiting),
+        leases=len(lease_cache),
+        unproven=0 if proof_queue is None else len(proof_queue.waiting),
         reorgs=0 if counters is None else counters.reorgs,
         deepest_reorg=0 if counters is None else counters.deepest_reorg,
         odd_logs=0 if counters is None else counters.odd_logs,
         healed_logs=0 if counters is None else counters.healed_logs,
         lagging_heads=0 if counters is None else counters.lagging_heads,
         failovers=endpoints.failovers,
-        contradictions=len(book.contradictions),
+        contradictions=len(lease_cache.contradictions),
         rpc_calls={endpoint.name: endpoint.calls for endpoint in endpoints.members},
         rpc_errors={
             (endpoint.name, kind.value): count for endpoint in endpoints.members for kind, count in endpoint.fault_counts.items()
         },
-        not_ready_reason=book.chain_status().not_ready_reason,
+        not_ready_reason=lease_cache.chain_status().not_ready_reason,
     )

@@ -1,4 +1,4 @@
-"""Leases that nobody approved are forgotten, so that making them costs whoever does and not us."""
+"""Deletes leases that nobody approved, so that creating them costs their creator and not the node."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from pandacea.flows.chain_store import ChainStore
 log = structlog.get_logger(__name__)
 
 APPROVAL_WINDOW_SECONDS: Final = 8 * 24 * 3600
-"""Seconds after which a v1 lease that nobody approved is forgotten: the contract's 7 days and one to spare."""
+"""After which a v1 lease that nobody approved is deleted: the contract's 7 days and one day of margin."""
 
 PRUNE_INTERVAL_SECONDS: Final = 600.0
+"""Between two deletions."""
 
 
 @dataclass(slots=True)
 class LeasePruner:
-    """For v1 only: under v0 an approval may come at any time."""
+    """Deletes expired lease requests of a v1 contract; under v0 an approval may come at any time."""
 
     chain_store: ChainStore
     _done_at: float = float("-inf")
 
     async def prune_if_due(self, now: int) -> None:
-        """Forget what can be approved no more, every ten minutes; `now`: timestamp of a tip that is believed."""
+        """Delete, at most every ten minutes, leases that can no longer be approved; `now`: timestamp of a trusted tip."""
         if time.monotonic() - self._done_at < PRUNE_INTERVAL_SECONDS:
             return
         self._done_at = time.monotonic()
@@ -35,8 +36,8 @@ class LeasePruner:
             async with self.chain_store.unit_of_work() as tx:
                 count = await tx.prune_waiting(now - APPROVAL_WINDOW_SECONDS)
                 await tx.commit()
-        except Unavailable as problem:
-            log.warning("chain.prune-postponed", because=problem.detail)
+        except Unavailable as error:
+            log.warning("chain.prune_postponed", reason=error.detail)
         else:
             if count:
                 log.info("chain.pruned", leases=count)

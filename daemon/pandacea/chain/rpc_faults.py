@@ -1,36 +1,37 @@
-"""What can go wrong at an RPC endpoint, classified by what to do about it."""
+"""Faults of RPC endpoints, classified by what the node does about each."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pandacea.chain.rpc_messages import JsonRpcError
 from pandacea.errors import Unavailable
+from pandacea_sdk.protocol.redaction import redact_urls_in
 
 
 class FaultKind(StrEnum):
-    """Classes of RPC errors, as the metrics count them."""
+    """Kinds of faults, as the metrics count them."""
 
     NETWORK = "network"  # refused, reset, TLS
     TIMEOUT = "timeout"
-    HTTP = "http"  # 4xx and 5xx without a JSON-RPC body
+    HTTP = "http"  # 4xx or 5xx without a JSON-RPC body
     RATE_LIMIT = "rate-limit"
-    MALFORMED = "malformed"  # no JSON, wrong shape, too large, redirected
-    NULL = "null"  # null where there must be an answer
-    RANGE = "range"  # too many blocks or logs asked at once
-    ERROR = "error"  # another JSON-RPC error
-    UNSUPPORTED = "unsupported"  # the method or block tag does not exist there
-    INCONSISTENT = "inconsistent"  # answers that contradict each other or the question
+    MALFORMED = "malformed"  # not JSON, wrong shape, redirected
+    NULL = "null"  # null where an answer is required
+    RANGE = "range"  # too many blocks or logs in one request
+    ERROR = "error"  # any other JSON-RPC error
+    UNSUPPORTED = "unsupported"  # the endpoint lacks the method or block tag
+    INCONSISTENT = "inconsistent"  # answers that contradict each other or the request
     WRONG_CHAIN = "wrong-chain"
 
 
 class RpcFault(Unavailable):
     """An RPC endpoint did not give a usable answer."""
 
-    code: ClassVar[str] = "rpc"
+    code = "rpc"
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class RpcFault(Unavailable):
         data: Any = None,
         rpc_code: int = 0,
     ) -> None:
-        """`endpoint` is the redacted name; `retry_after` in seconds, 0 when it did not say; `data` of the JSON-RPC error."""
+        """`endpoint`: its redacted name; `retry_after`: seconds, 0 when the endpoint named none; `data`: of the JSON-RPC error."""
         super().__init__(f"{endpoint}: {method}: {detail}", retry_after=retry_after)
         self.kind = kind
         self.reason = detail
@@ -56,24 +57,23 @@ class RpcFault(Unavailable):
 
     @property
     def reverted(self) -> bool:
-        """Whether a call ran and was undone by the contract: an answer about the contract, not a failure of the endpoint."""
+        """Whether the contract reverted the call: an answer about the contract, not a failure of the endpoint."""
         text = self.reason.lower()
         return self.kind is FaultKind.ERROR and (self.rpc_code == 3 or "revert" in text or "invalid opcode" in text)
 
 
 @dataclass(frozen=True, slots=True)
 class RangeHint:
-    """What a provider suggested: a range of blocks that will work, or how many blocks it allows."""
+    """A provider's suggestion in its error: a range of blocks that will work, or the number of blocks it allows."""
 
     first: int | None = None
     last: int | None = None
     span: int | None = None
 
 
-_READ: Final = 1_000
-"""Characters of an error's message that are read: some of the patterns take the square of its length."""
+_MAX_MESSAGE_CHARACTERS: Final = 1_000
+"""Characters of an error message that are searched: some patterns take quadratic time."""
 
-_RANGE_CODES: Final = frozenset({-32005, -32008, -32012, -32047, -32602, -32614, -32600, -32701})
 _RANGE_WORDS: Final = re.compile(
     r"more than [\d,]+ results|too many (?:results|logs)|max(?:imum)? results|response size|response (?:is )?too (?:large|big)"
     r"|(?:block )?range (?:is )?(?:too (?:large|wide|big)|limit|exceed)|(?:max(?:imum)?|exceed\w*)[^.]*range|limited to"
@@ -102,8 +102,8 @@ _RESULTS: Final = re.compile(r"results|logs in|response size", re.IGNORECASE)
 
 
 def classify_rpc_error(error: JsonRpcError) -> tuple[FaultKind, RangeHint | None]:
-    """Read a JSON-RPC error the way providers write them; the message counts, for the codes are not standard."""
-    message = error.message[:_READ]
+    """Classify a JSON-RPC error by its message: providers do not agree on codes."""
+    message = error.message[:_MAX_MESSAGE_CHARACTERS]
     if error.code == -32601 or _UNSUPPORTED_WORDS.search(message):
         return FaultKind.UNSUPPORTED, None
     hint = _hint(message, error.data)
@@ -145,7 +145,7 @@ def _range(first: str, last: str) -> RangeHint | None:
     return RangeHint(low, high) if 0 <= low <= high else None
 
 
-def describe_without_url(problem: BaseException) -> str:
-    """An exception's kind and text without any URL in it: URLs carry keys."""
-    text: Any = re.sub(r"\b(?:https?|wss?)://\S+", "<url>", str(problem))
+def describe_exception(problem: BaseException) -> str:
+    """Name an exception's class and text, URLs in it reduced to scheme, host and port."""
+    text = redact_urls_in(str(problem))
     return f"{type(problem).__name__}: {text}" if text else type(problem).__name__

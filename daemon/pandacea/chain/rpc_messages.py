@@ -1,4 +1,4 @@
-"""JSON-RPC as it comes over the wire: msgspec structs that decode straight from bytes, without web3's formatters."""
+"""JSON-RPC answers as msgspec structs, decoded straight from bytes without web3's result formatters."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from pandacea.domain.ids import HASH32, BlockNumber, Hash32, Timestamp
 T = TypeVar("T")
 
 MAX_QUANTITY: Final = 2**62
-"""No block, time, nonce or amount of gas is as large: what is fits every column of the database."""
+"""Exclusive bound of every number read: above any block number, time in seconds, nonce or gas, and below a BIGINT column's limit."""
 
 _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
 def parse_quantity(text: str) -> int:
-    """A number as JSON-RPC writes it. `int(text, 16)` would take signs, blanks, underscores and any length, too.
+    """Parse a QUANTITY of the Ethereum JSON-RPC. `int(text, 16)` would also accept signs, blanks, underscores and any length.
 
     Raises:
-        ValueError: it is no such number, or at least `LARGEST_NUMBER`.
+        ValueError: the text is not a QUANTITY, or the number is `MAX_QUANTITY` or more.
     """
     if _QUANTITY.fullmatch(text) is None:
-        raise ValueError(f"{text[:40]!r} is no hex number")
+        raise ValueError(f"{text[:40]!r} is not a hex number")
     number = int(text, 16)
     if number >= MAX_QUANTITY:
-        raise ValueError(f"{text[:40]} is too large a number")
+        raise ValueError(f"{text[:40]} is too large")
     return number
 
 
 def parse_data(text: str) -> bytes:
-    """Bytes as JSON-RPC writes them.
+    """Parse DATA of the Ethereum JSON-RPC.
 
     Raises:
-        ValueError: it is not `0x` and two hex digits for each byte.
+        ValueError: the text is not `0x` and two hex digits for each byte.
     """
     if _DATA.fullmatch(text) is None:
-        raise ValueError(f"{text[:40]!r} are no hex bytes")
+        raise ValueError(f"{text[:40]!r} is not hex bytes")
     return bytes.fromhex(text[2:])
 
 
@@ -60,7 +60,7 @@ class RpcResponse(msgspec.Struct, Generic[T]):
 
 
 class BlockHeader(msgspec.Struct, rename="camel", gc=False):
-    """What the follower needs of `eth_getBlockByNumber`, numbers still in hex."""
+    """The part of `eth_getBlockByNumber` that the follower needs, numbers still in hex."""
 
     number: str
     hash: str
@@ -69,21 +69,21 @@ class BlockHeader(msgspec.Struct, rename="camel", gc=False):
     logs_bloom: str = ""
 
     def to_block_ref(self) -> BlockRef:
-        """The block as the domain knows it.
+        """Convert to the domain's block reference.
 
         Raises:
-            ValueError: a number or hash of it is none.
+            ValueError: a number or hash is malformed.
         """
         block_hash, parent = self.hash.lower(), self.parent_hash.lower()
         if HASH32.fullmatch(block_hash) is None or HASH32.fullmatch(parent) is None:
-            raise ValueError(f"{block_hash[:70]!r} or {parent[:70]!r} is no hash")
+            raise ValueError(f"{block_hash[:70]!r} or {parent[:70]!r} is not a hash")
         return BlockRef(
             BlockNumber(parse_quantity(self.number)), Hash32(block_hash), Hash32(parent), Timestamp(parse_quantity(self.timestamp))
         )
 
 
 class RpcLog(msgspec.Struct, rename="camel", gc=False):
-    """One entry of `eth_getLogs`, as it came: nothing in it is believed before `logs.check`."""
+    """One entry of `eth_getLogs`, unchecked until it has passed `logs.check_logs`."""
 
     address: str
     topics: list[str]
@@ -94,19 +94,19 @@ class RpcLog(msgspec.Struct, rename="camel", gc=False):
     log_index: str
     removed: bool = False
     number: BlockNumber = BEFORE_GENESIS
-    """Block number and log index as integers: `logs.check` fills them in."""
+    """Block number and log index as integers, filled in by `logs.check_logs`."""
     index: int = -1
 
 
 class AccessListEntry(msgspec.Struct, rename="camel"):
-    """EIP-2930."""
+    """An entry of an EIP-2930 access list."""
 
     address: str
     storage_keys: list[str] = []
 
 
 class Authorization(msgspec.Struct, rename="camel"):
-    """EIP-7702."""
+    """An EIP-7702 authorization."""
 
     chain_id: str
     address: str
@@ -117,7 +117,7 @@ class Authorization(msgspec.Struct, rename="camel"):
 
 
 class RpcTransaction(msgspec.Struct, rename="camel"):
-    """`eth_getTransactionByHash`: every field that goes into its hash (EIP-155, 2930, 1559, 4844, 7702)."""
+    """The answer of `eth_getTransactionByHash`: every field that goes into its hash (EIP-155, 2930, 1559, 4844, 7702)."""
 
     hash: str
     nonce: str
@@ -143,18 +143,16 @@ class RpcTransaction(msgspec.Struct, rename="camel"):
 
 
 class TransactionReceipt(msgspec.Struct, rename="camel"):
-    """`eth_getTransactionReceipt`."""
+    """The answer of `eth_getTransactionReceipt`."""
 
     transaction_hash: str
     block_hash: str
     block_number: str
     status: str = "0x1"
     logs: list[RpcLog] = []
-    gas_used: str = "0x0"
-    effective_gas_price: str | None = None
 
 
 class BaseFee(msgspec.Struct, rename="camel"):
-    """EIP-1559's base fee of a block, in wei as hex; 0 on a chain without one."""
+    """The EIP-1559 base fee of a block, in wei as hex; 0 on a chain without one."""
 
     base_fee_per_gas: str = "0x0"

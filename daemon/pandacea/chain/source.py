@@ -1,4 +1,4 @@
-"""Planning the next step: from the view the node holds to what an endpoint shows now. Network only; nothing is changed here."""
+"""Plans the next update of the chain view from what an endpoint shows. Network only: it changes no state of the node."""
 
 from __future__ import annotations
 
@@ -6,59 +6,56 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from pandacea.chain.blocks import BlockReader, FollowCounters, retry_missing
+from pandacea.chain.contract_versions import V0EventCompleter
 from pandacea.chain.events import address_topic, decode_logs
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.chain_view import NO_HASH, BlockRef, ChainEvent, ChainUpdate, ChainView
-from pandacea.domain.ids import Address, BlockNumber
+from pandacea.domain.ids import Address, BlockNumber, Timestamp
 
 log = structlog.get_logger(__name__)
 
 MAX_UNFINALIZED_BLOCKS: Final = 2_000
-"""Unfinalized blocks held at most; without finality, what is deeper counts as settled."""
+"""Unfinalized blocks held at most; on a chain without finality, deeper blocks are settled."""
 
 BLOCKS_PER_STEP: Final = 64
-"""Blocks appended in one step."""
+"""Blocks appended by one update."""
 
 LOGS_PER_STEP: Final = 18_000
 RANGES_PER_STEP: Final = 8
-"""Of a gap, what one commit takes: a commit costs about as much for twice the rows, and a crash loses no more than this."""
+"""Bounds of one commit of a backfill: larger ones would cost little less per log, and a crash loses at most one."""
 
 SETTLE_EVERY_BLOCKS: Final = 32
-"""Blocks by which finality must have advanced before rows are folded."""
+"""Blocks by which finality must have advanced before events are settled into rows."""
 
 
 class FinalityViolatedError(Exception):
-    """An endpoint shows another block where the node holds a final one."""
-
-
-class Completer(Protocol):
-    """Adds to events what an interface does not emit."""
-
-    async def complete_events(self, endpoint: Endpoint, events: Sequence[ChainEvent]) -> list[ChainEvent]: ...
+    """An endpoint contradicts a block that was final."""
 
 
 @dataclass(slots=True)
 class ChainSource:
-    """Plans steps for one contract and one Earner."""
+    """Plans updates for one contract and one Earner."""
 
     contract: Address
     earner: Address
     reader: LogReader
-    v0_completer: Completer | None
+    v0_completer: V0EventCompleter | None
+    """Adds what a v0 contract does not emit; None for v1."""
     pick_second: Callable[[Endpoint], Endpoint]
-    """Another endpoint to ask again, or the same when there is none."""
+    """Returns another endpoint to ask again, or the same when there is none."""
     settle_every: int = SETTLE_EVERY_BLOCKS
     max_unfinalized: int = MAX_UNFINALIZED_BLOCKS
     counters: FollowCounters = field(default_factory=FollowCounters)
     on_head: Callable[[int], None] = lambda _head: None
+    """Called with the number of every head seen."""
     _blocks: BlockReader = field(init=False)
     _earner_topic: str = field(init=False)
 
@@ -67,11 +64,11 @@ class ChainSource:
         self._earner_topic = address_topic(self.earner)
 
     async def plan_update(self, endpoint: Endpoint, view: ChainView) -> ChainUpdate | None:
-        """The next step, or None when the endpoint shows nothing new.
+        """Plan the next update; None when the endpoint shows nothing new.
 
         Raises:
             RpcFault: the endpoint failed or contradicted itself; nothing was decided.
-            FinalityViolatedError: it shows another chain below what was final.
+            FinalityViolatedError: the endpoint shows another chain below the finalized block.
         """
         newest = await endpoint.get_header("latest")
         head = newest.to_block_ref()
@@ -81,10 +78,10 @@ class ChainSource:
         if head.number <= tip.number:
             return await self._not_ahead(endpoint, view, head)
         if not view.blocks and tip.number < view.finalized:
-            # In the middle of a gap: up to what was final when it was last asked, there is nothing to ask again.
+            # In the middle of a backfill: the tags need not be asked again before the last known finalized block.
             return await self._gap(endpoint, view, head, min(view.finalized, head.number), (view.safe, view.finalized))
         if head.parent == tip.hash:
-            # The usual case, one new block: its logs are asked for together with the tags, so that an answer changes at once.
+            # The usual case, one new block: its logs are asked for together with the tags, so that answers change without delay.
             safe, final, logs = await asyncio.gather(
                 self._tag(endpoint, "safe"), self._tag(endpoint, "finalized"), self._blocks.read_logs(endpoint, [newest])
             )
@@ -92,7 +89,7 @@ class ChainSource:
             safe, final, logs = *await asyncio.gather(self._tag(endpoint, "safe"), self._tag(endpoint, "finalized")), None
         if final is not None and (held := view.block_at(final.number)) is not None and held.hash != final.hash:
             return await self._reorganise(endpoint, view, head)
-        # Never beyond the head: a mark is kept for good, and one far ahead would make every later block final at once.
+        # Never beyond the head: marks are kept, and one far ahead would make every later block final at once.
         marks = (min(safe.number, head.number) if safe else -1, min(final.number, head.number) if final else -1)
         floor = max(marks[1], head.number - self.max_unfinalized)
         if tip.number < floor:
@@ -105,19 +102,19 @@ class ChainSource:
         return await self._advance(endpoint, view, head, marks)
 
     async def get_start_block(self, endpoint: Endpoint, deploy_block: int) -> BlockRef:
-        """The block before a deployment: where a view begins."""
+        """Get the block before the deployment, where a view begins."""
         if deploy_block <= 0:
-            return BlockRef(BlockNumber(-1), NO_HASH, NO_HASH, 0)  # type: ignore[arg-type]
+            return BlockRef(BlockNumber(-1), NO_HASH, NO_HASH, Timestamp(0))
         return (await endpoint.get_header(deploy_block - 1)).to_block_ref()
 
-    # -- not ahead of us
+    # -- a head that is not ahead
 
     async def _not_ahead(self, endpoint: Endpoint, view: ChainView, head: BlockRef) -> ChainUpdate | None:
         held = view.block_at(head.number)
         if held is not None and held.hash != head.hash:
             return await self._reorganise(endpoint, view, head)
         if head.number < view.tip.number:
-            # Behind a balancer, or gone back without a word: either way nothing new, until a block differs by its hash.
+            # A lagging node behind a load balancer, or a chain that went back: nothing new until a block's hash differs.
             self.counters.lagging_heads += 1
         return None
 
@@ -130,7 +127,7 @@ class ChainSource:
             raise
         return None if header is None else header.to_block_ref()
 
-    # -- far behind: settled ranges
+    # -- backfill: far behind, settled ranges
 
     async def _gap(self, endpoint: Endpoint, view: ChainView, head: BlockRef, floor: int, marks: tuple[int, int]) -> ChainUpdate:
         tip = view.tip
@@ -141,12 +138,12 @@ class ChainSource:
         last, logs = await self._ranges(endpoint, tip.number + 1, floor)
         end = (await endpoint.get_header(last)).to_block_ref()
         if any(found.block_hash != end.hash for found in logs if found.number == last):
-            raise endpoint.inconsistent_fault("eth_getLogs", f"logs of another block {last} than its header's")
+            raise endpoint.inconsistent_fault("eth_getLogs", f"logs of a block {last} other than its header's")
         events = await self.decode_events(endpoint, logs)
         return ChainUpdate(events=tuple(events), settle_to=end, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
 
     async def _ranges(self, endpoint: Endpoint, first: int, floor: int) -> tuple[int, list[RpcLog]]:
-        """Logs of several ranges, for one commit; with the last block they reach to."""
+        """Read the logs of several ranges for one commit; return the last block read and the logs."""
         last, logs = first - 1, list[RpcLog]()
         for _ in range(RANGES_PER_STEP):
             try:
@@ -154,7 +151,7 @@ class ChainSource:
             except RpcFault:
                 if last < first:
                     raise
-                break  # what came before is worth a step, and the next one meets the fault again
+                break  # the ranges before are worth an update; the next one meets the fault again
             logs.extend(more)
             if last >= floor or len(logs) >= LOGS_PER_STEP:
                 break
@@ -168,7 +165,7 @@ class ChainSource:
     # -- settling what became final
 
     async def _settle(self, endpoint: Endpoint, view: ChainView, floor: int, *, upto: int | None = None) -> ChainUpdate:
-        """Fold what is final, after asking for its logs a second time: what a first answer dropped is found here."""
+        """Settle final blocks after asking for their logs a second time, which finds logs that the first answer left out."""
         last = upto if upto is not None else max(min(view.finalized, view.tip.number), floor)
         last = min(last, view.base.number + 256)
         other = self.pick_second(endpoint)
@@ -191,7 +188,9 @@ class ChainSource:
         first = headers[0].to_block_ref()
         if first.parent != tip.hash:
             if await self._still_there(endpoint, tip):
-                raise endpoint.inconsistent_fault("eth_getBlockByNumber", f"block {first.number} is no child of block {tip.number}")
+                raise endpoint.inconsistent_fault(
+                    "eth_getBlockByNumber", f"block {first.number} is not a child of block {tip.number}"
+                )
             return await self._reorganise(endpoint, view, head)
         events = await self.decode_events(endpoint, await self._blocks.read_logs(endpoint, headers))
         blocks = tuple(header.to_block_ref() for header in headers)
@@ -200,7 +199,7 @@ class ChainSource:
     # -- reorgs
 
     async def _reorganise(self, endpoint: Endpoint, view: ChainView, head: BlockRef) -> ChainUpdate:
-        """Undo to the common ancestor and append the other branch, in one step: nobody sees the gap between them."""
+        """Undo to the common ancestor and append the other branch in one update, so that no reader sees the state between."""
         ancestor = await self._ancestor(endpoint, view, min(head.number, view.tip.number))
         if ancestor.number < view.finalized:
             raise FinalityViolatedError(
@@ -209,7 +208,9 @@ class ChainSource:
         last = min(head.number, max(view.tip.number, ancestor.number + BLOCKS_PER_STEP))
         headers = await self._blocks.read_headers(endpoint, ancestor.number + 1, last, head)
         if headers and headers[0].parent_hash != ancestor.hash:
-            raise endpoint.inconsistent_fault("eth_getBlockByNumber", f"block {ancestor.number + 1} has no parent that is shown")
+            raise endpoint.inconsistent_fault(
+                "eth_getBlockByNumber", f"block {ancestor.number + 1} is not a child of block {ancestor.number}"
+            )
         events = await self.decode_events(endpoint, await self._blocks.read_logs(endpoint, headers)) if headers else []
         depth = view.tip.number - ancestor.number
         self.counters.reorgs += 1
@@ -218,7 +219,7 @@ class ChainSource:
         return ChainUpdate(undo_to=ancestor, blocks=tuple(header.to_block_ref() for header in headers), events=tuple(events))
 
     async def _ancestor(self, endpoint: Endpoint, view: ChainView, top: int) -> BlockRef:
-        """The highest block held that the endpoint shows too, by doubling and halving: 2 log k questions for k blocks."""
+        """Find the highest held block that the endpoint shows too, by galloping search: 2 log k calls for k blocks."""
 
         async def same(number: int) -> bool:
             held = view.block_at(number)
@@ -231,8 +232,8 @@ class ChainSource:
         while not (good >= base and await same(good)):
             if good <= base:
                 raise FinalityViolatedError(
-                    f"{endpoint.name} shows another block {base} than {view.base.hash}, which was settled. If the chain was reset "
-                    "on purpose, rebuild from it; otherwise remove that endpoint."
+                    f"{endpoint.name} shows another block {base} than {view.base.hash}, which was settled. Remove that endpoint; "
+                    "if the chain was reset on purpose, start again with an empty database."
                 )
             bad, good = good, max(base, good - distance)
             distance *= 2
@@ -249,14 +250,14 @@ class ChainSource:
     # -- events
 
     async def decode_events(self, endpoint: Endpoint, logs: Sequence[RpcLog]) -> list[ChainEvent]:
-        """The events of checked logs, in order, without other Earners' creations; completed for v0.
+        """Decode checked logs in order, without other Earners' creations; complete the events of a v0 contract.
 
         Raises:
-            RpcFault: a log is none that a contract can write; or v0's completion needed the endpoint, and it failed.
+            RpcFault: no contract can have written a log; or the completion needed the endpoint, which failed.
         """
         try:
             events, odd = decode_logs(logs, self._earner_topic)
-        except ValueError as problem:
-            raise endpoint.inconsistent_fault("eth_getLogs", f"a log that no contract writes: {problem}") from problem
+        except ValueError as error:
+            raise endpoint.inconsistent_fault("eth_getLogs", f"a log that no contract writes: {error}") from error
         self.counters.odd_logs += odd
         return events if self.v0_completer is None else await self.v0_completer.complete_events(endpoint, events)

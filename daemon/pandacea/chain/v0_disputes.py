@@ -1,12 +1,10 @@
-"""What the first contracts do not emit: they raise disputes silently, so their leases are asked for again and again."""
+"""Polls the disputes of v0 contracts, which raise them without an event."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Final
-
-import structlog
+from typing import Final, NoReturn
 
 from pandacea.chain.contract_versions import fetch_v0_lease
 from pandacea.chain.endpoints import EndpointPool
@@ -15,17 +13,15 @@ from pandacea.chain.rpc_faults import RpcFault
 from pandacea.domain.approval_proof import COUNTED_PROOFS
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease import FINAL_STATUSES
-from pandacea.errors import Unavailable
-
-log = structlog.get_logger(__name__)
+from pandacea.tasks import run_every
 
 LEASES_PER_ROUND: Final = 100
-"""Leases asked for in one round; where there are more, they take turns."""
+"""Leases asked for in one round; more leases than these take turns."""
 
 
 @dataclass(slots=True)
 class V0DisputePoller:
-    """For v0 only: what `getLease` shows as disputed is denied, until it shows so no more."""
+    """Denies the leases of a v0 contract that `getLease` shows as disputed, for as long as it does."""
 
     endpoints: EndpointPool
     lease_cache: InMemoryLeaseCache
@@ -33,21 +29,16 @@ class V0DisputePoller:
     disputed: set[LeaseId] = field(default_factory=set)
     _next: int = 0
 
-    async def run(self, every: float, caught_up: asyncio.Event) -> None:
-        """One round every so many seconds, for ever."""
+    async def run(self, interval: float, caught_up: asyncio.Event) -> NoReturn:
+        """Run one round every `interval` seconds until cancelled, once the head was reached; after a failure what was seen stands."""
         await caught_up.wait()
-        while True:
-            try:
-                await self.check_disputes()
-            except Unavailable as problem:  # an RpcFault too; what was seen before stands
-                log.info("chain.disputes-not-looked-at", because=problem.detail)
-            await asyncio.sleep(every)
+        await run_every(interval, self.check_disputes, name="chain-v0-disputes", log_event="chain.dispute_check_postponed")
 
     async def check_disputes(self) -> None:
-        """Ask for the leases whose turn it is.
+        """Call `getLease` for the leases whose turn it is.
 
         Raises:
-            Unavailable: no endpoint can tell now.
+            Unavailable: no endpoint answers now.
         """
         leases = [lease_id for lease_id in self.lease_cache.list_ids() if self._may_be_used(lease_id)]
         self.disputed.intersection_update(leases)

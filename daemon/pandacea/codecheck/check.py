@@ -25,7 +25,7 @@ class CodeRefused(Refused):
     def __init__(self, violation: CodeViolation) -> None:
         """`violation.code` is the stable problem code; `line` goes to the answer."""
         super().__init__(violation.detail, line=violation.line)
-        self.code = violation.code  # type: ignore[misc]  # an instance of a family: the code is data here
+        self.code = violation.code
 
 
 class ChildCodeChecker:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pandacea.config.secret_file import read_secret
 from pandacea.config.sections import Config
 from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.redaction import redact_url
 
 VARIABLE_PREFIX: Final = "PANDACEA_"
 SHORT_VARIABLES: Final = {
@@ -221,13 +222,6 @@ def _sentence(error: Any) -> tuple[str, str]:
         message = "allowed are safe, finalized, or {confirmations: N}"
     shown = redact_url(value) if isinstance(value, str) and "://" in value else value
     return key, f"{key} is {shown!r}: {message}."
-
-
-def redact_url(address: str) -> str:
-    """Scheme, host and port only: API keys travel in paths, queries and user names."""
-    scheme, _, rest = address.partition("://")
-    host = rest.split("/")[0].split("?")[0].rpartition("@")[2]
-    return f"{scheme}://{host}"
 
 
 def _find_section(where: list[str]) -> type[BaseModel] | None:

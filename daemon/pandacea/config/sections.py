@@ -10,12 +10,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pandacea.domain.endpoint_operator import normalize_url
 from pandacea.domain.ids import ADDRESS, HASH32
-from pandacea.domain.limits import MIB, Limits
+from pandacea.domain.limits import MIB, RESERVED_MEMORY_BYTES, Limits
 from pandacea_sdk.protocol.addresses import has_wrong_checksum
 from pandacea_sdk.protocol.loopback import is_loopback
-
-BESIDE_TMPFS_MB = 400
-"""Of a sandbox's memory: 320 MiB for the warm supervisor, 16 MiB of shared memory, 64 MiB to spare."""
 
 
 class Section(BaseModel):
@@ -155,11 +152,10 @@ class LimitsSection(Section):
 
     @model_validator(mode="after")
     def _tmpfs_fits(self) -> LimitsSection:
-        # tmpfs pages count against the memory limit: a full tmpfs must never be what kills the supervisor.
-        needed = self.workspace_mb + self.tmp_mb + BESIDE_TMPFS_MB
+        needed = self.to_limits().min_memory_bytes // MIB
         if needed > self.memory_mb:
             raise ValueError(
-                f"workspace_mb + tmp_mb + {BESIDE_TMPFS_MB} for the supervisor is {needed}, above memory_mb {self.memory_mb}"
+                f"workspace_mb + tmp_mb + {RESERVED_MEMORY_BYTES // MIB} for the supervisor is {needed}, above memory_mb {self.memory_mb}"
             )
         return self
 

@@ -1,7 +1,7 @@
-"""Who may do what, as three pure questions, never one: may_run, may_continue, may_read.
+"""Decide who may do what, in three pure functions: `may_run`, `may_continue`, `may_read`.
 
-Grant slowly, deny at once: an approval counts only at the configured confidence and with a proof that no RPC endpoint can
-make up; a denial counts from the first block that shows it. Where the node cannot know, the answer is `Unknown`, never a guess.
+Grant slowly, deny at once: an approval counts only at the configured confidence and with a proof that an RPC endpoint cannot make
+up; a denial counts from the first block that shows it. Where the node cannot know, the decision is `Unknown`, never a guess.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Final
 from pandacea.domain.approval_proof import COUNTED_PROOFS, ProofStatus
 from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import FINAL_STATUSES, NO_EXPIRY, Lease, LeaseStatus
+from pandacea.errors import ProblemError, Unavailable
 
 CLOCK_SKEW_SECONDS: Final = 60
-"""Seconds by which the chain's clock and ours may differ before either is believed less."""
+"""Seconds by which the chain's clock and the node's may differ; beyond that the node trusts neither."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedLease:
-    """A lease as the node's memory holds it: what the three questions need, and nothing more."""
+    """A lease as the lease cache holds it: what the three decisions need, and nothing more."""
 
     lease_id: LeaseId
     spender: Address
@@ -36,11 +37,11 @@ class CachedLease:
     resolved_for_spender: bool
     proof_status: ProofStatus
     contested: bool = False
-    """Another endpoint shows a cancellation or a dispute that the endpoint being followed does not show."""
+    """Another endpoint shows a cancellation or a dispute that the followed endpoint does not show."""
 
     @classmethod
     def from_lease(cls, lease: Lease, proof_status: ProofStatus, *, contested: bool = False) -> CachedLease:
-        """Take from a folded lease what access needs."""
+        """Take from a folded lease what the decisions need."""
         return cls(
             lease.key.lease_id,
             lease.spender,
@@ -60,19 +61,20 @@ class CachedLease:
 
 @dataclass(frozen=True, slots=True)
 class ChainStatus:
-    """How far the node has read the chain, and whether that may be believed now."""
+    """How far the node has read the chain, and whether it may answer from that now."""
 
     head_number: BlockNumber
     head_timestamp: Timestamp
     confident_block: BlockNumber
     """Approvals in this block or before it count."""
     not_ready_reason: str | None
-    """None: believe it. Otherwise one sentence: why the node cannot know right now."""
+    """None: the node may answer. Otherwise one sentence: why it cannot know right now."""
     retry_after: int = 5
+    """Seconds until asking again makes sense."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether answers may be given at all."""
+        """Whether decisions may be made at all."""
         return self.not_ready_reason is None
 
 
@@ -88,12 +90,12 @@ class ProductFacts:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Yes."""
+    """The caller may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """No; `code` is the stable problem code, `detail` the sentence for the Spender."""
+    """The caller may not; `code` is the stable problem code, `detail` the sentence for the Spender."""
 
     code: str
     detail: str
@@ -112,8 +114,21 @@ AccessDecision = Granted | Denied | Unknown
 GRANTED: Final = Granted()
 
 
+def require(decision: AccessDecision) -> None:
+    """Return when a decision grants, raise when it does not.
+
+    Raises:
+        ProblemError: denied, with the decision's code.
+        Unavailable: unknown.
+    """
+    if isinstance(decision, Denied):
+        raise ProblemError(decision.code, decision.detail)
+    if isinstance(decision, Unknown):
+        raise Unavailable(decision.detail, retry_after=decision.retry_after)
+
+
 def chain_now(status: ChainStatus, clock: float) -> float:
-    """The time expiry is measured by (Unix seconds): never earlier than the chain's, never earlier than ours less the skew."""
+    """Return the time by which expiry is measured (Unix seconds): never before the chain's, never before the node's less the skew."""
     return max(float(status.head_timestamp), clock - CLOCK_SKEW_SECONDS)
 
 
@@ -131,10 +146,20 @@ def may_run(
     time_limit: float,
     clock: float,
 ) -> AccessDecision:
-    """May `caller` start a NEW computation on `assets` now? Asked at submit and again at start.
+    """Decide whether `caller` may start a NEW computation on `assets` now. Asked at submit and again at start.
 
-    `used`: computations charged in the database; `reserved`: accepted and not yet charged (without the one asking, when asked
-    at start); `time_limit` in seconds; `clock`: own Unix time. `product`: of the lease, or None when this node serves none such.
+    Args:
+        lease: the lease; None: not known here.
+        status: how far the chain was read.
+        caller: who signed the request.
+        earner: this node's Earner.
+        product: the product of the lease; None: this node does not serve it.
+        assets: what the script is to be given.
+        product_version: the version that the request names; None: the current one.
+        used: computations charged in the database.
+        reserved: accepted and not yet charged, without this one when asked at start.
+        time_limit: seconds the run may take.
+        clock: the node's own Unix time, in seconds.
     """
     if not status.is_ready:
         return _cannot_know(status)
@@ -142,27 +167,27 @@ def may_run(
         return _UNKNOWN_LEASE
     return (
         _ended(lease)
-        or _spent(lease, used, reserved)
-        or _expires(lease, chain_now(status, clock), time_limit)
-        or _approval(lease, status)
-        or _product(lease, product, assets, product_version)
+        or _used_up(lease, used, reserved)
+        or _expired(lease, chain_now(status, clock), time_limit)
+        or _not_approved(lease, status)
+        or _outside_product(lease, product, assets, product_version)
         or GRANTED
     )
 
 
 def may_continue(lease: CachedLease | None, status: ChainStatus) -> AccessDecision:
-    """May an accepted computation go on? Executed, finalized, expired or used up does not stop it."""
+    """Decide whether an accepted computation may go on. A lease that was executed, finalized, used up or expired does not stop it."""
     if lease is not None and (denied := _withdrawn(lease)):
         return denied
     if not status.is_ready:
         return _cannot_know(status)
     if lease is None or lease.approved_block is None:
         return _APPROVAL_GONE
-    return _proof(lease) or GRANTED
+    return _not_proved(lease) or GRANTED
 
 
 def may_read(lease: CachedLease | None, status: ChainStatus, *, caller: Address) -> AccessDecision:
-    """May `caller` see status, result, artifacts and events of a computation of this lease, or cancel it?"""
+    """Decide whether `caller` may read or cancel a computation of this lease: its status, result, artifacts and events."""
     if lease is not None and lease.spender != caller:
         return _UNKNOWN_LEASE
     return may_continue(lease, status)
@@ -178,14 +203,14 @@ _APPROVAL_GONE: Final = Denied(
 )
 
 
-def _cannot_know(standing: ChainStatus) -> Unknown:
+def _cannot_know(status: ChainStatus) -> Unknown:
     return Unknown(
-        f"The node cannot tell how this lease stands now: {standing.not_ready_reason} Try again later.", standing.retry_after
+        f"The node cannot tell how this lease stands now: {status.not_ready_reason} Try again later.", status.retry_after
     )
 
 
 def _withdrawn(lease: CachedLease) -> Denied | None:
-    """What ends even a running computation."""
+    """Deny what ends even a running computation."""
     if lease.status is LeaseStatus.CANCELLED:
         return Denied("lease-cancelled", "This lease was cancelled on-chain; nothing more runs or leaves under it.")
     if lease.in_dispute:
@@ -207,7 +232,7 @@ def _ended(lease: CachedLease) -> Denied | None:
     return None
 
 
-def _spent(lease: CachedLease, used: int, reserved: int) -> Denied | None:
+def _used_up(lease: CachedLease, used: int, reserved: int) -> Denied | None:
     # A wiped database grants nothing: what was committed on-chain was used.
     spent = max(used, lease.committed_count)
     if spent + reserved < lease.max_computations:
@@ -218,7 +243,7 @@ def _spent(lease: CachedLease, used: int, reserved: int) -> Denied | None:
     )
 
 
-def _expires(lease: CachedLease, now: float, time_limit: float) -> Denied | None:
+def _expired(lease: CachedLease, now: float, time_limit: float) -> Denied | None:
     if lease.expires_at is None or now + time_limit < lease.expires_at:
         return None
     if now >= lease.expires_at:
@@ -230,19 +255,19 @@ def _expires(lease: CachedLease, now: float, time_limit: float) -> Denied | None
     )
 
 
-def _approval(lease: CachedLease, standing: ChainStatus) -> Denied | Unknown | None:
+def _not_approved(lease: CachedLease, status: ChainStatus) -> Denied | Unknown | None:
     if lease.approved_block is None:
         return _UNKNOWN_LEASE
-    if lease.approved_block > standing.confident_block:
+    if lease.approved_block > status.confident_block:
         return Denied(
             "approval-unconfirmed",
-            f"The approval is in block {lease.approved_block}; this node counts approvals up to block {standing.confident_block} now. "
+            f"The approval is in block {lease.approved_block}; this node counts approvals up to block {status.confident_block} now. "
             "Try again in a few minutes.",
         )
-    return _proof(lease)
+    return _not_proved(lease)
 
 
-def _proof(lease: CachedLease) -> Denied | Unknown | None:
+def _not_proved(lease: CachedLease) -> Denied | Unknown | None:
     if lease.proof_status in COUNTED_PROOFS:
         return None
     if lease.proof_status is ProofStatus.PENDING:
@@ -254,7 +279,9 @@ def _proof(lease: CachedLease) -> Denied | Unknown | None:
     )
 
 
-def _product(lease: CachedLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None) -> Denied | None:
+def _outside_product(
+    lease: CachedLease, product: ProductFacts | None, assets: Collection[AssetId], version: str | None
+) -> Denied | None:
     if product is None or product.data_product_id != lease.data_product_id:
         return Denied("product-unknown", f"This node serves no product with the id hash {lease.data_product_id} of this lease.")
     outside = sorted(set(assets) - product.assets)

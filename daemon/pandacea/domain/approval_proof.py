@@ -1,4 +1,4 @@
-"""Why an approval is believed: the kinds of proof, and the terms that a proof is bound to."""
+"""The proof of an approval: its kinds, and the terms that it is bound to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pandacea.domain.lease import NO_EXPIRY, Lease
 
 
 class ProofStatus(StrEnum):
-    """Why the node believes that the Earner approved a lease, or why it does not yet."""
+    """What proves to the node that the Earner approved a lease, or why nothing does yet."""
 
     PENDING = "pending"  # the approving transaction has not been checked yet
-    UNPROVEN = "unproven"  # it was checked and proves nothing: one endpoint's word is not enough
+    UNPROVEN = "unproven"  # it was checked and proves nothing: what one endpoint shows is not enough
     SIGNED = "signed"  # the approving transaction carries the Earner's or operator's own signature over these terms
     AGREED = "agreed"  # two independent endpoints show the same lease
     ACKNOWLEDGED = "acknowledged"  # the operator said so on this machine
@@ -24,7 +24,7 @@ COUNTED_PROOFS: Final = frozenset({ProofStatus.SIGNED, ProofStatus.AGREED, Proof
 
 
 def digest_lease_terms(lease: Lease) -> str:
-    """What an approval approves, as a digest: a proof given for these terms counts for no others."""
+    """Digest what an approval approves: a proof given for these terms counts for no others."""
     return digest_terms(
         lease.key.lease_id,
         lease.spender,
@@ -39,13 +39,13 @@ def digest_lease_terms(lease: Lease) -> str:
 def digest_terms(
     lease_id: str, spender: str, earner: str, product: str | None, price: int | str, expires_at: int | None, most: int
 ) -> str:
-    """sha-256 hex over a lease's terms."""
+    """Return the sha-256 (hex) over a lease's terms."""
     expires = None if expires_at is None else min(expires_at, NO_EXPIRY)
     return hashlib.sha256(f"{lease_id}|{spender}|{earner}|{product}|{price}|{expires}|{most}".encode()).hexdigest()
 
 
 def evaluate_proof(terms: str, approved_tx: Hash32 | None, kept: tuple[ProofStatus, str, Hash32 | None] | None) -> ProofStatus:
-    """What a kept proof (trust, terms, approving transaction) is worth for a lease as it stands now."""
+    """Return the status that a stored proof (status, terms digest, approving transaction) gives a lease with these terms now."""
     if kept is None:
         return ProofStatus.PENDING
     trust, for_terms, for_tx = kept

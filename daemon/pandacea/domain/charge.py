@@ -1,4 +1,4 @@
-"""What a computation costs its lease. Reserved when accepted, charged when user code starts, given back only if none ran."""
+"""What a computation costs its lease: reserved when accepted, charged when user code starts, given back only if none ran."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 from pandacea.domain.outcome import Failure
 
 FAILED_RUNS_FREE: Final = 5
-"""A lease's allowance of runs that end in the script's own exception, used before a computation is."""
+"""Runs of a lease that may end in the script's own exception before such a run costs a computation."""
 
 
 class Charge(StrEnum):
-    """Where a job stands against its lease's `max_computations`."""
+    """How a job counts against its lease's `max_computations`."""
 
     RESERVED = "reserved"
     CHARGED = "charged"
@@ -22,20 +22,17 @@ class Charge(StrEnum):
     FREE = "free"  # a rehearsal on mock rows
 
 
-COUNTS: Final = frozenset({Charge.RESERVED, Charge.CHARGED})
-
-
 def count_used(counts: Mapping[Charge, int], committed_on_chain: int) -> int:
-    """Computations used: the larger of what this database and what the chain says, so a wiped database grants nothing."""
+    """Return the computations used: the larger of what this database and what the chain says, so a wiped database grants nothing."""
     return max(counts.get(Charge.CHARGED, 0), committed_on_chain)
 
 
 NODE_FAILURES: Final = frozenset({Failure.INTERRUPTED, Failure.SANDBOX_FAILED})
-"""Node, engine or host ended the run, seen independently of the guest."""
+"""Failures in which node, engine or host ended the run, seen independently of the guest."""
 
 
 def charge_at_end(failure: Failure | None, *, code_started: bool, released: bool, failed_runs: int) -> Charge:
-    """The charge of a run that ended.
+    """Return the charge of a run that ended.
 
     Args:
         failure: why it failed, or None.

@@ -1,4 +1,4 @@
-"""Scripts handed in for approval. Approved is the script AND what it is given: inputs, their names and columns, uploads, params."""
+"""Approval of scripts. It covers the script AND what it is given: inputs, their names and columns, uploads, params."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pandacea.domain.params_schema import NO_PARAMS, find_violation
 
 
 class CodeState(StrEnum):
-    """The Earner's word on a script."""
+    """The Earner's decision on a script."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -23,7 +23,7 @@ class CodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeRecord:
-    """One script as it was handed in, and what became of it. Times are Unix seconds."""
+    """One script as it was submitted, and what was decided. Times are Unix seconds."""
 
     code_id: Hash32
     product_id: ProductId
@@ -32,15 +32,15 @@ class CodeRecord:
     inputs: Mapping[str, str]
     """variable name -> asset id"""
     uploads: Sequence[str]
-    """The names under /workspace/in it may be given: their bytes change from run to run, as params do."""
+    """File names under /workspace/in that it may be given: their bytes change from run to run, as params do."""
     params_schema: dict[str, Any]
     note: str
     submitter: Address
     known: bool
-    """The submitter was the spender of an approved lease then."""
+    """The submitter was the Spender of an approved lease at that time."""
     created_at: float
     columns: Mapping[str, str] = field(default_factory=dict)
-    """asset id -> `Asset.columns_sha256` when it was handed in: a column that is added later was not looked at."""
+    """asset id -> `Asset.columns_sha256` at the submission: a column that is added later was not looked at."""
     state: CodeState = CodeState.PENDING
     reason: str = ""
     decided_at: float | None = None
@@ -48,7 +48,7 @@ class CodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class CodeSubmission:
-    """What somebody hands in, read and checked for form."""
+    """A script that somebody submits, parsed and checked for form."""
 
     product_id: ProductId
     code: str
@@ -59,7 +59,7 @@ class CodeSubmission:
 
     @property
     def code_sha256(self) -> str:
-        """sha-256 hex of the script's UTF-8."""
+        """The sha-256 (hex) of the script's UTF-8."""
         return hashlib.sha256(self.code.encode()).hexdigest()
 
     def code_id(self, columns: Mapping[str, str]) -> Hash32:
@@ -74,7 +74,7 @@ class CodeSubmission:
 
 @dataclass(frozen=True, slots=True)
 class CodeDecision:
-    """Whether an approval covers a request; `code` is the problem's code, `detail` its sentence (both empty when it does)."""
+    """Which approval covers a request; if none does, `code` is the problem's code and `detail` its sentence."""
 
     code_id: Hash32 | None
     code: str = ""

@@ -1,4 +1,4 @@
-"""What a person should look at before approving a script. A help for reading, never a boundary: the box is that."""
+"""Find what a person should look at before approving a script. It helps reading; it is not a boundary: the sandbox is."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PICKLE_MODULES: Final = frozenset({"pickle", "cPickle", "_pickle", "dill", "clou
 ESCAPE_MODULES: Final = frozenset({"ctypes", "cffi", "subprocess", "socket", "importlib", "builtins", "gc", "inspect"})
 UPLOADS_PATH: Final = "/workspace/in"
 PARAMS_NAME: Final = "params"
-"""The name under which a script finds its parameters."""
+"""The name of the variable that holds a script's parameters."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class ReviewWarning:  # `Warning` is Python's own
-    """One thing to look at: a line (from 1), and why."""
+class ReviewWarning:
+    """One thing to look at: its line (from 1), and the reason."""
 
     line: int
     reason: str
 
 
 def review_code(code: str) -> list[ReviewWarning]:
-    """Read a script for what defeats an approval, or hides something from its reader.
+    """Find what defeats an approval of a script, or hides something from its reader.
 
-    `params` and uploads change from run to run: what an approved script makes of them is where another program can come in.
+    `params` and uploads change from run to run: through what an approved script does with them another program can come in.
     """
     found = list(_unseen(code))
     try:
@@ -44,7 +44,7 @@ def review_code(code: str) -> list[ReviewWarning]:
 
 
 def escape_hidden(code: str) -> str:
-    """The script with every character that is not plain printable ASCII as an escape: what is read is what runs.
+    """Return the script with every character that is not printable ASCII as an escape: what is read is what runs.
 
     That shows bidirectional controls, zero-width characters and letters that look like others, at the price of foreign comments.
     """
@@ -64,7 +64,7 @@ def _unseen(code: str) -> Iterator[ReviewWarning]:
 
 
 def _tainted_nodes(tree: ast.AST) -> set[ast.AST]:
-    """Find every node in whose text something stands that comes from params or an upload, directly or by way of other names.
+    """Find every node whose text contains something that comes from params or an upload, directly or through other names.
 
     One pass from the sources along two kinds of edges: from a node to the one around it, and from an assigned value to each use of
     the names that take it. Each node is reached once, so a script of N nodes takes O(N), whatever order its lines stand in.

@@ -1,7 +1,7 @@
-"""What a script must look like before it is queued: an early, clear error. Never the boundary; the box is.
+"""Rules that a script is checked by before it is queued: an early, clear error. They are not the boundary; the sandbox is.
 
-Everything here is passed by code that means to pass it (`__import__`, ctypes, a pickle): the rules save honest Spenders a charged
-run that could not have worked, and honour what the Earner refuses by name.
+Code that means to pass passes every rule (`__import__`, ctypes, a pickle): they save honest Spenders a
+charged run that could not have worked, and apply what the Earner refuses by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _UTF8: Final = frozenset({"utf-8", "utf8", "utf_8", "u8"})
 
 @dataclass(frozen=True, slots=True)
 class CodeRules:
-    """`refused_imports`: top-level modules refused by name; `available`: top-level modules of the environment, None: not known."""
+    """What is refused: `refused_imports`, top-level modules by name; with `available` (None: not known), every other module."""
 
     refused_imports: frozenset[str] = frozenset({"os", "sys"})
     available: frozenset[str] | None = None
@@ -44,7 +44,7 @@ class CodeViolation:
 
 
 def check_text(code: str, rules: CodeRules) -> CodeViolation | None:
-    """The first fault of a script's text, before anything parses it."""
+    """Return the first fault of a script's text, before anything parses it; None: it has none."""
     try:
         size = len(code.encode("utf-8"))
     except UnicodeEncodeError as error:
@@ -61,11 +61,11 @@ def check_text(code: str, rules: CodeRules) -> CodeViolation | None:
 
 
 def check_imports(imports: Iterable[ImportedModule], rules: CodeRules) -> CodeViolation | None:
-    """The first import that is refused or cannot work."""
+    """Return the first import that is refused or cannot work; None: all can."""
     for found in imports:
         top = found.module.partition(".")[0]
         if not top:
-            return CodeViolation("code-import-missing", "A script is no package: a relative import cannot work.", found.line)
+            return CodeViolation("code-import-missing", "A script is not a package: a relative import cannot work.", found.line)
         if top in rules.refused_imports:
             return CodeViolation(
                 "code-import-refused",

@@ -1,4 +1,4 @@
-"""Who runs an RPC endpoint: two endpoints of one operator are one voice, and one voice proves nothing."""
+"""Who operates an RPC endpoint: two endpoints of one operator count as one, and one proves nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 LOCAL_NETWORK: Final = "this network"
-"""Who is taken to run every endpoint that has no registered name: an address, `localhost`, a name of a local network."""
+"""The operator of every endpoint that has no registered name: an address, `localhost`, a name of a local network."""
 
 _LOCAL: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test", ".invalid", ".example")
 
 
 def operator_of(url: str, stated: str | None = None) -> str:
-    """Who runs the endpoint at a URL: what the node's operator states, else the last two labels of its host name.
+    """Return who operates the endpoint at a URL: what the node's operator states, else the last two labels of its host name.
 
     Whoever can put a name below `provider.com` is `provider.com`, as far as anybody can tell from outside. Two labels are never more
     than the registered domain, so two operators may be taken for one (`a.co.uk`, `b.co.uk`), but never one for two hosts of its own.
@@ -27,7 +27,7 @@ def operator_of(url: str, stated: str | None = None) -> str:
 
 
 def normalize_url(url: str) -> str:
-    """A URL in the form in which two spellings of one are equal."""
+    """Return a URL in the form in which two spellings of it are equal."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
     host = (parts.hostname or "").rstrip(".").casefold()

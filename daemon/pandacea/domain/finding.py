@@ -1,4 +1,4 @@
-"""What one check of this machine found."""
+"""The result of one check of this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class FindingState(StrEnum):
 
     OK = "ok"
     WEAKER = "weaker"
-    """It works; something else holds in place of what this machine does not allow."""
+    """It works; another protection stands in for what this machine does not allow."""
     FAIL = "fail"
 
 
@@ -32,5 +32,5 @@ class Finding:
         return self.state is not FindingState.FAIL
 
     def as_json(self) -> dict[str, Any]:
-        """The row as JSON; `ok` is what a script looks at."""
+        """Return the row as JSON; a script reads `ok`."""
         return {**asdict(self), "state": self.state.value, "ok": self.ok}

@@ -22,7 +22,7 @@ PRODUCT_ID = ASSET_ID
 
 
 class LeaseKey(NamedTuple):
-    """A lease is named by its chain and contract too: the same id elsewhere is another lease."""
+    """The full name of a lease: the same id under another contract or on another chain is another lease."""
 
     chain_id: int
     contract: Address

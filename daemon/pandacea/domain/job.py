@@ -1,4 +1,4 @@
-"""Job states: a job is a row, and every row ends in a terminal state."""
+"""A job and its states: a job is a row, and every row ends in a terminal state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pandacea.domain.product import LiveOutput, Release
 
 
 class Mode(StrEnum):
-    """On what a script runs: the leased rows, or the product's mock rows (a rehearsal)."""
+    """Which rows a script runs on: the leased ones, or the product's mock rows (a rehearsal)."""
 
     LIVE = "live"
     MOCK = "mock"
@@ -30,7 +30,7 @@ NO_RESULT_FAILURES: Final = frozenset(
         Failure.RESULT_REFUSED,
     }
 )
-"""Ends of a rehearsal that left nothing to show."""
+"""Failures of a rehearsal that left nothing to show."""
 
 
 class JobState(StrEnum):
@@ -61,7 +61,7 @@ JOB_TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One computation as its row tells it. Times are Unix seconds; JSON members are as on the wire."""
+    """One computation, with the columns of its row. Times are Unix seconds; JSON members are as on the wire."""
 
     computation_id: ComputationId
     chain_id: int
@@ -75,7 +75,7 @@ class Job:
     product_version: Hash32
     code: str
     params: str
-    """JSON text, as the Spender sent it in meaning: re-serialised by us."""
+    """JSON text: what the Spender sent, serialised again by the node."""
     inputs: list[dict[str, str]]
     """`{"asset_id", "variable_name", "commitment"}`: the commitment pins the version of the asset."""
     uploads: dict[str, str]
@@ -104,40 +104,40 @@ class Job:
     removed_at: float | None = None
     """When the result's bytes were thrown away."""
     live_at: float | None = None
-    """When the first of its live output or progress left."""
+    """When the first of its live output or progress left the node."""
     cancel_asked: bool = False
     """Its Spender asked to cancel it while it ran: whatever comes of the run, it ends CANCELLED."""
     stored_bytes: int = 0
-    """What its result takes on disk: output and artifacts."""
+    """Bytes that its result takes: output and artifacts."""
 
     @property
     def lease_key(self) -> LeaseKey:
-        """The lease it runs under."""
+        """The lease that it runs under."""
         return LeaseKey(self.chain_id, self.contract, self.lease_id)
 
     def charge_for_mode(self, charge: Charge) -> Charge:
-        """What `charge` comes to for this job: nothing is ever charged, or signed, for a rehearsal on mock rows."""
+        """Return `charge`, or FREE for a rehearsal on mock rows, for which nothing is ever charged or signed."""
         return Charge.FREE if self.mode is Mode.MOCK else charge
 
     @property
     def effective_live_output(self) -> LiveOutput:
-        """What may leave while it runs. A result that waits for the Earner's word shows nothing, whatever the product says."""
+        """What may leave while it runs: nothing where the result will be held, whatever the product says."""
         return LiveOutput.NONE if self.release == Release.HOLD else LiveOutput(self.live_output)
 
     @property
     def has_result(self) -> bool:
-        """Whether there is, or was, a result: sealed for a leased run; of a rehearsal, which nobody signs, whatever the script left."""
+        """Whether there is, or was, a result: a signed one of a leased run, or what the script of a rehearsal left."""
         return self.receipt is not None or (self.mode is Mode.MOCK and self.failure not in NO_RESULT_FAILURES)
 
     def held_visible_at(self, time_limit: float) -> float:
-        """Unix time from which a held computation reads as `held`.
+        """Return the Unix time from which a held computation reads as `held`.
 
-        Until the run's time limit has passed since its start it reads as `running`, so that how long it ran is no message.
+        Until the run's time limit has passed since its start it reads as `running`, so that its duration is not a message.
         """
         return (self.started_at or self.created_at) + time_limit
 
     def visible_state(self, now: float, time_limit: float) -> JobState:
-        """The state as its Spender may see it now; times in Unix seconds, the limit in seconds."""
+        """Return the state as its Spender may see it now; `now` in Unix seconds, the limit in seconds."""
         if self.state is JobState.HELD and now < self.held_visible_at(time_limit):
             return JobState.RUNNING
         return self.state

@@ -1,44 +1,28 @@
-"""A lease as its events tell it: Solidity's names, one transition table, a pure fold.
+"""A lease: its events by Solidity's names, its statuses, and one table of transitions.
 
-The contract enforces the same table; the node only records what the chain shows, so `apply` tolerates histories that our own
-contract cannot produce (v0 deployments, odd contracts) and never raises on them.
+The contract enforces the same table. The node records what the chain shows, so `next_status` also answers for histories that our own
+contract cannot produce (v0 deployments, odd contracts).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, dataclass_transform
+from typing import Final, TypeVar, dataclass_transform
 
 from pandacea.domain.ids import ADDRESS, HASH32, Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
 
 T = TypeVar("T")
 
-DAY: Final = 86_400
-"""Seconds."""
-
 NO_EXPIRY: Final = 2**63 - 1
-"""An expiry at or beyond it (Unix seconds) is none."""
-
-APPROVAL_PERIOD: Final = 7 * DAY
-"""Seconds after creation during which a lease may be approved (both ends included), and only before its expiry."""
-COMMIT_GRACE: Final = 1 * DAY
-"""Seconds after the expiry during which results may still be committed (both ends included)."""
-DISPUTE_WINDOW: Final = 7 * DAY
-"""Seconds after execution during which the Spender may still raise a dispute (both ends included)."""
-ARBITRATION_PERIOD: Final = 30 * DAY
-"""Seconds after a dispute was raised during which its arbiter decides (both ends included); then anyone may split."""
-DEFAULT_TERM: Final = 30 * DAY
-"""Seconds until the expiry of a lease made with the three-argument `createLease`."""
-STAKE_DIVISOR: Final = 10
-"""A dispute's stake is `price // STAKE_DIVISOR`, in wei."""
+"""Unix seconds: an expiry at or beyond it means that the lease does not expire."""
 
 
 @dataclass_transform(frozen_default=True)
 def _event(cls: type[T]) -> type[T]:
-    """A frozen dataclass to the type checker: they are made by the hundred thousand, and a truly frozen one takes three times as long."""
+    """Make a dataclass that only the type checker sees as frozen: a frozen one takes three times as long, a hundred thousand times."""
     return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
@@ -127,12 +111,12 @@ _FORMS: Final = {
 
 
 def is_well_formed(event: LeaseEvent) -> bool:
-    """Whether every id and address of an event is one: false only for what an earlier version kept as an endpoint had sent it."""
+    """Return whether every id and address of an event has its form: false only for what an earlier version stored unchecked."""
     return all(form.fullmatch(str(getattr(event, name))) for name, form in _FORMS.items() if hasattr(event, name))
 
 
 class LeaseStatus(StrEnum):
-    """Where a lease stands on-chain, earliest first. The last four are final: their money is credited, they never change."""
+    """The status of a lease on-chain, earliest first. The last four are final: their money is credited, they never change."""
 
     CREATED = "created"
     APPROVED = "approved"
@@ -148,7 +132,7 @@ FINAL_STATUSES: Final = frozenset({LeaseStatus.FINALIZED, LeaseStatus.CANCELLED,
 
 
 class LeaseTransition(StrEnum):
-    """What can happen to a lease; `DisputeResolved` is two moves, for it ends in two places."""
+    """What can happen to a lease; `DisputeResolved` is two transitions, for it leads to two statuses."""
 
     APPROVE = "approve"
     COMMIT = "commit"
@@ -183,7 +167,7 @@ LEASE_TRANSITIONS: Final[Mapping[tuple[LeaseStatus, LeaseTransition], LeaseStatu
         (LeaseStatus.DISPUTED, LeaseTransition.RESOLVE_INVALID): LeaseStatus.SETTLED,
     }
 )
-"""The whole law of where a lease may go. What is not here, the contract reverts (`WrongStatus`)."""
+"""Every transition of a lease. The contract reverts any other (`WrongStatus`)."""
 
 _USUAL: Final[Mapping[LeaseTransition, LeaseStatus]] = MappingProxyType(
     {
@@ -202,7 +186,7 @@ _RANK: Final = {status: rank for rank, status in enumerate(LeaseStatus)}
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One lease and the block in which each fact about it first appeared. Facts are only ever added; a reorg refolds."""
+    """One lease, and the block in which each fact about it first appeared. Facts are only added; after a reorg it is folded anew."""
 
     key: LeaseKey
     spender: Address
@@ -211,7 +195,7 @@ class Lease:
     created_block: BlockNumber
     status: LeaseStatus = LeaseStatus.CREATED
     data_product_id: Hash32 | None = None
-    """keccak256 of the product id; None until told: v0 keeps it in storage only."""
+    """keccak256 of the product id; None until an event states it: v0 keeps it in storage only."""
     expires_at: Timestamp | None = None
     """None: no expiry (v0)."""
     max_computations: int = 1
@@ -234,72 +218,10 @@ class Lease:
         """Whether a dispute is open."""
         return self.disputed_block is not None and self.resolved_block is None and self.status not in FINAL_STATUSES
 
-    def approved_by(self, block: BlockNumber) -> bool:
-        """Whether the approval stands in `block` or before it: a grant counts only at the configured confidence."""
-        return self.approved_block is not None and self.approved_block <= block
 
-
-def next_status(status: LeaseStatus, move: LeaseTransition) -> LeaseStatus:
-    """Where `move` leads from `status`: by the table, else (our contract cannot produce it) never back to an earlier status."""
+def next_status(status: LeaseStatus, transition: LeaseTransition) -> LeaseStatus:
+    """Return the status after `transition`: by the table, else (our contract cannot produce it) never an earlier status."""
     if status in FINAL_STATUSES:
         return status
-    target = LEASE_TRANSITIONS.get((status, move))
-    return target if target is not None else max(status, _USUAL[move], key=_RANK.__getitem__)
-
-
-def apply_event(lease: Lease | None, event: LeaseEvent, key: LeaseKey, block: BlockNumber) -> Lease | None:
-    """Fold one event, seen in `block`, into `lease`. Total, pure and idempotent: the same range twice changes nothing.
-
-    `None` in means "not seen yet", and `None` out means the event belongs to a lease whose creation was not seen.
-    """
-    if lease is None:
-        return Lease(key, event.spender, event.earner, event.price, block) if isinstance(event, LeaseCreated) else None
-    match event:
-        case LeaseCreated():
-            return lease
-        case LeaseTerms():
-            return _with_terms(lease, event)
-        case ResultCommitted():
-            committed = lease.committed | {event.computation_id}
-            return replace(lease, status=next_status(lease.status, LeaseTransition.COMMIT), committed=committed)
-        case DisputeResolved():
-            return _resolved(lease, event, block)
-    move, fact = _FACTS[type(event)]
-    known = getattr(lease, fact)
-    seen: dict[str, Any] = {fact: block if known is None else known}
-    return replace(lease, status=next_status(lease.status, move), **seen)
-
-
-_FACTS: Final[Mapping[type[LeaseEvent], tuple[LeaseTransition, str]]] = MappingProxyType(
-    {
-        LeaseApproved: (LeaseTransition.APPROVE, "approved_block"),
-        LeaseExecuted: (LeaseTransition.EXECUTE, "executed_block"),
-        LeaseCancelled: (LeaseTransition.CANCEL, "cancelled_block"),
-        LeaseFinalized: (LeaseTransition.FINALIZE, "finalized_block"),
-        DisputeRaised: (LeaseTransition.DISPUTE, "disputed_block"),
-    }
-)
-"""The events that are one move and one fact: the block that first showed it."""
-
-
-def _with_terms(lease: Lease, event: LeaseTerms) -> Lease:
-    if lease.data_product_id is not None:
-        return lease
-    return replace(
-        lease,
-        data_product_id=event.data_product_id,
-        expires_at=event.expires_at,
-        max_computations=event.max_computations,
-    )
-
-
-def _resolved(lease: Lease, event: DisputeResolved, block: BlockNumber) -> Lease:
-    if lease.resolved_block is not None:
-        return lease
-    move = LeaseTransition.RESOLVE_VALID if event.is_dispute_valid else LeaseTransition.RESOLVE_INVALID
-    return replace(
-        lease,
-        status=next_status(lease.status, move),
-        resolved_block=block,
-        resolved_for_spender=event.is_dispute_valid,
-    )
+    target = LEASE_TRANSITIONS.get((status, transition))
+    return target if target is not None else max(status, _USUAL[transition], key=_RANK.__getitem__)

@@ -10,6 +10,15 @@ MAX_CODE_BYTES: Final = 102_400
 
 MIB: Final = 1024 * 1024
 
+SHM_BYTES: Final = 16 * MIB
+"""Shared memory of a sandbox in bytes: room for semaphores, a tmpfs like /workspace and /tmp."""
+SUPERVISOR_BYTES: Final = 320 * MIB
+"""Memory of a sandbox's PID 1 in bytes, with pandas and torch imported."""
+MEMORY_MARGIN_BYTES: Final = 64 * MIB
+"""Memory of a sandbox in bytes that nothing is planned to use."""
+RESERVED_MEMORY_BYTES: Final = SHM_BYTES + SUPERVISOR_BYTES + MEMORY_MARGIN_BYTES
+"""What a sandbox's memory must hold beside /workspace and /tmp, in bytes: full tmpfs must never be what kills the supervisor."""
+
 REHEARSAL_SECONDS: Final = 120.0
 """A rehearsal's time limit at most."""
 REHEARSAL_BYTES: Final = 4 * MIB
@@ -36,6 +45,11 @@ class Limits:
     def as_json(self) -> dict[str, int | float]:
         """The manifest's `limits` member: field names and units as here."""
         return asdict(self)
+
+    @property
+    def min_memory_bytes(self) -> int:
+        """The smallest `memory_bytes` that holds full tmpfs and the supervisor: tmpfs pages count against the memory limit."""
+        return self.workspace_bytes + self.tmp_bytes + RESERVED_MEMORY_BYTES
 
     @property
     def largest_result(self) -> int:

@@ -1,4 +1,4 @@
-"""What a sandbox says about one computation: one `Outcome`, its cause typed."""
+"""How one computation ended in its sandbox: an `Outcome` with a typed cause."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Failure(StrEnum):
-    """Why a computation did not complete. The first group is the script's account, the second not."""
+    """Why a computation did not complete. The first group is on the script's account, the second is not."""
 
     SCRIPT_ERROR = "script-error"
     TIME_LIMIT = "time-limit"
@@ -26,7 +26,7 @@ class Failure(StrEnum):
     DATA_UNREADABLE = "data-unreadable"  # the Earner's asset could not be opened as a table: never charged
     SANDBOX_FAILED = "sandbox-failed"  # engine or host, seen independently of the guest: never charged
     INTERRUPTED = "interrupted"  # the node stopped before any result was kept
-    RESULT_REFUSED = "result-refused"  # the Earner looked at the result and keeps it
+    RESULT_REFUSED = "result-refused"  # the Earner looked at the result and does not release it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +56,19 @@ class Outcome:
     detail: str
     """One sentence for the Spender: the cause, the file or cap it names, and what to do."""
     output: bytes
-    """stdout and stderr as they came, at most `limits.output_bytes`; hostile."""
+    """stdout and stderr as the script wrote them, at most `limits.output_bytes`; hostile."""
     artifacts: tuple[Artifact, ...] = ()
     script_error: ScriptError | None = None
     exit_status: int | None = None
     code_started: bool = False
-    """The guest acknowledged the first byte of the script: from here on the run is charged."""
+    """The guest acknowledged the first byte of the script: from then on the run is charged."""
     truncated: bool = False
     seconds: float = 0.0
     usage: dict[str, int | float] = field(default_factory=dict)
 
 
 def not_stored_detail(problem: OSError) -> str:
-    """The sentence for a result that the node's own disk did not take: full, out of inodes, over a quota, broken or hanging."""
+    """Return the sentence for a result that the node's own disk did not take: full, out of inodes, over a quota, broken or hanging."""
     reason = os.strerror(problem.errno) if problem.errno else "it does not answer"
     return (
         f"The node could not store the result on its own disk ({reason}); nothing of it was kept, and nothing is charged unless "

@@ -1,7 +1,7 @@
-"""The params an approval covers: a small, closed part of JSON Schema (draft 2020-12), strict where the original is lax.
+"""Schemas of the params that an approval covers: a small, closed part of JSON Schema (draft 2020-12), stricter than it.
 
-Objects take no members that are not named, and a string has an `enum`, a `const` or a `maxLength`: an approved script must not
-be given a program as a parameter.
+An object takes only members that are named, and a string has an `enum`, a `const` or a `maxLength`: a parameter must not bring an
+approved script another program.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from collections.abc import Callable
 from typing import Any, Final
 
 MAX_DEPTH: Final = 8
+"""Levels that a schema may be nested."""
 MAX_NODES: Final = 256
+"""Parts that a schema may have."""
 MAX_STRING: Final = 256
-"""Characters a string parameter may have."""
+"""Characters that a string parameter may have."""
 
 MAX_SCHEMA_BYTES: Final = 16_384
-"""A schema as JSON: the Earner reads all of it before approving."""
+"""Bytes of a schema as JSON: the Earner reads all of it before approving."""
 MAX_FREE_BYTES: Final = 4096
-"""What the params that a schema admits may carry of their sender's choosing."""
+"""Bytes of the sender's choosing that the params of a schema may carry."""
 BYTES_A_CHARACTER: Final = 3
-"""Unicode has 21 bits a character."""
+"""A Unicode character has 21 bits."""
 BYTES_A_NUMBER: Final = 8
+"""A number is a double."""
 
 KEYWORDS: Final[dict[str, frozenset[str]]] = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
@@ -35,7 +38,7 @@ KEYWORDS: Final[dict[str, frozenset[str]]] = {
 ANYWHERE: Final = frozenset({"description"})
 
 NO_PARAMS: Final[dict[str, Any]] = {"type": "object", "properties": {}}
-"""What a script gets that was handed in without a schema: an empty object."""
+"""The schema of a script that was submitted without one: an empty object."""
 
 
 class BadSchema(ValueError):
@@ -48,10 +51,10 @@ class BadSchema(ValueError):
 
 
 def check_schema(schema: Any) -> None:
-    """Look at a schema before anything is approved by it.
+    """Check a schema before a script is approved with it.
 
     Raises:
-        BadSchema: it uses what is not known here, or leaves a string open.
+        BadSchema: it uses a keyword that is not known here, or leaves a string without a limit.
     """
     nodes = [0]
     _check(schema, "", 0, nodes)
@@ -167,7 +170,7 @@ _CHECKS: Final[dict[str, Callable[[dict[str, Any], str, int, list[int]], None]]]
 
 
 def find_violation(schema: dict[str, Any], value: Any, pointer: str = "") -> str | None:
-    """Why a value is not what a checked schema takes, with the pointer of the fault; None when it is."""
+    """Say why a value does not fit a checked schema, with the pointer of the fault; None when it fits."""
     where = pointer or "/"
     if "const" in schema:
         return None if _same(value, schema["const"]) else f"params{where} must be the one value that was approved"
@@ -242,7 +245,7 @@ def _is_of(kind: str, value: Any) -> bool:
 
 
 def _same(left: Any, right: Any) -> bool:
-    """JSON equality: 1 is 1.0, and true is not 1."""
+    """Compare as JSON does: 1 equals 1.0, and true does not equal 1."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, list) and isinstance(right, list):

@@ -1,4 +1,4 @@
-"""Hostile text made safe to show."""
+"""Make hostile text safe to show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN_AS_ESCAPE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def printable(text: str, *, limit: int = 1000, newlines: bool = False) -> str:
     """Return `text` with every control, format, bidi and unassigned character as a visible escape, at most `limit` characters.
 
-    The one gate before any terminal, console log, HTML page or MQTT string. Escaping for HTML comes on top.
+    Every hostile text passes through here before a terminal, the console log, an HTML page or MQTT; HTML is escaped on top of it.
     """
     shown = []
     for character in text[:limit]:

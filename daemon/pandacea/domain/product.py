@@ -1,4 +1,4 @@
-"""A product: what an Earner leases. Its assets, its rules, and the version that a request may name."""
+"""A product, which is what an Earner leases: its assets, its rules, and the version that a request may name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pandacea.domain.ids import AssetId, Hash32, ProductId, Wei
+from pandacea.domain.table import TableShape
 
 
 class Policy(StrEnum):
@@ -36,7 +37,7 @@ class LiveOutput(StrEnum):
 
 
 class Rehearsal(StrEnum):
-    """Who may run a script on the mock rows here. Whoever has no lease runs it on a machine of their own: the mock rows are public."""
+    """Who may run a script on the mock rows on this node. Without a lease one runs it at home: the mock rows are public."""
 
     LEASE = "lease"
     OFF = "off"
@@ -46,7 +47,7 @@ class Rehearsal(StrEnum):
 class Rules:
     """The Earner's rules; the defaults, which a product without stated rules gets, are the strictest about the data.
 
-    A rehearsal touches none: it runs on the mock rows, which are public.
+    A rehearsal does not touch the data: it runs on the mock rows, which are public.
     """
 
     policy: Policy = Policy.APPROVED_CODE
@@ -57,7 +58,7 @@ class Rules:
     """Whether a script's exception message (which may quote data) is in the result, beside its class and line."""
 
     def as_json(self) -> dict[str, Any]:
-        """As published in the catalogue and in the signed product version."""
+        """Return the rules as published in the catalogue and in the signed product version."""
         return {
             "policy": self.policy.value,
             "release": self.release.value,
@@ -69,7 +70,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Mock:
-    """Rows made from the published description. `sha256`: of the CSV text; `table`: the same rows as scripts get them (Arrow)."""
+    """Mock rows, made from the published description. `sha256`: of the CSV text; `table`: the same rows in Arrow, for scripts."""
 
     sha256: str
     csv: Path
@@ -78,23 +79,21 @@ class Mock:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One table, at one version. `path` is the node's own; `commitment` is all that leaves of its content."""
+    """One table at one version. `path` is the node's own; of its content only `commitment` leaves the node."""
 
     asset_id: AssetId
     commitment: str
     """64 hex digits: HMAC-SHA-256(key of this asset version, sha-256 of the stored bytes)."""
     path: Path
     format: str
-    schema: list[dict[str, Any]] | None = None
-    """`name`, `type`, exact `missing`, `flags` of each column: the node's own; what is published of it is in the product's document."""
-    rows: int | None = None
-    """Exact; published rounded."""
+    shape: TableShape | None = None
+    """Columns and exact counts: the node's own; what is published of it is in the product's document."""
     mock: Mock | None = None
 
     @property
     def columns_sha256(self) -> str:
         """sha-256 (hex) of the columns' names and types in their order: what an approval of a script was given for."""
-        columns = [[column["name"], column["type"]] for column in self.schema or ()]
+        columns = [[column.name, column.type] for column in self.shape.columns] if self.shape else []
         return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
 
 
@@ -119,7 +118,7 @@ class Product:
 
 
 def rounded_rows(rows: int | None) -> int | None:
-    """A row count as published: two significant digits, so that adding one person does not show."""
+    """Round a row count as it is published: two significant digits, so that one person more or less does not show."""
     if rows is None or rows < 10:
         return None if rows is None else 0
     scale = 10 ** (len(str(rows)) - 2)

@@ -1,4 +1,4 @@
-"""A table as it is described: where it comes from, which columns are kept, what its columns are. No value of any row."""
+"""The description of a table: its source, which columns are kept, what the columns are. It holds no value of any row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TYPE_WORD: Final = re.compile(r"[a-z][A-Za-z0-9_\[\]<>(), :=+/-]{0,199}")
 
 
 class SourceFormat(StrEnum):
-    """What an Earner's file may be."""
+    """The format of an Earner's file."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -39,12 +39,12 @@ SUFFIXES: Final[Mapping[str, SourceFormat]] = {
 
 
 FLAGS_VERSION: Final = 2
-"""Of the look for columns that may identify people. A later one reads sources again, and finds what the earlier one did not know."""
+"""Version of the search for columns that may identify people. A new version reads every source again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a source becomes a table. The same bytes and the same recipe are the same version."""
+    """How a source is turned into a table. The same bytes with the same recipe are the same version."""
 
     format: SourceFormat
     drop: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Recipe:
     """A SQLite table; None: the only one."""
 
     def digest(self, source_sha256: str) -> str:
-        """sha-256 (hex) over recipe and content: names what a conversion would read."""
+        """Return the sha-256 (hex) over recipe and content: it names what a conversion would give."""
         text = json.dumps(
             [source_sha256, self.format.value, sorted(self.drop), self.keep, self.separator, self.table, FLAGS_VERSION],
             ensure_ascii=False,
@@ -65,7 +65,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """One column as a conversion saw it. `missing` and `flags` are for the Earner alone."""
+    """One column as a conversion found it. `missing` and `flags` are for the Earner alone."""
 
     name: str
     type: str
@@ -75,6 +75,10 @@ class TableColumn:
     """Why it may identify people."""
 
 
+class BadShape(ValueError):
+    """A conversion's report is not one; the message says which part."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableShape:
     """A table's columns and exact row count (None: only its start was looked at)."""
@@ -82,53 +86,50 @@ class TableShape:
     columns: tuple[TableColumn, ...]
     rows: int | None
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The node's own record of the columns; `shape_of` reads it."""
-        return [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in self.columns]
+    def to_json(self) -> dict[str, Any]:
+        """Return `schema` (a list of columns) and `rows`: a conversion's report and the node's own record. `from_json` reads it."""
+        columns = [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in self.columns]
+        return {"schema": columns, "rows": self.rows}
+
+    @classmethod
+    def from_json(cls, stated: Mapping[str, Any]) -> TableShape:
+        """Check and read a shape, which may come from a sandbox that read a hostile file.
+
+        Raises:
+            BadShape: a name, type or number is not what it should be.
+        """
+        columns, rows = stated.get("schema"), stated.get("rows")
+        if not isinstance(columns, list) or not 0 < len(columns) <= MAX_COLUMNS:
+            raise BadShape("the columns are missing or too many")
+        if rows is not None and not _count(rows):
+            raise BadShape("the row count is not a count")
+        read = tuple(_column(one, rows) for one in columns)
+        if len({column.name for column in read}) != len(read):
+            raise BadShape("two columns have one name")
+        return cls(read, rows)
 
     def missing_share(self, column: TableColumn) -> float:
         """The share of missing values as published: to the nearest tenth, so that one row more or less does not show."""
         return round(column.missing / self.rows, 1) if self.rows else 0.0
 
 
-class BadShape(ValueError):
-    """A conversion's account is not one; the message says which part."""
-
-
-def parse_shape(told: Mapping[str, Any]) -> TableShape:
-    """Check a conversion's account, which comes from a box that read a hostile file.
-
-    Raises:
-        BadShape: a name, type or number is not what it should be.
-    """
-    stated, rows = told.get("schema"), told.get("rows")
-    if not isinstance(stated, list) or not 0 < len(stated) <= MAX_COLUMNS:
-        raise BadShape("the columns are missing or too many")
-    if rows is not None and not _count(rows):
-        raise BadShape("the row count is no count")
-    columns = tuple(_column(one, rows) for one in stated)
-    if len({column.name for column in columns}) != len(columns):
-        raise BadShape("two columns have one name")
-    return TableShape(columns, rows)
-
-
 def _column(stated: Any, rows: int | None) -> TableColumn:
     if not isinstance(stated, dict):
-        raise BadShape("a column is no object")
+        raise BadShape("a column is not an object")
     name, kind, missing, flags = stated.get("name"), stated.get("type"), stated.get("missing", 0), stated.get("flags", [])
     if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES or _has_surrogate(name):
         raise BadShape("a column has no usable name")
     if not isinstance(kind, str) or not TYPE_WORD.fullmatch(kind):
-        raise BadShape(f"the type of {name!r} is no type")
+        raise BadShape(f"the type of {name!r} is not a type")
     if not _count(missing) or (rows is not None and missing > rows):
-        raise BadShape(f"the missing values of {name!r} are no count")
+        raise BadShape(f"the missing values of {name!r} are not a count")
     if not isinstance(flags, list) or not all(isinstance(flag, str) and len(flag) <= 200 for flag in flags[:20]):
-        raise BadShape(f"the flags of {name!r} are no texts")
+        raise BadShape(f"the flags of {name!r} are not texts")
     return TableColumn(name, kind, missing, tuple(flags[:20]))
 
 
 def _has_surrogate(text: str) -> bool:
-    """Half of a surrogate pair cannot be encoded, so nothing that holds one can be signed or sent."""
+    """Return whether a text has half of a surrogate pair: it cannot be encoded, so nothing that holds it can be signed or sent."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -138,13 +139,13 @@ def _count(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ColumnDescription:
-    """What the Earner typed about a column: the only source of mock values, and published."""
+    """What the Earner states about a column: it is published, and the only source of mock values."""
 
     unit: str = ""
     description: str = ""
     minimum: float | str | None = None
     maximum: float | str | None = None
-    """A range of plausible values, not the extremes of the table. Texts are ISO 8601 dates or times."""
+    """Ends of a range of plausible values, not the extremes of the table. Texts are ISO 8601 dates or times."""
     categories: tuple[str, ...] = ()
     missing: float | None = None
     """Share of missing values in the mock; None: the table's, rounded."""
@@ -152,7 +153,7 @@ class ColumnDescription:
     """The outcome that scripts are to predict."""
 
     def as_json(self) -> dict[str, Any]:
-        """As published: only what was stated."""
+        """Return the description as published: only what was stated."""
         stated: dict[str, Any] = {
             "unit": self.unit,
             "description": self.description,
@@ -166,20 +167,20 @@ class ColumnDescription:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredAsset:
-    """One asset of a product as its Earner states it. `mock_rows` and `mock_seed` decide the mock, with `columns`."""
+    """One asset of a product as its Earner declares it. `columns`, `mock_rows` and `mock_seed` determine the mock rows."""
 
     source: Path
     """A file beneath the data folder."""
     recipe: Recipe
     columns: Mapping[str, ColumnDescription] = field(default_factory=dict)
     keep_flagged: tuple[str, ...] = ()
-    """Columns that look as if they identified people, and stay all the same, on the Earner's word."""
+    """Columns that seem to identify people and that the Earner keeps by name all the same."""
     description: str = ""
     mock_rows: int = 100
     mock_seed: int = 0
 
 
 def find_undecided_columns(shape: TableShape, declared: DeclaredAsset) -> list[TableColumn]:
-    """The columns that may identify people and of which the Earner did not say, by name, that they stay."""
+    """Return the columns that may identify people and that the Earner does not keep by name."""
     named = {*declared.keep_flagged, *(declared.recipe.keep or ())}
     return [column for column in shape.columns if column.flags and column.name not in named]

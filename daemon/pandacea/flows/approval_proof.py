@@ -1,13 +1,13 @@
-"""Why an approval counts: the Earner's signature, a second endpoint, or the operator's own word, kept with the terms it is for."""
+"""Store why an approval counts: the Earner's signature, a second endpoint, or the operator's acknowledgement, with the terms it is for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from pandacea.domain.approval_proof import COUNTED_PROOFS, ProofStatus, digest_lease_terms
-from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Hash32, LeaseId
 from pandacea.domain.lease import FINAL_STATUSES, Lease
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Refused
 from pandacea.flows.chain_store import ChainStore, ChainUnitOfWork, StoredProof
 from pandacea.flows.follow import LeaseCacheWriter, current_proof_status, fold_events, load_changes
@@ -15,25 +15,25 @@ from pandacea.flows.follow import LeaseCacheWriter, current_proof_status, fold_e
 
 @dataclass(frozen=True, slots=True)
 class ApprovedLease:
-    """An approved lease, and what its approval is worth now."""
+    """An approved lease, and what proves its approval now."""
 
     lease: Lease
     approved_tx: Hash32 | None
     terms_digest: str
-    """Digest of its terms (`domain.access.terms_of`): what a proof is bound to."""
+    """Digest of its terms (`digest_lease_terms`): what a proof is bound to."""
     proof_status: ProofStatus
     attested_by: str
-    """Who vouches, or why nobody does; empty: nobody has looked yet."""
+    """Who attests the approval, or why nobody does; empty: it was not checked yet."""
 
 
 async def load_lease(lease_id: LeaseId, store: ChainStore) -> LeaseRecord | None:
-    """A lease as the database has it, approved or not; None: its creation was never seen."""
+    """Load a lease as the database has it, approved or not; None: its creation was never seen."""
     async with store.unit_of_work() as tx:
         return await _held(lease_id, tx, store)
 
 
 async def save_proof(lease_id: LeaseId, proof: StoredProof, at: int, store: ChainStore, cache: LeaseCacheWriter) -> None:
-    """Keep why an approval counts, or why it does not; `at` in Unix seconds. It takes nothing back that the operator said."""
+    """Store why an approval counts, or why it does not; `at` in Unix seconds. An acknowledgement by the operator stays."""
     async with store.unit_of_work() as tx:
         held = await _held(lease_id, tx, store)
         if held is None or (await _worth(held, tx))[0] is not ProofStatus.ACKNOWLEDGED:
@@ -42,7 +42,7 @@ async def save_proof(lease_id: LeaseId, proof: StoredProof, at: int, store: Chai
 
 
 async def load_approval(lease_id: LeaseId, store: ChainStore) -> ApprovedLease:
-    """What the operator must see before vouching for a lease.
+    """Load what the operator must see before acknowledging a lease.
 
     Raises:
         Refused: the lease is not known here, or nobody approved it.
@@ -55,10 +55,15 @@ async def load_approval(lease_id: LeaseId, store: ChainStore) -> ApprovedLease:
 async def acknowledge_lease(
     lease_id: LeaseId, terms_digest: str, attested_by: str, at: int, store: ChainStore, cache: LeaseCacheWriter | None
 ) -> ApprovedLease:
-    """The operator vouches for the approval of a lease whose proof cannot be had (v0, a wallet contract, a relayed approval).
+    """Store the operator's acknowledgement of an approval that cannot be proved (v0, a wallet contract, a relayed approval).
 
-    `terms`: digest of what the operator was shown; it vouches for nothing else, but for another approving transaction of the same
-    terms, too. `by`: whose word it is; `at`: Unix seconds; `memory`: of the node, None where none runs.
+    Args:
+        lease_id: the lease.
+        terms_digest: of what the operator was shown; it holds for these terms alone, in whichever transaction they are approved.
+        attested_by: who acknowledges.
+        at: Unix seconds.
+        store: the rows.
+        cache: the running node's; None where none runs.
 
     Raises:
         Refused: the lease is not known here, is not approved, has ended, is proved already, or its terms are not those shown.

@@ -1,4 +1,4 @@
-"""Scripts for products that run approved code only: handed in by anyone, decided by the Earner, asked for at submit."""
+"""Scripts for products that run approved code only: submitted by anyone, decided by the Earner, looked up when a job is submitted."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from pandacea.domain.code_approval import CodeRecord, CodeState, CodeSubmission
 from pandacea.domain.ids import Address
 from pandacea.domain.params_schema import BadSchema, check_schema
 from pandacea.domain.printable import printable
+from pandacea.errors import ProblemError
 from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseCache
-from pandacea.flows.submit import ProblemError
 from pandacea.flows.unit_of_work import Database
 
 MAX_WAITING_PER_ADDRESS: Final = 8
-"""Scripts one address may have waiting."""
+"""Scripts that one address may have waiting."""
 MAX_WAITING_STRANGERS: Final = 100
-"""Scripts of people without a lease that may wait, all together: addresses cost nothing."""
+"""Scripts of addresses without a lease that may wait, all together: addresses cost nothing."""
 MAX_WAITING: Final = 400
+"""Scripts that may wait, all together."""
 KEEP_UNDECIDED_SECONDS: Final = 30 * 86_400.0
-"""Seconds after which a script nobody decided on is forgotten, and a rejected one with its reason."""
+"""Seconds after which an undecided script is deleted, and a rejected one with its reason."""
 KEEP_STRANGERS_SECONDS: Final = 7 * 86_400.0
-"""The same of undecided scripts of people without a lease."""
+"""Seconds after which an undecided script of an address without a lease is deleted."""
 NOTE_CHARACTERS: Final = 1000
+"""Characters of a submitter's note that are kept."""
 REASON_CHARACTERS: Final = 500
+"""Characters of the Earner's reason that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeApprovalPorts:
-    """What a submission works with."""
+    """What submitting a script works with."""
 
     database: Database
     leases: LeaseCache
@@ -39,11 +42,11 @@ class CodeApprovalPorts:
 
 
 async def submit_code(submission: CodeSubmission, submitter: Address, ports: CodeApprovalPorts) -> CodeRecord:
-    """Keep a script for the Earner to look at; the same script handed in again is the same submission.
+    """Store a script for the Earner to look at; the same script submitted again is the same submission.
 
     Raises:
-        Forbidden: `product-unknown`, `asset-outside-product`, `bad-params-schema`, `too-many-submissions`.
-        Refused: what the static check says.
+        ProblemError: `product-unknown`, `asset-outside-product`, `bad-params-schema`, `too-many-submissions`.
+        Refused: what the static check found.
     """
     product = ports.catalogue.find_by_id(submission.product_id)
     if product is None:
@@ -89,33 +92,33 @@ async def submit_code(submission: CodeSubmission, submitter: Address, ports: Cod
 
 
 async def find_submission(code_id: str, database: Database) -> CodeRecord:
-    """How a submission stands.
+    """Return a submission with its state.
 
     Raises:
-        Forbidden: `code-unknown`.
+        ProblemError: `code-unknown`.
     """
-    async with database.read_session() as view:
-        found = await view.code.find_submission(code_id)
+    async with database.read_session() as session:
+        found = await session.code.find_submission(code_id)
     if found is None:
         raise ProblemError("code-unknown", "No script with this id was handed in here, or nobody decided on it in time.")
     return found
 
 
 async def decide_code(code_id: str, state: CodeState, reason: str, database: Database, clock: Clock) -> CodeRecord:
-    """Write the Earner's word. A later word replaces it, for what is submitted from then on.
+    """Store the Earner's decision. A later one replaces it, for jobs that are submitted from then on.
 
     Raises:
-        Forbidden: `code-unknown`.
+        ProblemError: `code-unknown`.
     """
     found = await find_submission(code_id, database)
-    words = printable(reason.strip(), limit=REASON_CHARACTERS)
+    shown_reason = printable(reason.strip(), limit=REASON_CHARACTERS)
     async with database.unit_of_work() as work:
-        await work.code.record_decision(code_id, state, words, clock.now())
+        await work.code.record_decision(code_id, state, shown_reason, clock.now())
         await work.commit()
-    return replace(found, state=state, reason=words)
+    return replace(found, state=state, reason=shown_reason)
 
 
 async def list_submissions(database: Database, state: CodeState | None = None) -> Sequence[CodeRecord]:
-    """What was handed in, oldest first."""
-    async with database.read_session() as view:
-        return await view.code.list_submissions(state)
+    """Return the submissions, oldest first."""
+    async with database.read_session() as session:
+        return await session.code.list_submissions(state)

@@ -1,12 +1,13 @@
-"""The second reading of settled ranges: what a first answer left out is folded in; nothing known is ever taken away."""
+"""Check a backfill by a second reading: what the first answer left out is folded in; nothing known is ever taken away."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pandacea.domain.chain_view import FACT_FIELDS, BlockRef, ChainEvent, LeaseRecord
+from pandacea.domain.chain_view import BlockRef, ChainEvent
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.lease import Lease
+from pandacea.domain.lease_record import FACT_FIELDS, LeaseRecord
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter, digest_events, fold_events, load_changes, select_own
 
@@ -14,7 +15,7 @@ from pandacea.flows.follow import LeaseCacheWriter, digest_events, fold_events, 
 async def check_range(events: Sequence[ChainEvent], store: ChainStore) -> tuple[bool, list[LeaseId]]:
     """Compare a second reading of the oldest waiting range with the first. True: they agree, and it waits no more.
 
-    Otherwise the leases it speaks of, whose rows must be folded anew from all their events.
+    Otherwise also the leases of its events, whose rows must be folded anew from all their events.
     """
     async with store.unit_of_work() as tx:
         waiting = await tx.find_backfill_range()
@@ -32,9 +33,9 @@ async def check_range(events: Sequence[ChainEvent], store: ChainStore) -> tuple[
 async def rebuild_lease(
     lease_id: LeaseId, events: Sequence[ChainEvent], base: BlockRef, store: ChainStore, cache: LeaseCacheWriter
 ) -> bool:
-    """Write a lease's row anew from all its events up to `base`; False when nothing was gained.
+    """Fold a lease's row anew from all its events up to `base`; False when nothing was gained.
 
-    A poorer reading never takes a fact away: the row is replaced only by one that knows all it knew.
+    An incomplete reading never takes a fact away: the row is replaced only by one that has all of its facts.
     """
     async with store.unit_of_work() as tx:
         view = cache.chain_view
@@ -60,7 +61,7 @@ def _knows_all(anew: Lease, before: LeaseRecord | None) -> bool:
 
 
 async def replace_range_digest(first: int, last: int, events: Sequence[ChainEvent], store: ChainStore) -> None:
-    """Hold a range against its newest reading from now on: it waits until two in a row agree."""
+    """Compare a range with its newest reading from now on: it waits until two readings in a row agree."""
     async with store.unit_of_work() as tx:
         await tx.delete_backfill_range(first)
         await tx.insert_backfill_range(first, last, digest_events((await select_own(tx, events))[0]))

@@ -1,4 +1,4 @@
-"""A Spender takes a computation back."""
+"""Cancel a computation for its Spender."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from pandacea.domain.charge import Charge
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Release
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.errors import ProblemError
+from pandacea.files.results import ResultStore
+from pandacea.flows.job_events import CLEARED_RESULT, job_message
+from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
-from pandacea.flows.result_store import ResultStore
-from pandacea.flows.submit import ProblemError, job_message
 from pandacea.flows.unit_of_work import Database, UnitOfWork
 
 CANCELLED_DETAIL: Final = "Cancelled by its Spender."
-CANCELLED_ERROR: Final[dict[str, Any]] = {"type": Failure.CANCELLED.value, "message": CANCELLED_DETAIL}
-CLEARED_RESULT: Final[dict[str, Any]] = {"output": b"", "manifest": None, "receipt": None, "truncated": False, "stored_bytes": 0}
-"""A result of which nothing is left to leave. Its blinded hash stays, for the Earner's own record."""
+_CANCELLED_ERROR: Final[dict[str, Any]] = {"type": Failure.CANCELLED.value, "message": CANCELLED_DETAIL}
 
 
 async def cancel_job(job: Job, database: Database, notifier: JobNotifier, clock: Clock, results: ResultStore) -> None:
-    """Cancel a computation: a waiting one at once and uncharged; a running one by destroying its box; a held one by dropping it.
+    """Cancel a computation: a waiting one at once and uncharged; a running one by destroying its sandbox; a held one by dropping it.
 
-    For a running one the wish is durable when this returns: the job ends CANCELLED even if the node dies now.
+    For a running one the cancellation is durable when this returns: the job ends CANCELLED even if the node dies now.
 
     Raises:
-        Forbidden: `not-cancellable`: it has ended.
+        ProblemError: `not-cancellable`: it has ended.
     """
     now = clock.now()
     async with database.unit_of_work() as work:
@@ -38,33 +37,42 @@ async def cancel_job(job: Job, database: Database, notifier: JobNotifier, clock:
         if current.state is JobState.RUNNING:
             await work.jobs.request_cancel(job.computation_id)
             work.after_commit(notifier.cancel_event(job.computation_id).set)
-            work.after_commit(lambda: notifier.notify(job.computation_id))
         else:
             await _drop(current, work, now)
-            work.after_commit(lambda: notifier.notify(job.computation_id))
+        work.after_commit(lambda: notifier.notify(job.computation_id))
         await work.commit()
     if current.state is JobState.HELD:
         await results.remove_folder(job.computation_id)
 
 
 def as_spender_sees(job: Job) -> Job:
-    """Return a computation as its Spender may see it: cancelled from the cancellation on where its result would have been held.
+    """Return a job as its Spender may see it: cancelled from the cancellation on where its result would have been held.
 
     Whether its run was over by then, or its sandbox is still being destroyed, would tell how long the script ran.
     """
     if job.state is not JobState.RUNNING or not job.cancel_asked or job.release != Release.HOLD:
         return job
     return replace(
-        job, state=JobState.CANCELLED, failure=Failure.CANCELLED, detail=CANCELLED_DETAIL, error=CANCELLED_ERROR, **CLEARED_RESULT
+        job,
+        state=JobState.CANCELLED,
+        failure=Failure.CANCELLED,
+        detail=CANCELLED_DETAIL,
+        error=_CANCELLED_ERROR,
+        **CLEARED_RESULT,
     )
 
 
 async def _drop(job: Job, work: UnitOfWork, now: float) -> None:
-    values: dict[str, Any] = {"finished_at": now, "failure": Failure.CANCELLED, "detail": CANCELLED_DETAIL}
-    values["error"] = CANCELLED_ERROR
+    """End a job that is not running; what its code cost stays."""
+    values: dict[str, Any] = {
+        "finished_at": now,
+        "failure": Failure.CANCELLED,
+        "detail": CANCELLED_DETAIL,
+        "error": _CANCELLED_ERROR,
+    }
     if job.state is JobState.PENDING:
         values["charge"] = job.charge_for_mode(Charge.RETURNED)
-    else:  # its code ran: what it cost stays
+    else:
         values |= CLEARED_RESULT | {"removed_at": now}
         await work.jobs.delete_artifacts(job.computation_id)
     await work.jobs.change_state(job.computation_id, job.state, JobState.CANCELLED, **values)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView, LeaseRecord
+from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What registration needs of a sandbox: a source in, a table out, by descriptors; as Protocols."""
+"""What registration needs of a sandbox: turn a source into a table, by descriptors; as Protocols."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from pandacea.domain.table import Recipe, TableShape
 from pandacea.errors import Refused
 
 CHUNK_BYTES: Final = 16 << 20
-"""Text that is parsed at a time: what a conversion's memory is a multiple of."""
+"""Bytes of text that are parsed at a time: what a conversion's memory is a multiple of."""
 
 
 class UnreadableSource(Refused):
-    """The file is no table that can be served."""
+    """The file is not a table that can be served."""
 
     code = "unfit-source"
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionJob:
-    """One conversion. `scratch` and `table` are new, empty files of the node's own; the box writes to them and nobody reads meanwhile."""
+    """One conversion. `scratch` and `table` are new, empty files of the node's own; only the sandbox uses them until it ends."""
 
     source: int
-    """An open descriptor, read-only; stays the caller's."""
+    """An open descriptor, read-only; the caller closes it."""
     recipe: Recipe
     limits: Limits
-    """`memory_bytes`, `cpus`, `time_seconds` and the box's folders; the rest does not apply."""
+    """`memory_bytes`, `cpus`, `time_seconds` and the sizes of the sandbox's folders; the rest does not apply."""
     max_table_bytes: int
-    """What the table, and the scratch file, may take on the disk."""
+    """Bytes that the table, and the scratch file, may each take on the disk."""
     scratch: Path | None
     table: Path | None
-    """Both None: only look at the start of the source."""
+    """Both None: read only the start of the source."""
     types: Mapping[str, str] | None = None
     """Column types to read a small CSV file as (a mock), instead of inferring them."""
     missing_as_nan: bool = False
@@ -43,13 +43,13 @@ class ConversionJob:
 
 
 class TableConverter(Protocol):
-    """A box that reads a file nobody trusts."""
+    """Reads a file that nobody trusts, in a sandbox."""
 
     async def convert_table(self, job: ConversionJob, on_progress: Callable[[float, float], None]) -> TableShape:
-        """Read `job.source` and write `job.table`. `on_progress(done, total)` is called now and then.
+        """Read `job.source` and write `job.table`. `on_progress(done, total)` is called from time to time.
 
         Raises:
-            UnreadableSource: the file is no table; the sentence names line, column and what to do.
-            Unavailable: the box failed; nothing is known about the file.
+            UnreadableSource: the file is not a table; the sentence names line, column and what to do.
+            Unavailable: the sandbox failed; nothing is known about the file.
         """
         ...

@@ -1,24 +1,25 @@
-"""The follower's journey: from a step of the chain to rows, outbox and memory, in ONE transaction; memory follows the commit."""
+"""Apply an update of the chain view: rows and outbox in ONE transaction; the lease cache follows the commit."""
 
 from __future__ import annotations
 
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms, evaluate_proof
-from pandacea.domain.chain_view import ChainEvent, ChainUpdate, ChainView, LeaseRecord
+from pandacea.domain.chain_view import ChainEvent, ChainUpdate, ChainView
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import LeaseCreated
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.flows.chain_store import ChainStore, ChainUnitOfWork, StoredProof
 
 
 class LeaseChange(NamedTuple):
-    """How one lease stands now; `held` None: nothing of it is left."""
+    """One lease as it is now; `record` None: a reorg left nothing of it."""
 
     lease_id: LeaseId
     record: LeaseRecord | None
@@ -26,31 +27,24 @@ class LeaseChange(NamedTuple):
 
 
 class LeaseCacheWriter(Protocol):
-    """What answers the three questions: changed only after the commit, and only under the database's one write lock."""
+    """The lease cache as the follower changes it: only after the commit, and only under the database's one write lock."""
 
     chain_view: ChainView | None
 
     def apply_changes(self, view: ChainView, changes: Sequence[LeaseChange]) -> None:
-        """Take over a view and the leases that changed with it, at once."""
+        """Take over a view and the leases that changed with it, without awaiting in between."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class EventNotices:
-    """Where life-cycle messages go: into the outbox of the same transaction, at `now` (Unix seconds)."""
-
-    now: Callable[[], float]
-
-
 async def apply_update(
-    update: ChainUpdate, view: ChainView, store: ChainStore, cache: LeaseCacheWriter, notices: EventNotices | None
+    update: ChainUpdate, view: ChainView, store: ChainStore, cache: LeaseCacheWriter, messages_at: float | None
 ) -> ChainView:
-    """Make one step durable and then visible; returns the view it leads to.
+    """Make one update durable and then visible; returns the view that it leads to.
 
-    `telling` None: no messages (a backfill, or no broker).
+    `messages_at`: Unix seconds at which the MQTT messages of its events are due; None: no messages (a backfill, or no broker).
 
     Raises:
-        Unavailable: the database failed. Whether the step became durable must be read back before the next.
+        Unavailable: the database failed. Whether the update became durable must be read back before the next.
     """
     after = update.apply_to(view)
     async with store.unit_of_work() as tx:
@@ -69,27 +63,27 @@ async def apply_update(
         if update.settle_to is not None:
             settled = await _settle(tx, update, view, old, ids, store)
             if view.tip.number < after.base.number:
-                # Read by numbers, unseen by any header: one answer is not enough for it.
+                # Read by block numbers, without a header that links it: one answer is not enough for it.
                 await tx.insert_backfill_range(view.tip.number + 1, after.base.number, digest_events(old))
             touched.update(settled)
         changes = await load_changes(tx, list(touched), store, settled, above=bool(after.blocks))
         await tx.save_view(after)
-        if notices is not None:
+        if messages_at is not None:
             known_to = view.tip.number if update.undo_to is None else update.undo_to.number
-            await _put_messages(tx, [seen for seen in events if seen.block > known_to], notices)
+            await _put_messages(tx, [seen for seen in events if seen.block > known_to], messages_at)
         tx.after_commit(lambda: cache.apply_changes(after, changes))
         await tx.commit()
     return after
 
 
 async def refresh_leases(ids: Sequence[LeaseId], view: ChainView, store: ChainStore, cache: LeaseCacheWriter) -> None:
-    """Bring memory in line with the rows of some leases, after a (re)load."""
+    """Bring the cache in line with the rows of some leases, after a (re)load."""
     async with store.unit_of_work() as tx:
         cache.apply_changes(view, await load_changes(tx, ids, store, {}))
 
 
 async def select_own(tx: ChainUnitOfWork, events: Sequence[ChainEvent]) -> tuple[Sequence[ChainEvent], set[LeaseId]]:
-    """The events of this Earner's leases, and these leases; one whose creation was never seen is another Earner's."""
+    """Return the events of this Earner's leases, and their ids. A lease whose creation was never seen is another Earner's."""
     created: set[LeaseId] = set()
     others: set[LeaseId] = set()
     for seen in events:
@@ -106,7 +100,7 @@ async def select_own(tx: ChainUnitOfWork, events: Sequence[ChainEvent]) -> tuple
 
 
 def digest_events(events: Sequence[ChainEvent]) -> str:
-    """sha-256 over the identities of events, in the order they happened: how many in each block, and their places there."""
+    """Return the sha-256 (hex) over the identities of events, in the order they happened: how many in each block, and where there."""
     _, blocks, indexes, _, _, parts = zip(*events, strict=True) if events else ((),) * 6
     counts = Counter(blocks)
     digest = hashlib.sha256("".join(counts).encode())
@@ -118,7 +112,7 @@ def digest_events(events: Sequence[ChainEvent]) -> str:
 async def _settle(
     tx: ChainUnitOfWork, step: ChainUpdate, view: ChainView, old: Sequence[ChainEvent], ids: set[LeaseId], records: ChainStore
 ) -> dict[LeaseId, LeaseRecord]:
-    """Fold what is final into the rows. Events held already and those the step brings are merged by identity."""
+    """Fold what is final into the rows. Events that are stored already and those of the update are merged by identity."""
     assert step.settle_to is not None
     holds = bool(view.blocks or step.blocks)  # nothing in the middle of a gap
     held = await tx.list_events_up_to(step.settle_to.number) if holds else []
@@ -139,7 +133,7 @@ async def _settle(
 def fold_events(
     before: Mapping[LeaseId, LeaseRecord], events: Iterable[ChainEvent], store: ChainStore, at: int
 ) -> dict[LeaseId, LeaseRecord]:
-    """Fold events in order into the leases they belong to; `at`: timestamp of a block at or after them."""
+    """Fold events in order into their leases; `at`: timestamp of a block at or after them (Unix seconds)."""
     after = dict(before)
     ours: set[LeaseId] = set()
     for seen in events:
@@ -168,7 +162,7 @@ async def load_changes(
     *,
     above: bool = True,
 ) -> list[LeaseChange]:
-    """The newest state of leases: rows (`settled` where just written), and the events held above them, if any."""
+    """Load the newest state of leases: their rows (`settled` where just written) and, with `above`, the events stored above the base."""
     if not ids:
         return []
     rows = {**await tx.load_settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
@@ -184,7 +178,7 @@ async def load_changes(
 
 
 def current_proof_status(record: LeaseRecord | None, proof: StoredProof | None) -> ProofStatus:
-    """What a kept proof is worth for a lease as it stands."""
+    """Return the status that a stored proof gives a lease as it is now."""
     if record is None or proof is None:
         return ProofStatus.PENDING
     return evaluate_proof(
@@ -192,7 +186,7 @@ def current_proof_status(record: LeaseRecord | None, proof: StoredProof | None) 
     )
 
 
-async def _put_messages(tx: ChainUnitOfWork, events: Sequence[ChainEvent], telling: EventNotices) -> None:
+async def _put_messages(tx: ChainUnitOfWork, events: Sequence[ChainEvent], at: float) -> None:
     for seen in events:
         name = type(seen.event).__name__
         payload = {
@@ -204,4 +198,4 @@ async def _put_messages(tx: ChainUnitOfWork, events: Sequence[ChainEvent], telli
             # uint256 and hostile text: numbers beyond 2^53 travel as strings.
             "arguments": {k: v if isinstance(v, bool) else str(v) for k, v in asdict(seen.event).items()},
         }
-        await tx.put_event_message(seen, f"leases/{name}", payload, telling.now())
+        await tx.put_event_message(seen, f"leases/{name}", payload, at)

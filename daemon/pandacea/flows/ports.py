@@ -1,4 +1,4 @@
-"""What the journeys need from the world, as Protocols. Adapters implement them; `tests/fakes.py` fakes them."""
+"""What the flows need from outside, as Protocols that adapters implement. The database has its own: `unit_of_work`, `chain_store`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pandacea.domain.access import AccessDecision, CachedLease, ChainStatus
+from pandacea.domain.access import CachedLease, ChainStatus
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
@@ -16,15 +16,15 @@ from pandacea.domain.product import Product
 
 
 class Clock(Protocol):
-    """Time comes in as an argument."""
+    """The time as an argument, so that a test needs no sleeping."""
 
     def now(self) -> float:
-        """Unix seconds."""
+        """Return the time in Unix seconds."""
         ...
 
 
 class TableFormat(StrEnum):
-    """How the bytes behind a descriptor are to be read as a table."""
+    """How a stored table's bytes are read."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -33,19 +33,19 @@ class TableFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InputTable:
-    """One asset of one computation: the node opens `path` read-only and hands over the descriptor, never the folder."""
+    """One asset of one computation: the sandbox gets a read-only descriptor of `path`, never the folder."""
 
     asset_id: AssetId
     variable_name: str
     path: Path
     format: TableFormat
     commitment: str | None = None
-    """What the Earner committed to of these rows, hex; None: mock rows, which nobody signs for."""
+    """Commitment to these rows, hex; None: mock rows, which nobody signs for."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxJob:
-    """Everything one sandbox is given. `results` is an empty node-private folder where artifacts are written, as 0, 1, 2 ..."""
+    """Everything that one sandbox is given."""
 
     computation_id: ComputationId
     code: bytes
@@ -53,10 +53,14 @@ class SandboxJob:
     """JSON text: becomes the script's `params`."""
     inputs: tuple[InputTable, ...]
     uploads: Mapping[str, Path]
+    """File name under /workspace/in -> the node's file."""
     limits: Limits
     seed: int
+    """What the script's random generators start from; 31 bits."""
     threads: int
+    """Threads that the script's libraries may use."""
     results_dir: Path
+    """An empty folder of the node's own: artifacts are written there as 0, 1, 2 ..."""
     capture_stderr: bool = True
     """Whether what goes to stderr is part of the output; False: it goes nowhere."""
 
@@ -92,25 +96,25 @@ class ProgressReported:
 
 @dataclass(frozen=True, slots=True)
 class CodeStarted:
-    """The guest acknowledged the first byte of the script: the run is charged from here on."""
+    """The guest acknowledged the first byte of the script: the run is charged from then on."""
 
 
 SandboxEvent = CodeStarted | OutputWritten | ProgressReported
 
 
 class Sandbox(Protocol):
-    """A box made for one computation and destroyed afterwards."""
+    """Runs each computation in an instance of its own, which is destroyed afterwards."""
 
     async def start(self) -> SandboxIdentity:
-        """Check that the box can be made here (engine, image, self-test), sweep leftovers, start the pool.
+        """Check that instances can be made here (engine, image, self-test), remove leftovers, start the pool.
 
         Raises:
-            Broken: the box cannot be made or a limit does not bite; the message says which and what to do.
+            Broken: an instance cannot be made or a limit does not hold; the message says which and what to do.
         """
         ...
 
     async def run_job(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
-        """Run one job to its end. Never raises for what a script does; cancelling the task destroys the box and re-raises.
+        """Run one job to its end. Never raises for what a script does; cancelling the task destroys the instance and re-raises.
 
         Raises:
             Unavailable: engine or host failed before any user code ran; the job may be tried again.
@@ -118,58 +122,35 @@ class Sandbox(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Destroy every box this node made."""
+        """Destroy every instance that this node made."""
         ...
 
 
 class LeaseCache(Protocol):
-    """The leases as the follower keeps them: from memory, O(1), exact at every moment."""
+    """The leases in memory, as the follower keeps them: O(1), exact at every moment."""
 
-    def find_lease(self, lease_id: LeaseId) -> CachedLease | None: ...
+    def find_lease(self, lease_id: LeaseId) -> CachedLease | None:
+        """Return an approved lease of this Earner; None: it is not known here."""
+        ...
 
-    def chain_status(self) -> ChainStatus: ...
+    def chain_status(self) -> ChainStatus:
+        """Return how far the chain was read, and whether that may be relied on now."""
+        ...
 
     def knows_spender(self, address: Address) -> bool:
-        """Whether this address is the spender of an approved lease of this Earner."""
+        """Return whether this address is the Spender of an approved lease of this Earner."""
         ...
 
     def subscribe(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
-        """Call back after a lease changed (None: any of them may have, or the standing did). Returns how to stop it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class AccessRequest:
-    """May this caller start a new computation under this lease, on these assets, now?"""
-
-    lease_id: LeaseId
-    caller: Address
-    assets: tuple[AssetId, ...]
-    product_version: str | None
-    """The version the request names; None: whatever is current."""
-    used: int
-    reserved: int
-    time_limit: float
-    """Seconds the run may take."""
-
-
-class PrivacyService(Protocol):
-    """The service of the specification: say whether a lease allows a computation, and run it in a box of its own."""
-
-    def verify_lease(self, request: AccessRequest) -> AccessDecision:
-        """Say whether this caller may start a new computation on these assets now. From memory, at once."""
-        ...
-
-    async def execute_computation(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
-        """Run an accepted computation to its end, as `Sandbox.run`."""
+        """Call back after a lease changed (None: any may have, or the chain status did). Returns a function that ends it."""
         ...
 
 
 class CodeChecker(Protocol):
-    """The early, clear error about a script. Never the boundary: the box is."""
+    """Gives an early, clear error about a script. It is not the boundary: the sandbox is."""
 
     async def check_code(self, code: str) -> None:
-        """Look at a script before it is queued.
+        """Check a script before it is queued.
 
         Raises:
             Refused: the script cannot run here; with its own code and the line.
@@ -178,23 +159,23 @@ class CodeChecker(Protocol):
 
 
 class ResultPoster(Protocol):
-    """Puts a result's hash on-chain."""
+    """Commits result hashes on-chain."""
 
     async def commit_result(self, lease_id: LeaseId, computation_id: ComputationId, result_hash: Hash32) -> str:
-        """Commit once, however often called; returns the transaction hash when it is mined.
+        """Commit a result's hash, once however often called; returns the transaction hash when it is mined.
 
         Raises:
             Refused: the contract will never take it (the sentence says why).
-            Unavailable: not now.
+            Unavailable: it cannot be sent or is not mined yet; try again later.
         """
         ...
 
 
 class MessageBroker(Protocol):
-    """Publishes the node's life."""
+    """Publishes events of the node over MQTT."""
 
     async def publish(self, topic: str, payload: dict[str, Any]) -> None:
-        """Hand one message over, at least once.
+        """Publish one message, at least once.
 
         Raises:
             Unavailable: the broker did not take it.
@@ -203,12 +184,16 @@ class MessageBroker(Protocol):
 
 
 class Catalogue(Protocol):
-    """The products on offer, from memory."""
+    """The products on offer, in memory."""
 
     def find_by_hash(self, product_hash: Hash32) -> Product | None:
-        """The product that a lease's `dataProductId` names."""
+        """Return the product that a lease's `dataProductId` names; None: it is not on offer."""
         ...
 
-    def find_by_id(self, product_id: str) -> Product | None: ...
+    def find_by_id(self, product_id: str) -> Product | None:
+        """Return a product by its id; None: it is not on offer."""
+        ...
 
-    def list_products(self) -> list[Product]: ...
+    def list_products(self) -> list[Product]:
+        """Return every product on offer."""
+        ...

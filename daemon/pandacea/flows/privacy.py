@@ -1,21 +1,39 @@
-"""The PrivacyService: one question about a lease, one way to run code, whatever box stands behind it."""
+"""The PrivacyService of the specification: verify a lease, and run code in a sandbox."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pandacea.domain.access import AccessDecision, ProductFacts, may_run
-from pandacea.domain.ids import Address
+from pandacea.domain.ids import Address, AssetId, LeaseId
 from pandacea.domain.outcome import Outcome
 from pandacea.domain.product import Product
-from pandacea.flows.ports import AccessRequest, Catalogue, Clock, LeaseCache, Sandbox, SandboxEvent, SandboxJob
+from pandacea.flows.ports import Catalogue, Clock, LeaseCache, Sandbox, SandboxEvent, SandboxJob
 
 
-class LeasedPrivacy:
-    """`flows.ports.PrivacyService` over the lease book, the catalogue and a sandbox."""
+@dataclass(frozen=True, slots=True)
+class AccessRequest:
+    """Who asks to start a new computation under which lease, and on what."""
+
+    lease_id: LeaseId
+    caller: Address
+    assets: tuple[AssetId, ...]
+    product_version: str | None
+    """The version that the request names; None: the current one."""
+    used: int
+    """Computations charged in the database."""
+    reserved: int
+    """Computations accepted and not yet charged."""
+    time_limit: float
+    """Seconds the run may take."""
+
+
+class PrivacyService:
+    """Decides over the lease cache and the catalogue, runs in whatever sandbox it is given."""
 
     def __init__(self, leases: LeaseCache, catalogue: Catalogue, sandbox: Sandbox, earner: Address, clock: Clock) -> None:
-        """`earner`: only leases made with this address are served."""
+        """Serve only leases made with `earner`."""
         self._leases = leases
         self._catalogue = catalogue
         self._sandbox = sandbox
@@ -23,10 +41,9 @@ class LeasedPrivacy:
         self._clock = clock
 
     def verify_lease(self, request: AccessRequest) -> AccessDecision:
-        """See `PrivacyService.verify_lease`."""
+        """Decide whether the caller may start a new computation on these assets now. Answers from memory, without waiting."""
         lease = self._leases.find_lease(request.lease_id)
-        known = lease is not None and lease.data_product_id is not None
-        product = self._catalogue.find_by_hash(lease.data_product_id) if lease and known and lease.data_product_id else None
+        product = self._catalogue.find_by_hash(lease.data_product_id) if lease and lease.data_product_id else None
         return may_run(
             lease,
             self._leases.chain_status(),
@@ -42,10 +59,10 @@ class LeasedPrivacy:
         )
 
     async def execute_computation(self, job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
-        """See `Sandbox.run`."""
+        """Run an accepted computation to its end; see `Sandbox.run_job`."""
         return await self._sandbox.run_job(job, on_event)
 
 
 def product_facts(product: Product) -> ProductFacts:
-    """What access needs of a product."""
+    """Take from a product what the access decisions need."""
     return ProductFacts(product.product_hash, frozenset(product.assets), product.version)

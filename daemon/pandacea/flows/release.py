@@ -1,11 +1,10 @@
-"""The Earner's word on a held result: it leaves whole, or nothing of it ever does."""
+"""Release or refuse a held result, on the Earner's decision."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,109 +14,100 @@ from pandacea.domain.charge import Charge, charge_at_end
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.domain.printable import printable
-from pandacea.flows.cancel import CLEARED_RESULT
-from pandacea.flows.finish import result_commitment
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.errors import ProblemError
+from pandacea.files.results import ResultStore
+from pandacea.flows.job_events import CLEARED_RESULT, job_message, result_commitment
+from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
-from pandacea.flows.result_store import ResultStore
-from pandacea.flows.submit import ProblemError, job_message
 from pandacea.flows.unit_of_work import Database, StoredArtifact
 
 REASON_CHARACTERS: Final = 500
+"""Characters of a refusal's reason that are kept."""
 OUTPUT_FILE: Final = "output"
-"""Beside the artifacts, which are named by numbers: a held result's whole output, written when it is looked at."""
+"""Name of the file that holds a held result's whole output, beside the artifacts, which are named by numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasePorts:
-    """What the Earner's word works with."""
+    """What the Earner's decision works with."""
 
     database: Database
     clock: Clock
     results: ResultStore
     notifier: JobNotifier
     post_results: bool
+    """Whether result hashes are committed on-chain."""
     hold_seconds: float
-    """A result nobody decided on for this long is refused: every job ends."""
+    """A result on which nobody decided for this long is refused: every job ends."""
 
 
 async def list_held(ports: ReleasePorts) -> Sequence[Job]:
-    """What waits for a word, oldest first."""
-    async with ports.database.read_session() as view:
-        found = [await view.jobs.find_job(computation_id) for computation_id in await view.jobs.list_in_state(JobState.HELD)]
+    """Return the jobs whose results wait for a decision, oldest first."""
+    async with ports.database.read_session() as session:
+        found = [await session.jobs.find_job(computation_id) for computation_id in await session.jobs.list_in_state(JobState.HELD)]
     return [job for job in found if job is not None]
 
 
 async def load_result(computation_id: str, ports: ReleasePorts) -> tuple[Job, list[StoredArtifact]]:
-    """One result as it lies here, for the Earner's eyes.
+    """Return one result as it is stored here, for the Earner to look at.
 
     Raises:
-        Forbidden: `computation-unknown`.
+        ProblemError: `computation-unknown`.
     """
-    async with ports.database.read_session() as view:
-        job = await view.jobs.find_job(computation_id)
-        artifacts = await view.jobs.list_artifacts(computation_id)
+    async with ports.database.read_session() as session:
+        job = await session.jobs.find_job(computation_id)
+        artifacts = await session.jobs.list_artifacts(computation_id)
     if job is None:
-        raise ProblemError("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")
+        raise _unknown(computation_id)
     return job, artifacts
 
 
 async def write_output_file(job: Job, ports: ReleasePorts) -> Path | None:
-    """Write a held result's whole output beside its artifacts, for reading; None when it has none.
+    """Write a held result's whole output to a file beside its artifacts; None when it has none.
 
     A terminal shows the start of it only. The file goes with the result's folder: at the refusal, or when results expire.
     """
     if not job.output:
         return None
-    path = ports.results.path_of(job.computation_id) / OUTPUT_FILE
-
-    def write() -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(job.output)
-
-    await asyncio.to_thread(write)
-    return path
+    return await ports.results.write_file(job.computation_id, OUTPUT_FILE, job.output)
 
 
 async def digest_result(job: Job, artifacts: Sequence[StoredArtifact], ports: ReleasePorts) -> str:
-    """Compute the sha-256 (hex) of all that a release would let out: the row's words, the output, and each file as it lies on the disk.
+    """Compute the sha-256 (hex) of all that a release would let out: the row's texts, the output, and each file as it is on the disk.
 
     `results show` prints it and `results release` takes it: what is released is what was looked at, byte for byte.
 
     Raises:
-        Forbidden: `result-damaged`: a file is gone or is not what the run left.
+        ProblemError: `result-damaged`: a file is gone or is not what the run left.
     """
     folder = ports.results.path_of(job.computation_id)
 
     def digest_files() -> list[list[str]]:
         rows = []
-        for item in sorted(artifacts, key=lambda one: one.name):
+        for artifact in sorted(artifacts, key=lambda item: item.name):
+            path = folder / artifact.file
             try:
-                with (folder / item.file).open("rb") as file:
+                with path.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as problem:
-                raise ProblemError(
-                    "result-damaged", f"{folder / item.file} cannot be read ({problem.strerror}). Refuse the result."
-                ) from problem
-            if found != item.sha256:
-                raise ProblemError("result-damaged", f"{folder / item.file} is not what the run left. Refuse the result.")
-            rows.append([item.name, found])
+                raise ProblemError("result-damaged", f"{path} cannot be read ({problem.strerror}). Refuse the result.") from problem
+            if found != artifact.sha256:
+                raise ProblemError("result-damaged", f"{path} is not what the run left. Refuse the result.")
+            rows.append([artifact.name, found])
         return rows
 
-    words = [job.computation_id, job.failure, job.detail, job.error, job.truncated, hashlib.sha256(job.output).hexdigest()]
-    text = json.dumps([*words, await asyncio.to_thread(digest_files)], sort_keys=True)
+    texts = [job.computation_id, job.failure, job.detail, job.error, job.truncated, hashlib.sha256(job.output).hexdigest()]
+    text = json.dumps([*texts, await asyncio.to_thread(digest_files)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 async def release_result(computation_id: str, ports: ReleasePorts, *, seen_digest: str | None = None) -> Job:
-    """Let a held result out: from this commit on its Spender may read it, and its hash goes on-chain.
+    """Release a held result: from this commit on its Spender may read it, and its hash goes on-chain.
 
-    `seen`: the digest of what was looked at (`digest_held`); None only where no person looked.
+    `seen_digest`: of what was looked at (`digest_result`); None only where no person looked.
 
     Raises:
-        Forbidden: `computation-unknown`, `not-held`, `result-damaged`, `result-not-seen`: what lies here is not what was looked at.
+        ProblemError: `computation-unknown`, `not-held`, `result-damaged`, `result-not-seen`: what is stored is not what was looked at.
     """
     now = ports.clock.now()
     if seen_digest is not None:
@@ -142,17 +132,17 @@ async def release_result(computation_id: str, ports: ReleasePorts, *, seen_diges
 
 
 async def refuse_result(computation_id: str, reason: str, ports: ReleasePorts) -> Job:
-    """Keep a held result back for good: bytes, manifest and receipt are thrown away, the reason is all its Spender learns.
+    """Refuse a held result for good: bytes, manifest and receipt are thrown away, the reason is all that its Spender learns.
 
     Raises:
-        Forbidden: `computation-unknown`, `not-held`.
+        ProblemError: `computation-unknown`, `not-held`.
     """
     now = ports.clock.now()
-    words = printable(reason.strip(), limit=REASON_CHARACTERS)
-    detail = "The Earner looked at the result and does not release it" + (f": {words}" if words else ".")
+    shown_reason = printable(reason.strip(), limit=REASON_CHARACTERS)
+    detail = "The Earner looked at the result and does not release it" + (f": {shown_reason}" if shown_reason else ".")
+    failure = Failure.RESULT_REFUSED
     async with ports.database.unit_of_work() as work:
         job = _require_held(await work.jobs.find_job(computation_id), computation_id)
-        failure = Failure.RESULT_REFUSED
         await work.jobs.delete_artifacts(computation_id)
         await work.jobs.change_state(
             computation_id,
@@ -173,17 +163,21 @@ async def refuse_result(computation_id: str, reason: str, ports: ReleasePorts) -
 
 
 async def refuse_expired(ports: ReleasePorts) -> int:
-    """Refuse what nobody decided on for `hold_seconds`; returns how many."""
+    """Refuse every result on which nobody decided for `hold_seconds`; returns how many."""
     limit = ports.clock.now() - ports.hold_seconds
-    old = [job for job in await list_held(ports) if (job.finished_at or job.created_at) < limit]
-    for job in old:
+    expired = [job for job in await list_held(ports) if (job.finished_at or job.created_at) < limit]
+    for job in expired:
         await refuse_result(job.computation_id, f"nobody decided within {ports.hold_seconds / 86_400:.0f} days.", ports)
-    return len(old)
+    return len(expired)
 
 
 def _require_held(job: Job | None, computation_id: str) -> Job:
     if job is None:
-        raise ProblemError("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")
+        raise _unknown(computation_id)
     if job.state is not JobState.HELD:
         raise ProblemError("not-held", f"This computation is {job.state.value}, not held: there is nothing to decide.")
     return job
+
+
+def _unknown(computation_id: str) -> ProblemError:
+    return ProblemError("computation-unknown", f"No computation has the id {printable(computation_id, limit=80)} here.")

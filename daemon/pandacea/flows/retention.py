@@ -1,4 +1,4 @@
-"""What a long-running node throws away: everything that grows has an owner, a room and an end (docs/operating.md has the table)."""
+"""Delete what a long-running node does not keep: everything that grows has an owner, a quota and an end (table in docs/operating.md)."""
 
 from __future__ import annotations
 
@@ -7,33 +7,28 @@ from typing import Final
 
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import Limits
+from pandacea.files.results import ResultStore
 from pandacea.flows.approve_code import KEEP_STRANGERS_SECONDS, KEEP_UNDECIDED_SECONDS
 from pandacea.flows.eviction import Eviction
+from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS
 from pandacea.flows.ports import Clock
 from pandacea.flows.release import ReleasePorts, refuse_expired
-from pandacea.flows.result_store import ResultStore
 from pandacea.flows.unit_of_work import Database
 from pandacea.flows.uploads import UploadStore
 
-KEEP_DELIVERED_SECONDS: Final = 86_400.0
-"""Seconds a delivered message stays for inspection."""
-KEEP_WAITING_SECONDS: Final = 7 * 86_400.0
-"""Seconds an MQTT message waits for a broker that is down: older news is none. Commitments wait for ever."""
 MIN_KEEP_SECONDS: Final = 3600.0
-"""Seconds a result stays, however little room is left: new computations are refused first."""
-
-
+"""How long a result stays however little room is left, in seconds: new computations are refused first."""
 KEEP_REHEARSALS_SECONDS: Final = 600.0
-"""Seconds a rehearsal stays after its end, with its row."""
+"""How long a rehearsal stays after its end, with its row, in seconds."""
 MAX_UNCHARGED_ROWS: Final = 256
-"""Rows of ended jobs that cost nothing, of each Spender; the oldest go first."""
+"""Rows of ended jobs that cost nothing, for each Spender; the oldest go first."""
 KEEP_SCRIPTS_SECONDS: Final = 90 * 86_400.0
 """Default of `keep_scripts_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPorts:
-    """What housekeeping works with. `keep_seconds`: how long results are kept."""
+    """What retention works with."""
 
     database: Database
     clock: Clock
@@ -42,20 +37,21 @@ class RetentionPorts:
     uploads: UploadStore
     release: ReleasePorts
     keep_results_seconds: float
+    """How long results are kept after their end."""
     keep_scripts_seconds: float = KEEP_SCRIPTS_SECONDS
     """How long script and params of a run that was paid for are kept after its end."""
 
 
 async def apply_retention(ports: RetentionPorts) -> int:
-    """Throw away what is due; manifests, receipts and charges of what was paid for stay. Returns how many results went."""
+    """Delete what is due; manifests, receipts and charges of what was paid for stay. Returns how many results went."""
     now = ports.clock.now()
     await refuse_expired(ports.release)
-    async with ports.database.read_session() as view:
-        old = await view.jobs.list_ended_before(Mode.LIVE, now - ports.keep_results_seconds)
-        rehearsed = await view.jobs.list_ended_before(Mode.MOCK, now - KEEP_REHEARSALS_SECONDS)
+    async with ports.database.read_session() as session:
+        old = await session.jobs.list_ended_before(Mode.LIVE, now - ports.keep_results_seconds)
+        rehearsed = await session.jobs.list_ended_before(Mode.MOCK, now - KEEP_REHEARSALS_SECONDS)
     for computation_id in old:
         await _clear_result(computation_id, ports)
-    crowded = await _evict(ports)
+    evicted = await _evict(ports)
     await ports.uploads.remove_expired()
     async with ports.database.unit_of_work() as work:
         gone = [*rehearsed, *await work.jobs.list_uncharged(now - ports.keep_results_seconds, MAX_UNCHARGED_ROWS)]
@@ -67,19 +63,19 @@ async def apply_retention(ports: RetentionPorts) -> int:
     for computation_id in gone:
         await ports.results.remove_folder(computation_id)
     await ports.database.prune_nonces(int(now) - 600)
-    return len(old) + crowded
+    return len(old) + evicted
 
 
 async def _evict(ports: RetentionPorts) -> int:
-    """Remove results until the largest new one fits; held ones stay: nobody has seen them yet.
+    """Remove results until the largest new one fits; returns how many. Held ones stay: nobody has seen them yet.
 
-    For a Spender's room the Spender's own oldest go, for everybody's the oldest of whoever holds most.
+    For a Spender's quota the Spender's own oldest go, for the quota of all the oldest of whoever holds most.
     """
-    async with ports.database.read_session() as view:
-        sizes = await view.jobs.stored_bytes(Mode.LIVE)
-        oldest = await view.jobs.list_oldest_results(Mode.LIVE, ports.clock.now() - MIN_KEEP_SECONDS)
-    room = Eviction(sizes, oldest, ports.limits.largest_result)
-    gone = [*room.evict_own(ports.results.max_bytes_per_spender), *room.evict_largest(ports.results.max_bytes)]
+    async with ports.database.read_session() as session:
+        stored = await session.jobs.stored_bytes(Mode.LIVE)
+        oldest = await session.jobs.list_oldest_results(Mode.LIVE, ports.clock.now() - MIN_KEEP_SECONDS)
+    eviction = Eviction(stored, oldest, ports.limits.largest_result)
+    gone = [*eviction.evict_own(ports.results.max_bytes_per_spender), *eviction.evict_largest(ports.results.max_bytes)]
     for computation_id in gone:
         await _clear_result(computation_id, ports)
     return len(gone)

@@ -1,4 +1,4 @@
-"""Seal a result: the manifest that names every byte of it, and the receipt that the Earner's key signs."""
+"""Sign a result: build the manifest that names every byte of it, and the receipt that the Earner's key signs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pandacea_sdk.protocol.receipt import Receipt
 
 @dataclass(frozen=True, slots=True)
 class SignedResult:
-    """`manifest`: RFC 8785 JSON text; `result_hash`: its sha-256; `receipt`: as it travels."""
+    """`manifest`: RFC 8785 JSON text; `result_hash`: its sha-256; `receipt`: its JSON members."""
 
     manifest: str
     result_hash: Hash32
@@ -27,12 +27,12 @@ class SignedResult:
 
 
 class SigningRefused(Exception):
-    """The run is none that may be signed for."""
+    """The run is not one that may be signed for."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutedInputs:
-    """What a box was given: this, and nothing read again afterwards, is what the Earner signs for."""
+    """What a sandbox was given: the Earner signs for this, and for nothing that is read again afterwards."""
 
     code: bytes
     params: bytes
@@ -40,28 +40,28 @@ class ExecutedInputs:
 
     @classmethod
     def from_sandbox_job(cls, sandbox_job: SandboxJob) -> ExecutedInputs:
-        """What was handed to a box.
+        """Take what a sandbox was given.
 
         Raises:
-            SigningRefused: some of its rows were mock rows.
+            SigningRefused: one of its tables holds mock rows.
         """
         inputs = []
         for table in sandbox_job.inputs:
             if table.commitment is None:
-                raise SigningRefused(f"the rows of {table.asset_id} are under no commitment")
+                raise SigningRefused(f"the rows of {table.asset_id} have no commitment")
             inputs.append(ManifestInput(table.asset_id, table.variable_name, table.commitment))
         return cls(sandbox_job.code, sandbox_job.params, tuple(inputs))
 
     @classmethod
     def from_job(cls, job: Job) -> ExecutedInputs:
-        """What a box of a node that has died since was given: its row pinned it when it was accepted."""
+        """Take what the sandbox of a node that has died since was given: the job's row has pinned it since the job was accepted."""
         inputs = tuple(ManifestInput(item["asset_id"], item["variable_name"], item["commitment"]) for item in job.inputs)
         return cls(job.code.encode(), job.params.encode(), inputs)
 
 
 @dataclass(frozen=True, slots=True)
 class ResultSigner:
-    """What every manifest of this node has in common, and the key that signs receipts."""
+    """Signs results with the Earner's or operator's key; its fields are what every manifest of this node has in common."""
 
     earner: Address
     signer: Signer
@@ -71,12 +71,12 @@ class ResultSigner:
     node_version: str
 
     def sign_result(self, job: Job, executed: ExecutedInputs, outcome: Outcome, *, index: int, finished_at: float) -> SignedResult:
-        """Build and sign.
+        """Build the manifest of a run and sign its receipt.
 
         Args:
             job: the accepted request.
-            executed: what the box was given.
-            outcome: what the sandbox said; its output and artifacts are named by digest.
+            executed: what the sandbox was given.
+            outcome: what the sandbox reported; its output and artifacts are named by digest.
             index: this is computation `index` (from 1) of the lease's `max_computations`.
             finished_at: Unix seconds.
 
@@ -139,7 +139,7 @@ class ResultSigner:
 
 
 def seed_of(job: Job) -> int:
-    """The seed a script's random generators start from: fixed by the computation id, so that a replay has it too. 31 bits."""
+    """Return the seed of a script's random generators (31 bits): derived from the computation id, so that a replay starts from it, too."""
     return int(job.computation_id[2:10], 16) & 0x7FFF_FFFF
 
 

@@ -1,4 +1,7 @@
-"""The node's database as the journeys see it: rows of one transaction or view, as Protocols. `store.books` implements them."""
+"""The node's database as the flows see it: the rows of one unit of work or read session, as Protocols.
+
+`store.unit_of_work` implements them; what a method does is stated there.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from pandacea.domain.code_approval import CodeRecord, CodeState
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, LeaseKey
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.product import Asset, Product
+from pandacea.domain.table import TableShape
 
 
 @dataclass(frozen=True, slots=True)
 class StoredArtifact:
-    """An artifact as the node keeps it: `file` is its file's name in the job's results folder."""
+    """An artifact as the node stores it: `file` names its file in the job's results folder, `size` is in bytes."""
 
     name: str
     file: str
@@ -27,7 +31,7 @@ class StoredArtifact:
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """A kept result that takes room."""
+    """A stored result that counts against the quotas."""
 
     computation_id: ComputationId
     spender: Address
@@ -37,35 +41,35 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True)
 class StartCriteria:
-    """Whose job may start next."""
+    """Which waiting jobs may start now."""
 
     now: float
     """Unix seconds."""
     max_running: int
     """Jobs of one Spender that may run at one time."""
     full_spenders: Collection[Address] = ()
-    """Spenders whose room for results would not take another."""
+    """Spenders whose quota of results would not take another."""
     skipped_leases: Collection[LeaseId] = ()
-    """Leases that cannot be judged now."""
+    """Leases on which the node cannot decide now."""
     modes: Collection[Mode] = tuple(Mode)
-    """What the worker that asks runs."""
+    """What the asking worker runs."""
 
 
 class Channel(StrEnum):
-    """Where an outbox message is going."""
+    """Where an outbox message is delivered."""
 
     MQTT = "mqtt"
     CHAIN = "chain"
 
     @property
     def is_ordered(self) -> bool:
-        """Whether a message waits for the one before it: a dashboard keeps the last word, a commitment stands for itself."""
+        """Whether a message waits for the one before it: a subscriber keeps the last state it heard, a commitment stands alone."""
         return self is Channel.MQTT
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxMessage:
-    """One thing to tell the world, at least once; `key` makes its effect happen once."""
+    """One message, delivered at least once; `key` makes its effect happen once."""
 
     channel: Channel
     key: str
@@ -75,22 +79,22 @@ class OutboxMessage:
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """A message in the outbox."""
+    """A message that waits in the outbox; times are Unix seconds."""
 
     id: int
     created_at: float
     attempts: int
+    """Deliveries that failed."""
     message: OutboxMessage
 
 
 class JobRows(Protocol):
-    """The jobs of the database, inside one transaction or view."""
+    """The jobs, inside one unit of work or read session."""
 
     async def insert_job(self, job: Job) -> None: ...
     async def find_job(self, computation_id: str) -> Job | None: ...
     async def find_by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None: ...
     async def count_by_charge(self, key: LeaseKey) -> dict[Charge, int]: ...
-    async def count_live(self, key: LeaseKey) -> int: ...
     async def count_queued(self, spender: Address | None = None) -> int: ...
     async def find_next_pending(self, criteria: StartCriteria) -> Job | None: ...
     async def list_in_state(self, *states: JobState) -> list[ComputationId]: ...
@@ -115,7 +119,7 @@ class JobRows(Protocol):
 
 
 class UploadRows(Protocol):
-    """What Spenders handed in beside their scripts, inside one transaction or view."""
+    """The uploads, inside one unit of work or read session."""
 
     async def put_upload(self, spender: Address, sha256: str, size: int, expires_at: float) -> None: ...
     async def find_size(self, spender: Address, sha256: str, now: float) -> int | None: ...
@@ -126,7 +130,7 @@ class UploadRows(Protocol):
 
 
 class CodeRows(Protocol):
-    """Scripts handed in for approval, inside one transaction or view."""
+    """The scripts submitted for approval, inside one unit of work or read session."""
 
     async def insert_submission(self, submission: CodeRecord) -> None: ...
     async def find_submission(self, code_id: str) -> CodeRecord | None: ...
@@ -138,18 +142,17 @@ class CodeRows(Protocol):
 
 
 class OutboxRows(Protocol):
-    """The outbox of the database, inside one transaction or view."""
+    """The outbox, inside one unit of work or read session."""
 
     async def put_message(self, message: OutboxMessage, now: float) -> None: ...
     async def fetch_due(self, channel: Channel, now: float, limit: int = 100) -> list[OutboxEntry]: ...
     async def mark_delivered(self, row_id: int, now: float, result: str | None = None) -> None: ...
     async def retry_message(self, row_id: int, next_at: float, reason: str) -> None: ...
-    async def depth(self, channel: Channel) -> int: ...
     async def prune_messages(self, delivered_before: float, waiting_before: float) -> int: ...
 
 
 class ReadSession(Protocol):
-    """A consistent look at the database."""
+    """Reads that all see the database at one moment."""
 
     @property
     def jobs(self) -> JobRows: ...
@@ -162,7 +165,7 @@ class ReadSession(Protocol):
 
 
 class UnitOfWork(ReadSession, Protocol):
-    """A transaction: undone unless `commit` is called, once, last."""
+    """A transaction: rolled back unless `commit` is called, once, last."""
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Run `callback` when the commit is durable."""
@@ -172,18 +175,18 @@ class UnitOfWork(ReadSession, Protocol):
 
 
 class Database(Protocol):
-    """The node's database as the journeys see it."""
+    """The node's database: each block of `unit_of_work` is one transaction, each of `read_session` one consistent reading."""
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]: ...
     def read_session(self) -> AbstractAsyncContextManager[ReadSession]: ...
 
     async def prune_nonces(self, before: int) -> None:
-        """Forget request nonces that expired before a time (Unix seconds)."""
+        """Delete request nonces that expired before a time (Unix seconds)."""
         ...
 
 
 class ProductStore(Protocol):
-    """Products and the versions of their assets, in the database."""
+    """Products and the versions of their assets; each method is a transaction of its own."""
 
     async def list_offered(self) -> set[str]: ...
     async def find_signature(self, version: Hash32) -> str | None: ...
@@ -191,6 +194,6 @@ class ProductStore(Protocol):
     async def withdraw_product(self, product_id: str, now: float) -> None: ...
     async def find_asset(self, product_id: str, asset_id: AssetId, digest: str) -> Asset | None: ...
     async def find_asset_by_recipe(self, product_id: str, asset_id: AssetId, recipe: str) -> Asset | None: ...
-    async def record_source(self, commitment: str, recipe: str, stamp: str, schema: list[dict[str, Any]] | None) -> None: ...
+    async def record_source(self, commitment: str, recipe: str, stamp: str, shape: TableShape) -> None: ...
     async def find_asset_by_commitment(self, commitment: str) -> Asset | None: ...
     async def add_asset(self, product_id: str, asset: Asset, digest: str, key: bytes, size: int, now: float) -> None: ...

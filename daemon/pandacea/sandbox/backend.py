@@ -1,24 +1,25 @@
-"""What both kinds of box have in common: a shape, a connected socket, an end, and a way to destroy it."""
+"""What a sandbox backend implements: instances with a connected socket, and how each is created and destroyed."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
-from pandacea.domain.limits import MIB, Limits
+from pandacea.domain.limits import MEMORY_MARGIN_BYTES, SHM_BYTES, SUPERVISOR_BYTES, Limits
 from pandacea.errors import BadConfig
 from pandacea.flows.ports import SandboxIdentity
-from pandacea.sandbox.settings import SHM_BYTES
 
-_SUPERVISOR_BYTES: Final = 320 * MIB  # PID 1 with pandas and torch imported
-_MARGIN_BYTES: Final = 64 * MIB
+WORKSPACE_DIR: Final = "/workspace"
+TMP_DIR: Final = "/tmp"  # noqa: S108 - a tmpfs of the sandbox's own, not the machine's folder
+SHM_DIR: Final = "/dev/shm"  # noqa: S108 - as above
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceShape:
-    """The limits a box is born with; time, output and artifact caps belong to the job instead."""
+    """The limits an instance is created with; limits on time, output and artifacts belong to the job instead."""
 
     memory_bytes: int
     cpus: float
@@ -29,73 +30,76 @@ class InstanceShape:
 
     @classmethod
     def from_limits(cls, limits: Limits) -> InstanceShape:
-        """Return the shape these limits ask for.
+        """Return the shape for these limits.
 
         Raises:
-            BadConfig: a script could fill its tmpfs and so have its supervisor killed: memory must hold both.
+            BadConfig: memory does not hold both the tmpfs and the supervisor, so a script could have it killed by filling the tmpfs.
         """
-        least = limits.workspace_bytes + limits.tmp_bytes + SHM_BYTES + _SUPERVISOR_BYTES + _MARGIN_BYTES
-        if limits.memory_bytes < least:
+        if limits.memory_bytes < limits.min_memory_bytes:
             raise BadConfig(
                 f"memory_bytes={limits.memory_bytes} is too small: workspace_bytes, tmp_bytes, {SHM_BYTES} for /dev/shm, "
-                f"{_SUPERVISOR_BYTES} for the supervisor and {_MARGIN_BYTES} to spare need {least}; raise it or lower the others"
+                f"{SUPERVISOR_BYTES} for the supervisor and {MEMORY_MARGIN_BYTES} to spare need {limits.min_memory_bytes}; "
+                "raise it or lower the others"
             )
         return cls(limits.memory_bytes, limits.cpus, limits.pids, limits.workspace_bytes, limits.workspace_inodes, limits.tmp_bytes)
 
 
 class SandboxInstance(Protocol):
-    """One box with a guest that waits for its only job."""
+    """One sandbox whose guest waits for its only job."""
 
     sock: socket.socket
     """Non-blocking SOCK_SEQPACKET."""
-    preloaded: bool
     out_of_memory: asyncio.Event
-    """Set when kernel or engine report that something in the box was killed for memory."""
+    """Set when the kernel or the engine reports that a process of the instance was killed for memory."""
     watched_memory_bytes: int
-    """Not 0: no cgroup holds the memory, so the guest's supervisor must watch it."""
+    """Memory in bytes that the guest's supervisor must enforce by polling; 0: a control group enforces it."""
 
     async def host_failure(self) -> str | None:
-        """Why the box ended, when that is seen without the guest's word and is not the script's doing; else None."""
+        """Return why the instance ended, where the host shows it without the guest's report and no script causes it; else None."""
         ...
 
     async def destroy(self) -> None:
-        """End every process of the box at once and remove what it left; idempotent."""
+        """Kill every process of the instance and remove what it left; idempotent."""
         ...
 
 
 class SandboxBackend(Protocol):
-    """One way to make boxes."""
+    """One way to create sandbox instances."""
 
     warnings: list[str]
-    """What this machine does not allow and what holds instead."""
+    """What this machine does not allow and what is used instead, one sentence each; known after `open`."""
 
     @property
     def preload_is_free(self) -> bool:
-        """Whether a warm box costs no import now."""
+        """Whether a preloaded instance can be created without waiting for imports."""
         ...
 
     @property
     def uids(self) -> range | None:
-        """The kernel's uids that boxes have, one each while they live; None: all have the node's own."""
+        """The kernel uids of instances, each used by one live instance; None: all instances have the node's own uid."""
         ...
 
     @property
     def leaves_no_access_time(self) -> bool:
-        """Whether a script that opens its table again moves no access time."""
+        """Whether the access time of a table stays when a script opens it again."""
         ...
 
     async def open(self) -> SandboxIdentity:
-        """Check that boxes can be made, remove what an earlier run of this node left; see `Sandbox.open`."""
+        """Check that instances can be created, and remove what an earlier run of this node left; see `Sandbox.start`."""
         ...
 
     async def create_instance(self, shape: InstanceShape, preload: tuple[str, ...], boot_seconds: float) -> SandboxInstance:
-        """Make a box whose guest has said hello.
+        """Create an instance and wait for its guest's hello. `preload`: modules that the guest imports before it.
 
         Raises:
-            Unavailable: the engine or host did not manage; nothing is left behind.
+            Unavailable: the engine or host did not create it within `boot_seconds`; nothing is left behind.
         """
         ...
 
+    def open_input(self, path: Path) -> int:
+        """Open a table or upload for a guest and return the descriptor; see `readonly_open.open_for_guest`."""
+        ...
+
     async def close(self) -> None:
-        """Remove everything this maker made."""
+        """Remove everything this backend created."""
         ...

@@ -1,4 +1,4 @@
-"""One conversion in one box: the source as a descriptor, two files to write to, a bounded account back."""
+"""Converts one source on one instance: send the source and two files to write to as descriptors, receive a bounded JSON report."""
 
 from __future__ import annotations
 
@@ -9,79 +9,86 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from pandacea.domain.limits import MIB
 from pandacea.domain.printable import printable
-from pandacea.domain.table import MAX_COLUMNS, BadShape, TableShape, parse_shape
+from pandacea.domain.table import MAX_COLUMNS, BadShape, TableShape
 from pandacea.errors import Unavailable
 from pandacea.flows.conversion import ConversionJob, UnreadableSource
 from pandacea.sandbox.backend import SandboxInstance
 from pandacea.sandbox.guest import packets
 from pandacea.sandbox.guest_messages import AllSent, ConversionReport, GuestProgress, is_finite
-from pandacea.sandbox.session import GuestLostError, receive_message, send_packet
+from pandacea.sandbox.session import (
+    GuestLostError,
+    OutOfMemoryError,
+    TimeLimitError,
+    find_host_failure,
+    receive_message,
+    run_exchange,
+    send_packet,
+)
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.strict_json import check_depth
 
-_MAX_REPORT_BYTES: Final = 8 << 20
+_MAX_REPORT_BYTES: Final = 8 * MIB
 _MAX_REPORT_DEPTH: Final = 16
-_MEMORY_MARGIN_BYTES: Final = 64 << 20
-OnConversionProgress = Callable[[float, float], None]
+"""Nested objects and arrays of a report."""
+_MEMORY_MARGIN_BYTES: Final = 64 * MIB
+"""What a conversion may not plan to use of its memory limit."""
+OnProgress = Callable[[float, float], None]
 
 
-async def run_conversion_job(instance: SandboxInstance, job: ConversionJob, on_progress: OnConversionProgress) -> TableShape:
-    """Run a conversion to its end; see `flows.conversion.Converter`."""
-    talk = asyncio.create_task(_exchange(instance, job, on_progress))
-    memory = asyncio.create_task(instance.out_of_memory.wait())
+async def run_conversion_job(instance: SandboxInstance, job: ConversionJob, on_progress: OnProgress) -> TableShape:
+    """Run a conversion to its end; see `flows.conversion.TableConverter`."""
+    limits = job.limits
     try:
-        await asyncio.wait({talk, memory}, timeout=job.limits.time_seconds, return_when=asyncio.FIRST_COMPLETED)
-        lost = talk.exception() if talk.done() else None
-        if isinstance(lost, GuestLostError) and not instance.out_of_memory.is_set():
-            await asyncio.wait({memory}, timeout=1.0)  # a kill and the report of its cause travel on different roads
-        if instance.out_of_memory.is_set():
-            raise UnreadableSource(f"it needs more memory to read than the {job.limits.memory_bytes} bytes a conversion has")
-        if not talk.done():
-            raise UnreadableSource(f"it was not read within {job.limits.time_seconds:g} seconds")
-        if isinstance(lost, GuestLostError):
-            failure = await instance.host_failure()
-            if failure is not None:
-                raise Unavailable(failure)
-            raise UnreadableSource(f"the box that read it ended before it was done ({lost}): the file breaks its reader")
-        return _parse_report(talk.result())
-    finally:
-        for task in (talk, memory):
-            task.cancel()
-        await asyncio.gather(talk, memory, return_exceptions=True)
+        report = await run_exchange(instance, _exchange(instance, job, on_progress), limits.time_seconds)
+    except OutOfMemoryError as error:
+        raise UnreadableSource(
+            f"reading it takes more memory than the {limits.memory_bytes} bytes that a conversion has"
+        ) from error
+    except TimeLimitError as error:
+        raise UnreadableSource(f"it was not read within {limits.time_seconds:g} seconds") from error
+    except GuestLostError as error:
+        failure = await find_host_failure(instance)
+        if failure is not None:
+            raise Unavailable(failure) from error
+        raise UnreadableSource(
+            f"the sandbox that read it ended before it was done ({error}): the file breaks its reader"
+        ) from error
+    return _parse_report(report)
 
 
 def _parse_report(report: bytes) -> TableShape:
     try:
         check_depth(report, _MAX_REPORT_DEPTH)
-        told = json.loads(report)
-        if not isinstance(told, dict):
-            raise BadShape("it is no object")
-        if (refused := told.get("refused")) is not None:
+        value = json.loads(report)
+        if not isinstance(value, dict):
+            raise BadShape("it is not an object")
+        if (refused := value.get("refused")) is not None:
             raise UnreadableSource(printable(str(refused), limit=1000))
-        return parse_shape(told)
+        return TableShape.from_json(value)
     except (ValueError, RecursionError, ProtocolError) as error:
-        raise UnreadableSource(f"the box that read it gave no usable account: {printable(str(error), limit=200)}") from error
+        raise UnreadableSource(f"the sandbox that read it sent no usable report: {printable(str(error), limit=200)}") from error
 
 
-async def _exchange(instance: SandboxInstance, job: ConversionJob, on_progress: OnConversionProgress) -> bytes:
+async def _exchange(instance: SandboxInstance, job: ConversionJob, on_progress: OnProgress) -> bytes:
     try:
         await _send_conversion(instance, job)
     except OSError as error:
         raise GuestLostError(f"the guest did not take the job: {error}") from error
-    account = bytearray()
+    report = bytearray()
     while True:
         message = await receive_message(instance.sock)
         if isinstance(message, AllSent):
-            return bytes(account)
-        if isinstance(message, ConversionReport) and len(account) + len(message.data) <= _MAX_REPORT_BYTES:
-            account += message.data
+            return bytes(report)
+        if isinstance(message, ConversionReport) and len(report) + len(message.data) <= _MAX_REPORT_BYTES:
+            report += message.data
         elif isinstance(message, GuestProgress):
             if is_finite(message):
                 on_progress(message.done, message.total)
         else:
             raise GuestLostError(f"the guest sent an unexpected {type(message).__name__}")
-        await asyncio.sleep(0)  # a packet that waits already is read without going through the event loop
+        await asyncio.sleep(0)  # a packet that waits already is read without passing through the event loop
 
 
 async def _send_conversion(instance: SandboxInstance, job: ConversionJob) -> None:

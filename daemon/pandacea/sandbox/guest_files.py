@@ -1,19 +1,21 @@
-"""The guest program as boxes see it: copied once to a folder of its own, read-only, named by its digest."""
+"""Stages the guest program: copied once to a folder that sandboxes mount read-only, named by its digest."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pandacea.sandbox import guest, proc_masks
+from pandacea.sandbox.backend import TMP_DIR
 from pandacea.sandbox.seccomp.bpf import assemble_filter
 
 GUEST_FOLDER: Final = "/opt/pandacea/guest"
+"""Where a sandbox finds the staged program."""
 ENVIRONMENT_FOLDER: Final = "/opt/pandacea/env"
+"""Where a sandbox finds the packages."""
 INNER_FILTER_FILE: Final = GUEST_FOLDER + "/inner.bpf"
 PYTHON_FLAGS: Final = ("-P", "-s", "-S", "-B", "-X", "utf8", "-c")
 START_CODE: Final = (
@@ -22,8 +24,8 @@ START_CODE: Final = (
 
 GUEST_ENVIRON: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/tmp",  # noqa: S108 - the box's own tmpfs
-    "USER": "sandbox",  # no file knows the name of a box's uid
+    "HOME": TMP_DIR,
+    "USER": "sandbox",  # no file names an instance's uid
     "LOGNAME": "sandbox",
     "LANG": "C.UTF-8",
     "TZ": "UTC",
@@ -36,21 +38,21 @@ GUEST_ENVIRON: Final = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's jemalloc starts a thread at import; who forks must have none
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # a fork copies, and its end frees, half the page tables; imports fault less, too
 }
-"""All the environment a guest has: neutral, the same everywhere."""
+"""All environment variables of a guest: the same on every machine, none of the node's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuestProgram:
-    """`folder` holds the package `guest`, the inner filter and what hides /proc; `digest` is the SHA-256 (hex) over the first two."""
+    """`folder` holds the package `guest`, the inner filter and the masks of /proc; `digest` is the SHA-256 (hex) over the first two."""
 
     folder: Path
     digest: str
 
 
 def stage_guest(state_dir: Path, memory_bytes: int) -> GuestProgram:
-    """Copy the guest program beneath `state_dir` unless it is there already; other versions there are removed.
+    """Copy the guest program beneath `state_dir` unless it is there already, and remove other versions.
 
-    `memory_bytes`: what /proc/meminfo shows inside (see `masks`).
+    `memory_bytes`: what /proc/meminfo shows inside a sandbox (see `proc_masks`).
     """
     source = Path(guest.__file__).parent
     files = {f"guest/{path.name}": path.read_bytes() for path in sorted(source.glob("*.py"))}
@@ -77,4 +79,4 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
         (fresh / name).chmod(0o444)
     for path in (fresh, fresh / "guest"):
         path.chmod(0o755)
-    os.replace(fresh, folder)  # noqa: PTH105 - atomic, so a crash leaves no half program
+    fresh.replace(folder)  # atomic, so a crash leaves no incomplete program

@@ -1,7 +1,7 @@
-"""Everything a guest says, read into typed records: each field checked, bounded and printable, before anything acts on it.
+"""Parses the packets of a guest into typed messages: each field is checked, bounded and printable before anything acts on it.
 
-A guest is a stranger's process: its supervisor is not believed either. What does not fit ends the conversation. The script's own last
-word about its exception is hearsay twice over, so what does not fit there is left out, and the run ends as its exit status says.
+A guest is a process of a stranger, so its supervisor is not trusted either: an invalid packet ends the session. What the script's process
+reports about its own exception is trusted even less: invalid fields of that report are dropped, and the exit status decides.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pandacea_sdk.protocol.strict_json import check_depth
 
 MAX_JSON_BYTES: Final = 32_768
 DISK_FULL_ERRNOS: Final = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
-"""What an OSError of a script says when its folders are full."""
+"""Errno names of a script's OSError when its file systems are full."""
 REPORTABLE_ERRNOS: Final = DISK_FULL_ERRNOS | {"EAGAIN"}
-"""The errno names that explain a failure; any other explains nothing and is dropped."""
+"""Errno names that explain a failure; any other is dropped."""
 _PROGRESS: Final = struct.Struct(">dd")
 _TYPE_CHARACTERS: Final = 100
 _MESSAGE_CHARACTERS: Final = 2000
@@ -36,12 +36,12 @@ _ABSENT: Final = object()
 
 
 class MalformedMessageError(Exception):
-    """A guest sent what is no message of ours. The text is the node's own words, never the guest's."""
+    """A guest sent an invalid message. The text is the node's own and quotes nothing of the guest."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuestHello:
-    """A guest is ready for its job."""
+    """The guest is ready for its job."""
 
     version: int
     threads: int
@@ -50,14 +50,14 @@ class GuestHello:
 
 @dataclass(frozen=True, slots=True)
 class GuestUnfit:
-    """A guest cannot start."""
+    """The guest cannot start."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class TableUnreadable:
-    """An asset is no table; no code of the script ran."""
+    """An asset cannot be read as a table; no code of the script ran."""
 
     asset_id: str
     message: str
@@ -65,7 +65,7 @@ class TableUnreadable:
 
 @dataclass(frozen=True, slots=True)
 class ScriptStarted:
-    """The guest took the script's first byte."""
+    """The guest received the script's first byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class GuestOutput:
 
 @dataclass(frozen=True, slots=True)
 class GuestProgress:
-    """Any two doubles, infinities and NaN among them."""
+    """The script's progress as any two doubles; infinities and NaN are possible."""
 
     done: float
     total: float
@@ -85,7 +85,7 @@ class GuestProgress:
 
 @dataclass(frozen=True, slots=True)
 class ReportedError:
-    """What the script's process said of its own exception."""
+    """What the script's process reported about its own exception."""
 
     error: ScriptError | None = None
     errno: str | None = None
@@ -95,21 +95,21 @@ class ReportedError:
 
 @dataclass(frozen=True, slots=True)
 class ScriptEnded:
-    """How the script ended, as its supervisor saw it."""
+    """How the script ended, as its supervisor observed it."""
 
     exit_status: int | None
-    """As a shell shows it; negative: the signal."""
+    """As a shell shows it; negative: the number of the signal."""
     reported_error: ReportedError
     too_much_output: bool
     out_of_memory: bool
     disk_full: bool
     usage: Mapping[str, float]
-    """Of `cpu_seconds`, `peak_bytes`, `load_seconds` those it knows."""
+    """`cpu_seconds`, `peak_bytes` and `load_seconds`, as far as the supervisor knows them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRefused:
-    """A file may not leave, so none does."""
+    """A file may not leave the sandbox, so no artifact does."""
 
     name: str
     reason: str
@@ -117,7 +117,7 @@ class ArtifactRefused:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactBegins:
-    """A file of `size` bytes follows; its name is not checked yet."""
+    """A file of `size` bytes follows; `name` is not checked yet."""
 
     name: str
     size: int
@@ -132,14 +132,14 @@ class ArtifactBytes:
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """A piece of a conversion's JSON account."""
+    """A piece of a conversion's JSON report."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class AllSent:
-    """Nothing more follows."""
+    """The guest has sent everything."""
 
 
 GuestMessage = (
@@ -159,10 +159,10 @@ GuestMessage = (
 
 
 def parse_message(packet: bytes) -> GuestMessage:
-    """Read one packet.
+    """Parse one packet.
 
     Raises:
-        MalformedMessageError: it is none of the protocol's, or a field is missing, of another type, or out of bounds.
+        MalformedMessageError: its tag is unknown, or a field is missing, of another type, or out of bounds.
     """
     tag, payload = packet[:1], packet[1:]
     if len(payload) > packets.MAX_PAYLOAD:
@@ -184,56 +184,56 @@ def parse_message(packet: bytes) -> GuestMessage:
 
 
 class _Fields:
-    """Typed access to one JSON object of a guest."""
+    """Typed access to the members of one JSON object; an invalid member raises MalformedMessageError."""
 
     def __init__(self, tag: bytes, members: dict[str, Any]) -> None:
         self._tag, self._members = tag, members
 
     def text(self, name: str, limit: int) -> str:
-        """A string of at most `limit` characters, made printable."""
+        """Return a string of at most `limit` characters, made printable."""
         value = self._members.get(name)
         if not isinstance(value, str) or len(value) > limit:
-            raise self._unfit(name)
+            raise self._invalid(name)
         return printable(value, limit=limit)
 
     def name(self, name: str) -> str:
-        """A string as it came, for a check of its own; free of surrogates, so that it can be encoded."""
+        """Return a string as it came, for the caller's own check; it has no surrogates, so that it can be encoded."""
         value = self._members.get(name)
         if not isinstance(value, str) or len(value) > _NAME_CHARACTERS or not _encodes(value):
-            raise self._unfit(name)
+            raise self._invalid(name)
         return value
 
     def integer(self, name: str, lowest: int, highest: int) -> int:
-        """A whole number within bounds; True is none."""
+        """Return an integer within bounds; a boolean is not one."""
         value = self._members.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise self._unfit(name)
+            raise self._invalid(name)
         return value
 
     def flag(self, name: str) -> bool:
-        """A boolean; absent: False."""
+        """Return a boolean; False when absent."""
         value = self._members.get(name, False)
         if not isinstance(value, bool):
-            raise self._unfit(name)
+            raise self._invalid(name)
         return value
 
     def amount(self, name: str) -> float | None:
-        """A finite number from 0 on; absent: None."""
+        """Return a finite number that is not negative; None when absent."""
         value = self._members.get(name, _ABSENT)
         if value is _ABSENT:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._unfit(name)
+            raise self._invalid(name)
         if not 0 <= value <= _MAX_NUMBER:  # NaN compares false
-            raise self._unfit(name)
+            raise self._invalid(name)
         return value
 
     def optional(self, name: str) -> Any:
-        """A member as it came, or None."""
+        """Return a member as it came, or None."""
         return self._members.get(name)
 
-    def _unfit(self, name: str) -> MalformedMessageError:
-        what = "without" if name not in self._members else "with an unfit"
+    def _invalid(self, name: str) -> MalformedMessageError:
+        what = "without" if name not in self._members else "with an invalid"
         return MalformedMessageError(f"a {self._tag!r} {what} {name}")
 
 
@@ -244,9 +244,9 @@ def _read_object(tag: bytes, payload: bytes) -> dict[str, Any]:
         check_depth(payload, _MAX_DEPTH)
         value = json.loads(payload)
     except (ValueError, RecursionError, ProtocolError) as error:
-        raise MalformedMessageError(f"a {tag!r} that is no JSON") from error
+        raise MalformedMessageError(f"a {tag!r} that is not JSON") from error
     if not isinstance(value, dict):
-        raise MalformedMessageError(f"a {tag!r} that is no JSON object")
+        raise MalformedMessageError(f"a {tag!r} that is not a JSON object")
     return value
 
 
@@ -285,13 +285,13 @@ def _read_artifact(fields: _Fields) -> ArtifactBegins:
     return ArtifactBegins(fields.name("name"), fields.integer("size", 0, _MAX_NUMBER))
 
 
-def parse_reported_error(told: object) -> ReportedError:
-    """Read the last word of the script's process, which may be anything: what does not fit is left out."""
-    if not isinstance(told, str):
+def parse_reported_error(report: object) -> ReportedError:
+    """Parse the report of the script's process, which may be anything: invalid parts are dropped."""
+    if not isinstance(report, str):
         return ReportedError()
     try:
-        check_depth(told.encode("utf-8", "replace"), _MAX_DEPTH)
-        value = json.loads(told)
+        check_depth(report.encode("utf-8", "replace"), _MAX_DEPTH)
+        value = json.loads(report)
     except (ValueError, RecursionError, ProtocolError):
         return ReportedError()
     if not isinstance(value, dict):
@@ -311,7 +311,7 @@ def parse_reported_error(told: object) -> ReportedError:
 
 
 def is_finite(progress: GuestProgress) -> bool:
-    """Whether a report of progress can be shown at all."""
+    """Whether both numbers of a progress report are finite, so that it can be shown."""
     return math.isfinite(progress.done) and math.isfinite(progress.total)
 
 

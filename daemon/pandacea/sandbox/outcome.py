@@ -1,28 +1,33 @@
-"""From what was seen of a run to one typed outcome."""
+"""Builds the typed outcome of a run from what the guest reported and what was observed from outside."""
 
 from __future__ import annotations
 
 import signal
-from typing import Final
+from typing import Final, NamedTuple
 
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Artifact, Failure, Outcome
 from pandacea.sandbox.guest_messages import DISK_FULL_ERRNOS, ReportedError, ScriptEnded
 from pandacea.sandbox.results import ArtifactRefusedError
-from pandacea.sandbox.session import RunState
+from pandacea.sandbox.script_run import RunState
 
 _UNREPORTED_END: Final = ScriptEnded(None, ReportedError(), too_much_output=False, out_of_memory=False, disk_full=False, usage={})
-"""What is known of an end that the guest never told."""
+"""Stands in for the report of an end that the guest never sent."""
 
 
-def build_outcome(run_state: RunState, seconds: float, external_cause: tuple[Failure, str] | None) -> Outcome:
-    """Judge a run. `ending`: a cause seen from outside (time, memory, guest died ...), which outranks the guest's own account."""
+class ExternalCause(NamedTuple):
+    """Why a run ended, as observed from outside the sandbox (time, memory, guest died ...)."""
+
+    failure: Failure
+    detail: str
+
+
+def build_outcome(run_state: RunState, seconds: float, external_cause: ExternalCause | None) -> Outcome:
+    """Return the outcome of a run that took `seconds`; `external_cause` outranks the guest's own report."""
     limits = run_state.limits
     ended = run_state.ended or _UNREPORTED_END
     artifacts: tuple[Artifact, ...] = ()
-    failure: Failure | None = None
-    detail = "The script ended by itself."
-    error = ended.reported_error.error
+    failure: Failure | None
     if external_cause is not None:
         failure, detail = external_cause
     elif run_state.unreadable is not None:
@@ -35,7 +40,11 @@ def build_outcome(run_state: RunState, seconds: float, external_cause: tuple[Fai
         )
     else:
         failure, detail = _classify_script_end(ended, limits)
-        artifacts, failure, detail = _finish_artifacts(run_state, failure, detail)
+        artifacts, refused = _finish_artifacts(run_state)
+        if refused is not None:
+            refusal = f"No artifact was kept: {refused}."
+            # A script that failed keeps its own failure.
+            failure, detail = (Failure.ARTIFACT_REFUSED, refusal) if failure is None else (failure, f"{detail} {refusal}")
     if failure is not None and not artifacts:
         run_state.results.discard()
     return Outcome(
@@ -43,7 +52,7 @@ def build_outcome(run_state: RunState, seconds: float, external_cause: tuple[Fai
         detail=detail,
         output=bytes(run_state.output),
         artifacts=artifacts,
-        script_error=error if failure is not None and external_cause is None else None,
+        script_error=ended.reported_error.error if failure is not None and external_cause is None else None,
         exit_status=ended.exit_status,
         code_started=run_state.code_started,
         truncated=run_state.output_overflow or ended.too_much_output,
@@ -52,37 +61,29 @@ def build_outcome(run_state: RunState, seconds: float, external_cause: tuple[Fai
     )
 
 
-def _finish_artifacts(
-    run_state: RunState, failure: Failure | None, detail: str
-) -> tuple[tuple[Artifact, ...], Failure | None, str]:
-    """A result that breaks a cap is refused whole; a script that failed keeps its own failure."""
-    refused = run_state.refused
-    artifacts: tuple[Artifact, ...] = ()
-    if refused is None:
-        try:
-            artifacts = run_state.results.finish()
-        except ArtifactRefusedError as error:
-            refused = str(error)
-    if refused is None:
-        return artifacts, failure, detail
-    if failure is None:
-        return (), Failure.ARTIFACT_REFUSED, f"No artifact was kept: {refused}."
-    return (), failure, f"{detail} No artifact was kept: {refused}."
+def _finish_artifacts(run_state: RunState) -> tuple[tuple[Artifact, ...], str | None]:
+    """Return the artifacts, or none and why: a result that exceeds a cap is refused whole."""
+    if run_state.refused is not None:
+        return (), run_state.refused
+    try:
+        return run_state.results.finish(), None
+    except ArtifactRefusedError as error:
+        return (), str(error)
 
 
 def _classify_script_end(ended: ScriptEnded, limits: Limits) -> tuple[Failure | None, str]:
-    status, word, error = ended.exit_status, ended.reported_error, ended.reported_error.error
+    status, reported, error = ended.exit_status, ended.reported_error, ended.reported_error.error
     where = f" at line {error.line}" if error is not None and error.line is not None else ""
-    if ended.out_of_memory or word.out_of_memory:
+    if ended.out_of_memory or reported.out_of_memory:
         return Failure.MEMORY_LIMIT, memory_limit_detail(limits)
     if status == 0:
         return None, "The script ended by itself."
-    if word.errno in DISK_FULL_ERRNOS or status == -signal.SIGXFSZ or ended.disk_full:
+    if reported.errno in DISK_FULL_ERRNOS or status == -signal.SIGXFSZ or ended.disk_full:
         return Failure.DISK_LIMIT, (
             f"The script filled its disk{where}: workspace_bytes={limits.workspace_bytes}, "
             f"workspace_inodes={limits.workspace_inodes}, tmp_bytes={limits.tmp_bytes}."
         )
-    if word.errno == "EAGAIN" or (error is not None and error.message == "can't start new thread"):
+    if reported.errno == "EAGAIN" or (error is not None and error.message == "can't start new thread"):
         return Failure.PROCESS_LIMIT, f"The script started more processes or threads than pids={limits.pids} allows{where}."
     if status is not None and status < 0:
         return Failure.SCRIPT_ERROR, f"The script was ended by {_signal_name(-status)}."
@@ -92,7 +93,7 @@ def _classify_script_end(ended: ScriptEnded, limits: Limits) -> tuple[Failure | 
 
 
 def memory_limit_detail(limits: Limits) -> str:
-    """The sentence for a broken memory limit."""
+    """Return the sentence for a run that exceeded its memory limit."""
     return f"The script needed more memory than memory_bytes={limits.memory_bytes} allows (its files in /workspace and /tmp count)."
 
 

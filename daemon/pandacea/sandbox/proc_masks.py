@@ -1,7 +1,7 @@
-"""What a box sees of /proc: itself, and of the machine only what libraries need, with contents that say nothing of other boxes.
+"""Hides the machine's entries of /proc from a sandbox, and replaces those that libraries need by fixed contents.
 
-Counters of the whole machine (interrupts, disks, pressure, locks, open files, load) change with what the next box does: they are channels
-between jobs, and tell a script about its host. So everything in /proc is hidden that is not named here.
+Counters of the whole machine (interrupts, disks, pressure, locks, open files, load) change with what other sandboxes do: they are channels
+between jobs, and tell a script about its host. So every entry of /proc is hidden that is not named here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 VISIBLE: Final = frozenset({"self", "thread-self", "mounts", "net", "filesystems", "version"})
-"""A process's own, or the same for everybody as long as the machine runs."""
+"""Entries that stay: a process's own, or the same for everybody as long as the machine runs."""
 FIXED: Final = ("cpuinfo", "loadavg", "meminfo", "stat", "uptime")
-"""Read by honest programs: there, with fixed contents."""
+"""Entries that honest programs read: they stay, with fixed contents."""
 MASKS_FOLDER: Final = "masks"
-"""Where in the staged guest program the fixed contents lie."""
+"""Folder of the fixed contents in the staged guest program."""
 
 _PROC: Final = Path("/proc")
 _EMPTY_FOLDER: Final = "empty"
@@ -47,11 +47,11 @@ _HIDDEN_ELSEWHERE: Final = (
         "vmstat",
     ),
 )
-"""Entries that the kernel of a container engine on another machine may have and this one not."""
+"""Entries that are hidden although this kernel may lack them: a container engine on another machine has a kernel of its own."""
 
 
 def write_masks(program: Path, memory_bytes: int) -> None:
-    """Write the fixed contents beneath the staged guest program. `memory_bytes`: what a box may use, shown as the machine's memory."""
+    """Write the fixed contents beneath the staged guest program; `memory_bytes` is shown as the machine's memory."""
     folder = program / MASKS_FOLDER
     (folder / _EMPTY_FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in _fixed_contents(memory_bytes).items():
@@ -59,13 +59,13 @@ def write_masks(program: Path, memory_bytes: int) -> None:
         fresh = folder / f"{name}.new"
         fresh.write_text(content, encoding="utf-8")
         fresh.chmod(0o444)
-        os.replace(fresh, path)  # noqa: PTH105 - atomic: a box of this moment finds one or the other
+        fresh.replace(path)  # atomic: a sandbox that starts at this moment finds the old content or the new
     for path in (folder, folder / _EMPTY_FOLDER):
         path.chmod(0o755)
 
 
 def mask_binds(program: str) -> list[tuple[str, str]]:
-    """Source and target of each mount that hides something, where the staged guest program is found at `program`."""
+    """Return source and target of each mount that hides or replaces an entry; `program`: where the staged guest program is found."""
     found = []
     for name in _hidden():
         path = _PROC / name
@@ -75,7 +75,7 @@ def mask_binds(program: str) -> list[tuple[str, str]]:
 
 
 def list_hidden_paths() -> list[str]:
-    """Paths for an engine that empties what it is named and passes over what is not there."""
+    """Return the paths to hide, for an engine that masks the paths it is given and ignores those that do not exist."""
     return sorted({str(_PROC / name) for name in (*_hidden(), *_HIDDEN_ELSEWHERE)})
 
 
@@ -93,7 +93,7 @@ def _fixed_contents(memory_bytes: int) -> dict[str, str]:
     memory |= dict.fromkeys(("Buffers", "Cached", "SwapCached", "Active", "Inactive", "SwapTotal", "SwapFree", "Shmem", "Slab"), 0)
     memory |= dict.fromkeys(("SReclaimable", "SUnreclaim"), 0)
     return {
-        "cpuinfo": (_PROC / "cpuinfo").read_text(encoding="utf-8", errors="replace"),  # as it was at start: the clock rates move
+        "cpuinfo": (_PROC / "cpuinfo").read_text(encoding="utf-8", errors="replace"),  # as it was at start: the clock rates change
         "loadavg": "0.00 0.00 0.00 1/1 1\n",
         "meminfo": "".join(f"{name + ':':<16}{value:>8} kB\n" for name, value in memory.items()),
         "stat": f"cpu  {zeros}\n"

@@ -1,15 +1,14 @@
-"""Opens a file so that whoever holds the descriptor can never write to it, move its access time, or read where it lies.
+"""Opens a file through a read-only mount of its own, so that the descriptor cannot be used to write, to move its access time or to find it.
 
-Standard library only: it is also the program of the helper process of `opener`.
+Standard library only: `readonly_open` also runs this file as its helper process.
 
-The file alone is cloned into a mount that is attached nowhere and read-only, and opened through that mount. Opened again by
-/proc/self/fd the descriptor leads to the same mount: opening for writing is refused with EROFS, reading leaves no access time behind,
+The file alone is cloned into a detached read-only mount, and opened through that mount. When the descriptor is opened again by
+/proc/self/fd it leads to the same mount: opening for writing fails with EROFS, reading does not move the access time,
 and the path that the kernel shows for it is "/".
 """
 
 from __future__ import annotations
 
-import array
 import ctypes
 import os
 import socket
@@ -31,7 +30,7 @@ class _MountAttributes(ctypes.Structure):
 
 
 def open_read_only(path: str) -> int:
-    """Return a descriptor of the file, opened through a read-only mount of its own; a link is not followed.
+    """Open a file through a read-only mount of its own and return the descriptor; a symbolic link is not followed.
 
     Needs CAP_SYS_ADMIN over the mount namespace, and Linux 5.12. Raises OSError.
     """
@@ -57,7 +56,7 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def serve(sock: socket.socket) -> None:
-    """Open what is asked for, until the other end goes away."""
+    """Open each requested path and send its descriptor, or the number of the error, until the other end closes."""
     while True:
         path = sock.recv(8192)
         if not path:
@@ -67,7 +66,7 @@ def serve(sock: socket.socket) -> None:
         except OSError as error:
             sock.send(str(error.errno).encode())
         else:
-            sock.sendmsg([b"0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+            socket.send_fds(sock, [b"0"], [descriptor])
             os.close(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""What comes out of a box is hostile: names are checked, sizes are counted while bytes arrive, nothing is interpreted."""
+"""Writes the artifacts of a run: names are checked, sizes are counted while bytes arrive, nothing is interpreted, for all is hostile."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FORBIDDEN_CHARACTERS: Final = frozenset('\\:*?"<>|')
 
 
 class ArtifactRefusedError(Exception):
-    """A file may not leave; its message names the file and the cap."""
+    """A file may not leave the sandbox; the message names the file and the cap."""
 
 
 def check_artifact_name(name: str, depth: int) -> str:
-    """Return the name in NFC, relative and safe to join beneath a folder on any system; raises ArtifactRefusedError."""
+    """Return a name in NFC, relative and safe to join beneath a folder on any system. Raises ArtifactRefusedError."""
     safe = unicodedata.normalize("NFC", name)
     shown = ascii(name[:200])
     parts = safe.split("/")
@@ -36,14 +36,14 @@ def check_artifact_name(name: str, depth: int) -> str:
         raise ArtifactRefusedError(f"artifact {shown}: its name is not a plain relative path")
     for character in safe:
         if character in _FORBIDDEN_CHARACTERS or unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
-            raise ArtifactRefusedError(f"artifact {shown}: its name holds a character that is not allowed")
+            raise ArtifactRefusedError(f"artifact {shown}: its name contains a character that is not allowed")
     return safe
 
 
 class ResultsWriter:
-    """Writes artifacts to a node-private folder as 0, 1, 2 ...; raises ArtifactRefusedError at the first broken cap.
+    """Writes artifacts to a node-private folder as 0, 1, 2 ...; raises ArtifactRefusedError at the first cap exceeded.
 
-    An OSError is this machine's own disk: full, out of inodes, over its quota or broken. No script is at fault.
+    An OSError comes from this machine's own disk: full, out of inodes, over its quota or broken. The script is not responsible.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -56,7 +56,7 @@ class ResultsWriter:
         self._digest = hashlib.sha256()
 
     def begin_file(self, name: str, size: int) -> None:
-        """Start the next file; the one before must be complete."""
+        """Start the next file of `size` bytes; the previous one must be complete."""
         self._finish_file()
         limits = self._limits
         name = check_artifact_name(name, limits.artifact_depth)
@@ -76,18 +76,20 @@ class ResultsWriter:
         self._file = (self.folder / str(len(self._artifacts))).open("xb")
 
     def write_bytes(self, data: bytes) -> None:
-        """Add bytes to the current file."""
+        """Append bytes to the current file."""
         self._left -= len(data)
         if self._file is None or self._left < 0:
             raise ArtifactRefusedError(f"artifact {self._name!a}: more bytes arrived than were announced")
         self._digest.update(data)
         if data.count(0) == len(data):
-            self._file.seek(len(data), os.SEEK_CUR)  # zeros stay a hole: what cost the box no memory costs the node no disk
+            self._file.seek(
+                len(data), os.SEEK_CUR
+            )  # zeros stay a hole: what took no memory in the sandbox takes no disk of the node
         else:
             self._file.write(data)
 
     def finish(self) -> tuple[Artifact, ...]:
-        """Return every artifact; raises when the last one is incomplete."""
+        """Return every artifact. Raises ArtifactRefusedError when the last one is incomplete."""
         self._finish_file()
         return tuple(self._artifacts)
 
@@ -95,7 +97,7 @@ class ResultsWriter:
         """Remove everything written so far."""
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):  # the disk does not take the rest of it, and all of it is thrown away
+            with contextlib.suppress(OSError):  # the disk does not take the rest, and all of it is deleted anyway
                 file.close()
         for path in self.folder.iterdir():
             path.unlink()
@@ -109,5 +111,5 @@ class ResultsWriter:
         file.close()
         path = Path(file.name)
         if self._left:
-            raise ArtifactRefusedError(f"artifact {self._name!a}: {self._left} announced bytes never came")
+            raise ArtifactRefusedError(f"artifact {self._name!a}: {self._left} announced bytes did not arrive")
         self._artifacts.append(Artifact(self._name, path, self._size, self._digest.hexdigest()))

@@ -1,4 +1,4 @@
-"""Does every limit bite on this machine, today? Asked inside real boxes before the node serves anybody."""
+"""The self-test: tries every limit and restriction inside real instances before the node serves anybody."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ _FILTERED_ARGUMENTS: Final[tuple[tuple[str, str, tuple[int, ...]], ...]] = (
     ("reads that tell what is cached", "preadv2", (0, 0, 0, 0, 0, 8)),
     ("extended attributes", "fsetxattr", (0, 0, 0, 0)),
 )
+"""Calls that are allowed in general and denied with these arguments: what is denied, the call, the arguments."""
 _FOLDER: Final = "self-test-"
 _PROBE_SECONDS: Final = 60.0
 _TIME_PROBE_SECONDS: Final = 0.5
@@ -44,7 +45,7 @@ _TIME_PROBE_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """One promise, tried."""
+    """What one probe found."""
 
     name: str
     passed: bool
@@ -54,31 +55,31 @@ class ProbeResult:
 async def run_self_test(
     run: RunJob, limits: Limits, state_dir: Path, *, uids: range | None = None, leaves_no_access_time: bool = False
 ) -> tuple[ProbeResult, ...]:
-    """Try every promise in real boxes with these limits; about a second, three boxes at a time.
+    """Run every probe in real instances with these limits; about a second, three instances at a time.
 
-    `uids`: boxes have one of these each; None: all see themselves as the same. `leaves_no_access_time`: see `SandboxBackend`.
+    `uids` and `leaves_no_access_time`: what the backend promises, see `SandboxBackend`.
     """
     for left in state_dir.glob(f"{_FOLDER}*"):
-        shutil.rmtree(left)  # of a node that was killed while it tried
+        shutil.rmtree(left)  # of a node that was killed during its self-test
     with tempfile.TemporaryDirectory(prefix=_FOLDER, dir=state_dir) as folder:
-        bench = _SelfTest(run, limits, Path(folder), leaves_no_access_time)
-        # All of them, also when one fails: none must be left with a box when the sandbox closes.
-        found = await asyncio.gather(bench.probe_isolation(), bench.probe_memory(), bench.probe_time(), return_exceptions=True)
+        test = _SelfTest(run, limits, Path(folder), leaves_no_access_time)
+        # All of them, also when one fails: none may still use an instance when the sandbox stops.
+        found = await asyncio.gather(test.probe_isolation(), test.probe_memory(), test.probe_time(), return_exceptions=True)
     probes: list[ProbeResult] = []
-    for tried in found:
-        if isinstance(tried, BaseException):
-            raise tried
-        probes.extend(tried)
-    return (*probes, _check_uids(bench.uids, uids))
+    for result in found:
+        if isinstance(result, BaseException):
+            raise result
+        probes.extend(result)
+    return (*probes, _check_uids(test.uids, uids))
 
 
 def _check_uids(found: Sequence[int | None], uids: range | None) -> ProbeResult:
-    """Three boxes that ran at once: as three uids of the range, or, where there is none, all as the usual one."""
-    told = "three at once: " + ", ".join(map(str, found))
+    """Check the uids of three simultaneous instances: three of the range, or, where there is no range, all the usual one."""
+    detail = "three at once: " + ", ".join(map(str, found))
     if uids is None:
-        return ProbeResult("uid: the one that scripts are told", set(found) == {GUEST_UID}, told)
-    own = len(set(found)) == len(found) and all(uid in uids for uid in found)
-    return ProbeResult("uid: a box's own while it lives", own, told)
+        return ProbeResult("uid: the one that scripts see", set(found) == {GUEST_UID}, detail)
+    unique = len(set(found)) == len(found) and all(uid in uids for uid in found)
+    return ProbeResult("uid: a sandbox's own while it lives", unique, detail)
 
 
 class _SelfTest:
@@ -86,6 +87,7 @@ class _SelfTest:
         self._run, self._limits, self._folder = run, limits, folder
         self._leaves_no_access_time = leaves_no_access_time
         self.uids: list[int | None] = []
+        """What the first line of each probe's output says; None where it is not a number."""
 
     async def _run_probe(self, name: str, params: dict[str, Any], seconds: float, inputs: tuple[InputTable, ...] = ()) -> Outcome:
         results = self._folder / f"results-{name}"
@@ -129,21 +131,19 @@ class _SelfTest:
         outcome = await self._run_probe("walls", params, _PROBE_SECONDS, inputs)
         try:
             rows = json.loads(outcome.output.splitlines()[-1])
-            return tuple(ProbeResult(str(name), bool(held), str(detail)) for name, held, detail in rows)
+            return tuple(ProbeResult(str(name), bool(passed), str(detail)) for name, passed, detail in rows)
         except (ValueError, IndexError, TypeError):
             said = outcome.output[-500:].decode("utf-8", "replace")
-            return (ProbeResult("box", False, f"the probe did not finish: {outcome.detail} {said}"),)
+            return (ProbeResult("isolation", False, f"the probe did not finish: {outcome.detail} {said}"),)
 
     async def probe_memory(self) -> tuple[ProbeResult, ...]:
         outcome = await self._run_probe("memory", {}, _PROBE_SECONDS)
-        held = outcome.failure is Failure.MEMORY_LIMIT
-        return (
-            ProbeResult(
-                "memory: the limit holds", held, f"ended at {self._limits.memory_bytes // MIB} MiB" if held else outcome.detail
-            ),
-        )
+        passed = outcome.failure is Failure.MEMORY_LIMIT
+        detail = f"ended at {self._limits.memory_bytes // MIB} MiB" if passed else outcome.detail
+        return (ProbeResult("memory: the limit holds", passed, detail),)
 
     async def probe_time(self) -> tuple[ProbeResult, ...]:
         outcome = await self._run_probe("time", {}, _TIME_PROBE_SECONDS)
-        held = outcome.failure is Failure.TIME_LIMIT
-        return (ProbeResult("time: the limit holds", held, f"ended after {_TIME_PROBE_SECONDS:g} s" if held else outcome.detail),)
+        passed = outcome.failure is Failure.TIME_LIMIT
+        detail = f"ended after {_TIME_PROBE_SECONDS:g} s" if passed else outcome.detail
+        return (ProbeResult("time: the limit holds", passed, detail),)

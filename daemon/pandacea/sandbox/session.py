@@ -1,146 +1,94 @@
-"""One job, one guest: send everything, listen until the end, believe nothing but sizes and counts seen here.
+"""The session with one guest: handshake, packets, and an exchange that ends by itself, by its time limit or by a kill for memory.
 
-What a guest says is read by `guest_messages`; here its order is checked: what the protocol allows when.
+`guest_messages` parses what a guest sends; `script_run` and `conversion` check its order.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
-import json
-import os
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
-from pandacea.domain.limits import Limits
-from pandacea.flows.ports import CodeStarted, OutputWritten, ProgressReported, SandboxEvent, SandboxJob
+from pandacea.errors import Unavailable
 from pandacea.sandbox.backend import SandboxInstance
 from pandacea.sandbox.guest import packets
-from pandacea.sandbox.guest_messages import (
-    AllSent,
-    ArtifactBegins,
-    ArtifactBytes,
-    ArtifactRefused,
-    GuestMessage,
-    GuestOutput,
-    GuestProgress,
-    MalformedMessageError,
-    ScriptEnded,
-    ScriptStarted,
-    TableUnreadable,
-    is_finite,
-    parse_message,
-)
-from pandacea.sandbox.results import ArtifactRefusedError, ResultsWriter
+from pandacea.sandbox.guest_messages import GuestHello, GuestMessage, GuestUnfit, MalformedMessageError, parse_message
+from pandacea.sandbox.readiness import wait_writable
 
-_PACKETS_IN_A_ROW: Final = 16
-"""After so many packets everything else of the node has its turn: a packet that waits already is read without going through the loop,
-and a guest can fill its socket as fast as it is emptied. Sixteen of the largest are 1 MiB to hash and write."""
+T = TypeVar("T")
+
+_OOM_GRACE_SECONDS: Final = 1.0
+"""The guest's socket may close before the notification of a kill for memory arrives; wait this long for it."""
+_HOST_FAILURE_SECONDS: Final = 15.0
+"""How long an engine may take to say why an instance ended."""
 
 
 class GuestLostError(Exception):
-    """The connection ended, or what came is no packet of ours, before the guest was done."""
+    """The connection ended, or the guest sent something invalid, before the exchange was complete."""
 
 
-@dataclass
-class RunState:
-    """What is known of a run so far."""
-
-    limits: Limits
-    results: ResultsWriter
-    output: bytearray = field(default_factory=bytearray)
-    code_started: bool = False
-    output_overflow: bool = False
-    refused: str | None = None
-    unreadable: TableUnreadable | None = None
-    ended: ScriptEnded | None = None
-    done: bool = False
+class OutOfMemoryError(Exception):
+    """The kernel or the engine reported that a process of the instance was killed for memory."""
 
 
-def job_packets(job: SandboxJob, instance: SandboxInstance) -> Iterator[tuple[bytes, bytes]]:
-    """Packets of a job that need no descriptor, in order; tables and uploads go between the first and the rest."""
-    limits = job.limits
-    header = {
-        "kind": "script",
-        "seed": job.seed,
-        "threads": job.threads,
-        "stderr": job.capture_stderr,
-        "caps": {
-            "output_bytes": limits.output_bytes,
-            "artifact_bytes": limits.artifact_bytes,
-            "artifacts_bytes": limits.artifacts_bytes,
-            "artifact_count": limits.artifact_count,
-            "artifact_depth": limits.artifact_depth,
-            "watched_memory_bytes": instance.watched_memory_bytes,
-        },
-        "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1024, "RLIMIT_FSIZE": limits.workspace_bytes},
-    }
-    yield packets.JOB, json.dumps(header).encode()
-    for tag, text in ((packets.PARAMS, job.params), (packets.CODE, job.code)):
-        for start in range(0, len(text), packets.MAX_PAYLOAD):
-            yield tag, text[start : start + packets.MAX_PAYLOAD]
-    yield packets.GO, b""
+class TimeLimitError(Exception):
+    """An exchange did not end within its time limit."""
 
 
-async def send_job(instance: SandboxInstance, job: SandboxJob, open_input: Callable[[Any], int]) -> None:
-    """Send a whole job; `opener` turns a path into a read-only descriptor fit for this guest.
+async def receive_hello(sock: socket.socket, *, as_root: bool = False) -> None:
+    """Wait for a guest's hello and check it. Raises Unavailable."""
+    try:
+        message = await receive_message(sock)
+    except GuestLostError as error:
+        raise Unavailable(f"the guest did not start: {error}") from error
+    check_hello(message, as_root=as_root)
+
+
+def check_hello_packet(packet: bytes) -> None:
+    """Parse and check a hello; see `check_hello`. Raises Unavailable."""
+    try:
+        message = parse_message(packet)
+    except MalformedMessageError as error:
+        raise Unavailable(f"the guest's hello is malformed: {error}") from error
+    check_hello(message)
+
+
+def check_hello(message: GuestMessage, *, as_root: bool = False) -> None:
+    """Check that a guest is ready for a job; only a zygote may still be root.
 
     Raises:
-        OSError: the guest is gone.
-        Broken: a file is missing or must not be handed over.
+        Unavailable: it reports that it cannot start, or its hello is not that of a guest that can run a job.
     """
-    to_send = job_packets(job, instance)
-    await send_packet(instance.sock, *next(to_send))
-    for table in job.inputs:
-        entry = {"asset_id": table.asset_id, "variable_name": table.variable_name, "format": table.format.value}
-        await _send_file(instance.sock, packets.INPUT, entry, open_input(table.path))
-    for name, path in job.uploads.items():
-        await _send_file(instance.sock, packets.UPLOAD, {"name": name}, open_input(path))
-    for tag, payload in to_send:
-        await send_packet(instance.sock, tag, payload)
-
-
-async def _send_file(sock: socket.socket, tag: bytes, entry: dict[str, Any], descriptor: int) -> None:
-    try:
-        await send_packet(sock, tag, json.dumps(entry).encode(), descriptor)
-    finally:
-        os.close(descriptor)
+    if isinstance(message, GuestUnfit):
+        raise Unavailable(message.message)
+    if not isinstance(message, GuestHello):
+        raise Unavailable(f"the guest's first message is {type(message).__name__}, not its hello")
+    if message.version != packets.VERSION or message.threads != 1 or (message.uid == 0) != as_root:
+        raise Unavailable(
+            f"the guest is not fit for a job (version, threads and uid must be {packets.VERSION}, 1, not 0): {message}"
+        )
 
 
 async def send_packet(sock: socket.socket, tag: bytes, payload: bytes, descriptor: int | None = None) -> None:
-    """Send one packet, and a descriptor with it; waits while the guest is slow. Raises OSError when the guest is gone."""
-    ancillary = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+    """Send one packet, with a descriptor if given; wait while the guest is slow. Raises OSError when the guest is gone."""
     while True:
         try:
-            sock.sendmsg((tag, payload), ancillary, socket.MSG_NOSIGNAL)
+            if descriptor is None:
+                sock.sendmsg((tag, payload))
+            else:
+                socket.send_fds(sock, (tag, payload), (descriptor,))
         except BlockingIOError:
-            await _wait_writable(sock)
+            await wait_writable(sock)
         else:
             return
-
-
-async def _wait_writable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_writer(sock, wake)
-    try:
-        await ready
-    finally:
-        loop.remove_writer(sock)
 
 
 async def receive_message(sock: socket.socket) -> GuestMessage:
     """Return the guest's next message.
 
     Raises:
-        GuestLostError: the connection ended, or what came is no message.
+        GuestLostError: the connection ended, or the packet is not a valid message.
     """
     try:
         packet = await asyncio.get_running_loop().sock_recv(sock, packets.MAX_PAYLOAD + 1)
@@ -154,63 +102,44 @@ async def receive_message(sock: socket.socket) -> GuestMessage:
         raise GuestLostError(f"the guest sent a malformed packet: {error}") from error
 
 
-async def receive_run(sock: socket.socket, run_state: RunState, on_event: Callable[[SandboxEvent], None]) -> None:
-    """Fill `account` until the guest is done or a cap is broken.
+async def run_exchange(
+    instance: SandboxInstance,
+    exchange: Coroutine[Any, Any, T],
+    time_seconds: float,
+    *,
+    was_killed: Callable[[], bool] = lambda: False,
+) -> T:
+    """Await an exchange with an instance's guest and return its result; it is cancelled when a limit ends it.
+
+    `was_killed`: whether the guest reported a SIGKILL. After one, and after an exchange that failed, the notification of a kill for
+    memory is waited for, since it may come later.
 
     Raises:
-        GuestLostError: the guest ended, or said what it may not.
-        OSError: this machine's disk did not take an artifact.
+        OutOfMemoryError: the memory limit ended it; outranks everything else.
+        TimeLimitError: it took longer than `time_seconds`.
+        Exception: what the exchange raised.
     """
-    heard = 0
-    while not run_state.done and not run_state.output_overflow and run_state.refused is None:
-        message = await receive_message(sock)
-        try:
-            apply_message(message, run_state, on_event)
-        except MalformedMessageError as error:
-            raise GuestLostError(f"the guest spoke out of turn: {error}") from error
-        except ArtifactRefusedError as error:
-            run_state.refused = str(error)
-        heard += 1
-        if heard % _PACKETS_IN_A_ROW == 0:
-            await asyncio.sleep(0)
+    running = asyncio.create_task(exchange)
+    memory = asyncio.create_task(instance.out_of_memory.wait())
+    try:
+        await asyncio.wait({running, memory}, timeout=time_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if (running.done() and running.exception() is not None) or was_killed():
+            await asyncio.wait({memory}, timeout=_OOM_GRACE_SECONDS)
+        if instance.out_of_memory.is_set():
+            raise OutOfMemoryError
+        if not running.done():
+            raise TimeLimitError
+        return running.result()
+    finally:
+        for task in (running, memory):
+            task.cancel()
+        await asyncio.gather(running, memory, return_exceptions=True)
 
 
-def apply_message(message: GuestMessage, run_state: RunState, on_event: Callable[[SandboxEvent], None]) -> None:
-    """Put one message into the account.
-
-    Raises:
-        MalformedMessageError: the protocol does not allow it now.
-        ArtifactRefusedError: a file breaks a cap.
-    """
-    if run_state.ended is None:
-        _apply_while_running(message, run_state, on_event)
-    elif isinstance(message, ArtifactBytes):
-        run_state.results.write_bytes(message.data)
-    elif isinstance(message, ArtifactBegins):
-        run_state.results.begin_file(message.name, message.size)
-    elif isinstance(message, ArtifactRefused):
-        run_state.refused = f"artifact '{message.name}': {message.reason}"
-    elif isinstance(message, AllSent):
-        run_state.done = True
-    else:
-        raise MalformedMessageError(f"{type(message).__name__} after the script's end")
-
-
-def _apply_while_running(message: GuestMessage, run_state: RunState, on_event: Callable[[SandboxEvent], None]) -> None:
-    if isinstance(message, GuestOutput):
-        room = run_state.limits.output_bytes - len(run_state.output)
-        run_state.output_overflow = len(message.data) > room
-        run_state.output += message.data[:room]
-        on_event(OutputWritten(message.data[:room]))
-    elif isinstance(message, GuestProgress):
-        if is_finite(message):
-            on_event(ProgressReported(message.done, message.total))
-    elif isinstance(message, ScriptStarted) and not run_state.code_started and run_state.unreadable is None:
-        run_state.code_started = True
-        on_event(CodeStarted())
-    elif isinstance(message, TableUnreadable) and not run_state.code_started:
-        run_state.unreadable = message
-    elif isinstance(message, ScriptEnded):
-        run_state.ended = message
-    else:
-        raise MalformedMessageError(f"{type(message).__name__} while the script {'runs' if run_state.code_started else 'loads'}")
+async def find_host_failure(instance: SandboxInstance) -> str | None:
+    """Return why the host ended an instance, in one sentence; None when nothing but its script can have."""
+    try:
+        async with asyncio.timeout(_HOST_FAILURE_SECONDS):
+            return await instance.host_failure()
+    except TimeoutError:
+        return "The container engine does not answer any more."

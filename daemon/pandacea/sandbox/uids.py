@@ -1,6 +1,6 @@
-"""A kernel uid for each box while it lives, so that no budget that the kernel keeps by user is shared between two boxes.
+"""Gives each live sandbox instance a kernel uid of its own, so that two instances never share a budget that the kernel keeps by user.
 
-Pipe pages, epoll watches, pending signals, processes, keyrings: two boxes of one uid can read in such a budget what the other does.
+Pipe pages, epoll watches, pending signals, processes, keyrings: two instances of one uid could see in such a budget what the other does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from pandacea.errors import Broken, Unavailable
 
 UID_COUNT: Final = 1024
-"""Uids (and groups of the same numbers) that boxes take turns with: far more than boxes live at once."""
+"""Number of uids (and of groups with the same numbers) in the range: far more than instances live at once."""
 
 _CLAIM_NAME: Final = "\0org.pandacea.uid.{}"
 _SUBORDINATE_FILES: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
@@ -26,22 +26,22 @@ _UID_MAP: Final = Path("/proc/self/uid_map")
 
 
 class InstanceUid:
-    """One uid, held for one box."""
+    """One uid, claimed for one instance."""
 
     def __init__(self, number: int, claim: socket.socket) -> None:
         self.number = number
         self._claim = claim
 
     def release(self) -> None:
-        """Let others have it; only once no process of the box is left. Idempotent."""
+        """Release the claim; call it only when no process of the instance is left. Idempotent."""
         self._claim.close()
 
 
 class UidRange:
-    """Hands out uids of `base` and the `UIDS - 1` above it.
+    """Hands out the uids from `base` to `base + UID_COUNT - 1`.
 
-    A claim is an abstract Unix socket of the uid's name: every node of the machine sees it, and it ends with the process that made it.
-    The order is random, because a script sees its own uid, and numbers that count up would tell it how many boxes ran before.
+    A claim is an abstract Unix socket named after the uid: every node of the machine sees it, and it ends with the process that made it.
+    The order is random, because a script sees its own uid, and rising numbers would tell it how many instances ran before.
     """
 
     def __init__(self, base: int) -> None:
@@ -51,10 +51,10 @@ class UidRange:
         self._order = deque(order)
 
     def claim(self) -> InstanceUid:
-        """Return a uid that no box of this machine has. Raises Unavailable when there is none."""
+        """Claim a uid that no instance on this machine has. Raises Unavailable when there is none."""
         for _ in self.numbers:
             number = self._order[0]
-            self._order.rotate(-1)  # to the end: what a box leaves with the kernel is long gone when its uid comes round again
+            self._order.rotate(-1)  # to the end: what an instance leaves with the kernel is gone long before its uid is used again
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
                 sock.bind(_CLAIM_NAME.format(number))
@@ -65,21 +65,21 @@ class UidRange:
             else:
                 return InstanceUid(number, sock)
         raise Unavailable(
-            f"each of the {UID_COUNT} uids from {self.numbers.start} on belongs to a box that lives; are nodes left over?"
+            f"each of the {UID_COUNT} uids from {self.numbers.start} on belongs to a live sandbox; do other nodes still run?"
         )
 
     def require_unused(self) -> None:
-        """Raise Broken where a user, a group or a subordinate range of this machine has one of these numbers, or none may be taken."""
+        """Raise Broken if a user, group or subordinate range of this machine has one of the numbers, or the user namespace lacks one."""
         first, last = self.numbers.start, self.numbers[-1]
         clash = next(_find_clashes(self.numbers), None)
         if clash is not None:
             raise Broken(
-                f"boxes run as uids and groups {first} to {last}, and {clash} is among them: a script could read and change that "
+                f"sandboxes run as uids and groups {first} to {last}, and {clash} is among them: a script could read and change that "
                 f"user's files. Set privacy.uid_base to the first of {UID_COUNT} numbers that nobody has"
             )
         if not _is_mapped(self.numbers, _UID_MAP.read_text(encoding="ascii")):
             raise Broken(
-                f"boxes run as uids {first} to {last}, which this user namespace does not have (/proc/self/uid_map); "
+                f"sandboxes run as uids {first} to {last}, which this user namespace does not have (/proc/self/uid_map); "
                 f"set privacy.uid_base to the first of {UID_COUNT} numbers that it has"
             )
 
@@ -91,11 +91,11 @@ def _find_clashes(numbers: range) -> Iterator[str]:
 
 
 def _find_subordinate_clashes(path: Path, numbers: range) -> list[str]:
-    """Lines of subuid(5) whose range shares a number with ours."""
+    """Return the lines of subuid(5) whose range overlaps `numbers`."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return []  # no such file: nobody has subordinate numbers
+        return []  # the file is missing: nobody has subordinate ids
     found = []
     for line in lines:
         parts = line.strip().split(":")

@@ -10,8 +10,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView, LeaseRecord
+from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
 from pandacea.flows.chain_store import ApprovedRow, StoredProof
 from pandacea.flows.unit_of_work import Channel, OutboxMessage

@@ -9,9 +9,9 @@ from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
-from pandacea.domain.chain_view import STATUS_CODE, STATUSES, LeaseRecord
 from pandacea.domain.ids import ADDRESS, HASH32, Address, ComputationId, Hash32, LeaseId, LeaseKey, Wei
 from pandacea.domain.lease import NO_EXPIRY, LeaseStatus
+from pandacea.domain.lease_record import STATUS_CODE, STATUSES, LeaseRecord
 from pandacea.store.bulk import execute_many, select_in, upsert_statement, with_placeholders
 
 _STATUS_TEXT: Final = tuple(str(status.value) for status in STATUSES)

@@ -10,6 +10,7 @@ from sqlmodel import Field, SQLModel
 
 from pandacea.domain.ids import AssetId, Hash32
 from pandacea.domain.product import Asset, Product
+from pandacea.domain.table import TableShape
 from pandacea.store.database_engine import DatabaseEngine
 
 
@@ -147,10 +148,10 @@ class SqlProductStore:
             (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.recipe == recipe)
         )
 
-    async def record_source(self, commitment: str, recipe: str, stamp: str, schema: list[dict[str, Any]] | None) -> None:
+    async def record_source(self, commitment: str, recipe: str, stamp: str, shape: TableShape) -> None:
         """Note how an asset version can be had again, and what the newest look at its columns found."""
         async with self._database.write_transaction() as tx:
-            values = {"recipe": recipe, "stamp": stamp, "table_schema": schema}
+            values = {"recipe": recipe, "stamp": stamp, "table_schema": shape.to_json()["schema"]}
             noted = update(_asset).where(_asset.c.commitment == commitment).values(values)
             await tx.connection.execute(noted)
             await tx.commit()
@@ -170,8 +171,8 @@ class SqlProductStore:
             "path": str(asset.path),
             "format": asset.format,
             "size": size,
-            "rows": asset.rows,
-            "table_schema": asset.schema,
+            "rows": None if asset.shape is None else asset.shape.rows,
+            "table_schema": None if asset.shape is None else asset.shape.to_json()["schema"],
             "created_at": now,
         }
         async with self._database.write_transaction() as tx:
@@ -183,4 +184,6 @@ class SqlProductStore:
             row = (await connection.execute(select(_asset).where(where))).mappings().first()
         if row is None:
             return None
-        return Asset(row["asset_id"], row["commitment"], Path(row["path"]), row["format"], row["table_schema"], row["rows"])
+        kept = {"schema": row["table_schema"], "rows": row["rows"]}
+        shape = None if row["table_schema"] is None else TableShape.from_json(kept)
+        return Asset(row["asset_id"], row["commitment"], Path(row["path"]), row["format"], shape)

@@ -12,6 +12,7 @@ import aiohttp
 
 from pandacea_sdk.chain.errors import RpcRefused, RpcUnavailable
 from pandacea_sdk.protocol.loopback import is_loopback
+from pandacea_sdk.protocol.redaction import redact_url
 
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
@@ -19,7 +20,7 @@ _DATA: Final = re.compile(r"0x([0-9a-fA-F]{2})*")
 
 
 class JsonRpcClient:
-    """One endpoint. Its URL may hold an API key, so errors name only scheme and host."""
+    """One endpoint. Its URL may hold an API key, so errors name only scheme, host and port."""
 
     def __init__(self, url: str, *, timeout: float = 15.0, allow_http: bool = False) -> None:
         """`timeout`: seconds for one call. `allow_http`: accept plain http to another machine.
@@ -35,7 +36,7 @@ class JsonRpcClient:
                 f"plain http to {parts.hostname} lets anyone on the way answer for the chain: use https, or allow_http=True"
             )
         self._url = url
-        self._name = f"{parts.scheme}://{parts.hostname}"
+        self._name = redact_url(url)
         self._timeout = timeout
         self._ids = itertools.count(1)
         self._session: aiohttp.ClientSession | None = None

@@ -12,7 +12,7 @@ from pandacea.api import product_page as page
 from pandacea.api.croissant import croissant_document
 from pandacea.api.node import NODE, NodeContext
 from pandacea.domain.product import Asset, Product
-from pandacea.flows.submit import ProblemError
+from pandacea.errors import ProblemError
 
 ROUTE: Final = "/api/v1/products"
 PRODUCT_ROUTE: Final = ROUTE + "/{product_id}"

@@ -12,8 +12,8 @@ from pandacea.api.node import NODE
 from pandacea.domain.code_approval import CodeRecord, CodeState, CodeSubmission
 from pandacea.domain.ids import HASH32, PRODUCT_ID, Address, ProductId
 from pandacea.domain.params_schema import NO_PARAMS
+from pandacea.errors import ProblemError
 from pandacea.flows.approve_code import NOTE_CHARACTERS, find_submission, submit_code
-from pandacea.flows.submit import ProblemError
 from pandacea_sdk.protocol import strict_json
 from pandacea_sdk.protocol.execute_request import MAX_UPLOADS, UPLOAD_NAME, check_execute_request
 from pandacea_sdk.protocol.problems import ProtocolError

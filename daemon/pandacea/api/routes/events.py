@@ -13,8 +13,7 @@ from pandacea.api.node import NODE, NodeContext
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.errors import Refused, Unavailable
-from pandacea.flows.job_notifier import wait_for_event
-from pandacea.flows.live_output import LiveFeed, StreamCursor, record_shown
+from pandacea.flows.live_output import LiveFeed, StreamCursor, record_shown, wait_for_event
 from pandacea_sdk.protocol.responses import output_members
 
 ROUTE: Final = "/api/v1/privacy/results/{computation_id}/events"

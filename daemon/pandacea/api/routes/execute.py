@@ -15,9 +15,10 @@ from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
 from pandacea.domain.job import TERMINAL, Job, Mode
 from pandacea.domain.product import Release
 from pandacea.errors import Unavailable
+from pandacea.flows.accept_job import AcceptedJob, Caller, ComputationRequest
 from pandacea.flows.cancel import as_spender_sees
 from pandacea.flows.rehearse import rehearse
-from pandacea.flows.submit import AcceptedJob, Caller, ComputationRequest, submit_job
+from pandacea.flows.submit import submit_job
 from pandacea_sdk.protocol.execute_request import parse_execute_request
 
 ROUTE = "/api/v1/privacy/execute"

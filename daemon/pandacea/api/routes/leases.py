@@ -9,8 +9,8 @@ from pandacea.api.node import NODE
 from pandacea.domain.access import Denied, Unknown
 from pandacea.domain.charge import Charge, count_used
 from pandacea.domain.ids import Address, LeaseId, LeaseKey
-from pandacea.flows.ports import AccessRequest
-from pandacea.flows.submit import ProblemError
+from pandacea.errors import ProblemError
+from pandacea.flows.privacy import AccessRequest
 from pandacea_sdk.protocol.execute_request import check_lease_id
 
 ROUTE = "/api/v1/leases/{lease_id}"

@@ -14,8 +14,8 @@ from pandacea.api.node import NODE
 from pandacea.api.responses import artifact_chunks, status_response
 from pandacea.domain.job import TERMINAL, JobState
 from pandacea.domain.outcome import Failure
+from pandacea.errors import ProblemError
 from pandacea.flows.cancel import cancel_job
-from pandacea.flows.submit import ProblemError
 from pandacea_sdk.protocol.problems import ProtocolError
 
 ROUTE: Final = "/api/v1/privacy/results/{computation_id}"

@@ -298,7 +298,7 @@ def _rule_words(rule: str, chosen: Any) -> list[str]:
 
 def _show(wanted: AddProductRequest, config: Config, stated: DeclaredProduct, asset_id: AssetId, made: StoredTable) -> None:
     """Everything that becomes public, as text, and as the page in a file."""
-    asset = Asset(asset_id, UNPUBLISHED, made.path, "arrow", made.shape.to_json(), made.shape.rows)
+    asset = Asset(asset_id, UNPUBLISHED, made.path, "arrow", made.shape)
     public = build_document(stated, {asset_id: asset})
     said = stated.assets[asset_id]
     mock = mock_csv(public["assets"][0]["schema"], min(said.mock_rows, 5), said.mock_seed).decode()

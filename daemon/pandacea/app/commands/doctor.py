@@ -14,11 +14,11 @@ from pandacea.catalogue.product_checks import check_product
 from pandacea.catalogue.products_file import PRODUCTS_FILE as PRODUCTS_FILE
 from pandacea.catalogue.products_file import read_products as read_products
 from pandacea.config import Config
-from pandacea.config.load import redact_url
 from pandacea.domain.finding import Finding, FindingState
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig, Broken, DaemonError
 from pandacea.sandbox.diagnose import diagnose_sandbox as examine_sandbox
+from pandacea_sdk.protocol.redaction import redact_url
 
 _DOCTOR: Final = "doctor"
 _TABLES: Final = "doctor-tables"

@@ -20,6 +20,7 @@ from pandacea.app import factories
 from pandacea.app.commands.leases import open_stored_leases
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
+from pandacea.clock import SystemClock
 from pandacea.codecheck.review import ChildCodeReviewer
 from pandacea.config import Config
 from pandacea.domain.code_approval import CodeRecord, CodeState
@@ -28,8 +29,9 @@ from pandacea.domain.limits import MIB
 from pandacea.domain.params_schema import count_free_bytes
 from pandacea.domain.printable import printable
 from pandacea.errors import Broken, DaemonError, Refused
+from pandacea.files.results import ResultStore
 from pandacea.flows import approve_code
-from pandacea.flows.job_notifier import JobNotifier
+from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
 from pandacea.flows.release import (
     ReleasePorts,
@@ -40,7 +42,6 @@ from pandacea.flows.release import (
     release_result,
     write_output_file,
 )
-from pandacea.flows.result_store import ResultStore
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 
@@ -239,7 +240,7 @@ async def call_node(config: Config, verb: str, asked: Arguments) -> dict[str, An
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(factories.lock_state_dir(state_dir))
         db = await stack.enter_async_context(factories.open_database(config, exclusive=True))
-        clock = factories.SystemClock()
+        clock = SystemClock()
         book = SqlProductStore(db)
         products = ProductControl(book, config.privacy.data_dir)
         leases = LeaseControl(lambda: open_stored_leases(config, db), book, clock)
@@ -264,7 +265,7 @@ async def call_running_node(config: Config, verb: str, asked: Arguments) -> dict
 def make_release_ports(config: Config, books: SqlDatabase, watch: JobNotifier) -> ReleasePorts:
     """What deciding on held results works with."""
     shelf = ResultStore(config.store.state_dir / "results", config.store.max_results_mb * MIB)
-    return ReleasePorts(books, factories.SystemClock(), shelf, watch, config.settlement.post_results, config.privacy.hold_seconds)
+    return ReleasePorts(books, SystemClock(), shelf, watch, config.settlement.post_results, config.privacy.hold_seconds)
 
 
 async def _ask_node(state_dir: Path, verb: str, asked: Arguments) -> dict[str, Any]:

@@ -1,8 +1,13 @@
-"""The proof of approval: what an RPC endpoint cannot make up.
+"""Proves approvals: what no RPC endpoint can invent.
 
-The approving transaction is fetched, its hash recomputed, its signer recovered; it must be the Earner's or an operator's, on this
-chain, to this contract, and call approveLease with this id. The id must be the hash of the terms the node was shown. Where that
-cannot be had, endpoints of two operators must show the same lease.
+Either by the approving transaction (`signed`):
+
+1. fetch it, recompute its hash, recover its signer;
+2. it must be of this chain, sent to this contract, and call approveLease with this id;
+3. the signer must be the Earner, this node's own key, or the Earner's operator at that block, by an appointment proved in the same way;
+4. the lease's id must be the hash of the terms that the node was shown.
+
+Or, where that cannot be had (`agreed`), endpoints of two operators must show the same blocks, receipt and history of the lease.
 """
 
 from __future__ import annotations
@@ -21,9 +26,9 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog, RpcTransaction, TransactionReceipt
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
-from pandacea.domain.chain_view import LeaseRecord
 from pandacea.domain.ids import Address, BlockNumber, Hash32
 from pandacea.domain.lease import Lease
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.flows.chain_store import StoredProof
 
 OPERATOR_CHANGED_TOPIC: Final = event_topic("OperatorChanged(address,address)")
@@ -32,12 +37,12 @@ SET_OPERATOR_SELECTOR: Final = function_selector("setOperator(address)")
 
 NEAR_NONCES: Final = 256
 FAR_NONCES: Final = 4_096
-"""How many of a Spender's nonces are tried: around the creation's block, then from the newest down."""
+"""Nonces of the Spender that are tried: below the one at the creation's block, then below the newest."""
 
 
 @dataclass(slots=True)
 class ApprovalProver:
-    """Proves approvals of one contract's leases."""
+    """Proves the approvals of one contract's leases."""
 
     contract: Address
     chain_id: int
@@ -46,38 +51,38 @@ class ApprovalProver:
     approvers: frozenset[Address]
     deploy_block: int
 
-    async def prove_approval(self, held: LeaseRecord, endpoint: Endpoint, independent: Endpoint | None) -> StoredProof:
-        """Find out why the approval of a lease may be trusted; `witness`: an endpoint that another operator runs.
+    async def prove_approval(self, record: LeaseRecord, endpoint: Endpoint, independent: Endpoint | None) -> StoredProof:
+        """Look for a proof of a lease's approval; `independent`: an endpoint that another operator runs.
 
         Raises:
             RpcFault: an endpoint failed; nothing was decided.
         """
-        lease = held.lease
+        lease = record.lease
         terms = digest_lease_terms(lease)
-        if held.approved_tx is None:
+        if record.approved_tx is None:
             return StoredProof(ProofStatus.UNPROVEN, terms, None, "no approving transaction is known")
-        reason, signer = await self._signature(held, held.approved_tx, endpoint, independent)
+        reason, signer = await self._signature(record, record.approved_tx, endpoint, independent)
         if signer is not None:
-            return StoredProof(ProofStatus.SIGNED, terms, held.approved_tx, signer)
-        if independent is not None and await self._agrees(lease, held.approved_tx, endpoint, independent):
-            return StoredProof(ProofStatus.AGREED, terms, held.approved_tx, f"{endpoint.name} and {independent.name}")
-        return StoredProof(ProofStatus.UNPROVEN, terms, held.approved_tx, reason)
+            return StoredProof(ProofStatus.SIGNED, terms, record.approved_tx, signer)
+        if independent is not None and await self._agrees(lease, record.approved_tx, endpoint, independent):
+            return StoredProof(ProofStatus.AGREED, terms, record.approved_tx, f"{endpoint.name} and {independent.name}")
+        return StoredProof(ProofStatus.UNPROVEN, terms, record.approved_tx, reason)
 
     # -- the Earner's signature
 
     async def _signature(
-        self, held: LeaseRecord, tx_hash: Hash32, endpoint: Endpoint, witness: Endpoint | None
+        self, record: LeaseRecord, tx_hash: Hash32, endpoint: Endpoint, independent: Endpoint | None
     ) -> tuple[str, Address | None]:
-        lease = held.lease
+        lease = record.lease
         if self.contract_version is ContractVersion.V0:
-            return "ids of the old contract do not bind the terms", None
+            return "ids of a v0 contract do not bind the terms", None
         signed = await self._signed(endpoint, tx_hash)
         if isinstance(signed, str):
             return signed, None
         if signed.data.hex() != APPROVE_LEASE_SELECTOR[2:] + abi_word(lease.key.lease_id):
             return "the transaction does not call approveLease with this id", None
         assert lease.approved_block is not None
-        if not await self._may_approve(signed.signer, lease.approved_block, endpoint, witness):
+        if not await self._may_approve(signed.signer, lease.approved_block, endpoint, independent):
             return f"it was signed by {signed.signer}, who is neither the Earner nor was the operator at that block", None
         if not await self._binds(lease, endpoint):
             return "the id is not the hash of the terms that were shown", None
@@ -89,8 +94,8 @@ class ApprovalProver:
             raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has a log but not its transaction {tx_hash}")
         try:
             signed = recover_transaction(transaction)
-        except UnprovableError as problem:
-            return f"the approving transaction cannot be checked: {problem}"
+        except UnprovableError as error:
+            return f"the approving transaction cannot be checked: {error}"
         if signed.hash != tx_hash:
             return "the approving transaction does not have the hash it is shown under"
         if signed.chain_id != self.chain_id:
@@ -99,44 +104,38 @@ class ApprovalProver:
             return "it was sent to another contract (a wallet contract or a relay)"
         return signed
 
-    async def _may_approve(self, signer: Address, at: BlockNumber, endpoint: Endpoint, witness: Endpoint | None) -> bool:
-        """Whether it is the Earner, this node's own key, or was the operator in a block.
+    async def _may_approve(self, signer: Address, at: BlockNumber, endpoint: Endpoint, independent: Endpoint | None) -> bool:
+        """Whether the signer is the Earner, this node's own key, or was the Earner's operator at a block.
 
-        Appointed by the Earner's own signature, and by no endpoint's account replaced up to that block: a key that was stolen and taken
-        back approves nothing more. An appointment needs its proof; that it ended is a denial, which needs none.
+        The operator must be appointed by the Earner's signature and not replaced up to that block as any endpoint shows it, so that a
+        stolen key that was revoked approves nothing more. An appointment is a grant and needs a proof; its end is a denial and needs none.
         """
         if signer == self.earner or signer in self.approvers:
             return True
-        for one in (endpoint, witness):
-            if one is not None and not await self._was_operator(signer, at, one):
+        for asked in (endpoint, independent):
+            if asked is not None and not await self._was_operator(signer, at, asked):
                 return False
         return True
 
     async def _was_operator(self, signer: Address, at: BlockNumber, endpoint: Endpoint) -> bool:
-        until = await self._operator_changes(endpoint, at)
-        # Of what one block holds the last counts: the approval itself may stand before or after it there.
-        if not until or until[-1].topics[2] != address_topic(signer):
+        changes = await self._operator_changes(endpoint, at)
+        # The last change up to the block counts, wherever in that block the approval stands.
+        if not changes or changes[-1].topics[2] != address_topic(signer):
             return False
-        signed = await self._signed(endpoint, until[-1].transaction_hash)
+        signed = await self._signed(endpoint, changes[-1].transaction_hash)
         appointment = SET_OPERATOR_SELECTOR[2:] + abi_word(signer)
         return isinstance(signed, RecoveredTransaction) and signed.signer == self.earner and signed.data.hex() == appointment
 
     async def _operator_changes(self, endpoint: Endpoint, at: BlockNumber) -> list[RpcLog]:
-        """The changes of the Earner's operator up to and including a block, in order, as an endpoint shows them."""
+        """List the changes of the Earner's operator up to and including a block, in order, as an endpoint shows them."""
         if (await endpoint.get_header("latest")).to_block_ref().number < at:
-            raise endpoint.inconsistent_fault("eth_getLogs", f"has not got block {at} of the approval")
+            raise endpoint.inconsistent_fault("eth_getLogs", f"does not have block {at} of the approval")
         reader = LogReader(self.contract, (OPERATOR_CHANGED_TOPIC,), indexed_filters=(address_topic(self.earner),))
-        found: list[RpcLog] = []
-        first = self.deploy_block
-        reader.spans[endpoint.url] = max(1, at - first + 1)
-        while first <= at:
-            end, logs = await reader.read_range(endpoint, first, at)
-            found.extend(one for one in logs if len(one.topics) == 3)
-            first = end + 1
-        return found
+        reader.spans[endpoint.url] = max(1, at - self.deploy_block + 1)
+        return [log async for logs in reader.read_ranges(endpoint, self.deploy_block, at) for log in logs if len(log.topics) == 3]
 
     async def _binds(self, lease: Lease, endpoint: Endpoint) -> bool:
-        """Whether the id is keccak256 over the terms and a nonce of the Spender's. An endpoint may tell which; the hash decides."""
+        """Whether the lease's id is the hash of its terms and a nonce of the Spender. An endpoint only narrows the nonces to try."""
         if lease.data_product_id is None or lease.expires_at is None:
             return False
         data = NONCE_OF_SELECTOR + abi_word(lease.spender)
@@ -145,7 +144,7 @@ class ApprovalProver:
                 answer = await endpoint.eth_call(self.contract, data, block)
             except RpcFault as fault:
                 if fault.kind is FaultKind.ERROR and block != "latest":
-                    continue  # it keeps no state that old
+                    continue  # the endpoint keeps no state that old
                 raise
             following = int.from_bytes(answer[:32], "big")
             for nonce in range(following - 1, max(-1, following - 1 - tries), -1):
@@ -153,7 +152,7 @@ class ApprovalProver:
                     return True
         return False
 
-    # -- a second endpoint
+    # -- two endpoints that agree
 
     async def _agrees(self, lease: Lease, tx_hash: Hash32, one: Endpoint, other: Endpoint) -> bool:
         assert lease.approved_block is not None
@@ -166,21 +165,21 @@ class ApprovalProver:
         for endpoint in (one, other):
             if not await self._includes(endpoint, lease, tx_hash):
                 return False
-        here = [await self._history(endpoint, lease, blocks) for endpoint in (one, other)]
-        if here[0] != here[1] or not any(tx_hash in line for line in here[0]):
+        histories = [await self._history(endpoint, lease, blocks) for endpoint in (one, other)]
+        if histories[0] != histories[1] or not any(tx_hash in line for line in histories[0]):
             return False
         if self.contract_version is ContractVersion.V0:
-            heads = [await fetch_v0_lease(endpoint, self.contract, lease.key.lease_id, "latest") for endpoint in (one, other)]
+            leases = [await fetch_v0_lease(endpoint, self.contract, lease.key.lease_id, "latest") for endpoint in (one, other)]
             return (
-                heads[0] == heads[1]
-                and heads[0].approved
-                and (heads[0].spender, heads[0].earner, heads[0].data_product_id)
+                leases[0] == leases[1]
+                and leases[0].approved
+                and (leases[0].spender, leases[0].earner, leases[0].data_product_id)
                 == (lease.spender, lease.earner, lease.data_product_id)
             )
         return True
 
     async def _includes(self, endpoint: Endpoint, lease: Lease, tx_hash: Hash32) -> bool:
-        """Whether the approving transaction ran in its block, and this approval is among its logs."""
+        """Whether the approving transaction succeeded in its block with this approval among its logs."""
         assert lease.approved_block is not None
         receipt = await endpoint.call_nullable("eth_getTransactionReceipt", [tx_hash], TransactionReceipt)
         if receipt is None:
@@ -212,7 +211,7 @@ class ApprovalProver:
 
 
 def compute_lease_id(chain_id: int, contract: Address, lease: Lease, nonce: int) -> str:
-    """keccak256(abi.encode(chainid, contract, spender, earner, dataProductId, price, expiresAt, maxComputations, nonce))."""
+    """Compute keccak256(abi.encode(chainid, contract, spender, earner, dataProductId, price, expiresAt, maxComputations, nonce))."""
     assert lease.data_product_id is not None
     assert lease.expires_at is not None
     words: tuple[str | int, ...] = (

@@ -1,4 +1,4 @@
-"""The queue of approvals to prove: newest wanted first, one at a time, beside the follower and never in its way."""
+"""The queue of approvals to prove: the one asked for last comes first, one at a time, in a task of its own."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from pandacea.flows.chain_store import ChainStore
 log = structlog.get_logger(__name__)
 
 UNPROVEN_RETRY_SECONDS: Final = 60.0
-"""Seconds before a lease found unproven is looked at again."""
+"""Before a lease that was found unproven is tried again."""
 FAILED_RETRY_SECONDS: Final = 1.0
-"""Seconds before a proof that could not be had is tried again."""
+"""Before a proof that could not be looked for is tried again."""
 
 
 @dataclass(slots=True)
 class ProofQueue:
-    """Works through the leases whose approval nobody has vouched for yet."""
+    """Proves the approvals that have no proof yet."""
 
     prover: ApprovalProver
     endpoints: EndpointPool
@@ -39,18 +39,17 @@ class ProofQueue:
     now: Callable[[], float]
     waiting: dict[LeaseId, None] = field(default_factory=dict)
     retry_at: dict[LeaseId, float] = field(default_factory=dict)
-    """Unproven leases and when they may be tried again (`time.monotonic()`)."""
-    proved_count: int = 0
+    """Lease -> `time.monotonic()` before which it is not tried again."""
     _work: asyncio.Event = field(default_factory=asyncio.Event)
 
     def enqueue(self, lease_id: LeaseId) -> None:
-        """Somebody asks for this lease now."""
+        """Put a lease at the front of the queue, unless it was tried a moment ago."""
         if lease_id not in self.waiting and self.retry_at.get(lease_id, 0.0) <= time.monotonic():
             self.waiting[lease_id] = None
             self._work.set()
 
     def enqueue_changed(self, leases: Iterable[LeaseId]) -> None:
-        """After a commit or a load: queue the approvals that are new and of use."""
+        """Queue those of the changed leases that could be used if their approval were proved."""
         now = self.now()
         for lease_id in leases:
             if self.lease_cache.is_worth_proving(lease_id, now):
@@ -58,7 +57,7 @@ class ProofQueue:
                 self.enqueue(lease_id)
 
     async def run(self, caught_up: asyncio.Event) -> None:
-        """Prove what waits, for ever; not before the head is reached, for until then nothing is believed anyway."""
+        """Prove queued approvals until cancelled, once the head was reached: until then no lease is believed anyway."""
         await caught_up.wait()
         while True:
             await self._work.wait()
@@ -66,18 +65,18 @@ class ProofQueue:
             while self.waiting:
                 lease_id = next(reversed(self.waiting))
                 try:
-                    await self._one(lease_id)
-                except Unavailable as problem:
-                    # It may be gone with a reorg, or its endpoint behind: look at the others first, and at this one again later.
+                    await self._prove_lease(lease_id)
+                except Unavailable as error:
+                    # A reorg may have removed it, or the endpoint lags: try the others first, and this one again later.
                     self.waiting.pop(lease_id, None)
                     self.retry_at[lease_id] = time.monotonic() + FAILED_RETRY_SECONDS
                     asyncio.get_running_loop().call_later(FAILED_RETRY_SECONDS, self.enqueue_changed, (lease_id,))
-                    log.info("lease.proof-postponed", lease_id=lease_id, because=problem.detail)
+                    log.info("lease.proof_postponed", lease_id=lease_id, reason=error.detail)
                     await asyncio.sleep(min(self.endpoints.seconds_until_ready(), 5.0))
                 else:
                     self.waiting.pop(lease_id, None)
 
-    async def _one(self, lease_id: LeaseId) -> None:
+    async def _prove_lease(self, lease_id: LeaseId) -> None:
         known = self.lease_cache.peek(lease_id)
         if known is None or known.proof_status not in {ProofStatus.PENDING, ProofStatus.UNPROVEN}:
             return
@@ -93,8 +92,7 @@ class ProofQueue:
             raise
         if proof.status is ProofStatus.UNPROVEN:
             self.retry_at[lease_id] = time.monotonic() + UNPROVEN_RETRY_SECONDS
-            log.warning("lease.approval-unproven", lease_id=lease_id, because=proof.attested_by)
+            log.warning("lease.approval_unproven", lease_id=lease_id, reason=proof.attested_by)
         else:
-            self.proved_count += 1
-            log.info("lease.approval-proved", lease_id=lease_id, trust=proof.status, by=proof.attested_by)
+            log.info("lease.approval_proved", lease_id=lease_id, trust=proof.status, by=proof.attested_by)
         await save_proof(lease_id, proof, int(self.now()), self.chain_store, self.lease_cache)

@@ -1,4 +1,4 @@
-"""Mined transactions re-hashed and their signers recovered, so that an endpoint's word is not needed for who signed what.
+"""Recomputes the hash and recovers the signer of a mined transaction, so that no endpoint need be believed about who signed what.
 
 Sources: EIP-155 (legacy with a chain id), EIP-2930, EIP-1559, EIP-4844, EIP-7702; EIP-2 for low s.
 """
@@ -23,7 +23,7 @@ _HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F466
 
 @dataclass(frozen=True, slots=True)
 class RecoveredTransaction:
-    """What a signature vouches for."""
+    """What a transaction's signature covers, with the signer."""
 
     hash: Hash32
     signer: Address
@@ -34,14 +34,14 @@ class RecoveredTransaction:
 
 
 class UnprovableError(Exception):
-    """A transaction whose hash or signature cannot be recomputed from its fields."""
+    """The hash or signer of a transaction cannot be recomputed from its fields."""
 
 
 def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
-    """Recompute the hash, recover the signer.
+    """Recompute a transaction's hash and recover its signer.
 
     Raises:
-        UnprovableError: a field is malformed, the type is unknown, no chain id was signed, or the signature is no good.
+        UnprovableError: a field is malformed, the type is unknown, no chain id was signed, or the signature is invalid.
     """
     try:
         kind = int(transaction.type, 16)
@@ -69,7 +69,7 @@ def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
 def _legacy(transaction: RpcTransaction) -> tuple[int, list[Any], list[Any], bytes]:
     v = int(transaction.v, 16)
     if v < 35:
-        raise UnprovableError("it signs no chain id (before EIP-155), so it could be of any chain")
+        raise UnprovableError("it signs no chain id (before EIP-155), so it may be of any chain")
     chain_id, parity = (v - 35) // 2, (v - 35) % 2
     head = [
         int(transaction.nonce, 16),
@@ -111,7 +111,7 @@ def _typed(transaction: RpcTransaction, kind: int) -> tuple[int, list[Any], list
             ]
         )
     elif kind not in {1, 2}:
-        raise UnprovableError(f"transaction type {kind} is not known here")
+        raise UnprovableError(f"transaction type {kind} is not supported")
     parity = int(transaction.y_parity if transaction.y_parity is not None else transaction.v, 16)
     return chain_id, unsigned, [parity, parity, int(transaction.r, 16), int(transaction.s, 16)], bytes([kind])
 

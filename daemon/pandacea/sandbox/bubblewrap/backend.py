@@ -1,4 +1,4 @@
-"""Boxes made with bubblewrap: no engine, no image, the host's Python and a folder of pinned packages."""
+"""The bubblewrap backend: no engine and no image, but the host's Python and a folder of pinned packages."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ from pandacea.sandbox.bubblewrap.instance import BubblewrapInstance, connect_gue
 from pandacea.sandbox.bubblewrap.namespaces import probe_namespaces
 from pandacea.sandbox.bubblewrap.zygote import Zygote
 from pandacea.sandbox.environments.build import Environment, read_environment
-from pandacea.sandbox.inputs import open_for_guest
-from pandacea.sandbox.readonly_open import InputOpener
+from pandacea.sandbox.readonly_open import InputOpener, open_for_guest
 from pandacea.sandbox.seccomp.bpf import assemble_filter
 from pandacea.sandbox.service import SandboxService
 from pandacea.sandbox.settings import BubblewrapSettings
 from pandacea.sandbox.uids import InstanceUid, UidRange
 
 NO_CGROUP: Final = (
-    "no control group may be made here: memory is held by a watch twenty times a second, processes by RLIMIT_NPROC, "
+    "no control group may be made here: memory is checked twenty times a second, processes are limited by RLIMIT_NPROC, "
     "processors not at all; for hard limits run as a service with Delegate=yes, or: systemd-run --scope -p Delegate=yes ..."
 )
 NO_UID: Final = (
-    "boxes run as this user's own kernel uid: what the kernel counts by uid (pipe pages, epoll watches) is shared by all boxes and the "
-    "node, so two scripts that run at once can signal through it; run the node as root, or use Docker, for a uid for each box"
+    "sandboxes run as this user's own kernel uid: what the kernel counts by uid (pipe pages, epoll watches) is shared by all of them and "
+    "the node, so two scripts that run at once can signal through it; run the node as root, or use Docker, for a uid for each sandbox"
 )
 _MAX_DESCRIPTORS: Final = 128
 _MAX_PENDING_SIGNALS: Final = 1024
 
 
 class BubblewrapBackend:
-    """Makes bubblewrap boxes; see `SandboxBackend`."""
+    """Creates bubblewrap instances; see `SandboxBackend`."""
 
     def __init__(self, settings: BubblewrapSettings) -> None:
         self._settings = settings
@@ -58,7 +57,6 @@ class BubblewrapBackend:
 
     @property
     def uids(self) -> range | None:
-        """The kernel's uids of scripts, or None where it is the node's own."""
         return None if self._uids is None else self._uids.numbers
 
     @property
@@ -95,7 +93,7 @@ class BubblewrapBackend:
         return SandboxIdentity("bubblewrap", self._environment.identity, self._guest.digest, self._environment.packages)
 
     async def _open_cgroups(self) -> None:
-        """Raises Broken where no control group may be made and the operator did not say that a watch is enough."""
+        """Create the node's control group. Raises Broken where that is impossible and the configuration does not allow to go without."""
         settings = self._settings
         if not settings.cgroups:
             self.warnings.append(NO_CGROUP)
@@ -103,14 +101,13 @@ class BubblewrapBackend:
         self._cgroups = NodeCgroup.find(settings.node_label)
         if self._cgroups is None:
             raise Broken(
-                "no control group may be made here, so nothing hard holds a script's memory and processors. Run the node as a service "
-                "with Delegate=yes, or from a shell: systemd-run --user --scope -p Delegate=yes pandacea run ...; or use Docker. To "
-                "serve with a watch and resource limits instead (docs/security.md says what they leave), write privacy.cgroups: false"
+                "no control group may be made here, so nothing enforces a script's memory and processors strictly. Run the node as a "
+                "service with Delegate=yes, or from a shell: systemd-run --user --scope -p Delegate=yes pandacea run ...; or use Docker. "
+                "To serve with polling and resource limits instead (docs/security.md says how they are weaker), set privacy.cgroups: false"
             )
         await self._cgroups.remove_groups()
 
     def open_input(self, path: Path) -> int:
-        """Open a file so that a script cannot write to it; see `open_for_guest`."""
         assert self._opener is not None, "open() comes first"
         return open_for_guest(path, self.uids, self._opener)
 
@@ -124,7 +121,7 @@ class BubblewrapBackend:
             raise Unavailable(f"the guest was not ready within {boot_seconds:g} s") from error
 
     async def _launch(self, shape: InstanceShape, preload: tuple[str, ...]) -> BubblewrapInstance:
-        """Make a box from nothing: a bubblewrap process of its own."""
+        """Create an instance with a bubblewrap process of its own."""
         uid, cgroup = self._claim_uid_and_cgroup(shape)
         ours, theirs = connect_guest()
         outer = os.open(self._settings.state_dir / "outer.bpf", os.O_RDONLY)
@@ -143,30 +140,31 @@ class BubblewrapBackend:
         finally:
             theirs.close()
             os.close(outer)
-        box = BubblewrapInstance(ours, bool(preload), cgroup, process, uid)
+        instance = BubblewrapInstance(ours, cgroup, process, uid)
         if cgroup is None:
-            box.watched_memory_bytes = shape.memory_bytes - shape.workspace_bytes - shape.tmp_bytes
-        return await self._wait_ready(box)
+            instance.watched_memory_bytes = shape.memory_bytes - shape.workspace_bytes - shape.tmp_bytes
+        return await self._wait_ready(instance)
 
     async def _fork(self, shape: InstanceShape, preload: tuple[str, ...]) -> BubblewrapInstance:
-        """Make a box as a fork of the template, in fresh namespaces and control groups."""
-        template = await self._ready_zygote(preload)
+        """Create an instance as a fork of the zygote, in new namespaces and control groups."""
+        zygote = await self._ready_zygote(preload)
         uid, cgroup = self._claim_uid_and_cgroup(shape)
-        assert uid is not None, "only root has a template"
+        assert uid is not None, "only root has a zygote"
         ours, theirs = connect_guest()
         with theirs:
-            box = BubblewrapInstance(ours, True, cgroup, None, uid)
-            self._instances.add(box)
+            instance = BubblewrapInstance(ours, cgroup, None, uid)
+            self._instances.add(instance)
             try:
-                template.fork(shape, uid.number, theirs, cgroup.procs_files if cgroup else (), self._rlimits(shape))
+                zygote.fork(shape, uid.number, theirs, cgroup.procs_files if cgroup else (), self._rlimits(shape))
             except BaseException:
-                await self._discard(box)
+                await self._discard(instance)
                 raise
         if cgroup is None:
-            box.watched_memory_bytes = shape.memory_bytes - shape.workspace_bytes - shape.tmp_bytes
-        return await self._wait_ready(box)
+            instance.watched_memory_bytes = shape.memory_bytes - shape.workspace_bytes - shape.tmp_bytes
+        return await self._wait_ready(instance)
 
     async def _ready_zygote(self, preload: tuple[str, ...]) -> Zygote:
+        """Return the zygote, started again where it is gone."""
         async with self._zygote_lock:
             if self._zygote is not None and self._zygote.is_alive:
                 return self._zygote
@@ -174,26 +172,27 @@ class BubblewrapBackend:
             with theirs:
                 start = self._start_parameters(None, preload, theirs, None)
                 process = await _spawn(zygote_command(self._mounts(), start), (theirs.fileno(),))
-            template = Zygote(process, ours)
+            zygote = Zygote(process, ours)
             try:
-                await template.wait_ready()
+                await zygote.wait_ready()
             except BaseException:
-                await template.close()
+                await zygote.close()
                 raise
-            self._zygote = template
-            return template
+            self._zygote = zygote
+            return zygote
 
-    async def _wait_ready(self, box: BubblewrapInstance) -> BubblewrapInstance:
-        self._instances = {one for one in self._instances if not one.destroyed} | {box}
+    async def _wait_ready(self, instance: BubblewrapInstance) -> BubblewrapInstance:
+        """Wait for an instance's hello; discard one that does not send it."""
+        self._instances = {other for other in self._instances if not other.destroyed} | {instance}
         try:
-            await box.wait_ready()
+            await instance.wait_ready()
         except BaseException:
-            await self._discard(box)
+            await self._discard(instance)
             raise
-        return box
+        return instance
 
     def _claim_uid_and_cgroup(self, shape: InstanceShape) -> tuple[InstanceUid | None, InstanceCgroup | None]:
-        """What a new box has for itself, where this node can give it."""
+        """Return a uid and a control group of a new instance's own, each None where this node cannot give one."""
         uid = None if self._uids is None else self._uids.claim()
         try:
             return uid, self._cgroups.create_group(uuid.uuid4().hex[:12], shape) if self._cgroups is not None else None
@@ -208,7 +207,7 @@ class BubblewrapBackend:
         return Mounts(self._settings.state_dir / "mount", self._guest.folder, self._environment)
 
     def _rlimits(self, shape: InstanceShape) -> dict[str, int]:
-        """Where no control group counts what a box makes the kernel allocate, the number of things that it can make is small."""
+        """Return resource limits: low ones where no control group counts what an instance makes the kernel allocate."""
         if self._cgroups is not None:
             return {"RLIMIT_CORE": 0}
         return {
@@ -234,13 +233,13 @@ class BubblewrapBackend:
             }
         )
 
-    async def _discard(self, box: BubblewrapInstance) -> None:
-        await box.destroy()
-        self._instances.discard(box)
+    async def _discard(self, instance: BubblewrapInstance) -> None:
+        await instance.destroy()
+        self._instances.discard(instance)
 
     async def close(self) -> None:
-        for box in list(self._instances):
-            await self._discard(box)
+        for instance in list(self._instances):
+            await self._discard(instance)
         if self._zygote is not None:
             await self._zygote.close()
             self._zygote = None
@@ -258,17 +257,14 @@ async def _spawn(line: Sequence[str], descriptors: tuple[int, ...]) -> asyncio.s
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         pass_fds=descriptors,
-        umask=0o022,  # what the launcher makes is read by the box's own user; the node's umask is stricter
+        umask=0o022,  # the instance's own user reads what the launcher creates; the node's umask is stricter
         env=guest_files.GUEST_ENVIRON | {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
         cwd="/",
     )
 
 
 class BubblewrapSandbox(SandboxService):
-    """One bubblewrap box for each job; needs no engine."""
+    """The sandbox service on the bubblewrap backend."""
 
     def __init__(self, settings: BubblewrapSettings) -> None:
-        self.backend = BubblewrapBackend(settings)
-        super().__init__(
-            self.backend, settings.pool, self.backend.open_input, state_dir=settings.state_dir, self_tested=settings.self_test
-        )
+        super().__init__(BubblewrapBackend(settings), settings.pool, state_dir=settings.state_dir, self_tested=settings.self_test)

@@ -1,4 +1,4 @@
-"""Control groups of bubblewrap boxes, version 1 and 2; where none may be made, the caller falls back to resource limits."""
+"""Control groups of bubblewrap instances, version 1 and 2; where none may be made, the caller uses resource limits instead."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _CONTROLLERS: Final = ("memory", "pids", "cpu")
 _WANTED: Final = " ".join(f"+{name}" for name in _CONTROLLERS)
 _SUBTREE_CONTROL: Final = "cgroup.subtree_control"
 _LEAF: Final = "pandacea-node"
-"""Where the node itself lives beside its boxes (version 2)."""
+"""The group that the node moves itself into, beside those of its instances (version 2)."""
 _PERIOD_MICROSECONDS: Final = 100_000
 _POLL_SECONDS: Final = 0.02
 _MAX_REMOVE_TRIES: Final = 250
+"""Attempts to remove a group, `_POLL_SECONDS` apart: killed processes are counted in it for a moment."""
 
 
 class InstanceCgroup:
-    """The groups of one box, one folder for each hierarchy (version 1) or just one (version 2)."""
+    """The control groups of one instance: one folder for each hierarchy (version 1) or one for all (version 2)."""
 
     def __init__(self, folders: dict[str, Path], unified: bool) -> None:
         self._folders, self._unified = folders, unified
@@ -36,11 +37,11 @@ class InstanceCgroup:
 
     @property
     def procs_files(self) -> tuple[Path, ...]:
-        """Files a process writes its own pid to."""
+        """Files to which a process writes its own pid to enter the groups."""
         return tuple(dict.fromkeys(folder / "cgroup.procs" for folder in self._folders.values()))
 
     def watch_oom(self, on_kill: Callable[[], None]) -> None:
-        """Call `on_kill` when the kernel kills a process of the group for memory."""
+        """Call `on_kill` when the kernel kills a process of the group for memory, until `remove`."""
         if self._unified:
             self._oom_task = asyncio.create_task(self._poll_oom(on_kill), name="cgroup-poll")
             self._oom_task.add_done_callback(log_task_failure)
@@ -57,7 +58,7 @@ class InstanceCgroup:
     def _on_oom_event(self, on_kill: Callable[[], None]) -> None:
         with contextlib.suppress(BlockingIOError):  # another callback read it
             os.eventfd_read(self._eventfd)
-            on_kill()  # told for nothing else while the group exists, and we listen no longer than that
+            on_kill()  # while the group exists the kernel signals nothing else, and `remove` stops the watch first
 
     async def _poll_oom(self, on_kill: Callable[[], None]) -> None:
         while self.count_oom_kills() == 0:
@@ -65,7 +66,7 @@ class InstanceCgroup:
         on_kill()
 
     def count_oom_kills(self) -> int:
-        """How many processes of the group were killed for memory so far."""
+        """Return the number of processes of the group that were killed for memory so far."""
         text = self._read("memory", "memory.events" if self._unified else "memory.oom_control")
         for line in text.splitlines():
             name, _, value = line.partition(" ")
@@ -77,10 +78,10 @@ class InstanceCgroup:
         try:
             return (self._folders[controller] / name).read_text(encoding="ascii")
         except FileNotFoundError:
-            return ""  # removed meanwhile: it has nothing more to tell
+            return ""  # the group was removed meanwhile
 
     async def remove(self) -> None:
-        """Kill what is left inside and remove the folders; idempotent."""
+        """Kill the processes that are left in the groups and remove the folders; idempotent."""
         if self._oom_task is not None:
             self._oom_task.cancel()
         if self._eventfd >= 0:
@@ -92,14 +93,14 @@ class InstanceCgroup:
 
 
 class NodeCgroup:
-    """This node's corner of the cgroup tree."""
+    """This node's own group, the parent of those of its instances; one in each hierarchy (version 1)."""
 
     def __init__(self, parents: dict[str, Path], unified: bool) -> None:
         self._parents, self._unified = parents, unified
 
     @classmethod
     def find(cls, instance: str, root: Path = _ROOT, own: Path = Path("/proc/self/cgroup")) -> NodeCgroup | None:
-        """Return a corner this process may write to, or None when there is none (a plain user without delegation)."""
+        """Create the node's group and return it; None where this process may not (a plain user without delegation)."""
         unified = (root / "cgroup.controllers").exists()
         parents = {}
         for controller, path in _own_groups(own.read_text(encoding="utf-8"), unified).items():
@@ -120,16 +121,25 @@ class NodeCgroup:
 
     @classmethod
     def is_available(cls) -> bool:
-        """Whether this process may make control groups here; nothing is left of the trial."""
+        """Whether this process may create control groups here; the group of the trial is removed again."""
         found = cls.find(f"trial-{os.getpid()}")
         if found is None:
             return False
-        for parent in dict.fromkeys(found._parents.values()):  # noqa: SLF001 - our own
-            parent.rmdir()
+        found.remove_empty()
         return True
 
+    def remove_empty(self) -> None:
+        """Remove the node's group, in which no instance was created."""
+        for parent in self._folders:
+            parent.rmdir()
+
+    @property
+    def _folders(self) -> list[Path]:
+        """The group in each hierarchy, once."""
+        return list(dict.fromkeys(self._parents.values()))
+
     def create_group(self, name: str, shape: InstanceShape) -> InstanceCgroup:
-        """Make a group with the box's limits. Raises Broken when the kernel takes one of them not."""
+        """Create a group with an instance's limits. Raises Broken when the kernel refuses one of them."""
         folders = {controller: parent / name for controller, parent in self._parents.items()}
         try:
             for folder in dict.fromkeys(folders.values()):
@@ -140,11 +150,12 @@ class NodeCgroup:
                     path.write_text(value, encoding="ascii")
         except OSError as error:
             raise Broken(
-                f"cannot make the control group {name}: {error}; see docs/sandbox.md, or set privacy.cgroups: false"
+                f"cannot create the control group {name}: {error}; see docs/sandbox.md, or set privacy.cgroups: false"
             ) from error
         return InstanceCgroup(folders, self._unified)
 
     def _limit_values(self, shape: InstanceShape) -> list[tuple[str, str, str]]:
+        """Return controller, file and content for each limit."""
         memory, quota = str(shape.memory_bytes), int(shape.cpus * _PERIOD_MICROSECONDS)
         if self._unified:
             return [
@@ -163,8 +174,8 @@ class NodeCgroup:
         ]
 
     async def remove_groups(self, *, including_parent: bool = False) -> None:
-        """Remove every group beneath this corner, and with `corner` itself; processes in them are killed."""
-        for parent in dict.fromkeys(self._parents.values()):
+        """Kill the processes of all instances and remove their groups, and with `including_parent` the node's own."""
+        for parent in self._folders:
             if parent.exists():
                 for child in list(parent.iterdir()):
                     if child.is_dir():
@@ -174,13 +185,13 @@ class NodeCgroup:
 
 
 def _delegate_controllers(group: Path) -> None:
-    """Let a group's children have controllers (version 2). Raises OSError when this process may not."""
+    """Delegate the controllers to a group's children (version 2). Raises OSError when this process may not."""
     try:
         (group / _SUBTREE_CONTROL).write_text(_WANTED, encoding="ascii")
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        # A group that holds processes cannot: they move into a leaf of it, if they are this node's alone (as under Delegate=yes).
+        # A group with processes cannot delegate: they move into a leaf of it, if all are this node's own (as under Delegate=yes).
         pids = {int(pid) for pid in (group / "cgroup.procs").read_text(encoding="ascii").split()}
         if not pids <= _own_process_tree():
             raise
@@ -192,20 +203,21 @@ def _delegate_controllers(group: Path) -> None:
 
 
 def _own_process_tree() -> set[int]:
-    """This process and its descendants."""
+    """Return this process and its descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # it ended meanwhile
                 parents[int(entry.name)] = int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-    family, size = {os.getpid()}, 0
-    while size < len(family):
-        size = len(family)
-        family |= {pid for pid, parent in parents.items() if parent in family}
-    return family
+    tree, size = {os.getpid()}, 0
+    while size < len(tree):
+        size = len(tree)
+        tree |= {pid for pid, parent in parents.items() if parent in tree}
+    return tree
 
 
 def _own_groups(text: str, unified: bool) -> dict[str, str]:
+    """Return this process's group for each controller, from the text of /proc/self/cgroup."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -222,13 +234,13 @@ async def _remove_group(folder: Path) -> None:
         try:
             processes = (folder / "cgroup.procs").read_text(encoding="ascii").split()
             for pid in processes:
-                with contextlib.suppress(ProcessLookupError):  # gone between the reading and the killing
+                with contextlib.suppress(ProcessLookupError):  # it ended between the read and the kill
                     os.kill(int(pid), signal.SIGKILL)
             folder.rmdir()
         except FileNotFoundError:
             return
         except OSError:
-            await asyncio.sleep(_POLL_SECONDS)  # processes that die are still counted for a moment
+            await asyncio.sleep(_POLL_SECONDS)  # killed processes are still counted for a moment
         else:
             return
-    raise Broken(f"the control group {folder} will not become empty; a process in it cannot be killed")
+    raise Broken(f"the control group {folder} does not become empty: a process in it cannot be killed; restart the machine")

@@ -1,40 +1,46 @@
-"""The command line of one bubblewrap box, argument by argument."""
+"""The command line of one bubblewrap instance, argument by argument."""
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pandacea.domain.limits import MIB, SHM_BYTES
 from pandacea.sandbox import guest_files, proc_masks
-from pandacea.sandbox.backend import InstanceShape
+from pandacea.sandbox.backend import SHM_DIR, TMP_DIR, WORKSPACE_DIR, InstanceShape
 from pandacea.sandbox.bubblewrap.zygote import tmpfs_mounts
 from pandacea.sandbox.environments.build import Environment
-from pandacea.sandbox.settings import GUEST_UID, SHM_BYTES
+from pandacea.sandbox.settings import GUEST_UID
 
-_BOX_PYTHON: Final = "/opt/pandacea/python"
-_PROGRAM_BYTES: Final = 4 << 20
+_PYTHON_FOLDER: Final = "/opt/pandacea/python"
+"""Where an instance finds a Python that is not the system's own."""
+_GUEST_BYTES: Final = 4 * MIB
+"""Size of the tmpfs for the guest program."""
+_CAPABILITIES: Final = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
+"""What a guest started as root needs until it has changed to its own uid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mounts:
-    """Host folders of a box. `points`: where the launcher mounts the box's tmpfs before bubblewrap moves them in."""
+    """Host folders of an instance. `points`: where the launcher mounts the instance's tmpfs before bubblewrap moves them in."""
 
     points: Path
     program: Path
-    """Copied to a tmpfs: /proc/self/mountinfo shows where in its file system a mounted folder lies, and so the node's state folder."""
+    """The staged guest program. Copied to a tmpfs, because /proc/self/mountinfo shows where in its file system a mounted folder lies,
+    and so would show the node's state folder."""
     environment: Environment
 
 
 def instance_command(
     mounts: Mounts, shape: InstanceShape, uid: int | None, start: str, outer: int, cgroup_files: Sequence[Path]
 ) -> list[str]:
-    """Return the command of one box: enter the cgroup, make a mount namespace with capped tmpfs, then bubblewrap, then the guest.
+    """Return the command of one instance: enter the cgroup, mount the tmpfs in a mount namespace, run bubblewrap, run the guest.
 
-    `uid`: what the guest becomes, as root; None: it runs as the node's own, in a user namespace.
+    `uid`: what the guest changes to, as root; None: it runs as the node's own, in a user namespace. `start`: the guest's parameters
+    (JSON). `outer`: descriptor of the outer seccomp filter.
     """
     root = uid is not None
     mount, binds = "", []
@@ -44,27 +50,27 @@ def instance_command(
         binds += ["--bind", str(point), target]
     for source, target in proc_masks.mask_binds(str(_program_point(mounts))):
         binds += ["--ro-bind", source, target]
-    line = _namespaces(root) + _capabilities(root, ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")) + _files(mounts) + binds
+    line = _namespaces(root) + _capabilities(root, _CAPABILITIES) + _files(mounts) + binds
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--seccomp", str(outer)]
     return _launch(mounts, cgroup_files, mount, [*line, *_guest(mounts, start)], root)
 
 
 def zygote_command(mounts: Mounts, start: str) -> list[str]:
-    """Return the command of a template (root only): the same files and namespaces, and the right to make more of them."""
-    line = _namespaces(True) + _capabilities(True, ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN")) + _files(mounts)
-    for target in ("/workspace", "/dev/shm"):  # noqa: S108 - mount points of the boxes' own tmpfs
+    """Return the command of a zygote (root only): the same files and namespaces, and the right to create more namespaces."""
+    line = _namespaces(True) + _capabilities(True, (*_CAPABILITIES, "CAP_SYS_ADMIN")) + _files(mounts)
+    for target in (WORKSPACE_DIR, SHM_DIR):  # each instance mounts its own tmpfs there
         line += ["--dir", target]
-    line += ["--size", str(SHM_BYTES), "--tmpfs", "/tmp"]  # noqa: S108 - imports look for one; every box mounts its own over it
+    line += ["--size", str(SHM_BYTES), "--tmpfs", TMP_DIR]  # imports look for one; each instance mounts its own over it
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
     return _launch(mounts, (), "", [*line, *_guest(mounts, start)], True)
 
 
 def _launch(mounts: Mounts, cgroup_files: Sequence[Path], mount: str, bubblewrap: Sequence[str], root: bool) -> list[str]:
-    """Enter the control groups and a mount namespace, fill it, and become bubblewrap."""
+    """Return the command that enters the control groups and a new mount namespace, mounts `mount` there and executes bubblewrap."""
     enter = "".join(f"echo $$ > {shlex.quote(str(path))} && " for path in cgroup_files)
     unshare = ["unshare", "--mount", "--propagation", "private"] + ([] if root else ["--user", "--map-root-user"])
     program = _program_point(mounts)
-    mount += _tmpfs(program, f"mode=0755,size={_PROGRAM_BYTES}")
+    mount += _tmpfs(program, f"mode=0755,size={_GUEST_BYTES}")
     mount += shlex.join(["cp", "-R", f"{mounts.program.resolve()}/.", str(program)]) + " && "
     return ["/bin/sh", "-c", f"{enter}exec {shlex.join([*unshare, '/bin/sh', '-c', f'{mount}exec {shlex.join(bubblewrap)}'])}"]
 
@@ -84,7 +90,7 @@ def _namespaces(root: bool) -> list[str]:
 
 
 def _capabilities(root: bool, kept: Sequence[str]) -> list[str]:
-    """As root the guest changes to a uid that owns nothing by itself, which needs a few capabilities until it has."""
+    """Return the options that drop all capabilities, but as root those that the guest needs to change to a uid that owns nothing."""
     line = ["--cap-drop", "ALL"]
     for capability in kept if root else ():
         line += ["--cap-add", capability]
@@ -95,7 +101,7 @@ def _files(mounts: Mounts) -> list[str]:
     environment = dict(guest_files.GUEST_ENVIRON)
     _, binds = _python(mounts.environment)
     if binds:
-        environment["LD_LIBRARY_PATH"] = _BOX_PYTHON + "/lib"
+        environment["LD_LIBRARY_PATH"] = _PYTHON_FOLDER + "/lib"
     line = []
     for name, value in environment.items():
         line += ["--setenv", name, value]
@@ -112,22 +118,22 @@ def _guest(mounts: Mounts, start: str) -> list[str]:
 
 
 def _python(environment: Environment) -> tuple[str, list[tuple[str, str]]]:
-    """Where the box finds the interpreter the environment was made with, and what must be bound for it."""
+    """Return where an instance finds the interpreter that the environment was made with, and the mounts that this needs."""
     if environment.base_prefix == "/usr":
         return environment.interpreter, []
     name = Path(environment.interpreter).name
-    return f"{_BOX_PYTHON}/bin/{name}", [(environment.base_prefix, _BOX_PYTHON)]
+    return f"{_PYTHON_FOLDER}/bin/{name}", [(environment.base_prefix, _PYTHON_FOLDER)]
 
 
 def _system() -> list[str]:
-    """The host's libraries, read-only, and the few files in /etc a program expects; nothing else of the host."""
+    """Return the mounts of the host's libraries, read-only, and of the few files in /etc that a program expects; nothing else."""
     line = ["--ro-bind", "/usr", "/usr"]
     for name in ("/opt", "/opt/pandacea", "/etc", "/etc/ssl"):  # parents that a bind makes by itself are root's alone
         line += ["--perms", "0755", "--dir", name]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         path = Path("/", name)
         if path.is_symlink():
-            line += ["--symlink", os.readlink(path), str(path)]  # noqa: PTH115 - the link's text, not its target
+            line += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             line += ["--ro-bind", str(path), str(path)]
     for name in ("/usr/local", "/usr/src", "/usr/games"):

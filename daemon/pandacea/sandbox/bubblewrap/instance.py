@@ -1,4 +1,4 @@
-"""One bubblewrap box: a guest that is PID 1 of its own process namespace, held by a descriptor of that process."""
+"""One bubblewrap instance: a guest that is PID 1 of its own process namespace, held by a pidfd of that process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Final
 from pandacea.errors import Unavailable
 from pandacea.sandbox.bubblewrap.cgroups import InstanceCgroup
 from pandacea.sandbox.guest import packets
-from pandacea.sandbox.handshake import check_hello_packet
-from pandacea.sandbox.session import GuestLostError
+from pandacea.sandbox.readiness import wait_readable
+from pandacea.sandbox.session import GuestLostError, check_hello_packet
 from pandacea.sandbox.uids import InstanceUid
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: SCM_CREDENTIALS, unix(7); the kernel translates the pid to our namespace
@@ -23,9 +23,9 @@ _STDERR_SECONDS: Final = 5.0
 
 
 def connect_guest() -> tuple[socket.socket, socket.socket]:
-    """Return our end of a new connection and the guest's.
+    """Return the node's end of a new connection and the guest's.
 
-    Who sent a packet is told only where that was asked for before it was sent, so this comes before the guest is started.
+    The kernel adds the sender's credentials only to packets sent after SO_PASSCRED was set, so this runs before the guest is started.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
@@ -34,17 +34,16 @@ def connect_guest() -> tuple[socket.socket, socket.socket]:
 
 
 class BubblewrapInstance:
-    """See `SandboxInstance`. `process` is bubblewrap itself, or None for a box that a template made; `uid` None: it runs as the node's own."""
+    """See `SandboxInstance`. `process`: bubblewrap itself, None where a zygote forked; `uid` None: the node's own."""
 
     def __init__(
         self,
         sock: socket.socket,
-        preloaded: bool,
         cgroup: InstanceCgroup | None,
         process: asyncio.subprocess.Process | None,
         uid: InstanceUid | None,
     ) -> None:
-        self.sock, self.preloaded = sock, preloaded
+        self.sock = sock
         self.out_of_memory = asyncio.Event()
         self.watched_memory_bytes = 0
         self.destroyed = False
@@ -52,30 +51,20 @@ class BubblewrapInstance:
         self._pidfd = -1
 
     async def wait_ready(self) -> None:
-        """Wait for the guest's hello and take hold of its PID 1. Raises Unavailable."""
+        """Wait for the guest's hello and open a pidfd of its PID 1. Raises Unavailable."""
         if self._cgroup is not None:
             self._cgroup.watch_oom(self.out_of_memory.set)
         try:
             payload, pid = await self._receive_hello()
-            self._pidfd = os.pidfd_open(pid)  # it waits for a job, so this pid is still its own
+            self._pidfd = os.pidfd_open(pid)  # the guest waits for a job, so no other process can have got this pid
             check_hello_packet(payload)
         except (Unavailable, GuestLostError, OSError) as error:
-            words = await self._read_stderr()
-            raise Unavailable(f"the guest did not start: {error}{words}") from error
+            stderr = await self._read_stderr()
+            raise Unavailable(f"the guest did not start: {error}{stderr}") from error
 
     async def _receive_hello(self) -> tuple[bytes, int]:
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not arrived.done():
-                arrived.set_result(None)
-
-        loop.add_reader(self.sock, wake)
-        try:
-            await arrived
-        finally:
-            loop.remove_reader(self.sock)
+        """Return the first packet and the pid of its sender, as the kernel attests it."""
+        await wait_readable(self.sock)
         data, ancillary, _, _ = self.sock.recvmsg(packets.MAX_PAYLOAD + 1, socket.CMSG_SPACE(_UCRED.size))
         if not data:
             raise GuestLostError("it ended")
@@ -83,7 +72,7 @@ class BubblewrapInstance:
             _UCRED.unpack(value) for level, kind, value in ancillary if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
         ]
         if not senders or senders[0][0] <= 0:
-            raise GuestLostError("its process cannot be seen from here")
+            raise GuestLostError("its process cannot be seen from the node's process namespace")
         pid, uid, gid = senders[0]
         if self._uid is not None and data[:1] == packets.HELLO and (uid, gid) != (self._uid.number,) * 2:
             raise GuestLostError(f"it runs as uid {uid} and group {gid}, not as its own, {self._uid.number}")
@@ -91,6 +80,7 @@ class BubblewrapInstance:
         return data, pid
 
     async def _read_stderr(self) -> str:
+        """End a guest that is not ready and return what it wrote to stderr, as the end of a sentence."""
         if self._process is None or self._process.stderr is None:
             return ""
         with contextlib.suppress(OSError):  # it ended by itself
@@ -106,11 +96,11 @@ class BubblewrapInstance:
         return f"; it said: {said}" if said else ""
 
     async def host_failure(self) -> str | None:
-        """Nothing but the script or our own `destroy` ends these processes."""
+        """Return None: only the script or `destroy` ends these processes."""
         return None
 
     async def destroy(self) -> None:
-        """Kill PID 1, with which the kernel ends everything in its process namespace, and wait for it."""
+        """Kill PID 1, with which the kernel ends everything in its process namespace, and wait for its end; idempotent."""
         if self.destroyed:
             return
         self.destroyed = True
@@ -118,11 +108,11 @@ class BubblewrapInstance:
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):  # it ended by itself
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            await _wait_process_end(self._pidfd)
+            await wait_readable(self._pidfd)  # readable once the process has ended
             os.close(self._pidfd)
             self._pidfd = -1
         elif self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
                 self._process.kill()
         if self._process is not None:
             await self._process.wait()
@@ -130,19 +120,3 @@ class BubblewrapInstance:
             await self._cgroup.remove()
         if self._uid is not None:
             self._uid.release()
-
-
-async def _wait_process_end(pidfd: int) -> None:
-    """Return when the process behind a pidfd has ended (the descriptor then reads as ready)."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(pidfd, wake)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(pidfd)

@@ -1,4 +1,4 @@
-"""May bubblewrap make its namespaces here? Tried by running it; where the system forbids it, the fix is printed."""
+"""Checks by a trial that bubblewrap may create its namespaces here; where the system forbids it, the error says what to run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_NAMESPACES: Final = Path("/proc/sys/user/max_user_namespaces")
 PROBE_SECONDS: Final = 20.0
 
 APPARMOR_FIX: Final = """\
-AppArmor keeps programs from making user namespaces on this machine (kernel.apparmor_restrict_unprivileged_userns is 1).
+AppArmor prevents programs from creating user namespaces on this machine (kernel.apparmor_restrict_unprivileged_userns is 1).
 Allow it for bubblewrap alone:
 
     sudo tee /etc/apparmor.d/bwrap >/dev/null <<'END'
@@ -36,12 +36,12 @@ User namespaces are switched off on this machine (kernel.unprivileged_userns_clo
     sudo sysctl --system
 """
 MAX_NAMESPACES_FIX: Final = """\
-No user namespace may be made on this machine (user.max_user_namespaces is 0). Allow them, now and after a restart:
+No user namespace may be created on this machine (user.max_user_namespaces is 0). Allow them, now and after a restart:
 
     echo user.max_user_namespaces=15000 | sudo tee /etc/sysctl.d/60-user-namespaces.conf
     sudo sysctl --system
 """
-CONTAINER_ADVICE: Final = "in a container, bubblewrap needs the right to make namespaces"
+CONTAINER_ADVICE: Final = "in a container, bubblewrap needs the right to create namespaces"
 DOCKER_ADVICE: Final = "use Docker: sudo apt-get install docker.io, build the image, and set privacy.sandbox: docker"
 
 
@@ -49,7 +49,7 @@ async def probe_namespaces() -> None:
     """Run bubblewrap once.
 
     Raises:
-        Broken: it cannot make a box here; the message says why, and what to run.
+        Broken: it cannot create a sandbox here; the message says why and what to run.
     """
     process = await asyncio.create_subprocess_exec(
         *PROBE_COMMAND,
@@ -68,7 +68,7 @@ async def probe_namespaces() -> None:
         ) from None
     if process.returncode != 0:
         raise Broken(
-            f"bubblewrap cannot make a box here ({said.decode(errors='replace').strip()})",
+            f"bubblewrap cannot create a sandbox here ({said.decode(errors='replace').strip()})",
             remedy=namespace_remedy(
                 restricted_by_apparmor=_has_value(RESTRICTED_BY_APPARMOR, "1"),
                 switched_off=_has_value(SWITCHED_OFF, "0"),
@@ -78,7 +78,7 @@ async def probe_namespaces() -> None:
 
 
 def namespace_remedy(*, restricted_by_apparmor: bool, switched_off: bool, none_allowed: bool) -> str:
-    """What to run: where AppArmor restricts user namespaces, the kernel has them off, or none may be made."""
+    """Return what to run where AppArmor restricts user namespaces, the kernel has them switched off, or none may be created."""
     fixes = [
         fix
         for fix, wanted in ((APPARMOR_FIX, restricted_by_apparmor), (CLONE_FIX, switched_off), (MAX_NAMESPACES_FIX, none_allowed))

@@ -1,4 +1,4 @@
-"""What the engine is asked for: one container, every flag of the box."""
+"""The configuration of one container: every option of the Engine API that makes it a sandbox."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from pandacea.domain.limits import SHM_BYTES
 from pandacea.sandbox import guest_files, proc_masks
-from pandacea.sandbox.backend import InstanceShape
+from pandacea.sandbox.backend import TMP_DIR, WORKSPACE_DIR, InstanceShape
 from pandacea.sandbox.seccomp.docker_profile import docker_profile
-from pandacea.sandbox.settings import SHM_BYTES, DockerSettings
+from pandacea.sandbox.settings import DockerSettings
 
 NODE_LABEL: Final = "org.pandacea.instance"
 SANDBOX_LABEL: Final = "org.pandacea.box"
 GUEST_SOCKET: Final = "/run/pandacea/guest"
 _OOM_SCORE: Final = 500
 _MASKED_PATHS: Final = (
-    "/sys",  # counters of disks, memory nodes and devices; bubblewrap boxes have none either
-    "/dev/mqueue",  # a file system a job could write to, with a budget that boxes share
+    "/sys",  # counters of disks, memory nodes and devices; bubblewrap instances do not have it either
+    "/dev/mqueue",  # a file system that a job could write to, with a budget that instances share
 )
 
 
@@ -60,18 +61,18 @@ def container_config(
         "OomScoreAdj": _OOM_SCORE,
         "ShmSize": SHM_BYTES,
         "Tmpfs": {
-            "/workspace": _tmpfs(shape.workspace_bytes, shape.workspace_inodes, uid),
-            "/tmp": _tmpfs(shape.tmp_bytes, shape.workspace_inodes, uid),  # noqa: S108 - the box's own
+            WORKSPACE_DIR: _tmpfs(shape.workspace_bytes, shape.workspace_inodes, uid),
+            TMP_DIR: _tmpfs(shape.tmp_bytes, shape.workspace_inodes, uid),
         },
         "Ulimits": [
             {"Name": "core", "Soft": 0, "Hard": 0},
             {"Name": "nofile", "Soft": 1024, "Hard": 1024},
             {"Name": "msgqueue", "Soft": 0, "Hard": 0},
-            # No fsize here: a script's child gets the workspace's size from its job, a conversion what a table may have.
+            # No fsize here: a script's process gets the workspace's size from its job, a conversion the maximum of a table.
         ],
         "Mounts": mounts,
         "LogConfig": {"Type": "none"},
-        "AutoRemove": True,  # a node that is killed leaves guests whose connection ends, so they end, so they are removed
+        "AutoRemove": True,  # if the node is killed, its guests see their connections close and exit
     }
     if settings.runtime is not None:
         host["Runtime"] = settings.runtime

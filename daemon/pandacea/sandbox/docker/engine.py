@@ -1,4 +1,4 @@
-"""The one place where a container engine is opened: it answers, or one sentence says why there is none and what to run."""
+"""Opens the container engine, or raises one error whose sentence says why there is none and what to run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ import aiohttp
 from pandacea.errors import Broken
 
 ENGINE_ERRORS: Final = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError)
-"""What an opened engine may raise later: its refusals, and everything that a broken connection looks like."""
+"""What an opened engine may raise later: its refusals, and every form of a broken connection."""
 ANSWER_SECONDS: Final = 10.0
-"""How long one question asked at the start may take; the library itself would wait for ever."""
+"""How long one request at the start may take; the library itself has no timeout."""
 
+_CONTAINERD_PREFIX: Final = "io.containerd."
+"""Newer engines accept runtimes of such names without listing them."""
 _PODMAN: Final = "Podman Engine"
 _START: Final = "start Docker (sudo systemctl start docker)"
 
 
 class NoEngine(Broken):
-    """There is no container engine to work with."""
+    """There is no usable container engine."""
 
     code = "no-engine"
 
     def __init__(self, reason: str, remedy: str) -> None:
-        """`because`: what is wrong, on which address. `remedy`: what to run, an alternative to another sandbox."""
+        """`reason`: what is wrong, on which address. `remedy`: what to run; other settings are named after it."""
         super().__init__(
             f"no container engine, because {reason}",
             remedy=f"{remedy}, set privacy.docker_url, or set privacy.sandbox: bubblewrap",
@@ -36,12 +38,12 @@ class NoEngine(Broken):
 
 
 async def open_engine(url: str | None = None) -> aiodocker.Docker:
-    """Open the engine at `url` (None: the Docker context's, DOCKER_HOST's or the usual socket) and have it answer once.
+    """Open the engine at `url` (None: the Docker context's, DOCKER_HOST's or the usual socket) and wait for one answer.
 
-    The caller closes it. Whatever the library raises, and it raises assertions, too, becomes the one error below.
+    The caller closes it. Whatever the library raises (assertions, too) becomes the one error below.
 
     Raises:
-        NoEngine: none is configured, the address is nonsense, nothing serves it, this user may not, or it hangs.
+        NoEngine: none is configured, the address is invalid, nothing serves it, this user may not open it, or it hangs.
     """
     try:
         engine = aiodocker.Docker(url=url)
@@ -58,10 +60,24 @@ async def open_engine(url: str | None = None) -> aiodocker.Docker:
     if any(part.get("Name") == _PODMAN for part in version.get("Components") or ()):
         await engine.close()
         raise NoEngine(
-            f"the one at {_address(engine)} is Podman, which refuses what a box needs (seccomp profile, tmpfs options)",
+            f"the one at {_address(engine)} is Podman, which refuses what a sandbox needs (seccomp profile, tmpfs options)",
             "use Docker's own (sudo apt-get install docker.io)",
         )
     return engine
+
+
+async def require_runtime(engine: aiodocker.Docker, wanted: str | None) -> None:
+    """Raise Broken, with the runtimes that the engine knows, unless it knows the wanted one (None: its default)."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            known = sorted((await engine.system.info()).get("Runtimes") or ())
+    except ENGINE_ERRORS as error:
+        raise Broken(f"the container engine does not say which runtimes it knows: {error}; restart it") from error
+    if wanted is not None and wanted not in known and not wanted.startswith(_CONTAINERD_PREFIX):
+        raise Broken(
+            f"the container engine knows no runtime {wanted!r} (it knows {', '.join(known)}); register it in the engine's "
+            "daemon.json and restart the engine, or remove privacy.docker_runtime"
+        )
 
 
 def _not_configured(url: str | None, error: Exception) -> NoEngine:
@@ -69,13 +85,13 @@ def _not_configured(url: str | None, error: Exception) -> NoEngine:
         return _not_allowed(f"unix://{error.filename}")
     named = url or os.environ.get("DOCKER_HOST")
     if named:
-        return NoEngine(f"{named!r} is no address of one ({_words(error)})", "name one as DOCKER_HOST=unix:///run/docker.sock")
+        return NoEngine(f"{named!r} is not the address of one ({_words(error)})", "name one as DOCKER_HOST=unix:///run/docker.sock")
     if isinstance(error, AssertionError | ValueError):  # which of them depends on the library's version
         return NoEngine(
             "none of the usual sockets (/run/docker.sock, ~/.docker/run/docker.sock) is there and DOCKER_HOST is not set",
             "install Docker and start it (sudo apt-get install docker.io)",
         )
-    return NoEngine(f"the Docker context cannot be used ({_words(error)})", "mend it (docker context use default)")
+    return NoEngine(f"the Docker context cannot be used ({_words(error)})", "repair it (docker context use default)")
 
 
 def _not_answering(address: str, error: Exception) -> NoEngine:
@@ -101,7 +117,7 @@ def _not_allowed(address: str) -> NoEngine:
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """The system's error number, found beneath what the libraries made of it."""
+    """Return the system's error number from the causes of an error; None where no cause has one."""
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             return error.errno

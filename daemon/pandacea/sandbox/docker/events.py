@@ -1,4 +1,4 @@
-"""The engine's events about our boxes: killed for memory, ended, and gaps during which the engine said nothing."""
+"""Follows the engine's events about this node's containers: killed for memory, ended, and the connection to the engine lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RETRY_SECONDS: Final = 0.5
 
 
 class EngineEvents:
-    """Follows GET /events for one instance's label; reconnects for ever."""
+    """Follows GET /events for one node's label; reconnects until stopped."""
 
     def __init__(self, engine: aiodocker.Docker, node_label: str, on_oom: Callable[[str], None]) -> None:
         self._engine, self._node_label, self._on_oom = engine, node_label, on_oom
@@ -29,20 +29,20 @@ class EngineEvents:
         self._gap = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start following in the background."""
         self._following.start()
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop following."""
         await self._following.stop()
 
     async def wait_ended(self, name: str) -> None:
-        """Return when the box `name` has ended."""
+        """Return when the container of the instance `name` has ended."""
         self._created_in.setdefault(name, self._generation)
         await self._ended.setdefault(name, asyncio.Event()).wait()
 
     async def connection_lost_since(self, name: str, grace: float) -> bool:
-        """Whether the connection to the engine broke since this box was made, or breaks within `grace` seconds.
+        """Whether the connection to the engine broke since this instance was created, or breaks within `grace` seconds.
 
         An engine that shuts down ends its containers first and its connections a moment later.
         """
@@ -55,7 +55,7 @@ class EngineEvents:
         return True
 
     def forget(self, name: str) -> None:
-        """Nobody asks about this box any more."""
+        """Drop what is kept about an instance."""
         self._ended.pop(name, None)
         self._created_in.pop(name, None)
 
@@ -64,7 +64,8 @@ class EngineEvents:
         while True:
             with contextlib.suppress(aiodocker.DockerError, aiohttp.ClientError, OSError, ValueError):
                 timeout = aiohttp.ClientTimeout(total=None)
-                async with self._engine._query("events", params={"filters": filters}, timeout=timeout) as response:  # noqa: SLF001
+                # aiodocker's own event stream does not show when the connection was lost.
+                async with self._engine._query("events", params={"filters": filters}, timeout=timeout) as response:  # noqa: SLF001 - as above
                     async for line in response.content:
                         self._handle_event(json.loads(line))
             self._generation += 1  # a gap: what happened in it was not seen

@@ -1,47 +1,48 @@
-"""What a container engine is asked before boxes are made: whether it knows the runtime, and which packages the image holds."""
+"""What the node reads of an image before it creates sandboxes: its id and the packages it holds."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
 import aiodocker
 
 from pandacea.errors import Broken
+from pandacea.files.durable import replace_file
 from pandacea.sandbox.docker.config import NODE_LABEL
 from pandacea.sandbox.docker.engine import ANSWER_SECONDS, ENGINE_ERRORS
 from pandacea.sandbox.environments.build import LOCK_FILE
 from pandacea.sandbox.guest_files import ENVIRONMENT_FOLDER
 from pandacea.sandbox.settings import DockerSettings
 
-_CONTAINERD_PREFIX: Final = "io.containerd."  # newer engines take such names without having been told of them
 _CACHE_FILE: Final = "image-packages.json"
 _LOCK_BYTES: Final = 1 << 20
 _NOT_FOUND: Final = 404
 
 
-async def require_runtime(engine: aiodocker.Docker, wanted: str | None) -> None:
-    """Raise Broken, with what the engine knows, when it does not know the wanted runtime (None: its default)."""
+async def find_image(engine: aiodocker.Docker, image: str) -> str:
+    """Return the id of an image by its name. Raises Broken, with the command that builds it, unless the engine holds it."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            known = sorted((await engine.system.info()).get("Runtimes") or ())
-    except ENGINE_ERRORS as error:
-        raise Broken(f"the container engine does not say which runtimes it knows: {error}") from error
-    if wanted is not None and wanted not in known and not wanted.startswith(_CONTAINERD_PREFIX):
+            return str((await engine.images.inspect(image))["Id"])
+    except TimeoutError as error:
         raise Broken(
-            f"the container engine knows no runtime {wanted!r} (it knows {', '.join(known)}); register it in the engine's "
-            "daemon.json and restart the engine, or remove privacy.docker_runtime"
-        )
+            f"the container engine does not say within {ANSWER_SECONDS:g} s whether it holds the image {image}", remedy="restart it"
+        ) from error
+    except ENGINE_ERRORS as error:
+        raise Broken(
+            f"the container engine does not hold the image {image}",
+            remedy=f"build it: docker build -f Dockerfile.pysyft -t {image} .",
+        ) from error
 
 
 async def find_packages(engine: aiodocker.Docker, image: str, settings: DockerSettings) -> tuple[str, ...]:
-    """Return the packages a script finds, `name==version`, sorted; none where no lock tells.
+    """Return the packages that a script finds, as sorted `name==version` lines; empty where there is no lock.
 
     Raises:
-        Broken: the engine did not let the image be read.
+        Broken: the image could not be read.
     """
     if settings.environment is not None:
         lock = settings.environment / LOCK_FILE
@@ -49,31 +50,29 @@ async def find_packages(engine: aiodocker.Docker, image: str, settings: DockerSe
     try:
         return await read_image_packages(engine, image, settings.node_label, settings.state_dir)
     except ENGINE_ERRORS as error:
-        raise Broken(f"the container engine does not let its image {settings.image} be read: {error}") from error
+        raise Broken(f"the container engine failed to read the image {settings.image}: {error}; restart it") from error
 
 
 async def read_image_packages(engine: aiodocker.Docker, image: str, node_label: str, state_dir: Path) -> tuple[str, ...]:
-    """Return `name==version` lines, sorted; empty for an image whose build left no lock. Kept in `state_dir` by image id.
+    """Return an image's packages as sorted `name==version` lines; empty if its build left no lock. Cached in `state_dir` by image id.
 
     Raises:
         aiodocker.DockerError, aiohttp.ClientError: the engine did not answer.
     """
-    kept = state_dir / _CACHE_FILE
+    cache = state_dir / _CACHE_FILE
     try:
-        known = json.loads(kept.read_text(encoding="utf-8"))
+        known = json.loads(cache.read_text(encoding="utf-8"))
         if known["image"] == image:
             return tuple(known["packages"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not read yet, or spoilt: read again
+        pass  # not read yet, or the cache is damaged: read the image
     packages = parse_lock_packages(await read_image_lock(engine, image, node_label))
-    fresh = kept.with_suffix(".new")
-    fresh.write_text(json.dumps({"image": image, "packages": packages}), encoding="utf-8")
-    os.replace(fresh, kept)  # noqa: PTH105 - atomic
+    replace_file(cache, json.dumps({"image": image, "packages": packages}).encode())
     return packages
 
 
 def parse_lock_packages(lock: bytes) -> tuple[str, ...]:
-    """Return a lock's packages; empty when it is none."""
+    """Return the packages of a lock; empty when it is not a lock."""
     try:
         packages = json.loads(lock)["packages"]
         return tuple(sorted(str(line) for line in packages))
@@ -82,7 +81,7 @@ def parse_lock_packages(lock: bytes) -> tuple[str, ...]:
 
 
 async def read_image_lock(engine: aiodocker.Docker, image: str, node_label: str) -> bytes:
-    """Copy the lock out of a container that is never started; a crash in between leaves it to the sweep by label."""
+    """Copy the lock out of a container that is never started; if the node crashes meanwhile, the sweep at the next start removes it."""
     config: dict[str, Any] = {"Image": image, "Cmd": ["true"], "NetworkDisabled": True, "Labels": {NODE_LABEL: node_label}}
     container = await engine.containers.create(config)
     try:

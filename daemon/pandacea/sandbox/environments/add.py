@@ -1,4 +1,4 @@
-"""A new environment with more packages beside an old one, which stays: a lease or a replay may still need it."""
+"""Builds a new environment with more packages beside an old one, which stays: leases and replays may still need it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pandacea.sandbox.environments.build import Environment, build_environment, 
 def add_packages(current: Path, names: Sequence[str], progress: Callable[[str], None] = print) -> Environment:
     """Build `<current>-N`, the first free N: every package of `current` at its version, and `names` (PEP 508, for example `polars==1.2`).
 
-    Point `privacy.environment` at the folder it returns. `environment_image.add_to_image` makes an image of the same packages.
+    Point `privacy.environment` at the folder it returns. `environments.image.add_to_image` builds an image of the same packages.
 
     Raises:
-        Refused: a name is an option or a path instead of a package.
-        Broken: pip finds no set of versions that keeps what is there; nothing is left behind but the unfinished folder it names.
+        Refused: a name is an option or a path.
+        Broken: pip finds no versions that keep the old packages as they are; the message names the unfinished folder that is left.
     """
     for name in names:
         if name.startswith(("-", ".")) or "/" in name or "\n" in name:
-            raise Refused(f"{name!r} is no package name; write NAME or NAME==VERSION")
+            raise Refused(f"{name!r} is not a package name; write NAME or NAME==VERSION")
     old = read_environment(current)
     folder = _next_free_folder(current)
     with tempfile.TemporaryDirectory(prefix="pandacea-environment-") as scratch:

@@ -1,9 +1,8 @@
-"""The folder of pinned packages that bubblewrap boxes run with: built once, locked, named by the digest of its lock."""
+"""Builds and reads an environment, the folder of pinned packages for sandboxes; the digest of its lock identifies it."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -15,17 +14,18 @@ from pathlib import Path
 from typing import Final
 
 from pandacea.errors import Broken
+from pandacea.files.durable import replace_file
 from pandacea.sandbox.environments import lock as lock_script
 from pandacea.sandbox.environments import pip
 
 LOCK_FILE: Final = "pandacea-environment.json"
 _UNFINISHED_MARK: Final = ".pandacea-unfinished"
-"""A file in a folder that is being made: what a kill leaves is told from an environment by it."""
+"""A file that a folder contains while it is built: it distinguishes what an interrupted build left from an environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One built environment. `packages`: `name==version` lines, sorted: what the catalogue publishes."""
+    """One built environment. `packages`: sorted `name==version` lines, as the node publishes them."""
 
     folder: Path
     interpreter: str
@@ -33,11 +33,11 @@ class Environment:
     python: str
     packages: tuple[str, ...]
     identity: str
-    """`sha256:` and the digest of Python's version and the packages."""
+    """`sha256:` and the digest (hex) of Python's version and the packages."""
 
 
 def default_requirements() -> Path:
-    """The pinned list shipped with the node."""
+    """Return the list of pinned packages that is shipped with the node."""
     return Path(str(resources.files("pandacea.sandbox") / "environments" / "requirements.txt"))
 
 
@@ -45,7 +45,7 @@ def read_environment(folder: Path) -> Environment:
     """Read the lock of a built environment.
 
     Raises:
-        Broken: the folder holds no environment, or its Python is gone.
+        Broken: the folder does not contain an environment, or its Python is missing.
     """
     try:
         lock = json.loads((folder / LOCK_FILE).read_text(encoding="utf-8"))
@@ -58,9 +58,9 @@ def read_environment(folder: Path) -> Environment:
             identity=lock_script.identity(lock["python"], lock["packages"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Broken(f"{folder} holds no sandbox environment ({error})", remedy=_build_remedy(folder)) from error
+        raise Broken(f"{folder} does not contain a sandbox environment ({error})", remedy=_build_remedy(folder)) from error
     if not Path(environment.interpreter).exists():
-        raise Broken(f"the Python of {folder}, {environment.interpreter}, is gone", remedy=_build_remedy(folder))
+        raise Broken(f"the Python of {folder}, {environment.interpreter}, is missing", remedy=_build_remedy(folder))
     return environment
 
 
@@ -69,7 +69,7 @@ def _build_remedy(folder: Path) -> str:
 
 
 def public_pins(packages: Sequence[str]) -> list[str]:
-    """Without local versions: `2.13.0+cpu` names one index's build, and the public version asks any index for the same release."""
+    """Return pins without local versions: `2.13.0+cpu` names the build of one index, `2.13.0` the same release on any index."""
     return [package.partition("+")[0] for package in packages]
 
 
@@ -79,19 +79,19 @@ def build_environment(
     progress: Callable[[str], None] = print,
     python: str = sys.executable,
 ) -> Environment:
-    """Make a virtual environment in `folder`, install the pinned packages, compile them, write the lock. Minutes long.
+    """Create a virtual environment in `folder`, install the pinned packages, compile them and write the lock. Takes minutes.
 
-    Silent, and quick, when it is there. A half-made one, or one of another Python, is made again; what was downloaded before is kept
-    in `<folder>.wheels` until the environment stands. `progress` gets one line at a time. pip's own settings (PIP_INDEX_URL,
+    Quick and without output when it is complete. An incomplete one, or one of another Python, is built again; downloads are kept
+    in `<folder>.wheels` until the environment is complete. `progress` gets one line at a time. pip's own settings (PIP_INDEX_URL,
     PIP_EXTRA_INDEX_URL, PIP_CERT ...) are taken from the process.
 
     Raises:
-        Broken: the folder holds something else, python3-venv is missing, the disk is full, no index answers, or pip failed.
+        Broken: the folder contains something else, python3-venv is missing, the disk is full, no index answers, or pip failed.
     """
     requirements = requirements or default_requirements()
     unfinished, wheels = folder / _UNFINISHED_MARK, folder.with_name(f"{folder.name}.wheels")
     if folder.exists() and any(folder.iterdir()) and not ((folder / "pyvenv.cfg").exists() or unfinished.exists()):
-        raise Broken(f"{folder} is not empty and no environment; choose another folder")
+        raise Broken(f"{folder} is not empty and not an environment; choose another folder")
     installed = _find_installed(folder, python, progress)
     if installed is not None and _read_pins(requirements) <= {
         pip.canonical_pin(package) for package in public_pins(installed.packages)
@@ -125,27 +125,27 @@ def _read_pins(requirements: Path) -> set[str]:
 
 
 def _find_installed(folder: Path, python: str, progress: Callable[[str], None]) -> Environment | None:
-    """The whole environment of this Python that is in `folder`; None, said where there was something, when it must be made."""
+    """Return the complete environment of this Python in `folder`; None when it must be built, with a line about what is there."""
     if not folder.exists() or not any(folder.iterdir()):
         return None
     if (folder / _UNFINISHED_MARK).exists() or not (folder / LOCK_FILE).exists():
-        progress(f"An earlier run left {folder} half-made: making it again, from what was downloaded")
+        progress(f"An earlier run left {folder} incomplete: building it again, with what was downloaded")
         return None
     inside = folder / "bin" / "python"
     try:
         environment = read_environment(folder)
         runs = pip.python_version(str(inside))
     except (Broken, OSError):
-        progress(f"The Python of {folder} is gone: making it again")
+        progress(f"The Python of {folder} is missing: building it again")
         return None
     if runs != (ours := pip.python_version(python)):
-        progress(f"{folder} was made with Python {runs} and it is {ours} now: making it again")
+        progress(f"{folder} was built with Python {runs}, and this is {ours}: building it again")
         return None
     return environment
 
 
 def make_venv(folder: Path, unfinished: Path, python: str) -> None:
-    """Make an empty virtual environment, with a mark that stays until it is whole.
+    """Create an empty virtual environment, marked as unfinished until the build is complete.
 
     Raises:
         Broken: python3-venv is missing, or the disk is full.
@@ -163,7 +163,7 @@ def make_venv(folder: Path, unfinished: Path, python: str) -> None:
 
 
 def lock_environment(folder: Path, progress: Callable[[str], None] = print) -> Environment:
-    """Compile every module (a box's file system is read-only) and write the lock of an installed environment."""
+    """Compile every module (a sandbox's file system is read-only) and write the lock of an installed environment."""
     inside = str(folder / "bin" / "python")
     progress("Compiling")
     subprocess.run(
@@ -171,18 +171,16 @@ def lock_environment(folder: Path, progress: Callable[[str], None] = print) -> E
         check=False,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # some packages ship files for other Pythons that do not compile; they are never imported
+    )  # some packages contain files for other Pythons that do not compile; they are never imported
     lock = json.loads(pip.run_command([inside, str(Path(lock_script.__file__))], "run this again"))
-    fresh = folder / (LOCK_FILE + ".new")
-    fresh.write_text(json.dumps(lock, indent=2) + "\n", encoding="utf-8")
-    os.replace(fresh, folder / LOCK_FILE)  # noqa: PTH105 - atomic
+    replace_file(folder / LOCK_FILE, (json.dumps(lock, indent=2) + "\n").encode())
     environment = read_environment(folder)
     progress(f"Environment {environment.identity}: {len(environment.packages)} packages on Python {environment.python}")
     return environment
 
 
 def warn_about_cuda(wanted: Sequence[str], progress: Callable[[str], None]) -> None:
-    """Say so when the index serves the CUDA build of torch, with its size and the way round."""
+    """Warn when the index serves the CUDA build of torch, with its size and how to avoid it."""
     heavy = [name for name in wanted if name.startswith(("nvidia-", "cuda-", "triton"))]
     if heavy:
         progress(

@@ -1,4 +1,4 @@
-"""An image with an environment's packages, made on top of an older image, which stays: leases and replays may still need it."""
+"""Builds an image with an environment's packages on top of an older image, which stays: leases and replays may still need it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pandacea.sandbox.guest_files import ENVIRONMENT_FOLDER
 from pandacea.sandbox.settings import GUEST_UID
 
 _GLIBC_MINORS: Final = (36, 34, 31, 28, 27, 17)
-"""Of manylinux_2_N wheels, newest first: what Debian 12 and later run."""
+"""Minor versions N of manylinux_2_N wheels that Debian 12 and later run, newest first."""
 _PIP_SECONDS: Final = 3600
 _WHEELS: Final = "/build"
 _INSTALL_SCRIPT: Final = f"""
@@ -41,13 +41,14 @@ _CONTAINER_LABEL: Final = "environment-add"
 async def add_to_image(
     image: str, environment: Environment, *, engine_url: str | None = None, progress: Callable[[str], None] = print
 ) -> str:
-    """Build an image that holds exactly the environment's packages and return its name: `image`'s, tagged with the lock's digest.
+    """Build an image with exactly the environment's packages and return its name: `image`'s, tagged with the lock's digest.
 
-    `image` itself is returned when it holds them already.
-    The wheels are fetched here, by the environment's pip, and installed in a container without network, which is then committed.
+    `image` itself is returned when it holds them already. The environment's pip downloads the wheels; they are installed in a container
+    without network, which is then committed.
 
     Raises:
-        Broken: no engine answers, `image` is no image of ours or holds other versions, or a package has no wheel for its Python.
+        Broken: no engine answers, `image` was not built from Dockerfile.pysyft or holds other versions, or a package has no wheel for
+            its Python.
     """
     name = f"{_image_repository(image)}:{environment.identity.removeprefix('sha256:')[:12]}"
     engine = await open_engine(engine_url)
@@ -66,12 +67,12 @@ async def add_to_image(
         raise Broken(f"the container engine did not build {name}: {error}") from error
     wrong = built ^ set(public_pins(environment.packages))
     if wrong:
-        raise Broken(f"{name} was built and is not the same as {environment.folder}: {', '.join(sorted(wrong))}; do not use it")
+        raise Broken(f"{name} was built and differs from {environment.folder}: {', '.join(sorted(wrong))}; do not use it")
     return name
 
 
 def _image_repository(image: str) -> str:
-    """Without tag and digest; a port of a registry's host is neither."""
+    """Return an image's name without tag and digest; the port of a registry's host stays."""
     path, _, last = image.partition("@")[0].rpartition("/")
     return f"{path}/{last.partition(':')[0]}".lstrip("/")
 
@@ -81,7 +82,7 @@ def _lock_pins(lock: bytes) -> list[str]:
 
 
 def _missing_packages(image: str, environment: Environment, lock: bytes) -> tuple[list[str], str]:
-    """What the image has not, and its Python's version."""
+    """Return the pins that the image lacks, and its Python's version."""
     try:
         there, python = _lock_pins(lock), str(json.loads(lock)["python"])
     except (ValueError, KeyError, TypeError) as error:
@@ -116,7 +117,7 @@ def _download_wheels(environment: Environment, packages: Sequence[str], python: 
 
 
 def _pack_wheels(wheels: Path) -> IO[bytes]:
-    """A tar of the wheels and of the program that writes the lock, in a file that has no name."""
+    """Return a tar of the wheels and of the program that writes the lock, in an unnamed temporary file."""
     raw = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with tarfile.open(fileobj=raw, mode="w") as archive:
         archive.add(wheels, _WHEELS)
@@ -126,7 +127,7 @@ def _pack_wheels(wheels: Path) -> IO[bytes]:
 
 
 async def _install_and_commit(engine: aiodocker.Docker, image: str, name: str, archive: IO[bytes]) -> None:
-    """Install in a container without network and commit it. Raises Broken with pip's words."""
+    """Install the packages in a container without network and commit it. Raises Broken with pip's output."""
     config: dict[str, Any] = {
         "Image": image,
         "User": "0:0",
@@ -135,7 +136,7 @@ async def _install_and_commit(engine: aiodocker.Docker, image: str, name: str, a
     }
     container = await engine.containers.create(config, name=f"pandacea-{_CONTAINER_LABEL}-{uuid.uuid4().hex[:12]}")
     try:
-        await container.put_archive("/", archive)  # type: ignore[no-untyped-call]
+        await container.put_archive("/", archive)  # type: ignore[no-untyped-call]  # aiodocker declares no types here
         await container.start()
         if (await container.wait())["StatusCode"] != 0:
             said = "".join(await container.log(stdout=True, stderr=True))

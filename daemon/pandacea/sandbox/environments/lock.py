@@ -1,4 +1,4 @@
-"""Run with an environment's own Python: prints its lock as JSON. Standard library only; the image's build runs it too."""
+"""Prints the lock of the Python that runs it, as JSON. Standard library only; the image's build runs it too."""
 
 import hashlib
 import importlib.metadata
@@ -11,13 +11,13 @@ _INSTALLERS = ("pip", "setuptools", "wheel")
 
 
 def identity(python: str, packages: list[str]) -> str:
-    """Digest of a lock: the same packages on the same Python version give the same name anywhere."""
+    """Return the digest of a lock: the same packages on the same Python version have the same digest on every machine."""
     text = "\n".join([f"python=={python}", *sorted(packages)]) + "\n"
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def lock() -> dict[str, object]:
-    """Describe the running interpreter's environment; `packages` are sorted `name==version` lines without the installers."""
+    """Return the lock of the running interpreter's environment; `packages` are sorted `name==version` lines without the installers."""
     found = {(dist.metadata["Name"].lower().replace("_", "-"), dist.version) for dist in importlib.metadata.distributions()}
     packages = sorted(f"{name}=={version}" for name, version in found if name not in _INSTALLERS)
     python = platform.python_version()

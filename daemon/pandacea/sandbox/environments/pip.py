@@ -1,4 +1,4 @@
-"""pip, run so that its user reads how far it is and why it failed, and what was downloaded is kept."""
+"""Runs pip: reports its progress, explains its failures and keeps what it downloaded."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pandacea.errors import Broken
 
 _COMMAND_SECONDS: Final = 3600
 _PACKAGES_PER_RUN: Final = 6
-"""Packages in one run of pip: a run keeps its files only when all are there, so a break costs this many at most."""
+"""Packages in one run of pip: a run keeps its files only when all are downloaded, so an interruption loses at most this many."""
 _NEEDED_GB: Final = 3.5
-"""Downloaded and installed together, for the pinned list with the CPU build of torch (1.7 GB installed)."""
+"""Disk in GB for download and installation of the pinned list with the CPU build of torch (1.7 GB installed)."""
 _RETRY_REMEDY: Final = "run the same command again: what was downloaded is kept"
 _UNREACHABLE: Final = re.compile(
     r"NewConnectionError|NameResolutionError|ProxyError|Max retries exceeded|Connection(?:Reset|Refused)?Error|ReadTimeout|"
@@ -29,29 +29,31 @@ _UNREACHABLE: Final = re.compile(
 
 
 def python_version(python: str) -> str:
-    """`3.11`. Raises Broken when it does not run."""
-    return run_command([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], "make it again").strip()
+    """Return an interpreter's version, for example `3.11`. Raises Broken when it does not run."""
+    return run_command([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], "build the environment again").strip()
 
 
 def upgrade_pip(python: str) -> None:
-    """Let pip update itself: since 25 it resolves without downloading the packages, and continues a download that breaks."""
+    """Upgrade pip: since version 25 it resolves without downloading the packages, and resumes an interrupted download."""
     words = ["install", "--quiet", "--upgrade", "--no-compile", "pip"]
-    with contextlib.suppress(Broken):  # an index without pip: the one that came with Python does the same, with more to download
+    with contextlib.suppress(
+        Broken
+    ):  # the index has no pip: the version that came with Python does the same, with more to download
         run_command([*_pip(python), *words], _RETRY_REMEDY)
 
 
 def resolve(python: str, requirements: Path) -> list[str]:
-    """Ask the index for the whole set of packages, `name==version`, in pip's order. Raises Broken."""
+    """Return all packages that the requirements need, as `name==version` in pip's order. Raises Broken."""
     words = ["install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", "-r", str(requirements)]
     report = json.loads(run_command([*_pip(python), *words], _RETRY_REMEDY))
     return [f"{canonical_name(item['metadata']['name'])}=={item['metadata']['version']}" for item in report["install"]]
 
 
 def download_wheels(python: str, packages: Sequence[str], folder: Path, progress: Callable[[str], None]) -> None:
-    """Bring a wheel of each package into `folder`; those that are there are not fetched again.
+    """Download a wheel of each package into `folder`, except those that it contains already.
 
     Raises:
-        Broken: pip failed; what arrived before stays.
+        Broken: pip failed; what was downloaded before stays.
     """
     there = {_wheel_pin(wheel) for wheel in folder.glob("*.whl")}
     missing = [(number, package) for number, package in enumerate(packages, 1) if package not in there]
@@ -71,13 +73,13 @@ def download_wheels(python: str, packages: Sequence[str], folder: Path, progress
 
 
 def install_wheels(python: str, wheels: Sequence[Path]) -> None:
-    """Install wheels and nothing else, without an index. Raises Broken."""
+    """Install exactly these wheels, without an index. Raises Broken."""
     words = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
     run_command([*_pip(python), *words, *map(str, wheels)], _RETRY_REMEDY)
 
 
 def run_command(line: Sequence[str], remedy: str) -> str:
-    """Run a command and return what it printed. Raises Broken with the cause in plain words."""
+    """Run a command and return its stdout. Raises Broken with the cause and `remedy`."""
     done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=_COMMAND_SECONDS)
     if done.returncode != 0:
         raise explain_failure(line, done.stderr + done.stdout, remedy)
@@ -97,7 +99,7 @@ def _stream_lines(line: Sequence[str], remedy: str, scratch: str) -> Iterator[st
 
 
 def explain_failure(line: Sequence[str], printed: str, remedy: str) -> Broken:
-    """Why pip (or venv) ended: the disk, the network, else its own words."""
+    """Return the error for a failed pip (or venv): the disk, the network, else its own output."""
     if "No space left on device" in printed or "Errno 28" in printed:
         return Broken(
             f"the disk is full: the sandbox's environment needs about {_NEEDED_GB:g} GB while it is built",
@@ -105,7 +107,7 @@ def explain_failure(line: Sequence[str], printed: str, remedy: str) -> Broken:
         )
     if _UNREACHABLE.search(printed):
         return Broken(
-            "the package index does not answer, or the download broke",
+            "the package index does not answer, or the download was interrupted",
             remedy=f"check the network, the proxy (HTTPS_PROXY) and the index (PIP_INDEX_URL), then {_RETRY_REMEDY}",
         )
     errors = [text for text in printed.splitlines() if text.startswith("ERROR:")] or printed.strip().splitlines()[-3:]
@@ -117,12 +119,12 @@ def _pip(python: str) -> list[str]:
 
 
 def _can_resume(python: str) -> bool:
-    """Whether this pip continues a download that breaks (25.1 and later)."""
+    """Whether this pip resumes an interrupted download (25.1 and later)."""
     return "--resume-retries" in run_command([*_pip(python), "wheel", "--help"], _RETRY_REMEDY)
 
 
 def canonical_name(name: str) -> str:
-    """A package's name as indexes compare it (PEP 503)."""
+    """Return a package's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -132,6 +134,6 @@ def _wheel_pin(wheel: Path) -> str:
 
 
 def canonical_pin(pin: str) -> str:
-    """`Name==version` with the name as indexes compare it."""
+    """Return `Name==version` with the name as indexes compare it."""
     name, same, version = pin.partition("==")
     return f"{canonical_name(name)}{same}{version}"

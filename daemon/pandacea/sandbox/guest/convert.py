@@ -62,7 +62,7 @@ def _reserved_data_bytes() -> int:
 def _convert(sock: socket.socket, header: dict[str, Any], source: int, outputs: list[int]) -> dict[str, Any]:
     import pyarrow as pa
 
-    from pandacea.sandbox.guest.arrow_batch import ConversionRefused
+    from .arrow_batch import ConversionRefused
 
     try:
         return _Conversion(sock, header, source, outputs).report()
@@ -176,7 +176,7 @@ class _Conversion:
 
     def _append_batches(self, names: list[str], batches: Iterator[Any], schema: Any, total: int) -> list[Any]:
         """Columns from batches, as they come."""
-        from pandacea.sandbox.guest.arrow_batch import align_batches, stored_type
+        from .arrow_batch import align_batches, stored_type
 
         columns = [self._new_column(stored_type(schema.field(name).type)) for name in names]
         done = 0
@@ -190,13 +190,13 @@ class _Conversion:
         return columns
 
     def _new_column(self, kind: Any) -> Any:
-        from pandacea.sandbox.guest.arrow_batch import ColumnSpool
+        from .arrow_batch import ColumnSpool
 
         return ColumnSpool(self._outputs[0], kind)
 
     def _select_columns(self, names: list[str]) -> list[str]:
         """The columns to keep, in the file's order. Raises Unfit: too many, twice the same, a missing one, an unusable name."""
-        from pandacea.sandbox.guest.arrow_batch import ConversionRefused
+        from .arrow_batch import ConversionRefused
 
         if len(names) > self._caps["columns"]:
             raise ConversionRefused(f"it has {len(names)} columns; at most {self._caps['columns']} are read")
@@ -256,7 +256,7 @@ def _parse_type(word: str) -> Any:
     """The Arrow type of a catalogue's word. Raises Unfit."""
     import pyarrow as pa
 
-    from pandacea.sandbox.guest.arrow_batch import ConversionRefused
+    from .arrow_batch import ConversionRefused
 
     if word.startswith("category["):
         return pa.dictionary(pa.int32(), _parse_type(word[9:-1]))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pandacea.sandbox.guest.arrow_batch import ConversionRefused, stored_type
+from .arrow_batch import ConversionRefused, stored_type
 
 _DTYPE: Final = re.compile(
     r"object|str|string(\[[a-z_]+\])?|category|bool(ean)?|u?int(8|16|32|64)|U?Int(8|16|32|64)|[fF]loat(16|32|64)"

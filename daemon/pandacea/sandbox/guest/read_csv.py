@@ -16,7 +16,7 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow as pa
 
-from pandacea.sandbox.guest.arrow_batch import ColumnSpool, ConversionRefused
+from .arrow_batch import ColumnSpool, ConversionRefused
 
 _RAW: Final = "S"
 _ARROW: Final = {

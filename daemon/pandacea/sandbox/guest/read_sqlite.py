@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pandacea.sandbox.guest.arrow_batch import ConversionRefused
+from .arrow_batch import ConversionRefused
 
 _KINDS: Final = {"integer": pa.int64(), "real": pa.float64(), "text": pa.large_string(), "blob": pa.large_binary()}
 _MAGIC: Final = b"SQLite format 3\0"

@@ -1,6 +1,6 @@
-"""Numbers of the system calls we speak of: (x86_64, aarch64); None: no such call there.
+"""Numbers of the system calls that `rules` names: (x86_64, aarch64); None: the architecture has no such call.
 
-From the kernel's asm/unistd_64.h and asm-generic/unistd.h; a number once given never changes.
+Generated from the kernel's headers by tools/syscall_table.py; do not edit.
 """
 
 from __future__ import annotations
