@@ -20,19 +20,12 @@ interface ILeaseAgreement {
     /// @param price wei held
     event LeaseCreated(bytes32 indexed leaseId, address indexed spender, address indexed earner, uint256 price);
 
-    /// @notice What was leased; follows LeaseCreated in the same transaction.
+    /// @notice What was leased; follows LeaseCreated in the same transaction. The arbiter is the one of the last ArbiterChanged.
     /// @param leaseId the lease
     /// @param dataProductId keccak256 of the product id
     /// @param expiresAt the second from which no computation is accepted
     /// @param maxComputations how many results may be committed
-    /// @param arbiter who decides a dispute of this lease
-    event LeaseTerms(
-        bytes32 indexed leaseId,
-        bytes32 indexed dataProductId,
-        uint64 expiresAt,
-        uint32 maxComputations,
-        address arbiter
-    );
+    event LeaseTerms(bytes32 indexed leaseId, bytes32 indexed dataProductId, uint64 expiresAt, uint32 maxComputations);
 
     /// @notice The Earner agreed to the terms the id stands for.
     /// @param leaseId the lease
@@ -132,7 +125,7 @@ interface ILeaseAgreement {
     /// @param leaseId the id
     error UnknownLease(bytes32 leaseId);
 
-    /// @notice This step is not possible from where the lease stands.
+    /// @notice The lease stands at `status`, from which this step does not lead anywhere.
     /// @param leaseId the lease
     /// @param status where it stands
     error WrongStatus(bytes32 leaseId, Status status);

@@ -431,7 +431,7 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         lease.status = Status.Created;
         lease.createdAt = uint40(block.timestamp);
         emit LeaseCreated(leaseId, msg.sender, earner, msg.value);
-        emit LeaseTerms(leaseId, dataProductId, expiresAt, maxComputations, arbiter);
+        emit LeaseTerms(leaseId, dataProductId, expiresAt, maxComputations);
     }
 
     /// @dev The caller has checked who agreed.

@@ -16,13 +16,12 @@ from pandacea.domain.lease import (
     LeaseStatus,
     LeaseTransition,
 )
-from tests.contracts.agreement import DAY, Refusal
-
-MAX_TERM = 730 * DAY
-"""Seconds: the longest a lease may run."""
+from tests.contracts.agreement import Refusal
 
 DAY: Final = 86_400
 """Seconds."""
+MAX_TERM: Final = 730 * DAY
+"""Seconds: the longest a lease may run."""
 APPROVAL_PERIOD: Final = 7 * DAY
 """Seconds after creation during which a lease may be approved (both ends included), and only before its expiry."""
 COMMIT_GRACE: Final = 1 * DAY

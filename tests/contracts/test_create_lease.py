@@ -92,7 +92,7 @@ def test_when_the_terms_are_right_it_emits_lease_created_and_lease_terms(agreeme
     done = agreement.send(CREATE, agreement.earner, PRODUCT, ETHER, expiry, 7, by=agreement.spender, value=ETHER)
     lease = done.event("LeaseCreated")["leaseId"]
     created = {"leaseId": lease, "spender": agreement.spender, "earner": agreement.earner, "price": ETHER}
-    terms = {"leaseId": lease, "dataProductId": PRODUCT, "expiresAt": expiry, "maxComputations": 7, "arbiter": agreement.arbiter}
+    terms = {"leaseId": lease, "dataProductId": PRODUCT, "expiresAt": expiry, "maxComputations": 7}
     assert done.events == [ContractEvent("LeaseCreated", created), ContractEvent("LeaseTerms", terms)]
 
 

@@ -327,6 +327,7 @@ class Law(RuleBasedStateMachine):
         """Whoever refuses to do anything more (here: each of them in turn, by the history's length), the money comes out."""
         if not hasattr(self, "model"):
             return
+        self.same_second = False
         everyone = [*self.spenders, *self.earners, *self.arbiters, self.owner]
         idle = everyone[self.block % len(everyone)]
         for lease in list(self.model.leases.values()):
