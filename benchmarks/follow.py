@@ -220,7 +220,9 @@ def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, 
     imported = time.monotonic()
     chain = Anvil()
     chain.url = url
-    node = FollowingNode(AnvilAgreement(chain, address, 1), database, chain_id=31337, cross_check_interval=15.0, backfill_check_interval=600.0)
+    node = FollowingNode(
+        AnvilAgreement(chain, address, 1), database, chain_id=31337, cross_check_interval=15.0, backfill_check_interval=600.0
+    )
 
     async def start() -> dict[str, Any]:
         from pandacea.store.database_engine import DatabaseEngine
