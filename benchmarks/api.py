@@ -1,12 +1,12 @@
-"""What the node's HTTP side costs, beside one bare aiohttp handler in the same run. Needs wrk; one server process, loopback.
+"""Measure the node's HTTP side beside one bare aiohttp handler in the same run. Needs wrk; one server process, loopback.
 
-    python benchmarks/http.py [--seconds 8] [--connections 64] [--json FILE]
+    python benchmarks/api.py [--seconds 8] [--connections 64] [--json FILE]
 
-unsigned   a POST without a signature: refused with 401 after every guard of the edge
+unsigned   a POST without a signature: refused with 401 after every guard of the connection
 signed     a known Spender, full signature, a new nonce committed to SQLite (synchronous=FULL), refused for its lease: 403
            bare server and node are warmed alike, for two seconds each, before they are measured
 p99        the same at half that rate, sent on time whatever the answers do (open loop), while jobs run on a processor of their own
-           and the generator shares the other with the node; beside it how long the node stood in line for a processor
+           and the generator shares the other with the node; beside it how long the node waited for a processor
 memory     1,000 computations queued and finished: growth of resident memory, and the longest the event loop was held
 """
 
@@ -30,17 +30,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+ROOT: Final = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "daemon"), str(ROOT)]
+
 from benchmarks.api_node import AUTHORITY, CHAIN_ID, EXPIRED_LEASE, GOOD_LEASE, REFUSED, WORKING
 from benchmarks.api_open_loop import open_loop
 from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.signing import sign_request
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 TARGET: Final = "/api/v1/privacy/execute"
 JOB_SECONDS: Final = 0.07
-"""Processor time of one job while the p99 is measured: what the example's training takes in a warm box."""
+"""Processor time of one job while the p99 is measured: what the example's training takes in a warm sandbox."""
 WARM_SECONDS: Final = 2.0
-"""The first seconds of a server process are slower than the rest, and not by the same for a bare handler and for the node."""
+"""The first seconds of a server process are slower than the rest, and differently so for a bare handler and for the node."""
 LUA: Final = """
 local file = io.open(os.getenv("REQUESTS"), "rb")
 local requests, at = {}, 0
@@ -63,11 +65,11 @@ class Measured:
     other_than_2xx: int
     left: int
     cpu_us: float
-    """Processor time of the server for one request, in microseconds: what remains comparable when the machine is not quiet."""
+    """Processor time of the server for one request, in microseconds: comparable even when the machine is busy."""
 
 
 def raw_request(lease_id: str, signer: KeySigner | None, prefer: str | None = None) -> bytes:
-    """The bytes of one execute request, signed with a fresh nonce."""
+    """Write the bytes of one execute request, signed with a fresh nonce."""
     code = "print('hello')\n"
     wanted = {"lease_id": lease_id, "code": code, "inputs": [{"asset_id": "a", "variable_name": "table"}]}
     body = json.dumps(wanted).encode()
@@ -92,24 +94,24 @@ def raw_request(lease_id: str, signer: KeySigner | None, prefer: str | None = No
 
 
 class ServerProcess(NamedTuple):
-    """A server process."""
+    """A running server: its port and its process."""
 
     port: int
     pid: int
 
     def cpu_seconds(self) -> float:
-        """Processor time used so far, user and system."""
+        """Read the processor time used so far, user and system."""
         fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def seconds_without_processor(self) -> float:
-        """Seconds so far in which its event loop's thread could have run and had no processor: on a quiet machine next to none."""
+        """Read for how long its event loop's thread was ready and had no processor so far: on a quiet machine next to nothing."""
         return int(Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text(encoding="utf-8").split()[1]) / 1e9
 
 
 @contextmanager
 def start_server(*arguments: str) -> Iterator[ServerProcess]:
-    """A server process."""
+    """Start a server process for the block."""
     command = [sys.executable, "-m", "benchmarks.api_node", *arguments]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'daemon'}"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
@@ -145,24 +147,26 @@ def run_wrk(running: ServerProcess, requests: list[bytes], seconds: float, conne
 
 
 def read_stats(port: int) -> dict[str, Any]:
-    """What the node says of itself; reading resets the longest block."""
+    """Read the node's own figures; reading resets the longest block of its event loop."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=30) as answer:
-        return json.load(answer)  # type: ignore[no-any-return]
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
 async def send_request(port: int, raw: bytes, pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> tuple[int, bytes]:
-    """Send one request on a kept connection; its status and body."""
+    """Send one request on a pooled connection; returns status and body."""
     reader, writer = pool.pop() if pool else await asyncio.open_connection("127.0.0.1", port)
     writer.write(raw)
     head = await reader.readuntil(b"\r\n\r\n")
-    length = int(re.search(rb"Content-Length: (\d+)", head)[1])  # type: ignore[index]
-    body = await reader.readexactly(length)
+    length = re.search(rb"Content-Length: (\d+)", head)
+    assert length is not None, head
+    body = await reader.readexactly(int(length[1]))
     pool.append((reader, writer))
     return int(head.split(b" ", 2)[1]), body
 
 
 async def submit_jobs(port: int, requests: list[bytes]) -> None:
-    """Queue computations, sixteen at a time."""
+    """Submit computations, sixteen at a time."""
     pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     places = asyncio.Semaphore(16)
 
@@ -177,12 +181,12 @@ async def submit_jobs(port: int, requests: list[bytes]) -> None:
 
 
 def job_requests(count: int) -> list[bytes]:
-    """Signed requests for computations, answered 202."""
+    """Sign requests for computations, which are answered 202."""
     return [raw_request(GOOD_LEASE, WORKING, "respond-async") for _ in range(count)]
 
 
 def throughput(seconds: float, connections: int) -> dict[str, float]:
-    """Bare, unsigned and signed, bare again: ratios to the mean of the two."""
+    """Measure bare, unsigned, signed, and bare again: ratios to the mean of the two."""
     plain = [raw_request(EXPIRED_LEASE, None)]
     with start_server("bare") as running:
         run_wrk(running, plain, WARM_SECONDS, connections)
@@ -211,7 +215,7 @@ def throughput(seconds: float, connections: int) -> dict[str, float]:
 
 
 def latency(per_second: float, seconds: float) -> dict[str, float]:
-    """p50, p99 and worst at a fixed rate while jobs run."""
+    """Measure p50, p99 and the worst at a fixed rate while jobs run."""
     with start_server("node", str(JOB_SECONDS)) as running:
         port = running.port
         asyncio.run(submit_jobs(port, job_requests(int(seconds / JOB_SECONDS) + 50)))
@@ -233,39 +237,36 @@ def latency(per_second: float, seconds: float) -> dict[str, float]:
 
 
 def memory(count: int = 1000) -> dict[str, float]:
-    """Growth over `count` computations, after fifty that warm everything up."""
+    """Measure the growth over `count` computations, after fifty that warm everything up."""
     with start_server("node", "0") as (port, _):
         asyncio.run(submit_jobs(port, job_requests(50)))
-        _drained(port)
+        _wait_until_done(port)
         before = read_stats(port)
         start = time.monotonic()
         asyncio.run(submit_jobs(port, job_requests(count)))
-        _drained(port)
+        worst = _wait_until_done(port)
         taken = time.monotonic() - start
         after = read_stats(port)
     return {
         "rss_growth_mb_1000_jobs": (after["rss"] - before["rss"]) / 1e6,
-        "loop_block_ms_max": _worst,
+        "loop_block_ms_max": worst,
         "jobs_per_s": count / taken,
     }
 
 
-_worst = 0.0
-
-
-def _drained(port: int) -> None:
-    global _worst  # noqa: PLW0603  # the stats reset what they tell, so the worst of all looks is kept
-    _worst = 0.0
+def _wait_until_done(port: int) -> float:
+    """Wait until no job is left; returns the longest block of the event loop in ms. Each reading resets that figure."""
+    worst = 0.0
     while True:
         found = read_stats(port)
-        _worst = max(_worst, found["loop_block_ms"])
+        worst = max(worst, float(found["loop_block_ms"]))
         if not found["live"]:
-            return
+            return worst
         time.sleep(0.2)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure everything and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--connections", type=int, default=64)

@@ -1,8 +1,8 @@
-"""The server side of benchmarks/http.py, in a process of its own: `bare` (one aiohttp handler) or `node SECONDS`.
+"""The server side of benchmarks/api.py, in a process of its own: `bare` (one aiohttp handler) or `node SECONDS`.
 
-`node` is the real thing from the socket to the database: edge, signatures, nonces in SQLite (synchronous=FULL), access, routes, jobs.
-Two parts stand in, as in the tests: the leases are held in memory, and the sandbox burns SECONDS of processor time in a process of its
-own and leaves one artifact of 10 KB.
+`node` is the node from the socket to the database: connection guard, signatures, nonces in SQLite (synchronous=FULL), access, routes,
+jobs. Two parts are faked, as in the tests: leases are kept in memory, and the sandbox burns SECONDS of processor time in a process of
+its own and leaves one artifact of 10 KB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 from aiohttp import web
 
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.app.tuning import tune_interpreter
 from pandacea.domain.ids import Address, LeaseId, Timestamp
 from pandacea.domain.outcome import Artifact, Outcome
@@ -37,13 +37,13 @@ BURST: Final = "import time; end = time.process_time() + {seconds}\nwhile time.p
 
 
 class LoopLagProbe:
-    """How late a 5 ms timer comes at worst: how long the event loop was held by one thing."""
+    """Measures how late a 5 ms timer fires at worst: how long one callback blocked the event loop."""
 
     def __init__(self) -> None:
         self.worst = 0.0
 
     async def run(self) -> None:
-        """For ever."""
+        """Measure repeatedly until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + 0.005
@@ -52,7 +52,7 @@ class LoopLagProbe:
 
 
 async def bare() -> None:
-    """One handler that reads the body and answers a little JSON."""
+    """Serve one handler that reads the body and answers a little JSON."""
 
     async def handler(request: web.Request) -> web.Response:
         await request.read()
@@ -63,12 +63,12 @@ async def bare() -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    _tell(runner.addresses[0][1])
+    _print_port(runner.addresses[0][1])
     await asyncio.Event().wait()
 
 
 async def node(job_seconds: float) -> None:
-    """The node's HTTP side, its journeys and its database."""
+    """Serve the node's HTTP side, its flows and its database."""
     lag = LoopLagProbe()
 
     async def run(job: SandboxJob, on_event: Callable[[SandboxEvent], None]) -> Outcome:
@@ -82,7 +82,7 @@ async def node(job_seconds: float) -> None:
         return Outcome(None, "", b"done\n", (artifact,), exit_status=0, code_started=True)
 
     def prepare(world: World, app: web.Application) -> None:
-        world.sandbox.run_job = run  # type: ignore[method-assign]
+        world.sandbox.run_job = run  # type: ignore[method-assign]  # the fake's own run ends at once
         expired = cached_lease(lease_id=EXPIRED_LEASE, spender=Address(REFUSED.address), expires_at=Timestamp(1))
         world.lease_cache.leases[EXPIRED_LEASE] = expired
 
@@ -98,17 +98,17 @@ async def node(job_seconds: float) -> None:
         async with AsyncExitStack() as stack:
             served = await assemble(Path(folder), stack, HttpLimits(connections_per_peer=1024, requests_per_spender=1024), prepare)
             tune_interpreter()
-            _tell(served.port)
+            _print_port(served.port)
             await lag.run()
 
 
 def _rss() -> int:
-    """Resident memory of this process in bytes."""
+    """Read the resident memory of this process, in bytes."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return int(fields["VmRSS"].split()[0]) * 1024
 
 
-def _tell(port: int) -> None:
+def _print_port(port: int) -> None:
     print(json.dumps({"port": port}), flush=True)
 
 

@@ -1,7 +1,7 @@
-"""An open loop over raw sockets: each request leaves at its own moment, whatever became of those before it.
+"""An open-loop load generator over raw sockets: each request is sent at its due time, whatever became of those before it.
 
 It shares the machine with the server it measures, so it does next to nothing for a request: bytes made beforehand, one send, one
-receive, a look at the status. What it is late by (a millisecond, epoll's resolution) counts as the server's.
+receive, a check of the status. What it is late by (a millisecond, epoll's resolution) counts as the server's.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Final
 
 CONNECTIONS: Final = 256
-"""At most; a request that waits for one waits for its answer."""
+"""Connections at most; the time a request waits for a free one counts as its latency."""
 _LENGTH: Final = re.compile(rb"Content-Length: (\d+)")
 
 
 class _Connection:
-    """A kept connection and the request under way on it."""
+    """A pooled connection and the request in progress on it."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -29,7 +29,7 @@ class _Connection:
         self.received = b""
 
     def answered(self) -> bool:
-        """Take what came; whether the answer is whole."""
+        """Receive what has arrived; returns whether the answer is complete."""
         self.received += self.socket.recv(65536)
         head, blank, body = self.received.partition(b"\r\n\r\n")
         if not blank:
@@ -40,7 +40,7 @@ class _Connection:
 
 
 def open_loop(port: int, requests: Sequence[bytes], per_second: float, status: bytes) -> list[float]:
-    """Send all requests at a fixed rate; seconds from the moment each was due to its whole answer, sorted.
+    """Send all requests at a fixed rate; returns the seconds from each one's due time to its whole answer, sorted.
 
     Every answer must have `status` (as in b"403").
     """

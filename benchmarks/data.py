@@ -1,10 +1,10 @@
-"""How fast a source becomes a table, and a table a frame, beside pandas' own reading of the source.
+"""Measure how fast a source becomes a table, and a table a frame, beside pandas' own reading of the source.
 
     python benchmarks/data.py [--megabytes 500] [--environment .sandbox] [--json FILE]
 
 The table is numeric, 11 columns, as wide as the rows of most measurements; a second one has a text, a category-like text and gaps. Each
-conversion runs in a bubblewrap sandbox with the default limits (1 GiB of memory). "Frame" is what a script waits for: opening the stored
-table by descriptor, until it is a DataFrame; a sum over one column shows what the first touch costs.
+conversion runs in a real bubblewrap sandbox with the default limits (1 GiB of memory). "Frame" is what a script waits for: opening the
+stored table by descriptor, until it is a DataFrame; a sum over one column shows what the first touch costs.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ print(json.dumps(best))
 
 
 def run_python(python: str, code: str, *arguments: str) -> str:
-    """Run code in the sandbox's own Python, outside a sandbox."""
+    """Run code in the sandbox environment's Python, outside a sandbox."""
     return subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 async def convert(sandbox: BubblewrapSandbox, source: Path, form: SourceFormat, folder: Path) -> dict[str, Any]:
-    """Convert once, in a sandbox; return the seconds and the table."""
+    """Convert once, in a sandbox; returns the seconds and the table."""
     tables = TableStore(folder / source.name, sandbox, Limits())
     with open_source(source, source.parent) as file:
         start = time.perf_counter()
@@ -86,13 +86,11 @@ async def convert(sandbox: BubblewrapSandbox, source: Path, form: SourceFormat, 
 
 
 async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Every row of the report."""
+    """Measure every row of the report."""
     python, source_root = str(asked.environment / "bin" / "python"), str(Path(__file__).resolve().parent.parent / "daemon")
     for kind in ("numeric", "mixed"):
         run_python(python, MAKE, str(folder / f"{kind}.csv"), str(asked.megabytes << 20), kind)
-    settings = BubblewrapSettings(
-        asked.environment, folder / "sandbox", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0)
-    )
+    settings = BubblewrapSettings(asked.environment, folder / "box", "benchmark", NodeCgroup.is_available(), PoolSettings(size=0))
     sandbox = BubblewrapSandbox(settings)
     await sandbox.start()
     rows = []
@@ -117,7 +115,7 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure everything and print the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--environment", type=Path, default=Path(os.environ.get("PANDACEA_TEST_ENVIRONMENT", ".sandbox")))

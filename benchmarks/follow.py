@@ -1,6 +1,6 @@
-"""What following costs: 100,800 logs from a real anvil, everything durable, beside web3.py's documented way and the bare limit.
+"""Measure what following costs: 100,800 logs from a real anvil, everything durable, beside web3.py's documented way and the bare limit.
 
-    python benchmarks/follow.py [--json FILE] [--leases N] [--keep]
+    python benchmarks/follow.py [--json FILE] [--leases N]
 
 Each way runs in a process of its own. CPU is user + system time of that process, threads included, per event; the chain's own
 work is not in it. Growth is peak RSS above what the process had once everything was imported. The limit parses every field that
@@ -20,38 +20,45 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 for place in (ROOT, ROOT / "daemon"):
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
 
+if TYPE_CHECKING:  # each way imports only what it measures
+    from tests.chain.anvil import Anvil
+    from tests.chain.emitter import Emitter
+    from tests.chain.node import FollowingNode
+
 LEASES = 24_000
 LOGS_A_BLOCK = 48
 TURNS = 3
-"""Each way is measured so many times, in turn; the least disturbed turn of each counts, for all ways alike."""
+"""Times that each way is measured, in turn; the least disturbed turn of each counts, for all ways alike."""
 WEB3_SHARE = 5
-"""web3.py reads every fifth of the blocks: the whole would take minutes and cost the same per event."""
+"""web3.py reads one in this many blocks: all of them would take minutes and cost the same per event."""
 
 
 # ---------------------------------------------------------------------------------------------------- measuring
 
 
 def rss_mb() -> float:
-    """Resident memory now, in MB."""
+    """Read the resident memory now, in MB."""
     with Path("/proc/self/statm").open() as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 1e6
 
 
 def reset_peak() -> None:
-    """Let the kernel count the peak from here on."""
+    """Make the kernel count the peak of resident memory from here on."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mb() -> float:
-    """Peak resident memory since `reset_peak`, in MB."""
+    """Read the peak of resident memory since `reset_peak`, in MB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
@@ -59,7 +66,7 @@ def peak_mb() -> float:
 
 
 class Measure:
-    """CPU seconds and memory growth of a stretch of this process."""
+    """Measures CPU seconds and memory growth of this process over a block."""
 
     def __enter__(self) -> Measure:
         gc.collect()
@@ -75,7 +82,7 @@ class Measure:
             self.end()
 
     def end(self) -> None:
-        """Stop here: what follows is not counted."""
+        """Stop measuring: what follows is not counted."""
         self.ended = True
         self.cpu = time.process_time() - self.cpu_began
         self.wall = time.monotonic() - self.began
@@ -113,7 +120,7 @@ def measure_limit(url: str, address: str, last: int, **_: Any) -> dict[str, Any]
 
 
 def measure_web3(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
-    """`contract.events.X.get_logs`, as web3.py's documentation shows it; nothing is stored."""
+    """Read with `contract.events.X.get_logs`, as web3.py's documentation shows it; nothing is stored."""
     from web3 import Web3
 
     abi = json.loads((ROOT / "daemon/pandacea_sdk/protocol/abi/LeaseAgreement.json").read_text())["abi"]
@@ -134,10 +141,10 @@ def measure_web3(url: str, address: str, last: int, **_: Any) -> dict[str, Any]:
 
 
 def measure_follower(url: str, address: str, last: int, database: str, **_: Any) -> dict[str, Any]:
-    """The node's follower, from nothing to the head: endpoints and logs checked, folded, durable in SQLite, in memory.
+    """Run the node's follower from an empty database to the head: endpoints and logs checked, folded, durable in SQLite, cached.
 
-    What a node spreads over the minutes after that is measured apart: `proof`, CPU seconds of proving one approval, and `reading`,
-    of reading all ranges a second time.
+    What a node spreads over the minutes after that is measured separately: `proof`, CPU seconds of proving one approval, and `reading`,
+    of the second reading of all ranges.
     """
     import structlog
 
@@ -193,7 +200,7 @@ def measure_follower(url: str, address: str, last: int, database: str, **_: Any)
 
 
 async def _counted(database: str) -> int:
-    """Events behind the rows: creations, terms, approvals and commitments."""
+    """Count the events behind the rows: creations, terms, approvals and commitments."""
     from pandacea.store.database_engine import DatabaseEngine
 
     opened = await DatabaseEngine.open(database)
@@ -205,13 +212,13 @@ async def _counted(database: str) -> int:
 
 
 def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, Any]:
-    """Start over a database of 100,000 approved leases: until the cache answers, and what the idle process then holds."""
+    """Start over a database of 100,000 approved leases: seconds until the cache answers, and the idle process's memory."""
     began = time.monotonic()
     began_cpu = time.process_time()
     import structlog
 
     # What the node's process has loaded besides: it is part of what "idle" weighs.
-    import pandacea.app
+    import pandacea.app.node
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     from tests.chain.anvil import Anvil, AnvilAgreement
@@ -254,7 +261,7 @@ def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, 
 
 
 def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: Any) -> dict[str, Any]:
-    """From a block being visible at the endpoint to the changed answer, 200 times."""
+    """Measure the time from a block being visible at the endpoint to the changed answer, 200 times."""
     import aiohttp
     import structlog
 
@@ -277,13 +284,14 @@ def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: 
             agreement, database, cross_check_interval=600.0, backfill_check_interval=600.0, settle_every=32, **more
         ) as node:
             await node.wait_for_head(120)
-            if node.follower.new_heads is not None:
-                await node.wait_until(lambda: node.follower.new_heads.connection_count > 0)  # type: ignore[union-attr]
+            new_heads = node.follower.new_heads
+            if new_heads is not None:
+                await node.wait_until(lambda: new_heads.connection_count > 0)
             await asyncio.sleep(0.5)
-            before = await _approvals(node)
+            before = _approvals(node)
             for number in range(rounds):
                 changed = asyncio.Event()
-                stop = node.follower.lease_cache.subscribe(lambda _, changed=changed: changed.set())  # type: ignore[misc]
+                stop = node.follower.lease_cache.subscribe(partial(_set, changed))
                 raw = await emitter.signed(simple("LeaseCancelled", before[number]))
                 await asyncio.sleep(0.11 if not poll else 0.37)
                 visible = asyncio.create_task(_visible(url, await chain.call_method("eth_blockNumber")))
@@ -301,7 +309,7 @@ def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: 
 
 
 async def _visible(url: str, head: str) -> float:
-    """The moment a poll of the endpoint first shows a new head. Asked over one open connection, every half millisecond."""
+    """Wait until the endpoint shows a new head and return that moment. Polls over one open connection, every half millisecond."""
     import aiohttp
 
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": []})
@@ -313,18 +321,28 @@ async def _visible(url: str, head: str) -> float:
             await asyncio.sleep(0.0005)
 
 
-async def _approvals(node: Any) -> list[str]:
-    return [str(lease) for lease in node.follower.book.ids()[:400]]
+def _set(changed: asyncio.Event, _: object) -> None:
+    changed.set()
 
 
-WAYS = {"limit": measure_limit, "web3": measure_web3, "follower": measure_follower, "ready": measure_ready, "lag": measure_lag}
+def _approvals(node: FollowingNode) -> list[str]:
+    return [str(lease) for lease in node.follower.lease_cache.list_ids()[:400]]
+
+
+WAYS: dict[str, Callable[..., dict[str, Any]]] = {
+    "limit": measure_limit,
+    "web3": measure_web3,
+    "follower": measure_follower,
+    "ready": measure_ready,
+    "lag": measure_lag,
+}
 
 
 # ---------------------------------------------------------------------------------------------------- the chain
 
 
 def make_history(leases: int) -> list[bytes]:
-    """4.2 logs a lease. All but a few hundred have expired, as on a chain that has lived."""
+    """Make 4.2 logs for each lease. All but a few hundred leases have expired, as on an old chain."""
     from tests.chain.emitter import committed, created, lease_number, simple, terms
 
     now = int(time.time())
@@ -343,20 +361,20 @@ def make_history(leases: int) -> list[bytes]:
     return records
 
 
-async def write_history(chain: Any, emitter: Any, records: list[bytes]) -> None:
-    """Write the history, so many logs a block."""
-    nonce = int(await chain.call("eth_getTransactionCount", emitter_sender(), "latest"), 16)
+async def write_history(chain: Anvil, emitter: Emitter, records: list[bytes]) -> None:
+    """Write the history to the chain, LOGS_A_BLOCK logs in each block."""
+    nonce = int(await chain.call_method("eth_getTransactionCount", emitter_sender(), "latest"), 16)
     for place, start in enumerate(range(0, len(records), LOGS_A_BLOCK)):
         raw = await emitter.signed(*records[start : start + LOGS_A_BLOCK], nonce=nonce + place)
-        tx_hash = await chain.call("eth_sendRawTransaction", raw)
+        tx_hash = await chain.call_method("eth_sendRawTransaction", raw)
         if place % 500 == 0:
-            await chain.receipt(tx_hash)
-    await chain.receipt(tx_hash)
-    await chain.mine(3)
+            await chain.wait_for_receipt(tx_hash)
+    await chain.wait_for_receipt(tx_hash)
+    await chain.mine_blocks(3)
 
 
 def emitter_sender() -> str:
-    """Who sends the emitter's transactions."""
+    """Return the address that sends the emitter's transactions."""
     from tests.chain.anvil import OWNER
 
     return str(OWNER.address)
@@ -377,10 +395,11 @@ def run_in_process(way: str, **arguments: Any) -> dict[str, Any]:
     return found
 
 
-async def write_leases(database: str, contract: str, chain: Any, count: int) -> None:
-    """100,000 approved and proved leases of 2,000 Spenders, as rows."""
+async def write_leases(database: str, contract: str, chain: Anvil, count: int) -> None:
+    """Write rows of 100,000 approved and proved leases of 2,000 Spenders."""
     from pandacea.domain.approval_proof import digest_terms
     from pandacea.domain.chain_view import BlockRef
+    from pandacea.domain.ids import Address, BlockNumber, Hash32, Timestamp
     from pandacea.store import leases
     from pandacea.store.bulk import execute_many, upsert_statement
     from pandacea.store.chain_store import SqlChainStore
@@ -391,10 +410,15 @@ async def write_leases(database: str, contract: str, chain: Any, count: int) -> 
 
     opened = await DatabaseEngine.open(database)
     await upgrade(opened)
-    records = SqlChainStore(opened, 31337, contract)  # type: ignore[arg-type]
-    head = await chain.call("eth_getBlockByNumber", hex(await chain.head() - 2), False)
-    base = BlockRef(int(head["number"], 16), head["hash"], head["parentHash"], int(head["timestamp"], 16))  # type: ignore[arg-type]
-    earner = EARNER.address.lower()
+    records = SqlChainStore(opened, 31337, Address(contract))
+    head = await chain.call_method("eth_getBlockByNumber", hex(await chain.head_number() - 2), False)
+    base = BlockRef(
+        BlockNumber(int(head["number"], 16)),
+        Hash32(head["hash"]),
+        Hash32(head["parentHash"]),
+        Timestamp(int(head["timestamp"], 16)),
+    )
+    earner = Address(EARNER.address.lower())
     await records.open_deployment(earner, "v1", 0, base)
     rows, proofs = [], []
     expires = int(time.time()) + 86_400 * 30
@@ -402,9 +426,9 @@ async def write_leases(database: str, contract: str, chain: Any, count: int) -> 
         lease, spender = lease_number(number), "0x" + f"{number % 2000 + 1:040x}"
         tx_hash = lease_number(10**7 + number)
         facts = (1, "approved", PRODUCT, expires, 3, bytes(32), 2, None, None, None, None, None, None)
-        rows.append((records.deployment, lease, spender, earner, "5", *facts, tx_hash, 0))
+        rows.append((records.scope.id, lease, spender, earner, "5", *facts, tx_hash, 0))
         terms = digest_terms(lease, spender, earner, PRODUCT, 5, expires, 3)
-        proofs.append((records.deployment, lease, "signed", terms, tx_hash, earner, 0))
+        proofs.append((records.scope.id, lease, "signed", terms, tx_hash, earner, 0))
     async with opened.write_transaction() as tx:
         await execute_many(tx.connection, upsert_statement(tx.connection, leases._lease), rows)
         await execute_many(tx.connection, upsert_statement(tx.connection, leases._proof), proofs)
@@ -413,7 +437,7 @@ async def write_leases(database: str, contract: str, chain: Any, count: int) -> 
 
 
 def less_disturbed(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
-    """Of two turns the one with less CPU: what shares the machine only ever adds to it. The growth is the larger of the two."""
+    """Choose the turn with less CPU per event: other processes only ever add to it. The growth is the larger of the two."""
     if before is None:
         return now
     kept = min(before, now, key=lambda taken: taken["cpu"] / taken["events"])
@@ -421,7 +445,7 @@ def less_disturbed(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[s
 
 
 async def compare(leases: int) -> dict[str, Any]:
-    """Everything, one after the other."""
+    """Measure everything, one after the other."""
     from tests.chain.anvil import Anvil
     from tests.chain.emitter import Emitter
 
@@ -451,7 +475,7 @@ async def compare(leases: int) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any]) -> dict[str, float]:
-    """Print the table; returns the figures."""
+    """Print the tables and return the figures."""
     per = {way: found[way]["cpu"] / found[way]["events"] * 1e6 for way in ("limit", "web3", "follower")}
     print(f"\n{found['logs']} logs from anvil, client CPU per event")
     print(f"{'way':<58}{'us/event':>10}{'x limit':>9}{'events':>9}{'wall s':>8}{'growth MB':>11}")
@@ -466,7 +490,7 @@ def report(found: dict[str, Any]) -> dict[str, float]:
             f"{name:<58}{per[way]:>10.1f}{per[way] / per['limit']:>9.1f}{row['events']:>9}{row['wall']:>8.1f}{row['growth']:>11.0f}"
         )
     again = found["follower"]["reading"] / found["follower"]["events"] * 1e6
-    print(f"{'its second reading of all ranges, later, one a second':<58}{again:>10.1f}")
+    print(f"{'its backfill check of all ranges, later, one a second':<58}{again:>10.1f}")
     print(f"looking for the proof of one approval that may still be used, later: {found['follower']['proof'] * 1000:.1f} ms")
     lag, poll, ready = found["lag"], found["poll"], found["ready"]
     print(f"\nblock visible -> answer changed, ms: median {lag['p50']:.1f}, worst of 200 {lag['max']:.1f}  (WebSocket wakes)")
@@ -508,7 +532,7 @@ def main() -> None:
     parser.add_argument("--arguments", type=json.loads, default={}, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.way:
-        print(json.dumps(WAYS[chosen.way](**chosen.arguments)))  # type: ignore[operator]
+        print(json.dumps(WAYS[chosen.way](**chosen.arguments)))
         return
     figures = report(asyncio.run(compare(chosen.leases)))
     if chosen.json:

@@ -1,4 +1,4 @@
-"""What each function of the LeaseAgreement costs, beside the first version's storage shape, in one run on one EVM.
+"""Measure the gas of each function of the LeaseAgreement, beside the first version's storage layout, in one run on one EVM.
 
     python benchmarks/gas.py [--json FILE] [--write docs/gas.md]
 
@@ -18,6 +18,7 @@ from typing import Any, Final
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
+from eth_typing import Address
 
 from pandacea.devchain.ledger import CHAIN_ID, DevLedger
 from pandacea.devchain.model import IncludedTransaction, TransactionRefused
@@ -33,7 +34,7 @@ FLOOR_RATIO: Final = 1.05
 BATCH: Final = 20
 """Results committed in one transaction."""
 START: Final = 2_000_000_000
-"""The chain's clock, so that every run counts the same bytes."""
+"""The chain's clock in Unix seconds, fixed so that calldata has the same bytes in every run."""
 V0: Final = "v0 createLease + approveLease"
 STRUCT: Final = "one slot per field and nothing else, create + approve"
 V1: Final = "createLease + approveLease + commitResult"
@@ -46,7 +47,7 @@ RECEIPT: Final = [
 
 
 class Bench:
-    """One chain with both contracts on it."""
+    """One chain with all measured contracts on it."""
 
     def __init__(self) -> None:
         self.ledger = DevLedger(lambda: START)
@@ -63,8 +64,8 @@ class Bench:
         self._nonce = 0
 
     def send(self, account: LocalAccount, to: bytes | None, data: bytes, value: int = 0) -> IncludedTransaction:
-        """Mine one transaction; it must succeed."""
-        nonce = self.ledger.state_at(self.ledger.head).get_nonce(bytes.fromhex(account.address[2:]))  # type: ignore[arg-type]
+        """Mine one transaction, which must succeed."""
+        nonce = self.ledger.state_at(self.ledger.head).get_nonce(Address(bytes.fromhex(account.address[2:])))
         fields: dict[str, Any] = {"data": data, "value": value, "gas": 5_000_000, "nonce": nonce, "chainId": CHAIN_ID}
         fields |= {"maxFeePerGas": 4 * 10**9, "maxPriorityFeePerGas": 10**9} | ({} if to is None else {"to": to})
         (answer,) = self.ledger.mine_transactions([bytes(account.sign_transaction(fields).raw_transaction)])
@@ -83,20 +84,20 @@ class Bench:
         return mined
 
     def create(self, row: str | None = None, computations: int = 1, spender: LocalAccount | None = None) -> str:
-        """A new lease; its id."""
+        """Create a lease and return its id."""
         self._nonce += 1
         expiry = self.ledger.head.header.timestamp + 30 * DAY
         values = (self.earner.address, hash_product_id(f"product-{self._nonce}"), ETHER, expiry, computations)
         return "0x" + self.run(row, spender or self.spender, CREATE, *values, value=ETHER).logs[0].topics[1].hex()
 
     def approved(self, computations: int = 1) -> str:
-        """A new lease, approved."""
+        """Create a lease and approve it."""
         lease = self.create(computations=computations)
         self.run(None, self.earner, "approveLease", lease)
         return lease
 
     def executed(self) -> str:
-        """A new lease, worked off."""
+        """Create a lease, approve it, commit a result and execute it."""
         lease = self.approved()
         self.run(None, self.earner, "commitResult", lease, word(7), word(8))
         self.run(None, self.earner, "executeLease", lease)
@@ -108,7 +109,7 @@ class Bench:
         return sign_approval(KeySigner(self.earner.key), CHAIN_ID, "0x" + self.v1.hex(), lease).signature
 
     def receipt(self, lease: str, result: int) -> tuple[tuple[str, ...], str]:
-        """A receipt and the Earner's signature."""
+        """Make a receipt and the Earner's signature of it."""
         values = (lease, word(1), word(2), word(3), word(result))
         assert self.v1 is not None
         signed = self.earner.sign_message(
@@ -132,12 +133,12 @@ def _artifact(name: str) -> ContractAbi:
 
 
 def word(number: int) -> str:
-    """A 32-byte value."""
+    """Make a 32-byte value of mostly non-zero bytes."""
     return f"0x{0xABCDEF00 + number:064x}".replace("0x0000", "0x9f3c", 1)
 
 
 def measure_v0(bench: Bench) -> None:
-    """The first version's two steps; its counter goes from zero to one with the first lease of all."""
+    """Measure the first version's two steps; its counter goes from zero to one with the very first lease."""
     for row in ("first", "again"):
         created, approved = _two_steps(bench, bench.v0, row)
         bench.rows |= {f"v0 createLease, {row}": created.gas_used, "v0 approveLease": approved.gas_used}
@@ -152,7 +153,7 @@ def _two_steps(bench: Bench, contract: bytes | None, row: str) -> tuple[Included
 
 
 def measure_life(bench: Bench) -> None:
-    """Creation to payment."""
+    """Measure a lease from creation to payment."""
     bench.create("createLease, first")
     lease = bench.create("createLease, again", computations=2)
     short = (bench.earner.address, hash_product_id("product-0"), ETHER)
@@ -181,7 +182,7 @@ def measure_life(bench: Bench) -> None:
 
 
 def measure_disputes(bench: Bench) -> None:
-    """Everything that goes wrong."""
+    """Measure disputes, equivocation and the owner's calls."""
     disputed = [bench.executed() for _ in range(3)]
     for lease in disputed:
         bench.run("raiseDispute", bench.spender, "raiseDispute", lease, REASON, value=ETHER // 10)
@@ -197,7 +198,7 @@ def measure_disputes(bench: Bench) -> None:
 
 
 def measure() -> dict[str, int]:
-    """Gas by row."""
+    """Measure the gas of each row."""
     bench = Bench()
     measure_v0(bench)
     measure_life(bench)
@@ -214,14 +215,14 @@ def measure() -> dict[str, int]:
 
 
 def table(rows: Mapping[str, int]) -> str:
-    """Markdown; the ratio is to the first version's two steps together."""
+    """Write the Markdown table; ratios are to the first version's two steps together."""
     v0 = rows[f"{V0}, again"]
     lines = ["| call | gas | of v0's create + approve |", "| --- | ---: | ---: |"]
     return "\n".join([*lines, *(f"| {row} | {gas:,} | {gas / v0:.2f} |" for row, gas in rows.items())])
 
 
 def main() -> None:
-    """Print; fail when the target is missed."""
+    """Print the table, and fail when a target is missed."""
     parser = argparse.ArgumentParser(description="Gas of every function.")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--write", type=Path, help="replace the table between the two markers in this document")

@@ -1,10 +1,10 @@
-"""How long a job takes in a box, as a ratio to `python script.py` with the same packages and no isolation, in the same run.
+"""Measure how long a job takes in a sandbox, as a ratio to `python script.py` with the same packages and no isolation.
 
     python benchmarks/sandbox.py [--json FILE] [--direct] [--runs N]
 
-The job is examples/federated_learning_script.py on a 1,000-row table. By default a real node is started for each kind of box and a
+The job is examples/federated_learning_script.py on a 1,000-row table. By default a real node is started for each kind of sandbox and a
 signed HTTP request is timed until its response is in hand; `--direct` times the sandbox's own port instead (no HTTP, no database).
-One request at a time, each when a warm box is ready; `jobs/s` keeps two workers busy instead.
+One request at a time, each when a warm sandbox is ready; `jobs/s` keeps two workers busy instead.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "daemon"), str(ROOT)]
 
-from pandacea.domain.limits import MIB, Limits  # noqa: E402 - after the path is set
-from pandacea.sandbox.settings import PRELOAD  # noqa: E402
-from tests.engine import prepare  # noqa: E402
-from tests.sandbox.harness import IMAGE, close_laboratory, open_laboratory  # noqa: E402
+from pandacea.domain.limits import MIB, Limits
+from pandacea.sandbox.settings import PRELOAD
+from tests.engine import prepare
+from tests.sandbox.harness import IMAGE, close_laboratory, open_laboratory
 
 LIMITS: Final = Limits(memory_bytes=1024 * MIB, workspace_bytes=64 * MIB, tmp_bytes=32 * MIB, cpus=2.0)
 SCRIPT: Final = (ROOT / "examples" / "federated_learning_script.py").read_bytes()
@@ -60,7 +60,7 @@ print(time.perf_counter() - started)
 
 
 def write_tables(folder: Path) -> dict[str, Path]:
-    """A table of 1,000 x 2 and its labels."""
+    """Write a table of 1,000 x 2 and its labels."""
     features, labels = folder / "features.csv", folder / "labels.csv"
     features.write_text("a,b\n" + "".join(f"{n % 97 / 97},{n % 89 / 89}\n" for n in range(1000)))
     labels.write_text("y\n" + "".join(f"{2 * (n % 97) / 97 - (n % 89) / 89}\n" for n in range(1000)))
@@ -68,7 +68,7 @@ def write_tables(folder: Path) -> dict[str, Path]:
 
 
 def time_bare_script(environment: Path, folder: Path, runs: int) -> tuple[float, float]:
-    """Seconds of the plain script: (in the image, with the bubblewrap environment); median of `runs`."""
+    """Time the plain script, in the image and with the bubblewrap environment: median seconds of `runs`."""
     data, work = folder / "bare", folder / "work"
     for made in (data, work):
         made.mkdir(mode=0o755, exist_ok=True)
@@ -88,7 +88,7 @@ def time_bare_script(environment: Path, folder: Path, runs: int) -> tuple[float,
 
 
 async def time_runs(once: Callable[[], Awaitable[None]], ready: Callable[[], Awaitable[None]], runs: int) -> list[float]:
-    """Seconds of each run, one after the other, each when everything is ready; the first is thrown away."""
+    """Time runs one after the other, in seconds, each when everything is ready; the first is discarded."""
     seconds = []
     for _ in range(runs + 1):
         await ready()
@@ -99,7 +99,7 @@ async def time_runs(once: Callable[[], Awaitable[None]], ready: Callable[[], Awa
 
 
 async def time_sandbox_port(mode: str, environment: Path, folder: Path, runs: int) -> list[float]:
-    """Time the sandbox's port."""
+    """Time the sandbox's own port, without HTTP and database."""
     laboratory = await open_laboratory(mode, environment, limits=LIMITS, preload=PRELOAD)
     try:
         inputs = write_tables(folder)
@@ -145,7 +145,7 @@ def time_http_requests(mode: str, folder: Path, runs: int, pause: float) -> list
 
 
 async def measure_large_table(environment: Path, folder: Path) -> tuple[float, float]:
-    """Milliseconds until 2.6 million x 11 numbers (500 MB as CSV) are a DataFrame in a warm guest; MB the job grew by using one column."""
+    """Measure the ms until 2.6 million x 11 numbers (500 MB as CSV) are a DataFrame, and the MB that changing one column costs."""
     path = folder / "large.arrow"
     subprocess.run([str(environment / "bin" / "python"), "-c", _LARGE, str(path)], check=True)
     laboratory = await open_laboratory("bubblewrap-warm", environment, limits=LIMITS, preload=PRELOAD)
@@ -179,7 +179,7 @@ print(anonymous() - before)
 
 
 async def measure_idle_slot(environment: Path) -> float:
-    """MB that one waiting warm container holds (anonymous memory; the mapped libraries are page cache, shared by all)."""
+    """Measure the MB of one waiting warm container (anonymous memory; mapped libraries are page cache, shared by all)."""
     laboratory = await open_laboratory("docker-warm", environment, limits=LIMITS, pool=1, preload=PRELOAD)
     try:
         await laboratory.wait_until_warm()
@@ -199,7 +199,7 @@ async def measure_idle_slot(environment: Path) -> float:
 
 
 async def measure_throughput(mode: str, environment: Path, folder: Path, seconds: float) -> float:
-    """Jobs per second with two workers, one box for each job."""
+    """Measure jobs per second with two workers, one sandbox for each job."""
     laboratory = await open_laboratory(mode, environment, limits=LIMITS, preload=PRELOAD)
     try:
         inputs, done = write_tables(folder), 0
@@ -221,12 +221,12 @@ async def measure_throughput(mode: str, environment: Path, folder: Path, seconds
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Nearest-rank percentile."""
+    """Compute the nearest-rank percentile of values."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything, in one run."""
+    """Measure everything in one run."""
     environment = prepare.environment()
     prepare.image()
     result: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Ten minutes of a real node under random leases, reorganisations, RPC faults and kill -9; then: does it agree with the chain?
+"""Run a real node for ten minutes under random leases, reorgs, RPC faults and kill -9, and compare it with the chain.
 
     python benchmarks/soak.py [--minutes 10] [--seed N] [--json FILE]
 
@@ -28,11 +28,11 @@ for place in (ROOT, ROOT / "daemon"):
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
 
-from tests.soak.soak import SoakReport, soak  # noqa: E402
+from tests.soak.soak import SoakReport, soak
 
 
 def main() -> int:
-    """Run one soak and say how it ended."""
+    """Run one soak and print how it ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
@@ -42,11 +42,11 @@ def main() -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # of the follower that rebuilds
     environment = Path(os.environ.get("PANDACEA_TEST_ENVIRONMENT", ROOT / ".sandbox"))
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
-    _say(f"seed {seed}, {parsed.minutes:g} minutes; the node's folder: {folder}")
+    _print(f"seed {seed}, {parsed.minutes:g} minutes; the node's folder: {folder}")
     try:
-        report = asyncio.run(soak(seed, parsed.minutes * 60, folder / "node", environment, _say))
+        report = asyncio.run(soak(seed, parsed.minutes * 60, folder / "node", environment, _print))
     except AssertionError as problem:
-        _say(f"FAILED with seed {seed}; the node's log is kept: {folder / 'node' / 'node.log'}\n{problem}")
+        _print(f"FAILED with seed {seed}; the node's log is kept: {folder / 'node' / 'node.log'}\n{problem}")
         return 1
     if parsed.json is not None:
         parsed.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
@@ -56,18 +56,18 @@ def main() -> int:
 def _verdict(report: SoakReport, folder: Path) -> int:
     for name, value in asdict(report).items():
         if name != "differences":
-            _say(f"  {name}: {round(value, 2) if isinstance(value, float) else value}")
+            _print(f"  {name}: {round(value, 2) if isinstance(value, float) else value}")
     if report.differences:
-        _say(f"FAILED with seed {report.seed}: {len(report.differences)} differences; the node's folder is kept: {folder}")
+        _print(f"FAILED with seed {report.seed}: {len(report.differences)} differences; the node's folder is kept: {folder}")
         for line in report.differences[:20]:
-            _say(f"  {line}")
+            _print(f"  {line}")
         return 1
-    _say("The node agrees with a rebuild from zero and with the contract.")
+    _print("The node agrees with a rebuild from zero and with the contract.")
     shutil.rmtree(folder)
     return 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
 
 

@@ -78,16 +78,16 @@ print(f"{worst:.1e}")
 """
 
 
-class Story:
-    """Says what happens, and how long it took. A step that does not hold ends the story."""
+class Narrator:
+    """Prints each step of the demo and how long it took. A step that fails ends the demo."""
 
     def __init__(self) -> None:
-        """Start the clock."""
+        """Start the clock of the whole demo."""
         self._start = time.monotonic()
 
     @contextmanager
     def step(self, title: str) -> Iterator[Callable[[str], None]]:
-        """One step; call the yielded function with what is worth saying about it."""
+        """Run one step; call the yielded function with notes to print about it."""
         begun = time.monotonic()
         notes: list[str] = []
         sys.stdout.write(f"  {title} ... ")
@@ -102,16 +102,16 @@ class Story:
             print(f"      {note}")
 
     def chapter(self, title: str) -> None:
-        """A heading."""
+        """Print a heading above steps."""
         print(f"\n{title}")
 
     def end(self) -> None:
-        """The last line."""
+        """Print the last line, with the total time."""
         print(f"\nEvery step held. {time.monotonic() - self._start:.1f} s in all.")
 
 
 def main() -> int:
-    """Tell the story."""
+    """Run the demo; exit status 0 only if every step held."""
     parser = argparse.ArgumentParser(description="From an approved lease to trained weights.")
     parser.add_argument("--csv", type=Path, help="your own table instead of the diabetes data")
     parser.add_argument("--features", help="comma-separated feature columns of --csv")
@@ -121,27 +121,27 @@ def main() -> int:
     asked = parser.parse_args()
     if (asked.csv is None) != (asked.features is None) or (asked.csv is None) != (asked.label is None):
         parser.error("--csv, --features and --label go together")
-    story = Story()
+    narrator = Narrator()
     folder = Path(tempfile.mkdtemp(prefix="pandacea-demo-"))
     try:
         with ExitStack() as stack:
-            _tell(story, stack, folder, asked)
+            _run(narrator, stack, folder, asked)
     except (AssertionError, PandaceaError, subprocess.CalledProcessError, OSError, ValueError) as problem:
         detail = problem.stderr.strip() if isinstance(problem, subprocess.CalledProcessError) and problem.stderr else problem
-        print(f"\nThe story ends here: {detail}", file=sys.stderr)
+        print(f"\nThe demo ends here: {detail}", file=sys.stderr)
         log = folder / "node.log"
         if log.exists():
-            print("The node's last words:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr)
+            print("The end of the node's log:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    story.end()
+    narrator.end()
     return 0
 
 
-def _tell(story: Story, stack: ExitStack, folder: Path, asked: argparse.Namespace) -> None:
-    story.chapter("The chain")
-    with story.step("start an embedded chain and deploy the LeaseAgreement") as note:
+def _run(narrator: Narrator, stack: ExitStack, folder: Path, asked: argparse.Namespace) -> None:
+    narrator.chapter("The chain")
+    with narrator.step("start an embedded chain and deploy the LeaseAgreement") as note:
         chain = _start_chain(stack)
         earner, spender, stranger = chain["accounts"][1], chain["accounts"][2], chain["accounts"][3]
         arbiter = chain["accounts"][4]["address"]
@@ -149,46 +149,46 @@ def _tell(story: Story, stack: ExitStack, folder: Path, asked: argparse.Namespac
         record.write(folder / "deployment.json")
         note(f"chain {record.chain_id}, contract {record.address}, block {record.deploy_block}")
 
-    story.chapter("The Earner")
-    with story.step("put the tables into the data folder") as note:
+    narrator.chapter("The Earner")
+    with narrator.step("put the tables into the data folder") as note:
         rows, columns = _tables(folder / "data", asked)
         note(f"{rows} rows: {FEATURES} with {columns} columns, {LABELS} with the label; they never leave it")
-    with story.step("start the node (SQLite, sandbox)") as note:
+    with narrator.step("start the node (SQLite, sandbox)") as note:
         url, node = _start_node(stack, folder, chain["url"], earner, asked)
         ready = _wait_ready(url, node, folder)
         note(f"{url}, sandbox: {ready['sandbox']}")
 
-    story.chapter("The lease")
-    with story.step("the Spender makes a lease, the Earner approves it") as note:
+    narrator.chapter("The lease")
+    with narrator.step("the Spender makes a lease, the Earner approves it") as note:
         lease_id = asyncio.run(_lease(chain["url"], record.address, spender, earner))
         other_lease = asyncio.run(_lease(chain["url"], record.address, stranger, earner))
         note(f"lease {lease_id[:18]}..., {PRICE / 10**18} ether, 3 computations")
     client = stack.enter_context(PandaceaClient(url, key=spender["private_key"], rpc_url=chain["url"], contract=record.address))
-    with story.step("the node sees the approval and proves who signed it"):
+    with narrator.step("the node sees the approval and proves who signed it"):
         _until(lambda: client.lease(lease_id)["may_run"], 30, "the node did not see the approval")
 
-    story.chapter("The computation")
-    with story.step("send examples/federated_learning_script.py, get a result") as note:
+    narrator.chapter("The computation")
+    with narrator.step("send examples/federated_learning_script.py, get a result") as note:
         answer = client.execute_computation(lease_id, SCRIPT, INPUTS)
         assert answer["success"], answer.get("error")
         note(answer["results"]["output"].strip())
     weights = client.decode_artifact(answer["results"]["artifacts"]["model_weights.pth"])
-    with story.step("load the weights; compare with the same script run outside the sandbox") as note:
+    with narrator.step("load the weights; compare with the same script run outside the sandbox") as note:
         note(f"{len(weights)} bytes; largest difference {_compare(folder, weights)}")
-    with story.step("verify: bytes, manifest, receipt, signer") as note:
+    with narrator.step("verify: bytes, manifest, receipt, signer") as note:
         verified = client.verify(answer)
         note(f"result hash {verified.result_hash[:18]}..., receipt signed by {verified.signer}")
-    with story.step("read the hash back from the chain") as note:
+    with narrator.step("read the hash back from the chain") as note:
         committed = asyncio.run(_committed(chain["url"], record.address, lease_id, answer["computation_id"]))
         assert committed is not None, "nothing was committed within 20 s"
         assert committed == answer["result_hash"], f"the chain has {committed}"
         note(f"committedResult = {committed[:18]}...")
 
-    story.chapter("What is refused")
-    _refusals(story, url, client, lease_id, other_lease, chain, record.address)
+    narrator.chapter("What is refused")
+    _refusals(narrator, url, client, lease_id, other_lease, chain, record.address)
 
-    story.chapter("A script that tries to leave")
-    with story.step("send examples/network_probe_script.py") as note:
+    narrator.chapter("A script that tries to leave")
+    with narrator.step("send examples/network_probe_script.py") as note:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             probe = client.execute_computation(lease_id, PROBE, [], params={"port": listener.getsockname()[1]})
         attempts = json.loads(probe["results"]["output"])
@@ -230,7 +230,7 @@ def _tables(data: Path, asked: argparse.Namespace) -> tuple[int, int]:
         "keywords": ["health", "regression"],
         "price": "0.02 ether",
         "assets": assets,
-        # Stated by the Earner of this story; without them a product runs only approved code and holds every result.
+        # Stated by this demo's Earner; without them a product runs only approved code and holds every result.
         "rules": {"policy": "any-code", "release": "auto", "live_output": "full", "show_messages": True},
     }
     (data / "products.yaml").write_text(json.dumps({"products": [product]}, indent=2))
@@ -258,7 +258,12 @@ def _start_node(
             "poll_seconds": 0.2,
         },
         "earner": {"address": earner["address"], "keystore": "operator.json", "passphrase_file": "passphrase"},
-        "privacy": {"sandbox": asked.sandbox, "environment": str(ROOT / ".sandbox"), "pool_size": 1, "cgroups": _hard_limits()},
+        "privacy": {
+            "sandbox": asked.sandbox,
+            "environment": str(ROOT / ".sandbox"),
+            "pool_size": 1,
+            "cgroups": _has_control_groups(),
+        },
         "server": {"port": port},
         "settlement": {"post_results": True},
     }
@@ -275,14 +280,14 @@ def _start_node(
     return f"http://localhost:{port}", process
 
 
-def _hard_limits() -> bool:
-    """Whether control groups may hold the scripts here; where not, say so: a node refuses to start until its Earner wrote that down."""
+def _has_control_groups() -> bool:
+    """Tell whether control groups can limit scripts here; where not, print that: a node then starts only with privacy.cgroups: false."""
     from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
 
     if NodeCgroup.is_available():
         return True
     print(
-        "This user may make no control groups, so in bubblewrap a watch holds the script's memory instead, and nothing its processors\n"
+        "This user may not make control groups, so in bubblewrap a watch limits the script's memory instead, and nothing its processors\n"
         "(weaker; docs/security.md). The demo accepts that with privacy.cgroups: false; real nodes run with Delegate=yes."
     )
     return False
@@ -300,8 +305,8 @@ def _wait_ready(url: str, node: subprocess.Popen[bytes], folder: Path) -> dict[s
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
                 found.update(json.load(answer))
-                return True
-        except (urllib.error.URLError, OSError):
+                return "sandbox" in found  # else another program took the port first, and the node will say so and end
+        except (OSError, ValueError):  # not there yet, or not a node
             return False
 
     _until(ready, 60, f"the node did not become ready; its log: {folder / 'node.log'}")
@@ -336,7 +341,7 @@ def _compare(folder: Path, weights: bytes) -> str:
 
 
 def _refusals(
-    story: Story, url: str, client: PandaceaClient, lease_id: str, other_lease: str, chain: dict[str, Any], contract: str
+    narrator: Narrator, url: str, client: PandaceaClient, lease_id: str, other_lease: str, chain: dict[str, Any], contract: str
 ) -> None:
     def refused(code: str, attempt: Callable[[], object]) -> str:
         try:
@@ -347,16 +352,16 @@ def _refusals(
         raise AssertionError(f"it was not refused ({code})")
 
     nobody = chain["accounts"][7]["private_key"]
-    with story.step("a caller without any lease") as note, PandaceaClient(url, key=nobody, contract=contract) as outsider:
+    with narrator.step("a caller without any lease") as note, PandaceaClient(url, key=nobody, contract=contract) as outsider:
         note(refused("unknown-spender", lambda: outsider.execute_computation(lease_id, SCRIPT, INPUTS)))
-    with story.step("a lease that does not exist") as note:
+    with narrator.step("a lease that does not exist") as note:
         note(refused("lease-unknown", lambda: client.execute_computation("0x" + "00" * 32, SCRIPT, INPUTS)))
-    with story.step("somebody else's lease") as note:
+    with narrator.step("somebody else's lease") as note:
         note(refused("lease-unknown", lambda: client.execute_computation(other_lease, SCRIPT, INPUTS)))
-    with story.step("an asset outside the product") as note:
+    with narrator.step("an asset outside the product") as note:
         elsewhere = [{"asset_id": "earner-data-asset-999", "variable_name": "secret"}]
         note(refused("asset-outside-product", lambda: client.execute_computation(lease_id, SCRIPT, elsewhere)))
-    with story.step("a request sent twice") as note:
+    with narrator.step("a request sent twice") as note:
         path = f"/api/v1/leases/{lease_id}"
         headers = client.sign("GET", path)
         statuses = [_send(url + path, headers) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""A Spender's side of one computation: send a script, get trained weights, check who vouches for them.
+"""Run one computation as a Spender: send a script, get trained weights, check who vouches for them.
 
 PANDACEA_PRIVATE_KEY=0x... python examples/federated_learning_example.py LEASE_ID [NODE_URL]
 """
@@ -18,7 +18,7 @@ INPUTS = [
 
 
 def main(lease_id: str, url: str = "http://localhost:8080") -> None:
-    """Run the example script under `lease_id` and keep what it leaves in ./out."""
+    """Run the example script under `lease_id` and save its weights in ./out."""
     with PandaceaClient(url) as client:
         answer = client.execute_computation(lease_id, SCRIPT, INPUTS)
         print(answer["results"]["output"], end="")

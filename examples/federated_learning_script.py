@@ -8,11 +8,11 @@ import json
 
 import torch
 
-EPOCHS = int(params.get("epochs", 200))  # noqa: F821
-RATE = float(params.get("learning_rate", 0.05))  # noqa: F821
+EPOCHS = int(params.get("epochs", 200))
+RATE = float(params.get("learning_rate", 0.05))
 
-x = torch.tensor(features.to_numpy(dtype="float32"))  # noqa: F821
-y = torch.tensor(labels.to_numpy(dtype="float32")).reshape(len(x), -1)[:, :1]  # noqa: F821
+x = torch.tensor(features.to_numpy(dtype="float32"))
+y = torch.tensor(labels.to_numpy(dtype="float32")).reshape(len(x), -1)[:, :1]
 
 # Standardise: the means and deviations travel in the model, so that it can be used on raw rows elsewhere.
 x_mean, x_std = x.mean(0), x.std(0).clamp_min(1e-6)
@@ -26,12 +26,12 @@ for epoch in range(EPOCHS):
     loss = torch.nn.functional.mse_loss(model((x - x_mean) / x_std), (y - y_mean) / y_std)
     loss.backward()
     optimizer.step()
-    pandacea_progress(epoch + 1, EPOCHS)  # noqa: F821
+    pandacea_progress(epoch + 1, EPOCHS)
 
 torch.save(
     {**model.state_dict(), "x_mean": x_mean, "x_std": x_std, "y_mean": y_mean, "y_std": y_std},
     "model_weights.pth",
 )
-with open("metrics.json", "w") as file:  # noqa: PTH123
+with open("metrics.json", "w") as file:
     json.dump({"rows": len(x), "epochs": EPOCHS, "loss": round(loss.item(), 6)}, file)
 print(f"trained on {len(x)} rows x {x.shape[1]} features, {EPOCHS} epochs: loss {loss.item():.4f}")

@@ -1,9 +1,9 @@
-"""Both sides of a lease on the chain, one step at a time.
+"""Take one step of a lease on the chain, as either side.
 
 python examples/lease.py --key keys/spender.json create 0xEARNER PRODUCT --price 0.02 --days 7 --computations 3
 python examples/lease.py --key keys/operator.json approve LEASE_ID
 
-`--help` lists every step. docs/quickstart.md tells the whole story.
+`--help` lists every step; docs/quickstart.md goes through all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMMIT_SECONDS = 60
 
 
 def main() -> int:
-    """Parse and take one step."""
+    """Parse the command line and take one step."""
     parser = argparse.ArgumentParser(description="One step of a lease on the chain.")
     parser.add_argument("--rpc-url", default="http://127.0.0.1:8545", help="an endpoint of the chain; default: %(default)s")
     parser.add_argument(
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 async def take_step(asked: argparse.Namespace) -> str:
-    """Take the step; returns what there is to say."""
+    """Take the step; returns the line to print."""
     key = load_account(asked.key, passphrase_file=asked.passphrase_file) if asked.key else None
     async with LeaseChain(asked.rpc_url, Deployment.read(asked.deployment), key=key) as chain:
         match asked.step:
@@ -87,7 +87,7 @@ async def take_step(asked: argparse.Namespace) -> str:
 
 
 async def wait_for_commitment(chain: LeaseChain, lease_id: str) -> None:
-    """Wait for the node's transaction; raises TimeoutError."""
+    """Wait until a result is committed; raises TimeoutError after COMMIT_SECONDS."""
     try:
         async with asyncio.timeout(COMMIT_SECONDS):
             while (await chain.lease(lease_id)).committed == 0:

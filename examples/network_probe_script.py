@@ -1,11 +1,11 @@
-"""A script that tries to leave: every attempt must fail, and it says how. Only loopback addresses are tried."""
+"""Try to reach the network from inside the sandbox: every attempt must fail, and its error is printed. Only loopback is tried."""
 
 import json
 import socket
 
 attempts = {}
 for name, family, address in (
-    ("tcp", socket.AF_INET, ("127.0.0.1", int(params["port"]))),  # noqa: F821
+    ("tcp", socket.AF_INET, ("127.0.0.1", int(params["port"]))),
     ("unix", socket.AF_UNIX, "/var/run/docker.sock"),
 ):
     try:

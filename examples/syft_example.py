@@ -1,4 +1,4 @@
-"""One script, two places: on mock rows here, then unchanged on the private table in the Earner's sandbox.
+"""Run one script twice: on mock rows here, then unchanged on the private table in the Earner's sandbox.
 
     python examples/syft_example.py --node http://localhost:8080 --product cardiac-outcomes --lease 0x...
 

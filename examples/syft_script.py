@@ -14,6 +14,6 @@ patients["decade"] = patients["age"] // 10 * 10
 groups = patients.groupby("decade")["readmitted"].agg(["size", "mean"])
 shown = groups[groups["size"] >= 10]  # small groups stay where they are
 
-with open("readmission.json", "w") as file:  # noqa: PTH123
+with open("readmission.json", "w") as file:
     json.dump({str(decade): round(row["mean"], 3) for decade, row in shown.iterrows()}, file)
 print(f"{len(shown)} age groups of at least 10 patients, {len(groups) - len(shown)} left out")

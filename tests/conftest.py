@@ -1,4 +1,4 @@
-"""What every suite shares: databases (SQLite in the test's own folder, a real PostgreSQL server's), and a machine left as it was found."""
+"""Fixtures of all suites: databases (SQLite in the test's folder, a real PostgreSQL server), and the check that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.run_id import RUN_ID
 from tests.sandbox.leftovers import left_by
 
 SETTING = re.compile(rf"PANDACEA_(?!TEST_)\w+|{'|'.join(SHORT_VARIABLES)}|CREDENTIALS_DIRECTORY|NOTIFY_SOCKET|PG[A-Z]+")
-"""Variables that nodes, commands and clients read; DOCKER_HOST stays, it names an engine to test with."""
+"""Environment variables that nodes, commands and clients read; DOCKER_HOST is not one, as it names an engine to test with."""
 ENDING_SECONDS = 10.0
-"""In which what was ended last is gone, too."""
+"""Time for processes that the last test ended to disappear."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the run its own surroundings: a temporary folder, and no setting of a node or database that a person works with.
+    """Isolate the run: a temporary folder of its own, and no environment variable of a node or database that a person works with.
 
-    What is left in the folder afterwards was left by this run. pytest's own folders stay where a person looks for them.
+    What is left in the folder afterwards was left by this run. pytest's own folders stay in their usual place.
     """
     for name in [name for name in os.environ if SETTING.fullmatch(name)]:
         del os.environ[name]
@@ -42,9 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """After the last test nothing is left of a node that this run started, whatever was killed in between.
+    """Check after the last test that nothing is left of the nodes that this run started, whatever was killed in between.
 
-    What other nodes and other runs make meanwhile is theirs.
+    What other nodes and other runs make meanwhile is not counted.
     """
     yield
     roots = [Path(tempfile.gettempdir()), tmp_path_factory.getbasetemp()]
@@ -56,14 +56,14 @@ def clean_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A server for the whole run, started when the first test wants it."""
+    """A server for the whole run, started by the first test that needs it."""
     with running_server() as running:
         yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """URL of a database of each kind without a table."""
+    """URL of a database without tables, of each kind in turn."""
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'node.db'}"
         return
@@ -75,7 +75,7 @@ async def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """URL of an empty database of each kind at the newest schema."""
+    """URL of an empty database at the newest schema, of each kind in turn."""
     if request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path / 'node.db'}"
         made = await DatabaseEngine.open(url)
@@ -91,7 +91,7 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[DatabaseEngine]:
-    """An empty database of each kind at the newest schema."""
+    """An open, empty database at the newest schema, of each kind in turn."""
     opened = await DatabaseEngine.open(database_url)
     yield opened
     await opened.close()

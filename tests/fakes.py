@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pandacea.domain.access import CachedLease, ChainStatus
 from pandacea.domain.approval_proof import ProofStatus
@@ -36,7 +37,7 @@ class FakeClock:
         return self.time
 
 
-def cached_lease(**changes: object) -> CachedLease:
+def cached_lease(**changes: Any) -> CachedLease:
     """An approved, proved lease of SPENDER with EARNER for one computation, expiring in a day."""
     lease = CachedLease(
         lease_id=LEASE_ID,
@@ -52,7 +53,7 @@ def cached_lease(**changes: object) -> CachedLease:
         resolved_for_spender=False,
         proof_status=ProofStatus.SIGNED,
     )
-    return replace(lease, **changes)  # type: ignore[arg-type]
+    return replace(lease, **changes)
 
 
 @dataclass
@@ -96,7 +97,7 @@ def product(path: Path, *, rules: Rules | None = None) -> Product:
 
 @dataclass
 class FakeCatalogue:
-    """One product."""
+    """A catalogue that offers one product."""
 
     product: Product
 
@@ -139,11 +140,11 @@ class FakeSandbox:
         return self.outcome
 
     async def stop(self) -> None:
-        """Nothing was opened."""
+        """Do nothing: nothing was opened."""
 
 
 class AllowAll:
     """A code checker that finds nothing."""
 
     async def check_code(self, code: str) -> None:
-        """Pass."""
+        """Find nothing in any script."""

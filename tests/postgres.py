@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of the tests' own: made in a temporary folder, on loopback, gone afterwards whatever happens."""
+"""A real PostgreSQL server for the tests: created in a temporary folder, on loopback, and removed afterwards in every case."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.prerequisites import free_port, skip_or_fail
 from tests.run_id import public_folder
 
 PASSWORD: Final = "a pass:word/with@marks"
-"""Of the node's role: to be escaped in URLs, to be shown nowhere."""
+"""Password of the node's role: it has to be escaped in URLs, and must not be shown anywhere."""
 SETTINGS: Final = {
-    # Nobody cuts the power of a test.
+    # A test does not survive a power failure anyway.
     "fsync": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
     "shared_buffers": "16MB",
     "max_connections": "40",
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # whose paths would have to be short
+    "unix_socket_directories": "",  # a socket's path would have to be short
 }
 
 EMPTY_TABLES: Final = """
@@ -48,7 +48,7 @@ class PostgresServer:
     """One server: a superuser `postgres`, and the role `pandacea` that owns every test's database."""
 
     def __init__(self, folder: Path, binaries: Path) -> None:
-        """`folder`: an empty one; `binaries`: where initdb and postgres are."""
+        """`folder`: an empty folder; `binaries`: the folder of initdb and postgres."""
         self.folder = folder
         self.port = free_port()
         self._binaries = binaries
@@ -58,7 +58,7 @@ class PostgresServer:
         self._emptied: list[str] = []
 
     def init_cluster(self) -> None:
-        """Initialise the cluster; as another user where we are root, which PostgreSQL refuses to be."""
+        """Initialise the cluster; as the user postgres when the tests run as root, which PostgreSQL refuses."""
         if os.getuid() == 0:
             os.chown(self.folder, pwd.getpwnam("postgres").pw_uid, -1)
         words = self.folder / "password"
@@ -78,7 +78,7 @@ class PostgresServer:
         subprocess.run(self._command("initdb", *options), check=True, capture_output=True, cwd=self.folder)
 
     def start(self) -> None:
-        """Start it; returns when it answers. On the main thread: it is stopped when the thread that started it ends."""
+        """Start the server and wait until it answers. Call it on the main thread: it is stopped when the thread that started it ends."""
         settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
         command = self._command("postgres", "-D", self.folder / "data", "-p", str(self.port), *settings)
         with (self.folder / "log").open("ab") as log:
@@ -91,13 +91,13 @@ class PostgresServer:
             time.sleep(0.02)
 
     def create_role(self) -> None:
-        """The node's: no more than a login, and owner of what it is given."""
+        """Create the node's role, which may log in and own databases, and nothing else."""
         statement = f"CREATE ROLE pandacea LOGIN PASSWORD '{PASSWORD}'"
         ask = self._command("psql", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-c", statement)
         subprocess.run(ask, check=True, capture_output=True, cwd=self.folder, env={**os.environ, "PGPASSWORD": PASSWORD})
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Fast shutdown: sessions are ended, then the server. SIGQUIT: as it stands."""
+        """Stop the server with a fast shutdown, which ends its sessions; SIGQUIT: immediately."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(how)
             self._process.wait(30)
@@ -107,21 +107,21 @@ class PostgresServer:
         return [*user, str(self._binaries / program), *map(str, arguments)]
 
     def url(self, name: str, *, password: bool = True) -> str:
-        """The store.url of a database."""
+        """Return the store.url of a database."""
         from urllib.parse import quote
 
         secret = f":{quote(PASSWORD, safe='')}" if password else ""
         return f"postgresql+asyncpg://pandacea{secret}@127.0.0.1:{self.port}/{name}"
 
     async def create_empty_database(self) -> str:
-        """A new database without tables; its name."""
+        """Create a database without tables; returns its name."""
         self._count += 1
         name = f"test_{self._count}"
         await self.execute(f"CREATE DATABASE {name} OWNER pandacea")
         return name
 
     async def create_migrated_database(self) -> str:
-        """A database at the newest schema without a row; its name."""
+        """Create a database at the newest schema without a row; returns its name."""
         if not self._template:
             await self.execute("CREATE DATABASE migrated OWNER pandacea")
             database = await DatabaseEngine.open(self.url("migrated"))
@@ -136,17 +136,17 @@ class PostgresServer:
         return name
 
     async def recycle_database(self, name: str) -> None:
-        """Empty a database that `fresh` gave, for the next test: cheaper than dropping it and copying another."""
+        """Empty a database of `create_migrated_database` for the next test: cheaper than dropping it and copying another."""
         tables = ", ".join(f"'{table}'" for table in SQLModel.metadata.tables)
         await self.execute(EMPTY_TABLES.replace("TABLES", tables), name)
         self._emptied.append(name)
 
     async def drop_database(self, name: str) -> None:
-        """Forget a database, whoever still looks at it."""
+        """Drop a database and end every session that still uses it."""
         await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     async def execute(self, statement: str, database: str = "postgres") -> None:
-        """As the superuser, outside any transaction."""
+        """Execute a statement as the superuser, outside any transaction."""
         import asyncpg
 
         connection = await asyncpg.connect(user="postgres", password=PASSWORD, host="127.0.0.1", port=self.port, database=database)
@@ -158,7 +158,7 @@ class PostgresServer:
 
 @contextmanager
 def running_server() -> Iterator[PostgresServer]:
-    """A running server for the block."""
+    """Run a server until the block ends."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     path = shutil.which("initdb") or (str(found[-1]) if found else None)
     if path is None:

@@ -1,4 +1,4 @@
-"""Real parts: found, or the test is skipped with its reason; under CI=true a missing part is a failure."""
+"""Find the programs that tests need. Where one is missing, the test is skipped with its reason; under CI=true it fails."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 
 def skip_or_fail(reason: str) -> NoReturn:
-    """Skip, or fail under CI."""
+    """Skip the test with this reason, or fail it under CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI has no skips: {reason}")
     pytest.skip(reason)
 
 
 def find_program(name: str, package: str) -> str:
-    """The path of a command, looked for where Debian puts servers too."""
+    """Find the path of a command, also where Debian installs servers; `package`: what to install where it is missing."""
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
     if found is None:
         skip_or_fail(f"{name} is not installed; run: apt-get install {package}")
@@ -27,7 +27,7 @@ def find_program(name: str, package: str) -> str:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing uses now."""
+    """Find a TCP port on loopback that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 

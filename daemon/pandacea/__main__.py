@@ -19,7 +19,7 @@ def main() -> int:
             f"(missing: {', '.join(missing)})\n"
         )
         return 2
-    from pandacea.cli import main as run
+    from pandacea.cli.main import main as run
 
     return run()
 

@@ -1,6 +1,6 @@
-"""The node's key: an encrypted keystore (Web3 Secret Storage v3), opened once, never written or logged in the clear.
+"""Keep the node's key in an encrypted keystore (Web3 Secret Storage v3); it is never written or logged unencrypted.
 
-Values come in as arguments; where a passphrase is looked for (credential, environment, file) is the configuration's business.
+Passphrases come in as arguments; the configuration decides where they are read from (credential, environment, file).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ADDRESS: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{40})")
 
 
 class KeystoreSigner(KeySigner):
-    """The opened key: signs receipts (see `protocol.hashing.Signer`) and, through `account`, transactions."""
+    """The decrypted key: signs receipts (`protocol.hashing.Signer`) and, through `account`, transactions."""
 
     __slots__ = ("_private_key",)
 
@@ -41,7 +41,7 @@ class KeystoreSigner(KeySigner):
         self._private_key = private_key
 
     def account(self) -> LocalAccount:
-        """The same key as eth-account knows it, for signing transactions."""
+        """Return the same key as an eth-account object, for signing transactions."""
         from eth_account import Account
 
         account: LocalAccount = Account.from_key(self._private_key)
@@ -49,7 +49,7 @@ class KeystoreSigner(KeySigner):
 
 
 def create_keystore(file: Path, passphrase: str) -> Address:
-    """Make a new key and keep it encrypted in `file` (created, mode 0600); returns its address.
+    """Make a new key, write it encrypted to the new file `file` (mode 0600), and return its address.
 
     Raises:
         BadConfig: the file exists, cannot be written, or the passphrase is too short.
@@ -58,10 +58,10 @@ def create_keystore(file: Path, passphrase: str) -> Address:
 
 
 def import_key(file: Path, private_key: bytes | str, passphrase: str) -> Address:
-    """Keep an existing private key (32 bytes, or 64 hex digits) encrypted in `file`; returns its address.
+    """Write an existing private key (32 bytes, or 64 hex digits) encrypted to the new file `file`, and return its address.
 
     Raises:
-        BadConfig: it is no private key, or as `create`.
+        BadConfig: it is not a private key, or as `create_keystore`.
     """
     if len(passphrase) < MIN_PASSPHRASE_CHARACTERS:
         raise BadConfig(f"The passphrase has {len(passphrase)} characters; use at least {MIN_PASSPHRASE_CHARACTERS}.")
@@ -86,10 +86,10 @@ def import_key(file: Path, private_key: bytes | str, passphrase: str) -> Address
 
 
 def keystore_address(file: Path) -> Address:
-    """The address of a keystore, without opening it.
+    """Return the address that a keystore names, without decrypting it.
 
     Raises:
-        BadConfig: the file is missing or no keystore.
+        BadConfig: the file is missing or is not a keystore.
     """
     match = _ADDRESS.fullmatch(str(_read_keystore(file).get("address", "")))
     if match is None:
@@ -98,16 +98,16 @@ def keystore_address(file: Path) -> Address:
 
 
 def unlock_keystore(file: Path, passphrase: str) -> KeystoreSigner:
-    """Decrypt a keystore. Takes about a second: that is what makes guessing expensive.
+    """Decrypt a keystore. Takes about a second, which makes guessing passphrases expensive.
 
     Raises:
-        BadConfig: the file is missing or no keystore, or the passphrase does not open it; never says the passphrase.
+        BadConfig: the file is missing or is not a keystore, or the passphrase does not open it; the passphrase is never in the text.
     """
     document = _read_keystore(file)
     try:
         signer = KeystoreSigner(bytes(decode_keyfile_json(document, passphrase.encode())))
     except (ValueError, KeyError, TypeError, NotImplementedError):
-        # eth-keyfile says "MAC mismatch" and worse; chained, its frames would carry the passphrase into a traceback.
+        # Not chained: the frames of eth-keyfile's error would carry the passphrase into a traceback.
         raise BadConfig(f"The passphrase does not open {file}, or the file is damaged.") from None
     named = _ADDRESS.fullmatch(str(document.get("address", "")))
     if named is not None and "0x" + named[1].lower() != signer.address:
@@ -116,14 +116,14 @@ def unlock_keystore(file: Path, passphrase: str) -> KeystoreSigner:
 
 
 def read_passphrase(file: Path | None) -> str:
-    """A passphrase from a private file (its first line), or asked for at the terminal, or one line of standard input.
+    """Read a passphrase: the first line of a private file, or the answer at the terminal, or one line of standard input.
 
     Raises:
         BadConfig: the file is missing, is readable by others, or is empty.
     """
     if file is None:
-        asked = getpass.getpass("Passphrase: ") if sys.stdin.isatty() else sys.stdin.readline()
-        passphrase = asked.rstrip("\r\n")
+        line = getpass.getpass("Passphrase: ") if sys.stdin.isatty() else sys.stdin.readline()
+        passphrase = line.rstrip("\r\n")
     else:
         passphrase = read_secret(file, "The passphrase file")
     if not passphrase:
@@ -147,10 +147,10 @@ def _read_keystore(file: Path) -> dict[str, Any]:
 
 
 def sign_personal(signer: KeystoreSigner, message: bytes) -> str:
-    """EIP-191 `personal_sign` of raw bytes: `0x` and 130 hex digits (r || s || v)."""
+    """Return the EIP-191 `personal_sign` signature of raw bytes: `0x` and 130 hex digits (r || s || v)."""
     return "0x" + signer.sign_digest(eip191_digest(message)).hex()
 
 
 def sign_document(signer: KeystoreSigner, document: dict[str, Any]) -> dict[str, Any]:
-    """A document with its `signature`: EIP-191 over the RFC 8785 JSON of the rest."""
+    """Return the document with its `signature`: EIP-191 over the RFC 8785 JSON of the rest."""
     return {**document, "signature": sign_personal(signer, rfc8785.dumps(document))}

@@ -1,4 +1,4 @@
-"""Logging: structlog, one event a line, values as fields; secrets and control characters never pass."""
+"""Logging with structlog: one event on each line, values as fields, without secrets and control characters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET_NAMES: Final = re.compile(
 
 
 def configure_logging(level: str = "info", fmt: str = "auto", stream: TextIO | None = None) -> None:
-    """Set structlog and the standard library's logging to one stream (default: stderr)."""
+    """Configure structlog and the standard library's logging to write to one stream (default: stderr)."""
     out = stream or sys.stderr
     console = fmt == "console" or (fmt == "auto" and out.isatty())
     threshold = getattr(logging, level.upper())
@@ -44,7 +44,7 @@ def configure_logging(level: str = "info", fmt: str = "auto", stream: TextIO | N
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries speak at warning and above: at debug they would print requests, and requests carry signatures and URLs with keys.
+    # Libraries log at warning and above: at debug they would print requests, which contain signatures and URLs with keys.
     root.setLevel(max(threshold, logging.WARNING))
 
 

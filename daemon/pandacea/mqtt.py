@@ -1,4 +1,4 @@
-"""MQTT out, on aiomqtt: one connection, QoS 1, a retained last will that says when the node is gone."""
+"""Publish events over MQTT (aiomqtt): one connection, QoS 1, and a retained last will that tells subscribers when the node is gone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OFFLINE: Final = {"state": "offline"}
 
 @dataclass(frozen=True, slots=True)
 class MqttSettings:
-    """Where the broker is. `topic`: first levels of every topic."""
+    """Where the broker is, and under which topic the node publishes."""
 
     host: str
     port: int
@@ -31,23 +31,24 @@ class MqttSettings:
     password: str | None
     tls: bool
     topic_prefix: str
+    """First levels of every topic."""
     node_name: str
-    """The node's name below `topic`: its Earner's address."""
+    """The level below `topic_prefix`: the Earner's address."""
 
 
 class MqttPublisher:
     """`flows.ports.Broker`. Connects on first use, and again after a failure."""
 
     def __init__(self, settings: MqttSettings) -> None:
-        """Nothing is opened yet."""
+        """Take the settings; the connection is opened on first use."""
         self._settings = settings
         self._stack = AsyncExitStack()
         self._client: aiomqtt.Client | None = None
         self._lock = asyncio.Lock()
-        """One publication at a time: two at once would each connect."""
+        """Held while publishing: two publications at once would each connect."""
 
     async def publish(self, topic: str, payload: dict[str, Any], *, retain: bool = False) -> None:
-        """Hand one message over.
+        """Publish one message.
 
         Raises:
             Unavailable: the broker is not there or did not acknowledge.
@@ -64,7 +65,7 @@ class MqttPublisher:
                 ) from problem
 
     async def announce_online(self) -> None:
-        """Say that the node is online: at start, and again and again, for a broker that lost us has told our last will.
+        """Publish that the node is online. Call it at start and regularly: a broker that lost the connection has published the last will.
 
         Raises:
             Unavailable: as `publish`.
@@ -72,12 +73,12 @@ class MqttPublisher:
         await self.publish("status", ONLINE, retain=True)
 
     async def close(self) -> None:
-        """Say that the node is offline, and disconnect."""
+        """Publish that the node is offline, and disconnect."""
         if self._client is not None:
             try:
                 await self.publish("status", OFFLINE, retain=True)
             except Unavailable:
-                return  # the broker is gone; its last will speaks for us
+                return  # the broker is gone; it publishes the last will itself
             await self._disconnect()
 
     def _topic(self, topic: str) -> str:
@@ -109,7 +110,7 @@ class MqttPublisher:
 
 
 def make_printable(value: Any) -> Any:
-    """Every string made printable: subscribers show them on dashboards and terminals."""
+    """Make every string in a value printable, because subscribers show them on dashboards and terminals."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):

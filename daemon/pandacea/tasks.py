@@ -116,7 +116,7 @@ class RestartedTask:
     """One background task that is started again whenever it ends before `stop`; each end is logged and counted."""
 
     def __init__(self, name: str, make_body: Callable[[], TaskBody], *, restart_seconds: float = RESTART_SECONDS) -> None:
-        """`make_body` makes the coroutine of each start; `restart_seconds`: between an end and the next start."""
+        """Take what makes the coroutine of each start, and the seconds between an end and the next start."""
         self.name = name
         self.restarts = 0
         self._make_body = make_body

@@ -1,4 +1,4 @@
-"""Artifacts on the Spender's machine: the Earner may be hostile, so names and bytes are checked before anything is kept."""
+"""Decode, check and save artifacts. The Earner may be hostile, so names and bytes are checked before anything is written."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from typing import Any, Final
 from pandacea_sdk.errors import UntrustedResult, usage_error
 
 MAX_DEPTH: Final = 8
+"""Segments of an artifact's name."""
 MAX_SEGMENT_BYTES: Final = 200
+"""Of UTF-8."""
 _FORBIDDEN: Final = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"|?*\\\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]')
-# Names that Windows takes for devices, whatever their ending.
+# Names that Windows opens as devices, whatever their ending.
 _DEVICES: Final = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 
 
 def decode_artifact(text: str) -> bytes:
-    """The bytes of an artifact as an answer carries it.
+    """Decode an artifact from the base64 that an answer carries.
 
     Raises:
         UntrustedResult: it is not standard base64.
@@ -35,7 +37,7 @@ def decode_artifact(text: str) -> bytes:
 
 
 def check_artifact_name(name: str) -> tuple[str, ...]:
-    """The path segments of an artifact name that is safe on every common system.
+    """Check that an artifact's name is safe on every common system; returns its path segments.
 
     Raises:
         UntrustedResult: `unsafe-artifact`: absolute, `..`, a device name, control or bidirectional characters, or too deep.
@@ -58,13 +60,13 @@ def check_artifact_name(name: str) -> tuple[str, ...]:
 
 
 def save_artifacts(artifacts: Mapping[str, bytes | str], folder: str | os.PathLike[str]) -> list[Path]:
-    """Write artifacts (bytes, or base64 as an answer carries them) below `folder`; returns the files. All or none are begun.
+    """Write artifacts (bytes, or base64 as an answer carries them) below `folder`; returns the files.
 
-    Nothing is overwritten and no link is followed below `folder`.
+    Every name is checked before the first file is written. Nothing is overwritten and no link is followed below `folder`.
 
     Raises:
         UntrustedResult: a name is unsafe, two names are one file on some systems, or a file exists.
-        OSError: the disk does not take them.
+        OSError: the disk did not take them.
     """
     planned: dict[str, tuple[tuple[str, ...], bytes]] = {}
     for name, content in artifacts.items():
@@ -84,10 +86,10 @@ def save_artifacts(artifacts: Mapping[str, bytes | str], folder: str | os.PathLi
 
 
 def load_weights(content: bytes, **options: Any) -> Any:
-    """Load a PyTorch checkpoint without running code from it: `torch.load` with weights_only, on the CPU unless told otherwise.
+    """Load a PyTorch checkpoint without running code from it: `torch.load` with weights_only, on the CPU unless `options` say otherwise.
 
     Raises:
-        UsageError: torch is missing, or older than 2.6, whose weights_only can be got round (CVE-2025-32434).
+        UsageError: torch is missing, or older than 2.6, whose weights_only can be bypassed (CVE-2025-32434).
     """
     try:
         import torch
@@ -102,7 +104,7 @@ def load_weights(content: bytes, **options: Any) -> Any:
 
 
 def _write(root: Path, segments: tuple[str, ...], content: bytes) -> Path:
-    """Create each folder and then the file relative to its parent's descriptor, so that a link put in between is not followed."""
+    """Create each folder and then the file relative to its parent's descriptor, so that a link placed there meanwhile is not followed."""
     parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for segment in segments[:-1]:

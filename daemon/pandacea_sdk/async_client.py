@@ -1,4 +1,4 @@
-"""The Spender's client for asynchronous programs; `client.PandaceaClient` is the same for those that are not."""
+"""The Spender's client for asynchronous programs; `client.PandaceaClient` is the same for synchronous ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from pandacea_sdk.errors import NodeError, usage_error
 from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.prepare import build_request, encode_json, read_content, read_script
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
-from pandacea_sdk.protocol.hashing import ADDRESS, HASH32, Signer
+from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 from pandacea_sdk.protocol.verify import VerifiedResult
 from pandacea_sdk.transport import Origin, Transport
 
@@ -28,7 +29,7 @@ Uploads = Mapping[str, bytes | str | os.PathLike[str]]
 
 
 class AsyncPandaceaClient:
-    """A Spender's connection to one node. Use it in `async with`, or close it."""
+    """Client of one node for a Spender. Use it in `async with`, or call `close`."""
 
     def __init__(
         self,
@@ -45,20 +46,20 @@ class AsyncPandaceaClient:
         insecure_http: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Nothing is sent before it is needed.
+        """Set the client up; nothing is sent before a method needs it.
 
         Args:
             base_url: `http(s)://host[:port]`; plain http only to this machine unless `insecure_http`.
             key: see `credentials.find_signer` for where a key is looked for, and in which order.
             keystore: a Web3 Secret Storage v3 file, with `passphrase` or `passphrase_file`.
             passphrase: of the keystore.
-            passphrase_file: a file with it.
-            chain_id: of the leases; default: what the node says of itself.
-            contract: address of the LeaseAgreement; give it to not take the node's word for it.
-            rpc_url: an Ethereum RPC endpoint of yours: every result's signer is then checked against the lease on the chain.
-            timeout: seconds for one request; a computation has its own (see `execute_computation`).
+            passphrase_file: a file whose first line is the passphrase.
+            chain_id: of the leases; default: what the node states.
+            contract: address of the LeaseAgreement; default: what the node states, which proves nothing.
+            rpc_url: your own Ethereum RPC endpoint; every result's signer is then checked against the lease on the chain.
+            timeout: seconds for one request; a computation has a timeout of its own (see `execute_computation`).
             insecure_http: allow plain http to another machine.
-            tls: a context of your own, for a private certificate authority.
+            tls: your own context, for a private certificate authority.
 
         Raises:
             UsageError: an argument cannot be used.
@@ -67,7 +68,7 @@ class AsyncPandaceaClient:
             raise usage_error(f"contract is {contract!a}; give 0x and 40 hex digits.")
         if rpc_url is not None and contract is None:
             raise usage_error(
-                "rpc_url checks results against a contract: give its address too, the node's word for it proves nothing."
+                "rpc_url checks results against a contract: give its address as contract=, too; what the node states proves nothing."
             )
         signer = find_signer(key, keystore, passphrase, passphrase_file)
         transport = Transport(Origin.from_url(base_url, insecure_http=insecure_http), signer, timeout=timeout, tls=tls)
@@ -75,15 +76,15 @@ class AsyncPandaceaClient:
         self._computations = Computations(self._node, rpc_url)
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened yet."""
+        """Return the client; connections are opened when they are needed."""
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the connections."""
+        """Close the connections to the node."""
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the node."""
         await self._node.close()
 
     @property
@@ -91,7 +92,7 @@ class AsyncPandaceaClient:
         """The Spender's address, lower-case hex.
 
         Raises:
-            UsageError: there is no key.
+            UsageError: no key was given.
         """
         return self._node.address
 
@@ -114,19 +115,19 @@ class AsyncPandaceaClient:
         Args:
             lease_id: `0x` and 64 hex digits.
             code_path: the script, at most 100 KB of UTF-8.
-            inputs: `[{"asset_id": ..., "variable_name": ...}]`: the script sees each asset as a DataFrame of that name.
-            params: JSON; the script's `params`.
+            inputs: `[{"asset_id": ..., "variable_name": ...}]`: the script finds each asset as a DataFrame in that variable.
+            params: any JSON value; the script's `params`.
             uploads: name -> bytes or file; the script finds them at /workspace/in/NAME.
             product_version: refuse to run on any other version of the product.
             mode: `mock` rehearses on mock rows, uncharged; its answer carries no manifest and no receipt.
-            timeout: seconds for all of it, waiting in the node's queue included.
+            timeout: seconds for everything, waiting in the node's queue included.
 
         Returns:
             `{"success", "computation_id", "results": {"output", "artifacts": {name: base64}}, "manifest", "result_hash",
             "receipt"}`, with `error` when the script failed (success false).
 
         Raises:
-            PandaceaError: of the class that says what to do; `StillRunning` after `timeout`; `UntrustedResult` when bytes,
+            PandaceaError: its class says what to do; `StillRunning` after `timeout`; `UntrustedResult` when bytes,
                 manifest, receipt or chain contradict each other.
         """
         given = {} if uploads is None else {name: read_content(content) for name, content in uploads.items()}
@@ -148,15 +149,15 @@ class AsyncPandaceaClient:
         mode: str | None = None,
         timeout: float = 60.0,  # as execute_computation
     ) -> dict[str, Any]:
-        """Wait for a computation that was asked for before, by this client or another with the same key.
+        """Wait for a computation that this client, or another with the same key, requested before.
 
-        The answer is always verified. When this very client asked for it, against the request too; otherwise against its id, which
-        names lease and signed request, while script, params, uploads and inputs are what the manifest says: pass the request to
+        The answer is always verified: against the request when this client sent it, otherwise against the computation's id. The id
+        binds lease and signed request; script, params, uploads and inputs are then what the manifest says. Pass the request to
         `verify` to compare them.
 
         Args:
             computation_id: `0x` and 64 hex digits.
-            mode: `mock` for a rehearsal that another client asked for: nobody signs those, so nothing of it can be verified.
+            mode: `mock` for a rehearsal that another client requested: nobody signs rehearsals, so it cannot be verified.
             timeout: seconds to wait.
 
         Raises:
@@ -168,33 +169,33 @@ class AsyncPandaceaClient:
         return await self._computations.wait_for_result(computation_id, mode, timeout)
 
     async def status(self, computation_id: str) -> dict[str, Any]:
-        """Where a computation stands now: `{"computation_id", "status", ...}`."""
+        """Fetch a computation's state: `{"computation_id", "status", ...}`."""
         return parse_object(await self._node.send_signed("GET", RESULTS_PATH + quote(computation_id, safe="")))
 
     async def cancel(self, computation_id: str) -> None:
-        """Cancel a computation that waits or runs."""
+        """Cancel a computation that is waiting or running."""
         await self._node.send_signed("DELETE", RESULTS_PATH + quote(computation_id, safe=""))
 
     async def artifact(self, computation_id: str, name: str) -> bytes:
-        """One artifact's raw bytes. Compare their sha-256 with the manifest's before trusting them."""
+        """Fetch one artifact's raw bytes. Compare their sha-256 with the manifest's before trusting them."""
         target = f"{RESULTS_PATH}{quote(computation_id, safe='')}/artifacts/{quote(name)}"
         return (await self._node.send_signed("GET", target)).body
 
     async def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None = None) -> VerifiedResult:
-        """Check an answer of `execute_computation` again: bytes, manifest, receipt and, with `rpc_url`, the chain.
+        """Verify an answer of `execute_computation` again: bytes, manifest, receipt and, with `rpc_url`, the chain.
 
-        For an answer that another client asked for give its `request`: without it only the computation's id is held against it, and
-        the outcome's `request_compared` is False.
+        For an answer that another client requested, give its `request`: without it the answer is compared with the computation's id
+        only, and the outcome's `request_compared` is False.
 
         Raises:
-            UntrustedResult: with the code of what contradicts what.
+            UntrustedResult: its `code` says which parts contradict each other.
         """
         return await self._computations.verify(answer, request)
 
     # ------------------------------------------------------------------------------------------------ everything else
 
     async def upload(self, content: bytes | str | os.PathLike[str]) -> str:
-        """Put what a script needs beyond 100 KB on the node; returns its sha-256, by which a request names it."""
+        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it."""
         raw = read_content(content)
         digest = hashlib.sha256(raw).hexdigest()
         await self._node.send_signed("PUT", f"/api/v1/privacy/uploads/{digest}", body=raw)
@@ -210,18 +211,18 @@ class AsyncPandaceaClient:
         params_schema: Mapping[str, Any] | None = None,
         note: str = "",
     ) -> dict[str, Any]:
-        """Hand in a script for the Earner's approval, before paying for a lease; needs a key, no lease.
+        """Submit a script for the Earner's approval, before paying for a lease. Needs a key, not a lease.
 
         Args:
             code_path: the script.
-            inputs: as `execute_computation`; the approval covers this mapping of assets to names.
-            product_id: the product it is for.
-            uploads: names of the uploads it will be given.
-            params_schema: what its `params` may be; default: none at all.
-            note: a word to the Earner.
+            inputs: as in `execute_computation`; the approval covers this mapping of assets to variables.
+            product_id: the product whose assets the script reads.
+            uploads: names of the uploads that requests with this script will have.
+            params_schema: a JSON schema of its `params`; default: `params` must be empty.
+            note: text for the Earner.
 
         Returns:
-            `{"code_id", "status", ...}`; ask `code_state(code_id)` for the decision.
+            `{"code_id", "status", ...}`; `code_state(code_id)` returns the decision.
         """
         body: dict[str, Any] = {"product_id": product_id, "code": read_script(code_path), "inputs": [dict(item) for item in inputs]}
         optional = {"uploads": list(uploads), "params_schema": params_schema, "note": note}
@@ -229,11 +230,11 @@ class AsyncPandaceaClient:
         return parse_object(await self._node.send_signed("POST", "/api/v1/privacy/code", body=encode_json(body)))
 
     async def code_state(self, code_id: str) -> dict[str, Any]:
-        """How the Earner decided about a script that was handed in, and why."""
+        """Fetch the Earner's decision about a submitted script, and the reason."""
         return parse_object(await self._node.send_signed("GET", f"/api/v1/privacy/code/{quote(code_id, safe='')}"))
 
     async def products(self) -> list[dict[str, Any]]:
-        """All products on offer."""
+        """Fetch the list of all products on offer."""
         found: list[dict[str, Any]] = []
         cursor = ""
         for _ in range(1000):
@@ -242,14 +243,14 @@ class AsyncPandaceaClient:
             )
             data, cursor = page.get("data"), page.get("nextCursor") or ""
             if not isinstance(data, list) or not isinstance(cursor, str):
-                raise NodeError("bad-answer", "The node's list of products has another shape.")
+                raise NodeError("bad-answer", "The node's list of products does not have the expected shape.")
             found += [item for item in data if isinstance(item, dict)]
             if not cursor:
                 break
         return found
 
     async def product(self, product_id: str) -> dict[str, Any]:
-        """One product: schema, mock rows, price, rules, environment, version."""
+        """Fetch one product: schema, mock rows, price, rules, environment, version."""
         return parse_object(await self._node.get_public(f"/api/v1/products/{quote(product_id, safe='')}"))
 
     async def save_mocks(self, product_id: str, folder: str | os.PathLike[str]) -> list[Path]:
@@ -267,13 +268,13 @@ class AsyncPandaceaClient:
         return mocks.save_mock_files(product, found, folder)
 
     async def lease(self, lease_id: str) -> dict[str, Any]:
-        """How the node sees a lease of yours, and why it would refuse."""
+        """Fetch how the node sees one of your leases, and why it would refuse a computation."""
         return parse_object(await self._node.send_signed("GET", f"/api/v1/leases/{quote(lease_id, safe='')}"))
 
     async def info(self) -> dict[str, Any]:
-        """What the node says of itself (/.well-known/pandacea)."""
+        """Fetch what the node states about itself (/.well-known/pandacea)."""
         return await self._node.fetch_info()
 
     async def sign(self, method: str, target: str, body: bytes | None = None) -> dict[str, str]:
-        """Headers that sign one request, for use with another HTTP client; they serve once, within a minute."""
+        """Sign one request for another HTTP client; returns the headers to add, valid once and for one minute."""
         return await self._node.sign(method, target, body)

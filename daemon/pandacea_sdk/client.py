@@ -1,4 +1,4 @@
-"""`PandaceaClient`: run a script on data you leased, and get a result you can check.
+"""`PandaceaClient`: run a script on leased data and get a verified result.
 
 from pandacea_sdk.client import PandaceaClient
 
@@ -28,31 +28,31 @@ T = TypeVar("T")
 
 
 class PandaceaClient:
-    """A Spender's connection to one node, for ordinary (synchronous) programs and notebooks.
+    """Client of one node for a Spender, for synchronous programs and notebooks.
 
-    It works the same inside a running event loop, as in Jupyter: requests run on a thread of their own.
+    It works inside a running event loop too, as in Jupyter: requests run on a thread of the client's own.
     """
 
     def __init__(self, base_url: str, key: Any = None, **options: Any) -> None:
-        """Take what `AsyncPandaceaClient` takes; nothing is sent before it is needed.
+        """Set the client up as `AsyncPandaceaClient`; nothing is sent before a method needs it.
 
-        That is `key`, `keystore`, `passphrase`, `passphrase_file`, `chain_id`, `contract`, `rpc_url`, `timeout`,
+        Options: `key`, `keystore`, `passphrase`, `passphrase_file`, `chain_id`, `contract`, `rpc_url`, `timeout`,
         `insecure_http`, `tls`.
 
         Raises:
             UsageError: an argument cannot be used.
         """
         self._client = AsyncPandaceaClient(base_url, key, **options)
-        self._loop = _Loop()
-        # A client that is forgotten must not keep its thread.
-        self._finalizer = weakref.finalize(self, _Loop.stop, self._loop)
+        self._loop = _LoopThread()
+        # A client that is not closed must not keep its thread.
+        self._finalizer = weakref.finalize(self, _LoopThread.stop, self._loop)
 
     def __enter__(self) -> Self:
-        """Nothing is opened yet."""
+        """Return the client; connections are opened when they are needed."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the connections."""
+        """Close the connections to the node."""
         self.close()
 
     def close(self) -> None:
@@ -93,69 +93,69 @@ class PandaceaClient:
         )
 
     def result(self, computation_id: str, *, mode: str | None = None, timeout: float = 60.0) -> dict[str, Any]:
-        """Wait for a computation that was asked for before. See `AsyncPandaceaClient.result`."""
+        """Wait for a computation that was requested before. See `AsyncPandaceaClient.result`."""
         return self._loop.run(self._client.result(computation_id, mode=mode, timeout=timeout))
 
     def status(self, computation_id: str) -> dict[str, Any]:
-        """Where a computation stands now."""
+        """Fetch a computation's state. See `AsyncPandaceaClient.status`."""
         return self._loop.run(self._client.status(computation_id))
 
     def cancel(self, computation_id: str) -> None:
-        """Cancel a computation that waits or runs."""
+        """Cancel a computation that is waiting or running."""
         self._loop.run(self._client.cancel(computation_id))
 
     def artifact(self, computation_id: str, name: str) -> bytes:
-        """One artifact's raw bytes."""
+        """Fetch one artifact's raw bytes. See `AsyncPandaceaClient.artifact`."""
         return self._loop.run(self._client.artifact(computation_id, name))
 
     def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None = None) -> VerifiedResult:
-        """Check an answer again: bytes, manifest, receipt and, with `rpc_url`, the chain."""
+        """Verify an answer again. See `AsyncPandaceaClient.verify`."""
         return self._loop.run(self._client.verify(answer, request))
 
     def upload(self, content: bytes | str | os.PathLike[str]) -> str:
-        """Put bytes on the node for a script to use; returns their sha-256."""
+        """Upload data for a script; returns its sha-256. See `AsyncPandaceaClient.upload`."""
         return self._loop.run(self._client.upload(content))
 
     def submit_code(self, code_path: str | os.PathLike[str], inputs: Inputs, product_id: str, **options: Any) -> dict[str, Any]:
-        """Hand in a script for the Earner's approval. See `AsyncPandaceaClient.submit_code`."""
+        """Submit a script for the Earner's approval. See `AsyncPandaceaClient.submit_code`."""
         return self._loop.run(self._client.submit_code(code_path, inputs, product_id, **options))
 
     def code_state(self, code_id: str) -> dict[str, Any]:
-        """How the Earner decided about a script that was handed in, and why."""
+        """Fetch the Earner's decision about a submitted script, and the reason."""
         return self._loop.run(self._client.code_state(code_id))
 
     def products(self) -> list[dict[str, Any]]:
-        """All products on offer."""
+        """Fetch the list of all products on offer."""
         return self._loop.run(self._client.products())
 
     def product(self, product_id: str) -> dict[str, Any]:
-        """One product in full."""
+        """Fetch one product: schema, mock rows, price, rules, environment, version."""
         return self._loop.run(self._client.product(product_id))
 
     def save_mocks(self, product_id: str, folder: str | os.PathLike[str]) -> list[Path]:
-        """Download a product's mock rows, checked, as `<asset_id>_mock.csv` files below `folder`."""
+        """Download a product's mock rows below `folder`. See `AsyncPandaceaClient.save_mocks`."""
         return self._loop.run(self._client.save_mocks(product_id, folder))
 
     def lease(self, lease_id: str) -> dict[str, Any]:
-        """How the node sees a lease of yours, and why it would refuse."""
+        """Fetch how the node sees one of your leases, and why it would refuse a computation."""
         return self._loop.run(self._client.lease(lease_id))
 
     def info(self) -> dict[str, Any]:
-        """What the node says of itself."""
+        """Fetch what the node states about itself (/.well-known/pandacea)."""
         return self._loop.run(self._client.info())
 
     def sign(self, method: str, target: str, body: bytes | None = None) -> dict[str, str]:
-        """Headers that sign one request, for use with another HTTP client; they serve once, within a minute."""
+        """Sign one request for another HTTP client; returns the headers to add, valid once and for one minute."""
         return self._loop.run(self._client.sign(method, target, body))
 
     @staticmethod
     def decode_artifact(text: str) -> bytes:
-        """The bytes of an artifact in `answer["results"]["artifacts"]`."""
+        """Decode an artifact in `answer["results"]["artifacts"]` to its bytes."""
         return decode_artifact(text)
 
     @staticmethod
     def save_artifacts(answer: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
-        """Write an answer's artifacts below `folder`: safe names only, nothing overwritten. Returns the files."""
+        """Write an answer's artifacts below `folder` and return the files: safe names only, nothing overwritten."""
         return save_artifacts(answer["results"]["artifacts"], folder)
 
     @staticmethod
@@ -164,27 +164,27 @@ class PandaceaClient:
         return load_weights(content, **options)
 
 
-def _turn(loop: asyncio.AbstractEventLoop) -> None:
-    """A loop's whole life on its thread: left to the garbage collector, its descriptors would be closed in any order, on any thread."""
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop and close it on the same thread. The garbage collector would close its descriptors in any order, on any thread."""
     try:
         loop.run_forever()
     finally:
         loop.close()
 
 
-class _Loop:
-    """An event loop on a daemon thread, started when first used."""
+class _LoopThread:
+    """An event loop on a daemon thread, which starts at the first use."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end; Ctrl-C cancels it."""
+        """Run a coroutine on the loop until it ends; Ctrl-C cancels it."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_turn, args=(self._loop,), name="pandacea-client", daemon=True).start()
+                threading.Thread(target=_run_loop, args=(self._loop,), name="pandacea-client", daemon=True).start()
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -193,7 +193,7 @@ class _Loop:
             raise
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the loop, which ends its thread."""
         with self._lock:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._loop.stop)

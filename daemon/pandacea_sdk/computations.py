@@ -1,4 +1,4 @@
-"""From a request to an answer that may be believed: asked for, waited for, verified."""
+"""Submit computations to a node, wait until they have ended, and verify their answers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pandacea_sdk.errors import JobError, NodeError, StillRunning, UntrustedResu
 from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.on_chain import check_on_chain
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
-from pandacea_sdk.protocol.hashing import HASH32
-from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER as JOB_TOKEN_HEADER
+from pandacea_sdk.protocol.ids import HASH32
+from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.responses import ENDED
 from pandacea_sdk.protocol.verify import ExpectedResult, VerifiedResult, verify_result
@@ -23,12 +23,14 @@ from pandacea_sdk.transport import Reply
 
 RESULTS_PATH: Final = "/api/v1/privacy/results/"
 LONG_POLL_SECONDS: Final = 30
+"""The longest that one request lets the node wait before it answers."""
 _REMEMBERED: Final = 256
+"""Computations; the oldest is forgotten first."""
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A computation as we asked for it: each attempt was signed anew, and any of them may be the one that made the job."""
+class _SubmittedRequest:
+    """A request and the hashes of its attempts: each was signed anew, and any of them may be the one that made the job."""
 
     request: ExecuteRequest
     request_hashes: set[str] = field(default_factory=set)
@@ -36,17 +38,17 @@ class _Asked:
 
 
 class Computations:
-    """The computations that one client asked one node for."""
+    """The computations that one client has requested from one node."""
 
     def __init__(self, node: NodeConnection, rpc_url: str | None) -> None:
-        """`rpc_url`: an Ethereum RPC endpoint by which every result's signer is checked; None: unchecked."""
+        """`rpc_url`: an Ethereum RPC endpoint with which every result's signer is checked; None: not checked."""
         self._node = node
         self._rpc_url = rpc_url
-        self._asked: OrderedDict[str, _Asked] = OrderedDict()
+        self._asked: OrderedDict[str, _SubmittedRequest] = OrderedDict()
 
     async def submit_and_wait(self, request: ExecuteRequest, deadline: float, timeout: float) -> dict[str, Any]:
-        """Submit a request and wait for its verified answer."""
-        asked = _Asked(request)
+        """Submit a request and wait for its verified answer. `deadline`: of the monotonic clock; `timeout`: its seconds, for messages."""
+        asked = _SubmittedRequest(request)
         reply = await self._submit(asked, deadline)
         answer = parse_object(reply)
         computation_id = _computation_id(answer)
@@ -54,30 +56,30 @@ class Computations:
         if reply.status == 202:
             token = answer.get("job_token")
             asked.token = token if isinstance(token, str) else None
-            answer = await self._until_ended(computation_id, asked, deadline, timeout, _location(reply, answer))
-        return await self._finished(answer, asked, rehearsed=request.mode == "mock")
+            answer = await self._poll_until_ended(computation_id, asked, deadline, timeout, _location(reply, answer))
+        return await self._verify_ended(answer, asked, rehearsed=request.mode == "mock")
 
     async def wait_for_result(self, computation_id: str, mode: str | None, timeout: float) -> dict[str, Any]:
-        """See `AsyncPandaceaClient.result`."""
+        """Wait for a computation and verify it. See `AsyncPandaceaClient.result`."""
         asked = self._asked.get(computation_id)
         location = RESULTS_PATH + computation_id
-        answer = await self._until_ended(computation_id, asked, time.monotonic() + timeout, timeout, location)
+        answer = await self._poll_until_ended(computation_id, asked, time.monotonic() + timeout, timeout, location)
         if _computation_id(answer) != computation_id:
-            raise UntrustedResult("bad-answer", "The node answered with another computation than the one asked for.")
+            raise UntrustedResult("bad-answer", "The node answered with another computation than the one requested.")
         rehearsed = mode == "mock" if asked is None else asked.request.mode == "mock"
-        return await self._finished(answer, asked, rehearsed=rehearsed)
+        return await self._verify_ended(answer, asked, rehearsed=rehearsed)
 
     async def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None) -> VerifiedResult:
-        """See `AsyncPandaceaClient.verify`."""
+        """Verify an answer. See `AsyncPandaceaClient.verify`."""
         computation_id = _computation_id(answer)
         asked = self._asked.get(computation_id)
         if request is not None:
             stated = answer["manifest"].get("request_hash") if isinstance(answer.get("manifest"), Mapping) else None
-            asked = _Asked(request, {stated} if isinstance(stated, str) else set())
+            asked = _SubmittedRequest(request, {stated} if isinstance(stated, str) else set())
         return await self._verify(answer, asked)
 
-    async def _submit(self, asked: _Asked, deadline: float) -> Reply:
-        """Send a request until it is answered. One Idempotency-Key for all attempts: they make one computation."""
+    async def _submit(self, asked: _SubmittedRequest, deadline: float) -> Reply:
+        """Send a request until it is answered. All attempts carry one Idempotency-Key, so they make one computation."""
         body = asked.request.to_bytes()
         chain_id = await self._node.chain_id()
         headers = {
@@ -94,10 +96,10 @@ class Computations:
 
         return await self._node.transport.with_retries(attempt, max(deadline - time.monotonic(), 1))
 
-    async def _until_ended(
-        self, computation_id: str, asked: _Asked | None, deadline: float, patience: float, location: str
+    async def _poll_until_ended(
+        self, computation_id: str, asked: _SubmittedRequest | None, deadline: float, patience: float, location: str
     ) -> dict[str, Any]:
-        """Long-poll until the computation has ended."""
+        """Long-poll until the computation has ended, or raise StillRunning at the deadline."""
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -119,29 +121,31 @@ class Computations:
 
         return parse_object(await self._node.transport.with_retries(attempt, max(seconds, 30)))
 
-    async def _finished(self, answer: dict[str, Any], asked: _Asked | None, *, rehearsed: bool) -> dict[str, Any]:
-        """An ended computation as `execute_computation` returns it."""
+    async def _verify_ended(self, answer: dict[str, Any], asked: _SubmittedRequest | None, *, rehearsed: bool) -> dict[str, Any]:
+        """Verify an ended computation and return it as `execute_computation` does."""
         if rehearsed and isinstance(answer.get("results"), dict):
-            return answer  # nobody signs for mock rows, so there is nothing to verify
+            return answer  # nobody signs a rehearsal, so there is nothing to verify
         if answer.get("manifest") is None:
             if isinstance(answer.get("results"), dict):
                 raise UntrustedResult(
-                    "bad-answer", 'The answer is signed by nobody, as only a rehearsal\'s is; if it was one, ask with mode="mock".'
+                    "bad-answer", 'The answer is not signed, as only that of a rehearsal may be; if it was one, pass mode="mock".'
                 )
             status, error = answer.get("status"), answer.get("error")
-            told = error.get("message") if isinstance(error, dict) else answer.get("reason")
+            message = error.get("message") if isinstance(error, dict) else answer.get("reason")
             code = "computation-cancelled" if status == "cancelled" else "computation-failed"
-            raise JobError(code, f"There is no result: {told if isinstance(told, str) else 'the node does not say why'}")
+            raise JobError(code, f"There is no result: {message if isinstance(message, str) else 'the node gives no reason'}")
         await self._verify(answer, asked)
         return answer
 
-    async def _verify(self, answer: Mapping[str, Any], asked: _Asked | None) -> VerifiedResult:
+    async def _verify(self, answer: Mapping[str, Any], asked: _SubmittedRequest | None) -> VerifiedResult:
         manifest = answer.get("manifest")
         stated = manifest.get("request_hash") if isinstance(manifest, Mapping) else None
         if asked is not None and stated not in asked.request_hashes:
-            raise UntrustedResult("bad-manifest", "The manifest names a request that this client did not sign; keep the answer.")
+            raise UntrustedResult(
+                "bad-manifest", "The manifest names a request that this client did not sign; keep the answer and ask the Earner."
+            )
         if not isinstance(stated, str) or not HASH32.fullmatch(stated):
-            raise UntrustedResult("bad-manifest", "The manifest names no request; keep the answer.")
+            raise UntrustedResult("bad-manifest", "The manifest names no request; keep the answer and ask the Earner.")
         request = None if asked is None else asked.request
         expected = ExpectedResult(
             request, stated, await self._node.chain_id(), self._node.address, self._node.contract, _computation_id(answer)
@@ -154,7 +158,7 @@ class Computations:
             await check_on_chain(verified, answer, self._rpc_url, self._node.contract, expected.chain_id)
         return verified
 
-    def _remember(self, computation_id: str, asked: _Asked) -> None:
+    def _remember(self, computation_id: str, asked: _SubmittedRequest) -> None:
         self._asked[computation_id] = asked
         if len(self._asked) > _REMEMBERED:
             self._asked.popitem(last=False)
@@ -168,8 +172,10 @@ def _computation_id(answer: Mapping[str, Any]) -> str:
 
 
 def _location(reply: Reply, answer: Mapping[str, Any]) -> str:
-    """Where to ask for the result: only ever this node's own route for this computation."""
+    """Return the path of the result: always this node's own route for this computation."""
     expected = RESULTS_PATH + _computation_id(answer)
     if reply.headers.get("Location") not in {expected, None}:
-        raise NodeError("bad-answer", "The node points to another place for the result; it is not followed.", status=reply.status)
+        raise NodeError(
+            "bad-answer", "The node's Location names another place for the result; it is not followed.", status=reply.status
+        )
     return expected

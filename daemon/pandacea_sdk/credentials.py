@@ -1,4 +1,4 @@
-"""Where the Spender's key comes from: the first of a documented order that is given."""
+"""Find the Spender's key: the first that is given, in a documented order."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE: Final = "PANDACEA_PRIVATE_KEY"
 KEYSTORE_VARIABLE: Final = "PANDACEA_KEYSTORE"
-PASSPHRASE_VARIABLE: Final = "PANDACEA_KEYSTORE_PASSPHRASE"  # noqa: S105  # a name, not a passphrase
-PASSPHRASE_FILE_VARIABLE: Final = "PANDACEA_KEYSTORE_PASSPHRASE_FILE"  # noqa: S105
+PASSPHRASE_VARIABLE: Final = "PANDACEA_KEYSTORE_PASSPHRASE"  # noqa: S105  # the name of a variable
+PASSPHRASE_FILE_VARIABLE: Final = "PANDACEA_KEYSTORE_PASSPHRASE_FILE"  # noqa: S105  # the name of a variable
 
 
 class AccountSigner:
-    """An eth-account `LocalAccount`, or anything like it with `address` and `unsafe_sign_hash`."""
+    """Signs with an eth-account `LocalAccount`, or an object like it with `address` and `unsafe_sign_hash`."""
 
     def __init__(self, account: Any) -> None:
-        """Keep the account."""
+        """`account` signs what this signer is given."""
         self._account = account
         self.address = str(account.address)
 
     def sign_digest(self, digest: bytes) -> bytes:
-        """See `protocol.hashing.Signer`."""
+        """Sign 32 bytes, as `protocol.hashing.Signer` says."""
         return bytes(self._account.unsafe_sign_hash(digest).signature)
 
 
@@ -40,7 +40,7 @@ def find_signer(
     passphrase_file: str | os.PathLike[str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Signer | None:
-    """The signer, from the first that is given; None when nothing is.
+    """Make a signer from the first of these that is given; None when none is.
 
     1. `key`: 64 hex digits, 32 bytes, an eth-account account, or a `Signer`;
     2. `keystore` (Web3 Secret Storage v3) with `passphrase` or `passphrase_file`;
@@ -73,7 +73,8 @@ def _from_key(key: Any, source: str = "key") -> Signer:
         except ValueError as error:
             raise usage_error(f"{source} is {error}.") from None
     if hasattr(key, "sign_digest"):
-        return key  # type: ignore[no-any-return]
+        own_signer: Signer = key
+        return own_signer
     if hasattr(key, "unsafe_sign_hash"):
         return AccountSigner(key)
     raise usage_error(f"{source} is a {type(key).__name__}; give 64 hex digits, 32 bytes, or an eth-account account.")
@@ -99,13 +100,15 @@ def _decrypted(keystore: Path, passphrase: str | None, passphrase_file: str | os
     try:
         return bytes(decode_keyfile_json(document, (passphrase or "").encode()))
     except (ValueError, KeyError, TypeError, NotImplementedError, AttributeError):
-        raise usage_error(f"The passphrase does not open {keystore}, or it is no Web3 Secret Storage v3 file.") from None
+        raise usage_error(
+            f"The passphrase does not open {keystore}, or the file is not a Web3 Secret Storage v3 keystore."
+        ) from None
 
 
 def load_account(
     keystore: str | os.PathLike[str], passphrase: str | None = None, passphrase_file: str | os.PathLike[str] | None = None
 ) -> LocalAccount:
-    """The key of a keystore as `LeaseChain(key=...)` takes it.
+    """Open a keystore; returns its account as `LeaseChain(key=...)` takes it.
 
     Raises:
         UsageError: it cannot be read, or the passphrase does not open it.
@@ -114,17 +117,17 @@ def load_account(
 
 
 def account_from_key(key: str | bytes | LocalAccount) -> LocalAccount:
-    """The account that a private key (64 hex digits, 32 bytes) gives; an account is returned as it is.
+    """Make an account from a private key (64 hex digits, 32 bytes); an account is returned as it is.
 
     Raises:
-        UsageError: it is no private key. The message never repeats it.
+        UsageError: it is not a private key. The message never repeats it.
     """
     from eth_account import Account
 
     if not isinstance(key, str | bytes):
         return key
     try:
-        KeySigner(key.strip() if isinstance(key, str) else key)  # tells what is no key without repeating it
+        KeySigner(key.strip() if isinstance(key, str) else key)  # its error does not repeat the key
     except ValueError:
         raise usage_error(
             "key is not a private key (64 hex digits); a keystore is opened with "

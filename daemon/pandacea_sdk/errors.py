@@ -1,4 +1,4 @@
-"""What can go wrong for a Spender, cut by what to do next. Every error has the node's stable `code`; classes group the codes."""
+"""Errors of the SDK, in classes by what the caller should do next. Every error has the node's stable `code`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pandacea_sdk.protocol.problems import ProtocolError
 
 
 class PandaceaError(Exception):
-    """Base of every error that this SDK raises on purpose.
+    """Base class of the SDK's errors.
 
-    `code`: stable, for programs; `detail`: a sentence for people; `status`: of the HTTP answer, None when there was none;
+    `code`: stable, for programs; `detail`: a sentence for people; `status`: of the HTTP response, None when there was none;
     `pointer`: JSON pointer of the field at fault; `line`: of the script; `retry_after`: seconds;
-    `request_id`: for the Earner's log.
+    `request_id`: under which the Earner finds it in the node's log.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class PandaceaError(Exception):
         retry_after: int | None = None,
         request_id: str | None = None,
     ) -> None:
-        """Keep what the node said."""
+        """Keep the members of the node's problem."""
         super().__init__(detail if request_id is None else f"{detail} [{code}, request {request_id}]")
         self.code = code
         self.detail = detail
@@ -40,23 +40,23 @@ class PandaceaError(Exception):
 
 
 class UsageError(PandaceaError):
-    """The client was set up or called in a way that cannot work: nothing was sent."""
+    """The client was set up or called wrongly: correct the call. Nothing was sent."""
 
 
 class RequestError(PandaceaError):
-    """The request is malformed: change it."""
+    """The request is malformed: change the request."""
 
 
 class SignatureError(PandaceaError):
-    """The node does not accept the signature, or does not know the signer."""
+    """The node does not accept the signature, or does not know the signer: check key, clock and authority."""
 
 
 class LeaseError(PandaceaError):
-    """The lease, its product or its state on the chain does not allow this."""
+    """The lease, its product or its state on the chain does not allow this: `client.lease(id)` says why."""
 
 
 class JobError(PandaceaError):
-    """The computation cannot be had, read or cancelled like this."""
+    """The computation has no result, or cannot be read or cancelled in its state."""
 
 
 class CodeError(PandaceaError):
@@ -64,22 +64,22 @@ class CodeError(PandaceaError):
 
 
 class NodeUnavailable(PandaceaError):
-    """The node cannot say now, or did not answer: try again after `retry_after` seconds."""
+    """The node cannot answer now, or did not: try again after `retry_after` seconds."""
 
 
 class NodeError(PandaceaError):
-    """The node made an error, or what answered is no node."""
+    """The node made an error, or the server that answered is not a node."""
 
 
 class UntrustedResult(PandaceaError):
-    """The answer does not hold together: bytes, manifest, receipt or chain contradict each other. Keep it; ask the Earner."""
+    """Bytes, manifest, receipt or chain contradict each other: keep the answer and ask the Earner."""
 
 
 class StillRunning(NodeUnavailable):
-    """The computation goes on; ask for it later with `client.result(error.computation_id)`."""
+    """The computation has not ended in time: wait for it later with `client.result(error.computation_id)`."""
 
     def __init__(self, computation_id: str, seconds: float) -> None:
-        """`seconds`: how long was waited."""
+        """`seconds`: how long the client has waited."""
         super().__init__(
             "still-running", f"The computation {computation_id} has not ended after {seconds:.0f} s; ask for its result later."
         )
@@ -104,7 +104,7 @@ _SINGLE: Final[dict[str, type[PandaceaError]]] = {
 
 
 def error_class(code: str, status: int | None = None) -> type[PandaceaError]:
-    """The class for a code; for a code of a newer node, the one that fits the status."""
+    """Choose the class of a code; for a code that only a newer node knows, the class that fits the status."""
     if code in _SINGLE:
         return _SINGLE[code]
     kind = problems.PROBLEM_KINDS.get(code)
@@ -117,9 +117,9 @@ def error_class(code: str, status: int | None = None) -> type[PandaceaError]:
 
 
 def error_from_problem(body: Any, status: int) -> PandaceaError:
-    """The error for a problem+json answer; what is no problem becomes a NodeError. Nothing in it is trusted to have its type."""
+    """Make the error for a problem+json response, or a NodeError where the body is not a problem. No member is trusted to have its type."""
     if not isinstance(body, Mapping) or not isinstance(body.get("code"), str) or not isinstance(body.get("detail"), str):
-        return NodeError("bad-answer", f"The answer (status {status}) is no problem+json; is this a Pandacea node?", status=status)
+        return NodeError("bad-answer", f"The answer (status {status}) is not problem+json; is this a Pandacea node?", status=status)
 
     def member(name: str, kind: type) -> Any:
         value = body.get(name)
@@ -137,10 +137,10 @@ def error_from_problem(body: Any, status: int) -> PandaceaError:
 
 
 def error_from_protocol(error: ProtocolError) -> PandaceaError:
-    """The error for a message of ours or theirs that breaks the protocol."""
+    """Make the error for a message that breaks the protocol, the SDK's own or the node's."""
     return error_class(error.code)(error.code, error.detail, pointer=error.pointer)
 
 
 def usage_error(detail: str) -> UsageError:
-    """`bad-usage`, with this sentence."""
+    """Make a UsageError (`bad-usage`) with this sentence."""
     return UsageError("bad-usage", detail)

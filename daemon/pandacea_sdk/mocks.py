@@ -1,7 +1,7 @@
-"""Mock rows on the Spender's machine: checked against the signed product, kept as CSV, and offered to syft under the tables' names.
+"""Mock rows on the Spender's machine: checked against the signed product, saved as CSV, and offered to syft under the tables' names.
 
-So a script is written and tried at home and then sent unchanged: `sy.resolve_dataset_file_path("patients")` is the mock here and the
-private table in the Earner's sandbox. Only CSV and JSON are ever read from a node; what syft serves is written here.
+A script is written and tried locally and then sent unchanged: `sy.resolve_dataset_file_path("patients")` is the mock here and the
+private table in the Earner's sandbox. Only CSV and JSON are read from a node; what syft serves is written here.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from pandacea_sdk.artifacts import save_artifacts
 from pandacea_sdk.errors import NodeError, UntrustedResult, usage_error
 
 DATASITE_OWNER: Final = "earner@pandacea.invalid"
-"""The datasite's owner as scripts see it, here and in the sandbox."""
+"""The datasite's owner, as scripts see it here and in the sandbox."""
 PRODUCT_FILE: Final = "product.json"
-MOCK_BYTES: Final = 64 * 1024 * 1024
 
 
 def mock_targets(product: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Where a product's mocks are and what they hash to: asset id -> (path on the node, sha-256).
+    """List a product's mocks: asset id -> (path on the node, sha-256).
 
     Raises:
-        NodeError: the product has no mock, or its description another shape.
+        NodeError: the product has no mock, or its description does not have the expected shape.
     """
     try:
         found = {
@@ -39,17 +38,17 @@ def mock_targets(product: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
             if "mock" in asset
         }
     except (KeyError, TypeError):
-        raise NodeError("bad-answer", "The node's description of the product has another shape.") from None
+        raise NodeError("bad-answer", "The node's description of the product does not have the expected shape.") from None
     if not found:
         raise NodeError("bad-answer", "This product offers no mock rows.")
     return found
 
 
 def check_mock(asset_id: str, content: bytes, sha256: str) -> bytes:
-    """The content, when it is what the product's signed document names.
+    """Check a mock against the sha-256 in the product's signed document, and return it.
 
     Raises:
-        UntrustedResult: it is something else.
+        UntrustedResult: it is another one.
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UntrustedResult("bad-answer", f"The mock of {asset_id!a} is not the one that the product's document names.")
@@ -57,14 +56,14 @@ def check_mock(asset_id: str, content: bytes, sha256: str) -> bytes:
 
 
 def save_mock_files(product: Mapping[str, Any], mocks: Mapping[str, bytes], folder: str | os.PathLike[str]) -> list[Path]:
-    """Write `<asset_id>_mock.csv` files and the product beside them; nothing is overwritten. Returns the CSV files."""
+    """Write `<asset_id>_mock.csv` files and the product's description; returns the CSV files. Nothing is overwritten."""
     described = json.dumps(product, indent=1).encode()
     files = {f"{asset_id}_mock.csv": content for asset_id, content in mocks.items()}
     return save_artifacts({PRODUCT_FILE: described, **files}, folder)[1:]
 
 
 def load_mock_frames(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The saved mocks as DataFrames with the types of the private tables: asset id -> frame. Needs pandas.
+    """Read saved mocks as DataFrames with the types of the private tables: asset id -> frame. Needs pandas.
 
     Raises:
         UsageError: pandas is missing, or the folder holds no saved mocks.
@@ -78,7 +77,7 @@ def load_mock_frames(folder: str | os.PathLike[str]) -> dict[str, Any]:
         product = json.loads((place / PRODUCT_FILE).read_text(encoding="utf-8"))
         schemas = {asset["asset_id"]: asset["schema"] for asset in product["document"]["assets"] if "mock" in asset}
     except (OSError, ValueError, KeyError, TypeError):
-        raise usage_error(f"{place} holds no saved mocks; client.save_mocks(product_id, folder) puts them there.") from None
+        raise usage_error(f"{place} holds no saved mocks; client.save_mocks(product_id, folder) writes them.") from None
     made = {}
     for asset_id, schema in schemas.items():
         texts = pd.read_csv(place / f"{asset_id}_mock.csv", dtype="str", keep_default_na=False, na_values=[""])
@@ -104,7 +103,7 @@ def _typed(texts: Any, kind: str) -> Any:
 
 
 def offer_to_syft(folder: str | os.PathLike[str], syftbox: str | os.PathLike[str]) -> dict[str, str]:
-    """Make a SyftBox folder whose data sets are the saved mocks; returns the environment a script needs to find it.
+    """Make a SyftBox folder whose data sets are the saved mocks; returns the environment variables with which a script finds it.
 
     Each data set is a Feather file, as in the sandbox: read it with `pandas.read_feather`. Needs syft, pandas and pyarrow.
 
@@ -117,7 +116,7 @@ def offer_to_syft(folder: str | os.PathLike[str], syftbox: str | os.PathLike[str
         raise usage_error("syft is not installed: pip install syft pandas pyarrow.") from None
     box = Path(syftbox)
     if box.exists() and any(box.iterdir()) and not (box / DATASITE_OWNER).is_dir():
-        raise usage_error(f"{box} is not empty and no SyftBox of ours; name another folder.")
+        raise usage_error(f"{box} is neither empty nor a SyftBox that this function made; name another folder.")
     shutil.rmtree(box / DATASITE_OWNER, ignore_errors=True)
     (box / DATASITE_OWNER).mkdir(parents=True)
     manager = SyftDatasetManager(box, DATASITE_OWNER)

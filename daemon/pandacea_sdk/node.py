@@ -1,4 +1,4 @@
-"""One node as its client asks it: public and signed requests, and the chain that signatures are bound to."""
+"""Public and signed requests to one node, and the chain to which their signatures are bound."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pandacea_sdk.transport import Reply, Transport
 
 
 class NodeConnection:
-    """A node, and whose key signs."""
+    """One node, as a client with one key sees it."""
 
     def __init__(self, transport: Transport, signer: Signer | None, chain_id: int | None, contract: str | None) -> None:
-        """`chain_id` and `contract` None: what the node says of itself."""
+        """`chain_id` and `contract` None: what the node states is used."""
         self.transport = transport
         self.contract = contract
         self._signer = signer
         self._chain_id = chain_id
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the node."""
         await self.transport.close()
 
     @property
@@ -28,17 +28,18 @@ class NodeConnection:
         """The signer's address, lower-case hex.
 
         Raises:
-            UsageError: there is no key.
+            UsageError: no key was given.
         """
         if self._signer is None:
             raise usage_error("There is no key: pass key=, or set PANDACEA_PRIVATE_KEY or PANDACEA_KEYSTORE.")
         return self._signer.address.lower()
 
     async def chain_id(self) -> int:
-        """The chain's id, asked for once where it was not given.
+        """Return the chain's id; where it was not given, the node is asked once.
 
         Raises:
-            NodeError, UntrustedResult: the node names none, or serves another contract than the one given.
+            NodeError: the node does not name one.
+            UntrustedResult: the node serves another contract than the one given.
         """
         if self._chain_id is None:
             info = await self.fetch_info()
@@ -51,19 +52,19 @@ class NodeConnection:
         return self._chain_id
 
     async def fetch_info(self) -> dict[str, Any]:
-        """What the node says of itself."""
+        """Fetch what the node states about itself (/.well-known/pandacea)."""
         return parse_object(await self.get_public("/.well-known/pandacea"))
 
     async def sign(self, method: str, target: str, body: bytes | None) -> dict[str, str]:
-        """Headers that sign one request."""
+        """Sign one request; returns the headers to add."""
         return self.transport.sign_headers(method, target, await self.chain_id(), body=body)
 
     async def get_public(self, target: str) -> Reply:
-        """Get what anybody may."""
+        """Send a GET without a signature."""
         return await self.transport.with_retries(lambda: self.transport.send("GET", target), 30)
 
     async def send_signed(self, method: str, target: str, body: bytes | None = None) -> Reply:
-        """Ask for something that may be done twice: reading, cancelling, putting the same bytes, handing in the same script."""
+        """Send a signed request, several times if it fails: only for reading, cancelling, uploading and submitting a script."""
         chain_id = await self.chain_id()
         headers = {} if body is None else {"Content-Type": "application/json" if method == "POST" else "application/octet-stream"}
 
@@ -74,12 +75,12 @@ class NodeConnection:
 
 
 def parse_object(reply: Reply) -> dict[str, Any]:
-    """The JSON object of an answer.
+    """Parse the JSON object of an answer.
 
     Raises:
-        NodeError: it is none.
+        NodeError: it is not a JSON object.
     """
     body = reply.json()
     if not isinstance(body, dict):
-        raise NodeError("bad-answer", "The node's answer is no JSON object.", status=reply.status)
+        raise NodeError("bad-answer", "The node's answer is not a JSON object.", status=reply.status)
     return body

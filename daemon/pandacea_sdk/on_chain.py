@@ -1,4 +1,4 @@
-"""A result against the chain: was it signed by the lease's Earner or operator, and is what was committed the same?"""
+"""Check a result against the chain: its signer must be the lease's Earner or operator, and a committed hash must be its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pandacea_sdk.protocol.verify import VerifiedResult
 async def check_on_chain(
     verified: VerifiedResult, answer: Mapping[str, Any], rpc_url: str, contract: str, chain_id: int
 ) -> str | None:
-    """Ask the contract about a verified result; returns the committed hash, or None while nothing is committed.
+    """Compare a verified result with the contract; returns the committed hash, or None while nothing is committed.
 
     The Earner is taken from the chain, never from the answer.
 

@@ -1,4 +1,4 @@
-"""What a Spender has on disk becomes a request, checked here as the node will check it."""
+"""Build a request from files on the Spender's machine, and check it as the node will."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pandacea_sdk.errors import error_from_protocol, usage_error
-from pandacea_sdk.protocol.execute_request import MAX_CODE_BYTES, ExecuteRequest, parse_execute_request
+from pandacea_sdk.protocol.execute_request import ExecuteRequest, parse_execute_request
+from pandacea_sdk.protocol.limits import MAX_CODE_BYTES
 from pandacea_sdk.protocol.problems import ProtocolError
 
 
 def build_request(body: dict[str, Any]) -> ExecuteRequest:
-    """The request, refused here for everything that the node would refuse in its form.
+    """Build the request from its body; what the node would refuse in its form is refused here.
 
     Raises:
         RequestError: with the node's own code and pointer.
@@ -27,7 +28,7 @@ def build_request(body: dict[str, Any]) -> ExecuteRequest:
 
 
 def encode_json(body: Any) -> bytes:
-    """UTF-8 JSON.
+    """Write a value as JSON in UTF-8.
 
     Raises:
         UsageError: it holds what JSON cannot carry.
@@ -39,7 +40,7 @@ def encode_json(body: Any) -> bytes:
 
 
 def read_script(path: str | os.PathLike[str]) -> str:
-    """A script's text; at most a little more than what is allowed is read, the check of the request refuses it.
+    """Read a script's text. Of a file that is too large only a little more than the limit is read; `build_request` refuses it.
 
     Raises:
         UsageError: the file cannot be read or is not UTF-8.
@@ -51,13 +52,13 @@ def read_script(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise usage_error(f"The script {os.fspath(path)!a} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        if error.start >= MAX_CODE_BYTES - 4:  # cut inside a character: too large, which the check of the request says better
+        if error.start >= MAX_CODE_BYTES - 4:  # cut inside a character: it is too large, which `build_request` says better
             return raw.decode("utf-8", "replace")
         raise usage_error(f"The script {os.fspath(path)!a} is not UTF-8: byte {error.start}.") from None
 
 
 def read_content(content: bytes | str | os.PathLike[str]) -> bytes:
-    """Bytes as they are, or a file's.
+    """Return bytes as they are, or read them from a file.
 
     Raises:
         UsageError: the file cannot be read.

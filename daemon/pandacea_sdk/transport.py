@@ -1,4 +1,4 @@
-"""HTTP as the SDK speaks it: one origin, signed requests, bounded answers, no redirects, retries only where they are safe."""
+"""HTTP to one node: signed requests, bounded answers, no redirects, retries only where they are safe."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ from yarl import URL
 from pandacea_sdk.errors import NodeError, NodeUnavailable, PandaceaError, error_from_problem, error_from_protocol, usage_error
 from pandacea_sdk.protocol import strict_json
 from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.limits import MIB
 from pandacea_sdk.protocol.loopback import is_loopback
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.signing import RequestHead, SigningPolicy, parse_signed_request, sign_request
 
-MAX_ANSWER_BYTES: Final = 512 * 1024 * 1024
+MAX_ANSWER_BYTES: Final = 512 * MIB
+"""A larger body is not read to its end."""
 MAX_ATTEMPTS: Final = 4
+"""Of one request, the first included."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme and authority of a node: everything is asked there and nowhere else."""
+    """Scheme and authority of a node: all requests go there and nowhere else."""
 
     scheme: str
     authority: str
 
     @classmethod
     def from_url(cls, base_url: str, *, insecure_http: bool = False) -> Origin:
-        """Take apart `http(s)://host[:port]`.
+        """Parse `http(s)://host[:port]`.
 
         Raises:
             UsageError: it is something else, or plain http to another machine without `insecure_http`.
@@ -61,23 +64,23 @@ class Origin:
         return cls(parts.scheme, shown if port in {None, _DEFAULT_PORTS[parts.scheme]} else f"{shown}:{port}")
 
     def url(self, target: str) -> URL:
-        """`target` exactly as it is signed."""
+        """Build the URL of `target`, which is sent exactly as it is signed."""
         return URL(f"{self.scheme}://{self.authority}{target}", encoded=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that is no problem."""
+    """A node's answer that is not a problem."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
     def json(self) -> Any:
-        """The body as strictly read JSON.
+        """Parse the body as strict JSON.
 
         Raises:
-            NodeError: it is none.
+            NodeError: it is not JSON.
         """
         try:
             return strict_json.parse_json(self.body, max_depth=64)
@@ -86,10 +89,10 @@ class Reply:
 
 
 class Transport:
-    """One session with one node."""
+    """HTTP connections to one node."""
 
     def __init__(self, origin: Origin, signer: Signer | None, *, timeout: float = 60.0, tls: ssl.SSLContext | None = None) -> None:
-        """`timeout`: seconds for one request; `tls`: a context of your own, for a private certificate authority."""
+        """`timeout`: seconds for one request; `tls`: a context of the caller's own, for a private certificate authority."""
         self.origin = origin
         self.signer = signer
         self._timeout = timeout
@@ -97,7 +100,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the node."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -105,10 +108,10 @@ class Transport:
     def sign_headers(
         self, method: str, target: str, chain_id: int, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> dict[str, str]:
-        """The headers that sign a request, for now and once.
+        """Sign a request; returns the headers to add, valid once and for a minute.
 
         Raises:
-            UsageError: there is no key.
+            UsageError: no key was given.
         """
         if self.signer is None:
             raise usage_error("This request must be signed and there is no key: pass key= or set PANDACEA_PRIVATE_KEY.")
@@ -138,10 +141,10 @@ class Transport:
         seconds: float | None = None,
         max_bytes: int = MAX_ANSWER_BYTES,
     ) -> Reply:
-        """Send one request and read its answer whole; signed when `chain_id` is given.
+        """Send one request and read its whole answer; the request is signed when `chain_id` is given.
 
         Raises:
-            PandaceaError: of the class that fits the problem; `NodeUnavailable` (`no-answer`) when nothing came back.
+            PandaceaError: its class fits the problem; `NodeUnavailable` (`no-answer`) when there was no answer.
         """
         sent = dict(headers or {})
         if chain_id is not None:
@@ -153,21 +156,21 @@ class Transport:
             return Reply(answer.status, answer.headers, raw)
 
     async def with_retries(self, attempt: Callable[[], Awaitable[Reply]], seconds: float) -> Reply:
-        """Call `attempt` until it answers, at most `ATTEMPTS` times within `seconds`; only for what may safely happen twice."""
+        """Call `attempt` until it succeeds, at most `MAX_ATTEMPTS` times within `seconds`; only for what may safely happen twice."""
         deadline = time.monotonic() + seconds
         for number in range(1, MAX_ATTEMPTS + 1):
             try:
                 return await attempt()
             except NodeUnavailable as error:
                 pause = error.retry_after if error.retry_after is not None else 0.25 * 2**number
-                pause *= 1 + random.random() / 4  # noqa: S311  # jitter, not a secret
+                pause *= random.SystemRandom().uniform(1, 1.25)  # so that many clients do not come back at once
                 if number == MAX_ATTEMPTS or time.monotonic() + pause > deadline:
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
     def hash_signed_request(self, method: str, target: str, headers: Mapping[str, str], chain_id: int) -> str:
-        """The hash by which manifest and computation id will name a request signed with these headers."""
+        """Compute the hash by which manifest and computation id name a request signed with these headers."""
         lines = [("host", self.origin.authority), *((name.lower(), value) for name, value in headers.items())]
         policy = SigningPolicy(chain_id, frozenset({self.origin.authority}))
         return parse_signed_request(RequestHead(method, target, lines), policy, time.time()).request_hash
@@ -203,7 +206,7 @@ class Transport:
 
 
 async def _bounded(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """Read an answer piece by piece, so that a lying or endless one stops at the cap."""
+    """Read an answer piece by piece, so that one without end stops at the cap."""
     pieces, size = [], 0
     async for piece in answer.content.iter_any():
         size += len(piece)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from pandacea.api.auth import AUTHENTICATOR, Authenticator, authenticate_anyone, authenticate_spender, authenticate_spender_head
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.middleware import LIMITS, STATE, body_chunks, read_body
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.quotas import RequestQuotas
@@ -66,8 +66,10 @@ class GuardedNode:
     known: FakeSpenders
     nonces: MemoryNonces
     wallets: FakeContractSignatures
-    shares: RequestQuotas
+    quotas: RequestQuotas
     handled: list[str] = field(default_factory=list)
+    observed: list[float] = field(default_factory=list)
+    """Seconds to the answer, of each signed request."""
 
     @property
     def port(self) -> int:
@@ -92,7 +94,7 @@ class GuardedNode:
 
 
 def raw_request(method: str, target: str, headers: dict[str, str], body: bytes | None, host: str = "127.0.0.1") -> bytes:
-    """HTTP/1.1 as bytes."""
+    """Write an HTTP/1.1 request as bytes."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
@@ -107,7 +109,8 @@ class HttpAnswer:
 
     @property
     def json(self) -> dict[str, Any]:
-        return json.loads(self.body)  # type: ignore[no-any-return]
+        members: dict[str, Any] = json.loads(self.body)
+        return members
 
     @property
     def code(self) -> str:
@@ -122,7 +125,7 @@ class HttpAnswer:
 
 
 async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> HttpAnswer:
-    """One response."""
+    """Read one response from the connection."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
     length = int(headers.get("content-length", 0)) if method != "HEAD" else 0
@@ -176,7 +179,9 @@ async def start_node() -> AsyncIterator[StartNode]:
         server = HttpServer(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))
         await server.start()
         started.append(server)
-        return GuardedNode(server, known, nonces, wallets, app[STATE].shares, handled)
+        node = GuardedNode(server, known, nonces, wallets, app[STATE].quotas, handled)
+        app[STATE].observe_request = node.observed.append
+        return node
 
     def _add_routes(app: web.Application, handled: list[str]) -> None:
         async def plain(request: web.Request) -> web.Response:

@@ -15,16 +15,16 @@ from typing import Any
 
 from aiohttp import web
 
-from pandacea.api import openapi
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
+from pandacea.api.openapi.document import build_document
 from pandacea.api.rate_limit import RateLimiter, RateLimits, StreamLimiter
 from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import publish_openapi
 from pandacea.api.server import HttpServer, Listener, create_app
-from pandacea.app.loops import supervise_task
+from pandacea.app.background import supervise_task
 from pandacea.domain.ids import Address, Timestamp
 from pandacea.flows.execute import run_next_job
 from pandacea.store.database_engine import DatabaseEngine
@@ -100,7 +100,7 @@ async def assemble(
     )
     add_routes(app)
     publish_openapi(app, "test")
-    described = openapi.document(app, "test")
+    described = build_document(app, "test")
     about: dict[str, Any] = {"chain_id": CHAIN_ID, "contract": CONTRACT, "earner": EARNER, "authorities": [AUTHORITY]}
     app[NODE] = NodeContext(
         earner=EARNER,
@@ -108,6 +108,12 @@ async def assemble(
         leases=world.lease_cache,
         catalogue=world.catalogue,
         submit=submit,
+        chain_id=submit.chain_id,
+        contract=submit.contract,
+        privacy=submit.privacy,
+        limits=submit.limits,
+        results=submit.results,
+        max_wait_seconds=submit.queue.max_wait_seconds,
         notifier=world.execute.notifier,
         clock=world.clock,
         streams=StreamLimiter(each=1024),

@@ -25,6 +25,18 @@ async def test_a_known_spender_is_let_in_once(start_node: StartNode) -> None:
     assert node.handled == ["/signed"]
 
 
+async def test_the_time_to_the_answer_of_a_signed_request_is_observed(start_node: StartNode) -> None:
+    """Of requests whose own signature was verified; strangers and long-polls, which wait on purpose, would only blur it."""
+    node = await start_node()
+    await send_raw(node.port, raw_request("POST", "/signed", {}, b"{}"))
+    await send_raw(node.port, node.signed_request(signer=STRANGER))
+    await send_raw(node.port, node.signed_request(target="/signed?wait=1"))
+    assert node.observed == []
+    await send_raw(node.port, node.signed_request())
+    (seconds,) = node.observed
+    assert 0 < seconds < 10
+
+
 async def test_of_many_copies_at_once_one_passes(start_node: StartNode) -> None:
     """The nonce is taken atomically: twenty copies sent together give one 200."""
     node = await start_node()

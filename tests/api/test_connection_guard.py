@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pandacea.api.edge_limits import ConnectionAdmission, HttpLimits
+from pandacea.api.connection_guard import ConnectionAdmission, HttpLimits
 from tests.api.conftest import GuardedNode, StartNode, raw_request, read_answer, send_raw, until
 
 OK = raw_request("GET", "/plain", {}, None)
@@ -144,7 +144,7 @@ class FakeConnection:
         self.open = connections.admit(peer, self, proxied=peer == "proxy")
 
     def close_if_overdue(self, now: float) -> None:
-        """Has no deadline."""
+        """Do nothing: it has no deadline."""
 
     def evict(self) -> None:
         self.connections.release(self.peer, self)
@@ -255,7 +255,7 @@ async def test_many_large_bodies_at_once_are_bounded_together(start_node: StartN
         reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
         writer.write(b"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"a" * 900)
         held.append((reader, writer))
-    await until(lambda: node.shares.stranger_bytes == 1800)
+    await until(lambda: node.quotas.stranger_bytes == 1800)
     assert (await send_raw(node.port, raw_request("POST", "/plain", {}, b"a" * 1000))).code == "too-many-connections"
     for reader, writer in held:
         writer.write(b"a" * 100)

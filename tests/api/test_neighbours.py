@@ -16,9 +16,9 @@ from aiohttp import web
 
 from pandacea.api import middleware, routes
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.nonces import MemoryNonces
-from pandacea.api.operations import OPERATIONS, Auth, Operation
+from pandacea.api.openapi.operation import Auth, Operation
 from pandacea.api.rate_limit import RateLimiter
 from pandacea.domain.ids import Address, LeaseId
 from pandacea_sdk.protocol.hashing import KeySigner
@@ -32,6 +32,7 @@ NEIGHBOUR = KeySigner("44" * 32)
 BURST, PLACES = 4, 4
 GREEDY, BESIDE = "127.0.0.2", "127.0.0.3"
 NONCE = iter(f"{number:022d}" for number in range(10**6))
+OPERATIONS = [routes.operation_of(handler) for handler in routes.HANDLERS]
 SIGNED = [operation for operation in OPERATIONS if operation.auth is not Auth.PUBLIC]
 FOR_STRANGERS = [operation for operation in SIGNED if operation.path.startswith("/api/v1/privacy/code")]
 

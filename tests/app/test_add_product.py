@@ -12,8 +12,9 @@ import pytest
 from pandacea.app.commands import add_product
 from pandacea.app.commands.add_product import AddProductRequest, equivalent_command
 from pandacea.catalogue.products_file import parse_product
-from pandacea.cli import parser
+from pandacea.cli.main import parser
 from pandacea.cli.products import read_add_request
+from pandacea.domain.ids import AssetId
 from pandacea.domain.table import TableColumn, TableShape
 from pandacea.errors import BadConfig
 
@@ -55,14 +56,14 @@ def answering(answers: dict[str, list[str]], asked: list[str]) -> Callable[[str]
 
 def draft(**wanted: Any) -> tuple[AddProductRequest, dict[str, Any], dict[str, Any], list[str]]:
     said: list[str] = []
-    return AddProductRequest(Path("t.csv"), {}, {}, say=said.append, **wanted), {"id": "t"}, {"file": "t.csv"}, said
+    return AddProductRequest(Path("t.csv"), {}, {}, write=said.append, **wanted), {"id": "t"}, {"file": "t.csv"}, said
 
 
 def test_every_answer_is_looked_at_when_it_is_given(tmp_path: Path) -> None:
     """A mistake costs one question, not the twenty before it; what comes out is what a products.yaml may hold."""
     asked: list[str] = []
-    wanted, entry, said, told = draft(ask=answering(ANSWERS, asked))
-    add_product._ask(wanted, entry, said, SEEN)
+    wanted, entry, said, told = draft(prompt=answering(ANSWERS, asked))
+    add_product._complete_entry(wanted, entry, said, SEEN)
     assert len(asked) == sum(map(len, ANSWERS.values()))
     assert said["drop"] == ["full_name"]
     assert "keep_flagged" not in said
@@ -77,19 +78,19 @@ def test_every_answer_is_looked_at_when_it_is_given(tmp_path: Path) -> None:
     (tmp_path / "t.csv").touch()
     stated = parse_product(entry | {"assets": {"t": said}}, tmp_path)
     assert stated.price == 2 * 10**16
-    assert stated.assets["t"].columns["age"].maximum == 110  # type: ignore[index]
+    assert stated.assets[AssetId("t")].columns["age"].maximum == 110
 
 
 def test_the_command_line_that_is_shown_says_the_same(tmp_path: Path) -> None:
     """Typed as it stands, it asks nothing and comes to the same entry."""
-    wanted, entry, said, _ = draft(ask=answering(ANSWERS | {"Drop full_name?": ["no"], "full_name (string)": [""]}, []))
-    add_product._ask(wanted, entry, said, SEEN)
+    wanted, entry, said, _ = draft(prompt=answering(ANSWERS | {"Drop full_name?": ["no"], "full_name (string)": [""]}, []))
+    add_product._complete_entry(wanted, entry, said, SEEN)
     assert said["keep_flagged"] == ["full_name"]
     words = shlex.split(equivalent_command(wanted, entry, said))
     assert words[0] == "pandacea"
     again = read_add_request(parser().parse_args(words[1:]))
     same_entry, same_said = {"id": "t"} | again.entry, {"file": "t.csv"} | again.asset
-    add_product._ask(again, same_entry, same_said, SEEN)
+    add_product._complete_entry(again, same_entry, same_said, SEEN)
     (tmp_path / "t.csv").touch()
     one, two = (parse_product(a | {"assets": {"t": b}}, tmp_path) for a, b in ((entry, said), (same_entry, same_said)))
     assert one == two
@@ -98,7 +99,7 @@ def test_the_command_line_that_is_shown_says_the_same(tmp_path: Path) -> None:
 def test_a_column_that_stays_is_named(tmp_path: Path) -> None:
     """The word is kept in products.yaml, where the next start asks for it."""
     wanted, entry, said, _ = draft(yes=True, keep_flagged=True)
-    add_product._ask(wanted, entry | {"price": "0"}, said, SEEN)
+    add_product._complete_entry(wanted, entry | {"price": "0"}, said, SEEN)
     assert said["keep_flagged"] == ["full_name"]
 
 
@@ -115,4 +116,4 @@ def test_yes_decides_nothing_that_matters(options: dict[str, Any], columns: dict
     """What identifies people, what a lease costs, and names that no column has."""
     wanted, entry, said, _ = draft(yes=True, **options)
     with pytest.raises(BadConfig, match=words):
-        add_product._ask(wanted, entry, said | {"columns": columns}, SEEN)
+        add_product._complete_entry(wanted, entry, said | {"columns": columns}, SEEN)

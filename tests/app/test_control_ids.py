@@ -1,4 +1,4 @@
-"""Ids at the desk: the beginning of one is enough, while it is one's alone."""
+"""Ids in control verbs: a prefix is enough, as long as it belongs to one id only."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ async def test_a_part_that_only_helps_is_started_again(node: NodeTask, name: str
 
 
 async def test_whatever_way_a_part_ends_is_raised() -> None:
-    """By returning, by its own exception, or cancelled; what is stopped is no end."""
+    """By returning, by its own exception, or cancelled; a task that is stopped does not count."""
 
     async def returns() -> None:
         return None
@@ -208,7 +208,7 @@ def test_json_that_nests_without_end_is_an_exception_and_not_the_end_of_the_proc
     """A library raises the recursion limit beyond what the stack holds as soon as the node is imported; the node takes it back."""
     script = (
         "import json, sys\n"
-        "import pandacea.app\n"
+        "import pandacea.app.node\n"
         "from pandacea.app.tuning import RECURSION_LIMIT, limit_recursion\n"
         "limit_recursion()\n"
         "assert sys.getrecursionlimit() == RECURSION_LIMIT\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandacea.api.edge_limits import ConnectionAdmission
+from pandacea.api.connection_guard import ConnectionAdmission
 from pandacea.api.peers import TrustedProxies, parse_address
 from pandacea.app.factories import listener_of
 from pandacea.config.sections import ServerSection
@@ -20,5 +20,5 @@ def test_the_proxies_of_the_configuration_are_the_listeners() -> None:
 
 
 def test_without_a_proxy_nobody_is_believed() -> None:
-    """The default."""
+    """X-Forwarded-For is ignored by default."""
     assert listener_of(ServerSection()).proxies == ()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.app.commands.prompts import confirm, prompt_until_valid, prompt_yes_no
+from pandacea.app.commands.prompts import Prompt, confirm, prompt_until_valid, prompt_yes_no
 from pandacea.errors import BadConfig
 from tests.prerequisites import ROOT
 
@@ -27,7 +27,7 @@ asyncio.run(main())
 """
 
 
-def answering(*answers: str) -> tuple[list[str], object]:
+def answering(*answers: str) -> tuple[list[str], Prompt]:
     asked: list[str] = []
     left = iter(answers)
 
@@ -52,7 +52,7 @@ def test_only_a_clear_word_is_an_answer(answers: list[str], default: bool | None
     """Anything but yes and no, and Enter where there is a default, is asked again: it decides what becomes public."""
     asked, ask = answering(*answers)
     said: list[str] = []
-    assert prompt_yes_no(ask, said.append, "Drop name?", default=default) is meant  # type: ignore[arg-type]
+    assert prompt_yes_no(ask, said.append, "Drop name?", default=default) is meant
     assert len(asked) == len(answers)
     assert len(said) == len(answers) - 1
     assert all("neither yes nor no" in line for line in said)
@@ -63,13 +63,13 @@ def test_a_mistake_is_told_where_it_is_made() -> None:
 
     def read(text: str) -> int:
         if not text.isdigit():
-            raise BadConfig(f"{text!r} is no number.")
+            raise BadConfig(f"{text!r} is not a number.")
         return int(text)
 
     asked, ask = answering("twelve", " 12 ")
     said: list[str] = []
-    assert prompt_until_valid(ask, said.append, "How many? ", read) == 12  # type: ignore[arg-type]
-    assert said == ["    'twelve' is no number."]
+    assert prompt_until_valid(ask, said.append, "How many? ", read) == 12
+    assert said == ["    'twelve' is not a number."]
     assert asked == ["How many? "] * 2
 
 
@@ -96,7 +96,7 @@ def test_one_ctrl_c_ends_a_question() -> None:
 
 
 def test_the_end_of_input_is_a_sentence() -> None:
-    """Not an EOFError."""
+    """The operator reads a sentence, not an EOFError."""
     _, err = asking().communicate(timeout=30)
     last = err.decode().strip().splitlines()[-1]
     assert "The input ended at the question 'Drop name?'; nothing was written." in last

@@ -1,4 +1,4 @@
-"""Kinds of boxes that an attack is played in: those that control groups hold, each opened for one module."""
+"""Kinds of sandboxes that an attack is played in: those that control groups hold, each opened for one module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["environment", "image", "laboratory"]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[mode for mode in modes() if mode != "docker-warm"])
 async def laboratory(request: pytest.FixtureRequest, environment: Path) -> AsyncIterator[Laboratory]:
-    """An open sandbox; a warm container is made as a cold one is, a warm bubblewrap box is forked from a template."""
+    """An open sandbox; a warm container is made as a cold one is, a warm bubblewrap sandbox is forked from a zygote."""
     if request.param.startswith("docker"):
         request.getfixturevalue("image")
     else:

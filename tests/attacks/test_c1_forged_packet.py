@@ -27,7 +27,7 @@ WORDS = {
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A real node without a service manager: one worker, real boxes."""
+    """A real node without a service manager: one worker, real sandboxes."""
     with system(tmp_path_factory.mktemp("c1"), "bubblewrap", privacy={"pool_size": 0, "workers": 1}) as built:
         give_mock_rows(built)
         built.start()

@@ -19,6 +19,7 @@ from pandacea.api.nonces import MemoryNonces
 from pandacea.api.rate_limit import RateLimiter
 from pandacea.chain.spenders.accounts import AccountKind
 from pandacea.chain.spenders.erc1271 import IS_VALID_SIGNATURE_SELECTOR, MAGIC_VALUE, Erc1271Verifier
+from pandacea.clock import SystemClock
 from pandacea.domain.ids import Address
 from pandacea_sdk.client import AsyncPandaceaClient
 from pandacea_sdk.protocol.hashing import KeySigner, Signer
@@ -47,18 +48,13 @@ async def request(key: Signer) -> RequestHead:
     return RequestHead("GET", TARGET, [("host", "node.example"), *((name.lower(), value) for name, value in headers.items())])
 
 
-class Clock:
-    def now(self) -> float:
-        return time.time()
-
-
 @asynccontextmanager
 async def authenticator(node: FollowingNode, named: frozenset[Address] = frozenset()) -> AsyncIterator[Authenticator]:
     """Put together as `app.listening` does."""
     wallets = Erc1271Verifier(node.endpoints, node.lease_cache.chain_status, lambda: node.follower.spender_accounts, named)
     yield Authenticator(
         SigningPolicy(31337, frozenset({"node.example"})),
-        Clock(),
+        SystemClock(),
         node.lease_cache,
         MemoryNonces(time.time, 30),
         stranger_nonces=MemoryNonces(time.time, 30),
@@ -78,7 +74,7 @@ def asked(*proxies: FaultProxy) -> int:
 
 
 async def says_yes(method: str, params: list[Any]) -> ProxyAnswer | None:
-    """The one lie."""
+    """Answer yes, which is the lie."""
     if method == "eth_call" and params[0]["data"].startswith("0x" + IS_VALID_SIGNATURE_SELECTOR):
         return ProxyAnswer(result="0x" + MAGIC_VALUE.hex())
     return None

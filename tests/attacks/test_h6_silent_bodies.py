@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from pandacea.api.edge_limits import MIB
+from pandacea.domain.limits import MIB
 from pandacea_sdk.protocol.hashing import KeySigner
 from tests.api.conftest import SPENDER, STRANGER, GuardedNode, HttpAnswer, StartNode, read_answer, send_raw, start_node
 

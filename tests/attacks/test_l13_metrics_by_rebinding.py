@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from prometheus_client.core import GaugeMetricFamily
 
-from pandacea.telemetry.metrics import Metric, MetricsServer
+from pandacea.telemetry.metrics import MetricsServer, NodeMetrics
 
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    server = MetricsServer(0, lambda: [Metric.single("pandacea_ready", "ready", 0)])
+    metrics = NodeMetrics()
+    metrics.add_source(lambda: [GaugeMetricFamily("pandacea_ready", "ready", value=0)])
+    server = MetricsServer(0, metrics)
     await server.start()
     yield f"http://127.0.0.1:{server.port}/metrics"
     await server.stop()

@@ -40,7 +40,7 @@ def table(people: Path) -> Path:
 
 @pytest.fixture
 def people(tmp_path: Path) -> Path:
-    """A small table."""
+    """Write a small table."""
     path = tmp_path / "people.csv"
     path.write_text("age\n1\n2\n")
     return path

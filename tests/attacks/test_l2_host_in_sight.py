@@ -1,6 +1,6 @@
-"""A script reads of its host: the node's folders in the mount table and its table's name, and counters that the next box moves.
+"""A script reads of its host: the node's folders in the mount table and its table's name, and counters that the next sandbox moves.
 
-Pressure, interrupts, disks, locks, open files, load and the machine's boot id are the same for all boxes, so they are channels too.
+Pressure, interrupts, disks, locks, open files, load and the machine's boot id are the same for all sandboxes, so they are channels too.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ async def test_a_mapped_tables_place_is_not_named(laboratory: Laboratory, enviro
 
 
 async def test_what_counts_the_machine_is_hidden(laboratory: Laboratory) -> None:
-    """Each is empty or not there; what honest programs read is the same at every time and for every box."""
+    """Each is empty or not there; what honest programs read is the same at every time and for every sandbox."""
     first = json.loads((await laboratory.run(COUNTERS, params=json.dumps(CHANGING + FIXED))).output)
     assert {path: shown for path, shown in first.items() if shown and path in CHANGING} == {}
     assert set(FIXED) <= set(first)
@@ -103,7 +103,7 @@ async def test_what_counts_the_machine_is_hidden(laboratory: Laboratory) -> None
 
 
 async def test_honest_programs_find_what_they_need(laboratory: Laboratory) -> None:
-    """Psutil and joblib work; the memory that a script is told of is its box's, the processors are the machine's."""
+    """Psutil and joblib work; the memory that a script is told of is its sandbox's, the processors are the machine's."""
     outcome = await laboratory.run(HONEST)
     assert outcome.failure is None, outcome
     words = outcome.output.decode().split()

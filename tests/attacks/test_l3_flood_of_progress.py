@@ -32,14 +32,14 @@ for number in range(1, 11):
 
 
 @pytest.fixture
-async def box(environment: Path) -> AsyncIterator[Laboratory]:
+async def sandbox(environment: Path) -> AsyncIterator[Laboratory]:
     find_program("bwrap", "bubblewrap")
     made = await open_laboratory("bubblewrap-cold", environment, name="l3")
     yield made
     await close_laboratory(made)
 
 
-async def test_twenty_reports_a_second_whatever_they_say(box: Laboratory) -> None:
+async def test_twenty_reports_a_second_whatever_they_say(sandbox: Laboratory) -> None:
     """A second of thousands of reports that all are `done`: some twenty arrive, and other work of the loop has its turns."""
     turns = 0
 
@@ -50,9 +50,9 @@ async def test_twenty_reports_a_second_whatever_they_say(box: Laboratory) -> Non
             await asyncio.sleep(0.01)
 
     other = asyncio.create_task(others())
-    outcome = await box.run(FLOOD)
+    outcome = await sandbox.run(FLOOD)
     other.cancel()
-    reports = [event for event in box.events if isinstance(event, ProgressReported)]
+    reports = [event for event in sandbox.events if isinstance(event, ProgressReported)]
     sent = int(outcome.output)
     assert sent > 500, "it was a flood"
     assert 2 <= len(reports) <= 2 + outcome.seconds / 0.05, f"{len(reports)} of {sent}"
@@ -60,8 +60,8 @@ async def test_twenty_reports_a_second_whatever_they_say(box: Laboratory) -> Non
     assert turns > 10
 
 
-async def test_the_last_report_of_an_honest_script_arrives(box: Laboratory) -> None:
+async def test_the_last_report_of_an_honest_script_arrives(sandbox: Laboratory) -> None:
     """Ten reports at once: the brake drops some in between, never the last."""
-    await box.run(AN_HONEST_END)
-    reports = [event for event in box.events if isinstance(event, ProgressReported)]
+    await sandbox.run(AN_HONEST_END)
+    reports = [event for event in sandbox.events if isinstance(event, ProgressReported)]
     assert reports[-1] == ProgressReported(10, 10)

@@ -17,7 +17,7 @@ from tests.prerequisites import ROOT
 
 
 def mode_of(path: Path) -> int:
-    """Permission bits."""
+    """Read a file's permission bits."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
@@ -43,7 +43,7 @@ async def test_a_folder_that_cannot_be_closed_is_refused(tmp_path: Path, monkeyp
 
 def test_what_the_commands_write_is_for_their_user_alone(tmp_path: Path) -> None:
     """Whatever umask the caller has: every command of the node works with 077."""
-    look = "import os\nfrom pandacea.cli import main\nmain(['init', '--directory', 'made'])\nprint(oct(os.umask(0)))"
+    look = "import os\nfrom pandacea.cli.main import main\nmain(['init', '--directory', 'made'])\nprint(oct(os.umask(0)))"
     done = subprocess.run(
         [sys.executable, "-c", look],
         cwd=tmp_path,

@@ -1,6 +1,6 @@
 """Where no control group counts it, forty children fill socket pairs (or page tables, or mappings) with memory of the kernel.
 
-Played in boxes without control groups, made from nothing and forked from a template; the machine's memory is watched from outside.
+Played in sandboxes without control groups, made from nothing and forked from a zygote; the machine's memory is watched from outside.
 """
 
 from __future__ import annotations

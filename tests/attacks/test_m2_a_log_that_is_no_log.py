@@ -86,7 +86,7 @@ async def test_a_database_that_holds_it_already_opens(anvil: Anvil, tmp_path: Pa
                 [("LeaseApproved", f'["{NO_ID}"]'), ("ResultCommitted", f'["{good}", "0xzz", "0xzz"]')]
             ):
                 values = (
-                    records.deployment,
+                    records.scope.id,
                     block.hash,
                     place,
                     block.number,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.domain.ids import Address, LeaseId
 from tests.api.conftest import StartNode, raw_request, send_raw, start_node, until
 from tests.fakes import cached_lease

@@ -32,8 +32,8 @@ async def held_behind_dots(served: Served) -> tuple[ControlServer, str]:
 
 async def test_what_is_not_shown_is_said_and_lies_whole_in_a_file(served: Served) -> None:
     """The text names how many bytes it leaves out and the file that has all of them, also where there is nothing to cut."""
-    desk, computation_id = await held_behind_dots(served)
-    answer = await desk.handle("results show", {"id": computation_id})
+    control, computation_id = await held_behind_dots(served)
+    answer = await control.handle("results show", {"id": computation_id})
     text = render_answer("results show", answer)
     assert "Ada" not in text
     assert f"{len(DOTS + ROWS) - SHOWN_OUTPUT_BYTES:,} bytes of the output are NOT SHOWN here" in text
@@ -47,22 +47,22 @@ async def test_what_is_not_shown_is_said_and_lies_whole_in_a_file(served: Served
 
 async def test_nothing_is_released_that_was_not_looked_at(served: Served) -> None:
     """A release names the digest of what was shown; without one, or with another's, nothing leaves."""
-    desk, computation_id = await held_behind_dots(served)
+    control, computation_id = await held_behind_dots(served)
     for seen in ({}, {"seen": ""}, {"seen": "0" * 64}):
         with pytest.raises(Refused, match="pandacea results show"):
-            await desk.handle("results release", {"id": computation_id, **seen})
+            await control.handle("results release", {"id": computation_id, **seen})
     assert (await served.row(computation_id)).state is JobState.HELD
-    answer = await desk.handle("results show", {"id": computation_id})
+    answer = await control.handle("results show", {"id": computation_id})
     assert f"pandacea results release {computation_id} --seen {answer['seen']}" in render_answer("results show", answer)
-    await desk.handle("results release", {"id": computation_id, "seen": answer["seen"]})
+    await control.handle("results release", {"id": computation_id, "seen": answer["seen"]})
     assert (await served.row(computation_id)).state is JobState.COMPLETED
 
 
 async def test_a_file_that_changed_since_the_run_is_not_released(served: Served) -> None:
     """The bytes on the disk are hashed again when they are looked at and when they are let out."""
-    desk, computation_id = await held_behind_dots(served)
-    seen = (await desk.handle("results show", {"id": computation_id}))["seen"]
+    control, computation_id = await held_behind_dots(served)
+    seen = (await control.handle("results show", {"id": computation_id}))["seen"]
     (served.world.submit.results.path_of(computation_id) / "0").write_bytes(b"1235")
     with pytest.raises(Refused, match="is not what the run left"):
-        await desk.handle("results release", {"id": computation_id, "seen": seen})
+        await control.handle("results release", {"id": computation_id, "seen": seen})
     assert (await served.row(computation_id)).state is JobState.HELD

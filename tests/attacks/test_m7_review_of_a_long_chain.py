@@ -26,7 +26,7 @@ def hear(event, given):
 
 sys.addaudithook(hear)
 from pandacea.codecheck.review import ChildCodeReviewer
-print(json.dumps([one.why for one in asyncio.run(ChildCodeReviewer().review_code(sys.stdin.read()))]))
+print(json.dumps([one.reason for one in asyncio.run(ChildCodeReviewer().review_code(sys.stdin.read()))]))
 """
 
 
@@ -61,5 +61,5 @@ async def test_a_script_that_cannot_be_parsed_is_a_warning(bomb: str) -> None:
 
 async def test_a_review_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """At its deadline the child is killed, and the Earner is told to read for themselves."""
-    monkeypatch.setattr(limited_child, "SECONDS", 0.0)
+    monkeypatch.setattr(limited_child, "DEADLINE_SECONDS", 0.0)
     assert await ChildCodeReviewer().review_code("print(1)") == [NOT_REVIEWED]

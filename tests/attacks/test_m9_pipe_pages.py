@@ -78,7 +78,7 @@ async def test_a_full_neighbour_is_not_felt(laboratory: Laboratory) -> None:
 
 
 def test_no_two_boxes_of_a_machine_have_one_uid() -> None:
-    """Whichever node made them; a uid that was given back is had again, and when all are taken no box is made."""
+    """Whichever node made them; a uid that was given back is had again, and when all are taken no sandbox is made."""
     one, other = UidRange(300_000), UidRange(300_000)
     held = [maker.claim() for maker in (one, other) for _ in range(UID_COUNT // 2)]
     assert sorted(uid.number for uid in held) == list(one.numbers)
@@ -92,7 +92,7 @@ def test_no_two_boxes_of_a_machine_have_one_uid() -> None:
 
 
 def test_uids_do_not_count_boxes() -> None:
-    """A script that sees its uid does not learn how many boxes there were: the order is another one in each node."""
+    """A script that sees its uid does not learn how many sandboxes there were: the order is another one in each node."""
     orders = []
     for _ in range(2):
         claimed = [made.claim() for made in [UidRange(400_000)] for _ in range(20)]
@@ -137,7 +137,7 @@ def test_numbers_that_nobody_has_are_taken(accounts: Path) -> None:
 
 
 def test_numbers_that_a_user_namespace_lacks_are_refused(accounts: Path) -> None:
-    """As root of a container with few uids, where a box could not become one of them."""
+    """As root of a container with few uids, where a sandbox could not become one of them."""
     (accounts / "uid_map").write_text("         0     100000      65536\n")
     UidRange(GUEST_UID).require_unused()
     with pytest.raises(Broken, match=r"user namespace does not have"):

@@ -36,18 +36,18 @@ KEYS: Final = (
     "0x47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a",
 )
 OWNER, EARNER, SPENDER, STRANGER, OPERATOR = (Account.from_key(key) for key in KEYS)
-PRODUCT: Final = "0x" + keccak(text="diabetes").hex()
+PRODUCT: Final = Hash32("0x" + keccak(text="diabetes").hex())
 
 
 class AnvilError(Exception):
-    """anvil answered with an error."""
+    """Anvil answered with an error."""
 
 
 class Anvil:
     """One anvil process on a free loopback port."""
 
     def __init__(self, *options: str) -> None:
-        """`options`: as on anvil's command line. Finality is one block behind `safe`, two behind the head, unless told."""
+        """`options`: as on anvil's command line; by default `safe` is the head - 1 and `finalized` the head - 2."""
         if not any(option == "--slots-in-an-epoch" for option in options):
             options = ("--slots-in-an-epoch", "1", *options)
         self._options = options
@@ -89,7 +89,7 @@ class Anvil:
             await self._session.close()
 
     async def kill(self) -> None:
-        """End it, as a crash would."""
+        """Kill the process, as a crash would."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             await asyncio.to_thread(self._process.wait)
@@ -101,17 +101,17 @@ class Anvil:
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on."""
+        """Continue a frozen process."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGCONT)
 
     @property
     def ws_url(self) -> str:
-        """Its WebSocket."""
+        """The URL of its WebSocket."""
         return self.url.replace("http", "ws", 1)
 
     async def call_method(self, method: str, *params: Any) -> Any:
-        """One JSON-RPC call."""
+        """Call a JSON-RPC method; return its result."""
         assert self._session is not None
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
         async with self._session.post(self.url, json=body) as answer:
@@ -121,15 +121,15 @@ class Anvil:
         return said["result"]
 
     async def mine_blocks(self, blocks: int = 1) -> None:
-        """Mine empty blocks."""
+        """Mine some empty blocks."""
         await self.call_method("anvil_mine", hex(blocks))
 
     async def head_number(self) -> int:
-        """The newest block's number."""
+        """Return the newest block's number."""
         return int(await self.call_method("eth_blockNumber"), 16)
 
     async def reorg(self, depth: int, transactions: Sequence[tuple[str, int]] = ()) -> None:
-        """Replace the last `depth` blocks. Raw transactions may go into the new ones, by place from the first."""
+        """Replace the last `depth` blocks; raw transactions go into the new ones, each with the index of its block."""
         await self.call_method("anvil_reorg", depth, [[raw, place] for raw, place in transactions])
 
     async def sign_transaction(
@@ -143,7 +143,7 @@ class Anvil:
         kind: int = 2,
         gas: int = 500_000,
     ) -> str:
-        """A raw transaction."""
+        """Sign a transaction; return its raw hex."""
         if nonce is None:
             nonce = int(await self.call_method("eth_getTransactionCount", account.address, "pending"), 16)
         fields: dict[str, Any] = {
@@ -171,7 +171,7 @@ class Anvil:
         return await self.wait_for_receipt(tx_hash)
 
     async def wait_for_receipt(self, tx_hash: str) -> dict[str, Any]:
-        """A receipt, waited for."""
+        """Wait for a receipt."""
         for _ in range(400):
             found: dict[str, Any] | None = await self.call_method("eth_getTransactionReceipt", tx_hash)
             if found is not None:
@@ -181,7 +181,7 @@ class Anvil:
         raise AssertionError(f"{tx_hash} was not mined")
 
     async def deploy_agreement(self, artifact: dict[str, Any] = V1) -> AnvilAgreement:
-        """Deploy a LeaseAgreement."""
+        """Deploy a LeaseAgreement from its artifact."""
         code = artifact["bytecode"]
         if artifact is V1:
             code += abi_word(OWNER.address) + abi_word(OWNER.address)
@@ -199,7 +199,7 @@ class AnvilAgreement:
         self.block = block
 
     async def code_hash(self) -> Hash32:
-        """keccak256 of its code."""
+        """Return keccak256 of the contract's code."""
         code = await self.chain.call_method("eth_getCode", self.address, "latest")
         return Hash32("0x" + keccak(hexstr=code).hex())
 
@@ -213,20 +213,20 @@ class AnvilAgreement:
         days: int = 30,
         most: int = 3,
     ) -> str:
-        """Create a v1 lease; returns its id."""
+        """Create a v1 lease; return its id."""
         now = int((await self.chain.call_method("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
         data = encode_call("createLease(address,bytes32,uint256,uint64,uint32)", earner, product, price, now + days * 86400, most)
         receipt = await self.chain.send_transaction(spender, self.address, data, value=price)
         return str(receipt["logs"][0]["topics"][1])
 
     async def create_v0(self, *, spender: LocalAccount = SPENDER, earner: str = EARNER.address, product: str = PRODUCT) -> str:
-        """Create a lease by the first interface; returns its id."""
+        """Create a v0 lease; return its id."""
         data = encode_call("createLease(address,bytes32,uint256)", earner, product, 1000)
         receipt = await self.chain.send_transaction(spender, self.address, data, value=1000)
         return str(receipt["logs"][0]["topics"][1])
 
     async def approve(self, lease_id: str, *, by: LocalAccount = EARNER, kind: int = 2) -> dict[str, Any]:
-        """Approve."""
+        """Approve a lease; return the receipt."""
         return await self.chain.send_transaction(by, self.address, encode_call("approveLease(bytes32)", lease_id), kind=kind)
 
     async def approve_by_signature(
@@ -237,31 +237,31 @@ class AnvilAgreement:
         return await self.chain.send_transaction(by, self.address, "0x" + approval.encode_call().hex(), kind=kind)
 
     async def commit(self, lease_id: str, computation: str, result: str = "0x" + "11" * 32) -> dict[str, Any]:
-        """Commit a result."""
+        """Commit a result; return the receipt."""
         data = encode_call("commitResult(bytes32,bytes32,bytes32)", lease_id, computation, result)
         return await self.chain.send_transaction(EARNER, self.address, data)
 
     async def cancel(self, lease_id: str, *, by: LocalAccount = EARNER) -> dict[str, Any]:
-        """Cancel."""
+        """Cancel a lease; return the receipt."""
         return await self.chain.send_transaction(by, self.address, encode_call("cancelLease(bytes32)", lease_id))
 
     async def execute(self, lease_id: str, *, by: LocalAccount = EARNER) -> dict[str, Any]:
-        """Execute."""
+        """Execute a lease; return the receipt."""
         return await self.chain.send_transaction(by, self.address, encode_call("executeLease(bytes32)", lease_id))
 
 
 def abi_word(value: str | int) -> str:
-    """One ABI word."""
+    """Encode an ABI word of 64 hex digits."""
     return f"{value:064x}" if isinstance(value, int) else value.lower().removeprefix("0x").rjust(64, "0")
 
 
 def encode_call(signature: str, *arguments: str | int) -> str:
-    """Calldata of a function whose arguments are words."""
+    """Encode the calldata of a function whose arguments are words."""
     return "0x" + keccak(text=signature)[:4].hex() + "".join(map(abi_word, arguments))
 
 
 def to_checksum(address: str) -> str:
-    """EIP-55, which eth-account wants."""
+    """Convert to the EIP-55 form, which eth-account requires."""
     from eth_utils.address import to_checksum_address
 
     return to_checksum_address(address)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from eth_utils.crypto import keccak
 
 from pandacea.chain.events import event_topic
+from pandacea.domain.ids import LeaseId
 from tests.chain.anvil import EARNER, OWNER, PRODUCT, SPENDER, Anvil, AnvilAgreement, abi_word
 
 BYTECODE: Final = (
@@ -30,45 +31,45 @@ SIGNATURES: Final = {
 TOPIC: Final = {name: event_topic(signature) for name, signature in SIGNATURES.items()}
 
 
-def lease_number(number: int) -> str:
-    """A lease id for tests: the hash of a number."""
-    return "0x" + keccak(number.to_bytes(32, "big")).hex()
+def lease_number(number: int) -> LeaseId:
+    """Return a lease id for tests: the hash of a number."""
+    return LeaseId("0x" + keccak(number.to_bytes(32, "big")).hex())
 
 
 def log(name: str, *topics: str, data: str = "") -> bytes:
-    """One record: an event by name (or by its topic0), its indexed arguments, and the data words in hex."""
+    """Encode one record: an event by name (or by its topic0), its indexed arguments, and the data words in hex."""
     words = [TOPIC.get(name, name), *topics]
     body = bytes.fromhex(data)
     return bytes([len(words)]) + len(body).to_bytes(2, "big") + b"".join(bytes.fromhex(abi_word(one)) for one in words) + body
 
 
 def created(lease: str, *, spender: str = SPENDER.address, earner: str = EARNER.address, price: int = 5) -> bytes:
-    """LeaseCreated."""
+    """Encode a LeaseCreated event."""
     return log("LeaseCreated", lease, spender, earner, data=abi_word(price))
 
 
 def terms(lease: str, *, expires: int = 2_000_000_000, most: int = 3) -> bytes:
-    """LeaseTerms."""
+    """Encode a LeaseTerms event."""
     return log("LeaseTerms", lease, PRODUCT, data=abi_word(expires) + abi_word(most))
 
 
 def simple(name: str, lease: str) -> bytes:
-    """LeaseApproved, LeaseExecuted, LeaseCancelled."""
+    """Encode a LeaseApproved, LeaseExecuted or LeaseCancelled event."""
     return log(name, lease)
 
 
 def committed(lease: str, computation: str) -> bytes:
-    """ResultCommitted."""
+    """Encode a ResultCommitted event."""
     return log("ResultCommitted", lease, computation, data="11" * 32)
 
 
 def finalized(lease: str) -> bytes:
-    """LeaseFinalized."""
+    """Encode a LeaseFinalized event."""
     return log("LeaseFinalized", lease, EARNER.address, data=abi_word(0))
 
 
 def raised(lease: str, reason: str = "wrong") -> bytes:
-    """DisputeRaised."""
+    """Encode a DisputeRaised event."""
     text = reason.encode()
     padded = text.hex().ljust(64 * -(-len(text) // 32), "0")
     return log(
@@ -77,34 +78,34 @@ def raised(lease: str, reason: str = "wrong") -> bytes:
 
 
 def resolved(lease: str, *, valid: bool) -> bytes:
-    """DisputeResolved."""
+    """Encode a DisputeResolved event."""
     return log("DisputeResolved", lease, data=abi_word(int(valid)) + abi_word(9))
 
 
 @dataclass
 class Emitter:
-    """The contract, at an address."""
+    """The emitting contract at an address."""
 
     agreement: AnvilAgreement
 
     @classmethod
     async def deploy(cls, chain: Anvil) -> Emitter:
-        """Deploy it."""
+        """Deploy the emitting contract."""
         receipt = await chain.send_transaction(OWNER, None, BYTECODE)
         return cls(AnvilAgreement(chain, receipt["contractAddress"].lower(), int(receipt["blockNumber"], 16)))
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """The address of the contract."""
         return self.agreement.address
 
     async def emit(self, *records: bytes) -> dict[str, Any]:
-        """Write these logs in one transaction, in one block."""
+        """Emit these logs in one transaction; return its receipt."""
         chain = self.agreement.chain
         raw = await self.signed(*records)
         return await chain.wait_for_receipt(await chain.call_method("eth_sendRawTransaction", raw))
 
     async def signed(self, *records: bytes, nonce: int | None = None) -> str:
-        """The raw transaction that writes these logs."""
+        """Sign the transaction that emits these logs."""
         data = "0xff" + b"".join(records).hex()
         return await self.agreement.chain.sign_transaction(OWNER, self.address, data, nonce=nonce, gas=25_000_000)

@@ -1,4 +1,4 @@
-"""A follower under test: its database, its endpoints, and what it believes, to be held against a rebuild from zero."""
+"""A follower under test with its database and endpoints; its rows and cache are compared with a rebuild from zero."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AT_ONCE = Confidence(ConfidenceKind.CONFIRMATIONS, 0)
 
 
 def options_for(agreement: AnvilAgreement, **more: Any) -> FollowOptions:
-    """Quick settings: polls often, settles early, lets heads be old (anvil mines on demand)."""
+    """Return quick settings: polls often, settles early, accepts old heads (anvil mines on demand)."""
     settings: dict[str, Any] = {
         "contract": Address(agreement.address),
         "chain_id": agreement.chain.chain_id,
@@ -48,7 +48,7 @@ def options_for(agreement: AnvilAgreement, **more: Any) -> FollowOptions:
 
 
 class FollowingNode:
-    """`async with Node(...)` follows until the end of the block."""
+    """`async with FollowingNode(...)` follows until the end of the block."""
 
     def __init__(
         self,
@@ -109,17 +109,17 @@ class FollowingNode:
 
     @property
     def view(self) -> ChainView:
-        """The part of the chain that memory answers for."""
+        """The part of the chain that the cache answers for."""
         view = self.follower.lease_cache.chain_view
         assert view is not None
         return view
 
     def known_lease(self, lease_id: str) -> CachedLease | None:
-        """What memory says."""
+        """Find a lease in the cache."""
         return self.follower.lease_cache.find_lease(LeaseId(lease_id))
 
     async def wait_until(self, condition: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
-        """Wait for something the follower brings about; its own failure is raised at once."""
+        """Wait for a condition that the follower brings about; its own failure is raised at once."""
         assert self._task is not None
         end = time.monotonic() + seconds
         while not condition():
@@ -129,7 +129,7 @@ class FollowingNode:
             await asyncio.sleep(0.01)
 
     async def wait_for_head(self, seconds: float = 20.0) -> None:
-        """Wait until the block that is the chain's newest now was processed, by number and hash."""
+        """Wait until the chain's current head was processed, by number and hash."""
         block = await self.agreement.chain.call_method("eth_getBlockByNumber", "latest", False)
         number, block_hash = int(block["number"], 16), block["hash"]
 
@@ -141,7 +141,7 @@ class FollowingNode:
         await self.wait_until(there, seconds, f"block {number}")
 
     async def wait_for_proof(self, lease_id: str) -> None:
-        """Wait until a lease's approval is trusted."""
+        """Wait until a lease's approval is proved."""
 
         def trusted() -> bool:
             lease = self.known_lease(lease_id)
@@ -150,12 +150,12 @@ class FollowingNode:
         await self.wait_until(trusted, what=f"proof of {lease_id}")
 
     async def read_rows(self) -> dict[str, LeaseRecord]:
-        """Every lease as the database has it."""
+        """Read every lease of the database."""
         assert isinstance(self.follower.chain_store, SqlChainStore)
         return await read_lease_rows(self.follower.chain_store)
 
     async def rows_and_cache(self) -> tuple[dict[str, LeaseRecord], dict[str, CachedLease | None]]:
-        """Rows and memory; trust left out, for proving takes its own time."""
+        """Read rows and cache; proof statuses left out, because proving takes its own time."""
         rows = await self.read_rows()
         memory = {}
         for lease_id in rows:
@@ -168,11 +168,11 @@ class FollowingNode:
 
 
 async def read_lease_rows(chain_store: SqlChainStore) -> dict[str, LeaseRecord]:
-    """Every lease in a database: settled rows, and the events above them folded in."""
+    """Read every lease of a database: settled rows with the events above them folded in."""
     async with chain_store.unit_of_work() as tx:
         query = "SELECT lease_id FROM lease UNION SELECT lease_id FROM chain_event"
         ids = [row[0] for row in (await tx.connection.exec_driver_sql(query)).all()]
-        records = fold_events(await tx.load_settled(ids), await tx.list_events(ids), chain_store, 0)
+        records = fold_events(await tx.leases.load_settled(ids), await tx.chain.list_events(ids), chain_store, 0)
     for record in records.values():
         record.seen_at = 0  # a bound for pruning, not a fact: it depends on the ranges that were read
     return {str(lease_id): record for lease_id, record in records.items()}
@@ -180,7 +180,7 @@ async def read_lease_rows(chain_store: SqlChainStore) -> dict[str, LeaseRecord]:
 
 @asynccontextmanager
 async def rebuilt_node(agreement: AnvilAgreement, folder: Path, **options: Any) -> AsyncIterator[FollowingNode]:
-    """A second node that reads the same chain from zero."""
+    """Run a second node that reads the same chain from zero."""
     async with AsyncExitStack() as stack:
         node = FollowingNode(agreement, folder / f"rebuilt-{time.monotonic_ns()}.db", **options)
         await stack.enter_async_context(node)
@@ -189,7 +189,7 @@ async def rebuilt_node(agreement: AnvilAgreement, folder: Path, **options: Any) 
 
 
 async def assert_equals_rebuild(node: FollowingNode, folder: Path) -> dict[str, LeaseRecord]:
-    """The node's rows and memory are what a rebuild from zero gives; returns the rows."""
+    """Assert that the node's rows and cache equal a rebuild from zero; return the rows."""
     await node.wait_for_head()
     mine = await node.rows_and_cache()
     async with rebuilt_node(node.agreement, folder) as other:
@@ -202,5 +202,5 @@ async def assert_equals_rebuild(node: FollowingNode, folder: Path) -> dict[str, 
 
 
 def expected_known_lease(held: LeaseRecord) -> CachedLease | None:
-    """What memory must hold of a row."""
+    """Return what the cache must hold of a row."""
     return None if held.lease.approved_block is None else CachedLease.from_lease(held.lease, ProofStatus.PENDING)

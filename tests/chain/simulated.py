@@ -1,4 +1,4 @@
-"""A chain in memory, behind the Endpoint interface: histories by the hundred, each block, fork and answer under control."""
+"""A chain in memory behind the Endpoint interface, for hundreds of histories with every block, fork and answer under control."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.chain_view import ChainEvent
-from pandacea.domain.ids import Hash32, LeaseKey
+from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseKey
 from pandacea.domain.lease import LeaseApproved
 from pandacea.domain.lease_record import FACT_FIELDS, STATUS_CODE, LeaseRecord
 from tests.chain.emitter import TOPIC
 from tests.lease_fold import apply_event
 
-CONTRACT = "0x" + "c0" * 20
+CONTRACT = Address("0x" + "c0" * 20)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class SimulatedBlock:
         }
 
     def branch(self) -> list[SimulatedBlock]:
-        """From the genesis to this block."""
+        """List the blocks from genesis to this one."""
         found: list[SimulatedBlock] = []
         block: SimulatedBlock | None = self
         while block is not None:
@@ -74,7 +74,7 @@ class SimulatedBlock:
 
 @dataclass
 class SimulatedChain:
-    """The canonical branch, and every block there ever was by hash."""
+    """The canonical branch, and every block there ever was, by hash."""
 
     finality: int
     blocks: list[SimulatedBlock] = field(default_factory=list)
@@ -90,7 +90,7 @@ class SimulatedChain:
         return self.blocks[-1]
 
     def mine(self, logs: list[tuple[tuple[str, ...], str]]) -> SimulatedBlock:
-        """Append one block."""
+        """Append one block with these logs."""
         self._salt += 1
         number = len(self.blocks)
         block = SimulatedBlock(
@@ -106,14 +106,14 @@ class SimulatedChain:
         return block
 
     def drop_blocks(self, depth: int) -> None:
-        """Take the last blocks away; never what was final."""
+        """Remove the last blocks, but never a final one."""
         depth = min(depth, self.head.number - max(self.final, 0))
         if depth > 0:
             del self.blocks[-depth:]
 
 
 class SimulatedEndpoint(Endpoint):
-    """Answers from the chain, sometimes from a little while ago, sometimes not at all."""
+    """Answers from the chain, sometimes from a state some blocks ago, sometimes with a fault."""
 
     def __init__(self, chain: SimulatedChain, rng: random.Random, *, fault_rate: float = 0.0) -> None:
         super().__init__("http://simulated:1/")
@@ -149,7 +149,7 @@ class SimulatedEndpoint(Endpoint):
 
 
 def events_of(branch: list[SimulatedBlock], earner_topic: str) -> list[ChainEvent]:
-    """What a node must have seen of a branch: every event in order, other Earners' creations left out."""
+    """List what a node must have seen of a branch: every event in order, other Earners' creations left out."""
     events = []
     for block in branch:
         for place, raw in enumerate(block.json_logs()):
@@ -158,7 +158,7 @@ def events_of(branch: list[SimulatedBlock], earner_topic: str) -> list[ChainEven
                 continue
             event = decode_event(log.topics, log.data)
             if event is not None:
-                events.append(ChainEvent(block.number, Hash32(block.hash), place, Hash32(log.transaction_hash), event))  # type: ignore[arg-type]
+                events.append(ChainEvent(BlockNumber(block.number), Hash32(block.hash), place, log.transaction_hash, event))
     return events
 
 

@@ -1,4 +1,4 @@
-"""The answer is exact at every moment: random histories, reorgs, crashes and restarts, held against a model from zero."""
+"""Answers are exact at every moment: random histories with reorgs, crashes and restarts, compared with a model that folds from zero."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
 from pandacea.domain.access import CachedLease, ChainStatus, ProductFacts, may_continue, may_read, may_run
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
-from pandacea.domain.chain_view import NO_HASH, BlockRef
-from pandacea.domain.ids import LeaseId, LeaseKey
+from pandacea.domain.chain_view import BEFORE_GENESIS, NO_HASH, BlockRef
+from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, LeaseKey, Timestamp
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
 from pandacea.flows.approval_proof import save_proof
@@ -39,24 +39,24 @@ from tests.postgres import PostgresServer
 HISTORIES = int(500 * float(os.environ.get("PANDACEA_TEST_SCALE", "1")))
 FIRST_SEED = int(os.environ.get("PANDACEA_TEST_SEED", "20261124"))
 ACTIONS = 14
-ME: Any = EARNER.address.lower()
-SPENDERS: Any = [SPENDER.address.lower(), STRANGER.address.lower()]
+ME = Address(EARNER.address.lower())
+SPENDERS = [Address(SPENDER.address.lower()), Address(STRANGER.address.lower())]
 LEASES = [lease_number(number) for number in range(5)]
 
 
 class StoppedClock:
-    """Never moves."""
+    """A clock that never moves."""
 
     def now(self) -> float:
         return 1_700_000_100.0
 
 
 class CrashError(Exception):
-    """The process dies here."""
+    """Stands for the death of the process."""
 
 
 def some_log(rng: random.Random) -> tuple[tuple[str, ...], str]:
-    """One event of one of the leases; more often than not one that an honest contract would write next."""
+    """Return one event of one of the leases, more often than not one that an honest contract would write next."""
     lease = rng.choice(LEASES)
     mine = address_topic(rng.choices([ME, STRANGER.address.lower()], [9, 1])[0])
     spender = address_topic(SPENDERS[int(lease[-1], 16) % 2])
@@ -97,28 +97,28 @@ class History:
         self.proved: dict[str, tuple[str, str | None]] = {}
 
     async def start(self) -> None:
-        """A new process over the same database."""
-        self.records = SqlChainStore(self.database, 1, CONTRACT)  # type: ignore[arg-type]
-        self.book = InMemoryLeaseCache(StoppedClock(), self.confidence, max_head_age=0, max_silence=1e9, max_behind=10**6)
+        """Start a new process over the same database."""
+        self.chain_store = SqlChainStore(self.database, 1, CONTRACT)
+        self.lease_cache = InMemoryLeaseCache(StoppedClock(), self.confidence, max_head_age=0, max_silence=1e9, max_behind=10**6)
         self.source = ChainSource(
-            CONTRACT,  # type: ignore[arg-type]
+            CONTRACT,
             ME,
-            LogReader(CONTRACT, spans={self.endpoint.url: self.rng.choice([1, 3, 50])}),  # type: ignore[arg-type]
+            LogReader(CONTRACT, spans={self.endpoint.url: self.rng.choice([1, 3, 50])}),
             None,
             lambda endpoint: endpoint,
             settle_every=self.settle_every,
-            on_head=self.book.record_head,
+            on_head=self.lease_cache.record_head,
         )
-        self.view = await self.records.open_deployment(ME, "v1", 0, BlockRef(-1, NO_HASH, NO_HASH, 0))  # type: ignore[arg-type]
-        async for page in self.records.load_approved():
-            self.book.load_rows(page)
-        await refresh_leases(await self.records.list_touched(), self.view, self.records, self.book)
-        self.book.not_ready_reason = None
-        self.book.record_head(self.view.tip.number)
+        self.view = await self.chain_store.open_deployment(ME, "v1", 0, BlockRef(BEFORE_GENESIS, NO_HASH, NO_HASH, Timestamp(0)))
+        async for page in self.chain_store.load_approved():
+            self.lease_cache.load_rows(page)
+        await refresh_leases(await self.chain_store.list_touched(), self.view, self.chain_store, self.lease_cache)
+        self.lease_cache.not_ready_reason = None
+        self.lease_cache.record_head(self.view.tip.number)
         self.check()
 
     async def act(self) -> None:
-        """Something happens: to the chain, to the node, or to both."""
+        """Make something happen to the chain, to the node, or to both."""
         what = self.rng.choices(["mine", "reorg", "follow", "crash", "restart", "lag", "prove"], [6, 3, 8, 2, 1, 1, 2])[0]
         if what == "mine":
             for _ in range(self.rng.randrange(1, 5)):
@@ -138,7 +138,7 @@ class History:
             await self.follow(crash=what == "crash")
 
     async def follow(self, *, crash: bool) -> None:
-        """Take steps until there is none, or until the process dies in the middle of one."""
+        """Apply updates until there is none, or until the process dies in the middle of one."""
         for _ in range(40):
             try:
                 step = await self.source.plan_update(self.endpoint, self.view)
@@ -149,9 +149,9 @@ class History:
             try:
                 if crash and self.rng.random() < 0.5:
                     async with self.dying():
-                        self.view = await apply_update(step, self.view, self.records, self.book, None)
+                        self.view = await apply_update(step, self.view, self.chain_store, self.lease_cache, None)
                 else:
-                    self.view = await apply_update(step, self.view, self.records, self.book, None)
+                    self.view = await apply_update(step, self.view, self.chain_store, self.lease_cache, None)
             except (CrashError, Unavailable):
                 await self.start()
                 return
@@ -159,7 +159,7 @@ class History:
 
     @asynccontextmanager
     async def dying(self) -> AsyncIterator[None]:
-        """Die before one of the statements of a transaction, or between its commit and memory."""
+        """Die before one of the statements of a transaction, or between its commit and the cache."""
         from sqlalchemy import event
 
         engine = self.database._writer.sync_engine
@@ -171,45 +171,45 @@ class History:
             if left == 0:
                 raise CrashError
 
-        publish, self.book.apply_changes = self.book.apply_changes, self._die  # type: ignore[assignment,method-assign,unused-ignore]
+        publish, self.lease_cache.apply_changes = self.lease_cache.apply_changes, self._die  # type: ignore[assignment,method-assign,unused-ignore]
         event.listen(engine, "before_cursor_execute", executed)
         try:
             yield
         finally:
             event.remove(engine, "before_cursor_execute", executed)
-            self.book.apply_changes = publish  # type: ignore[method-assign]
+            self.lease_cache.apply_changes = publish  # type: ignore[method-assign]
 
     def _die(self, *_: Any) -> None:
         raise CrashError
 
     async def prove(self) -> None:
-        """The Earner's signature over some approved lease is checked and kept."""
+        """Store a proof of some approved lease."""
         held = self.model()
         approved = [lease for lease, one in held.items() if one.lease.approved_block is not None]
         if approved:
             lease = self.rng.choice(approved)
             proof = StoredProof(ProofStatus.SIGNED, digest_lease_terms(held[lease].lease), held[lease].approved_tx, "test")
-            await save_proof(LeaseId(lease), proof, 0, self.records, self.book)
+            await save_proof(LeaseId(lease), proof, 0, self.chain_store, self.lease_cache)
             self.proved[lease] = (proof.terms_digest, proof.approved_tx)
             self.check()
 
     # -- the model: everything from zero, every time
 
     def model(self) -> dict[str, LeaseRecord]:
-        """Fold every event of the branch that the node's tip ends, from the genesis on."""
+        """Fold every event of the branch that ends in the node's tip, from genesis on."""
         tip = self.view.tip
         branch = self.chain.ever[tip.hash].branch() if tip.number >= 0 else []
         events = events_of(branch, address_topic(ME))
         held: dict[str, LeaseRecord] = {}
         for seen in events:
             lease = seen.event.lease_id
-            after = fold(held.get(lease), seen, LeaseKey(1, CONTRACT, lease), 0)  # type: ignore[arg-type]
+            after = fold(held.get(lease), seen, LeaseKey(1, CONTRACT, lease), 0)
             if after is not None:
                 held[lease] = after
         return held
 
     def confident(self) -> int:
-        """The highest block whose approvals count, from what the chain ever said."""
+        """Compute the newest block whose approvals count, from everything the chain showed."""
         tip = self.view.tip.number
         if self.confidence.kind is ConfidenceKind.CONFIRMATIONS:
             return tip - self.confidence.confirmations
@@ -219,22 +219,22 @@ class History:
         )
 
     def check(self) -> None:
-        """Every question about every lease has the model's answer now."""
+        """Check that every question about every lease has the model's answer now."""
         held = self.model()
-        standing = self.book.chain_status()
-        assert self.book.chain_view == self.view
-        expected = ChainStatus(self.view.tip.number, self.view.tip.timestamp, self.confident(), None)  # type: ignore[arg-type]
+        standing = self.lease_cache.chain_status()
+        assert self.lease_cache.chain_view == self.view
+        expected = ChainStatus(self.view.tip.number, self.view.tip.timestamp, BlockNumber(self.confident()), None)
         assert replace(standing, retry_after=5) == expected, self.seed
         for lease in LEASES:
             want = self._known(held.get(lease), lease)
-            have = self.book.peek(lease)  # type: ignore[arg-type]
+            have = self.lease_cache.peek(lease)
             assert have == want, f"seed {self.seed}: {lease}: memory {have}, model {want}"
             for caller in SPENDERS:
                 for mine, theirs in zip(_answers(have, standing, caller), _answers(want, expected, caller), strict=True):
                     assert mine == theirs, f"seed {self.seed}"
         for caller in SPENDERS:
             known = any(one.lease.approved_block is not None and one.lease.spender == caller for one in held.values())
-            assert self.book.knows_spender(caller) == known, f"seed {self.seed}"
+            assert self.lease_cache.knows_spender(caller) == known, f"seed {self.seed}"
 
     def _known(self, held: LeaseRecord | None, lease: str) -> CachedLease | None:
         if held is None or held.lease.approved_block is None:
@@ -244,15 +244,15 @@ class History:
         return CachedLease.from_lease(held.lease, ProofStatus.SIGNED if signed else ProofStatus.PENDING)
 
 
-def _answers(lease: CachedLease | None, standing: ChainStatus, caller: Any) -> tuple[Any, Any, Any]:
-    facts = ProductFacts(PRODUCT, frozenset({"a"}), "v")  # type: ignore[arg-type]
+def _answers(lease: CachedLease | None, standing: ChainStatus, caller: Address) -> tuple[Any, Any, Any]:
+    facts = ProductFacts(PRODUCT, frozenset({AssetId("a")}), Hash32("v"))
     run = may_run(
         lease,
         standing,
         caller=caller,
         earner=ME,
         product=facts,
-        assets=["a"],  # type: ignore[list-item]
+        assets=[AssetId("a")],
         product_version=None,
         used=0,
         reserved=0,
@@ -263,7 +263,7 @@ def _answers(lease: CachedLease | None, standing: ChainStatus, caller: Any) -> t
 
 
 async def play(seed: int, database: DatabaseEngine) -> bool:
-    """One history to its end; whether anything of it was settled."""
+    """Play one history to its end; return whether anything of it was settled."""
     history = History(seed, database)
     try:
         await history.start()
@@ -308,7 +308,7 @@ async def test_random_histories_agree_with_a_model_from_zero() -> None:
 
 
 async def test_random_histories_agree_on_postgresql(postgres: PostgresServer) -> None:
-    """The same where the rows are on a server: what is done and undone, begun and cut off, is the same there."""
+    """The same holds with the rows on a PostgreSQL server."""
     for seed in range(FIRST_SEED, FIRST_SEED + max(3, HISTORIES // 20)):
         name = await postgres.create_migrated_database()
         database = await DatabaseEngine.open(postgres.url(name))

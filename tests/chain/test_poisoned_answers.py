@@ -27,8 +27,8 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault, classify_rpc_error
 from pandacea.chain.rpc_messages import MAX_QUANTITY, JsonRpcError, RpcTransaction, TransactionReceipt
 from pandacea.chain.source import ChainSource, FinalityViolatedError
-from pandacea.domain.chain_view import NO_HASH, BlockRef
-from pandacea.domain.ids import HASH32, Address, LeaseId, LeaseKey
+from pandacea.domain.chain_view import BEFORE_GENESIS, NO_HASH, BlockRef
+from pandacea.domain.ids import HASH32, Address, BlockNumber, Hash32, LeaseKey, Timestamp, Wei
 from pandacea.domain.lease import is_well_formed
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Broken
@@ -40,11 +40,11 @@ from tests.chain.anvil import EARNER, PRODUCT, SPENDER, abi_word
 from tests.chain.emitter import TOPIC, lease_number
 from tests.chain.simulated import CONTRACT, SimulatedChain, SimulatedEndpoint
 
-ME: Any = EARNER.address.lower()
+ME = Address(EARNER.address.lower())
 LEASE = lease_number(1)
-GENESIS = BlockRef(-1, NO_HASH, NO_HASH, 0)  # type: ignore[arg-type]
+GENESIS = BlockRef(BEFORE_GENESIS, NO_HASH, NO_HASH, Timestamp(0))
 
-HASH = "0x" + "ab" * 32
+HASH = Hash32("0x" + "ab" * 32)
 POISONS: list[Any] = [
     *(None, True, 0, -1, 7, 2**63, 10**40, 1.5, float("1e300")),
     *("", "0x", "0X1", "0x0", "-0x1", "0x_1", " 0x1 ", "0x1\n", "1", "zz", "\u0661\u0662", "\u00b2", "\0", "0x" + "\uff11" * 64),
@@ -180,10 +180,10 @@ def honest_of(chain: SimulatedChain) -> Callable[[str, list[Any]], Any]:
     return answer
 
 
-HELD = LeaseRecord(LeaseKey(31337, Address(CONTRACT), LeaseId(LEASE)), SPENDER.address.lower(), ME, 5, 1)  # type: ignore[arg-type]
-HELD.terms = (PRODUCT, 2_000_000_000, 3)  # type: ignore[assignment]
-HELD.fact_blocks[0] = 3  # type: ignore[call-overload]
-HELD.approved_tx = HASH  # type: ignore[assignment]
+RECORD = LeaseRecord(LeaseKey(31337, CONTRACT, LEASE), Address(SPENDER.address.lower()), ME, Wei(5), BlockNumber(1))
+RECORD.terms = (PRODUCT, Timestamp(2_000_000_000), 3)
+RECORD.fact_blocks[0] = BlockNumber(3)
+RECORD.approved_tx = HASH
 
 
 async def reads_headers(endpoint: Endpoint) -> None:
@@ -194,11 +194,11 @@ async def reads_headers(endpoint: Endpoint) -> None:
             assert HASH32.fullmatch(found.parent)
             assert 0 <= found.number < MAX_QUANTITY
             assert 0 <= found.timestamp < MAX_QUANTITY
-            BloomFilterCheck(Address(CONTRACT)).may_contain(header.logs_bloom)
+            BloomFilterCheck(CONTRACT).may_contain(header.logs_bloom)
 
 
 async def reads_logs(endpoint: Endpoint) -> None:
-    _, logs = await LogReader(Address(CONTRACT)).read_range(endpoint, 0, 6)
+    _, logs = await LogReader(CONTRACT).read_range(endpoint, 0, 6)
     try:
         events, _ = decode_logs(logs, address_topic(ME))
     except ValueError:
@@ -221,9 +221,9 @@ async def reads_numbers(endpoint: Endpoint) -> None:
 
 async def reads_calls(endpoint: Endpoint) -> None:
     await endpoint.get_code(CONTRACT)
-    await fetch_v0_lease(endpoint, Address(CONTRACT), LeaseId(LEASE), "latest")
-    await detect_contract_version(endpoint, Address(CONTRACT), ME)
-    await find_deploy_block(endpoint, Address(CONTRACT))
+    await fetch_v0_lease(endpoint, CONTRACT, LEASE, "latest")
+    await detect_contract_version(endpoint, CONTRACT, ME)
+    await find_deploy_block(endpoint, CONTRACT)
 
 
 async def reads_transactions(endpoint: Endpoint) -> None:
@@ -241,8 +241,8 @@ async def reads_receipts(endpoint: Endpoint) -> None:
 
 async def proves(endpoint: Endpoint) -> None:
     for interface in ContractVersion:
-        prover = ApprovalProver(Address(CONTRACT), 31337, interface, ME, frozenset(), 0)
-        await prover.prove_approval(HELD, endpoint, endpoint)
+        prover = ApprovalProver(CONTRACT, 31337, interface, ME, frozenset(), 0)
+        await prover.prove_approval(RECORD, endpoint, endpoint)
 
 
 @cache
@@ -259,16 +259,11 @@ def test_a_poisoned_answer_is_a_typed_fault_or_well_formed(seed: int) -> None:
         [reads_headers, reads_logs, reads_numbers, reads_calls, reads_transactions, reads_receipts, proves]
     )
 
-    async def ask() -> None:
+    async def read_once() -> None:
         with suppress(RpcFault, UnprovableError, Broken):  # said, typed, and nothing was decided
             await read(endpoint_of(rng, honest(), share=rng.choice([1.0, 0.3])))
 
-    asyncio.run(ask())
-
-
-ERROR_DATA = st.recursive(
-    st.none() | st.text(), lambda inside: st.lists(inside) | st.dictionaries(st.sampled_from(["from", "to"]), inside)
-)
+    asyncio.run(read_once())
 
 
 @settings(max_examples=300, deadline=None)
@@ -278,7 +273,7 @@ ERROR_DATA = st.recursive(
     st.recursive(st.none() | st.text(), lambda inside: st.dictionaries(st.sampled_from(["from", "to"]), inside)),
 )
 def test_any_error_of_an_endpoint_is_classified(message: str, code: int, data: Any) -> None:
-    """Whatever its words."""
+    """Whatever an error says, it has a kind."""
     classify_rpc_error(JsonRpcError(code, message, data))
 
 
@@ -315,10 +310,10 @@ def test_a_poisoned_chain_leaves_a_database_that_opens(seed: int) -> None:
 async def follow(rng: random.Random, path: Path) -> None:
     chain = chain_of_leases()
     database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{path}")
-    records = SqlChainStore(database, 31337, Address(CONTRACT))
-    book = InMemoryLeaseCache(FixedClock(), DEFAULT_CONFIDENCE)
-    source = ChainSource(Address(CONTRACT), ME, LogReader(Address(CONTRACT)), None, lambda endpoint: endpoint, settle_every=2)
-    view = await records.open_deployment(ME, "v1", 0, GENESIS)
+    chain_store = SqlChainStore(database, 31337, CONTRACT)
+    cache = InMemoryLeaseCache(FixedClock(), DEFAULT_CONFIDENCE)
+    source = ChainSource(CONTRACT, ME, LogReader(CONTRACT), None, lambda endpoint: endpoint, settle_every=2)
+    view = await chain_store.open_deployment(ME, "v1", 0, GENESIS)
     poison = endpoint_of(rng, honest_of(chain), share=rng.choice([0.1, 0.3]))
     for _ in range(25):
         try:
@@ -326,14 +321,14 @@ async def follow(rng: random.Random, path: Path) -> None:
         except (RpcFault, FinalityViolatedError):
             continue
         if step is not None:
-            view = await apply_update(step, view, records, book, None)
+            view = await apply_update(step, view, chain_store, cache, None)
         if rng.random() < 0.2:
             chain.mine([rng.choice(LOGS)])
-    again = await records.find_view()
+    again = await chain_store.find_view()
     assert again == view
     fresh = InMemoryLeaseCache(FixedClock(), DEFAULT_CONFIDENCE)
-    async for page in records.load_approved():
+    async for page in chain_store.load_approved():
         fresh.load_rows(page)
-    await refresh_leases(await records.list_touched(), view, records, fresh)
+    await refresh_leases(await chain_store.list_touched(), view, chain_store, fresh)
     assert all(HASH32.fullmatch(lease_id) for lease_id in fresh.list_ids())
     await database.close()

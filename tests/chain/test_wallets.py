@@ -1,4 +1,4 @@
-"""Contract wallets (ERC-1271) on a real chain: what one accepts is accepted, and none of them can do more than say no."""
+"""Contract wallets (ERC-1271) on a real chain: the node accepts what the wallet accepts, and a misbehaving wallet can only reject."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ async def world(agreement: AnvilAgreement) -> AsyncIterator[WalletSetup]:
 
 
 async def test_the_wallet_decides_whose_signature_is_its_own(world: WalletSetup) -> None:
-    """Its owner's, and nobody else's."""
+    """A wallet's signature is its owner's, and nobody else's."""
     assert await world.accepts()
     assert not await world.accepts(OTHER)
 
 
 @pytest.mark.parametrize("mood", [mood for mood in WalletBehaviour if mood is not WalletBehaviour.HONEST])
 async def test_a_wallet_that_misbehaves_says_no(world: WalletSetup, mood: WalletBehaviour) -> None:
-    """Refusing, reverting, burning all gas, a megabyte or 128 KB that begin with yes, four bytes, a yes with dirt behind it: quickly no."""
+    """A wallet that refuses, reverts, burns all gas, or answers too much, too little or more than the magic value has rejected, quickly."""
     await world.set_behaviour(mood)
     await world.confirm_all()
     start = time.monotonic()
@@ -50,7 +50,7 @@ async def test_a_wallet_that_misbehaves_says_no(world: WalletSetup, mood: Wallet
 
 
 async def test_a_yes_counts_only_where_it_stands_at_both_blocks(world: WalletSetup) -> None:
-    """One that is not confirmed yet may be undone; one that was withdrawn holds no longer."""
+    """An acceptance that is not confirmed yet may be undone; one that was withdrawn no longer holds."""
     await world.set_behaviour(WalletBehaviour.REFUSE)
     await world.confirm_all()
     await world.set_behaviour(WalletBehaviour.HONEST)
@@ -62,14 +62,14 @@ async def test_a_yes_counts_only_where_it_stands_at_both_blocks(world: WalletSet
 
 
 async def test_an_account_without_code_is_no_wallet(world: WalletSetup) -> None:
-    """It answers with nothing, which is not the word."""
+    """An account without code answers nothing, which is not the magic value."""
     assert not await world.accepts(OWNS, Address("0x" + "ab" * 20)), "not named, one operator"
     world.verifier._named_wallets |= {Address(OTHER.address)}
     assert not await world.accepts(OWNS, Address(OTHER.address))
 
 
 async def test_who_may_be_asked(agreement: AnvilAgreement) -> None:
-    """With one operator only whom the node's operator named; with two, who is known to be a contract; a plain key never."""
+    """With endpoints of one operator only named wallets are called; with two, every known contract; an EOA never."""
     async with wallet_setup(agreement, named=False) as world:
         assert not await world.accepts()
         assert world.calls == 0
@@ -88,7 +88,7 @@ async def test_who_may_be_asked(agreement: AnvilAgreement) -> None:
 
 
 async def test_two_urls_of_one_operator_are_one_voice(agreement: AnvilAgreement) -> None:
-    """Unless the operator says so, two endpoints of this machine are nobody's second opinion."""
+    """Unless the node's operator says otherwise, two endpoints of this machine count as one operator's."""
     code_hash = await agreement.code_hash()
     urls = (agreement.chain.url, agreement.chain.url + "/two")
     endpoints = EndpointPool(
@@ -101,7 +101,7 @@ async def test_two_urls_of_one_operator_are_one_voice(agreement: AnvilAgreement)
 
 
 async def test_without_the_chain_nobody_can_know(world: WalletSetup) -> None:
-    """503, not 401: distrusted, or not answering."""
+    """When the node is not ready or an endpoint does not answer, the answer is 503, not 401."""
     world.distrust = "no endpoint answers."
     with pytest.raises(Unavailable):
         await world.accepts()
@@ -112,7 +112,7 @@ async def test_without_the_chain_nobody_can_know(world: WalletSetup) -> None:
 
 
 async def test_a_lying_endpoint_cannot_sign_alone(agreement: AnvilAgreement) -> None:
-    """Endpoints of two operators are asked where there are two, and each may deny; when one is silent nothing is known."""
+    """Endpoints of two operators are asked where there are two, and each may reject; when one is silent the answer is unknown."""
     silent = False
 
     async def lie(request: web.Request) -> web.Response:

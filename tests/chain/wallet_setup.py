@@ -1,4 +1,4 @@
-"""A chain with a contract wallet on it, and a node's part that asks it about signatures."""
+"""A chain with a contract wallet on it, and the node's verifier of its signatures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARTIFACT = json.loads((ROOT / "contracts/test/artifacts/Wallet.json").read_text(
 
 
 class WalletBehaviour(IntEnum):
-    """How `contracts/test/solidity/Wallet.sol` answers."""
+    """The answers that `contracts/test/solidity/Wallet.sol` can give."""
 
     HONEST = 0
     REFUSE = 1
@@ -35,7 +35,7 @@ class WalletBehaviour(IntEnum):
 
 
 class FakeAccountKinds:
-    """What a node knows of its Spenders: every one a contract, unless told."""
+    """What a node knows of its Spenders: each is a contract unless `kinds` says otherwise."""
 
     def __init__(self) -> None:
         self.creators: dict[Address, Address | None] = {}
@@ -46,10 +46,10 @@ class FakeAccountKinds:
 
 
 class WalletSetup:
-    """A chain with one wallet on it, and a node that asks: an endpoint of its operator's choice for the wallet named, or two."""
+    """A chain with one wallet on it, and a verifier with one endpoint, or with several of different operators."""
 
     def __init__(self, agreement: AnvilAgreement, code_hash: Hash32, wallet: Address, *more: str, named: bool) -> None:
-        """`more`: URLs of other operators' endpoints; `named`: the operator says that it is a wallet."""
+        """`more`: URLs of other operators' endpoints; `named`: whether the node's operator named the wallet."""
         self.chain: Anvil = agreement.chain
         self.wallet = wallet
         urls = (self.chain.url, *more)
@@ -69,18 +69,18 @@ class WalletSetup:
 
     @property
     def calls(self) -> int:
-        """Made to endpoints about signatures."""
+        """Calls to endpoints about signatures."""
         return sum(endpoint.calls for endpoint in self.verifier._own)
 
     def chain_status(self) -> ChainStatus:
         return ChainStatus(BlockNumber(0), Timestamp(0), BlockNumber(self.confident), self.distrust)
 
     async def set_behaviour(self, mood: WalletBehaviour) -> None:
-        """From the next block on."""
+        """Change the wallet's behaviour from the next block on."""
         await self.chain.send_transaction(OWNER, self.wallet, encode_call("behave(uint8)", mood))
 
     async def confirm_all(self) -> None:
-        """All that was mined counts."""
+        """Let everything mined so far count."""
         self.confident = await self.chain.head_number()
 
     async def accepts(self, signer: Signer = OWNS, address: Address | None = None) -> bool:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pandacea.codecheck.check import ChildCodeChecker, CodeRefused
+from pandacea.codecheck.check import ChildCodeChecker
 from pandacea.domain.code_rules import CodeRules, check_text
-from pandacea.errors import Unavailable
+from pandacea.errors import ProblemError, Unavailable
 
 FAULTS: dict[str, tuple[str, str, int | None]] = {
     "import": ("x = 1\nimport os\n", "code-import-refused", 2),
@@ -40,7 +40,7 @@ FAULTS: dict[str, tuple[str, str, int | None]] = {
 async def test_each_fault_has_its_code_and_line(name: str) -> None:
     """Size, encoding, NUL, syntax and refused imports: a typed refusal that says where."""
     code, expected, line = FAULTS[name]
-    with pytest.raises(CodeRefused) as caught:
+    with pytest.raises(ProblemError) as caught:
         await ChildCodeChecker().check_code(code)
     assert caught.value.code == expected
     assert caught.value.context["line"] == line
@@ -103,7 +103,7 @@ async def test_the_script_is_never_run() -> None:
 async def test_the_earner_chooses_what_is_refused() -> None:
     """`refused_imports` is configuration; with the environment's modules known, an import that cannot work is said so."""
     await ChildCodeChecker(refused_imports=frozenset()).check_code("import os, sys")
-    with pytest.raises(CodeRefused) as caught:
+    with pytest.raises(ProblemError) as caught:
         await ChildCodeChecker(available=frozenset({"torch"})).check_code("import torch\nimport tensorflow")
     assert (caught.value.code, caught.value.context["line"]) == ("code-import-missing", 2)
 

@@ -170,7 +170,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_variable_that_names_no_key_is_refused(tmp_path: Path) -> None:
     """A misspelt override must not be ignored."""
-    assert "PANDACEA_SERVER_PORT names no key" in refused(tmp_path, GOOD, {"PANDACEA_SERVER_PORT": "1"})
+    assert "PANDACEA_SERVER_PORT does not name a key" in refused(tmp_path, GOOD, {"PANDACEA_SERVER_PORT": "1"})
 
 
 def test_zero_confirmations_need_a_development_chain(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_bad_variable_is_named_and_not_the_file(tmp_path: Path, name: str, val
 
 
 def test_the_nodes_own_files_lie_apart_from_the_data(tmp_path: Path) -> None:
-    """Whatever way the state folder leads there: results and keys of tables are no tables."""
+    """Whatever way the state folder leads there: results and keys of tables are not tables."""
     (tmp_path / "link").symlink_to(tmp_path / "data")
     for folder in ("data/state", "data", "link/state"):
         said = refused(tmp_path, GOOD + f"store: {{state_dir: {folder}}}")

@@ -141,12 +141,12 @@ class Agreement:
         return found
 
     def view(self, function: str, *values: Any) -> Any:
-        """Read."""
+        """Call a view of the contract."""
         data = self.w3.eth.call({"to": self._checked(self.address), "data": self.abi.encode_call(function, *values)})
         return self.abi.decode_result(function, bytes(data))
 
     def lease(self, lease: str) -> Mapping[str, Any]:
-        """`getLease`."""
+        """Call `getLease` and decode it."""
         found: Mapping[str, Any] = self.view("getLease", lease)
         return found
 
@@ -211,7 +211,7 @@ class Agreement:
         return lease
 
     def finalized(self) -> str:
-        """A paid lease."""
+        """Make a lease that is paid."""
         lease = self.executed()
         self.send("finalizeLease", lease, by=self.spender)
         return lease

@@ -79,7 +79,7 @@ class Evm:
         return [event for event in events if event is not None]
 
     def balance(self, account: str) -> int:
-        """Wei."""
+        """Read an account's balance in wei."""
         return int(self._state.get_balance(_raw(account)))
 
     def words(self, lease: str) -> tuple[int, ...]:

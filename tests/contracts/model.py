@@ -66,7 +66,7 @@ class Held:
         return self.price + (self.stake if self.status is LeaseStatus.DISPUTED else 0)
 
 
-class Refused(Exception):
+class ModelRefusal(Exception):
     """What the contract must revert with."""
 
     def __init__(self, name: str, **values: object) -> None:
@@ -75,7 +75,7 @@ class Refused(Exception):
 
 
 class Model:
-    """All leases and accounts. Every method takes the second it happens in and raises `Refused` where the contract reverts."""
+    """All leases and accounts. Every method takes the second it happens in and raises `ModelRefusal` where the contract reverts."""
 
     def __init__(self, owner: str, arbiter: str) -> None:
         self.owner, self.arbiter, self.paused = owner, arbiter, False
@@ -93,32 +93,32 @@ class Model:
     def _lease(self, lease_id: str, move: LeaseTransition) -> Held:
         lease = self.leases.get(lease_id)
         if lease is None:
-            raise Refused("UnknownLease", leaseId=lease_id)
+            raise ModelRefusal("UnknownLease", leaseId=lease_id)
         if (lease.status, move) not in LEASE_TRANSITIONS:
-            raise Refused("WrongStatus", leaseId=lease_id, status=lease.status.value)
+            raise ModelRefusal("WrongStatus", leaseId=lease_id, status=lease.status.value)
         return lease
 
     def _earner_side(self, lease: Held, by: str) -> None:
         if by not in {lease.earner, self.operator.get(lease.earner)}:
-            raise Refused("NotEarnerOrOperator", leaseId=lease.id, caller=by)
+            raise ModelRefusal("NotEarnerOrOperator", leaseId=lease.id, caller=by)
 
     def _owner(self, by: str) -> None:
         if by != self.owner:
-            raise Refused("OwnableUnauthorizedAccount", account=by)
+            raise ModelRefusal("OwnableUnauthorizedAccount", account=by)
 
     def _running(self) -> None:
         if self.paused:
-            raise Refused("EnforcedPause")
+            raise ModelRefusal("EnforcedPause")
 
     @staticmethod
     def _until(lease: Held, now: int, until: int) -> None:
         if now > until:
-            raise Refused("TooLate", leaseId=lease.id, until=until)
+            raise ModelRefusal("TooLate", leaseId=lease.id, until=until)
 
     @staticmethod
     def _after(lease: Held, now: int, after: int) -> None:
         if now <= after:
-            raise Refused("TooEarly", leaseId=lease.id, after_=after)
+            raise ModelRefusal("TooEarly", leaseId=lease.id, after_=after)
 
     def _end(self, lease: Held, move: LeaseTransition, **shares: int) -> None:
         assert sum(shares.values()) == lease.held
@@ -137,9 +137,9 @@ class Model:
         """Whether these terms are accepted."""
         self._running()
         if not now < expires_at <= now + MAX_TERM:
-            raise Refused("BadExpiry", expiresAt=expires_at)
+            raise ModelRefusal("BadExpiry", expiresAt=expires_at)
         if computations == 0:
-            raise Refused("NoComputations")
+            raise ModelRefusal("NoComputations")
 
     def approve(self, now: int, by: str, lease_id: str) -> None:
         """Earner or operator, for a week, before the expiry."""
@@ -154,7 +154,7 @@ class Model:
         lease = self._lease(lease_id, LeaseTransition.APPROVE)
         self._until(lease, now, deadline)
         if signer not in {lease.earner, self.operator.get(lease.earner)}:
-            raise Refused("ApprovalNotSigned", leaseId=lease_id)
+            raise ModelRefusal("ApprovalNotSigned", leaseId=lease_id)
         self._approve(now, lease)
 
     def _approve(self, now: int, lease: Held) -> None:
@@ -169,9 +169,11 @@ class Model:
         self._earner_side(lease, by)
         self._until(lease, now, lease.expires_at + COMMIT_GRACE)
         if computation in lease.results:
-            raise Refused("AlreadyCommitted", leaseId=lease_id, computationId=computation, resultHash=lease.results[computation])
+            raise ModelRefusal(
+                "AlreadyCommitted", leaseId=lease_id, computationId=computation, resultHash=lease.results[computation]
+            )
         if len(lease.results) == lease.max_computations:
-            raise Refused("AllCommitted", leaseId=lease_id, maxComputations=lease.max_computations)
+            raise ModelRefusal("AllCommitted", leaseId=lease_id, maxComputations=lease.max_computations)
         lease.results[computation] = result
 
     def commit_each(self, now: int, by: str, batch: list[tuple[str, str, str]]) -> list[str]:
@@ -180,7 +182,7 @@ class Model:
         for one in batch:
             try:
                 self.commit(now, by, *one)
-            except Refused as answer:
+            except ModelRefusal as answer:
                 names.append(answer.refusal.name)
             else:
                 names.append("")
@@ -190,11 +192,11 @@ class Model:
         """With a result; the Earner's side when nothing is left or expired, then anyone."""
         lease = self._lease(lease_id, LeaseTransition.EXECUTE)
         if not lease.results:
-            raise Refused("NothingCommitted", leaseId=lease_id)
+            raise ModelRefusal("NothingCommitted", leaseId=lease_id)
         if now <= lease.expires_at + COMMIT_GRACE:
             self._earner_side(lease, by)
             if now < lease.expires_at and len(lease.results) < lease.max_computations:
-                raise Refused(
+                raise ModelRefusal(
                     "ComputationsLeft", leaseId=lease_id, committed=len(lease.results), maxComputations=lease.max_computations
                 )
         lease.status, lease.executed_at = LEASE_TRANSITIONS[lease.status, LeaseTransition.EXECUTE], now
@@ -204,7 +206,7 @@ class Model:
         lease = self._lease(lease_id, LeaseTransition.FINALIZE)
         if by != lease.spender:
             if by != lease.earner:
-                raise Refused("NotParty", leaseId=lease_id, caller=by)
+                raise ModelRefusal("NotParty", leaseId=lease_id, caller=by)
             self._after(lease, now, lease.executed_at + DISPUTE_WINDOW)
         self._end(lease, LeaseTransition.FINALIZE, earner=lease.held)
 
@@ -213,10 +215,10 @@ class Model:
         lease = self._lease(lease_id, LeaseTransition.CANCEL)
         if by != lease.earner:
             if by != lease.spender:
-                raise Refused("NotParty", leaseId=lease_id, caller=by)
+                raise ModelRefusal("NotParty", leaseId=lease_id, caller=by)
             if lease.status is not LeaseStatus.CREATED:
                 if lease.results:
-                    raise Refused("SomethingCommitted", leaseId=lease_id, committed=len(lease.results))
+                    raise ModelRefusal("SomethingCommitted", leaseId=lease_id, committed=len(lease.results))
                 self._after(lease, now, lease.expires_at + COMMIT_GRACE)
         self._end(lease, LeaseTransition.CANCEL, spender=lease.held)
 
@@ -224,11 +226,11 @@ class Model:
         """The Spender, with the stake, until the window closes."""
         lease = self._lease(lease_id, LeaseTransition.DISPUTE)
         if by != lease.spender:
-            raise Refused("NotSpender", leaseId=lease_id, caller=by)
+            raise ModelRefusal("NotSpender", leaseId=lease_id, caller=by)
         if lease.status is LeaseStatus.EXECUTED:
             self._until(lease, now, lease.executed_at + DISPUTE_WINDOW)
         if value != lease.stake:
-            raise Refused("WrongStake", leaseId=lease_id, sent=value, stake=lease.stake)
+            raise ModelRefusal("WrongStake", leaseId=lease_id, sent=value, stake=lease.stake)
         lease.status, lease.disputed_at = LEASE_TRANSITIONS[lease.status, LeaseTransition.DISPUTE], now
         self.paid_in += value
 
@@ -236,7 +238,7 @@ class Model:
         """The lease's arbiter, for a month."""
         lease = self._open(lease_id)
         if by != lease.arbiter:
-            raise Refused("NotArbiter", leaseId=lease_id, caller=by)
+            raise ModelRefusal("NotArbiter", leaseId=lease_id, caller=by)
         self._until(lease, now, lease.disputed_at + ARBITRATION_PERIOD)
         if valid:
             self._end(lease, LeaseTransition.RESOLVE_VALID, spender=lease.held)
@@ -259,17 +261,17 @@ class Model:
         """Anyone, with two results of one computation signed by the Earner's side."""
         lease = self._lease(lease_id, LeaseTransition.RESOLVE_VALID)
         if results[0] == results[1]:
-            raise Refused("NoEquivocation")
+            raise ModelRefusal("NoEquivocation")
         for signer, result in zip(signers, results, strict=True):
             replaced_in = self.replaced.get((lease.earner, signer), 0)
             if signer not in {lease.earner, self.operator.get(lease.earner)} and replaced_in <= lease.operator_epoch:
-                raise Refused("NotSigned", leaseId=lease_id, resultHash=result)
+                raise ModelRefusal("NotSigned", leaseId=lease_id, resultHash=result)
         self._end(lease, LeaseTransition.RESOLVE_VALID, spender=lease.held)
 
     # ---------------------------------------------------------------------------------------------- accounts and owner
 
     def set_operator(self, by: str, operator: str | None) -> None:
-        """The caller's own. Each call begins an epoch of the Earner."""
+        """Set the caller's own operator. Each call begins an epoch of the Earner."""
         self.epoch[by] += 1
         if by in self.operator:
             self.replaced[by, self.operator[by]] = self.epoch[by]
@@ -282,7 +284,7 @@ class Model:
         """All of the caller's credit; wei."""
         amount = self.credit.pop(by, 0)
         if amount == 0:
-            raise Refused("NothingToWithdraw", account=by)
+            raise ModelRefusal("NothingToWithdraw", account=by)
         self.paid_out += amount
         return amount
 
@@ -292,8 +294,8 @@ class Model:
         self.arbiter = arbiter
 
     def pause(self, by: str, paused: bool) -> None:
-        """On or off."""
+        """Pause or unpause, as the owner."""
         self._owner(by)
         if paused == self.paused:
-            raise Refused("EnforcedPause" if paused else "ExpectedPause")
+            raise ModelRefusal("EnforcedPause" if paused else "ExpectedPause")
         self.paused = paused

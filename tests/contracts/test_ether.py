@@ -14,7 +14,7 @@ def test_when_it_is_sent_without_a_call_it_is_refused(agreement: Agreement) -> N
 
 
 def test_when_an_unknown_function_is_called_it_is_refused(agreement: Agreement) -> None:
-    """No fallback."""
+    """The contract has no fallback function."""
     assert isinstance(agreement.raw(bytes.fromhex("deadbeef"), by=agreement.spender), Refusal)
 
 

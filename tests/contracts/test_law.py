@@ -21,7 +21,7 @@ from pandacea.domain.lease import FINAL_STATUSES, Lease, LeaseStatus
 from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import CREATE, DAY, NO_LEASE, PRODUCT, ZERO, Refusal, word
 from tests.contracts.evm import Evm
-from tests.contracts.model import MAX_TERM, Held, Model, Refused
+from tests.contracts.model import MAX_TERM, Held, Model, ModelRefusal
 from tests.lease_fold import apply_event
 
 HISTORIES = max(1, int(200 * float(os.environ.get("PANDACEA_TEST_SCALE", "1"))))
@@ -107,7 +107,7 @@ class Law(RuleBasedStateMachine):
         refused = None
         try:
             law()
-        except Refused as answer:
+        except ModelRefusal as answer:
             refused = answer.refusal
         found = self.evm.call(data, by=by, value=value)
         if refused is not None:
@@ -136,7 +136,7 @@ class Law(RuleBasedStateMachine):
         return lease.id, self.luck.choice(right(lease) if self.luck.random() < 0.85 else self.evm.accounts)
 
     def earner_side(self, lease: Held) -> list[str]:
-        """Earner and operator."""
+        """List the Earner and the operator."""
         return [lease.earner, self.model.operator.get(lease.earner, lease.earner)]
 
     # ---------------------------------------------------------------------------------------------- steps
@@ -232,7 +232,7 @@ class Law(RuleBasedStateMachine):
         self.step(lambda: self.model.resolve(self.evm.now, by, lease, valid), call, by)
 
     def split(self) -> None:
-        """By anyone."""
+        """Anyone may split a dispute."""
         lease, by = self.lease_and_caller(lambda _: self.evm.accounts, LeaseStatus.DISPUTED)
         self.step(lambda: self.model.split(self.evm.now, lease), self.evm.abi.encode_call("splitDispute", lease), by)
 

@@ -29,7 +29,7 @@ def test_when_the_recipient_is_the_contract_itself_it_reverts_with_withdrawal_fa
 
 
 def test_when_the_recipient_is_another_address_it_pays_there_and_emits_withdrawn(agreement: Agreement) -> None:
-    """To the wei."""
+    """The whole credit is paid, to the wei."""
     agreement.finalized()
     before = agreement.balance(agreement.other)
     done = agreement.send("withdrawTo", agreement.other, by=agreement.earner)

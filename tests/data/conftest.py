@@ -1,4 +1,4 @@
-"""A real box to convert in, a real database to register in."""
+"""A real sandbox to convert in, a real database to register in."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LIMITS = Limits()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def box(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BubblewrapSandbox]:
-    """An open sandbox with two warm boxes."""
+async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BubblewrapSandbox]:
+    """An open service with two warm sandboxes."""
     find_program("bwrap", "bubblewrap")
     try:
         environment = prepare.environment()
@@ -46,9 +46,9 @@ async def box(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bubblew
 
 
 @pytest.fixture
-def tables(box: BubblewrapSandbox, tmp_path: Path) -> TableStore:
+def tables(sandbox: BubblewrapSandbox, tmp_path: Path) -> TableStore:
     """A store of tables, empty."""
-    return TableStore(tmp_path / "state" / "tables", box, LIMITS)
+    return TableStore(tmp_path / "state" / "tables", sandbox, LIMITS)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def book(tmp_path: Path) -> AsyncIterator[SqlProductStore]:
+async def product_store(tmp_path: Path) -> AsyncIterator[SqlProductStore]:
     """The node's own record of products."""
     opened = await DatabaseEngine.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
     await upgrade(opened)
@@ -69,6 +69,6 @@ async def book(tmp_path: Path) -> AsyncIterator[SqlProductStore]:
 
 
 @pytest.fixture
-def catalogue(book: SqlProductStore, tables: TableStore) -> ProductCatalogue:
+def catalogue(product_store: SqlProductStore, tables: TableStore) -> ProductCatalogue:
     """A catalogue that signs everything alike."""
-    return ProductCatalogue(book, lambda _digest: SIGNATURE, FakeClock(), tables)
+    return ProductCatalogue(product_store, lambda _digest: SIGNATURE, FakeClock(), tables)

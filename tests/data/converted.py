@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pandacea.sandbox.guest import convert, load_frame
 
 
 class _NoNode:
-    """A node that listens to nothing."""
+    """A node that reads nothing."""
 
     def sendmsg(self, _parts: object) -> None:
-        """Progress goes nowhere."""
+        """Drop a report of progress."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """`told`: the account; `frame`: what a script gets, None when it was refused."""
+    """`report`: of the conversion; `frame`: what a script gets, None when the file was refused."""
 
     report: dict[str, Any]
     frame: Any
@@ -47,10 +48,10 @@ def convert_file(source: Path, form: str, folder: Path, **header: Any) -> Conver
     outputs = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600) for path in paths]
     descriptor = os.open(source, os.O_RDONLY)
     try:
-        told = convert._convert(_NoNode(), asked, descriptor, outputs)  # type: ignore[arg-type]
+        report = convert._convert(cast("socket.socket", _NoNode()), asked, descriptor, outputs)
     finally:
         for one in (descriptor, *outputs):
             os.close(one)
-    refused = "refused" in told or asked["look"]
+    refused = "refused" in report or asked["look"]
     frame = None if refused else load_frame.load_frame(os.open(paths[1], os.O_RDONLY), "arrow")
-    return Converted(told, frame, paths[1])
+    return Converted(report, frame, paths[1])

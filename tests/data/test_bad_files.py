@@ -1,4 +1,4 @@
-"""A file that is no table is refused with the place and what to do."""
+"""A file that is not a table is refused with the place and what to do."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.data.converted import convert_file
         (b"", "the file is empty"),
         (b"a,b\n1,2\n3,4\n5,6,7\n", "line 4, column 3: the row has 3 values where 2 are expected"),
         (b"a,b\n1,2,3\n", "line 2: this row has more values than the header has names"),
-        (b"a,b\n1,caf\xe9\n", "line 2, column 2: a byte that is no UTF-8"),
-        (b"a,b\n" + b"1,x\n" * 300_000 + b"1,\xff\n", "line 300002, column 2: a byte that is no UTF-8"),
+        (b"a,b\n1,caf\xe9\n", "line 2, column 2: a byte that is not UTF-8"),
+        (b"a,b\n" + b"1,x\n" * 300_000 + b"1,\xff\n", "line 300002, column 2: a byte that is not UTF-8"),
         (b'a,b\n1,"two\n3,4\n', "a double quote opens and never closes"),
         (b"a;b\n1;2\n", "the header holds no ',' but ';': state the separator"),
     ],
@@ -31,8 +31,8 @@ def test_a_bad_csv_file_is_refused_with_its_place(tmp_path: Path, content: bytes
     source = tmp_path / "bad.csv"
     source.write_bytes(content)
     for piece_bytes in (64, 1 << 24):
-        told = convert_file(source, "csv", tmp_path, piece_bytes=piece_bytes).report
-        assert words in told["refused"], told
+        report = convert_file(source, "csv", tmp_path, piece_bytes=piece_bytes).report
+        assert words in report["refused"], report
 
 
 def test_another_separator_is_read_when_it_is_stated(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_another_separator_is_read_when_it_is_stated(tmp_path: Path) -> None:
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A typing mistake in --drop must not publish the column that was meant."""
     (tmp_path / "people.csv").write_text("name,age\nx,1\n")
-    told = convert_file(tmp_path / "people.csv", "csv", tmp_path, drop=["nmae"]).report
-    assert "there is no column 'nmae'; there are: name, age" in told["refused"]
+    report = convert_file(tmp_path / "people.csv", "csv", tmp_path, drop=["nmae"]).report
+    assert "there is no column 'nmae'; there are: name, age" in report["refused"]
 
 
 def test_a_sqlite_column_of_several_kinds_is_refused(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_a_sqlite_column_of_several_kinds_is_refused(tmp_path: Path) -> None:
         db.execute("CREATE TABLE t (x)")
         db.executemany("INSERT INTO t VALUES (?)", [(1,), ("one",), (2,)])
         db.commit()
-    told = convert_file(tmp_path / "mixed.db", "sqlite", tmp_path).report
-    assert "column 'x' mixes integer and text values (2 of them integer)" in told["refused"]
+    report = convert_file(tmp_path / "mixed.db", "sqlite", tmp_path).report
+    assert "column 'x' mixes integer and text values (2 of them integer)" in report["refused"]
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "sqlite"])

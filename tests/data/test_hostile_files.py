@@ -70,7 +70,7 @@ def sqlite_generated(path: Path) -> None:
 
 
 def sqlite_broken_schema(path: Path) -> None:
-    """A schema table whose text is no SQL."""
+    """A schema table whose text is not SQL."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE people (x)")
         db.execute("PRAGMA writable_schema = ON")
@@ -93,7 +93,7 @@ def sqlite_broken_schema(path: Path) -> None:
 async def test_a_file_that_attacks_its_reader_is_refused(
     tables: TableStore, data_dir: Path, tmp_path: Path, make: Callable[[Path], None], form: str, words: str
 ) -> None:
-    """In a real box; the reason is told, and no file is left behind."""
+    """In a real sandbox; the reason is reported, and no file is left behind."""
     source = data_dir / "people"
     make(source)
     recipe = Recipe(SourceFormat(form), table="people" if form == "sqlite" else None)
@@ -103,7 +103,9 @@ async def test_a_file_that_attacks_its_reader_is_refused(
     assert list((tmp_path / "state" / "tables").glob("*.arrow")) == []
 
 
-async def test_a_table_that_unpacks_without_end_stops_at_its_cap(box: BubblewrapSandbox, data_dir: Path, tmp_path: Path) -> None:
+async def test_a_table_that_unpacks_without_end_stops_at_its_cap(
+    sandbox: BubblewrapSandbox, data_dir: Path, tmp_path: Path
+) -> None:
     """A zip bomb: 64 million zeros in a few kilobytes of Parquet, against a cap of 64 MiB."""
     source = data_dir / "bomb.parquet"
     zeros = pa.table({"x": np.zeros(4 << 20)})
@@ -111,7 +113,7 @@ async def test_a_table_that_unpacks_without_end_stops_at_its_cap(box: Bubblewrap
         for _ in range(4):
             writer.write_table(zeros)
     assert source.stat().st_size < MIB
-    small = TableStore(tmp_path / "state" / "tables", box, Limits(), max_bytes=64 * MIB)
+    small = TableStore(tmp_path / "state" / "tables", sandbox, Limits(), max_bytes=64 * MIB)
     with open_source(source, data_dir) as file, pytest.raises(UnreadableSource, match="unpack to 134"):
         await small.convert_source(file, Recipe(SourceFormat.PARQUET), "0" * 64, lambda _done, _total: None)
     # A file that lies about its size meets the file system's limit instead.
@@ -158,8 +160,8 @@ async def test_only_regular_files_beneath_the_data_folder_are_opened(
         with pytest.raises(BadConfig, match="must be a file's name in"):
             read_products(data_dir)
         return
-    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
-    assert name.split("/", maxsplit=1)[0] in trouble.detail
+    (rejected,) = await catalogue.register(read_products(data_dir), data_dir)
+    assert name.split("/", maxsplit=1)[0] in rejected.detail
     assert catalogue.list_products() == []
 
 

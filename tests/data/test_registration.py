@@ -1,4 +1,4 @@
-"""From products.yaml to what is on offer: converted in a box, versioned by content, nothing half-registered."""
+"""From products.yaml to what is on offer: converted in a sandbox, versioned by content, nothing half-registered."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pandacea.catalogue.product_checks import check_product
 from pandacea.catalogue.products_file import read_products
 from pandacea.catalogue.registry import ProductCatalogue
 from pandacea.catalogue.table_store import TableStore
+from pandacea.domain.ids import AssetId
 from pandacea.domain.product import Product
 from pandacea.domain.table import TableShape
 from pandacea.errors import BadConfig
@@ -26,6 +27,7 @@ from tests.data.conftest import SIGNATURE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+PEOPLE_ID = AssetId("people")
 PEOPLE = "name,age,ward\n" + "".join(f"person {n},{20 + n % 60},{'abc'[n % 3]}\n" for n in range(97))
 
 
@@ -35,8 +37,8 @@ def declare(data_dir: Path, asset: dict[str, Any], **product: Any) -> None:
 
 
 async def register_product(catalogue: ProductCatalogue, data_dir: Path) -> Product:
-    troubles = await catalogue.register(read_products(data_dir), data_dir)
-    assert troubles == []
+    rejected = await catalogue.register(read_products(data_dir), data_dir)
+    assert rejected == []
     (product,) = catalogue.list_products()
     return product
 
@@ -46,7 +48,7 @@ async def test_a_table_is_converted_and_published(catalogue: ProductCatalogue, d
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {"drop": ["name"], "columns": {"age": {"unit": "years", "minimum": 0, "maximum": 110}}})
     product = await register_product(catalogue, data_dir)
-    asset = product.assets["people"]  # type: ignore[index]
+    asset = product.assets[PEOPLE_ID]
     found = asset.path.stat()
     assert stat.S_IMODE(found.st_mode) == 0o444
     assert asset.path.is_relative_to(tmp_path / "state")
@@ -69,21 +71,21 @@ async def test_unchanged_content_is_the_same_version(catalogue: ProductCatalogue
 
 
 async def test_changed_content_is_a_new_version_and_the_old_table_stays(
-    catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path
+    catalogue: ProductCatalogue, product_store: SqlProductStore, data_dir: Path
 ) -> None:
     """A job that was accepted on the old version keeps its own rows."""
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {"drop": ["name"]})
     first = await register_product(catalogue, data_dir)
-    old = first.assets["people"]  # type: ignore[index]
+    old = first.assets[PEOPLE_ID]
     before = old.path.read_bytes()
     (data_dir / "people.csv").write_text(PEOPLE + "somebody,44,a\n")
     second = await register_product(catalogue, data_dir)
     assert second.version != first.version
-    kept = await book.find_asset_by_commitment(old.commitment)
+    kept = await product_store.find_asset_by_commitment(old.commitment)
     assert kept is not None
     assert kept.path.read_bytes() == before
-    assert second.assets["people"].path != kept.path  # type: ignore[index]
+    assert second.assets[PEOPLE_ID].path != kept.path
 
 
 async def test_a_change_in_a_dropped_column_is_no_new_version(catalogue: ProductCatalogue, data_dir: Path) -> None:
@@ -103,11 +105,11 @@ async def test_changed_rules_are_a_new_version_of_the_same_table(catalogue: Prod
     declare(data_dir, {"drop": ["name"]}, rules={"policy": "any-code"})
     second = await register_product(catalogue, data_dir)
     assert second.version != first.version
-    assert second.assets["people"].commitment == first.assets["people"].commitment  # type: ignore[index]
+    assert second.assets[PEOPLE_ID].commitment == first.assets[PEOPLE_ID].commitment
 
 
 async def test_a_file_that_turned_bad_takes_its_product_off_the_offer(
-    catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path, tmp_path: Path
+    catalogue: ProductCatalogue, product_store: SqlProductStore, data_dir: Path, tmp_path: Path
 ) -> None:
     """Not the old version either: what the Earner changed may be what must not be served any more. Others stay."""
     (data_dir / "people.csv").write_text(PEOPLE)
@@ -117,11 +119,11 @@ async def test_a_file_that_turned_bad_takes_its_product_off_the_offer(
     await catalogue.register(read_products(data_dir), data_dir)
     assert [product.product_id for product in catalogue.list_products()] == ["p", "q"]
     (data_dir / "people.csv").write_text(PEOPLE + "a,b,c,d\n")
-    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
-    assert trouble.product_id == "p"
-    assert "people.csv: line 99, column 4" in trouble.detail
+    (rejected,) = await catalogue.register(read_products(data_dir), data_dir)
+    assert rejected.product_id == "p"
+    assert "people.csv: line 99, column 4" in rejected.detail
     assert [product.product_id for product in catalogue.list_products()] == ["q"]
-    assert await book.list_offered() == {"q"}
+    assert await product_store.list_offered() == {"q"}
     assert list((tmp_path / "state" / "tables" / "incoming").iterdir()) == []
 
 
@@ -129,23 +131,23 @@ async def test_a_description_of_a_column_that_is_not_there_is_refused(catalogue:
     """A mistyped name would publish a column without its range."""
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {"drop": ["name"], "columns": {"aeg": {"minimum": 0}}})
-    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
-    assert "describes the column 'aeg'" in trouble.detail
+    (rejected,) = await catalogue.register(read_products(data_dir), data_dir)
+    assert "describes the column 'aeg'" in rejected.detail
 
 
 @pytest.mark.parametrize("asset", [{}, {"keep_flagged": []}, {"columns": {"name": {"description": "as written"}}}])
 async def test_a_column_that_may_identify_people_is_not_published_without_a_word(
-    catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path, asset: dict[str, Any]
+    catalogue: ProductCatalogue, product_store: SqlProductStore, data_dir: Path, asset: dict[str, Any]
 ) -> None:
     """A table stated by hand is looked at like one that was added: the product waits until the column is named."""
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, asset)
-    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
-    assert "name (its name says that it names people" in trouble.detail
-    assert "name it under drop, or under keep_flagged" in trouble.detail
+    (rejected,) = await catalogue.register(read_products(data_dir), data_dir)
+    assert "name (its name says that it names people" in rejected.detail
+    assert "name it under drop, or under keep_flagged" in rejected.detail
     assert catalogue.list_products() == []
-    assert catalogue.rejected == [trouble]
-    assert await book.list_offered() == set()
+    assert catalogue.rejected == [rejected]
+    assert await product_store.list_offered() == set()
 
 
 @pytest.mark.parametrize("asset", [{"drop": ["name"]}, {"keep_flagged": ["name"]}, {"keep": ["name", "age"]}])
@@ -158,21 +160,21 @@ async def test_a_column_that_is_named_is_decided(catalogue: ProductCatalogue, da
 
 
 async def test_a_table_of_an_earlier_look_is_looked_at_again(
-    catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    catalogue: ProductCatalogue, product_store: SqlProductStore, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that knew fewer flags when it read the file does not go on serving what today's look finds."""
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {"keep_flagged": ["name"]})
-    asset = (await register_product(catalogue, data_dir)).assets["people"]  # type: ignore[index]
+    asset = (await register_product(catalogue, data_dir)).assets[PEOPLE_ID]
     assert asset.shape is not None
     blind = replace(asset.shape, columns=tuple(replace(column, flags=()) for column in asset.shape.columns))
     monkeypatch.setattr("pandacea.domain.table.FLAGS_VERSION", 1)
-    old = read_products(data_dir)[0].assets["people"].recipe.digest(hashlib.sha256(PEOPLE.encode()).hexdigest())  # type: ignore[index]
+    old = read_products(data_dir)[0].assets[PEOPLE_ID].recipe.digest(hashlib.sha256(PEOPLE.encode()).hexdigest())
     monkeypatch.undo()
-    await book.record_source(asset.commitment, old, "stamp", blind)
+    await product_store.record_source(asset.commitment, old, "stamp", blind)
     declare(data_dir, {})
-    (trouble,) = await catalogue.register(read_products(data_dir), data_dir)
-    assert "may identify people" in trouble.detail
+    (rejected,) = await catalogue.register(read_products(data_dir), data_dir)
+    assert "may identify people" in rejected.detail
 
 
 async def test_what_doctor_says_is_what_a_start_would(tables: TableStore, data_dir: Path) -> None:
@@ -195,27 +197,31 @@ async def test_what_doctor_says_is_what_a_start_would(tables: TableStore, data_d
         assert words in detail
 
 
-async def test_a_folder_that_is_not_there_ends_no_offer(catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path) -> None:
+async def test_a_folder_that_is_not_there_ends_no_offer(
+    catalogue: ProductCatalogue, product_store: SqlProductStore, data_dir: Path
+) -> None:
     """A mistyped or unmounted folder, and one whose products.yaml is gone, are refused; `products: []` is a word."""
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {"drop": ["name"]})
     await register_product(catalogue, data_dir)
-    for folder, words in ((data_dir.with_name("dta"), "is no folder here"), (data_dir / "empty", "is gone, and p is on offer")):
+    for folder, words in ((data_dir.with_name("dta"), "is not a folder here"), (data_dir / "empty", "is gone, and p is on offer")):
         (data_dir / "empty").mkdir(exist_ok=True)
         with pytest.raises(BadConfig, match=words):
-            await read_declared_products(folder, book)
+            await read_declared_products(folder, product_store)
     (data_dir / "products.yaml").write_text("products: []\n")
-    assert await read_declared_products(data_dir, book) == []
+    assert await read_declared_products(data_dir, product_store) == []
 
 
-async def test_the_list_names_what_is_not_on_offer(catalogue: ProductCatalogue, book: SqlProductStore, data_dir: Path) -> None:
+async def test_the_list_names_what_is_not_on_offer(
+    catalogue: ProductCatalogue, product_store: SqlProductStore, data_dir: Path
+) -> None:
     """Before the first start, and in a running node with the reason."""
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {})
-    (before,) = (await ProductControl(book, data_dir).list_products({}))["not_offered"]
+    (before,) = (await ProductControl(product_store, data_dir).list_products({}))["not_offered"]
     assert before["detail"].startswith("Taken up by the next start")
     await catalogue.register(read_products(data_dir), data_dir)
-    answer = await ProductControl(book, data_dir, catalogue).list_products({})
+    answer = await ProductControl(product_store, data_dir, catalogue).list_products({})
     assert "may identify people" in answer["not_offered"][0]["detail"]
     assert "p is NOT on offer: asset people has columns" in render_answer("products list", answer)
 
@@ -226,7 +232,7 @@ async def test_the_mock_has_the_types_of_the_table(catalogue: ProductCatalogue, 
 
     (data_dir / "people.csv").write_text(PEOPLE.replace("person 5,25", "person 5,"))
     declare(data_dir, {"drop": ["name"], "mock": {"rows": 7}, "columns": {"ward": {"categories": ["x", "y"]}}})
-    asset = (await register_product(catalogue, data_dir)).assets["people"]  # type: ignore[index]
+    asset = (await register_product(catalogue, data_dir)).assets[PEOPLE_ID]
     assert asset.mock is not None
     private, mock = (guest_tables.load_frame(os.open(path, os.O_RDONLY), "arrow") for path in (asset.path, asset.mock.table))
     assert dict(mock.dtypes) == dict(private.dtypes)
@@ -240,11 +246,11 @@ async def test_no_step_of_a_conversion_reads_twice_what_was_converted(
     """A table is converted once, whoever asks for it next; a fresh record finds it by how it was made."""
     (data_dir / "people.csv").write_text(PEOPLE)
     declare(data_dir, {"drop": ["name"]})
-    first = (await register_product(catalogue, data_dir)).assets["people"]  # type: ignore[index]
+    first = (await register_product(catalogue, data_dir)).assets[PEOPLE_ID]
 
     class Never:
         async def convert_table(self, *_: object) -> TableShape:
             raise AssertionError("converted again")
 
     tables._converter = Never()
-    assert (await register_product(catalogue, data_dir)).assets["people"] == first  # type: ignore[index]
+    assert (await register_product(catalogue, data_dir)).assets[PEOPLE_ID] == first

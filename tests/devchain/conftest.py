@@ -17,7 +17,7 @@ from pandacea_sdk.protocol.contract import lease_agreement
 
 
 class DevChainClient:
-    """What a node sends, and the whole of what it gets."""
+    """A JSON-RPC client that returns whole answers."""
 
     def __init__(self, session: aiohttp.ClientSession, chain: DevChain) -> None:
         self._session, self.chain = session, chain
@@ -25,7 +25,7 @@ class DevChainClient:
         self.accounts: list[LocalAccount] = [Account.from_key(one.private_key) for one in chain.accounts]
 
     async def call_raw_answer(self, method: str, *params: Any) -> dict[str, Any]:
-        """The answer object."""
+        """Call a method; return the whole answer object."""
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
         async with self._session.post(self.chain.url, json=request) as response:
             answer: dict[str, Any] = await response.json()
@@ -33,18 +33,18 @@ class DevChainClient:
         return answer
 
     async def call_method(self, method: str, *params: Any) -> Any:
-        """The result of a call that must succeed."""
+        """Call a method that must succeed; return its result."""
         answer = await self.call_raw_answer(method, *params)
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
     async def post_body(self, body: bytes) -> Any:
-        """Any bytes to the endpoint."""
+        """Post any bytes; return the decoded answer."""
         async with self._session.post(self.chain.url, data=body) as response:
             return await response.json()
 
     async def sign_transaction(self, by: int = 0, *, nonce: int | None = None, **fields: Any) -> str:
-        """A signed transaction in hex, EIP-1559 unless `gasPrice` is given."""
+        """Sign a transaction, EIP-1559 unless `gasPrice` is given; return its hex."""
         account = self.accounts[by]
         if nonce is None:
             nonce = int(await self.call_method("eth_getTransactionCount", account.address, "pending"), 16)
@@ -56,20 +56,20 @@ class DevChainClient:
         return "0x" + bytes(account.sign_transaction(whole).raw_transaction).hex()
 
     async def send_transaction(self, by: int = 0, **fields: Any) -> dict[str, Any]:
-        """Send a transaction; its receipt."""
+        """Send a transaction; return its receipt."""
         receipt: dict[str, Any] = await self.call_method(
             "eth_getTransactionReceipt", await self.call_method("eth_sendRawTransaction", await self.sign_transaction(by, **fields))
         )
         return receipt
 
     async def deploy_agreement(self) -> str:
-        """A LeaseAgreement; its address."""
+        """Deploy a LeaseAgreement; return its address."""
         code = lease_agreement().encode_creation(self.accounts[0].address, self.accounts[1].address)
         return str((await self.send_transaction(data=code))["contractAddress"])
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[DevChainClient]:
-    """A fresh chain, asked over HTTP."""
+    """A client of a fresh chain."""
     async with DevChain() as chain, aiohttp.ClientSession() as session:
         yield DevChainClient(session, chain)

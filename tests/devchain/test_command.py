@@ -1,4 +1,4 @@
-"""`pandacea devchain`: a chain for people, with ether for whom they name."""
+"""`pandacea devchain`: a chain for people, with ether for the addresses they name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ADDRESS = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 
 
 async def test_an_address_is_funded() -> None:
-    """In a block of its own, once for each time."""
+    """Each funding sends ether, in a block of its own."""
     async with DevChain() as chain, aiohttp.ClientSession() as http:
         for _ in range(2):
             chain.fund(ADDRESS, 3 * 10**18)
@@ -27,7 +27,7 @@ async def test_an_address_is_funded() -> None:
 
 
 async def test_what_is_no_address_is_not_funded() -> None:
-    """In a sentence."""
+    """A malformed address is refused with one sentence."""
     async with DevChain() as chain:
         try:
             chain.fund("0x12", 1)
@@ -38,7 +38,7 @@ async def test_what_is_no_address_is_not_funded() -> None:
 
 
 def test_the_command_says_where_the_chain_is_until_it_is_stopped() -> None:
-    """One line for a person, and what each address got."""
+    """The command prints one line for a person, and what each address got."""
     command = [sys.executable, "-m", "pandacea", "devchain", "--port", "0", "--fund", ADDRESS]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
@@ -51,8 +51,8 @@ def test_the_command_says_where_the_chain_is_until_it_is_stopped() -> None:
 
 
 def test_the_extra_is_named_where_it_is_missing() -> None:
-    """Not a traceback of a module that nobody has heard of."""
-    program = "import sys; sys.modules['eth'] = None; from pandacea.cli import main; sys.exit(main(['devchain']))"
+    """Without the extra `devchain` the command says what to install, without a traceback."""
+    program = "import sys; sys.modules['eth'] = None; from pandacea.cli.main import main; sys.exit(main(['devchain']))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -67,7 +67,7 @@ def test_the_extra_is_named_where_it_is_missing() -> None:
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    """With what to do."""
+    """A port that is taken is named, with what to do."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,4 +1,4 @@
-"""The embedded chain speaks JSON-RPC as an execution client does: what the node reads from it, it can read anywhere."""
+"""The embedded chain speaks JSON-RPC as an execution client does, so that the node reads both in the same way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ABI = lease_agreement()
 
 
 def well_formed(found: Any, name: str = "", *, block: bool = False) -> None:
-    """Every text is a quantity or data, as its name says; a block's nonce is data."""
+    """Check that every string is a QUANTITY or DATA, as its name says; a block's nonce is DATA."""
     if isinstance(found, dict):
         for key, value in found.items():
             well_formed(value, key, block="parentHash" in found)
@@ -45,7 +45,7 @@ async def lease(client: DevChainClient, contract: str) -> dict[str, Any]:
 
 
 async def test_everything_is_written_as_quantities_and_data(client: DevChainClient) -> None:
-    """Blocks, transactions, receipts and logs."""
+    """Blocks, transactions, receipts and logs have the form of the execution API."""
     contract = await client.deploy_agreement()
     receipt = await lease(client, contract)
     number = receipt["blockNumber"]
@@ -70,7 +70,7 @@ async def test_everything_is_written_as_quantities_and_data(client: DevChainClie
 
 
 async def test_chain_id_is_the_one_the_contract_sees(client: DevChainClient) -> None:
-    """Otherwise no signature of EIP-712 would hold on it."""
+    """The chain id equals the contract's, or no EIP-712 signature would be valid on the chain."""
     assert int(await client.call_method("eth_chainId"), 16) == CHAIN_ID
     code = bytes.fromhex("4660005260206000f3")  # CHAINID, MSTORE 0, RETURN 32 bytes
     init = bytes([0x60, len(code), 0x80, 0x60, 0x0B, 0x60, 0x00, 0x39, 0x60, 0x00, 0xF3]) + code
@@ -80,7 +80,7 @@ async def test_chain_id_is_the_one_the_contract_sees(client: DevChainClient) -> 
 
 @pytest.mark.parametrize("fees", [{}, {"gasPrice": 3 * 10**9}], ids=["eip1559", "legacy"])
 async def test_a_transaction_can_be_proved_from_what_is_told(client: DevChainClient, fees: dict[str, int]) -> None:
-    """Its fields give back its hash and its sender: an endpoint need not be believed."""
+    """A transaction's fields give its hash and sender, so that no endpoint need be believed."""
     receipt = await client.send_transaction(3, to=client.accounts[4].address, value=7, **fees)
     told = await client.call_method("eth_getTransactionByHash", receipt["transactionHash"])
     n = {key: int(told[key], 16) for key in ("nonce", "gas", "value", "v", "r", "s", "gasPrice")}
@@ -96,7 +96,7 @@ async def test_a_transaction_can_be_proved_from_what_is_told(client: DevChainCli
 
 
 async def test_blocks_form_a_chain_of_hashes(client: DevChainClient) -> None:
-    """Each names its parent, and is found by number and by hash alike."""
+    """Each block names its parent, and is found by number and by hash alike."""
     await client.deploy_agreement()
     await lease(client, await client.deploy_agreement())
     head = int(await client.call_method("eth_blockNumber"), 16)
@@ -108,14 +108,14 @@ async def test_blocks_form_a_chain_of_hashes(client: DevChainClient) -> None:
 
 @pytest.mark.parametrize("tag", ["latest", "safe", "finalized", "pending"])
 async def test_every_tag_is_the_head(client: DevChainClient, tag: str) -> None:
-    """There are no reorgs here, so nothing is unsafe."""
+    """All tags name the head, because the chain has no reorgs."""
     await client.deploy_agreement()
     head = await client.call_method("eth_blockNumber")
     assert (await client.call_method("eth_getBlockByNumber", tag, False))["number"] == head
 
 
 async def test_what_is_not_there_is_null(client: DevChainClient) -> None:
-    """Blocks beyond the head, unknown hashes: null, not an error."""
+    """Blocks beyond the head and unknown hashes answer null, not an error."""
     nowhere = "0x" + "12" * 32
     assert await client.call_method("eth_getBlockByNumber", "0xffff", False) is None
     for method in ("eth_getTransactionByHash", "eth_getTransactionReceipt"):
@@ -125,7 +125,7 @@ async def test_what_is_not_there_is_null(client: DevChainClient) -> None:
 
 
 async def test_logs_by_range_by_hash_by_address_and_by_topic(client: DevChainClient) -> None:
-    """Each filter finds what the receipts say, in order; beyond the head there is nothing, which is no error."""
+    """Each filter finds the receipts' logs in order; a range beyond the head is empty, not an error."""
     first, second = await client.deploy_agreement(), await client.deploy_agreement()
     receipts = [await lease(client, contract) for contract in (first, second, first)]
     logs = [log for receipt in receipts for log in receipt["logs"]]
@@ -164,7 +164,7 @@ async def test_several_transactions_of_one_block_number_their_logs_through(clien
 
 
 async def test_a_revert_carries_the_contracts_own_error(client: DevChainClient) -> None:
-    """Code 3 and the data, from a call and from an estimate."""
+    """A revert answers code 3 and its data, from a call and from an estimate."""
     contract = await client.deploy_agreement()
     asked = {"from": client.accounts[2].address, "to": contract, "data": "0x" + ABI.encode_call("approveLease", b"\7" * 32).hex()}
     for method in ("eth_call", "eth_estimateGas"):
@@ -175,14 +175,14 @@ async def test_a_revert_carries_the_contracts_own_error(client: DevChainClient) 
 
 
 async def test_a_reverted_transaction_is_mined_with_status_zero(client: DevChainClient) -> None:
-    """Its gas is spent, its logs are not."""
+    """A reverted transaction is mined: its gas is spent, and it has no logs."""
     contract = await client.deploy_agreement()
     receipt = await client.send_transaction(2, to=contract, data=ABI.encode_call("approveLease", b"\7" * 32))
     assert (receipt["status"], receipt["logs"]) == ("0x0", [])
 
 
 async def test_an_estimate_is_enough(client: DevChainClient) -> None:
-    """For a transfer, a creation, and a call that pays on."""
+    """An estimate is enough for a transfer, a creation, and a call that forwards ether."""
     transfer = {"from": client.accounts[0].address, "to": client.accounts[1].address, "value": "0x1"}
     assert await client.call_method("eth_estimateGas", transfer) == hex(21_000)
     contract = await client.deploy_agreement()
@@ -196,7 +196,7 @@ async def test_an_estimate_is_enough(client: DevChainClient) -> None:
 
 
 async def test_calls_cost_nobody_anything(client: DevChainClient) -> None:
-    """An account without ether may ask, on the state of any block."""
+    """An account without ether may call, on the state of any block."""
     contract = await client.deploy_agreement()
     before = await client.call_method("eth_blockNumber")
     await lease(client, contract)
@@ -221,7 +221,7 @@ async def test_calls_cost_nobody_anything(client: DevChainClient) -> None:
 async def test_a_transaction_that_cannot_enter_a_block_is_refused(
     client: DevChainClient, spoil: dict[str, int], words: str
 ) -> None:
-    """With a reason, and nothing is mined."""
+    """A transaction that cannot enter a block is refused with a reason, and nothing is mined."""
     head = client.chain.ledger.head_number
     raw = await client.sign_transaction(to=client.accounts[1].address, **spoil)
     error = (await client.call_raw_answer("eth_sendRawTransaction", raw))["error"]
@@ -231,7 +231,7 @@ async def test_a_transaction_that_cannot_enter_a_block_is_refused(
 
 
 async def test_a_transaction_sent_twice_counts_once(client: DevChainClient) -> None:
-    """The second time its nonce is used up."""
+    """A transaction sent twice is refused the second time: its nonce is used."""
     raw = await client.sign_transaction(to=client.accounts[1].address, value=1)
     sent = await client.call_method("eth_sendRawTransaction", raw)
     assert "error" in await client.call_raw_answer("eth_sendRawTransaction", raw)
@@ -258,13 +258,13 @@ async def test_a_transaction_sent_twice_counts_once(client: DevChainClient) -> N
     ],
 )
 async def test_what_cannot_be_read_is_refused_with_its_code(client: DevChainClient, body: bytes, code: int) -> None:
-    """The codes of JSON-RPC 2.0; the chain goes on."""
+    """Bad requests answer the codes of JSON-RPC 2.0, and the chain continues."""
     assert (await client.post_body(body))["error"]["code"] == code
     assert await client.call_method("eth_chainId")
 
 
 async def test_a_batch_is_answered_in_order(client: DevChainClient) -> None:
-    """JSON-RPC 2.0 section 6."""
+    """A batch is answered as JSON-RPC 2.0 section 6 says."""
     batch = b'[{"id":7,"method":"eth_chainId"},{"id":8,"method":"eth_nothing"}]'
     answers = await client.post_body(batch)
     assert [answer["id"] for answer in answers] == [7, 8]
@@ -272,7 +272,7 @@ async def test_a_batch_is_answered_in_order(client: DevChainClient) -> None:
 
 
 async def test_web3_reads_and_writes_it_as_any_chain(client: DevChainClient) -> None:
-    """Through its HTTP provider, with all of its formatters."""
+    """AsyncWeb3 reads and writes the chain through its own HTTP provider and formatters."""
     contract = await client.deploy_agreement()
     await lease(client, contract)
     w3 = AsyncWeb3(AsyncWeb3.AsyncHTTPProvider(client.chain.url))

@@ -1,4 +1,4 @@
-"""The embedded chain's clock: never stale, never far ahead, and movable."""
+"""The embedded chain's time: never stale, never far ahead of the clock, and movable."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ START = 2_000_000_000
 DAY = 86_400
 
 
-class Clock:
-    """Stands until told otherwise."""
+class SettableClock:
+    """A clock that stands until it is set."""
 
     def __init__(self) -> None:
         self.now = float(START)
 
     def __call__(self) -> float:
-        """Unix seconds."""
+        """Return its Unix seconds."""
         return self.now
 
 
 def test_the_head_is_fresh_whenever_it_is_asked_for() -> None:
-    """At most one empty block a second, and only on demand."""
-    clock = Clock()
+    """At most one empty block is mined a second, and only on demand."""
+    clock = SettableClock()
     ledger = DevLedger(clock)
     for later, number, timestamp in ((0, 0, 0), (0.9, 0, 0), (1, 1, 1), (1.5, 1, 1), (60, 2, 60)):
         clock.now = START + later
@@ -41,11 +41,11 @@ def test_the_head_is_fresh_whenever_it_is_asked_for() -> None:
 
 def test_a_burst_runs_ahead_of_the_clock_only_so_far() -> None:
     """Each block needs a second of its own; after ten, the next one waits for the clock."""
-    clock = Clock()
+    clock = SettableClock()
     ledger = DevLedger(clock)
     for _ in range(MAX_AHEAD_SECONDS):
         assert ledger.seconds_until_next_block() == 0
-        ledger._seal([])
+        ledger._mine_block([])
     assert ledger.head.header.timestamp == START + MAX_AHEAD_SECONDS
     assert ledger.seconds_until_next_block() == 1
     clock.now += 0.25
@@ -55,19 +55,19 @@ def test_a_burst_runs_ahead_of_the_clock_only_so_far() -> None:
 
 
 def test_a_clock_that_steps_back_makes_no_block_older_than_its_parent() -> None:
-    """Timestamps only rise."""
-    clock = Clock()
+    """Timestamps rise even when the clock goes back."""
+    clock = SettableClock()
     ledger = DevLedger(clock)
     clock.now -= 5
     ledger.mine_if_stale()
     assert ledger.head_number == 0
-    ledger._seal([])
+    ledger._mine_block([])
     assert ledger.head.header.timestamp == START + 1
 
 
 def test_travelling_moves_the_head_and_the_clock() -> None:
-    """From the later of both, and the chain's time goes on from there."""
-    clock = Clock()
+    """Time moves from the later of head and clock, and continues from there."""
+    clock = SettableClock()
     ledger = DevLedger(clock)
     ledger.advance_time(7 * DAY)
     assert ledger.head.header.timestamp == START + 7 * DAY
@@ -77,8 +77,8 @@ def test_travelling_moves_the_head_and_the_clock() -> None:
 
 
 async def test_a_burst_of_transactions_shares_blocks_and_loses_none(client: DevChainClient) -> None:
-    """Thirty at once from one account, in order, with the head never more than the slack ahead."""
-    clock = Clock()
+    """Thirty transactions at once from one account are mined in order, with the head never too far ahead of the clock."""
+    clock = SettableClock()
     async with DevChain(clock=clock) as chain, aiohttp.ClientSession() as session:
         burst = DevChainClient(session, chain)
         raw = [await burst.sign_transaction(to=burst.accounts[1].address, value=1, nonce=nonce) for nonce in range(30)]
@@ -94,7 +94,7 @@ async def test_a_burst_of_transactions_shares_blocks_and_loses_none(client: DevC
 
 
 async def test_time_travel_over_rpc(client: DevChainClient) -> None:
-    """`evm_increaseTime`, for a chain in another process; backwards is refused."""
+    """`evm_increaseTime` moves a chain in another process; backwards is refused."""
     before = int((await client.call_method("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
     arrived = int(await client.call_method("evm_increaseTime", hex(DAY)), 16)
     assert before + DAY <= arrived <= before + DAY + 2
@@ -103,7 +103,7 @@ async def test_time_travel_over_rpc(client: DevChainClient) -> None:
 
 
 async def test_as_a_process_it_says_where_it_is_and_ends_when_told() -> None:
-    """One line of JSON; SIGTERM ends it with status 0."""
+    """The process prints one line of JSON; SIGTERM ends it with status 0."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pandacea.devchain", "--port", "0",
         stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""docs/operating.md says of everything that grows whose it is, how large it may become and when it ends: as the code has it."""
+"""The table "What grows" in docs/operating.md states the limits and lifetimes that the code has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from sqlmodel import SQLModel
 
 import pandacea.store.tables as _tables
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.rate_limit import MAX_STREAMS, RateLimits
 from pandacea.app import http_api
@@ -25,33 +25,33 @@ DAY, HOUR = 86_400, 3600
 
 
 def find_row(name: str) -> str:
-    """The row whose first column begins with a name."""
+    """Find the row whose first column begins with a name."""
     rows = [line for line in SECTION.splitlines() if line.startswith(f"| {name}")]
     assert len(rows) == 1, name
     return rows[0]
 
 
 def check_figures(name: str, *figures: float) -> None:
-    """A row states these figures, in this order."""
+    """Check that a row states these figures, in this order."""
     text = find_row(name).replace(",", "")
     found = [float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", text)]
     assert found == [float(figure) for figure in figures], text
 
 
 def test_every_table_of_the_database_is_named() -> None:
-    """A table that is added must say when its rows end."""
+    """A new table must have a row that says when its rows are deleted."""
     assert _tables.__all__
     missing = [name for name in SQLModel.metadata.tables if f"`{name}`" not in SECTION]
     assert missing == []
 
 
 def test_every_folder_of_the_state_is_named() -> None:
-    """Files grow, too."""
+    """Folders of files have a row as tables have."""
     assert [name for name in ("results/", "uploads/", "tables/") if f"`{name}" not in SECTION] == []
 
 
-def test_the_figures_are_the_codes() -> None:
-    """Row by row, owner by owner."""
+def test_the_figures_are_those_of_the_code() -> None:
+    """Each row is compared with the constants and defaults that it documents."""
     store, privacy, edge, shelf, rates = StoreSection(), PrivacySection(), HttpLimits(), ResultStore(ROOT, 0), RateLimits()
     largest = privacy.limits.to_limits().of_rehearsals()
     check_figures(

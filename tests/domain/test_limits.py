@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pandacea.domain import limits
-from pandacea_sdk.protocol import execute_request
+from pandacea_sdk.protocol import limits as protocol_limits
 
 
 def test_the_largest_script_is_one_number() -> None:
-    """The domain may import nothing and the SDK nothing of the node: so the two constants are held together here."""
-    assert limits.MAX_CODE_BYTES == execute_request.MAX_CODE_BYTES == 102_400
+    """The domain takes it from the protocol, which both sides share."""
+    assert limits.MAX_CODE_BYTES == protocol_limits.MAX_CODE_BYTES == 102_400

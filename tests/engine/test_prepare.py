@@ -17,7 +17,7 @@ CLIENT = "#!/bin/sh\n[ -e {folder}/engine ]\n"
 SERVER = '#!/bin/sh\necho "$*" >> {folder}/started\n{refuses}\ntouch {folder}/engine\nexec sleep 60\n'
 
 
-class Machine:
+class FakeMachine:
     """What commands it has, and what was done on it."""
 
     def __init__(self, folder: Path) -> None:
@@ -38,9 +38,9 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     """Root's, without systemd, with an engine that is installed and down."""
-    made = Machine(tmp_path)
+    made = FakeMachine(tmp_path)
     made.command("dockerd", SERVER.format(folder=tmp_path, refuses=""))
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
@@ -53,7 +53,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.fixture(autouse=True)
-def _ended(machine: Machine, capsys: pytest.CaptureFixture[str]) -> object:
+def _ended(machine: FakeMachine, capsys: pytest.CaptureFixture[str]) -> object:
     """End what was started, by the very words that say how."""
     yield
     for line in capsys.readouterr().err.splitlines():
@@ -63,20 +63,20 @@ def _ended(machine: Machine, capsys: pytest.CaptureFixture[str]) -> object:
             os.waitpid(pid, 0)
 
 
-def test_an_engine_that_answers_is_used(machine: Machine) -> None:
+def test_an_engine_that_answers_is_used(machine: FakeMachine) -> None:
     """Nothing is started beside it."""
     (machine.folder / "engine").touch()
     prepare.engine()
     assert machine.started == []
 
 
-def test_an_engine_that_is_down_is_started(machine: Machine) -> None:
+def test_an_engine_that_is_down_is_started(machine: FakeMachine) -> None:
     """With its own settings."""
     prepare.engine()
     assert machine.started == [""]
 
 
-def test_an_engine_that_may_set_no_packet_filter_is_started_without_a_network(machine: Machine) -> None:
+def test_an_engine_that_may_set_no_packet_filter_is_started_without_a_network(machine: FakeMachine) -> None:
     """As in most containers, and where a kernel has another filter than the engine knows."""
     refuses = 'case "$*" in *--bridge=none*) ;; *) exit 1 ;; esac'
     machine.command("dockerd", SERVER.format(folder=machine.folder, refuses=refuses))
@@ -84,14 +84,14 @@ def test_an_engine_that_may_set_no_packet_filter_is_started_without_a_network(ma
     assert machine.started == ["", " ".join(prepare.WITHOUT_NETWORK)]
 
 
-def test_an_engine_that_does_not_start_says_why(machine: Machine) -> None:
+def test_an_engine_that_does_not_start_says_why(machine: FakeMachine) -> None:
     """The last of its own log."""
     machine.command("dockerd", "#!/bin/sh\necho 'failed: no space left' >&2\nexit 1\n")
     with pytest.raises(prepare.CannotPrepareError, match="no space left"):
         prepare.engine()
 
 
-def test_the_service_is_started_where_systemd_runs(machine: Machine) -> None:
+def test_the_service_is_started_where_systemd_runs(machine: FakeMachine) -> None:
     """It knows the machine's own settings, and how to end it."""
     (machine.folder / "no-systemd").mkdir()
     machine.command("systemctl", f"#!/bin/sh\n[ \"$*\" = 'start docker' ] && touch {machine.folder}/engine\n")
@@ -100,7 +100,9 @@ def test_the_service_is_started_where_systemd_runs(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("name", ["DOCKER_HOST", "DOCKER_CONTEXT"])
-def test_an_engine_elsewhere_that_does_not_answer_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_engine_elsewhere_that_does_not_answer_is_named(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Whoever names one wants no other: none is started here."""
     monkeypatch.setenv(name, "elsewhere")
     with pytest.raises(prepare.CannotPrepareError, match=f"{name}=elsewhere; start it, or unset {name}"):
@@ -108,7 +110,7 @@ def test_an_engine_elsewhere_that_does_not_answer_is_named(machine: Machine, mon
     assert machine.started == []
 
 
-def test_a_plain_user_is_told_what_to_run(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_user_is_told_what_to_run(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who may not start an engine, nor perhaps ask it."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(prepare.CannotPrepareError, match=r"sudo systemctl start docker.*sudo usermod -aG docker"):

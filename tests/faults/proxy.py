@@ -16,7 +16,7 @@ from aiohttp import WSMsgType, web
 
 @dataclass
 class ProxyAnswer:
-    """What to answer instead of the chain: a JSON-RPC result or error, or something that is no JSON-RPC at all."""
+    """An answer instead of the chain's: a JSON-RPC result or error, or a body that is not JSON-RPC."""
 
     result: Any = None
     error: dict[str, Any] | None = None
@@ -26,17 +26,17 @@ class ProxyAnswer:
 
 
 Before = Callable[[str, list[Any]], Awaitable[ProxyAnswer | None]]
-"""(method, params) -> an answer, or None to ask the chain."""
+"""(method, params) -> an answer, or None to forward the call to the chain."""
 
 After = Callable[[str, list[Any], Any], Any]
-"""(method, params, result) -> result."""
+"""(method, params, the chain's result) -> the result to answer with."""
 
 
 class FaultProxy:
-    """`async with FaultProxy(url, ...)`: an endpoint that answers from one or several chains, with faults in between."""
+    """`async with FaultProxy(url, ...)`: an endpoint that forwards to one or several chains and injects faults."""
 
     def __init__(self, *upstreams: str, seed: int = 1) -> None:
-        """`upstreams`: asked in turn, as a balancer does."""
+        """`upstreams`: asked in turn, as a load balancer does."""
         self.upstreams = list(upstreams)
         self.random = random.Random(seed)
         self.before: list[Before] = []
@@ -132,7 +132,7 @@ def _response(number: Any, said: ProxyAnswer) -> web.Response:
 
 
 def answer_sometimes(proxy: FaultProxy, share: float, answer: ProxyAnswer, methods: Sequence[str] = ()) -> Before:
-    """Answer so in a share of the calls (of some methods)."""
+    """Answer a share of the calls of some methods (none named: all) with `answer`."""
 
     async def rule(method: str, _params: list[Any]) -> ProxyAnswer | None:
         if methods and method not in methods:
@@ -143,7 +143,7 @@ def answer_sometimes(proxy: FaultProxy, share: float, answer: ProxyAnswer, metho
 
 
 def answer_first(count: int, answer: ProxyAnswer, methods: Sequence[str] = ()) -> Before:
-    """Answer so the first times (of some methods)."""
+    """Answer the first `count` calls of some methods (none named: all) with `answer`."""
     left = [count]
 
     async def rule(method: str, _params: list[Any]) -> ProxyAnswer | None:
@@ -156,7 +156,7 @@ def answer_first(count: int, answer: ProxyAnswer, methods: Sequence[str] = ()) -
 
 
 def answer_late(seconds: float, methods: Sequence[str] = ()) -> Before:
-    """Answer only after a while."""
+    """Delay the calls of some methods (none named: all) by so many seconds."""
 
     async def rule(method: str, _params: list[Any]) -> ProxyAnswer | None:
         if not methods or method in methods:

@@ -18,7 +18,7 @@ COMPUTATION = "0x" + "22" * 32
 
 
 async def test_row_15_crash_between_logs_and_checkpoint(anvil: Anvil, tmp_path: Path) -> None:
-    """Kill -9 before each single SQL statement and each commit of a catch-up: after a restart all is as a rebuild from zero."""
+    """Killed with SIGKILL before each SQL statement and each commit of a backfill, the node restarts to the rows of a rebuild."""
     agreement = await anvil.deploy_agreement()
     await anvil.mine_blocks(2)
     for number in range(3):

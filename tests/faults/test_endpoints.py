@@ -1,4 +1,4 @@
-"""Rows 5 to 9, 16 and 18: endpoints that lag, drop, refuse, fail, or are not ours."""
+"""Rows 5 to 9, 16 and 18: endpoints that lag, drop, refuse, fail, or serve another chain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.proxy import FaultProxy, ProxyAnswer, answer_first, answer_lat
 
 
 def test_an_outage_of_all_endpoints_does_not_outlast_itself() -> None:
-    """However long nobody was there, somebody is asked again within seconds; who asked us to slow down is left alone for longer."""
+    """However long all were unreachable, one is asked again within seconds; one that asked to slow down backs off for longer."""
     now = 0.0
     pair = [Endpoint("http://a.test"), Endpoint("http://b.test")]
     endpoints = EndpointPool(
@@ -38,7 +38,7 @@ def test_an_outage_of_all_endpoints_does_not_outlast_itself() -> None:
 
 
 async def test_row_05_lagging_rpc_behind_a_balancer(anvil: Anvil, tmp_path: Path) -> None:
-    """Every other answer comes from a node that is stuck behind: finality never goes back, and no reorg is seen where none is."""
+    """With every other answer from a node that lags, finality never goes back, and no reorg is seen where there is none."""
     agreement = await anvil.deploy_agreement()
     await anvil.mine_blocks(6)
     async with (
@@ -93,7 +93,7 @@ async def test_row_06_partial_or_empty_logs_at_the_tip(anvil: Anvil, tmp_path: P
 
 
 async def test_row_06_partial_or_empty_logs_of_settled_ranges(anvil: Anvil, tmp_path: Path) -> None:
-    """Half the logs of a catch-up are dropped at random: the second reading finds them, and rows equal a rebuild's."""
+    """Half the logs of a backfill are dropped at random: the backfill check finds them, and the rows equal a rebuild's."""
     emitter = await Emitter.deploy(anvil)
     for number in range(40):
         lease = lease_number(number)
@@ -119,7 +119,7 @@ async def test_row_06_partial_or_empty_logs_of_settled_ranges(anvil: Anvil, tmp_
             async def audited() -> bool:
                 assert node.follower.chain_store is not None
                 async with node.follower.chain_store.unit_of_work() as tx:
-                    return await tx.find_backfill_range() is None
+                    return await tx.chain.find_backfill_range() is None
 
             for _ in range(400):
                 if await audited():
@@ -152,7 +152,7 @@ RANGES = {
 
 @pytest.mark.parametrize("provider", RANGES)
 async def test_row_07_range_limits(anvil: Anvil, tmp_path: Path, provider: str) -> None:
-    """A range that is too large is asked again as the error suggests, else halved: the catch-up ends, with few refusals."""
+    """A range that is too large is asked again as the error suggests, else halved: the backfill ends, with few refusals."""
     agreement = await anvil.deploy_agreement()
     await anvil.mine_blocks(150)
     lease = await agreement.create()
@@ -182,7 +182,7 @@ async def test_row_07_range_limits(anvil: Anvil, tmp_path: Path, provider: str) 
 
 
 async def test_row_07_a_timeout_halves_the_range_too(anvil: Anvil, tmp_path: Path) -> None:
-    """A range that takes too long is halved as one that is refused."""
+    """A range that times out is halved like one that is refused."""
     agreement = await anvil.deploy_agreement()
     await anvil.mine_blocks(120)
 
@@ -200,7 +200,7 @@ async def test_row_07_a_timeout_halves_the_range_too(anvil: Anvil, tmp_path: Pat
 
 
 async def test_row_08_too_many_requests(anvil: Anvil, tmp_path: Path) -> None:
-    """HTTP 429: that endpoint is left alone for as long as it says, and the next one is followed meanwhile."""
+    """After HTTP 429 an endpoint backs off for as long as it says, and the next one is followed meanwhile."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -239,7 +239,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_row_09_answers_that_are_none(anvil: Anvil, tmp_path: Path, fault: str) -> None:
-    """A fifth of all answers is missing, broken or null: the node repeats itself with pauses, and null never means "no logs"."""
+    """With a fifth of all answers missing, broken or null, the node retries with pauses, and null never means "no logs"."""
     agreement = await anvil.deploy_agreement()
     for number in range(4):
         lease = await agreement.create(price=number + 1)
@@ -314,7 +314,7 @@ async def test_row_16_an_endpoint_that_moves_to_another_chain(anvil: Anvil, tmp_
 
 
 async def test_row_18_asked_while_it_cannot_know(anvil: Anvil, tmp_path: Path) -> None:
-    """With its endpoint gone the node answers "cannot know, try again", never yes or no; and yes again when it is back."""
+    """With its endpoint gone the node answers "unknown, try again", never yes or no; and yes again when the endpoint is back."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -338,7 +338,7 @@ async def test_row_18_asked_while_it_cannot_know(anvil: Anvil, tmp_path: Path) -
 
 
 async def test_row_18_asked_before_it_caught_up(anvil: Anvil, tmp_path: Path) -> None:
-    """A node that is still reading says so instead of "no such lease"."""
+    """A node that is still catching up says so instead of "no such lease"."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -353,7 +353,7 @@ async def test_row_18_asked_before_it_caught_up(anvil: Anvil, tmp_path: Path) ->
 
 
 async def test_row_18_a_head_that_grows_old(anvil: Anvil, tmp_path: Path) -> None:
-    """A chain that stands still is not believed after a while, for what it does not show may have happened."""
+    """After a chain stood still for a while the node is not ready: what it does not show may have happened."""
     agreement = await anvil.deploy_agreement()
     async with FollowingNode(agreement, tmp_path / "node.db", max_head_age=2.0) as node:
         await node.wait_for_head()

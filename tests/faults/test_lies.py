@@ -1,4 +1,4 @@
-"""A lying endpoint: it may deny, and gets nothing granted. Row 19: what the metrics tell."""
+"""A lying endpoint may deny, and gets nothing granted. Row 19: metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from pandacea.chain.contract_versions import GET_LEASE_SELECTOR
 from pandacea.domain.access import Denied, Granted, ProductFacts, may_continue, may_read, may_run
 from pandacea.domain.approval_proof import ProofStatus
+from pandacea.domain.ids import Address, AssetId, Hash32
 from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Anvil, encode_call
 from tests.chain.emitter import Emitter, created, lease_number, simple, terms
 from tests.chain.node import FollowingNode, assert_equals_rebuild
@@ -21,10 +22,10 @@ def run(node: FollowingNode, lease: str, caller: str) -> Any:
     return may_run(
         node.known_lease(lease),
         node.lease_cache.chain_status(),
-        caller=caller.lower(),  # type: ignore[arg-type]
+        caller=Address(caller.lower()),
         earner=EARNER.address.lower(),
-        product=ProductFacts(PRODUCT, frozenset({"a"}), "v"),  # type: ignore[arg-type]
-        assets=["a"],  # type: ignore[list-item]
+        product=ProductFacts(PRODUCT, frozenset({AssetId("a")}), Hash32("v")),
+        assets=[AssetId("a")],
         product_version=None,
         used=0,
         reserved=0,
@@ -34,7 +35,7 @@ def run(node: FollowingNode, lease: str, caller: str) -> Any:
 
 
 async def test_a_consistent_fake_chain_gets_nothing(anvil: Anvil, tmp_path: Path) -> None:
-    """One endpoint makes up a whole consistent chain with an approved lease for the liar: denied, for no signature can be made up."""
+    """One endpoint invents a whole consistent chain with an approved lease for the liar: denied, because a signature cannot be invented."""
     liar = await Emitter.deploy(anvil)
     lease = lease_number(1)
     await liar.emit(created(lease, spender=STRANGER.address), terms(lease), simple("LeaseApproved", lease))
@@ -91,7 +92,7 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_transaction_changed_in_any_field_proves_nothing(anvil: Anvil, tmp_path: Path, lie: str) -> None:
-    """The approving transaction is hashed again and its signer recovered: a changed field makes another hash or another signer."""
+    """The approving transaction is hashed again and its signer recovered: a changed field gives another hash or signer."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -120,14 +121,14 @@ async def test_an_approval_of_any_transaction_type_is_proved(anvil: Anvil, tmp_p
 
 
 async def test_an_operator_approves_when_the_earner_made_it_one(anvil: Anvil, tmp_path: Path) -> None:
-    """An operator's approval counts when it is this node's own key, or when the Earner's signature made it operator."""
+    """An operator's approval counts when it is this node's own key, or when the Earner's signature appointed it."""
     agreement = await anvil.deploy_agreement()
     await anvil.send_transaction(EARNER, agreement.address, encode_call("setOperator(address)", OPERATOR.address))
     lease = await agreement.create()
     await agreement.approve(lease, by=OPERATOR)
     async with FollowingNode(agreement, tmp_path / "appointed.db") as node:
         await node.wait_for_proof(lease)
-    async with FollowingNode(agreement, tmp_path / "own.db", authorities=frozenset({OPERATOR.address.lower()})) as node:
+    async with FollowingNode(agreement, tmp_path / "own.db", approvers=frozenset({OPERATOR.address.lower()})) as node:
         await node.wait_for_proof(lease)
 
 
@@ -169,7 +170,7 @@ async def test_an_id_that_names_another_arbiter_than_the_lease_has_is_not_proved
 
 
 async def test_proofs_survive_a_restart(anvil: Anvil, tmp_path: Path) -> None:
-    """A proof is kept: after a restart the approving transaction is not asked for again."""
+    """A proof is stored: after a restart the approving transaction is not asked for again."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -184,7 +185,7 @@ async def test_proofs_survive_a_restart(anvil: Anvil, tmp_path: Path) -> None:
 
 
 async def test_any_endpoint_may_deny(anvil: Anvil, tmp_path: Path) -> None:
-    """The endpoint being followed hides a cancellation; the other one shows it: denied. When both agree, it is simply cancelled."""
+    """A cancellation that the followed endpoint hides and another shows denies; when both show it, the lease is cancelled."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -228,7 +229,7 @@ def _code(answer: Any) -> str:
 
 
 async def test_logs_that_were_not_asked_for_are_refused(anvil: Anvil, tmp_path: Path) -> None:
-    """A log of another contract, topic, block or range makes the whole answer unbelievable."""
+    """A log of another contract, topic, block or range discards the whole answer."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -291,7 +292,7 @@ async def _nothing_but_errors(_method: str, _params: list[Any]) -> ProxyAnswer:
 
 
 async def test_v0_is_served_with_a_second_endpoint(anvil: Anvil, tmp_path: Path) -> None:
-    """A v0 contract is recognised; the product comes from getLease; two endpoints that agree stand in for ids that bind nothing."""
+    """A v0 contract is detected; the product comes from getLease; two endpoints that agree replace ids that bind no terms."""
     from tests.chain.anvil import V0
 
     agreement = await anvil.deploy_agreement(V0)
@@ -320,7 +321,7 @@ async def test_v0_is_served_with_a_second_endpoint(anvil: Anvil, tmp_path: Path)
 
 
 async def test_v0_the_earners_own_execution_ends_it(anvil: Anvil, tmp_path: Path) -> None:
-    """A v0 lease is over for new computations once the Earner's own transaction executed it."""
+    """A v0 lease ends for new computations once the Earner's own transaction executed it."""
     from tests.chain.anvil import V0
 
     agreement = await anvil.deploy_agreement(V0)
@@ -337,7 +338,7 @@ async def test_v0_the_earners_own_execution_ends_it(anvil: Anvil, tmp_path: Path
 
 
 async def test_v0_disputes_that_emit_nothing_are_found_by_asking(anvil: Anvil, tmp_path: Path) -> None:
-    """The first contracts raise disputes without an event: getLease is asked again and again, and what it shows is denied."""
+    """The first contracts raise disputes without an event: getLease is polled, and a lease it shows as disputed is denied."""
     from tests.chain.anvil import V0
 
     agreement = await anvil.deploy_agreement(V0)

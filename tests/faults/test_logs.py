@@ -17,11 +17,11 @@ from tests.faults.proxy import FaultProxy, ProxyAnswer, answer_late
 COMPUTATION = "0x" + "22" * 32
 
 QUIET: Any = {"backfill_check_interval": 600.0}
-"""No second reading meanwhile: only what the follower itself asks for."""
+"""Without a backfill check: only the follower's own calls."""
 
 
 async def test_row_12_duplicates_and_replay(anvil: Anvil, tmp_path: Path) -> None:
-    """Every log comes twice in every answer, and whole steps are taken again: rows and memory are the same."""
+    """With every log twice in every answer, and whole updates applied again, rows and cache are the same."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -38,7 +38,7 @@ async def test_row_12_duplicates_and_replay(anvil: Anvil, tmp_path: Path) -> Non
             records, view = node.follower.chain_store, node.view
             assert records is not None
             async with records.unit_of_work() as tx:
-                held = await tx.list_events_up_to(view.tip.number)
+                held = await tx.chain.list_events_up_to(view.tip.number)
             assert held, "there is something to replay"
             await apply_update(ChainUpdate(blocks=view.blocks, events=tuple(held)), _without(view), records, node.lease_cache, None)
             await apply_update(ChainUpdate(events=tuple(held + held)), view, records, node.lease_cache, None)
@@ -124,7 +124,7 @@ async def test_row_20_starts_at_the_deploy_block(anvil: Anvil, tmp_path: Path) -
 
 
 async def narrow(method: str, params: list[Any]) -> ProxyAnswer | None:
-    """A provider of small ranges: many answers, and many steps, for one gap."""
+    """A provider of small ranges: many answers, and many updates, for one backfill."""
     if method != "eth_getLogs" or "fromBlock" not in params[0]:
         return None
     first, last = (int(params[0][name], 16) for name in ("fromBlock", "toBlock"))
@@ -132,7 +132,7 @@ async def narrow(method: str, params: list[Any]) -> ProxyAnswer | None:
 
 
 async def test_row_17_a_huge_gap(anvil: Anvil, tmp_path: Path) -> None:
-    """A gap is read range by range, each durable by itself: killed in the middle, the node goes on from there."""
+    """A backfill is read range by range, each durable by itself: killed in the middle, the node continues from there."""
     emitter = await Emitter.deploy(anvil)
     for number in range(40):
         await emitter.emit(*(record for n in range(50) for record in _life(number * 50 + n)))

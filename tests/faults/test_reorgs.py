@@ -16,7 +16,7 @@ COMPUTATION = "0x" + "22" * 32
 
 
 async def test_row_01_reorg_of_k_blocks(deep: Anvil, tmp_path: Path) -> None:
-    """A reorg of k = 1..30 blocks is undone to the common ancestor: rows and memory equal a rebuild from zero, each time."""
+    """A reorg of k = 1..30 blocks is undone to the common ancestor: rows and cache equal a rebuild from zero, each time."""
     agreement = await deep.deploy_agreement()
     rng = random.Random(1)
     async with FollowingNode(agreement, tmp_path / "node.db") as node:
@@ -42,7 +42,7 @@ async def test_row_01_reorg_of_k_blocks(deep: Anvil, tmp_path: Path) -> None:
 
 
 async def test_row_01_an_approval_that_moves_to_another_block_never_vanishes(deep: Anvil, tmp_path: Path) -> None:
-    """Undo and the other branch are one step: a lease approved in both branches is never seen without its approval."""
+    """Undoing and appending the other branch is one update: a lease approved in both branches is never seen without its approval."""
     agreement = await deep.deploy_agreement()
     lease = await agreement.create()
     raw = await deep.sign_transaction(EARNER, agreement.address, encode_call("approveLease(bytes32)", lease))
@@ -84,7 +84,7 @@ async def test_row_01_a_reorg_that_removes_a_denial_restores(deep: Anvil, tmp_pa
 
 
 async def test_row_02_reorg_while_the_node_is_down(deep: Anvil, tmp_path: Path) -> None:
-    """The first step after a start compares the saved tip's hash: what was taken back while the node was down is undone."""
+    """The first update after a start compares the stored tip's hash: a reorg during the downtime is undone."""
     agreement = await deep.deploy_agreement()
     kept, lost = await agreement.create(), await agreement.create()
     await agreement.approve(kept)
@@ -122,7 +122,7 @@ async def test_row_03_the_head_goes_down_and_nothing_is_announced(deep: Anvil, t
 
 
 async def test_row_04_reorg_below_finalized(anvil: Anvil, tmp_path: Path) -> None:
-    """Below what was final nothing is undone: the node stops answering, says which endpoint, and heals when both agree again."""
+    """Below the finalized block nothing is undone: the node stops answering, names the endpoint, and recovers when both agree again."""
     agreement = await anvil.deploy_agreement()
     lease = await agreement.create()
     await agreement.approve(lease)
@@ -151,7 +151,7 @@ async def test_row_04_reorg_below_finalized(anvil: Anvil, tmp_path: Path) -> Non
 
 
 async def test_row_04_the_operator_may_rebuild_from_a_chain_that_was_reset(anvil: Anvil, tmp_path: Path) -> None:
-    """After a chain was reset on purpose, forgetting what was read of it and reading again is one call."""
+    """After a chain was reset on purpose, one call deletes what was read of it and reads it again."""
     agreement = await anvil.deploy_agreement()
     await anvil.mine_blocks(10)
     lease = await agreement.create()

@@ -1,4 +1,4 @@
-"""Rows 10, 11 and 14: a WebSocket that breaks, falls silent, or talks of removed logs. It only ever wakes."""
+"""Rows 10, 11 and 14: a WebSocket that breaks, falls silent, or announces removed logs. It only wakes the follower."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.proxy import FaultProxy
 
 
 async def test_row_10_websocket_reset(anvil: Anvil, tmp_path: Path) -> None:
-    """After a reset the node reconnects, and what happened meanwhile is there: it asks from its own last block on."""
+    """After a reset the node reconnects and has what happened meanwhile: it asks from its own last block on."""
     agreement = await anvil.deploy_agreement()
     async with (
         FaultProxy(anvil.url) as proxy,
@@ -55,7 +55,7 @@ async def test_row_10_a_burst_does_not_block(anvil: Anvil, tmp_path: Path) -> No
 
 
 async def test_row_11_websocket_open_but_silent(anvil: Anvil, tmp_path: Path) -> None:
-    """A socket that stays open and says nothing is noticed by the poll that watches it; from then on the node polls."""
+    """Polling notices a socket that stays open and says nothing; from then on the node polls."""
     agreement = await anvil.deploy_agreement()
     async with (
         FaultProxy(anvil.url) as proxy,

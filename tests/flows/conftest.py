@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pandacea.domain.ids import AssetId, Hash32, LeaseKey
+from pandacea.domain.ids import Address, AssetId, Hash32, LeaseKey
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
@@ -66,27 +67,26 @@ class World:
         return LeaseKey(CHAIN_ID, CONTRACT, LEASE_ID)
 
 
-def computation_request(**changes: object) -> ComputationRequest:
+def computation_request(**changes: Any) -> ComputationRequest:
     """A request for asset `a`."""
-    values: dict[str, object] = {
-        "lease_id": LEASE_ID,
-        "code": "print('hello')",
-        "inputs": ((AssetId("a"), "table"),),
-        "params": "{}",
-        "uploads": {},
-        "product_version": None,
-        "mode": Mode.LIVE,
-        "body_sha256": "0" * 64,
-        "idempotency_key": None,
-        "wants_token": False,
-        **changes,
-    }
-    return ComputationRequest(**values)  # type: ignore[arg-type]
+    request = ComputationRequest(
+        lease_id=LEASE_ID,
+        code="print('hello')",
+        inputs=((AssetId("a"), "table"),),
+        params="{}",
+        uploads={},
+        product_version=None,
+        mode=Mode.LIVE,
+        body_sha256="0" * 64,
+        idempotency_key=None,
+        wants_token=False,
+    )
+    return replace(request, **changes)
 
 
-def caller(number: int = 1, address: str = SPENDER) -> Caller:
+def caller(number: int = 1, address: Address = SPENDER) -> Caller:
     """Request number `number`, signed by `address`."""
-    return Caller(address, Hash32(f"0x{number:064x}"))  # type: ignore[arg-type]
+    return Caller(address, Hash32(f"0x{number:064x}"))
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ class Charging(RuleBasedStateMachine):
 
     @initialize(hold=st.booleans())
     def begin(self, hold: bool) -> None:
-        """A fresh database."""
+        """Begin with a fresh database."""
         self.release = Release.HOLD if hold else Release.AUTO
         if self.postgres is None:
             shutil.copy(_template(), self.folder / "node.db")
@@ -322,7 +322,7 @@ class Charging(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule()
     def the_node_is_killed(self) -> None:
-        """Between two steps."""
+        """The node dies between two steps."""
         self.crashing.dead.set()
         self.runner.run(self._reboot())
 
@@ -503,7 +503,7 @@ def _end(play: Play, how: Outcome | Exception) -> None:
 
 def _template() -> Path:
     """A migrated, empty database, made once."""
-    global _made  # noqa: PLW0603
+    global _made  # noqa: PLW0603  # made once for all examples
     if _made is None:
         folder = Path(tempfile.mkdtemp(prefix="charging-template-"))
         atexit.register(shutil.rmtree, folder)
@@ -537,7 +537,7 @@ def test_charges_follow_the_model_on_postgresql(postgres: PostgresServer) -> Non
 
 
 def charge_by_the_model(kind: type[Charging], examples: int) -> None:
-    """Play `examples` histories."""
+    """Play so many random histories."""
     wanted = settings(
         max_examples=examples,
         stateful_step_count=40,

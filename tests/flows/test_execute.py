@@ -19,6 +19,7 @@ from pandacea.errors import Unavailable
 from pandacea.flows.cancel import cancel_job
 from pandacea.flows.execute import run_next_job
 from pandacea.flows.finish import recover_jobs
+from pandacea.flows.ports import JobPhase
 from pandacea.flows.submit import submit_job
 from pandacea.flows.unit_of_work import Channel, ProductStore
 from pandacea_sdk.protocol.manifest import hash_manifest
@@ -37,7 +38,7 @@ SCRIPT_FAILED = Outcome(
 
 
 async def started(world: World, number: int = 1) -> str:
-    """A job waits."""
+    """Submit a job that waits."""
     return (await submit_job(computation_request(), caller(number), world.submit)).job.computation_id
 
 
@@ -65,6 +66,15 @@ async def test_a_completed_run_is_sealed_charged_and_announced(world: World) -> 
         commitments = await session.outbox.fetch_due(Channel.CHAIN, world.clock.now())
     assert [waiting.message.payload["state"] for waiting in told] == ["pending", "running", "completed"]
     assert [waiting.message.payload["result_hash"] for waiting in commitments] == [job.result_hash]
+
+
+async def test_the_time_of_each_phase_is_observed(world: World) -> None:
+    """Waiting from the accepted request to the start, then the run, then its end."""
+    observed: list[tuple[JobPhase, float]] = []
+    await started(world)
+    world.clock.time += 7
+    assert await run_next_job(replace(world.execute, observe_phase=lambda *phase: observed.append(phase)))
+    assert observed == [(JobPhase.WAITING, 7.0), (JobPhase.RUNNING, 0.0), (JobPhase.FINISHING, 0.0)]
 
 
 async def test_the_lease_is_asked_again_at_start(world: World) -> None:
@@ -250,7 +260,7 @@ async def test_a_job_whose_tables_could_not_be_looked_up_waits_again(world: Worl
     """The database went away between the claim and the sandbox: the row is not left RUNNING, and the next try completes it."""
     computation_id = await started(world)
     away = UnavailableProducts(1, world.execute.products)
-    ports = replace(world.execute, products=away)  # type: ignore[arg-type]
+    ports = replace(world.execute, products=away)  # type: ignore[arg-type]  # the one method that a run asks
     assert await run_next_job(ports)
     job = await row(world, computation_id)
     assert (job.state, job.charge) == (JobState.PENDING, Charge.RESERVED)

@@ -143,8 +143,8 @@ async def test_a_job_that_waited_too_long_ends_though_its_spender_may_start_none
     gate.set()
     await running
     async with world.submit.database.read_session() as session:
-        states = [(await session.jobs.find_job(one)).state for one in (first, second)]  # type: ignore[union-attr]
-    assert states == [JobState.COMPLETED, JobState.FAILED]
+        ended = [await session.jobs.find_job(computation_id) for computation_id in (first, second)]
+    assert [job and job.state for job in ended] == [JobState.COMPLETED, JobState.FAILED]
 
 
 async def test_whose_room_is_full_waits_and_holds_up_nobody(shared: World) -> None:

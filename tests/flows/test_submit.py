@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pandacea.domain.charge import Charge
+from pandacea.domain.ids import AssetId
 from pandacea.domain.job import JobState
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.product import Rules
@@ -108,7 +109,7 @@ async def test_an_idempotency_key_answers_with_the_first_job(world: World) -> No
 
 async def test_a_product_of_approved_code_runs_no_other(world: World) -> None:
     """The default rule of a product: what its Earner has not read does not run."""
-    strict = product(world.catalogue.product.assets["a"].path, rules=Rules())  # type: ignore[index]
+    strict = product(world.catalogue.product.assets[AssetId("a")].path, rules=Rules())
     world.catalogue.product = strict
     await refused(world, "code-not-approved")
 

@@ -57,5 +57,5 @@ class Attack:
     prelude: bool = True
 
     def script(self) -> str:
-        """The whole script."""
+        """Return the script with its prelude, if it has one."""
         return (PRELUDE if self.prelude else "") + self.code

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from pandacea.api.auth import AUTHENTICATOR, Authenticator
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.rate_limit import RateLimiter, StreamLimiter
@@ -58,7 +58,7 @@ class JobAnswer:
 
     @property
     def json(self) -> dict[str, Any]:
-        return json.loads(self.body)  # type: ignore[no-any-return]
+        return dict(json.loads(self.body))
 
     @property
     def code(self) -> str:
@@ -180,6 +180,12 @@ async def served(tmp_path: Path, database: DatabaseEngine) -> AsyncIterator[Serv
         leases=world.lease_cache,
         catalogue=world.catalogue,
         submit=submit,
+        chain_id=submit.chain_id,
+        contract=submit.contract,
+        privacy=submit.privacy,
+        limits=submit.limits,
+        results=submit.results,
+        max_wait_seconds=submit.queue.max_wait_seconds,
         notifier=execute.notifier,
         clock=clock,
         streams=StreamLimiter(),

@@ -69,7 +69,7 @@ class Stage:
             self.destroyed.append(job.computation_id)
 
     async def stop(self) -> None:
-        """Nothing was opened."""
+        """Do nothing: nothing was opened."""
 
     async def next_play(self) -> Play:
         """The next run, once it began."""

@@ -133,7 +133,7 @@ async def test_a_synchronous_answer_carries_the_whole_result(served: Served) -> 
 
 
 async def test_a_result_without_artifacts_is_whole_too(served: Served) -> None:
-    """The smallest answer."""
+    """The smallest result is an answer, too."""
     waiting = asyncio.create_task(served.send("POST", EXECUTE, served.body()))
     (await served.stage.next_play()).ends()
     assert (await waiting).json["results"] == {"output": "", "artifacts": {}}

@@ -171,7 +171,7 @@ async def test_a_held_computation_can_be_cancelled_as_a_running_one(served: Serv
 
 
 async def test_a_result_nobody_decides_on_is_refused(served: Served) -> None:
-    """Every job ends."""
+    """Every job ends, also without a decision."""
     computation_id = await make_held_result(served)
     ports = served.world
     sweeping = RetentionPorts(

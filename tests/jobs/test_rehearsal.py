@@ -13,7 +13,7 @@ from pandacea.domain.ids import AssetId
 from pandacea.domain.job import JobState
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
 from pandacea.domain.product import Mock, Policy, Rehearsal, Release
-from tests.jobs.conftest import EXECUTE, OTHER, Served
+from tests.jobs.conftest import EXECUTE, OTHER, JobAnswer, Served
 from tests.jobs.stage import Play
 
 INPUTS = [{"asset_id": "a", "variable_name": "table"}]
@@ -39,7 +39,7 @@ def rehearses(served: Served, folder: Path, who: Rehearsal) -> None:
     served.world.catalogue.product = replace(product, assets={**product.assets, AssetId("a"): asset})
 
 
-async def rehearsed(served: Served) -> tuple[asyncio.Task[object], Play]:
+async def rehearsed(served: Served) -> tuple[asyncio.Task[JobAnswer], Play]:
     """A rehearsal under way, waited for in one request."""
     body = served.body("print(table)", inputs=INPUTS, mode="mock")
     waiting = asyncio.create_task(served.send("POST", EXECUTE, body))
@@ -55,10 +55,10 @@ async def test_a_rehearsal_runs_on_mock_rows_and_costs_nothing(mocked: Served) -
     play.writes(b"rows\n")
     play.ends(out=b"1")
     answer = await waiting
-    assert answer.json["results"] == {"output": "rows\n", "artifacts": {"out": "MQ=="}}  # type: ignore[attr-defined]
-    assert {"manifest", "receipt", "result_hash"}.isdisjoint(answer.json)  # type: ignore[attr-defined]
-    assert answer.json["mode"] == "mock"  # type: ignore[attr-defined]
-    row = await mocked.reaches(answer.json["computation_id"], JobState.COMPLETED)  # type: ignore[attr-defined]
+    assert answer.json["results"] == {"output": "rows\n", "artifacts": {"out": "MQ=="}}
+    assert {"manifest", "receipt", "result_hash"}.isdisjoint(answer.json)
+    assert answer.json["mode"] == "mock"
+    row = await mocked.reaches(answer.json["computation_id"], JobState.COMPLETED)
     assert (row.charge, row.receipt) == (Charge.FREE, None)
     lease = (await mocked.send("GET", f"/api/v1/leases/{row.lease_id}")).json
     assert (lease["used"], lease["reserved"]) == (0, 0)
@@ -69,9 +69,9 @@ async def test_a_rehearsal_shows_every_message(mocked: Served) -> None:
     waiting, play = await rehearsed(mocked)
     play.ends(FAILED)
     answer = await waiting
-    assert answer.json["success"] is False  # type: ignore[attr-defined]
-    assert answer.json["error"]["exception_message"] == "'Bob'"  # type: ignore[attr-defined]
-    row = await mocked.row(answer.json["computation_id"])  # type: ignore[attr-defined]
+    assert answer.json["success"] is False
+    assert answer.json["error"]["exception_message"] == "'Bob'"
+    row = await mocked.row(answer.json["computation_id"])
     assert row.charge is Charge.FREE
 
 
@@ -80,7 +80,7 @@ async def test_a_used_up_lease_still_rehearses(mocked: Served) -> None:
     mocked.lease(max_computations=1, committed_count=1)
     waiting, play = await rehearsed(mocked)
     play.ends()
-    assert (await waiting).status == 200  # type: ignore[attr-defined]
+    assert (await waiting).status == 200
     mocked.lease(in_dispute=True)
     refused = await mocked.send("POST", EXECUTE, mocked.body(inputs=INPUTS, mode="mock"))
     assert refused.code == "lease-disputed"

@@ -12,7 +12,7 @@ import pytest
 
 from pandacea.domain.charge import Charge
 from pandacea.domain.code_approval import CodeState
-from pandacea.domain.ids import Address, AssetId, ComputationId, LeaseId
+from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId, ProductId
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.product import Mock, Policy
@@ -61,15 +61,15 @@ async def insert_result(served: Served, spender: Address, size: int, **changes: 
     now = served.clock.now()
     job = Job(
         computation_id=ComputationId(f"0x{next(IDS):064x}"),
-        chain_id=served.node.submit.chain_id,
-        contract=served.node.submit.contract,
+        chain_id=served.node.chain_id,
+        contract=served.node.contract,
         lease_id=LeaseId("0x" + "77" * 32),  # neither's: it counts for no lease that is asked
         spender=spender,
-        request_hash="0x" + "0" * 64,  # type: ignore[arg-type]
+        request_hash=Hash32("0x" + "0" * 64),
         body_sha256="0" * 64,
         mode=Mode.LIVE,
-        product_id="p",  # type: ignore[arg-type]
-        product_version="0x" + "0" * 64,  # type: ignore[arg-type]
+        product_id=ProductId("p"),
+        product_version=Hash32("0x" + "0" * 64),
         code="print(1)",
         params='{"a": 1}',
         inputs=[],
@@ -105,7 +105,7 @@ async def rows_exist(served: Served, computations: Sequence[ComputationId]) -> l
 
 
 async def run_retention(served: Served) -> None:
-    """Apply retention once."""
+    """Apply the node's retention once."""
     world = served.world
     await apply_retention(
         RetentionPorts(
@@ -171,7 +171,9 @@ async def test_when_all_rooms_are_full_whoever_holds_most_gives_way(shared: Serv
 
 async def test_rehearsals_share_a_pot_of_their_own(shared: Served) -> None:
     """A Spender's newer rehearsal takes the place of that Spender's oldest, at once; no neighbour's goes, and no paid result."""
-    object.__setattr__(shared.world.submit.results, "rehearsals_per_spender", 3 * MIB + Limits().of_rehearsals().largest_result)
+    object.__setattr__(
+        shared.world.submit.results, "max_rehearsal_bytes_per_spender", 3 * MIB + Limits().of_rehearsals().largest_result
+    )
     free = {"mode": Mode.MOCK, "charge": Charge.FREE}
     paid, neighbours = await insert_result(shared, MINE, LARGEST), await insert_result(shared, NEIGHBOURS, 3 * MIB, **free)
     mine = [await insert_result(shared, MINE, 2 * MIB, **free) for _ in range(2)]

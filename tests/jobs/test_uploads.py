@@ -95,7 +95,7 @@ async def test_two_uploads_at_once_cannot_share_the_last_room(served: Served) ->
 
 
 async def test_one_upload_may_be_so_large(served: Served) -> None:
-    """Announced or not."""
+    """Whether its size was announced or not."""
     assert (await send(served, b"x" * 1001)).code == "body-too-large"
 
     async def unannounced() -> object:

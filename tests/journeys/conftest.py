@@ -1,4 +1,4 @@
-"""A whole system for whole trips: chain, contract, node and sandbox, each a real process on loopback."""
+"""A whole system for whole flows: chain, contract, node and sandbox, each a real process on loopback."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class System:
 
     @property
     def url(self) -> str:
-        """Where the node serves."""
+        """The address that the node serves at."""
         return f"http://localhost:{self.port}"
 
     def start(self) -> None:
-        """Start the node and wait until it may be believed."""
+        """Start the node and wait until it is ready."""
         self.launch()
         self.until(self._ready, "the node does not become ready")
 
     def launch(self) -> None:
-        """Start the node."""
+        """Start the node as a process."""
         (self.folder / "config.yaml").write_text(json.dumps(self.config))
         log = (self.folder / "node.log").open("ab")
         command = [sys.executable, "-m", "pandacea", "run", "--config", str(self.folder / "config.yaml")]
@@ -74,7 +74,7 @@ class System:
         return self.status("/readyz") == 200
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any], Any]:
-        """Status, JSON and headers of one GET."""
+        """Return status, JSON and headers of one GET."""
         try:
             with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers or {}), timeout=10) as answer:
                 return answer.status, json.load(answer), answer.headers
@@ -82,14 +82,14 @@ class System:
             return problem.code, json.load(problem), problem.headers
 
     def status(self, path: str, headers: dict[str, str] | None = None) -> int:
-        """Status of one GET; 0 while nobody answers."""
+        """Return the status of one GET; 0 while nobody answers."""
         try:
             return self.get(path, headers)[0]
         except OSError:
             return 0
 
     def stop(self, *, kill: bool = False) -> int:
-        """Stop the node; its exit status."""
+        """Stop the node; return its exit status."""
         assert self.node is not None
         if kill:
             self.node.kill()
@@ -98,7 +98,7 @@ class System:
         return self.node.wait(30)
 
     def until(self, condition: Any, otherwise: str, seconds: float = 60) -> None:
-        """Wait for something to become true."""
+        """Wait until a condition is true."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if condition():
@@ -107,18 +107,18 @@ class System:
         raise AssertionError(f"{otherwise}\n{self.log()[-2000:]}")
 
     def log(self) -> str:
-        """What the node said."""
+        """Return what the node has logged."""
         path = self.folder / "node.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def client(self, account: int = 2, **options: Any) -> PandaceaClient:
-        """A Spender's client."""
+        """Make a client of a Spender."""
         client = PandaceaClient(self.url, key=self.accounts[account]["private_key"], **options)
         self.clients.append(client)
         return client
 
     def lease(self, *, spender: int = 2, computations: int = 20, approve: bool = True, wait: bool = True) -> str:
-        """A new lease, approved and seen by the node."""
+        """Make a new lease, approved and seen by the node."""
         lease_id = asyncio.run(self._lease(spender, computations, approve))
         if approve and wait:
             client = self.client(spender)
@@ -126,7 +126,7 @@ class System:
         return lease_id
 
     async def create_lease(self, spender: int = 2, computations: int = 20) -> str:
-        """A new lease that nobody approved yet."""
+        """Make a new lease that is not approved yet."""
         async with LeaseChain(self.rpc_url, self.contract, key=self.accounts[spender]["private_key"]) as chain:
             expires = await chain.now() + 7 * 86_400
             return await chain.create_lease(
@@ -141,7 +141,7 @@ class System:
         return lease_id
 
     def earner(self) -> LeaseChain:
-        """The Earner's hand on the chain."""
+        """The Earner's transactions on the chain."""
         return LeaseChain(self.rpc_url, self.contract, key=self.accounts[1]["private_key"])
 
 

@@ -71,7 +71,7 @@ def test_the_operator_acknowledges_while_the_node_runs(tmp_path: Path) -> None:
         for shown in (lease_id, built.accounts[2]["address"].lower(), "weather (0x", "0.001 ether", "computations 20", "a relay"):
             assert shown in no.stdout
         nobody = pandacea("leases", "acknowledge", lease_id, *config, said="")
-        assert nobody.returncode == 1, "no answer is no yes"
+        assert nobody.returncode == 1, "no answer does not count as yes"
         assert refusal(built, lease_id).code == "approval-unproven"
 
         yes = pandacea("leases", "acknowledge", lease_id, *config, said="y\n")

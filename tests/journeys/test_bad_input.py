@@ -1,4 +1,4 @@
-"""Everything that is no good request: its own code, a 4xx, nothing executed."""
+"""Everything that is not a good request: its own code, a 4xx, nothing executed."""
 
 from __future__ import annotations
 

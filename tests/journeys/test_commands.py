@@ -178,7 +178,7 @@ def test_doctors_table_is_for_a_reader(tmp_path: Path) -> None:
             assert any("-> " in following for following in lines[number + 1 : number + 6]), line
     assert "2 FAIL" in done.stdout
     last = done.stdout.split("\n\n")[-1]
-    assert "Mend first: data folder, sandbox environment" in last
+    assert "Fix first: data folder, sandbox environment" in last
 
 
 def test_leases_are_shown_with_the_reason_beside_a_running_node(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.sandbox.leftovers import processes
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the story."""
+    """Run the whole story once."""
     if not (ROOT / ".sandbox" / "bin" / "python").exists():
         skip_or_fail("no sandbox environment; run: make setup")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}

@@ -10,7 +10,7 @@ from tests.journeys.conftest import pandacea, system
 
 
 def test_a_second_node_on_a_state_folder_is_refused(tmp_path: Path) -> None:
-    """It says where, and touches nothing: the first one's boxes and results would look like leftovers to it."""
+    """It says where, and touches nothing: the first one's sandboxes and results would look like leftovers to it."""
     with system(tmp_path, "bubblewrap") as built:
         (tmp_path / "config.yaml").write_text(json.dumps(built.config))
         state = tmp_path / "state"

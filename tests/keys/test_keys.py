@@ -48,8 +48,8 @@ def test_nothing_of_the_key_lies_in_the_clear(keystore: Path) -> None:
     assert "5a5a5a" not in repr(keys.unlock_keystore(keystore, PASSPHRASE))
     with pytest.raises(BadConfig) as caught:
         keys.unlock_keystore(keystore, "a wrong passphrase")
-    told = "".join(traceback.format_exception(caught.value))
-    assert "does not open" in told
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "does not open" in shown
     assert "a wrong passphrase" not in str(caught.value)
 
 

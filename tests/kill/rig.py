@@ -38,7 +38,7 @@ class NodeAnswer:
 
     @property
     def json(self) -> dict[str, Any]:
-        return json.loads(self.body)  # type: ignore[no-any-return]
+        return dict(json.loads(self.body))
 
 
 @dataclass
@@ -121,7 +121,7 @@ class KillRig:
         return path.read_text(errors="replace")[-4000:] if path.exists() else ""
 
     async def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> NodeAnswer:
-        """One signed request."""
+        """Send one signed request to the node."""
         plain = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             plain["Content-Type"] = "application/json"

@@ -12,10 +12,11 @@ import os
 import sys
 
 import aiohttp.web  # noqa: F401  # what a node imports late, early
-import alembic.command  # noqa: F401
-import eth_account  # noqa: F401
+import alembic.command  # noqa: F401  # likewise
+import eth_account  # noqa: F401  # likewise
 
-from pandacea import app, cli  # noqa: F401
+import pandacea.app.node  # noqa: F401  # likewise
+from pandacea.cli.main import main as run_command
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def _become(log: str, words: list[str]) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (out, 1), (out, 2)):
             os.dup2(source, target)
-        status = cli.main(words)
+        status = run_command(words)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

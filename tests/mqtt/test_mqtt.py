@@ -53,8 +53,8 @@ async def test_a_subscriber_hears_the_node_and_its_end(mosquitto: Mosquitto) -> 
         await client.subscribe("pandacea/#", qos=1)
         await broker.publish("computations/completed", {"computation_id": "0x1"})
         await broker.close()
-        told = await receive_messages(client, 3)
-    assert told == [
+        received = await receive_messages(client, 3)
+    assert received == [
         ("status", {"state": "online"}),
         ("computations/completed", {"computation_id": "0x1"}),
         ("status", {"state": "offline"}),
@@ -62,7 +62,7 @@ async def test_a_subscriber_hears_the_node_and_its_end(mosquitto: Mosquitto) -> 
 
 
 async def test_a_broker_that_restarts_is_told_that_the_node_is_there(mosquitto: Mosquitto) -> None:
-    """It kept nothing, or told our last will: the next sign of life says `online` again, retained."""
+    """It kept nothing, or published the last will: the next sign of life says `online` again, retained."""
     broker = publisher(mosquitto.port)
     await broker.announce_online()
     await mosquitto.stop()

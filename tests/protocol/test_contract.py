@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_utils.crypto import keccak
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 
 from pandacea_sdk.protocol.contract import (
     ContractEvent,
-    LeaseStatus,
     Revert,
     derive_lease_id,
     hash_product_id,
@@ -26,7 +26,7 @@ A, B = "0x" + "a1" * 20, "0x" + "b2" * 20
 
 
 def topic(text: str) -> str:
-    """By the definition."""
+    """Compute topic0 from its definition."""
     return "0x" + keccak(text=text).hex()
 
 
@@ -120,7 +120,7 @@ def test_every_error_of_ours_has_a_meaning() -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"", Revert("Unknown", {"data": "0x"}, "the call was undone without a reason")),
+        (b"", Revert("Unknown", {"data": "0x"}, "the call was reverted without a reason")),
         (b"\x12\x34", Revert("Unknown", {"data": "0x1234"}, "")),
         (keccak(text="TooLate(bytes32,uint256)")[:4] + b"\1", None),
         (bytes.fromhex("08c379a0") + b"\xff" * 64, None),
@@ -133,7 +133,7 @@ def test_revert_data_that_cannot_be_read_is_shown_as_bytes(data: bytes, expected
 
 
 def test_solidity_s_own_errors_are_read() -> None:
-    """Error(string) and Panic(uint256)."""
+    """Error(string) and Panic(uint256) are decoded."""
     text = bytes.fromhex("08c379a0") + (32).to_bytes(32, "big") + (2).to_bytes(32, "big") + b"no".ljust(32, b"\0")
     assert V1.decode_revert(text) == Revert("Error", {"reason": "no"}, "")
     assert V1.decode_revert(bytes.fromhex("4e487b71") + (0x11).to_bytes(32, "big")).values == {"code": 0x11}
@@ -162,7 +162,9 @@ def test_statuses_are_those_of_the_node() -> None:
     """The same words on both sides; the contract's zero means there is no lease."""
     from pandacea.domain.lease import LeaseStatus as NodeStatus
 
-    assert [status.value for status in LeaseStatus][1:] == [status.value for status in NodeStatus]
+    wrong_status = keccak(text="WrongStatus(bytes32,uint8)")[:4] + b"\7" * 32
+    found = [V1.decode_revert(wrong_status + number.to_bytes(32, "big")).values["status"] for number in range(9)]
+    assert found == ["none", *NodeStatus]
 
 
 def test_an_answer_that_is_too_short_is_refused() -> None:
@@ -175,20 +177,20 @@ def test_an_answer_that_is_too_short_is_refused() -> None:
 
 # ---------------------------------------------------------------------------------------------- deployment records
 
-GOOD = {"chain_id": 1, "address": A, "deploy_block": 0, "code_hash": "0x" + "c3" * 32}
+GOOD: dict[str, Any] = {"chain_id": 1, "address": A, "deploy_block": 0, "code_hash": "0x" + "c3" * 32}
 
 
 def test_a_record_survives_a_file(tmp_path: Path) -> None:
     """Written, read, the same; upper-case hex is read as lower-case."""
     record = Deployment.from_json(json.dumps(GOOD | {"address": A.upper().replace("0X", "0x")}))
     record.write(tmp_path / "deployment.json")
-    assert Deployment.read(tmp_path / "deployment.json") == record == Deployment(**GOOD)  # type: ignore[arg-type]
+    assert Deployment.read(tmp_path / "deployment.json") == record == Deployment(**GOOD)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is JSON"),
+        ("{", "must be JSON"),
         ("[]", "exactly"),
         (json.dumps({**GOOD, "more": 1}), "exactly"),
         (json.dumps({key: value for key, value in GOOD.items() if key != "code_hash"}), "exactly"),

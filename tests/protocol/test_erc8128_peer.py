@@ -36,7 +36,8 @@ class Peer:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the peer died"
-        return json.loads(answer)  # type: ignore[no-any-return]
+        said: dict[str, Any] = json.loads(answer)
+        return said
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from pandacea.domain.limits import MAX_CODE_BYTES as NODE_MAX_CODE_BYTES
 from pandacea_sdk.protocol.execute_request import (
-    MAX_CODE_BYTES,
     ComputationInput,
     ExecuteRequest,
     check_execute_request,
     parse_execute_request,
 )
+from pandacea_sdk.protocol.limits import MAX_CODE_BYTES
 from pandacea_sdk.protocol.problems import PROBLEM_KINDS, ProtocolError
 
 LEASE = "0x" + "1a" * 32

@@ -25,5 +25,5 @@ def test_a_url_is_reduced_to_where_it_leads(url: str, shown: str) -> None:
 
 
 def test_a_text_without_urls_stays() -> None:
-    """Character for character."""
+    """It is returned character for character."""
     assert redact_urls_in("a / b @ c") == "a / b @ c"

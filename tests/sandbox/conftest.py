@@ -18,7 +18,7 @@ from tests.sandbox.leftovers import left_behind
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """The bubblewrap environment."""
+    """Build the bubblewrap environment, or find the one that is there."""
     try:
         return prepare.environment()
     except (prepare.CannotPrepareError, OSError, subprocess.SubprocessError) as error:
@@ -27,7 +27,7 @@ def environment() -> Path:
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    """The image, on a real engine."""
+    """Build the image on a real engine, or find the one that is there."""
     try:
         return prepare.image()
     except (prepare.CannotPrepareError, OSError, subprocess.SubprocessError) as error:
@@ -56,7 +56,7 @@ async def laboratory(request: pytest.FixtureRequest, environment: Path) -> Async
 
 @pytest.fixture
 def people(tmp_path: Path) -> Path:
-    """A small table."""
+    """Write a table of 300 people."""
     path = tmp_path / "people.csv"
     path.write_text("age,height,group\n" + "\n".join(f"{20 + n % 50},{150.5 + n % 40},{'abc'[n % 3]}" for n in range(300)) + "\n")
     return path

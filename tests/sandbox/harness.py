@@ -163,7 +163,7 @@ def python_for_everyone(environment: Path, folder: Path) -> Path:
 
 
 def joined_output(events: Sequence[SandboxEvent]) -> bytes:
-    """What streamed live."""
+    """Return the output that streamed live, in one piece."""
     from pandacea.flows.ports import OutputWritten
 
     return b"".join(event.data for event in events if isinstance(event, OutputWritten))

@@ -55,7 +55,7 @@ class Index:
 
 @contextmanager
 def serving() -> Iterator[Index]:
-    """Serve an index."""
+    """Serve a package index until the test ends."""
     index = Index()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,7 +84,7 @@ def serving() -> Iterator[Index]:
             self.wfile.write(body)
 
         def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
+            """Log nothing of a request."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -120,7 +120,7 @@ def index(monkeypatch: pytest.MonkeyPatch, newest_pip: Path) -> Iterator[Index]:
 
 @pytest.fixture
 def requirements(tmp_path: Path) -> Path:
-    """Three packages."""
+    """Write requirements of three packages."""
     path = tmp_path / "requirements.txt"
     path.write_text("".join(f"{name}==1.0\n" for name in NAMES))
     return path

@@ -26,7 +26,7 @@ def _another_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
-    """A run's folder."""
+    """Create the folder of a run."""
     made = tmp_path / "ours"
     made.mkdir()
     return made

@@ -25,7 +25,7 @@ PLENTY_BYTES = 1 << 40
 
 
 class FakeInstance:
-    """A connected socket."""
+    """An instance that is nothing but a connected socket."""
 
     watched_memory_bytes = 0
 

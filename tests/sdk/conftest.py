@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from pandacea_sdk.protocol.execute_request import ExecuteRequest, parse_execute_request
 from pandacea_sdk.protocol.hashing import KeySigner, sha256_hex
@@ -181,10 +182,10 @@ def _routes(node: FakeNode) -> web.Application:
         return await answered(request, {"address": address, "path": request.raw_path, "data": [], "nextCursor": ""})
 
     @web.middleware
-    async def record(request: web.Request, handler: Any) -> web.StreamResponse:
+    async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
         node.requests.append(f"{request.method} {request.raw_path}")
         try:
-            return await handler(request)  # type: ignore[no-any-return]
+            return await handler(request)
         except ProtocolError as error:
             return problem_response(error.code, 401)
 

@@ -111,13 +111,13 @@ def test_only_strict_base64_is_decoded(text: str) -> None:
 
 def fake_torch(version: str, calls: list[dict[str, Any]]) -> types.ModuleType:
     module = types.ModuleType("torch")
-    module.__version__ = version  # type: ignore[attr-defined]
+    vars(module)["__version__"] = version
 
     def load(source: io.BytesIO, **options: Any) -> str:
         calls.append(options)
         return "weights"
 
-    module.load = load  # type: ignore[attr-defined]
+    vars(module)["load"] = load
     return module
 
 

@@ -22,22 +22,22 @@ ADDRESS = "0x" + "a1" * 20
 ID = "0x" + "77" * 32
 RECEIPT = (ID,) * 5
 
-BAD: dict[str, Callable[[LeaseChain], Awaitable[Any]]] = {
+BAD: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "an id of one byte": lambda chain: chain.lease("0x12"),
     "an id without 0x": lambda chain: chain.lease("77" * 32),
     "an id that is no hex": lambda chain: chain.approve("0x" + "zz" * 32),
-    "an id that is a number": lambda chain: chain.cancel(12),  # type: ignore[arg-type]
+    "an id that is a number": lambda chain: chain.cancel(12),
     "a hash of four bytes": lambda chain: chain.commit_result(ID, ID, "0x12345678"),
     "a receipt of four values": lambda chain: chain.verify_receipt(RECEIPT[:4], "0x"),
     "a receipt with a short value": lambda chain: chain.verify_receipt((*RECEIPT[:4], "0x12"), "0x"),
     "a signature of half a byte": lambda chain: chain.verify_receipt(RECEIPT, "0x1"),
     "an address of two bytes": lambda chain: chain.set_operator("0x6813"),
     "an address with a slip": lambda chain: chain.credit_of("0xF39Fd6e51aad88F6F4ce6aB8827279cffFb92266"),
-    "a price that is a float": lambda chain: chain.create_lease(ADDRESS, "p", price=1e16, expires_at=2 * 10**9),  # type: ignore[arg-type]
+    "a price that is a float": lambda chain: chain.create_lease(ADDRESS, "p", price=1e16, expires_at=2 * 10**9),
     "a price below nothing": lambda chain: chain.create_lease(ADDRESS, "p", price=-1, expires_at=2 * 10**9),
     "a price that is a bool": lambda chain: chain.create_lease(ADDRESS, "p", price=True, expires_at=2 * 10**9),
     "an expiry beyond 64 bits": lambda chain: chain.create_lease(ADDRESS, "p", price=1, expires_at=2**64),
-    "half a computation": lambda chain: chain.create_lease(ADDRESS, "p", price=1, expires_at=9, max_computations=0.5),  # type: ignore[arg-type]
+    "half a computation": lambda chain: chain.create_lease(ADDRESS, "p", price=1, expires_at=9, max_computations=0.5),
     "an earner that is none": lambda chain: chain.create_lease("0x12", "p", price=1, expires_at=9),
 }
 

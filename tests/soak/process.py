@@ -1,4 +1,4 @@
-"""The node as its operator starts it: `python -m pandacea run` with a configuration file, watched from outside."""
+"""The node as its operator starts it: `python -m pandacea run` with a configuration file, observed from outside."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NodeProcess:
         return f"sqlite+aiosqlite:///{self.folder / 'state' / 'pandacea.db'}"
 
     async def start(self) -> None:
-        """Start it; whether it serves, `ready` tells."""
+        """Start the process; `ready` says whether it serves."""
         self._session = self._session or aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5))
         with (self.folder / "node.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -60,20 +60,20 @@ class NodeProcess:
         self.starts += 1
 
     async def kill(self) -> None:
-        """SIGKILL."""
+        """End the process with SIGKILL."""
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         assert await self._process.wait() == -signal.SIGKILL, f"the node had ended by itself:\n{self.log()}"
 
     async def stop(self) -> None:
-        """SIGTERM, as the service manager does."""
+        """End the process with SIGTERM, as the service manager does."""
         assert self._process is not None
         self._process.terminate()
         async with asyncio.timeout(30):
             assert await self._process.wait() == 0, self.log()
 
     async def close(self) -> None:
-        """End it, whatever it does: in order if it can, so that it leaves nothing on this machine."""
+        """End the process in any state, in order if it can, so that it leaves nothing on this machine."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             try:
@@ -86,7 +86,7 @@ class NodeProcess:
             await self._session.close()
 
     async def ready(self) -> bool:
-        """What GET /readyz says; a node that ended by itself is a failure."""
+        """Whether GET /readyz answers 200; a node that ended by itself is a failure."""
         assert self._process is not None
         assert self._session is not None
         assert self._process.returncode is None, f"the node ended by itself ({self._process.returncode}):\n{self.log()}"
@@ -98,7 +98,7 @@ class NodeProcess:
             return False
 
     async def metrics(self) -> dict[str, float]:
-        """A scrape, the labelled ones left out; empty while nothing answers."""
+        """Return a scrape without the labelled metrics; empty while nothing answers."""
         assert self._session is not None
         try:
             async with self._session.get(f"http://127.0.0.1:{self.metrics_port}/metrics") as answer:
@@ -108,12 +108,12 @@ class NodeProcess:
         return {name: float(value) for name, value in re.findall(r"^pandacea_(\w+) (\S+)$", text, re.MULTILINE)}
 
     def rss_mb(self) -> float:
-        """Resident memory of the process, in MB."""
+        """Return the resident memory of the process, in MB."""
         assert self._process is not None
         return float(psutil.Process(self._process.pid).memory_info().rss / MEGABYTE)
 
     async def command(self, *words: str) -> str:
-        """What `pandacea WORDS` prints, run beside the node."""
+        """Run `pandacea WORDS` beside the node; return what it prints."""
         process = await asyncio.create_subprocess_exec(
             *self._command(*words),
             stdout=asyncio.subprocess.PIPE,
@@ -126,7 +126,7 @@ class NodeProcess:
         return out.decode()
 
     def log(self) -> str:
-        """The end of what it said."""
+        """Return the end of the node's log."""
         path = self.folder / "node.log"
         return path.read_text(errors="replace")[-4000:] if path.exists() else ""
 
@@ -141,7 +141,7 @@ def _environment() -> dict[str, str]:
 def _write(
     folder: Path, agreement: AnvilAgreement, urls: Sequence[str], ws_url: str, environment: Path, port: int, metrics_port: int
 ) -> None:
-    """Data, key and configuration."""
+    """Write data, key and configuration."""
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "table.csv").write_text("x,y\n" + "".join(f"{n % 25},{n % 7}\n" for n in range(50)))
     rules = {"policy": "any-code", "release": "auto"}

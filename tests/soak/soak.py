@@ -1,4 +1,4 @@
-"""Minutes of a real node over a chain that mines every second, with leases, reorganisations, faults and kills at random."""
+"""Runs a real node for minutes over a chain that mines every second, with random leases, reorganisations, faults and kills."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,22 +22,22 @@ from tests.soak.verdict import find_differences, wait_until_caught_up
 SLOT: Final = 8
 """Blocks: `safe` is the head - 8, `finalized` the head - 16."""
 DEEPEST: Final = 2 * SLOT - 2
-"""Of a reorganisation, in blocks: one may be mined while it is made."""
+"""Depth of a reorganisation at most, in blocks: one may be mined meanwhile."""
 SETTLING: Final = 2 * SLOT + 2 * 32
-"""Blocks after which everything that happened was read a second time."""
+"""Blocks after which everything that happened was settled and checked."""
 CALM: Final = 0.35
-"""Last share of the time in which nobody kills the node, so that its memory can be watched."""
+"""Last share of the time without kills, so that the node's memory can be watched."""
 WARM: Final = 10.0
-"""Seconds of a process after which its memory is watched."""
+"""Seconds after a start from which the process's memory is watched."""
 GROWTH_MB: Final = 48.0
-"""Resident memory that one process may gain from then on."""
+"""Resident memory that one process may gain from then on, in MB."""
 LONG: Final = 240.0
-"""Seconds from which a soak has room for a silence of a minute."""
+"""Seconds from which a soak is long enough for a silence of a minute."""
 
 
 @dataclass
 class SoakReport:
-    """What a soak saw. `differences`: empty, or it has failed."""
+    """The result of a soak; it has failed unless `differences` is empty."""
 
     seed: int
     seconds: float = 0.0
@@ -61,16 +61,16 @@ class SoakReport:
 
 
 class MemoryWatch:
-    """Watches what one process needs; another process, another watch."""
+    """Watches the memory of one process at a time, anew after each start."""
 
     def __init__(self, node: NodeProcess) -> None:
         self._node = node
         self._start = 0
         self.first = self.last = self.seconds = 0.0
-        """MB, MB, and the seconds between them."""
+        """In MB, in MB, and the seconds between them."""
 
     def check_growth(self) -> None:
-        """Raises AssertionError when the process grew by more than GROWTH_MB."""
+        """Assert that the process has not grown by more than GROWTH_MB."""
         age = time.monotonic() - self._node.started_at
         if age < WARM:
             return
@@ -101,7 +101,7 @@ async def soak(seed: int, seconds: float, folder: Path, environment: Path, say: 
         await node.start()
         await trouble.wait_until_recovered()
         telling = _telling(report, node, traffic, trouble, began, say)
-        async with _going_on(traffic.run()), _going_on(traffic.fork()), _going_on(telling):
+        async with _running(traffic.run()), _running(traffic.fork()), _running(telling):
             await _stir(report, trouble, node, began, seconds)
         say("no more faults; the chain goes on until everything is final")
         await chain.mine_blocks(SETTLING)
@@ -116,7 +116,7 @@ async def soak(seed: int, seconds: float, folder: Path, environment: Path, say: 
 
 
 async def _stir(report: SoakReport, trouble: FaultInjector, node: NodeProcess, began: float, seconds: float) -> None:
-    """Episode after episode; towards the end without kills."""
+    """Run episode after episode, towards the end without kills."""
     silenced = seconds < LONG
     memory = MemoryWatch(node)
     while (passed := time.monotonic() - began) < seconds:
@@ -164,8 +164,8 @@ def _note(report: SoakReport, traffic: Traffic, trouble: FaultInjector, node: No
 
 
 @asynccontextmanager
-async def _going_on(work: Any) -> AsyncIterator[None]:
-    """Beside the block; its own failure is raised at the end of it."""
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run work beside the block; its failure is raised at the end of the block."""
     task = asyncio.create_task(work)
     try:
         yield

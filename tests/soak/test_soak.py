@@ -19,7 +19,7 @@ SEED = int(os.environ.get("PANDACEA_TEST_SEED", "20261124"))
 
 @pytest.mark.timeout(SECONDS + 240)
 async def test_a_node_in_trouble_ends_up_where_the_chain_is(tmp_path: Path) -> None:
-    """Its leases are those of a rebuild and of the contract; once nothing is wrong it is soon ready again; it does not grow."""
+    """The node's leases equal a rebuild's and the contract's; it is ready soon after the last fault; it does not grow."""
     if not ANVIL.exists():
         skip_or_fail(NO_ANVIL)
     if not (ENVIRONMENT / "bin" / "python").exists():

@@ -1,4 +1,4 @@
-"""Spenders, Earner and arbiter who do not stop: leases at random through a real LeaseAgreement, and reorganisations under them."""
+"""Random transactions of Spenders, Earner and arbiter through a real LeaseAgreement, and reorganisations under them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.chain.emitter import TOPIC
 
 SPENDERS: Final = (SPENDER, STRANGER)
 STATUSES: Final = (None, *LeaseStatus)
-"""By the contract's `Status`."""
+"""Statuses by the contract's number; None: no such lease."""
 PRICE: Final = 1000
 NEWEST: Final = 60
-"""Leases that anything still happens to."""
+"""Newest leases that still get transactions."""
 
-Deed = tuple[LocalAccount, str, int]
-"""Who, calldata, wei."""
+Transaction = tuple[LocalAccount, str, int]
+"""Sender, calldata, wei."""
 
 
 @dataclass(frozen=True)
 class ContractLease:
-    """What `getLease` says."""
+    """A lease as `getLease` shows it."""
 
     lease_id: str
     spender: str
@@ -45,7 +45,7 @@ class ContractLease:
 
 
 async def get_contract_lease(agreement: AnvilAgreement, lease_id: str) -> ContractLease | None:
-    """Ask the contract itself; None: it knows no such lease (it reverts)."""
+    """Call `getLease`; None: the contract has no such lease (it reverts)."""
     try:
         said = await agreement.chain.call_method(
             "eth_call", {"to": agreement.address, "data": encode_call("getLease(bytes32)", lease_id)}, "latest"
@@ -59,19 +59,19 @@ async def get_contract_lease(agreement: AnvilAgreement, lease_id: str) -> Contra
 
 
 async def list_created_leases(agreement: AnvilAgreement, first: int = 0) -> list[str]:
-    """Ids of every lease there is, in order of creation."""
+    """List the ids of all leases in order of creation."""
     where = {"address": agreement.address, "fromBlock": hex(first), "toBlock": "latest", "topics": [TOPIC["LeaseCreated"]]}
     return [log["topics"][1] for log in await agreement.chain.call_method("eth_getLogs", where)]
 
 
 @dataclass
 class Traffic:
-    """Sends for as long as it runs. What the contract refuses is mined and reverts: nobody waits for it."""
+    """Sends transactions until cancelled. What the contract refuses is mined and reverts; nothing waits for it."""
 
     agreement: AnvilAgreement
     dice: random.Random
     deepest: int
-    """Blocks: no reorganisation reaches what is final."""
+    """Depth of a reorganisation at most, in blocks: none reaches a final block."""
     sent: Counter[str] = field(default_factory=Counter)
     reorgs: Counter[int] = field(default_factory=Counter)
     """Depth -> how often."""
@@ -80,7 +80,7 @@ class Traffic:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
-        """For ever; a chain that does not answer is asked again."""
+        """Send transactions until cancelled; a chain that does not answer is asked again."""
         while True:
             await asyncio.sleep(self.dice.uniform(0.05, 0.5))
             with suppress(AnvilError, aiohttp.ClientError, TimeoutError):
@@ -88,7 +88,7 @@ class Traffic:
                     await self._act()
 
     async def fork(self) -> None:
-        """Reorganisations for ever."""
+        """Reorganise the chain from time to time until cancelled."""
         while True:
             await asyncio.sleep(self.dice.uniform(3, 20))
             await self.reorganise()
@@ -107,9 +107,9 @@ class Traffic:
         # One after the other at once: they often stand in one block.
         for _ in range(self.dice.choice([1, 1, 1, 2, 3])):
             what = self._what(lease)
-            await self._send(what, self._deed(what, lease))
+            await self._send(what, self._transaction(what, lease))
 
-    async def _create(self) -> Deed:
+    async def _create(self) -> Transaction:
         block = await self.agreement.chain.call_method("eth_getBlockByNumber", "latest", False)
         earner = self.dice.choices([EARNER, OPERATOR], [6, 1])[0].address
         expires = int(block["timestamp"], 16) + self.dice.randrange(600, 30 * 86_400)
@@ -131,7 +131,7 @@ class Traffic:
                 choices = {"approve": 1, "commit": 1, "execute": 1, "cancel": 1, "dispute": 1, "finalize": 1, "resolve": 1}
         return self.dice.choices(list(choices), list(choices.values()))[0]
 
-    def _deed(self, what: str, lease: ContractLease) -> Deed:
+    def _transaction(self, what: str, lease: ContractLease) -> Transaction:
         spender = next((one for one in SPENDERS if one.address.lower() == lease.spender), SPENDER)
         earner = EARNER if lease.earner == EARNER.address.lower() else OPERATOR
         lease_id = lease.lease_id
@@ -156,14 +156,14 @@ class Traffic:
                 valid = self.dice.randrange(2)
                 return OWNER, encode_call("resolveDispute(bytes32,bool)", lease_id) + abi_word(valid), 0
 
-    async def _send(self, what: str, deed: Deed) -> None:
-        account, data, value = deed
+    async def _send(self, what: str, transaction: Transaction) -> None:
+        account, data, value = transaction
         raw = await self.agreement.chain.sign_transaction(account, self.agreement.address, data, value=value)
         self._raw[await self.agreement.chain.call_method("eth_sendRawTransaction", raw)] = raw
         self.sent[what] += 1
 
     async def reorganise(self) -> None:
-        """Replace the newest blocks: by empty ones, or by others with the same transactions elsewhere and the last few lost."""
+        """Replace the newest blocks by empty ones, or by others with the same transactions elsewhere and the last few lost."""
         chain = self.agreement.chain
         async with self._lock:
             head = await chain.head_number()

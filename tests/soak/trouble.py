@@ -1,4 +1,4 @@
-"""What goes wrong between a node and its chain, one episode after the other, and how soon the node is itself again."""
+"""Injects faults between a node and its chain, one episode after the other, and measures how soon the node is ready again."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.soak.process import NodeProcess
 from tests.soak.traffic import Traffic
 
 RECOVERY_SECONDS: Final = 30.0
-"""A node that is unready for longer, with nothing wrong any more, has failed the soak."""
+"""A node that is not ready for longer after the last fault has failed the soak."""
 SILENCE_SECONDS: Final = 60.0
-"""Without any answer for this long the node must have stopped believing itself (`Follower`'s max_silence)."""
+"""Without any answer for so long the node must not be ready (`Follower`'s max_silence)."""
 
 PROVIDERS: Final = (
     ProxyAnswer(error={"code": -32005, "message": "daily request count exceeded, request rate limited"}, status=429),
@@ -42,7 +42,7 @@ RANGES: Final = (
 
 
 class Withheld:
-    """Partial answers: a log is left out the first time it would be told, and told when asked again."""
+    """Partial answers: a log is left out of the first answer and contained in the second."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -50,10 +50,10 @@ class Withheld:
         self.share = 0.0
         self.shuffled = False
         self.logs = 0
-        """How many were left out."""
+        """Logs that were left out."""
 
     def __call__(self, method: str, _params: list[Any], result: Any) -> Any:
-        """As `tests.faults.proxy.After`."""
+        """Filter a result, as `tests.faults.proxy.After`."""
         if method != "eth_getLogs" or not isinstance(result, list):
             return result
         told = []
@@ -72,7 +72,7 @@ class Withheld:
 
 @dataclass
 class FaultInjector:
-    """Makes it, and measures how soon it is over."""
+    """Injects faults, and measures how soon the node recovers."""
 
     chain: Anvil
     traffic: Traffic
@@ -90,7 +90,7 @@ class FaultInjector:
         self.proxies[0].after.append(self.withheld)
 
     async def run_episode(self, *, kills: bool = True) -> None:
-        """One to three things at once for some seconds; then wait until the node is ready again."""
+        """Inject one to three faults at once for some seconds; then wait until the node is ready again."""
         everything: dict[str, Callable[[float], Awaitable[None]]] = {
             "slow": self._slow,
             "errors": self._errors,
@@ -117,7 +117,7 @@ class FaultInjector:
         await self.wait_until_recovered()
 
     async def wait_until_recovered(self) -> None:
-        """Nothing is wrong any more: wait until the node says so too.
+        """Wait, after the last fault, until the node is ready.
 
         Raises:
             AssertionError: it does not within RECOVERY_SECONDS.
@@ -130,7 +130,7 @@ class FaultInjector:
         self.recoveries.append(time.monotonic() - over)
 
     async def run_long_silence(self) -> None:
-        """Nobody answers for longer than the node may go on believing itself: it must say so, and come back."""
+        """Let no endpoint answer for longer than the node may be ready: it must stop being ready, and recover."""
         self.faults["long-silence"] += 1
         async with self._refusing(*self.proxies):
             await asyncio.sleep(SILENCE_SECONDS + 5)

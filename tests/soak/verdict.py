@@ -1,4 +1,4 @@
-"""Does a node that went through trouble say what the chain says? Held against a rebuild from zero, and against the contract itself."""
+"""Compares a node after faults with a rebuild from zero and with the contract itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNERS: Final = {one.address: one for one in (KeySigner(KEYS[2]), KeySigner(KEY
 
 
 async def find_differences(node: NodeProcess, agreement: AnvilAgreement, folder: Path) -> list[str]:
-    """What disagrees, one sentence each; empty: nothing.
+    """Find what disagrees, one sentence each.
 
     Compared for every lease there is: the node's rows with those of a follower that reads the chain from zero, rows with `getLease`,
     what the running node answers its Spenders with the rows, and `pandacea leases` beside it with the same.
@@ -57,7 +57,7 @@ async def find_differences(node: NodeProcess, agreement: AnvilAgreement, folder:
 
 
 async def read_node_rows(database_url: str, agreement: AnvilAgreement) -> dict[str, LeaseRecord]:
-    """Every lease in a node's database, beside the running node."""
+    """Read every lease of a node's database beside the running node."""
     database = await DatabaseEngine.open(database_url)
     try:
         records = SqlChainStore(database, agreement.chain.chain_id, Address(agreement.address))
@@ -68,7 +68,7 @@ async def read_node_rows(database_url: str, agreement: AnvilAgreement) -> dict[s
 
 
 async def ask_node(node: NodeProcess, leases: Iterable[LeaseRecord]) -> dict[str, dict[str, Any]]:
-    """GET /leases/{id} of each, asked by its Spender: what memory says."""
+    """Ask the node for each lease as its Spender (GET /leases/{id}): what the cache answers."""
     said: dict[str, dict[str, Any]] = {}
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())

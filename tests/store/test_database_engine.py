@@ -95,7 +95,7 @@ async def test_callbacks_run_after_the_commit_and_only_then(database: DatabaseEn
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("nonsense", "is no database URL"),
+        ("nonsense", "is not a database URL"),
         ("mysql+aiomysql://h/d", "allowed are sqlite+aiosqlite and postgresql+asyncpg"),
         ("sqlite:///file", "allowed are sqlite+aiosqlite"),
     ],
@@ -107,7 +107,7 @@ async def test_another_database_is_refused(url: str, said: str) -> None:
 
 
 async def test_a_database_that_cannot_be_opened_is_named_without_its_password(tmp_path: Path) -> None:
-    """A file that is no database, a server that is not there."""
+    """A file that is not a database, a server that is not there."""
     file = tmp_path / "node.db"
     file.write_bytes(b"this is no database at all" * 100)
     with pytest.raises(Broken, match=r"node\.db"):

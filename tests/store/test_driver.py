@@ -31,13 +31,13 @@ async def database(tmp_path: Path) -> AsyncIterator[DatabaseEngine]:
 def visits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """One entry for each visit to the thread of any connection."""
     made: list[None] = []
-    plain = driver.SqliteConnection.visit
+    plain = driver.SqliteConnection.run_on_thread
 
     async def visit(self: driver.SqliteConnection, work: Callable[[sqlite3.Connection], Any]) -> Any:
         made.append(None)
         return await plain(self, work)
 
-    monkeypatch.setattr(driver.SqliteConnection, "visit", visit)
+    monkeypatch.setattr(driver.SqliteConnection, "run_on_thread", visit)
     return made
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 from sqlmodel import SQLModel
 
-from pandacea.domain.ids import LeaseId
-from pandacea.store import leases
+from pandacea.domain.ids import Address, LeaseId
 from pandacea.store.database_engine import DatabaseEngine
+from pandacea.store.deployments import DeploymentScope
+from pandacea.store.leases import LeaseTable
 
 LARGE = 2**63 - 1
+SCOPE = DeploymentScope(31337, Address("0x" + "c" * 40), id=1)
 
 
 def row(number: int, *, approved: int | None, seen_at: int) -> dict[str, Any]:
@@ -38,11 +40,12 @@ async def test_what_nobody_approved_is_pruned(database: DatabaseEngine) -> None:
     async with database.write_transaction() as tx:
         await tx.connection.execute(table.insert(), [row(1, approved=None, seen_at=10)])
         await tx.connection.execute(table.insert(), [row(2, approved=None, seen_at=20), row(3, approved=5, seen_at=10)])
-        assert await leases.prune_waiting(tx.connection, 1, 20) == 1
+        assert await LeaseTable(tx.connection, SCOPE).prune_waiting(20) == 1
         await tx.commit()
     ids = [LeaseId(f"0x{number:064x}") for number in range(1000)]
     async with database.read_connection() as connection:
-        assert await leases.existing(connection, 1, ids) == {ids[2], ids[3]}
-        (found,) = await leases.approved_page(connection, 1, "", 10)
-    assert found[0] == ids[3]
-    assert found[7] == 2, "of 64 bytes of commitments"
+        leases = LeaseTable(connection, SCOPE)
+        assert await leases.find_existing(ids) == {ids[2], ids[3]}
+        (found,) = await leases.load_approved_page(None, 10)
+    assert found.lease_id == ids[3]
+    assert found.committed_count == 2, "of 64 bytes of commitments"

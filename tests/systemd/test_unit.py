@@ -1,4 +1,4 @@
-"""The service unit."""
+"""The service unit is valid and hardened."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from pandacea.sandbox.bubblewrap.namespaces import PROBE_COMMAND
 from tests.prerequisites import ROOT, find_program
 
 UNIT = ROOT / "systemd" / "pandacea.service"
+
+
+class UnitFile(configparser.ConfigParser):
+    """A unit file: the names of its settings have upper and lower case."""
+
+    def optionxform(self, optionstr: str) -> str:
+        """Keep the case of names."""
+        return optionstr
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
@@ -34,10 +42,9 @@ BELOW_PROC = {
 """What systemd mounts below /proc for a setting (systemd.exec(5), namespace.c)."""
 
 
-def test_bubblewrap_makes_its_box_under_the_unit() -> None:
+def test_bubblewrap_makes_its_sandbox_under_the_unit() -> None:
     """With the mounts that the unit's settings make below /proc, a user namespace gets a /proc of its own."""
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit = UnitFile(strict=False, interpolation=None)
     unit.read_string(UNIT.read_text())
     mounts = [command for setting, command in BELOW_PROC.items() if unit["Service"].get(setting, "no") == "yes"]
     inside = " && ".join([*mounts, f"exec {shlex.join(PROBE_COMMAND)}"])
@@ -48,9 +55,8 @@ def test_bubblewrap_makes_its_box_under_the_unit() -> None:
 
 
 def test_the_unit_is_hardened_and_gives_up_on_a_bad_configuration() -> None:
-    """Exit status 2 is a bad configuration: starting again would not mend it."""
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    """Exit status 2 means a bad configuration: a restart would not help."""
+    unit = UnitFile(strict=False, interpolation=None)
     unit.read_string(UNIT.read_text())
     service = unit["Service"]
     assert service["Type"] == "notify"

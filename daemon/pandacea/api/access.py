@@ -1,4 +1,4 @@
-"""Who may read a computation: asked at the door, and again wherever something of it is about to leave."""
+"""Who may read a computation: checked when a request comes, and again before each piece of a result leaves."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _UNKNOWN = "No computation of yours has this id here."
 
 
 async def load_readable_job(request: web.Request, node: NodeContext, *, token_opens: bool = True) -> Job:
-    """The computation of the path, if this caller may read it. An unknown id and somebody else's look alike.
+    """Load the computation of the path, if this caller may read it. An unknown id and one of another Spender are answered alike.
 
     Raises:
-        Forbidden: `computation-unknown`, or why its lease does not allow it.
+        ProblemError: `computation-unknown`, or why its lease does not allow it.
         ProtocolError: `job-token-invalid`, or what is wrong with the signature.
-        Unavailable: the node cannot know now.
+        Unavailable: the node cannot tell now.
     """
     computation_id = request.match_info["computation_id"]
     token = job_token(request) if token_opens else None
@@ -43,48 +43,48 @@ async def load_readable_job(request: web.Request, node: NodeContext, *, token_op
 
 
 def require_readable(job: Job, node: NodeContext) -> None:
-    """Ask the lease again, from memory.
+    """Check again, from memory, that the lease allows its Spender to read.
 
     Raises:
-        Forbidden, Unavailable: nothing more of this computation may leave.
+        ProblemError, Unavailable: nothing more of this computation may leave.
     """
-    answer = may_read(node.leases.find_lease(job.lease_id), node.leases.chain_status(), caller=Address(job.spender))
-    if isinstance(answer, Denied) and answer.code == "lease-unknown":
-        answer = Denied("computation-unknown", _UNKNOWN)
-    require(answer)
+    decision = may_read(node.leases.find_lease(job.lease_id), node.leases.chain_status(), caller=Address(job.spender))
+    if isinstance(decision, Denied) and decision.code == "lease-unknown":
+        decision = Denied("computation-unknown", _UNKNOWN)
+    require(decision)
 
 
 async def load_job(computation_id: str, node: NodeContext) -> Job | None:
-    """The row as its Spender may see it now."""
-    async with node.database.read_session() as view:
-        job = await view.jobs.find_job(computation_id)
+    """Load a computation's row as its Spender may see it now."""
+    async with node.database.read_session() as session:
+        job = await session.jobs.find_job(computation_id)
     return None if job is None else as_spender_sees(job)
 
 
 def visible_state(job: Job, node: NodeContext) -> JobState:
-    """The state as its Spender may see it now."""
-    return job.visible_state(node.clock.now(), node.submit.limits.time_seconds)
+    """Return the state as its Spender may see it now."""
+    return job.visible_state(node.clock.now(), node.limits.time_seconds)
 
 
 def is_settled(job: Job, node: NodeContext) -> bool:
-    """Whether waiting longer would show nothing new: it ended, or reads as held."""
+    """Return whether waiting longer would show nothing new: it has ended, or is visible as held."""
     return visible_state(job, node) in TERMINAL | {JobState.HELD}
 
 
 async def wait_until_settled(job: Job, node: NodeContext, seconds: float) -> Job:
-    """Wait until the computation is settled, at most `seconds`; the row as it is then. Ask the lease again afterwards."""
+    """Wait until the computation is settled, at most `seconds`, and return its row. Call `require_readable` afterwards."""
     deadline = node.clock.now() + seconds
     with node.notifier.subscribed(job.computation_id) as changed:
         while True:
             changed.clear()
             job = await load_job(job.computation_id, node) or job
-            left = deadline - node.clock.now()
-            if is_settled(job, node) or left <= 0 or (node.notifier.stopping and job.state is not JobState.RUNNING):
+            remaining = deadline - node.clock.now()
+            if is_settled(job, node) or remaining <= 0 or (node.notifier.stopping and job.state is not JobState.RUNNING):
                 return job
-            await wait_for_event(changed, min(left, _until_shown(job, node)))
+            await wait_for_event(changed, min(remaining, _seconds_until_visible(job, node)))
 
 
-def _until_shown(job: Job, node: NodeContext) -> float:
+def _seconds_until_visible(job: Job, node: NodeContext) -> float:
     if job.state is not JobState.HELD:
         return float("inf")
-    return max(job.held_visible_at(node.submit.limits.time_seconds) - node.clock.now(), 0.01)
+    return max(job.held_visible_at(node.limits.time_seconds) - node.clock.now(), 0.01)

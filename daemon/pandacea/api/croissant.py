@@ -1,6 +1,6 @@
 """A product's mock files as Croissant 1.0 (JSON-LD, MLCommons): what search engines and loaders of data sets read.
 
-It describes the mock and says so; the private table has no file that anybody could load.
+It describes the mock files and says so; the private table is not a file that anybody can load.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CONTEXT: Final[dict[str, Any]] = {
 
 
 def croissant_document(document: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """The JSON-LD of one product. `document`: as signed; `base`: the product's own URL, without a slash at its end."""
+    """Return the JSON-LD of one product. `document`: as signed; `base`: the product's URL without a slash at its end."""
     assets = [asset for asset in document["assets"] if asset.get("mock")]
     about = document["description"] or f"Tables of the product {document['product_id']}."
     return {

@@ -1,20 +1,20 @@
-"""What happens to every request before its route: whose it is, plain form, limits; and to every answer after it.
+"""Middleware for every request and response: form, limits, errors as problems, headers.
 
-No body is read here: a route reads it once the head's signature was verified, so that a body costs nothing before it is known whose it is.
+No body is read here: a route reads it after the signature of the head was verified, so that a stranger's body costs no memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 
-from pandacea.api.connection_guard import GuardedConnection
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import GuardedConnection, HttpLimits
 from pandacea.api.problems import INTERNAL_ERROR_DETAIL, error_response, problem_response
 from pandacea.api.quotas import RequestQuotas, RequestUsage
 from pandacea.errors import DaemonError
@@ -30,20 +30,24 @@ HEAD: Final = web.RequestKey("head", RequestHead)
 USAGE: Final = web.RequestKey("usage", RequestUsage)
 BODY: Final = web.RequestKey("body", bytes)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+SIGNED: Final = web.RequestKey("signed", bool)
+"""Set once the request's own signature was verified."""
 
 INSUFFICIENT_STORAGE: Final = 507
-"""A Spender's own room, not the node's: a Spender may cause it at will, so it is no line in the log."""
+"""Status of a Spender's full quota: a Spender can cause it at will, so it is not logged."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ServerState:
-    """What the middleware shares: whether the server stops, and what the requests in progress hold."""
+    """State of one server: whether it stops, and what the requests in progress hold."""
 
     def __init__(self, limits: HttpLimits) -> None:
-        """Start running and empty."""
+        """Start with no request."""
         self.stopping = False
-        self.shares = RequestQuotas(limits)
+        self.quotas = RequestQuotas(limits)
+        self.observe_request: Callable[[float], None] = lambda _seconds: None
+        """Called with the seconds to the answer of a signed request; not of event streams and long-polls, which wait on purpose."""
 
 
 STATE: Final = web.AppKey("state", ServerState)
@@ -51,31 +55,34 @@ STATE: Final = web.AppKey("state", ServerState)
 
 @web.middleware
 async def guard_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into a problem, and refuse what no route should see."""
+    """Turn every error into a problem, and refuse what no route should get."""
     request_id = request[REQUEST_ID] = secrets.token_hex(8)
     connection = request.protocol
     assert isinstance(connection, GuardedConnection)
     connection.begin_request()
+    began = time.perf_counter()
     try:
-        response = await _guarded(request, handler)
+        response = await _handle_guarded(request, handler)
     except (ProtocolError, DaemonError, web.HTTPException) as error:
-        _must_be_unanswered(request, error)
+        _require_unanswered(request, error)
         response = error_response(error, request_id)
         if isinstance(error, DaemonError) and response.status >= 500 and response.status != INSUFFICIENT_STORAGE:
-            _log.warning("request not served", request_id=request_id, code=error.code, detail=error.detail)
+            _log.warning("request.not_served", request_id=request_id, code=error.code, reason=error.detail)
     except ConnectionError:
         raise  # the client is gone; aiohttp tidies up
-    except Exception as error:  # noqa: BLE001  # the last line before the client: nothing of it may leave, all of it is kept
-        _log.exception("request broke", request_id=request_id, method=request.method)
-        _must_be_unanswered(request, error)
+    except Exception as error:  # noqa: BLE001  # whatever a route raised is logged whole, and nothing of it leaves
+        _log.exception("request.failed", request_id=request_id, method=request.method, reason=repr(error))
+        _require_unanswered(request, error)
         response = problem_response("internal-error", INTERNAL_ERROR_DETAIL, request_id)
     finally:
         connection.end_request(request.content)
+    if request.get(SIGNED) and not response.prepared and "wait" not in request.query:
+        request.app[STATE].observe_request(time.perf_counter() - began)
     return response
 
 
-def _must_be_unanswered(request: web.Request, error: Exception) -> None:
-    """An answer that began to stream cannot become an error any more: cut it off, so that it is not taken for whole.
+def _require_unanswered(request: web.Request, error: Exception) -> None:
+    """Cut the connection if an answer has begun to stream: it cannot become an error any more, and must not be taken for whole.
 
     Raises:
         ConnectionError: bytes of an answer were sent.
@@ -84,7 +91,7 @@ def _must_be_unanswered(request: web.Request, error: Exception) -> None:
         raise ConnectionResetError("the answer had begun") from error
 
 
-async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _handle_guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     state, limits = request.app[STATE], request.app[LIMITS]
     if state.stopping:
         raise ProtocolError("shutting-down", "The node is stopping; try again in a minute.")
@@ -98,7 +105,7 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
         _check_length(request, limits.upload_bytes if request.method == "PUT" else limits.body_bytes)
     elif request.body_exists:
         raise ProtocolError("body-not-allowed", f"{request.method} takes no body here.")
-    usage = request[USAGE] = state.shares.begin_request(_peer(request, head))
+    usage = request[USAGE] = state.quotas.begin_request(_peer(request, head))
     try:
         return await handler(request)
     finally:
@@ -106,20 +113,20 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _peer(request: web.Request, head: RequestHead) -> str:
-    """Who asks: the peer of the connection or, where that is a declared proxy, the client it names."""
+    """Return the peer of the connection or, where that is a trusted proxy, the client it names."""
     connection = request.protocol
     assert isinstance(connection, GuardedConnection)
     return connection.client_peer(head.header_values("x-forwarded-for")) if connection.proxied else connection.peer
 
 
 def head_of(request: web.Request) -> RequestHead:
-    """The request as it came over the wire: raw target, raw header bytes."""
+    """Return the request's head as it was sent: raw target, raw header bytes."""
     lines = [(name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers]
     return RequestHead(request.method, request.raw_path, lines)
 
 
 def require_json(request: web.Request) -> None:
-    """Refuse a body that does not say it is JSON.
+    """Refuse a body whose Content-Type is not JSON in UTF-8.
 
     Raises:
         ProtocolError: `unsupported-media-type`.
@@ -129,10 +136,10 @@ def require_json(request: web.Request) -> None:
 
 
 def assign_to_spender(request: web.Request, spender: str) -> None:
-    """Count a request, and the connection it came on, as a Spender's: call it when the signature of its head was verified.
+    """Count a request and its connection as a Spender's. Call it once the signature of the head was verified.
 
     Raises:
-        ProtocolError: `rate-limited`: the Spender has its share of requests in progress.
+        ProtocolError: `rate-limited`: the Spender has as many requests in progress as it may.
     """
     request[USAGE].assign_to_spender(spender)
     connection = request.protocol
@@ -141,15 +148,15 @@ def assign_to_spender(request: web.Request, spender: str) -> None:
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Read a POST body into memory, counted as it comes, for whom the request belongs to; read once, however often asked.
+    """Read a POST body into memory, counted for the request's owner as it arrives. Repeated calls return the same bytes.
 
     Raises:
-        ProtocolError: `body-too-large`, `request-timeout`, `too-many-connections` (its owner's share is in use).
+        ProtocolError: `body-too-large`, `request-timeout`, `too-many-connections` (its owner's quota is used up).
     """
     body = request.get(BODY)
     if body is None:
         usage, limit = request[USAGE], request.app[LIMITS].body_bytes
-        if request.content.is_eof():  # it came with the head, as small bodies do
+        if request.content.is_eof():  # it arrived with the head, as small bodies do
             body = request.content.read_nowait()
             usage.add_bytes(len(body))
             if len(body) > limit:
@@ -165,7 +172,7 @@ async def read_body(request: web.Request) -> bytes:
 
 
 async def body_chunks(request: web.Request, limit: int) -> AsyncIterator[bytes]:
-    """A body piece by piece, never more than `limit` bytes, never slower than the limits allow.
+    """Yield a body as it arrives: at most `limit` bytes, and not more slowly than the limits allow.
 
     Raises:
         ProtocolError: `body-too-large`, `request-timeout`.
@@ -202,7 +209,7 @@ def _too_slow() -> ProtocolError:
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """On every answer, streamed ones too: what a result must never do is stay in a cache or be sniffed into a page."""
+    """Add headers to every response, streamed ones too: a result must not be cached or interpreted as a page."""
     headers = response.headers
     headers.setdefault("Cache-Control", "no-store")
     headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")

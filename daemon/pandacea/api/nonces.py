@@ -9,32 +9,33 @@ from typing import Final, Protocol
 from pandacea.errors import Unavailable
 
 NonceRow = tuple[str, str, int]
-"""(keyid, nonce, expires): the last in Unix seconds."""
+"""(keyid, nonce, expires in Unix seconds)."""
 
 MAX_WAITING: Final = 4096
+"""Requests that may wait for a transaction; more are refused."""
 GATHER_SECONDS: Final = 0.005
-"""How long a batch may grow at most: a commit costs what fifty rows do."""
+"""Seconds that a batch may grow: a commit costs as much as fifty rows."""
 
 _STOPPING: Final = "The node is stopping; send the request again, newly signed."
 
 
 class Nonces(Protocol):
-    """Remembers what was used."""
+    """Remembers which nonces were used."""
 
     async def spend(self, keyid: str, nonce: str, expires: int) -> bool:
-        """Whether (keyid, nonce) is new; when it is, it is remembered at least until `expires` before this returns."""
+        """Return whether (keyid, nonce) is new; if so, it is stored at least until `expires` before this returns."""
         ...
 
 
 class GroupCommitNonces:
-    """One writer, many waiters: whatever arrives while a transaction commits goes into the next, so a commit is shared.
+    """Group commit: nonces that arrive while a transaction commits are written together in the next one.
 
-    A batch also takes along the requests that the event loop has at hand already. A request is answered only after the transaction
+    A batch also takes the requests that the event loop already has at hand. A request is answered only after the transaction
     that holds its nonce is durable.
     """
 
     def __init__(self, insert_many: Callable[[Sequence[NonceRow]], Awaitable[Sequence[bool]]], max_batch: int = 512) -> None:
-        """`insert_many` inserts rows in one transaction and says, for each, whether it was new."""
+        """`insert_many` inserts rows in one transaction and returns, for each, whether it was new."""
         self._insert_many = insert_many
         self._max_batch = max_batch
         self._waiting: list[tuple[NonceRow, asyncio.Future[bool]]] = []
@@ -45,7 +46,7 @@ class GroupCommitNonces:
         """See `Nonces.spend`.
 
         Raises:
-            Unavailable: more wait than the database can take, or it failed: nothing is known, the caller must not be served.
+            Unavailable: too many wait, or the database failed: whether the nonce is new is not known, so the request must not be served.
         """
         if self._ended:
             raise Unavailable(_STOPPING)
@@ -57,7 +58,7 @@ class GroupCommitNonces:
         return await future
 
     async def run(self) -> None:
-        """The writer: run it as a task for as long as requests are served. Ends only by being cancelled."""
+        """Write batches until cancelled; run it as a task for as long as requests are served."""
         try:
             while True:
                 await self._wake.wait()
@@ -72,7 +73,7 @@ class GroupCommitNonces:
             self._waiting = []
 
     async def _gather(self) -> None:
-        """Go once more round the event loop for as long as each round brings more."""
+        """Let the event loop turn for as long as each turn brings more requests."""
         loop, seen = asyncio.get_running_loop(), 0
         end = loop.time() + GATHER_SECONDS
         while seen < len(self._waiting) < self._max_batch and loop.time() < end:
@@ -85,7 +86,7 @@ class GroupCommitNonces:
         except asyncio.CancelledError:
             self._fail(batch, _STOPPING)
             raise
-        except Exception as error:  # noqa: BLE001  # whatever the database raised, every waiter hears of it and the writer goes on
+        except Exception as error:  # noqa: BLE001  # whatever the database raised, every waiter gets it and the writer goes on
             self._fail(batch, "The node's database did not take the request; try again.", error)
             return
         for (_, future), new in zip(batch, fresh, strict=True):
@@ -102,10 +103,10 @@ class GroupCommitNonces:
 
 
 class MemoryNonces:
-    """Nonces of people who have no lease yet: lost at a restart, refused rather than forgotten when the table is full."""
+    """Nonces of people without a lease, in memory: lost at a restart; when the table is full, requests are refused."""
 
     def __init__(self, now: Callable[[], float], skew: int, max_rows: int = 10_000) -> None:
-        """`now`: Unix seconds; `skew`: seconds for which an expired request would still be taken."""
+        """`now` returns Unix seconds; `skew`: seconds for which an expired request is still accepted."""
         self._now = now
         self._skew = skew
         self._max_rows = max_rows

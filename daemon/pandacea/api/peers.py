@@ -1,4 +1,4 @@
-"""Who is at the other end: a peer is an address, or the /64 network of an IPv6 address; a declared proxy speaks for its clients."""
+"""Names of the other end of a connection: an address, the /64 network of an IPv6 address, or the client of a trusted proxy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 UNKNOWN: Final = "local"
-"""A peer without an IP address."""
+"""Name of a peer without an IP address."""
 IPV6_PREFIX: Final = 64
-"""Bits of an IPv6 address that tell one customer from another: a single host has the rest to itself."""
+"""Bits of an IPv6 address that distinguish customers: a single host may use all addresses below them."""
 
 IpAddress = IPv4Address | IPv6Address
 
 
 def parse_address(text: str) -> IpAddress | None:
-    """The IP address that a text is, IPv4 also where it is written as an IPv6 address; None when it is none."""
+    """Parse an IP address; an IPv4 address written as IPv6 becomes IPv4. None: it is not an address."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -24,7 +24,7 @@ def parse_address(text: str) -> IpAddress | None:
 
 
 def peer_name(address: IpAddress) -> str:
-    """The name under which an address is counted."""
+    """Return the name under which an address is counted."""
     if isinstance(address, IPv4Address):
         return str(address)
     network = int(address) >> (128 - IPV6_PREFIX) << (128 - IPV6_PREFIX)
@@ -32,7 +32,7 @@ def peer_name(address: IpAddress) -> str:
 
 
 class TrustedProxies:
-    """The proxies in front of this node: their connections carry many clients, and only they are believed about whose."""
+    """The proxies in front of this node: their connections carry many clients, and only their X-Forwarded-For is believed."""
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
         """`networks`: addresses or networks, as `10.0.0.0/8`.
@@ -43,17 +43,17 @@ class TrustedProxies:
         self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(ip_network(network) for network in networks)
 
     def __contains__(self, address: IpAddress) -> bool:
-        """Whether a proxy has this address."""
+        """Return whether a trusted proxy has this address."""
         return any(address in network for network in self._networks)
 
     def client_peer(self, proxy: str, forwarded_for: Sequence[str]) -> str:
-        """The peer for whom a proxy asks: the rightmost hop of X-Forwarded-For that is no proxy of ours.
+        """Return the peer on whose behalf a proxy sent a request: the rightmost hop of X-Forwarded-For that is not a trusted proxy.
 
-        What stands left of it was written by the client and is not believed. Where the header is missing, or names something that is no
-        address, the last hop that can be believed is counted itself.
+        The client wrote what stands left of it, and is not believed. Where the header is missing, or holds something that is not an
+        address, the last trusted hop is counted itself.
 
         Args:
-            proxy: the peer that the connection came from.
+            proxy: name of the peer that the connection came from.
             forwarded_for: the header's values, in their order.
         """
         peer = proxy

@@ -17,14 +17,14 @@ INTERNAL_ERROR_DETAIL: Final = "The node made an error; its operator can find th
 
 _BY_CLASS: Final = {Unavailable: PROBLEM_KINDS["unavailable"], Broken: PROBLEM_KINDS["broken"]}
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large", 416: "range-not-satisfiable"}
-# What the node broke or lacks is the operator's to read; a stranger learns only that it is so.
+# What failed in the node is for its operator; others learn only that something did.
 _HIDDEN: Final = "The node cannot serve this now; its operator can read why in its log. Try again later."
 
 
 def problem_body(
     code: str, detail: str, request_id: str, kind: ProblemKind, *, pointer: str | None = None, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The members of a problem, in a stable order; `more` adds members such as `line` and `retry_after`."""
+    """Return the members of a problem in a stable order; `more` adds members such as `line` and `retry_after`."""
     body: dict[str, Any] = {
         "type": f"urn:pandacea:problem:{code}",
         "title": kind.title,
@@ -48,7 +48,7 @@ def problem_response(
     retry_after: int | None = None,
     line: int | None = None,
 ) -> web.Response:
-    """A problem as a response. `kind` overrides the table for codes that are not in it; `retry_after` is in seconds."""
+    """Return a problem as a response. `kind` is for codes that are not in the table; `retry_after` is in seconds."""
     known = kind or PROBLEM_KINDS[code]
     more = {name: value for name, value in (("line", line), ("retry_after", retry_after)) if value is not None}
     headers = {"X-Request-Id": request_id}
@@ -62,14 +62,14 @@ def problem_response(
 
 
 def error_response(error: ProtocolError | DaemonError | web.HTTPException, request_id: str) -> web.Response:
-    """The response for an error that was raised on purpose."""
+    """Return the response for an error that was raised on purpose."""
     if isinstance(error, ProtocolError):
-        return problem_response(error.code, error.detail, request_id, pointer=error.pointer, retry_after=_pause(error.code))
+        return problem_response(error.code, error.detail, request_id, pointer=error.pointer, retry_after=_retry_after(error.code))
     if isinstance(error, DaemonError):
         kind = PROBLEM_KINDS.get(error.code) or next(
             (kind for cls, kind in _BY_CLASS.items() if isinstance(error, cls)), PROBLEM_KINDS["refused"]
         )
-        retry_after = error.retry_after if isinstance(error, Unavailable) else _pause(error.code)
+        retry_after = error.retry_after if isinstance(error, Unavailable) else _retry_after(error.code)
         detail = _HIDDEN if isinstance(error, Broken) else error.detail
         line = error.context.get("line")
         return problem_response(
@@ -79,7 +79,7 @@ def error_response(error: ProtocolError | DaemonError | web.HTTPException, reque
 
 
 def _from_aiohttp(error: web.HTTPException, request_id: str) -> web.Response:
-    """What aiohttp itself refuses (no such route, method, body size, range), in our words."""
+    """Return the problem for what aiohttp itself refuses: an unknown route, a method, a body's size, a range."""
     code = _BY_STATUS.get(error.status, "bad-request" if error.status < 500 else "internal-error")
     details = {
         "not-found": "There is nothing at this path; /openapi.json lists the routes.",
@@ -96,7 +96,7 @@ def _from_aiohttp(error: web.HTTPException, request_id: str) -> web.Response:
     return response
 
 
-def _pause(code: str) -> int | None:
-    """A Retry-After for codes that pass by themselves."""
+def _retry_after(code: str) -> int | None:
+    """Return the Retry-After, in seconds, of codes that pass by themselves."""
     kind = PROBLEM_KINDS.get(code)
     return 5 if kind is not None and kind.status in {429, 503, 507} else None

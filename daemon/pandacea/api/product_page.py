@@ -1,4 +1,4 @@
-"""A product for people: one HTML page, no script, nothing loaded from anywhere, every word of a product escaped."""
+"""Product pages for people: HTML without script, which loads nothing; every text of a product is escaped."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ CONTENT_SECURITY_POLICY: Final = (
 
 
 def render_products_page(documents: Sequence[Mapping[str, Any]], earner: str) -> bytes:
-    """Every product on offer, in short."""
+    """Render the list of products on offer."""
     rows = "".join(
         f'<tr><td class="name"><a href="/products/{_text(one["product_id"])}">{_text(one["name"])}</a></td>'
         f"<td>{_text(one['description'], 300)}</td><td>{len(one['assets'])}</td>"
@@ -100,7 +100,7 @@ def render_product_page(
     limits: Mapping[str, Any],
     environment: Mapping[str, Any] | None,
 ) -> bytes:
-    """One product: what it holds, under which rules, and how to use it."""
+    """Render one product: its tables, its rules, and how to use it."""
     tags = "".join(f"<li>{_text(word)}</li>" for word in document["keywords"])
     rules = document["rules"]
     parts = [
@@ -255,7 +255,7 @@ def _bytes(size: int) -> str:
 
 
 def _text(value: Any, limit: int = 500, *, newlines: bool = False) -> str:
-    """Text of an Earner, or anybody's, as it may stand in the page."""
+    """Return a text of an Earner, or of anybody, escaped for the page."""
     return escape(printable(str(value), limit=limit, newlines=newlines), quote=True)
 
 

@@ -1,4 +1,4 @@
-"""How much one caller, or all strangers together, may ask for: token buckets and counts of open streams, bounded in memory."""
+"""Rate limits by caller: token buckets and counts of open streams, both bounded in memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from typing import Final
 from pandacea_sdk.protocol.problems import ProtocolError
 
 MAX_STREAMS: Final = 4
-"""Open long-polls and event streams a spender."""
+"""Open long-polls and event streams of one Spender."""
 
 
 class RateLimiter:
-    """Token buckets: `burst` at once, then `per_second`; one a key, the least recently used forgotten beyond `max_keys`.
+    """Token buckets by key: `burst` requests at once, then `per_second`. Beyond `max_keys` the least recently used key is dropped.
 
-    A forgotten key starts with a full bucket again: with more active keys than `max_keys` the limit gets looser, never the
-    memory larger.
+    A dropped key starts with a full bucket again: with more active keys than `max_keys` the limit is looser, but memory stays bounded.
     """
 
     def __init__(self, per_second: float, burst: float, monotonic: Callable[[], float], max_keys: int = 10_000) -> None:
-        """`monotonic`: seconds from any origin."""
+        """`monotonic` returns seconds from any origin."""
         self._per_second = per_second
         self._burst = burst
         self._monotonic = monotonic
@@ -31,7 +30,7 @@ class RateLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def acquire(self, key: str) -> None:
-        """Take one token.
+        """Take one token of a key's bucket.
 
         Raises:
             ProtocolError: `rate-limited`.
@@ -44,9 +43,9 @@ class RateLimiter:
         if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
         if not granted:
-            raise ProtocolError("rate-limited", f"More than {self._said()}; slow down and try again.")
+            raise ProtocolError("rate-limited", f"More than {self._describe_rate()}; slow down and try again.")
 
-    def _said(self) -> str:
+    def _describe_rate(self) -> str:
         if self._per_second >= 1:
             return f"{self._burst:g} requests at once and {self._per_second:g} a second"
         return f"{self._burst:g} requests at once and one each {1 / self._per_second:g} s"
@@ -54,21 +53,21 @@ class RateLimiter:
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """How often one caller may ask for what stays: rows and scripts outlive the request that made them."""
+    """Rate limits of routes that write: rows and scripts outlive the request that made them."""
 
     computations: RateLimiter = field(default_factory=lambda: RateLimiter(2, 64, time.monotonic))
     """POST execute, by Spender."""
     rehearsals: RateLimiter = field(default_factory=lambda: RateLimiter(1 / 6, 10, time.monotonic))
-    """The same in mode `mock`, which costs its Spender nothing."""
+    """POST execute in mode `mock`, which is free, by Spender."""
     scripts: RateLimiter = field(default_factory=lambda: RateLimiter(1 / 10_800, 8, time.monotonic))
-    """POST code of people without a lease, by peer: addresses of accounts cost nothing."""
+    """POST code of people without a lease, by peer: anybody can make any number of accounts."""
 
 
 class StreamLimiter:
-    """Counts what each spender holds open."""
+    """Limits the open streams and long-polls of each Spender."""
 
     def __init__(self, each: int = MAX_STREAMS) -> None:
-        """`each`: how many one spender may hold."""
+        """`each`: how many one Spender may hold open."""
         self._each = each
         self._open: Counter[str] = Counter()
 

@@ -1,4 +1,4 @@
-"""Jobs as they are answered: the shapes of `pandacea_sdk.protocol.responses`, from rows and files, streamed where they are large."""
+"""HTTP responses about jobs: the shapes of `pandacea_sdk.protocol.responses`, from rows and files; large ones are streamed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pandacea.flows.unit_of_work import StoredArtifact
 from pandacea_sdk.protocol.responses import output_members
 
 CHUNK_BYTES: Final = 3 * 65_536
-"""Bytes of a file between two looks at the lease; a multiple of 3, so that pieces of base64 join without padding."""
+"""Bytes of a file between two checks of the lease; a multiple of 3, so that chunks of base64 join without padding."""
 
-_AGAIN: Final = frozenset({Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED, Failure.INTERRUPTED})
-"""Ends that were the node's doing: the same request, sent again, may well work."""
+_RETRYABLE: Final = frozenset({Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED, Failure.INTERRUPTED})
+"""Failures caused by the node: the same request, sent again, may succeed."""
 
 
 async def status_response(request: web.Request, job: Job, node: NodeContext) -> web.StreamResponse:
-    """GET results: where a computation stands, with its result once it ended with one and while that is kept."""
+    """Answer GET results: the state of a computation, with its result once it has one and while that is kept."""
     state = visible_state(job, node)
     answer: dict[str, Any] = {"computation_id": job.computation_id, "status": state.value}
     if state not in TERMINAL:
         return web.json_response(answer, headers={"Retry-After": "1"})
     if job.has_result and job.removed_at is None:
-        return await _streamed(request, answer, job, node)
+        return await _stream(request, answer, job, node)
     answer["reason"] = job.detail
     if job.error is not None:
         answer["error"] = job.error
@@ -40,11 +40,11 @@ async def status_response(request: web.Request, job: Job, node: NodeContext) -> 
 
 
 async def result_response(request: web.Request, job: Job, node: NodeContext) -> web.StreamResponse:
-    """The 200 of POST execute: output and artifacts whole, manifest and receipt as they were sealed.
+    """Answer POST execute with 200: the whole output and all artifacts, manifest and receipt as they were signed.
 
     Raises:
-        Forbidden: there is no result, and why: `result-refused`, `result-expired`, `computation-cancelled`, `computation-failed`,
-            or `computation-interrupted` (sent again it may work).
+        ProblemError: there is no result, and why: `result-refused`, `result-expired`, `computation-cancelled`, `computation-failed`,
+            or `computation-interrupted` (sent again it may succeed).
     """
     if job.failure is Failure.RESULT_REFUSED:
         raise ProblemError("result-refused", job.detail)
@@ -54,17 +54,17 @@ async def result_response(request: web.Request, job: Job, node: NodeContext) -> 
         )
     if not job.has_result:
         raise ProblemError(_code_of(job), f"The computation {job.computation_id} has no result: {job.detail}", failure=job.failure)
-    return await _streamed(request, {"computation_id": job.computation_id}, job, node)
+    return await _stream(request, {"computation_id": job.computation_id}, job, node)
 
 
 def _code_of(job: Job) -> str:
     if job.state is JobState.CANCELLED:
         return "computation-cancelled"
-    return "computation-interrupted" if job.failure in _AGAIN else "computation-failed"
+    return "computation-interrupted" if job.failure in _RETRYABLE else "computation-failed"
 
 
-async def _streamed(request: web.Request, first: dict[str, Any], job: Job, node: NodeContext) -> web.StreamResponse:
-    """Write the answer piece by piece: artifacts may have a hundred megabytes, and the lease is asked before each piece."""
+async def _stream(request: web.Request, first: dict[str, Any], job: Job, node: NodeContext) -> web.StreamResponse:
+    """Stream the answer: artifacts may have a hundred megabytes, and the lease is checked before each chunk."""
     async with node.database.read_session() as view:
         kept = await view.jobs.list_artifacts(job.computation_id)
     head, tail = await asyncio.to_thread(_frame, first, job)
@@ -87,7 +87,7 @@ async def _streamed(request: web.Request, first: dict[str, Any], job: Job, node:
 
 
 def _frame(first: dict[str, Any], job: Job) -> tuple[bytes, bytes]:
-    """What stands before and after the artifacts' members."""
+    """Return the JSON before and after the artifacts' members."""
     results = {**output_members(job.output), "artifacts": {}}
     answer: dict[str, Any] = {
         **first,
@@ -107,13 +107,13 @@ def _frame(first: dict[str, Any], job: Job) -> tuple[bytes, bytes]:
 async def artifact_chunks(
     job: Job, item: StoredArtifact, node: NodeContext, start: int = 0, end: int | None = None
 ) -> AsyncIterator[bytes]:
-    """Bytes [start, end) of an artifact, the lease asked before each piece.
+    """Yield bytes [start, end) of an artifact; the lease is checked before each chunk.
 
     Raises:
-        Forbidden, Unavailable: nothing more may leave.
+        ProblemError, Unavailable: nothing more may leave.
     """
     left = (item.size if end is None else end) - start
-    with await asyncio.to_thread((node.submit.results.path_of(job.computation_id) / item.file).open, "rb") as file:
+    with await asyncio.to_thread((node.results.path_of(job.computation_id) / item.file).open, "rb") as file:
         await asyncio.to_thread(file.seek, start)
         while left > 0:
             piece = await asyncio.to_thread(_read, file, min(CHUNK_BYTES, left))

@@ -12,8 +12,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from pandacea.api.connection_guard import GuardedConnection
-from pandacea.api.edge_limits import ConnectionAdmission, HttpLimits
+from pandacea.api.connection_guard import ConnectionAdmission, GuardedConnection, HttpLimits
 from pandacea.api.middleware import LIMITS, STATE, ServerState, add_headers, guard_middleware
 from pandacea.api.peers import TrustedProxies
 from pandacea.errors import BadConfig
@@ -25,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files; read again when one of them changes."""
+    """PEM files; loaded again when one of them changes."""
 
     certificate: Path
     key: Path
@@ -45,7 +44,7 @@ class Listener:
 
 
 def create_app(limits: HttpLimits | None = None) -> web.Application:
-    """An application with every guard in place and no routes; add them to its `router`."""
+    """Create an application with the middleware and no routes; add them to its `router`."""
     edge = limits or HttpLimits()
     app = web.Application(middlewares=[guard_middleware], client_max_size=edge.body_bytes)
     app[LIMITS] = edge
@@ -58,7 +57,7 @@ class HttpServer:
     """Serves one application until stopped."""
 
     def __init__(self, app: web.Application, listener: Listener) -> None:
-        """Check the binding before anything is opened.
+        """Check the address and load the certificate.
 
         Raises:
             BadConfig: a bind off loopback with neither TLS nor a declared proxy, or a certificate that cannot be loaded.
@@ -67,7 +66,7 @@ class HttpServer:
         self._app = app
         self._listener = listener
         self._context = _tls_context(listener.tls) if listener.tls else None
-        self._stamp = _stamp(listener.tls)
+        self._file_state = _file_state(listener.tls)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=listener.grace_seconds)
         self._server: asyncio.Server | None = None
         self.connections = ConnectionAdmission(listener.limits, TrustedProxies(listener.proxies))
@@ -75,12 +74,12 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port that the server listens on."""
         assert self._server is not None, "start the server first"
         return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
             BadConfig: the address cannot be bound; the message names it.
@@ -106,7 +105,7 @@ class HttpServer:
             raise _cannot_listen(self._listener, error) from error
 
     async def stop(self) -> None:
-        """Take no new connections or requests, let those under way end within the grace period, then cut them off."""
+        """Accept no new connections or requests, let those in progress end within the grace period, then close them."""
         self._app[STATE].stopping = True
         if self._server is not None:
             self._server.close()
@@ -116,30 +115,30 @@ class HttpServer:
             await self._server.wait_closed()
 
     async def reload_tls_forever(self, every_seconds: float = 60.0) -> None:
-        """Run as a task: load certificate and key again when a file changed; a broken pair is logged, the old one stays."""
+        """Load certificate and key again whenever a file changed, until cancelled. A pair that cannot be used is logged, not loaded."""
         tls = self._listener.tls
         while tls is not None and self._context is not None:
             await asyncio.sleep(every_seconds)
             self.reload_tls_if_changed()
 
     def reload_tls_if_changed(self) -> bool:
-        """Load certificate and key if they changed; True when new ones are in use."""
+        """Load certificate and key if they changed; True: new ones are in use."""
         tls = self._listener.tls
-        if tls is None or self._context is None or (stamp := _stamp(tls)) == self._stamp:
+        if tls is None or self._context is None or (stamp := _file_state(tls)) == self._file_state:
             return False
         try:
-            _tls_context(tls)  # tried apart: a half-written pair must not break the context in use
+            _tls_context(tls)  # tried in a context of its own: a half-written pair must not break the one in use
             self._context.load_cert_chain(tls.certificate, tls.key)
         except (BadConfig, OSError, ssl.SSLError) as error:
-            _log.error("TLS certificate not reloaded; the old one stays in use", reason=str(error))
+            _log.error("tls.not_reloaded", reason=str(error), meaning="the old certificate stays in use")
             return False
-        self._stamp = stamp
-        _log.info("TLS certificate reloaded", certificate=str(tls.certificate))
+        self._file_state = stamp
+        _log.info("tls.reloaded", certificate=str(tls.certificate))
         return True
 
 
 def check_binding(listener: Listener) -> None:
-    """Refuse to show plain HTTP to a network.
+    """Refuse to serve plain HTTP to a network.
 
     Raises:
         BadConfig: the host is not loopback, and there is neither TLS nor a declared proxy.
@@ -152,7 +151,7 @@ def check_binding(listener: Listener) -> None:
 
 
 async def check_free(listener: Listener) -> None:
-    """Bind the address for a moment, as `Server.start` will: what takes minutes is not begun for an address that is taken.
+    """Bind the address for a moment, as `HttpServer.start` will, so that a taken address is found before work that takes minutes.
 
     Raises:
         BadConfig: it cannot be bound, or the certificate cannot be loaded.
@@ -184,8 +183,8 @@ def _tls_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _stamp(tls: Tls | None) -> tuple[tuple[int, int], ...]:
-    """What changes when a file does; a file that is missing for a moment counts as changed."""
+def _file_state(tls: Tls | None) -> tuple[tuple[int, int], ...]:
+    """Return a value that changes when a file does; a file that is missing for a moment counts as changed."""
     if tls is None:
         return ()
     stamps = []
@@ -199,7 +198,7 @@ def _stamp(tls: Tls | None) -> tuple[tuple[int, int], ...]:
 
 
 def _allow_descriptors(wanted: int) -> None:
-    """Raise the soft limit on open files towards `wanted`: 1,024 is a common default, and less than the connections we take."""
+    """Raise the soft limit on open files towards `wanted`: the common default of 1,024 is less than the connections allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:

@@ -1,4 +1,4 @@
-"""From sections of the configuration to opened adapters."""
+"""Factories: from sections of the configuration to adapters, opened or ready to open."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from pandacea import keys
-from pandacea.api.edge_limits import HttpLimits
+from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.server import Listener, Tls
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions
@@ -24,11 +25,13 @@ from pandacea.chain.sending.fees import FeeLimits
 from pandacea.chain.sending.sender import ChainSender
 from pandacea.clock import SystemClock
 from pandacea.config import Config, read_docker_host
-from pandacea.config.sections import Confirmations
-from pandacea.config.sections import ServerSection as ServerSection
+from pandacea.config.sections import Confirmations, ServerSection
 from pandacea.domain.ids import Address, Hash32
+from pandacea.domain.limits import MIB
 from pandacea.errors import BadConfig, Broken, Unavailable
-from pandacea.flows.ports import LeaseCache
+from pandacea.files.results import ResultStore
+from pandacea.flows.live_output import JobNotifier
+from pandacea.flows.release import ReleasePorts
 from pandacea.flows.unit_of_work import Channel
 from pandacea.mqtt import MqttPublisher, MqttSettings
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
@@ -36,39 +39,19 @@ from pandacea.store.chain_store import SqlChainStore, list_followed_chains
 from pandacea.store.database_engine import DatabaseEngine, DatabaseUnreachable
 from pandacea.store.migrate import upgrade
 from pandacea.store.sent_transactions import SqlSentTransactionStore
+from pandacea.store.unit_of_work import SqlDatabase
 from pandacea.store.writer_lock import hold_lock_file
 from pandacea_sdk.protocol.contract import lease_agreement
 from pandacea_sdk.protocol.deployment import Deployment
 
 log = structlog.get_logger(__name__)
 
-
-class LeaseSpenders:
-    """Who has a lease here, for `api.auth`."""
-
-    def __init__(self, book: LeaseCache) -> None:
-        """`book`: the leases in memory."""
-        self._book = book
-
-    def knows_spender(self, address: Address) -> bool:
-        """Whether this address is the spender of an approved lease.
-
-        Raises:
-            Unavailable: it is not known, and the chain is not believed now: a node that has just started must not tell a Spender
-                that their lease does not exist.
-        """
-        known = self._book.knows_spender(address)
-        standing = self._book.chain_status()
-        if not known and not standing.is_ready:
-            raise Unavailable(
-                f"The node cannot tell who has a lease now: {standing.not_ready_reason}", retry_after=standing.retry_after
-            )
-        return known
+NOT_FOLLOWED: Final = "This node has not followed the contract yet; start it once with `pandacea run`."
 
 
 @dataclass(frozen=True, slots=True)
 class ContractConfig:
-    """Which LeaseAgreement is followed, and from which block on (None: found by asking)."""
+    """Which LeaseAgreement is followed, and from which block on (None: the follower looks for it)."""
 
     address: Address
     chain_id: int
@@ -78,7 +61,7 @@ class ContractConfig:
 
 
 def resolve_contract(config: Config) -> ContractConfig:
-    """The contract of the configuration, or of its deployment record.
+    """Return the contract that the configuration or its deployment record names.
 
     Raises:
         BadConfig: the record cannot be read, or contradicts `blockchain.chain_id` or `blockchain.code_hash`.
@@ -101,13 +84,13 @@ def resolve_contract(config: Config) -> ContractConfig:
     return ContractConfig(Address(record.address), record.chain_id, Hash32(record.code_hash), record.deploy_block)
 
 
-async def require_same_chain(contract: ContractConfig, db: DatabaseEngine) -> None:
-    """A database that followed this contract on another chain is not quietly used for this one.
+async def require_same_chain(contract: ContractConfig, engine: DatabaseEngine) -> None:
+    """Refuse a database that followed this contract on another chain and never on the configured one.
 
     Raises:
-        Broken: it did, and never on the configured chain; names both.
+        Broken: it did; names both chains.
     """
-    before = await list_followed_chains(db, contract.address)
+    before = await list_followed_chains(engine, contract.address)
     if before and contract.chain_id not in before:
         raise Broken(
             f"The database followed the contract {contract.address} on chain {', '.join(map(str, before))}, but the configuration names "
@@ -118,16 +101,16 @@ async def require_same_chain(contract: ContractConfig, db: DatabaseEngine) -> No
 
 @asynccontextmanager
 async def lock_state_dir(state_dir: Path) -> AsyncIterator[None]:
-    """Hold the state folder, made where it is missing: two nodes in it would take each other's boxes and results for leftovers.
+    """Lock the state folder, and make it where it is missing: two nodes in it would remove each other's sandboxes and results as leftovers.
 
-    It is for the node's user alone: it keeps scripts, held results and the keys of commitments.
+    Only the node's user may read it: scripts, held results and the keys of commitments are in it.
 
     Raises:
         Broken: another node runs on it, or others can read it and this cannot be changed.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if stat.S_IMODE(state_dir.stat().st_mode) & 0o077:
-        with suppress(PermissionError):  # somebody else's folder: said below
+        with suppress(PermissionError):  # another user's folder: the error below says so
             state_dir.chmod(0o700)
         if stat.S_IMODE(state_dir.stat().st_mode) & 0o077:
             raise Broken(f"{state_dir} can be read by other users of this machine. Run: chmod 700 {state_dir}")
@@ -136,7 +119,7 @@ async def lock_state_dir(state_dir: Path) -> AsyncIterator[None]:
 
 
 async def node_is_running(state_dir: Path) -> bool:
-    """Whether a node runs on this state folder now."""
+    """Return whether a node runs on this state folder now."""
     lock = state_dir / "node.lock"
     if not lock.exists():
         return False
@@ -148,19 +131,19 @@ async def node_is_running(state_dir: Path) -> bool:
 
 
 def require_data_folder(config: Config) -> None:
-    """Refuse a data folder that is not there: mistyped, it would look like one without products.
+    """Refuse a data folder that does not exist: a mistyped name would look like a folder without products.
 
     Raises:
-        BadConfig: privacy.data_dir is no folder.
+        BadConfig: privacy.data_dir is not a folder.
     """
     folder = config.privacy.data_dir
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise BadConfig(f"privacy.data_dir {folder} {what}", remedy=f"mend the name, or run `mkdir -m 700 {folder}`")
+        raise BadConfig(f"privacy.data_dir {folder} {what}", remedy=f"correct the name, or run `mkdir -m 700 {folder}`")
 
 
 def listener_of(section: ServerSection) -> Listener:
-    """Where and how the node listens."""
+    """Return where and how the HTTP server listens."""
     tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
     return Listener(
         section.host,
@@ -175,17 +158,17 @@ def listener_of(section: ServerSection) -> Listener:
 
 @asynccontextmanager
 async def open_database(config: Config, *, exclusive: bool = False, timeout: float = 0) -> AsyncIterator[DatabaseEngine]:
-    """The database at the newest schema.
+    """Open the database and migrate it to the newest schema; close it at the end of the block.
 
     Args:
         config: names it.
-        alone: hold it as the one node that works on it.
-        patience: seconds for which a server that is not there is waited for.
+        exclusive: take the writer lock, as the one node that works on it.
+        timeout: seconds to wait for a database server that does not answer.
 
     Raises:
-        Broken: it cannot be opened; or another node holds it.
+        Broken: it cannot be opened, or another node holds it.
     """
-    opened = await _opened(config, alone=exclusive, deadline=time.monotonic() + timeout)
+    opened = await _connect(config, exclusive=exclusive, deadline=time.monotonic() + timeout)
     try:
         await upgrade(opened)
         if exclusive:
@@ -195,21 +178,36 @@ async def open_database(config: Config, *, exclusive: bool = False, timeout: flo
         await opened.close()
 
 
-async def _opened(config: Config, *, alone: bool, deadline: float) -> DatabaseEngine:
+async def _connect(config: Config, *, exclusive: bool, deadline: float) -> DatabaseEngine:
     password = None if config.store.password is None else config.store.password.get_secret_value()
     while True:
         try:
-            return await DatabaseEngine.open(config.database_url, password=password, exclusive=alone)
+            return await DatabaseEngine.open(config.database_url, password=password, exclusive=exclusive)
         except DatabaseUnreachable as problem:
             if time.monotonic() > deadline:
                 raise
-            log.warning("node.waits-for-database", because=problem.detail)
+            log.warning("node.waits_for_database", reason=problem.detail)
             await asyncio.sleep(1)
 
 
+async def open_chain_store(config: Config, engine: DatabaseEngine) -> SqlChainStore:
+    """Open the contract's rows where no node runs.
+
+    Raises:
+        Unavailable: the contract has not been followed here yet.
+    """
+    contract = resolve_contract(config)
+    store = SqlChainStore(engine, contract.chain_id, contract.address)
+    if await store.find_view() is None:
+        raise Unavailable(NOT_FOLLOWED)
+    return store
+
+
 @asynccontextmanager
-async def open_follower(config: Config, contract: ContractConfig, db: DatabaseEngine, operator: Address) -> AsyncIterator[Follower]:
-    """The chain follower, not yet started."""
+async def open_follower(
+    config: Config, contract: ContractConfig, engine: DatabaseEngine, operator: Address
+) -> AsyncIterator[Follower]:
+    """Build the chain follower, not yet started; close its endpoints at the end of the block."""
     chain = config.blockchain
     endpoints = EndpointPool(
         [Endpoint(one.url, operator=one.operator, timeout=chain.timeout_seconds) for one in chain.rpc_url],
@@ -225,21 +223,21 @@ async def open_follower(config: Config, contract: ContractConfig, db: DatabaseEn
         deploy_block=contract.deploy_block,
         confidence=confidence_of(config),
         poll_interval=chain.poll_seconds,
-        # A chain that mines on demand has a head that stands still.
+        # The head of a chain that mines on demand stands still.
         max_head_age=0 if chain.development else chain.max_head_age_seconds,
         contract_wallets=frozenset(map(Address, chain.contract_wallets)),
         announce=config.mqtt.host is not None,
         ws_url=chain.ws_url,
     )
     try:
-        yield Follower(endpoints, lambda chain_id: SqlChainStore(db, chain_id, contract.address), SystemClock(), options)
+        yield Follower(endpoints, lambda chain_id: SqlChainStore(engine, chain_id, contract.address), SystemClock(), options)
     finally:
         for endpoint in endpoints.members:
             await endpoint.close()
 
 
 def confidence_of(config: Config) -> Confidence:
-    """When an approval counts."""
+    """Return how deep an approval must be before it counts."""
     stated = config.blockchain.confidence
     if isinstance(stated, Confirmations):
         return Confidence(ConfidenceKind.CONFIRMATIONS, stated.confirmations)
@@ -247,10 +245,10 @@ def confidence_of(config: Config) -> Confidence:
 
 
 def unlock_signer(config: Config) -> keys.KeystoreSigner:
-    """The key that approves, commits and signs receipts.
+    """Unlock the key that approves, commits and signs receipts.
 
     Raises:
-        BadConfig: the keystore is missing or its passphrase does not open it; never says the passphrase.
+        BadConfig: the keystore is missing or its passphrase does not open it; the passphrase is never in the text.
     """
     passphrase = config.earner.passphrase
     if passphrase is None:
@@ -261,22 +259,30 @@ def unlock_signer(config: Config) -> keys.KeystoreSigner:
     return keys.unlock_keystore(config.earner.keystore, passphrase.get_secret_value())
 
 
-def make_poster(config: Config, followed: Follower, db: DatabaseEngine, contract: Address, key: keys.KeystoreSigner) -> ChainSender:
-    """Who puts result hashes on-chain, within the fees the operator allows."""
+def make_poster(
+    config: Config, follower: Follower, engine: DatabaseEngine, contract: Address, key: keys.KeystoreSigner
+) -> ChainSender:
+    """Make the sender that commits result hashes on-chain, within the fees that the operator allows."""
     limits = FeeLimits(
         max_wei_per_transaction=int(config.settlement.max_fee_eth_per_transaction * 10**18),
         max_wei_per_day=int(config.settlement.max_fee_eth_per_day * 10**18),
     )
-    return ChainSender(followed.endpoints, SqlSentTransactionStore(db), key.account(), contract, limits=limits)
+    return ChainSender(follower.endpoints, SqlSentTransactionStore(engine), key.account(), contract, limits=limits)
 
 
 def delivery_channels(config: Config) -> frozenset[Channel]:
-    """Where this node delivers messages; what happens elsewhere is not written down for anybody."""
+    """Return the channels that messages are delivered on; nothing is put into the outbox for others."""
     return frozenset({Channel.CHAIN}) | ({Channel.MQTT} if config.mqtt.host is not None else set())
 
 
-def make_broker(config: Config) -> MqttPublisher | None:
-    """The MQTT broker, when one is configured."""
+def make_release_ports(config: Config, database: SqlDatabase, notifier: JobNotifier) -> ReleasePorts:
+    """Return what decisions on held results work with."""
+    results = ResultStore(config.store.state_dir / "results", config.store.max_results_mb * MIB)
+    return ReleasePorts(database, SystemClock(), results, notifier, config.settlement.post_results, config.privacy.hold_seconds)
+
+
+def make_publisher(config: Config) -> MqttPublisher | None:
+    """Make the MQTT publisher; None: no broker is configured."""
     mqtt = config.mqtt
     if mqtt.host is None:
         return None
@@ -289,16 +295,19 @@ def make_broker(config: Config) -> MqttPublisher | None:
 
 
 def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = None) -> tuple[DockerSettings, BubblewrapSettings]:
-    """Settings of both sandboxes; a command that needs one beside a running node names its `purpose`."""
+    """Return the settings of both backends.
+
+    A command that needs a sandbox beside a running node names its `purpose`: state and leftovers are then its own.
+    """
     privacy, state = config.privacy, config.store.state_dir / purpose
-    # One label for all that this node makes, so that a sweep at start removes its own leftovers and nobody else's.
+    # The label of all that this node makes: the cleanup at start removes its own leftovers only.
     instance = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
-    boxes = PoolSettings(size=privacy.pool_size if pool is None else pool, limits=privacy.limits.to_limits())
+    pool_settings = PoolSettings(size=privacy.pool_size if pool is None else pool, limits=privacy.limits.to_limits())
     docker = DockerSettings(
         image=privacy.docker_image,
         state_dir=state / "docker",
         node_label=instance,
-        pool=boxes,
+        pool=pool_settings,
         engine_url=privacy.docker_url or read_docker_host(),
         runtime=privacy.docker_runtime,
         uid_base=privacy.uid_base,
@@ -308,7 +317,7 @@ def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = No
         state_dir=state / "bubblewrap",
         node_label=instance,
         cgroups=privacy.cgroups,
-        pool=boxes,
+        pool=pool_settings,
         uid_base=privacy.uid_base,
     )
     return docker, bubblewrap

@@ -1,4 +1,4 @@
-"""The node's HTTP side: who may ask, what the routes serve from, and the server they are served by."""
+"""Builds and starts the HTTP API: authentication, what the routes serve from, readiness, and the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from pandacea import __version__, keys
-from pandacea.api.auth import AUTHENTICATOR, Authenticator
+from pandacea.api.auth import AUTHENTICATOR, Authenticator, LeaseSpenders
+from pandacea.api.middleware import STATE
 from pandacea.api.node import NODE, NodeContext, Readiness
 from pandacea.api.nonces import GroupCommitNonces, MemoryNonces
 from pandacea.api.rate_limit import RateLimiter, StreamLimiter
@@ -17,7 +18,7 @@ from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import publish_openapi
 from pandacea.api.server import HttpServer, create_app
 from pandacea.app import factories
-from pandacea.app.loops import supervise_task
+from pandacea.app.background import supervise_task
 from pandacea.app.startup import Adapters
 from pandacea.app.workers import Workers
 from pandacea.chain.spenders.erc1271 import Erc1271Verifier
@@ -30,35 +31,48 @@ from pandacea.tasks import TaskSupervisor
 from pandacea_sdk.protocol.signing import CLOCK_SKEW_SECONDS, SigningPolicy
 
 SPENDER_RATE: Final = (50.0, 200.0)
-"""Signed requests of one Spender: a second, and at once."""
+"""Signed requests of one Spender: how many a second, and how many at once."""
 
 
 async def serve_http(
     config: Config,
-    core: Adapters,
+    adapters: Adapters,
     submit: SubmitPorts,
     uploads: UploadStore,
     workers: Workers,
-    background: TaskSupervisor,
+    supervisor: TaskSupervisor,
     stack: AsyncExitStack,
 ) -> HttpServer:
+    """Start the HTTP server; `stack` stops it.
+
+    Raises:
+        BadConfig: the address cannot be bound, or the TLS certificate cannot be used.
+    """
     listener = factories.listener_of(config.server)
     app = create_app(listener.limits)
-
-    app[AUTHENTICATOR] = _authenticator(config, core, background, stack)
+    app[STATE].observe_request = adapters.metrics.observe_request
+    app[AUTHENTICATOR] = _authenticator(config, adapters, supervisor, stack)
     app[NODE] = NodeContext(
         earner=Address(config.earner.address),
-        database=core.database,
-        leases=core.follower.lease_cache,
-        catalogue=core.catalogue,
+        database=adapters.database,
+        leases=adapters.follower.lease_cache,
+        catalogue=adapters.catalogue,
         submit=submit,
-        notifier=core.notifier,
-        clock=core.clock,
+        chain_id=submit.chain_id,
+        contract=submit.contract,
+        privacy=submit.privacy,
+        limits=submit.limits,
+        results=submit.results,
+        max_wait_seconds=submit.queue.max_wait_seconds,
+        notifier=adapters.notifier,
+        clock=adapters.clock,
         streams=StreamLimiter(),
         uploads=uploads,
-        approve=CodeApprovalPorts(core.database, core.follower.lease_cache, core.catalogue, submit.checker, core.clock),
-        well_known=_well_known(config, core),
-        readiness=lambda: _readiness(core, submit, workers, background, config.store.state_dir),
+        approve=CodeApprovalPorts(
+            adapters.database, adapters.follower.lease_cache, adapters.catalogue, submit.checker, adapters.clock
+        ),
+        well_known=_well_known(config, adapters),
+        readiness=lambda: _readiness(adapters, submit, workers, supervisor, config.store.state_dir),
     )
     add_routes(app)
     publish_openapi(app, __version__)
@@ -66,26 +80,26 @@ async def serve_http(
     await server.start()
     stack.push_async_callback(server.stop)
     if listener.tls is not None:
-        supervise_task(background, server.reload_tls_forever(), "tls", stack)
+        supervise_task(supervisor, server.reload_tls_forever(), "tls", stack)
     return server
 
 
-def _authenticator(config: Config, core: Adapters, background: TaskSupervisor, stack: AsyncExitStack) -> Authenticator:
-    nonces = GroupCommitNonces(core.database.spend_nonces)
-    supervise_task(background, nonces.run(), "nonces", stack)
+def _authenticator(config: Config, adapters: Adapters, supervisor: TaskSupervisor, stack: AsyncExitStack) -> Authenticator:
+    nonces = GroupCommitNonces(adapters.database.spend_nonces)
+    supervise_task(supervisor, nonces.run(), "nonces", stack)
     wallets = Erc1271Verifier(
-        core.follower.endpoints,
-        core.follower.lease_cache.chain_status,
-        lambda: core.follower.spender_accounts,
+        adapters.follower.endpoints,
+        adapters.follower.lease_cache.chain_status,
+        lambda: adapters.follower.spender_accounts,
         frozenset(map(Address, config.blockchain.contract_wallets)),
     )
     stack.push_async_callback(wallets.close)
     return Authenticator(
-        SigningPolicy(core.chain_id, frozenset(authority.lower() for authority in config.authorities)),
-        core.clock,
-        factories.LeaseSpenders(core.follower.lease_cache),
+        SigningPolicy(adapters.chain_id, frozenset(authority.lower() for authority in config.authorities)),
+        adapters.clock,
+        LeaseSpenders(adapters.follower.lease_cache),
         nonces,
-        stranger_nonces=MemoryNonces(core.clock.now, CLOCK_SKEW_SECONDS),
+        stranger_nonces=MemoryNonces(adapters.clock.now, CLOCK_SKEW_SECONDS),
         stranger_rate=RateLimiter(5, 20, time.monotonic),
         peer_rate=RateLimiter(1, 5, time.monotonic),
         spender_rate=RateLimiter(*SPENDER_RATE, time.monotonic),
@@ -93,42 +107,42 @@ def _authenticator(config: Config, core: Adapters, background: TaskSupervisor, s
     )
 
 
-def _well_known(config: Config, core: Adapters) -> dict[str, Any]:
+def _well_known(config: Config, adapters: Adapters) -> dict[str, Any]:
     environment: dict[str, Any] = {
-        "kind": core.identity.kind,
-        "environment": core.identity.environment,
-        "guest": core.identity.guest,
+        "kind": adapters.identity.kind,
+        "environment": adapters.identity.environment,
+        "guest": adapters.identity.guest,
     }
-    if core.identity.packages:
-        environment["packages"] = list(core.identity.packages)
+    if adapters.identity.packages:
+        environment["packages"] = list(adapters.identity.packages)
     document: dict[str, Any] = {
-        "chain_id": core.chain_id,
-        "contract": core.contract,
+        "chain_id": adapters.chain_id,
+        "contract": adapters.contract,
         "earner": config.earner.address,
         "authorities": list(config.authorities),
         "version": __version__,
         "environment": environment,
-        "signer": core.signer.address.lower(),
+        "signer": adapters.signer.address.lower(),
     }
-    return keys.sign_document(core.signer, document)
+    return keys.sign_document(adapters.signer, document)
 
 
-def _readiness(core: Adapters, submit: SubmitPorts, workers: Workers, background: TaskSupervisor, state_dir: Path) -> Readiness:
-    """Ready: a computation that is sent now would run."""
-    standing = core.follower.lease_cache.chain_status()
-    troubles = {
-        "database": core.engine.failure_reason,
-        "chain": standing.not_ready_reason,
+def _readiness(adapters: Adapters, submit: SubmitPorts, workers: Workers, supervisor: TaskSupervisor, state_dir: Path) -> Readiness:
+    """Return whether a computation that is sent now would run, and the reason of each part that does not allow it."""
+    status = adapters.follower.lease_cache.chain_status()
+    reasons = {
+        "database": adapters.engine.failure_reason,
+        "chain": status.not_ready_reason,
         "workers": workers.stuck_reason(submit.limits.time_seconds),
-        "boxes": core.sandbox.pool.unavailable_reason,
+        "boxes": adapters.sandbox.pool.unavailable_reason,
         "results": submit.results.find_disk_shortage(submit.limits),
-        "node": "it is stopping" if workers.stopping else background.first_ended and f"its task {background.first_ended} has ended",
+        "node": "it is stopping" if workers.stopping else supervisor.first_ended and f"its task {supervisor.first_ended} has ended",
     }
-    told: dict[str, Any] = {name: trouble or "ok" for name, trouble in troubles.items()}
-    told |= {
-        "head": standing.head_number,
-        "confident": standing.confident_block,
-        "sandbox": core.identity.kind,
+    parts: dict[str, Any] = {name: reason or "ok" for name, reason in reasons.items()}
+    parts |= {
+        "head": status.head_number,
+        "confident": status.confident_block,
+        "sandbox": adapters.identity.kind,
         "disk_free_bytes": shutil.disk_usage(state_dir).free,
     }
-    return Readiness(standing.is_ready and not any(troubles.values()), told)
+    return Readiness(status.is_ready and not any(reasons.values()), parts)

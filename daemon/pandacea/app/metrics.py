@@ -1,4 +1,4 @@
-"""What a scrape shows: the chain as the follower sees it, the queue, the outbox, the disk."""
+"""Collects the metrics of a scrape: the follower's view of the chain, RPC calls and errors, the disk."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
 from pandacea.chain.follower import Follower
-from pandacea.telemetry.metrics import Labels, Metric
 
 _CHAIN: Final = {
     "head": ("pandacea_chain_head_block", "Highest block number any endpoint has told", "gauge"),
@@ -30,15 +31,19 @@ _CHAIN: Final = {
 
 
 def collect_metrics(follower: Follower, state_dir: Path) -> Iterator[Metric]:
-    """Every metric, from memory."""
+    """Yield what is read at each scrape, from memory."""
     chain = follower.collect_metrics()
-    yield Metric.single("pandacea_ready", "1 when leases may be believed", 0 if chain.not_ready_reason else 1)
+    yield GaugeMetricFamily("pandacea_ready", "1 when leases may be believed", value=0 if chain.not_ready_reason else 1)
     for name, (metric, meaning, kind) in _CHAIN.items():
-        yield Metric.single(metric, meaning, getattr(chain, name), kind)
-    calls: dict[Labels, float] = {(("endpoint", endpoint),): float(count) for endpoint, count in chain.rpc_calls.items()}
-    yield Metric("pandacea_rpc_calls_total", "RPC calls by endpoint", "counter", calls)
-    errors: dict[Labels, float] = {
-        (("endpoint", endpoint), ("class", kind)): float(count) for (endpoint, kind), count in chain.rpc_errors.items()
-    }
-    yield Metric("pandacea_rpc_errors_total", "RPC errors by endpoint and class", "counter", errors)
-    yield Metric.single("pandacea_disk_free_bytes", "Free bytes where results are kept", shutil.disk_usage(state_dir).free)
+        family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+        yield family(metric, meaning, value=getattr(chain, name))
+    calls = CounterMetricFamily("pandacea_rpc_calls_total", "RPC calls by endpoint", labels=["endpoint"])
+    for endpoint, count in chain.rpc_calls.items():
+        calls.add_metric([endpoint], count)
+    yield calls
+    errors = CounterMetricFamily("pandacea_rpc_errors_total", "RPC errors by endpoint and class", labels=["endpoint", "class"])
+    for (endpoint, kind), count in chain.rpc_errors.items():
+        errors.add_metric([endpoint, kind], count)
+    yield errors
+    free = shutil.disk_usage(state_dir).free
+    yield GaugeMetricFamily("pandacea_disk_free_bytes", "Free bytes where results are kept", value=free)

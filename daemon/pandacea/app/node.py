@@ -1,4 +1,4 @@
-"""`pandacea run`: from a configuration to a serving node, and back down in reverse."""
+"""`pandacea run`: start the node from a configuration, serve, and stop in reverse order."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import structlog
 from pandacea import __version__
 from pandacea.api.server import HttpServer
 from pandacea.app import factories
+from pandacea.app.background import supervise_task
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
-from pandacea.app.control.server import ControlServer, make_release_ports, serve_control_socket
+from pandacea.app.control.server import ControlServer, serve_control_socket
 from pandacea.app.http_api import serve_http
-from pandacea.app.loops import supervise_task
 from pandacea.app.metrics import collect_metrics
 from pandacea.app.startup import Adapters, open_adapters
 from pandacea.app.tuning import tune_interpreter
@@ -45,28 +45,30 @@ from pandacea.telemetry.notify import ServiceManager
 
 log = structlog.get_logger(__name__)
 
-HOUSEKEEPING_SECONDS: Final = 60.0
+RETENTION_SECONDS: Final = 60.0
+"""Seconds between two passes of retention."""
 PRESENCE_SECONDS: Final = 30.0
+"""Seconds between two `online` messages over MQTT."""
 
 
 async def serve(config: Config, manager: ServiceManager) -> None:
     """Run the node until SIGINT or SIGTERM.
 
     Raises:
-        Broken: something on this machine must be mended first; the sentence says what.
+        BadConfig, Broken: something must be corrected before the node can start; the text says what.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
     async with AsyncExitStack() as stack:
-        background = TaskSupervisor()
-        server, workers = await _start(config, background, stack)
-        supervise_task(background, manager.ping_watchdog(), "watchdog", stack)
+        supervisor = TaskSupervisor()
+        server, workers = await _start(config, supervisor, stack)
+        supervise_task(supervisor, manager.ping_watchdog(), "watchdog", stack)
         tune_interpreter()
         manager.notify("READY=1")
         log.info("node.serving", host=config.server.host, port=server.port, version=__version__)
-        await _until(stop, background)
+        await _wait_for_stop(stop, supervisor)
         manager.notify("STOPPING=1")
         log.info("node.stopping", grace_seconds=config.server.grace_seconds)
         workers.notifier.stop_waiting()
@@ -74,10 +76,10 @@ async def serve(config: Config, manager: ServiceManager) -> None:
     log.info("node.stopped")
 
 
-async def _until(stop: asyncio.Event, background: TaskSupervisor) -> None:
-    """Wait for a signal; a part of the node that ends by itself is a defect and ends the node with its exception."""
+async def _wait_for_stop(stop: asyncio.Event, supervisor: TaskSupervisor) -> None:
+    """Wait for a signal. A background task that ends by itself is a defect: its exception ends the node."""
     waiting = asyncio.create_task(stop.wait(), name="signal")
-    ending = asyncio.create_task(background.wait_for_end(), name="any-end")
+    ending = asyncio.create_task(supervisor.wait_for_end(), name="any-end")
     try:
         await asyncio.wait([waiting, ending], return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done() or waiting.cancelled():
@@ -88,83 +90,101 @@ async def _until(stop: asyncio.Event, background: TaskSupervisor) -> None:
         await asyncio.gather(waiting, ending, return_exceptions=True)
 
 
-async def _start(config: Config, background: TaskSupervisor, stack: AsyncExitStack) -> tuple[HttpServer, Workers]:
-    core = await open_adapters(config, background, stack)
-    shelf, uploads = _folders(config, core)
-    limits, privacy_section = config.privacy.limits.to_limits(), config.privacy
-    earner = Address(config.earner.address)
-    privacy = PrivacyService(core.follower.lease_cache, core.catalogue, core.sandbox, earner, core.clock)
-    number = count_workers(privacy_section, processors=len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
-    log.info("node.workers", number=number, of_one_spender=max_running_per_spender(number))
-    workers = Workers(number, core.notifier)
-    execute = ExecutePorts(
-        database=core.database,
-        leases=core.follower.lease_cache,
-        catalogue=core.catalogue,
-        products=core.products,
-        privacy=privacy,
-        signer=ResultSigner(earner, core.signer, core.identity, limits, privacy_section.threads, __version__),
-        clock=core.clock,
-        limits=limits,
-        threads=privacy_section.threads,
-        results=shelf,
-        upload_files=uploads.files,
-        post_results=config.settlement.post_results,
-        notifier=core.notifier,
-        max_running_per_spender=max_running_per_spender(number),
-        is_stopping=lambda: workers.stopping,
+async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitStack) -> tuple[HttpServer, Workers]:
+    adapters = await open_adapters(config, supervisor, stack)
+    results, uploads = _make_stores(config, adapters)
+    privacy = PrivacyService(
+        adapters.follower.lease_cache, adapters.catalogue, adapters.sandbox, Address(config.earner.address), adapters.clock
     )
+    number = count_workers(config.privacy, processors=len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
+    log.info("node.workers", number=number, of_one_spender=max_running_per_spender(number))
+    workers = Workers(number, adapters.notifier)
+    execute = _make_execute_ports(config, adapters, results, uploads, privacy, workers)
     await recover_jobs(execute)
     await uploads.remove_unknown()
     workers.set_step(lambda mode: run_next_job(execute, (mode,)))
-    submit = SubmitPorts(
-        chain_id=core.chain_id,
-        contract=core.contract,
-        database=core.database,
-        leases=core.follower.lease_cache,
-        catalogue=core.catalogue,
-        privacy=privacy,
-        checker=ChildCodeChecker(refused_imports=frozenset(privacy_section.refused_imports)),
-        clock=core.clock,
-        limits=limits,
-        queue=QueueLimits(privacy_section.queue_per_spender, privacy_section.queue_total, privacy_section.queue_seconds),
-        wake_workers=workers.wake,
-        results=shelf,
-    )
-    release = make_release_ports(config, core.database, core.notifier)
-    sweeping = RetentionPorts(
-        core.database,
-        core.clock,
-        shelf,
-        limits,
+    submit = _make_submit_ports(config, adapters, results, privacy, workers)
+    release = factories.make_release_ports(config, adapters.database, adapters.notifier)
+    retention = RetentionPorts(
+        adapters.database,
+        adapters.clock,
+        results,
+        config.privacy.limits.to_limits(),
         uploads,
         release,
         keep_results_seconds=config.store.keep_results_seconds,
         keep_scripts_seconds=config.store.keep_scripts_seconds,
     )
-    housekeeping = Loop("housekeeping", lambda: _swept(sweeping), idle=HOUSEKEEPING_SECONDS)
-    loops = [*workers.loops, *_deliveries(config, core, stack), housekeeping]
-    supervise_task(background, core.engine.wait_until_superseded(), "database", stack)
+    loops = [
+        *workers.loops,
+        *_make_delivery_loops(config, adapters, stack),
+        Loop("housekeeping", lambda: _apply_retention(retention), idle=RETENTION_SECONDS),
+    ]
+    supervise_task(supervisor, adapters.engine.wait_until_superseded(), "database", stack)
     for loop in loops:
-        supervise_task(background, loop.run(), loop.name, stack)
+        supervise_task(supervisor, loop.run(), loop.name, stack)
     if config.telemetry.metrics_port is not None:
-        metrics = MetricsServer(config.telemetry.metrics_port, lambda: collect_metrics(core.follower, config.store.state_dir))
-        await metrics.start()
-        stack.push_async_callback(metrics.stop)
-    await serve_control_socket(
-        ControlServer(
-            release,
-            core.clock,
-            ProductControl(core.products, config.privacy.data_dir, core.catalogue),
-            LeaseControl(lambda: _records(core.follower), core.products, core.clock, core.follower.lease_cache),
+        adapters.metrics.add_source(lambda: collect_metrics(adapters.follower, config.store.state_dir))
+        metrics_server = MetricsServer(config.telemetry.metrics_port, adapters.metrics)
+        await metrics_server.start()
+        stack.push_async_callback(metrics_server.stop)
+    control = ControlServer(
+        release,
+        adapters.clock,
+        ProductControl(adapters.products, config.privacy.data_dir, adapters.catalogue),
+        LeaseControl(
+            lambda: _open_chain_store(adapters.follower), adapters.products, adapters.clock, adapters.follower.lease_cache
         ),
-        config.store.state_dir,
-        stack,
     )
-    return await serve_http(config, core, submit, uploads, workers, background, stack), workers
+    await serve_control_socket(control, config.store.state_dir, stack)
+    return await serve_http(config, adapters, submit, uploads, workers, supervisor, stack), workers
 
 
-async def _records(follower: Follower) -> ChainStore:
+def _make_execute_ports(
+    config: Config, adapters: Adapters, results: ResultStore, uploads: UploadStore, privacy: PrivacyService, workers: Workers
+) -> ExecutePorts:
+    limits, threads = config.privacy.limits.to_limits(), config.privacy.threads
+    return ExecutePorts(
+        database=adapters.database,
+        leases=adapters.follower.lease_cache,
+        catalogue=adapters.catalogue,
+        products=adapters.products,
+        privacy=privacy,
+        signer=ResultSigner(Address(config.earner.address), adapters.signer, adapters.identity, limits, threads, __version__),
+        clock=adapters.clock,
+        limits=limits,
+        threads=threads,
+        results=results,
+        upload_files=uploads.files,
+        post_results=config.settlement.post_results,
+        notifier=adapters.notifier,
+        max_running_per_spender=max_running_per_spender(workers.number),
+        is_stopping=lambda: workers.stopping,
+        observe_phase=adapters.metrics.observe_job,
+    )
+
+
+def _make_submit_ports(
+    config: Config, adapters: Adapters, results: ResultStore, privacy: PrivacyService, workers: Workers
+) -> SubmitPorts:
+    section = config.privacy
+    return SubmitPorts(
+        chain_id=adapters.chain_id,
+        contract=adapters.contract,
+        database=adapters.database,
+        leases=adapters.follower.lease_cache,
+        catalogue=adapters.catalogue,
+        privacy=privacy,
+        checker=ChildCodeChecker(refused_imports=frozenset(section.refused_imports)),
+        clock=adapters.clock,
+        limits=section.limits.to_limits(),
+        queue=QueueLimits(section.queue_per_spender, section.queue_total, section.queue_seconds),
+        wake_workers=workers.wake,
+        results=results,
+    )
+
+
+async def _open_chain_store(follower: Follower) -> ChainStore:
     if follower.chain_store is None or follower.lease_cache.chain_view is None:
         raise Unavailable("The node has not read the leases from its database yet. Try again in a moment.")
     return follower.chain_store
@@ -174,31 +194,31 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-async def _swept(ports: RetentionPorts) -> None:
+async def _apply_retention(ports: RetentionPorts) -> None:
+    """Drop the count of `apply_retention`: a number would tell the loop that there is more to do at once."""
     await apply_retention(ports)
 
 
-def _folders(config: Config, core: Adapters) -> tuple[ResultStore, UploadStore]:
-    """Where results and uploads lie."""
+def _make_stores(config: Config, adapters: Adapters) -> tuple[ResultStore, UploadStore]:
     store = config.store
     for name in ("results", "uploads"):
         (store.state_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-    room = UploadQuota(
+    quota = UploadQuota(
         max_spender_bytes=store.uploads_mb_per_spender * MIB,
         max_total_bytes=store.uploads_mb * MIB,
         keep_seconds=store.keep_uploads_seconds,
     )
-    shelf = ResultStore(store.state_dir / "results", store.max_results_mb * MIB, store.results_mb_per_spender * MIB)
-    return shelf, UploadStore(core.database, core.clock, UploadFiles(store.state_dir / "uploads"), room)
+    results = ResultStore(store.state_dir / "results", store.max_results_mb * MIB, store.results_mb_per_spender * MIB)
+    return results, UploadStore(adapters.database, adapters.clock, UploadFiles(store.state_dir / "uploads"), quota)
 
 
-def _deliveries(config: Config, core: Adapters, stack: AsyncExitStack) -> list[Loop]:
+def _make_delivery_loops(config: Config, adapters: Adapters, stack: AsyncExitStack) -> list[Loop]:
     loops = []
     if config.settlement.post_results:
-        poster = factories.make_poster(config, core.follower, core.engine, core.contract, core.signer)
-        loops.append(Loop("settle", lambda: deliver_commitments(core.database, poster, core.clock)))
-    if (broker := factories.make_broker(config)) is not None:
-        stack.push_async_callback(broker.close)
-        loops.append(Loop("presence", broker.announce_online, idle=PRESENCE_SECONDS))
-        loops.append(Loop("announce", lambda: deliver_events(core.database, broker, core.clock)))
+        poster = factories.make_poster(config, adapters.follower, adapters.engine, adapters.contract, adapters.signer)
+        loops.append(Loop("settle", lambda: deliver_commitments(adapters.database, poster, adapters.clock)))
+    if (publisher := factories.make_publisher(config)) is not None:
+        stack.push_async_callback(publisher.close)
+        loops.append(Loop("presence", publisher.announce_online, idle=PRESENCE_SECONDS))
+        loops.append(Loop("announce", lambda: deliver_events(adapters.database, publisher, adapters.clock)))
     return loops

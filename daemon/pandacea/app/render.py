@@ -1,4 +1,4 @@
-"""The desk's answers as text for a terminal. Everything a Spender wrote passes `printable` or `revealed` first."""
+"""Renders answers of the control socket as text for a terminal. Everything a Spender wrote is escaped first."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from pandacea.domain.printable import printable
 
 
 def render_answer(verb: str, answer: dict[str, Any]) -> str:
-    """One answer as lines."""
+    """Render the answer to a verb."""
     if verb == "results list":
-        return "\n".join(_held(one) for one in answer["results"]) or "No result is held."
+        return "\n".join(_held_row(one) for one in answer["results"]) or "No result is held."
     if verb == "results show":
-        return _result(answer)
+        return _result_page(answer)
     if verb == "code list":
-        return "\n".join(_script(one) for one in answer["scripts"]) or "No script waits."
+        return "\n".join(_code_row(one) for one in answer["scripts"]) or "No script waits."
     if verb == "code show":
-        return _whole_script(answer)
+        return _code_page(answer)
     if verb == "products list":
         left_out = [f"{one['product_id']} is NOT on offer: {printable(one['detail'], limit=2000)}" for one in answer["not_offered"]]
-        return "\n".join([*(_product(one) for one in answer["products"]), *left_out]) or "No product is on offer."
+        return "\n".join([*(_product_row(one) for one in answer["products"]), *left_out]) or "No product is on offer."
     if verb == "products show":
         return printable(json.dumps(answer, indent=2, ensure_ascii=False), limit=1_000_000, newlines=True)
     if verb == "products reload":
-        troubles = [f"{one['product_id']} is NOT on offer: {printable(one['detail'], limit=2000)}" for one in answer["troubles"]]
-        return "\n".join([f"On offer: {', '.join(answer['products']) or 'nothing'}", *troubles])
+        rejected = [f"{one['product_id']} is NOT on offer: {printable(one['detail'], limit=2000)}" for one in answer["troubles"]]
+        return "\n".join([f"On offer: {', '.join(answer['products']) or 'nothing'}", *rejected])
     if verb == "leases show":
-        return _lease(answer)
+        return _lease_page(answer)
     if verb == "leases acknowledge":
         return f"{answer['lease_id']} is acknowledged now: its approval counts."
     named = answer.get("computation_id") or answer.get("code_id")
     return f"{named} is {answer['state']} now."
 
 
-def _lease(one: dict[str, Any]) -> str:
+def _lease_page(one: dict[str, Any]) -> str:
     product = "unknown" if one["data_product_id"] is None else one["product_id"] or "none that is on offer here"
-    because = one["by"] or "nobody has looked at it yet"
+    reason = one["by"] or "nobody has looked at it yet"
     return "\n".join(
         [
             f"lease        {one['lease_id']}",
@@ -48,32 +48,30 @@ def _lease(one: dict[str, Any]) -> str:
             f"product      {product} ({one['data_product_id']})",
             f"spender      {one['spender']}",
             f"price        {_ether(one['price_wei'])} ether",
-            f"expires      {'never' if one['expires_at'] is None else _when(one['expires_at'])}",
+            f"expires      {'never' if one['expires_at'] is None else _local_time(one['expires_at'])}",
             f"computations {one['max_computations']}",
             f"approved     in block {one['approved_block']} by transaction {one['approved_tx']}",
-            f"approval     {one['approval']}: {because}",
+            f"approval     {one['approval']}: {reason}",
             "",
             "Acknowledged, the lease opens its product to its Spender on your word, without a proof from the chain.",
         ]
     )
 
 
-def _product(one: dict[str, Any]) -> str:
+def _product_row(one: dict[str, Any]) -> str:
     price = f"{_ether(one['price_wei'])} ether"
     return f"{one['product_id']:<32} {printable(one['name'], limit=60):<40} {price:>20}  {', '.join(one['assets'])}"
 
 
-def _held(one: dict[str, Any]) -> str:
+def _held_row(one: dict[str, Any]) -> str:
     ended = one["failure"] or "completed"
-    return (
-        f"{one['computation_id']}  {_when(one['finished_at'])}  {ended:<16} {one['stored_bytes']:>10,} bytes  {one['product_id']}"
-    )
+    return f"{one['computation_id']}  {_local_time(one['finished_at'])}  {ended:<16} {one['stored_bytes']:>10,} bytes  {one['product_id']}"
 
 
-def _result(one: dict[str, Any]) -> str:
-    shown = base64.b64decode(one["output"])
-    text = shown.decode("utf-8", "backslashreplace")
-    more = one["output_bytes"] - len(shown)
+def _result_page(one: dict[str, Any]) -> str:
+    output = base64.b64decode(one["output"])
+    text = output.decode("utf-8", "backslashreplace")
+    more = one["output_bytes"] - len(output)
     inputs = ", ".join(f"{item['asset_id']} as {printable(item['variable_name'])}" for item in one["inputs"])
     lines = [
         f"computation  {one['computation_id']}",
@@ -81,7 +79,7 @@ def _result(one: dict[str, Any]) -> str:
         f"product      {one['product_id']}",
         f"spender      {one['spender']}",
         f"lease        {one['lease_id']}",
-        f"ran          {_when(one['started_at'])} to {_when(one['finished_at'])}",
+        f"ran          {_local_time(one['started_at'])} to {_local_time(one['finished_at'])}",
         f"ended        {printable(one['detail'])}",
         f"inputs       {inputs or 'none'}",
         f"params       {printable(one['params'], limit=2000)}",
@@ -103,15 +101,15 @@ def _result(one: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _script(one: dict[str, Any]) -> str:
+def _code_row(one: dict[str, Any]) -> str:
     lease = "has a lease" if one["has_lease"] else "no lease"
     return (
-        f"{one['code_id']}  {_when(one['created_at'])}  {one['state']:<8} {one['bytes']:>7,} bytes  {one['product_id']}  "
+        f"{one['code_id']}  {_local_time(one['created_at'])}  {one['state']:<8} {one['bytes']:>7,} bytes  {one['product_id']}  "
         f"{one['submitter']} ({lease})  {printable(one['note'], limit=60)}"
     ).rstrip()
 
 
-def _whole_script(one: dict[str, Any]) -> str:
+def _code_page(one: dict[str, Any]) -> str:
     numbered = enumerate(escape_hidden(one["code"]).split("\n"), 1)
     inputs = ", ".join(f"{printable(name)} = {asset}" for name, asset in sorted(one["inputs"].items())) or "none"
     warnings = [f"line {item['line']:>4}: {printable(item['why'], limit=400)}" for item in one["warnings"]]
@@ -120,7 +118,7 @@ def _whole_script(one: dict[str, Any]) -> str:
             f"script       {one['code_id']}",
             f"state        {one['state']}{': ' + printable(one['reason']) if one['reason'] else ''}",
             f"product      {one['product_id']}",
-            f"from         {one['submitter']} ({'has a lease' if one['has_lease'] else 'no lease'}), {_when(one['created_at'])}",
+            f"from         {one['submitter']} ({'has a lease' if one['has_lease'] else 'no lease'}), {_local_time(one['created_at'])}",
             f"note         {printable(one['note'], newlines=True)}",
             "",
             "An approval covers the script together with these, and nothing else:",
@@ -140,7 +138,7 @@ def _whole_script(one: dict[str, Any]) -> str:
     )
 
 
-def _when(seconds: float | None) -> str:
+def _local_time(seconds: float | None) -> str:
     return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 

@@ -1,4 +1,4 @@
-"""What is opened before anything serves, in the order in which a mistake is cheapest to name."""
+"""Opens keys, database, chain follower and sandbox before serving; cheap checks first, so that a misconfiguration fails early."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import structlog
 from pandacea import keys
 from pandacea.api.server import check_binding, check_free
 from pandacea.app import factories
+from pandacea.app.background import supervise_task
 from pandacea.app.control.products import read_declared_products
-from pandacea.app.loops import supervise_task
 from pandacea.catalogue.registry import ProductCatalogue
 from pandacea.catalogue.table_store import TableStore
 from pandacea.chain.follower import Follower
@@ -28,18 +28,19 @@ from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 from pandacea.tasks import TaskSupervisor
+from pandacea.telemetry.metrics import NodeMetrics
 
 log = structlog.get_logger(__name__)
 
 DATABASE_START_SECONDS: Final = 120.0
-"""How long the start waits for a database server: after a power cut it may take longer than the node to come up."""
+"""Seconds that the start waits for a database server: after a power cut it may take longer to start than the node."""
 CHAIN_START_SECONDS: Final = 15.0
-"""How long the start waits for endpoints to answer or fail, so that one of another chain ends it before anything is served."""
+"""Seconds that the start waits for endpoints to answer or fail, so that one of another chain ends it before anything is served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """The adapters, opened."""
+    """The opened adapters of a node."""
 
     engine: DatabaseEngine
     database: SqlDatabase
@@ -53,13 +54,14 @@ class Adapters:
     signer: keys.KeystoreSigner
     clock: SystemClock
     notifier: JobNotifier
+    metrics: NodeMetrics
 
 
-async def open_adapters(config: Config, background: TaskSupervisor, stack: AsyncExitStack) -> Adapters:
-    """Open keys, state, data, chain and box; `stack` closes them in reverse.
+async def open_adapters(config: Config, supervisor: TaskSupervisor, stack: AsyncExitStack) -> Adapters:
+    """Open keys, state folder, database, follower, sandbox and catalogue; `stack` closes them in reverse order.
 
     Raises:
-        BadConfig, Broken: what must be mended first.
+        BadConfig, Broken: something must be corrected before the node can start; the text says what.
     """
     listener = factories.listener_of(config.server)
     check_binding(listener)
@@ -68,29 +70,31 @@ async def open_adapters(config: Config, background: TaskSupervisor, stack: Async
     contract = factories.resolve_contract(config)
     await stack.enter_async_context(factories.lock_state_dir(config.store.state_dir))
     await check_free(listener)  # before the self-test and the conversion of tables, which may take minutes
-    db = await stack.enter_async_context(factories.open_database(config, exclusive=True, timeout=DATABASE_START_SECONDS))
+    engine = await stack.enter_async_context(factories.open_database(config, exclusive=True, timeout=DATABASE_START_SECONDS))
     clock = SystemClock()
-    products = SqlProductStore(db)
-    stated = await read_declared_products(config.privacy.data_dir, products)
-    await factories.require_same_chain(contract, db)
-    follower = await stack.enter_async_context(factories.open_follower(config, contract, db, Address(signer.address)))
-    following = supervise_task(background, follower.run(), "follower", stack)
+    products = SqlProductStore(engine)
+    declared = await read_declared_products(config.privacy.data_dir, products)
+    await factories.require_same_chain(contract, engine)
+    follower = await stack.enter_async_context(factories.open_follower(config, contract, engine, Address(signer.address)))
+    metrics = NodeMetrics()
+    follower.observe_lag = metrics.observe_lag
+    following = supervise_task(supervisor, follower.run(), "follower", stack)
     sandbox, reason = await select_backend(config.privacy.sandbox, *factories.sandbox_settings(config))
-    sandbox.pool.on_shortage = lambda because: log.warning(
-        "sandbox.pool-short", because=because, meanwhile="computations start cold"
+    sandbox.pool.on_shortage = lambda shortage: log.warning(
+        "sandbox.pool_short", reason=shortage, meanwhile="computations start cold"
     )
     identity = await sandbox.start()
     stack.push_async_callback(sandbox.stop)
     for warning in sandbox.warnings:
-        log.warning("sandbox.weaker", because=warning)
+        log.warning("sandbox.weaker", reason=warning)
     log.info("sandbox.open", kind=identity.kind, reason=reason, environment=identity.environment)
     tables = TableStore(config.store.state_dir / "tables", sandbox, config.privacy.limits.to_limits())
     catalogue = ProductCatalogue(products, lambda digest: keys.sign_personal(signer, digest), clock, tables)
-    await catalogue.register(stated, config.privacy.data_dir)
-    await _first_look(follower, following)
+    await catalogue.register(declared, config.privacy.data_dir)
+    await _wait_for_endpoints(follower, following)
     return Adapters(
-        engine=db,
-        database=SqlDatabase(db, factories.delivery_channels(config)),
+        engine=engine,
+        database=SqlDatabase(engine, factories.delivery_channels(config)),
         products=products,
         catalogue=catalogue,
         follower=follower,
@@ -101,19 +105,20 @@ async def open_adapters(config: Config, background: TaskSupervisor, stack: Async
         signer=signer,
         clock=clock,
         notifier=JobNotifier(),
+        metrics=metrics,
     )
 
 
-async def _first_look(follower: Follower, following: asyncio.Task[None]) -> None:
-    """Wait until the endpoints were asked once; without an answer the node serves, and says 503.
+async def _wait_for_endpoints(follower: Follower, following: asyncio.Task[None]) -> None:
+    """Wait until every endpoint was asked once. Without an answer the node starts all the same, and answers 503.
 
     Raises:
-        Broken: one is not of the configured chain or contract.
+        Broken: an endpoint is not of the configured chain, or shows another contract.
     """
-    looked = asyncio.create_task(follower.endpoints_tried.wait())
+    tried = asyncio.create_task(follower.endpoints_tried.wait())
     try:
-        await asyncio.wait([following, looked], timeout=CHAIN_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([following, tried], timeout=CHAIN_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        looked.cancel()
+        tried.cancel()
     if following.done():
         following.result()

@@ -1,4 +1,4 @@
-"""The workers that run computations, and how they stop: no new one, those under way until the grace period is over."""
+"""The workers that run computations. At a stop none starts a new one; those that run may end within the grace period."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from pandacea.tasks import Loop
 log = structlog.get_logger(__name__)
 
 STEP_MARGIN_SECONDS: Final = 600.0
-"""Beyond the time limit of a script: for its box, its result and its end, each of which has a bound of its own."""
-
+"""Seconds beyond the time limit of a script: for starting its sandbox and for storing its result, which have time limits of their own."""
 
 MAX_WORKERS: Final = 8
-"""Of `privacy.workers: auto`."""
+"""The most workers that `privacy.workers: auto` gives."""
 
 
 def count_workers(privacy: PrivacySection, *, processors: int, memory_bytes: int) -> int:
-    """How many computations run at one time: as configured, or as many as the machine holds.
+    """Return how many computations run at one time: as configured, or as many as the machine holds.
 
-    Each is counted with all the processors it may use and, of half the memory, with its whole limit: the other half is the system's, the
-    warm boxes' and the tables' in the page cache.
+    Each counts with all the processors it may use, and with its whole memory limit out of half of the machine's memory. The other half is
+    for the system, warm sandboxes, and tables in the page cache.
 
     Args:
-        privacy: the configuration.
-        processors: that this process may use.
+        privacy: the section of the configuration.
+        processors: how many this process may use.
         memory_bytes: of the machine.
     """
     if privacy.workers != "auto":
@@ -43,23 +42,24 @@ def count_workers(privacy: PrivacySection, *, processors: int, memory_bytes: int
 
 
 def max_running_per_spender(workers: int) -> int:
-    """Computations of one Spender that run at one time: never all workers where there is more than one.
+    """Return how many computations of one Spender run at one time: never all workers where there is more than one.
 
-    So a Spender's endless scripts leave a place for everybody else.
+    So the endless scripts of one Spender leave a worker for the others.
     """
     return max(1, workers - 1)
 
 
 class Workers:
-    """`number` loops that run one waiting leased job after another to its end, and one more for rehearsals.
+    """Runs leased jobs in `number` loops, one job at a time each, and rehearsals in one more.
 
-    Rehearsals have a worker of their own because they are free: they must neither keep a paid run waiting nor tell, by when they start,
-    when a run ended whose result is held.
+    Rehearsals have a loop of their own because they are free: they must not delay a paid run, and the time at which they start must not
+    show when a run ended whose result is held.
     """
 
-    def __init__(self, number: int, watch: JobNotifier) -> None:
-        """Give them their step before they run."""
-        self.notifier = watch
+    def __init__(self, number: int, notifier: JobNotifier) -> None:
+        """Call `set_step` before the loops run."""
+        self.notifier = notifier
+        self.number = number
         self._step: Callable[[Mode], Awaitable[bool]] | None = None
         self._busy = 0
         self._idle = asyncio.Event()
@@ -69,11 +69,11 @@ class Workers:
         self.loops.append(Loop("worker-rehearsals", lambda: self._run(Mode.MOCK)))
 
     def set_step(self, step: Callable[[Mode], Awaitable[bool]]) -> None:
-        """`step` runs a job of one mode; it asks `stopping` itself before it takes one."""
+        """Set what the loops run: `step` runs one job of a mode, and checks `stopping` before it takes one."""
         self._step = step
 
     def wake(self) -> None:
-        """A job waits."""
+        """Wake the loops: a job waits."""
         for loop in self.loops:
             loop.wake()
 
@@ -89,16 +89,16 @@ class Workers:
                 self._idle.set()
 
     def stuck_reason(self, time_limit_seconds: float) -> str | None:
-        """Why computations may not run though the workers are there: a step that lasts longer than any should; None when none does.
+        """Return which workers are in a step that has lasted longer than any step should; None: no worker is.
 
-        `time_limit` in seconds: what a script may take.
+        `time_limit_seconds`: how long a script may run.
         """
         longest = time_limit_seconds + STEP_MARGIN_SECONDS
         stuck = [f"{loop.name} for {loop.busy_seconds:.0f} s" for loop in self.loops if loop.busy_seconds > longest]
         return f"in one step: {', '.join(stuck)}" if stuck else None
 
     async def drain(self, timeout: float) -> None:
-        """Start nothing more, and wait for what runs, at most `seconds`. What is left then is ended by cancelling the loops."""
+        """Start no more jobs and wait for those that run, at most `timeout` seconds. Cancelling the loops ends those that are left."""
         self.stopping = True
         try:
             async with asyncio.timeout(timeout):

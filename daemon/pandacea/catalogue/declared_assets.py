@@ -1,4 +1,4 @@
-"""The assets of products.yaml: which file, which columns, what the Earner says about them."""
+"""Read the assets of products.yaml: which file, which columns, what the Earner declares about them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pandacea.errors import BadConfig
 KEYS: Final = ("file", "format", "drop", "keep", "keep_flagged", "separator", "table", "description", "columns", "mock")
 COLUMN_KEYS: Final = ("unit", "description", "minimum", "maximum", "categories", "missing", "label")
 MOCK_KEYS: Final = ("rows", "seed")
-_TEXT: Final = 1000
+_TEXT_CHARACTERS: Final = 1000
 _PACKED: Final = "unpack it first"
 _INSTEAD: Final = {
     **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), _PACKED),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV first"),
 }
-"""What to do with files that many have and nothing here reads."""
+"""What to do with common files that the node does not read, by their endings."""
 
 
 class BadAsset(BadConfig):
     """An asset of products.yaml cannot be used."""
 
 
-def parse_asset(asset_id: str, stated: Any, data_dir: Path) -> DeclaredAsset:
+def parse_asset(asset_id: str, given: Any, data_dir: Path) -> DeclaredAsset:
     """Read one asset: nothing, a file name, or a mapping.
 
     Raises:
@@ -36,11 +36,11 @@ def parse_asset(asset_id: str, stated: Any, data_dir: Path) -> DeclaredAsset:
     """
     if not ASSET_ID.fullmatch(asset_id):
         raise BadAsset(f"the asset id {asset_id!r} must match {ASSET_ID.pattern}.")
-    entry = {"file": stated} if isinstance(stated, str) else stated or {}
+    entry = {"file": given} if isinstance(given, str) else given or {}
     _check_keys(entry, KEYS, f"asset {asset_id}")
     source = _file(asset_id, entry.get("file"), data_dir)
-    stated_mock: Any = entry.get("mock")
-    mock: dict[str, Any] = stated_mock or {}
+    given_mock: Any = entry.get("mock")
+    mock: dict[str, Any] = given_mock or {}
     _check_keys(mock, MOCK_KEYS, f"asset {asset_id}.mock")
     columns = entry.get("columns") or {}
     if not isinstance(columns, dict):
@@ -48,7 +48,7 @@ def parse_asset(asset_id: str, stated: Any, data_dir: Path) -> DeclaredAsset:
     return DeclaredAsset(
         source=source,
         recipe=_recipe(asset_id, entry, source),
-        columns={str(name): parse_description(f"asset {asset_id}.columns.{name}", said or {}) for name, said in columns.items()},
+        columns={str(name): parse_description(f"asset {asset_id}.columns.{name}", given or {}) for name, given in columns.items()},
         keep_flagged=_names(f"asset {asset_id}.keep_flagged", entry.get("keep_flagged")) or (),
         description=_text(f"asset {asset_id}.description", entry.get("description", "")),
         mock_rows=_count(f"asset {asset_id}.mock.rows", mock.get("rows", 100), MAX_ROWS),
@@ -56,29 +56,36 @@ def parse_asset(asset_id: str, stated: Any, data_dir: Path) -> DeclaredAsset:
     )
 
 
-def parse_description(where: str, said: Any) -> ColumnDescription:
-    """Read what an Earner typed about one column. Raises BadAsset."""
-    _check_keys(said, COLUMN_KEYS, where)
-    low, high = (_bound(f"{where}.{key}", said.get(key)) for key in ("minimum", "maximum"))
-    if low is not None and high is not None and (isinstance(low, str) != isinstance(high, str) or low > high):  # type: ignore[operator]
+def parse_description(where: str, given: Any) -> ColumnDescription:
+    """Read what an Earner declares about one column. Raises BadAsset."""
+    _check_keys(given, COLUMN_KEYS, where)
+    low, high = (_bound(f"{where}.{key}", given.get(key)) for key in ("minimum", "maximum"))
+    if low is not None and high is not None and _is_reversed(low, high):
         raise BadAsset(f"{where}: minimum {low!r} is above maximum {high!r}, or one is a date and the other a number.")
-    categories = said.get("categories") or []
+    categories = given.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(one, str | int | float) for one in categories):
         raise BadAsset(f"{where}.categories must be a list of texts.")
-    missing = said.get("missing")
+    missing = given.get("missing")
     if missing is not None and (isinstance(missing, bool) or not isinstance(missing, int | float) or not 0 <= missing <= 1):
         raise BadAsset(f"{where}.missing is {missing!r}; it is a share: from 0 to 1.")
-    if not isinstance(said.get("label", False), bool):
-        raise BadAsset(f"{where}.label is {said['label']!r}; allowed: true, false.")
+    if not isinstance(given.get("label", False), bool):
+        raise BadAsset(f"{where}.label is {given['label']!r}; allowed: true, false.")
     return ColumnDescription(
-        unit=_text(f"{where}.unit", said.get("unit", "")),
-        description=_text(f"{where}.description", said.get("description", "")),
+        unit=_text(f"{where}.unit", given.get("unit", "")),
+        description=_text(f"{where}.description", given.get("description", "")),
         minimum=low,
         maximum=high,
         categories=tuple(str(one) for one in categories),
         missing=None if missing is None else float(missing),
-        label=said.get("label", False),
+        label=given.get("label", False),
     )
+
+
+def _is_reversed(low: float | str, high: float | str) -> bool:
+    """Whether two bounds are of two kinds or in the wrong order; ISO 8601 texts sort by time."""
+    if isinstance(low, str) or isinstance(high, str):
+        return not (isinstance(low, str) and isinstance(high, str)) or low > high
+    return low > high
 
 
 def _check_keys(entry: Any, keys: tuple[str, ...], where: str) -> None:
@@ -90,14 +97,14 @@ def _check_keys(entry: Any, keys: tuple[str, ...], where: str) -> None:
 
 
 def _text(where: str, value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _TEXT:
-        raise BadAsset(f"{where} must be text of at most {_TEXT} characters.")
+    if not isinstance(value, str) or len(value) > _TEXT_CHARACTERS:
+        raise BadAsset(f"{where} must be text of at most {_TEXT_CHARACTERS} characters.")
     return value
 
 
-def _count(where: str, value: Any, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise BadAsset(f"{where} is {value!r}; it must be a whole number from 0 to {most}.")
+def _count(where: str, value: Any, maximum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
+        raise BadAsset(f"{where} is {value!r}; it must be a whole number from 0 to {maximum}.")
     return value
 
 
@@ -117,9 +124,9 @@ def _bound(where: str, value: Any) -> float | str | None:
 
 def _recipe(asset_id: str, entry: Mapping[str, Any], source: Path) -> Recipe:
     where = f"asset {asset_id}"
-    stated = entry.get("format")
+    given = entry.get("format")
     try:
-        form = SourceFormat(stated) if stated is not None else SUFFIXES[source.suffix.lower()]
+        source_format = SourceFormat(given) if given is not None else SUFFIXES[source.suffix.lower()]
     except (ValueError, KeyError):
         hint = _INSTEAD.get(source.suffix.lower(), f"or state its format (--format for `products add`): {', '.join(SourceFormat)}")
         raise BadAsset(f"{where}: {source.name} is not a table this node reads; endings: {', '.join(SUFFIXES)}; {hint}.") from None
@@ -130,7 +137,7 @@ def _recipe(asset_id: str, entry: Mapping[str, Any], source: Path) -> Recipe:
     table = entry.get("table")
     if table is not None and not isinstance(table, str):
         raise BadAsset(f"{where}.table is {table!r}; it must be the name of a table in the file.")
-    return Recipe(form, drop or (), keep, separator, table)
+    return Recipe(source_format, drop or (), keep, separator, table)
 
 
 def _names(where: str, value: Any) -> tuple[str, ...] | None:
@@ -153,5 +160,5 @@ def _file(asset_id: str, name: Any, data_dir: Path) -> Path:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a name is there, be it a dangling link."""
+    """Whether the folder has this name; a dangling link counts."""
     return path.exists() or path.is_symlink()

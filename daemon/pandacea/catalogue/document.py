@@ -1,4 +1,4 @@
-"""The product document: everything that becomes public about a product, and what its Earner signs."""
+"""Build the product document: everything that becomes public about a product, and what its Earner signs."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from pandacea.domain.product import Asset, rounded_rows
 from pandacea.domain.table import ColumnDescription, DeclaredAsset, TableColumn, TableShape
 
 
-def published_columns(shape: TableShape, described: Mapping[str, ColumnDescription]) -> list[dict[str, Any]]:
-    """A table's columns as the world sees them: name, type, rounded share of missing values, and what the Earner typed."""
+def published_columns(shape: TableShape, descriptions: Mapping[str, ColumnDescription]) -> list[dict[str, Any]]:
+    """Return a table's columns as published: name, type, rounded share of missing values, and what the Earner typed."""
     return [
         {
             "name": column.name,
             "type": column.type,
-            "missing": _missing(shape, column, described.get(column.name, ColumnDescription())),
-            **described.get(column.name, ColumnDescription()).as_json(),
+            "missing": _missing(shape, column, descriptions.get(column.name, ColumnDescription())),
+            **descriptions.get(column.name, ColumnDescription()).as_json(),
         }
         for column in shape.columns
     ]
 
 
-def _missing(shape: TableShape, column: TableColumn, described: ColumnDescription) -> float:
-    return shape.missing_share(column) if described.missing is None else described.missing
+def _missing(shape: TableShape, column: TableColumn, description: ColumnDescription) -> float:
+    return shape.missing_share(column) if description.missing is None else description.missing
 
 
-def build_document(stated: DeclaredProduct, assets: Mapping[AssetId, Asset]) -> dict[str, Any]:
-    """The document of one product version; its sha-256 (RFC 8785) is the version."""
+def build_document(declared: DeclaredProduct, assets: Mapping[AssetId, Asset]) -> dict[str, Any]:
+    """Return the document of one product version; its sha-256 (RFC 8785) is the version."""
     return {
-        "product_id": stated.product_id,
-        "name": stated.name,
-        "description": stated.description,
-        "data_type": stated.data_type,
-        "keywords": list(stated.keywords),
-        "price_wei": str(stated.price),
-        "rules": stated.rules.as_json(),
-        "assets": [_asset(stated.assets[asset.asset_id], asset) for asset in assets.values()],
+        "product_id": declared.product_id,
+        "name": declared.name,
+        "description": declared.description,
+        "data_type": declared.data_type,
+        "keywords": list(declared.keywords),
+        "price_wei": str(declared.price),
+        "rules": declared.rules.as_json(),
+        "assets": [_asset(declared.assets[asset.asset_id], asset) for asset in assets.values()],
     }
 
 
-def _asset(stated: DeclaredAsset, asset: Asset) -> dict[str, Any]:
+def _asset(declared: DeclaredAsset, asset: Asset) -> dict[str, Any]:
     if asset.shape is None:
         raise ValueError(f"asset {asset.asset_id} has no shape: its table was never converted")
     published: dict[str, Any] = {
         "asset_id": asset.asset_id,
-        "description": stated.description,
-        "schema": published_columns(asset.shape, stated.columns),
+        "description": declared.description,
+        "schema": published_columns(asset.shape, declared.columns),
         "rows_rounded": rounded_rows(asset.shape.rows),
         "commitment": asset.commitment,
     }
     if asset.mock is not None:
-        published["mock"] = {"rows": stated.mock_rows, "seed": stated.mock_seed, "sha256": asset.mock.sha256}
+        published["mock"] = {"rows": declared.mock_rows, "seed": declared.mock_seed, "sha256": asset.mock.sha256}
     return published
 
 
-def unknown_columns(columns: Sequence[TableColumn], described: Mapping[str, ColumnDescription]) -> list[str]:
-    """Columns that are described but not kept: most likely a typing mistake."""
-    return sorted(set(described) - {column.name for column in columns})
+def unknown_columns(columns: Sequence[TableColumn], descriptions: Mapping[str, ColumnDescription]) -> list[str]:
+    """Return columns that are described but not kept: most likely typing mistakes."""
+    return sorted(set(descriptions) - {column.name for column in columns})

@@ -1,7 +1,7 @@
-"""Mock rows: plausible, made from the published description of a table and from nothing else.
+"""Make mock rows from the published description of a table, and from nothing else.
 
-What goes in is what everybody may read: names, types, the ranges and categories the Earner typed, the rounded share of missing values, and
-a seed. So a mock says nothing that the product's page does not say, and anybody can make it again.
+The input is public: names, types, the ranges and categories that the Earner typed, the rounded share of missing values, and a seed. So a
+mock tells nothing that the product's page does not tell, and anybody can make it again.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, Final
 _CATEGORY: Final = re.compile(r"category\[(.+)\]")
 _DECIMAL: Final = re.compile(r"decimal\d*\((\d+), ?(-?\d+)\)")
 _INTEGER: Final = re.compile(r"(u?)int(8|16|32|64)")
-_WORDS: Final = 12
-_DAY: Final = dt.date(2010, 1, 1)
+_TEXTS: Final = 12
+"""Different texts in a column without categories."""
+_FIRST_DAY: Final = dt.date(2010, 1, 1)
 _DAYS: Final = 3652
 MAX_ROWS: Final = 10_000
 
@@ -27,7 +28,7 @@ Cell = Callable[[random.Random], str]
 
 
 def mock_csv(columns: Sequence[Mapping[str, Any]], rows: int, seed: int) -> bytes:
-    """The mock as CSV text. `columns`: as published (`name`, `type`, `missing`, `minimum`, `maximum`, `categories`)."""
+    """Return the mock as CSV text. `columns`: as published (`name`, `type`, `missing`, `minimum`, `maximum`, `categories`)."""
     generator = random.Random(seed)  # noqa: S311 - plausible rows, no secrets
     cells = [_column(column) for column in columns]
     out = io.StringIO()
@@ -72,7 +73,7 @@ def _values(column: Mapping[str, Any]) -> Cell:
     if kind.startswith("time"):
         return lambda generator: f"{generator.randrange(24):02}:{generator.randrange(60):02}:{generator.randrange(60):02}"
     if kind == "string":
-        return lambda generator: f"{column['name']}-{generator.randrange(_WORDS) + 1}"
+        return lambda generator: f"{column['name']}-{generator.randrange(_TEXTS) + 1}"
     return lambda _generator: ""
 
 
@@ -93,7 +94,7 @@ def _decimals(scale: int, low: Decimal, high: Decimal) -> Cell:
 
 
 def _times(kind: str, low: Any, high: Any) -> Cell:
-    start = dt.datetime.fromisoformat(str(low)) if low else dt.datetime.combine(_DAY, dt.time())
+    start = dt.datetime.fromisoformat(str(low)) if low else dt.datetime.combine(_FIRST_DAY, dt.time())
     end = dt.datetime.fromisoformat(str(high)) if high else start + dt.timedelta(days=_DAYS)
     start, end = start.replace(tzinfo=None), end.replace(tzinfo=None)
     seconds = max(int((end - start).total_seconds()), 0)

@@ -1,4 +1,4 @@
-"""Whether products can be offered as they are stated: their sources read whole, their columns held against what is said of them."""
+"""Check whether products can be offered as declared: read their sources whole, compare their columns with what is declared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pandacea.catalogue.document import unknown_columns
 from pandacea.catalogue.products_file import DeclaredProduct
-from pandacea.catalogue.sources import hash_file, open_source
+from pandacea.catalogue.sources import open_source
 from pandacea.catalogue.table_store import TableStore
 from pandacea.domain.ids import AssetId
 from pandacea.domain.printable import printable
@@ -25,24 +25,24 @@ class RejectedProduct:
     detail: str
 
 
-def check_shape(asset_id: AssetId, said: DeclaredAsset, shape: TableShape) -> None:
-    """Hold a table's columns against what its Earner says of them.
+def check_shape(asset_id: AssetId, declared: DeclaredAsset, shape: TableShape) -> None:
+    """Compare a table's columns with what its Earner declares about them.
 
     Raises:
-        BadConfig: a column is described that is not there, or one that may identify people would be served without the Earner's word.
+        BadConfig: a column is described that is not there, or one that may identify people would be served without the Earner's decision.
     """
     kept = [column.name for column in shape.columns]
-    if unknown := unknown_columns(shape.columns, said.columns):
-        what = "the label" if said.columns[unknown[0]].label else "the column"
+    if unknown := unknown_columns(shape.columns, declared.columns):
+        what = "the label" if declared.columns[unknown[0]].label else "the column"
         raise BadConfig(
             f"asset {asset_id} describes {what} {unknown[0]!r}, which it does not have or does not keep; kept are: "
             f"{', '.join(map(printable, kept[:30]))}."
         )
-    if absent := sorted(set(said.keep_flagged) - set(kept)):
+    if absent := sorted(set(declared.keep_flagged) - set(kept)):
         raise BadConfig(
             f"asset {asset_id} names {absent[0]!r} under keep_flagged, a column that it does not have or does not keep."
         )
-    if open_columns := find_undecided_columns(shape, said):
+    if open_columns := find_undecided_columns(shape, declared):
         listed = "; ".join(f"{printable(column.name)} ({', '.join(map(printable, column.flags))})" for column in open_columns)
         raise BadConfig(
             f"asset {asset_id} has columns that may identify people: {listed}. Nothing of the product is served until products.yaml "
@@ -50,20 +50,22 @@ def check_shape(asset_id: AssetId, said: DeclaredAsset, shape: TableShape) -> No
         )
 
 
-async def check_product(stated: DeclaredProduct, data_dir: Path, tables: TableStore) -> RejectedProduct | None:
-    """Read every source of a product to its end, as registering it would; what is read is kept and not read again. None: all is well.
+async def check_product(product: DeclaredProduct, data_dir: Path, tables: TableStore) -> RejectedProduct | None:
+    """Read every source of a product to its end, as registering it would; None: the product can be offered.
+
+    What is converted is kept and not converted again.
 
     Raises:
         Unavailable, Broken: the sandbox or the disk failed; nothing is known about the product.
     """
-    for asset_id, said in stated.assets.items():
+    for asset_id, declared in product.assets.items():
         try:
-            with open_source(said.source, data_dir) as source:
-                digest, _ = await asyncio.to_thread(hash_file, source.descriptor)
-                made = await tables.convert_source(source, said.recipe, said.recipe.digest(digest), lambda _done, _total: None)
-            check_shape(asset_id, said, made.shape)
-        except UnreadableSource as problem:
-            return RejectedProduct(stated.product_id, f"{said.source.name}: {problem.detail}")
-        except BadConfig as problem:
-            return RejectedProduct(stated.product_id, problem.detail)
+            with open_source(declared.source, data_dir) as source:
+                recipe_digest = await asyncio.to_thread(source.recipe_digest, declared.recipe)
+                table = await tables.convert_source(source, declared.recipe, recipe_digest, lambda _done, _total: None)
+            check_shape(asset_id, declared, table.shape)
+        except UnreadableSource as error:
+            return RejectedProduct(product.product_id, f"{declared.source.name}: {error.detail}")
+        except BadConfig as error:
+            return RejectedProduct(product.product_id, error.detail)
     return None

@@ -1,4 +1,4 @@
-"""products.yaml in the data folder: what the Earner leases, and under which rules."""
+"""Read products.yaml in the data folder: what the Earner leases, and under which rules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ENUMS: Final[dict[str, type[StrEnum]]] = {
 
 @dataclass(frozen=True, slots=True)
 class DeclaredProduct:
-    """A product as its Earner states it."""
+    """A product as its Earner declares it."""
 
     product_id: ProductId
     name: str
@@ -43,7 +43,7 @@ class DeclaredProduct:
 
     @property
     def files(self) -> dict[AssetId, Path]:
-        """The source of each asset."""
+        """The source file of each asset."""
         return {asset_id: asset.source for asset_id, asset in self.assets.items()}
 
 
@@ -54,18 +54,18 @@ def read_products(data_dir: Path, name: str = PRODUCTS_FILE) -> list[DeclaredPro
         BadConfig: the file, a key, a value or an asset's file is missing or bad; the sentence names it.
     """
     if not data_dir.is_dir():
-        raise BadConfig(f"privacy.data_dir {data_dir} is no folder here; mend the path, mount what belongs there, or make it.")
+        raise BadConfig(f"privacy.data_dir {data_dir} is not a folder here; mend the path, mount what belongs there, or make it.")
     path = data_dir / name
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise BadConfig(f"{path} cannot be read: {' '.join(str(problem).split())}.") from problem
-    stated = tree.get("products") if isinstance(tree, dict) else None
-    if not isinstance(stated, list):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadConfig(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    given = tree.get("products") if isinstance(tree, dict) else None
+    if not isinstance(given, list):
         raise BadConfig(f"{path} must hold `products:` with a list of products.")
-    products = [_product(path, data_dir, entry, f"products[{number}]") for number, entry in enumerate(stated)]
+    products = [_product(path, data_dir, entry, f"products[{number}]") for number, entry in enumerate(given)]
     ids = [product.product_id for product in products]
     for product_id in ids:
         if ids.count(product_id) > 1:
@@ -74,7 +74,7 @@ def read_products(data_dir: Path, name: str = PRODUCTS_FILE) -> list[DeclaredPro
 
 
 def parse_product(entry: dict[str, Any], data_dir: Path) -> DeclaredProduct:
-    """Read one product as products.yaml would hold it. Raises BadConfig."""
+    """Read one product, an entry as in products.yaml. Raises BadConfig."""
     return _product(Path("products add"), data_dir, entry, "the new product")
 
 
@@ -100,7 +100,7 @@ def _product(path: Path, data_dir: Path, entry: Any, where: str) -> DeclaredProd
         data_type=_text(path, where, entry, "data_type", "tabular"),
         keywords=tuple(str(word) for word in entry.get("keywords") or ()),
         price=parse_price_field(path, where, entry.get("price", 0)),
-        assets={AssetId(str(asset)): _asset(path, data_dir, where, str(asset), stated) for asset, stated in assets.items()},
+        assets={AssetId(str(asset)): _asset(path, data_dir, where, str(asset), given) for asset, given in assets.items()},
         rules=_rules(path, where, entry.get("rules") or {}),
     )
 
@@ -116,8 +116,8 @@ def parse_price_field(path: Path, where: str, value: Any) -> Wei:
     """Read a price of products.yaml. Raises BadConfig."""
     try:
         return parse_price(value)
-    except BadConfig as problem:
-        raise BadConfig(f"{path}: {where}.price is {value!r}; {problem.detail}") from problem
+    except BadConfig as error:
+        raise BadConfig(f"{path}: {where}.price is {value!r}; {error.detail}") from error
 
 
 def parse_price(value: Any) -> Wei:
@@ -132,12 +132,12 @@ def parse_price(value: Any) -> Wei:
     return Wei(int(amount))
 
 
-def _rules(path: Path, where: str, stated: Any) -> Rules:
+def _rules(path: Path, where: str, given: Any) -> Rules:
     names = [field.name for field in fields(Rules)]
-    if not isinstance(stated, dict):
+    if not isinstance(given, dict):
         raise BadConfig(f"{path}: {where}.rules must be a mapping with the keys {', '.join(names)}.")
     values: dict[str, Any] = {}
-    for key, value in stated.items():
+    for key, value in given.items():
         kind = _ENUMS.get(key)
         if key not in names:
             raise BadConfig(f"{path}: {where}.rules.{key} is not a rule; allowed: {', '.join(names)}.")
@@ -151,8 +151,8 @@ def _rules(path: Path, where: str, stated: Any) -> Rules:
     return Rules(**values)
 
 
-def _asset(path: Path, data_dir: Path, where: str, asset_id: str, stated: Any) -> DeclaredAsset:
+def _asset(path: Path, data_dir: Path, where: str, asset_id: str, given: Any) -> DeclaredAsset:
     try:
-        return parse_asset(asset_id, stated, data_dir)
-    except BadAsset as problem:
-        raise BadConfig(f"{path}: {where}: {problem.detail}") from problem
+        return parse_asset(asset_id, given, data_dir)
+    except BadAsset as error:
+        raise BadConfig(f"{path}: {where}: {error.detail}") from error

@@ -1,8 +1,7 @@
-"""Putting a product into products.yaml: what the Earner said, in the words that `products_file` reads, nothing else in the file touched."""
+"""Add products to products.yaml and remove them; the rest of the file stays as the Earner wrote it where its form allows."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ import yaml
 
 from pandacea.catalogue.products_file import PRODUCTS_FILE, DeclaredProduct, read_products
 from pandacea.errors import BadConfig
+from pandacea.files.durable import fsync_path, rename_durably
 
 _HEAD: Final = "# What this node offers. Every key: docs/products.md\nproducts:\n"
 
@@ -21,7 +21,7 @@ def check_id_is_free(data_dir: Path, product_id: str) -> None:
 
 
 def add_entry(data_dir: Path, entry: dict[str, Any]) -> DeclaredProduct:
-    """Append a product; the file is replaced at once or not at all. Returns the product as it was read back.
+    """Append a product and return it as it is read back; the file is replaced at once or not at all.
 
     Raises:
         BadConfig: the id is taken, the file is not what it should be, or the entry cannot be used.
@@ -32,13 +32,13 @@ def add_entry(data_dir: Path, entry: dict[str, Any]) -> DeclaredProduct:
     added = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=120)
     text = old.rstrip("\n") + "\n\n" + "".join(f"  {line}\n" if line else "\n" for line in added.splitlines())
     if not _read_entries(old) or _read_entries(text) != [*_read_entries(old), entry]:
-        # Written in another style (JSON, an empty list): keep its content, not its form.
+        # The file is written in another style (JSON, an empty list): its content is kept, its form is not.
         text = _HEAD + yaml.safe_dump([*_read_entries(old), entry], sort_keys=False, allow_unicode=True, width=120)
     return _replace(path, text, data_dir)[entry["id"]]
 
 
 def remove_entry(data_dir: Path, product_id: str) -> None:
-    """Take a product out of products.yaml. Raises BadConfig when it is not in it."""
+    """Remove a product from products.yaml. Raises BadConfig when the file does not have it."""
     path = data_dir / PRODUCTS_FILE
     if all(product.product_id != product_id for product in read_products(data_dir)):
         raise BadConfig(f"{path} has no product {product_id!r}.")
@@ -57,7 +57,7 @@ def _read_entries(text: str) -> list[dict[str, Any]]:
 
 
 def _replace(path: Path, text: str, data_dir: Path) -> dict[str, DeclaredProduct]:
-    """Write the new file beside the old one, see that it can be read, and put it in its place."""
+    """Write the new file beside the old one, check that it can be read, and put it in its place."""
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(text, encoding="utf-8")
     try:
@@ -65,5 +65,6 @@ def _replace(path: Path, text: str, data_dir: Path) -> dict[str, DeclaredProduct
     except BadConfig:
         fresh.unlink()
         raise
-    os.replace(fresh, path)  # noqa: PTH105 - atomic
+    fsync_path(fresh)
+    rename_durably(fresh, path)
     return {product.product_id: product for product in products}

@@ -10,19 +10,22 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from pandacea.catalogue.sources import SourceFile, hash_file
 from pandacea.domain.limits import Limits
+from pandacea.domain.product import Mock
 from pandacea.domain.table import Recipe, SourceFormat, TableShape
 from pandacea.errors import Broken
+from pandacea.files.durable import rename_durably
 from pandacea.flows.conversion import CHUNK_BYTES, ConversionJob, TableConverter, UnreadableSource
 
 GIB: Final = 1 << 30
 CONVERSION_SECONDS: Final = 6 * 3600.0
 OnConversionProgress = Callable[[float, float], None]
+"""Called now and then with what is done and the total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class StoredTable:
 
 
 class TableStore:
-    """Has sources converted in a box and keeps what comes out."""
+    """Has sources converted in a sandbox and keeps the tables."""
 
     def __init__(
         self,
@@ -45,14 +48,14 @@ class TableStore:
         converter: TableConverter,
         limits: Limits,
         max_bytes: int = 64 * GIB,
-        piece_bytes: int = CHUNK_BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
         incoming: str = "incoming",
     ) -> None:
-        """`folder`: of this node alone. `limits`: of one conversion's box; its time limit is not used.
+        """`folder`: of this node alone. `limits`: of a conversion's sandbox; its time limit is not used. `max_bytes`: of one table.
 
-        `incoming`: where conversions are under way; a second process on the same folder needs another name.
+        `incoming`: the folder of conversions under way; a second process on the same folder needs another name.
         """
-        self._folder, self._converter, self._max_bytes, self._piece_bytes = folder, converter, max_bytes, piece_bytes
+        self._folder, self._converter, self._max_bytes, self._chunk_bytes = folder, converter, max_bytes, chunk_bytes
         self._limits = Limits(
             memory_bytes=limits.memory_bytes,
             cpus=limits.cpus,
@@ -63,104 +66,90 @@ class TableStore:
             tmp_bytes=limits.tmp_bytes,
         )
         self._incoming_folder = folder / incoming
-        shutil.rmtree(self._incoming_folder, ignore_errors=True)  # a conversion that a stopped node left half done
+        shutil.rmtree(self._incoming_folder, ignore_errors=True)  # of a conversion that a stopped node left half done
         for path in (folder, self._incoming_folder, folder / "mocks", folder / "recipes"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def inspect_source(self, source: SourceFile, recipe: Recipe) -> TableShape:
-        """Names, types and flags, judged by the start of the source. Raises UnreadableSource, BadConfig, Unavailable."""
-        self._check_no_journal(source, recipe)
-        job = ConversionJob(source.descriptor, recipe, self._limits, self._free_bytes(), None, None, chunk_bytes=self._piece_bytes)
-        return await self._converter.convert_table(job, lambda _done, _total: None)
+        """Return names, types and flags of the columns, from the start of the source.
+
+        Raises:
+            UnreadableSource, BadConfig, Unavailable, Broken: as `convert_source`.
+        """
+        _check_no_journal(source, recipe)
+        return await self._converter.convert_table(self._job(source.descriptor, recipe, None, None), _ignore_progress)
 
     async def convert_source(
-        self, source: SourceFile, recipe: Recipe, digest: str, on_progress: OnConversionProgress
+        self, source: SourceFile, recipe: Recipe, recipe_digest: str, on_progress: OnConversionProgress
     ) -> StoredTable:
-        """Convert a source; when this returns the table is in the store, whole and on the disk. `digest`: see `Recipe.digest`.
+        """Convert a source to a table that is in the store, whole and on the disk. `recipe_digest`: `source.recipe_digest(recipe)`.
 
         What was converted before in the same way is not converted again.
 
         Raises:
-            UnreadableSource: it is no table; nothing is left behind.
+            UnreadableSource: it is not a table that can be served; nothing is left behind.
             BadConfig: it changed meanwhile.
-            Unavailable, Broken: the box or the disk failed.
+            Unavailable, Broken: the sandbox or the disk failed.
         """
-        if (known := self._find_converted(digest)) is not None:
+        if (known := self._find_converted(recipe_digest)) is not None:
             return known
-        self._check_no_journal(source, recipe)
-        with self._incoming_files() as (scratch, table):
-            job = ConversionJob(
-                source.descriptor, recipe, self._limits, self._free_bytes(), scratch, table, chunk_bytes=self._piece_bytes
-            )
-            shape = await self._converter.convert_table(job, on_progress)
+        _check_no_journal(source, recipe)
+        with self._incoming_files() as (scratch, fresh):
+            shape = await self._converter.convert_table(self._job(source.descriptor, recipe, scratch, fresh), on_progress)
             source.check_unchanged()
-            table_digest, size = await asyncio.to_thread(_sync_and_hash, table)
-            _check_size(size)
-            made = StoredTable(table_digest, _adopt_file(table, self._folder / f"{table_digest}.arrow"), size, shape)
-            self._record_recipe(digest, made)
-            return made
+            digest, size = await asyncio.to_thread(_sync_and_hash, fresh)
+            if size == 0:
+                raise UnreadableSource("the sandbox that read it left no table")
+            table = StoredTable(digest, _adopt_file(fresh, self._folder / f"{digest}.arrow"), size, shape)
+            self._record_recipe(recipe_digest, table)
+            return table
 
-    def _find_converted(self, digest: str) -> StoredTable | None:
-        """The table of a recipe that was followed before, while it is there."""
+    def _job(self, source: int, recipe: Recipe, scratch: Path | None, table: Path | None) -> ConversionJob:
+        max_table_bytes = self._max_table_bytes()
+        return ConversionJob(source, recipe, self._limits, max_table_bytes, scratch, table, chunk_bytes=self._chunk_bytes)
+
+    def _find_converted(self, recipe_digest: str) -> StoredTable | None:
+        """Return the table that a recipe made before, while it is there."""
         try:
-            noted = json.loads((self._folder / "recipes" / f"{digest}.json").read_bytes())
-            made = StoredTable(
-                noted["digest"], self._folder / f"{noted['digest']}.arrow", noted["size"], TableShape.from_json(noted)
-            )
-        except (FileNotFoundError, ValueError, KeyError):  # never followed, or noted by a node that wrote otherwise
+            record = json.loads((self._folder / "recipes" / f"{recipe_digest}.json").read_bytes())
+            shape = TableShape.from_json(record)
+            table = StoredTable(record["digest"], self._folder / f"{record['digest']}.arrow", record["size"], shape)
+        except (FileNotFoundError, ValueError, KeyError):  # never converted, or recorded by a node that wrote otherwise
             return None
-        return made if made.path.is_file() else None
+        return table if table.path.is_file() else None
 
-    def _record_recipe(self, digest: str, made: StoredTable) -> None:
-        noted = {"digest": made.digest, "size": made.size} | made.shape.to_json()
+    def _record_recipe(self, recipe_digest: str, table: StoredTable) -> None:
+        record = {"digest": table.digest, "size": table.size} | table.shape.to_json()
         fresh = self._incoming_folder / f"{secrets.token_hex(8)}.json"
-        fresh.write_text(json.dumps(noted), encoding="utf-8")
-        _adopt_file(fresh, self._folder / "recipes" / f"{digest}.json")
+        fresh.write_text(json.dumps(record), encoding="utf-8")
+        _adopt_file(fresh, self._folder / "recipes" / f"{recipe_digest}.json")
 
-    async def store_mock(self, text: bytes, types: Mapping[str, str], *, missing_as_nan: bool) -> tuple[str, Path, Path]:
-        """Keep a mock: (sha-256 of its CSV text, the CSV file, its table of the given types). Converted once."""
-        digest = hashlib.sha256(text).hexdigest()
-        told = json.dumps([digest, list(types.items()), missing_as_nan])
-        name = hashlib.sha256(told.encode()).hexdigest()
-        path, table = self._folder / "mocks" / f"{digest}.csv", self._folder / "mocks" / f"{name}.arrow"
-        if not path.exists():
+    async def store_mock(self, text: bytes, types: Mapping[str, str], *, missing_as_nan: bool) -> Mock:
+        """Keep a mock: its CSV text, and a table of it with the given column types. Converted once."""
+        sha256 = hashlib.sha256(text).hexdigest()
+        key = json.dumps([sha256, list(types.items()), missing_as_nan])
+        name = hashlib.sha256(key.encode()).hexdigest()
+        mock = Mock(sha256, self._folder / "mocks" / f"{sha256}.csv", self._folder / "mocks" / f"{name}.arrow")
+        if not mock.csv.exists():
             fresh = self._incoming_folder / f"{secrets.token_hex(8)}.csv"
             fresh.write_bytes(text)
-            _adopt_file(fresh, path)
-        if not table.exists():
-            with self._incoming_files() as (scratch, made):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            _adopt_file(fresh, mock.csv)
+        if not mock.table.exists():
+            with self._incoming_files() as (scratch, fresh):
+                descriptor = os.open(mock.csv, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    recipe = Recipe(SourceFormat.CSV)
-                    job = ConversionJob(
-                        descriptor,
-                        recipe,
-                        self._limits,
-                        self._free_bytes(),
-                        scratch,
-                        made,
-                        types=types,
-                        missing_as_nan=missing_as_nan,
+                    job = replace(
+                        self._job(descriptor, Recipe(SourceFormat.CSV), scratch, fresh), types=types, missing_as_nan=missing_as_nan
                     )
-                    await self._converter.convert_table(job, lambda _done, _total: None)
+                    await self._converter.convert_table(job, _ignore_progress)
                 finally:
                     os.close(descriptor)
-                _adopt_file(made, table)
-        return digest, path, table
-
-    def _check_no_journal(self, source: SourceFile, recipe: Recipe) -> None:
-        """A SQLite database may keep its newest changes in a file beside it, which is not read."""
-        if recipe.format is not SourceFormat.SQLITE:
-            return
-        for suffix in ("-wal", "-journal"):
-            beside = source.path.with_name(source.path.name + suffix)
-            if beside.exists() and beside.stat().st_size:
-                raise UnreadableSource(
-                    f"{beside.name} holds changes that are not in the file yet; close what writes to it, then try again"
-                )
+                _adopt_file(fresh, mock.table)
+        return mock
 
     @contextmanager
     def _incoming_files(self) -> Iterator[tuple[Path, Path]]:
+        """Make an empty scratch file and an empty table file; what is left of them at the end is removed."""
         name = secrets.token_hex(8)
         scratch, table = (self._incoming_folder / f"{name}.{end}" for end in ("scratch", "arrow"))
         try:
@@ -171,20 +160,37 @@ class TableStore:
             for path in (scratch, table):
                 path.unlink(missing_ok=True)
 
-    def _free_bytes(self) -> int:
-        """What a table may take: scratch file and table are on the disk at once, and the node needs room to go on.
+    def _max_table_bytes(self) -> int:
+        """Return what a table may take: scratch file and table are on the disk at once, and 1 GiB is left for the node.
 
         Raises:
             Broken: the disk is full.
         """
         free = shutil.disk_usage(self._folder).free
-        room = min(self._max_bytes, (free - GIB) // 2)
-        if room <= 0:
+        allowed = min(self._max_bytes, (free - GIB) // 2)
+        if allowed <= 0:
             raise Broken(f"The disk of {self._folder} has {free} bytes left; a conversion needs more than {GIB}. Make room.")
-        return room
+        return allowed
+
+
+def _ignore_progress(_done: float, _total: float) -> None:
+    """Drop a report of progress that nobody reads."""
+
+
+def _check_no_journal(source: SourceFile, recipe: Recipe) -> None:
+    """Refuse a SQLite database that keeps its newest changes in a file beside it, which is not read."""
+    if recipe.format is not SourceFormat.SQLITE:
+        return
+    for suffix in ("-wal", "-journal"):
+        journal = source.path.with_name(source.path.name + suffix)
+        if journal.exists() and journal.stat().st_size:
+            raise UnreadableSource(
+                f"{journal.name} holds changes that are not in the file yet; close what writes to it, then try again"
+            )
 
 
 def _sync_and_hash(path: Path) -> tuple[str, int]:
+    """Bring a file to the disk; return the sha-256 (hex) of its bytes and its size."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
@@ -193,21 +199,11 @@ def _sync_and_hash(path: Path) -> tuple[str, int]:
         os.close(descriptor)
 
 
-def _check_size(size: int) -> None:
-    if size == 0:
-        raise UnreadableSource("the box that read it left no table")
-
-
 def _adopt_file(fresh: Path, path: Path) -> Path:
-    """Make a file the store's own: read-only for everyone, under its final name at once or not at all."""
+    """Give a file its final name in the store, read-only for everyone, at once or not at all."""
     if path.exists():
         fresh.unlink()
         return path
     fresh.chmod(0o444)
-    os.replace(fresh, path)  # noqa: PTH105 - atomic
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    rename_durably(fresh, path)
     return path

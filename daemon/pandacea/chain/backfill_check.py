@@ -38,7 +38,7 @@ class BackfillChecker:
     """Leases whose row gained a fact."""
 
     async def run(self, interval: float, caught_up: asyncio.Event) -> NoReturn:
-        """Check one range every `interval` seconds until cancelled, once the head was reached: until then no lease is believed anyway."""
+        """Check one range every `interval` seconds until cancelled, once the head was reached."""
         await caught_up.wait()
         await asyncio.sleep(interval)
         await run_every(interval, self.check_oldest_range, name="chain-backfill-check", log_event="chain.backfill_check_postponed")
@@ -50,7 +50,7 @@ class BackfillChecker:
             Unavailable: an endpoint or the database failed.
         """
         async with self.chain_store.unit_of_work() as tx:
-            unchecked = await tx.find_backfill_range()
+            unchecked = await tx.chain.find_backfill_range()
         if unchecked is None:
             return False
         first, last, _ = unchecked

@@ -86,22 +86,22 @@ class BlockReader:
         logs: list[RpcLog] = []
         if len(headers) <= 3:
             found = await asyncio.gather(*(self._at(endpoint, header.hash, number) for number, header in by_number.items()))
-            logs = [one for block in found for one in block]
+            logs = [log for block in found for log in block]
         else:
             async for more in self.reader.read_ranges(endpoint, min(by_number), max(by_number)):
                 logs.extend(more)
         present = set()
-        for one in logs:
-            present.add(one.number)
-            if one.block_hash != by_number[one.number].hash:
-                raise endpoint.inconsistent_fault("eth_getLogs", f"logs of a block {one.number} other than its header's")
+        for found_log in logs:
+            present.add(found_log.number)
+            if found_log.block_hash != by_number[found_log.number].hash:
+                raise endpoint.inconsistent_fault("eth_getLogs", f"logs of a block {found_log.number} other than its header's")
         for number, header in by_number.items():
             may = self._bloom.may_contain(header.logs_bloom)
             if number in present and may is False:
                 raise endpoint.inconsistent_fault("eth_getLogs", f"logs in block {number} that its bloom filter rules out")
             if number not in present and may:
                 logs.extend(await self._read_again(endpoint, header, number))
-                logs.sort(key=lambda one: (one.number, one.index))
+                logs.sort(key=lambda found_log: (found_log.number, found_log.index))
         return logs
 
     async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[RpcLog]:

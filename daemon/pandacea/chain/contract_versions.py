@@ -10,15 +10,15 @@ from typing import Final
 
 import structlog
 
-from pandacea.chain.approvals.signed_transactions import UnprovableError, recover_transaction
+from pandacea.chain.approvals.signed_transactions import UnprovableError, fetch_signed_transaction
 from pandacea.chain.events import function_selector
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
-from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import NO_EXPIRY, LeaseCreated, LeaseExecuted, LeaseTerms
 from pandacea.errors import Broken
+from pandacea_sdk.protocol import hashing
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ _ARBITER_WORD: Final = 17
 
 def abi_word(value: str | int) -> str:
     """Encode an address, a bytes32 or a number as an ABI word of 64 hex digits."""
-    return f"{value:064x}" if isinstance(value, int) else value.removeprefix("0x").rjust(64, "0")
+    return hashing.abi_word(value).hex()
 
 
 async def fetch_arbiter(endpoint: Endpoint, contract: Address, lease_id: LeaseId) -> Address:
@@ -192,11 +192,8 @@ class V0EventCompleter:
 
     async def _stranger(self, endpoint: Endpoint, seen: ChainEvent) -> bool:
         """Whether a stranger provably signed the execution. Without a proof the execution counts, as any denial does."""
-        transaction = await endpoint.call_nullable("eth_getTransactionByHash", [seen.transaction], RpcTransaction)
-        if transaction is None:
-            raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has the log but not the transaction {seen.transaction}")
         try:
-            signed = recover_transaction(transaction)
+            signed = await fetch_signed_transaction(endpoint, seen.transaction)
         except UnprovableError:
             return False
         if signed.hash != seen.transaction or signed.signer in self._approvers:

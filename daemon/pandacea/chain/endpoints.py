@@ -89,7 +89,7 @@ class EndpointPool:
 
     @property
     def current(self) -> Endpoint:
-        """The followed endpoint."""
+        """The endpoint that is followed."""
         return self._current
 
     def list_others(self, than: Endpoint) -> list[Endpoint]:

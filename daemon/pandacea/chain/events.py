@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from eth_utils.crypto import keccak
-
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, Hash32, Wei
@@ -22,11 +20,12 @@ from pandacea.domain.lease import (
     LeaseTerms,
     ResultCommitted,
 )
+from pandacea_sdk.protocol.hashing import hex32, keccak256
 
 MAX_REASON_BYTES: Final = 256
 """Of a dispute's reason, as kept."""
 
-_NO_MORE: Final = "0x" + "0" * 24
+_ADDRESS_PADDING: Final = "0x" + "0" * 24
 """The first 12 bytes of an address as a word."""
 _UINT64: Final = 2**64 - 1
 _UINT32: Final = 2**32 - 1
@@ -34,26 +33,26 @@ _UINT32: Final = 2**32 - 1
 
 def event_topic(signature: str) -> Hash32:
     """Compute topic0 of an event: keccak256 of its signature."""
-    return Hash32("0x" + keccak(text=signature).hex())
+    return Hash32(hex32(keccak256(signature.encode())))
 
 
 def function_selector(signature: str) -> str:
     """Compute the first four bytes of a call from the function's signature, as `0x` + 8 hex digits."""
-    return "0x" + keccak(text=signature)[:4].hex()
+    return "0x" + keccak256(signature.encode())[:4].hex()
 
 
 # Builders take topics and data as they came. They are typed loosely on purpose: a NewType is a call, and there are a hundred
 # thousand logs; their results are typed.
 
 
-def _word(data: str, place: int) -> int:
-    start = 2 + 64 * place
+def _word(data: str, index: int) -> int:
+    start = 2 + 64 * index
     return int(data[start : start + 64], 16)
 
 
 def _created(topics: list[Any], data: Any) -> LeaseEvent:
     _, lease_id, spender, earner = topics
-    if spender[:26] != _NO_MORE or earner[:26] != _NO_MORE:
+    if spender[:26] != _ADDRESS_PADDING or earner[:26] != _ADDRESS_PADDING:
         raise ValueError("an address of more than 20 bytes")
     price: Any = int(data, 16)
     by: Any = "0x" + spender[26:]
@@ -63,10 +62,10 @@ def _created(topics: list[Any], data: Any) -> LeaseEvent:
 
 def _terms(topics: list[Any], data: Any) -> LeaseEvent:
     expires: Any = int(data[2:66], 16)
-    most = int(data[66:130], 16)
-    if expires > _UINT64 or most > _UINT32:
+    computations = int(data[66:130], 16)
+    if expires > _UINT64 or computations > _UINT32:
         raise ValueError("a number beyond its type")
-    return LeaseTerms(topics[1], topics[2], expires, most)
+    return LeaseTerms(topics[1], topics[2], expires, computations)
 
 
 def _approved(topics: list[Any], _: Any) -> LeaseEvent:
@@ -100,7 +99,7 @@ def _resolved(topics: list[Any], data: Any) -> LeaseEvent:
 
 
 def _address(word: str) -> Address:
-    if word[:26] != _NO_MORE:
+    if word[:26] != _ADDRESS_PADDING:
         raise ValueError("an address of more than 20 bytes")
     return Address("0x" + word[26:])
 

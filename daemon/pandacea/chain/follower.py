@@ -90,6 +90,8 @@ class Follower:
         """Set once the newest block of an endpoint was processed."""
         self.endpoints_tried = asyncio.Event()
         """Set after the first attempt to reach the endpoints, whether one answered or not."""
+        self.observe_lag: Callable[[float], None] = lambda _seconds: None
+        """Called with the age in seconds of each processed head."""
         self.chain_store: ChainStore | None = None
         self.source: ChainSource | None = None
         self.proof_queue: ProofQueue | None = None
@@ -305,6 +307,7 @@ class Follower:
         at_head = self._view.tip.number >= self.lease_cache.known_head
         if at_head:
             self._note_caught_up()
+            self.observe_lag(self._clock.now() - self._view.tip.timestamp)
         return not at_head
 
     def _note_caught_up(self) -> None:

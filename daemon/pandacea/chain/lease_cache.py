@@ -17,10 +17,10 @@ import structlog
 from pandacea.chain.lease_cache_rows import LeasePacker, is_worth_proving, packed_spender
 from pandacea.domain.access import CLOCK_SKEW_SECONDS, CachedLease, ChainStatus
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import ChainView
+from pandacea.domain.chain_view import BEFORE_GENESIS, ChainView
 from pandacea.domain.ids import HASH32, Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.printable import printable
-from pandacea.flows.chain_store import ApprovedRow
+from pandacea.flows.chain_store import ApprovedLease
 from pandacea.flows.follow import LeaseChange
 from pandacea.flows.ports import Clock
 
@@ -104,7 +104,7 @@ class InMemoryLeaseCache:
     # -- answers
 
     def find_lease(self, lease_id: LeaseId) -> CachedLease | None:
-        """See `LeaseCache`."""
+        """Find a lease, and ask for the proof of its approval where it is missing."""
         known = self.peek(lease_id)
         if (
             known is not None
@@ -122,27 +122,27 @@ class InMemoryLeaseCache:
             return None
         if packed is None:
             return None
-        return self._packer.unpack(lease_id, packed, contested=any(lease_id in doubted for doubted in self._contested.values()))
+        return self._packer.unpack(lease_id, packed, contested=any(lease_id in leases for leases in self._contested.values()))
 
     def knows_spender(self, address: Address) -> bool:
-        """See `LeaseCache`."""
+        """Whether an approved lease of this Earner has this Spender."""
         try:
             return bytes.fromhex(address[2:]) in self._spenders
         except ValueError:
             return False
 
     def chain_status(self) -> ChainStatus:
-        """See `LeaseCache`."""
+        """Return what the node knows of the chain, and whether it is ready."""
         view = self.chain_view
         if view is None:
             return ChainStatus(
-                BlockNumber(-1), Timestamp(0), BlockNumber(-1), self.not_ready_reason or "it has not read the chain yet."
+                BEFORE_GENESIS, Timestamp(0), BEFORE_GENESIS, self.not_ready_reason or "it has not read the chain yet."
             )
         tip = view.tip
         return ChainStatus(tip.number, tip.timestamp, self._confident_block(view), self._why_not_ready(view), 5)
 
     def subscribe(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
-        """See `LeaseCache`."""
+        """Call back after each change; return how to stop it."""
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 
@@ -197,15 +197,15 @@ class InMemoryLeaseCache:
         """Replace the view and the leases that changed with it. It does not await, so readers see the state before or after."""
         pack, put = self._packer.pack, self._put
         for change in changes:
-            held = change.record
+            record = change.record
             key = _key(change.lease_id)
             if key is None:
                 continue
-            if held is None or held.fact_blocks[0] is None:
+            if record is None or record.fact_blocks[0] is None:
                 self._drop(key)
                 continue
             try:
-                put(key, pack(held, change.proof_status))
+                put(key, pack(record, change.proof_status))
             except _ROW_ERRORS as error:
                 self._drop(key)
                 _log_unreadable(change.lease_id, error)
@@ -213,20 +213,20 @@ class InMemoryLeaseCache:
         if changes:
             self.notify_changed(frozenset(change.lease_id for change in changes))
 
-    def load_rows(self, rows: Sequence[ApprovedRow]) -> None:
+    def load_rows(self, rows: Sequence[ApprovedLease]) -> None:
         """Load the settled rows of approved leases; `apply_changes` follows for what lies above the base.
 
         A row that cannot be read (an earlier version kept whatever an endpoint sent) is logged and skipped, so that the others are served.
         """
         pack, put = self._packer.pack_row, self._put
         for row in rows:
-            key = _key(row[0])
+            key = _key(row.lease_id)
             if key is None:
                 continue
             try:
                 put(key, pack(row))
             except _ROW_ERRORS as error:
-                _log_unreadable(row[0], error)
+                _log_unreadable(row.lease_id, error)
 
     def clear(self) -> None:
         """Remove every lease, before a reload from the database."""

@@ -10,7 +10,7 @@ from pandacea.domain.approval_proof import ProofStatus, digest_terms, evaluate_p
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import NO_EXPIRY
 from pandacea.domain.lease_record import FINAL_CODES, STATUSES, LeaseRecord
-from pandacea.flows.chain_store import ApprovedRow
+from pandacea.flows.chain_store import ApprovedLease
 
 _PACKED: Final = struct.Struct(">20s20siqIIqBBB")
 # spender, earner, product (index in a list, -1: none), expiry (-1: none), max, committed, approved block, status, flags, proof status
@@ -30,47 +30,48 @@ class LeasePacker:
     """Packs and unpacks leases; keeps each product once."""
 
     def __init__(self) -> None:
-        """Start without products."""
+        """Start with no products."""
         self._products: list[Hash32] = []
         self._indexes: dict[Hash32, int] = {}
 
-    def pack(self, held: LeaseRecord, trust: ProofStatus) -> bytes:
+    def pack(self, record: LeaseRecord, proof_status: ProofStatus) -> bytes:
         """Pack an approved lease."""
-        product, expires, most = held.terms
+        product, expires, max_computations = record.terms
         return _PACKED.pack(
-            bytes.fromhex(held.spender[2:]),
-            bytes.fromhex(held.earner[2:]),
+            bytes.fromhex(record.spender[2:]),
+            bytes.fromhex(record.earner[2:]),
             self._product_index(product),
             _expiry(expires),
-            min(most, _LIMIT32),
-            len(held.committed),
-            held.fact_blocks[0],
-            held.status,
-            (_IN_DISPUTE if held.in_dispute else 0) | (_FOR_SPENDER if held.resolved_for_spender else 0),
-            _PENDING if trust is ProofStatus.PENDING else _TRUST_CODE[trust],  # an enum hashes itself in Python
+            min(max_computations, _LIMIT32),
+            len(record.committed),
+            record.fact_blocks[0],
+            record.status,
+            (_IN_DISPUTE if record.in_dispute else 0) | (_FOR_SPENDER if record.resolved_for_spender else 0),
+            _PENDING if proof_status is ProofStatus.PENDING else _TRUST_CODE[proof_status],  # an enum hashes itself in Python
         )
 
-    def pack_row(self, row: ApprovedRow) -> bytes:
-        """The same from a row as `store.leases.APPROVED` names its columns."""
-        lease_id, spender, earner, product, expires, most, status, committed, approved, disputed, resolved, for_spender, *more = row
-        approved_tx, price, kept_trust, kept_terms, kept_tx = more
-        trust = ProofStatus.PENDING
-        if kept_trust is not None:
-            terms = digest_terms(lease_id, spender, earner, product, price, expires, most)
-            trust = evaluate_proof(terms, approved_tx, (_TRUST_OF[kept_trust], kept_terms, kept_tx))
-        code = _STATUS_OF[status]
-        open_dispute = disputed is not None and resolved is None and code not in FINAL_CODES
+    def pack_row(self, row: ApprovedLease) -> bytes:
+        """Pack a lease as the database has it."""
+        proof_status = ProofStatus.PENDING
+        if row.proof_status is not None and row.proof_terms_digest is not None:
+            digest = digest_terms(
+                row.lease_id, row.spender, row.earner, row.product, row.price, row.expires_at, row.max_computations
+            )
+            proof = (_TRUST_OF[row.proof_status], row.proof_terms_digest, row.proof_tx)
+            proof_status = evaluate_proof(digest, row.approved_tx, proof)
+        code = _STATUS_OF[row.status]
+        open_dispute = row.disputed_block is not None and row.resolved_block is None and code not in FINAL_CODES
         return _PACKED.pack(
-            bytes.fromhex(spender[2:]),
-            bytes.fromhex(earner[2:]),
-            self._product_index(product),
-            _expiry(expires),
-            min(most, _LIMIT32),
-            min(committed, _LIMIT32),
-            approved,
+            bytes.fromhex(row.spender[2:]),
+            bytes.fromhex(row.earner[2:]),
+            self._product_index(row.product),
+            _expiry(row.expires_at),
+            min(row.max_computations, _LIMIT32),
+            min(row.committed_count, _LIMIT32),
+            row.approved_block,
             code,
-            (_IN_DISPUTE if open_dispute else 0) | (_FOR_SPENDER if for_spender else 0),
-            _TRUST_CODE[trust],
+            (_IN_DISPUTE if open_dispute else 0) | (_FOR_SPENDER if row.resolved_for_spender else 0),
+            _TRUST_CODE[proof_status],
         )
 
     def unpack(self, lease_id: LeaseId, packed: bytes, *, contested: bool) -> CachedLease:

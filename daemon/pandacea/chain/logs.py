@@ -192,8 +192,8 @@ def bloom_bits(value: str) -> int:
     """Compute the three bits that a value (hex) sets in a block's 2048-bit bloom filter (Yellow Paper, 4.4.3)."""
     digest = keccak(hexstr=value)
     bits = 0
-    for place in (0, 2, 4):
-        bits |= 1 << (int.from_bytes(digest[place : place + 2], "big") & 2047)
+    for start in (0, 2, 4):
+        bits |= 1 << (int.from_bytes(digest[start : start + 2], "big") & 2047)
     return bits
 
 

@@ -1,4 +1,4 @@
-"""The follower's figures: enough to see when it should not be believed."""
+"""The follower's figures: enough to see when it is not ready, and why."""
 
 from __future__ import annotations
 

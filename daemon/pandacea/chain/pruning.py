@@ -34,7 +34,7 @@ class LeasePruner:
         self._done_at = time.monotonic()
         try:
             async with self.chain_store.unit_of_work() as tx:
-                count = await tx.prune_waiting(now - APPROVAL_WINDOW_SECONDS)
+                count = await tx.leases.prune_waiting(now - APPROVAL_WINDOW_SECONDS)
                 await tx.commit()
         except Unavailable as error:
             log.warning("chain.prune_postponed", reason=error.detail)

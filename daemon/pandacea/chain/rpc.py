@@ -32,7 +32,7 @@ class RawHttpProvider(AsyncJSONBaseProvider):
     """
 
     def __init__(self, url: str, timeout: float, max_bytes: int) -> None:
-        """`timeout` in seconds bounds one request from connect to last byte, `most` the bytes of its answer."""
+        """`timeout`: seconds for one request from connecting to the last byte; `max_bytes`: of its answer."""
         super().__init__()
         self.endpoint_uri = url
         self._max_bytes = max_bytes
@@ -46,7 +46,7 @@ class RawHttpProvider(AsyncJSONBaseProvider):
             return answer.status, _seconds(answer.headers.get("Retry-After", "")), await _read(answer, self._max_bytes)
 
     async def disconnect(self) -> None:
-        """Close the connections."""
+        """Close the open connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -250,7 +250,7 @@ _decoders: dict[Any, Any] = {}
 def _decoder(shape: type[T]) -> msgspec.json.Decoder[RpcResponse[T]]:
     decoder = _decoders.get(shape)
     if decoder is None:
-        decoder = _decoders[shape] = msgspec.json.Decoder(RpcResponse[shape])  # type: ignore[valid-type]
+        decoder = _decoders[shape] = msgspec.json.Decoder(RpcResponse[shape])  # type: ignore[valid-type]  # a type built at run time
     return decoder
 
 

@@ -28,6 +28,10 @@ class FaultKind(StrEnum):
     WRONG_CHAIN = "wrong-chain"
 
 
+ANSWER_FAULTS: Final = frozenset({FaultKind.INCONSISTENT, FaultKind.ERROR, FaultKind.NULL})
+"""Faults of one answer, as a reorg or a lagging node may cause: where one lease is looked up, the endpoint does not back off for them."""
+
+
 class RpcFault(Unavailable):
     """An RPC endpoint did not give a usable answer."""
 
@@ -145,7 +149,7 @@ def _range(first: str, last: str) -> RangeHint | None:
     return RangeHint(low, high) if 0 <= low <= high else None
 
 
-def describe_exception(problem: BaseException) -> str:
+def describe_exception(error: BaseException) -> str:
     """Name an exception's class and text, URLs in it reduced to scheme, host and port."""
-    text = redact_urls_in(str(problem))
-    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
+    text = redact_urls_in(str(error))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

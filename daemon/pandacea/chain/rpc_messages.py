@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from pandacea.domain.chain_view import BEFORE_GENESIS, BlockRef
 from pandacea.domain.ids import HASH32, BlockNumber, Hash32, Timestamp
+from pandacea_sdk.protocol.ids import HEX_BYTES, HEX_QUANTITY
 
 T = TypeVar("T")
 
 MAX_QUANTITY: Final = 2**62
 """Exclusive bound of every number read: above any block number, time in seconds, nonce or gas, and below a BIGINT column's limit."""
-
-_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
-_DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
 def parse_quantity(text: str) -> int:
@@ -25,7 +22,7 @@ def parse_quantity(text: str) -> int:
     Raises:
         ValueError: the text is not a QUANTITY, or the number is `MAX_QUANTITY` or more.
     """
-    if _QUANTITY.fullmatch(text) is None:
+    if HEX_QUANTITY.fullmatch(text) is None:
         raise ValueError(f"{text[:40]!r} is not a hex number")
     number = int(text, 16)
     if number >= MAX_QUANTITY:
@@ -39,7 +36,7 @@ def parse_data(text: str) -> bytes:
     Raises:
         ValueError: the text is not `0x` and two hex digits for each byte.
     """
-    if _DATA.fullmatch(text) is None:
+    if HEX_BYTES.fullmatch(text) is None:
         raise ValueError(f"{text[:40]!r} is not hex bytes")
     return bytes.fromhex(text[2:])
 
@@ -106,7 +103,7 @@ class AccessListEntry(msgspec.Struct, rename="camel"):
 
 
 class Authorization(msgspec.Struct, rename="camel"):
-    """An EIP-7702 authorization."""
+    """An entry of an EIP-7702 authorization list."""
 
     chain_id: str
     address: str

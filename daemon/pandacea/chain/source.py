@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -17,7 +17,7 @@ from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog
-from pandacea.domain.chain_view import NO_HASH, BlockRef, ChainEvent, ChainUpdate, ChainView
+from pandacea.domain.chain_view import BEFORE_GENESIS, NO_HASH, BlockRef, ChainEvent, ChainUpdate, ChainView
 from pandacea.domain.ids import Address, BlockNumber, Timestamp
 
 log = structlog.get_logger(__name__)
@@ -34,6 +34,13 @@ RANGES_PER_STEP: Final = 8
 
 SETTLE_EVERY_BLOCKS: Final = 32
 """Blocks by which finality must have advanced before events are settled into rows."""
+
+
+class _Marks(NamedTuple):
+    """The safe and the finalized block by number; -1: the chain has none."""
+
+    safe: BlockNumber
+    finalized: BlockNumber
 
 
 class FinalityViolatedError(Exception):
@@ -79,7 +86,7 @@ class ChainSource:
             return await self._not_ahead(endpoint, view, head)
         if not view.blocks and tip.number < view.finalized:
             # In the middle of a backfill: the tags need not be asked again before the last known finalized block.
-            return await self._gap(endpoint, view, head, min(view.finalized, head.number), (view.safe, view.finalized))
+            return await self._gap(endpoint, view, head, min(view.finalized, head.number), _Marks(view.safe, view.finalized))
         if head.parent == tip.hash:
             # The usual case, one new block: its logs are asked for together with the tags, so that answers change without delay.
             safe, final, logs = await asyncio.gather(
@@ -90,21 +97,23 @@ class ChainSource:
         if final is not None and (held := view.block_at(final.number)) is not None and held.hash != final.hash:
             return await self._reorganise(endpoint, view, head)
         # Never beyond the head: marks are kept, and one far ahead would make every later block final at once.
-        marks = (min(safe.number, head.number) if safe else -1, min(final.number, head.number) if final else -1)
-        floor = max(marks[1], head.number - self.max_unfinalized)
+        marks = _Marks(
+            BlockNumber(min(safe.number, head.number) if safe else -1), BlockNumber(min(final.number, head.number) if final else -1)
+        )
+        floor = max(marks.finalized, head.number - self.max_unfinalized)
         if tip.number < floor:
             return await self._gap(endpoint, view, head, floor, marks)
         if min(view.finalized, tip.number) - view.base.number >= self.settle_every or len(view.blocks) >= self.max_unfinalized:
             return await self._settle(endpoint, view, tip.number - self.max_unfinalized // 2)
         if logs is not None:
             events = tuple(await self.decode_events(endpoint, logs))
-            return ChainUpdate(blocks=(head,), events=events, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
+            return ChainUpdate(blocks=(head,), events=events, safe=marks.safe, finalized=marks.finalized)
         return await self._advance(endpoint, view, head, marks)
 
     async def get_start_block(self, endpoint: Endpoint, deploy_block: int) -> BlockRef:
         """Get the block before the deployment, where a view begins."""
         if deploy_block <= 0:
-            return BlockRef(BlockNumber(-1), NO_HASH, NO_HASH, Timestamp(0))
+            return BlockRef(BEFORE_GENESIS, NO_HASH, NO_HASH, Timestamp(0))
         return (await endpoint.get_header(deploy_block - 1)).to_block_ref()
 
     # -- a head that is not ahead
@@ -129,7 +138,7 @@ class ChainSource:
 
     # -- backfill: far behind, settled ranges
 
-    async def _gap(self, endpoint: Endpoint, view: ChainView, head: BlockRef, floor: int, marks: tuple[int, int]) -> ChainUpdate:
+    async def _gap(self, endpoint: Endpoint, view: ChainView, head: BlockRef, floor: int, marks: _Marks) -> ChainUpdate:
         tip = view.tip
         if not await self._still_there(endpoint, tip):
             return await self._reorganise(endpoint, view, head)
@@ -140,7 +149,7 @@ class ChainSource:
         if any(found.block_hash != end.hash for found in logs if found.number == last):
             raise endpoint.inconsistent_fault("eth_getLogs", f"logs of a block {last} other than its header's")
         events = await self.decode_events(endpoint, logs)
-        return ChainUpdate(events=tuple(events), settle_to=end, safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
+        return ChainUpdate(events=tuple(events), settle_to=end, safe=marks.safe, finalized=marks.finalized)
 
     async def _ranges(self, endpoint: Endpoint, first: int, floor: int) -> tuple[int, list[RpcLog]]:
         """Read the logs of several ranges for one commit; return the last block read and the logs."""
@@ -182,7 +191,7 @@ class ChainSource:
 
     # -- at the tip
 
-    async def _advance(self, endpoint: Endpoint, view: ChainView, head: BlockRef, marks: tuple[int, int]) -> ChainUpdate:
+    async def _advance(self, endpoint: Endpoint, view: ChainView, head: BlockRef, marks: _Marks) -> ChainUpdate:
         tip = view.tip
         headers = await self._blocks.read_headers(endpoint, tip.number + 1, min(head.number, tip.number + BLOCKS_PER_STEP), head)
         first = headers[0].to_block_ref()
@@ -194,7 +203,7 @@ class ChainSource:
             return await self._reorganise(endpoint, view, head)
         events = await self.decode_events(endpoint, await self._blocks.read_logs(endpoint, headers))
         blocks = tuple(header.to_block_ref() for header in headers)
-        return ChainUpdate(blocks=blocks, events=tuple(events), safe=BlockNumber(marks[0]), finalized=BlockNumber(marks[1]))
+        return ChainUpdate(blocks=blocks, events=tuple(events), safe=marks.safe, finalized=marks.finalized)
 
     # -- reorgs
 

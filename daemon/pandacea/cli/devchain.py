@@ -1,28 +1,27 @@
-"""`pandacea devchain`: a chain on this machine for trying things out."""
+"""`pandacea devchain`: a development chain on this machine."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from pandacea.cli.command import add_command
+from pandacea.cli.command import Commands, add_command
 from pandacea.errors import BadConfig
 
 
-def devchain_command(commands: Any) -> None:
-    """The embedded chain, in the foreground."""
-    made = add_command(
+def devchain_command(commands: Commands) -> None:
+    """Add `devchain`: the embedded chain, in the foreground."""
+    added = add_command(
         commands,
         "devchain",
         _devchain,
         "run a development chain on this machine until Ctrl-C; nothing on it is worth anything, nothing of it is kept",
         config=False,
     )
-    made.add_argument("--port", type=int, default=8545, help="on 127.0.0.1; 0 takes a free one; default: 8545")
-    made.add_argument(
+    added.add_argument("--port", type=int, default=8545, help="on 127.0.0.1; 0 takes a free one; default: 8545")
+    added.add_argument(
         "--fund", nargs="+", action="extend", default=[], metavar="ADDRESS", help="send each of these 100 ether to begin with"
     )
-    made.add_argument("--json", action="store_true", help="print one line of JSON when it answers: url, chain_id, accounts")
+    added.add_argument("--json", action="store_true", help="print one line of JSON when it answers: url, chain_id, accounts")
 
 
 def _devchain(parsed: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Findings as the table that `pandacea doctor` prints."""
+"""Render findings as the table that `pandacea doctor` prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHECK: Final = 48
 
 
 def render_findings(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield lines of at most WIDTH columns (a command that is longer stays whole): the groups, then what failed, in one summary."""
+    """Yield lines of at most WIDTH columns (a longer command is not folded): the findings by group, then a summary."""
     for group, rows in groupby(findings, key=lambda finding: finding.group):
         yield f"{group}:"
         yield from (line for finding in rows for line in _row(finding))
@@ -25,12 +25,12 @@ def render_findings(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def summarize_findings(findings: Sequence[Finding]) -> str:
-    """How many of each state, and which failed."""
+    """Count the findings of each state and name those that failed."""
     counted = [f"{sum(finding.state is state for finding in findings)} {word}" for state, word in _STATES.items()]
     failed = [finding.check for finding in findings if finding.state is FindingState.FAIL]
     if not failed:
         return f"{', '.join(counted)}: the node can start."
-    return f"{', '.join(counted)}. Mend first: {', '.join(failed)}; then run `pandacea doctor` again."
+    return f"{', '.join(counted)}. Fix first: {', '.join(failed)}; then run `pandacea doctor` again."
 
 
 def _row(finding: Finding) -> Iterator[str]:
@@ -47,7 +47,7 @@ def _row(finding: Finding) -> Iterator[str]:
 
 
 def _indented(text: str) -> Iterator[str]:
-    """Fold sentences; a line that is indented already is a command to copy and stays as it is."""
+    """Fold sentences; a line that is indented already is a command to copy and is not folded."""
     margin = " " * (_INDENT + 2)
     for line in text.rstrip().splitlines():
         if line.startswith("    "):

@@ -1,4 +1,4 @@
-"""`pandacea keys`: encrypted keystores. A private key is typed at a hidden prompt, piped in, or read from a file, never an argument."""
+"""`pandacea keys`: encrypted keystores. A private key comes from a hidden prompt, standard input or a file, never from an argument."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import argparse
 import getpass
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pandacea.cli.command import add_command
+from pandacea.cli.command import Commands, add_command
 
 PURPOSE: Final = """\
 {file} holds the key of this address, encrypted. Keep a copy of it and of its passphrase.
 As earner.keystore it is the node's operator key: it approves leases, commits results and signs receipts. It needs a little ether for that
 on the lease's chain, and, unless it is the Earner's own key, to be named there by the Earner (LeaseChain.set_operator)."""
-PASSPHRASE_HELP: Final = "a file (mode 600) whose first line is the passphrase"  # noqa: S105 - a help text
+PASSPHRASE_HELP: Final = "a file (mode 600) whose first line is the passphrase"  # noqa: S105  # a help text, not a passphrase
 
 
-def key_commands(commands: Any) -> None:
-    """Make, bring and name keys."""
+def key_commands(commands: Commands) -> None:
+    """Add `keys` and its actions: create, import, address."""
     keys = commands.add_parser("keys", help="encrypted keystores").add_subparsers(required=True, metavar="ACTION")
     create = add_command(keys, "create", _create, "make a new key and keep it encrypted; prints its address", config=False)
     create.add_argument("file", type=Path, help="the keystore to write")
     create.add_argument("--passphrase-file", type=Path, required=True, help=PASSPHRASE_HELP)
-    bring = add_command(
+    imported = add_command(
         keys,
         "import",
         _import,
         "keep a key you have encrypted: 64 hex digits, asked for or from standard input, or another keystore",
         config=False,
     )
-    bring.add_argument("file", type=Path, help="the keystore to write")
-    bring.add_argument("--passphrase-file", type=Path, required=True, help=f"of the new keystore: {PASSPHRASE_HELP}")
-    bring.add_argument(
+    imported.add_argument("file", type=Path, help="the keystore to write")
+    imported.add_argument("--passphrase-file", type=Path, required=True, help=f"of the new keystore: {PASSPHRASE_HELP}")
+    imported.add_argument(
         "--keystore", type=Path, help="take the key from this keystore (Web3 Secret Storage v3), as wallets export it"
     )
-    bring.add_argument("--keystore-passphrase-file", type=Path, help="what opens --keystore; default: asked for")
+    imported.add_argument("--keystore-passphrase-file", type=Path, help="what opens --keystore; default: asked for")
     show = add_command(keys, "address", _address, "print the address of a keystore", config=False)
     show.add_argument("file", type=Path, help="the keystore")
 
@@ -43,7 +43,7 @@ def key_commands(commands: Any) -> None:
 def _create(parsed: argparse.Namespace) -> int:
     from pandacea import keys
 
-    return _made(parsed.file, keys.create_keystore(parsed.file, keys.read_passphrase(parsed.passphrase_file)))
+    return _print_address(parsed.file, keys.create_keystore(parsed.file, keys.read_passphrase(parsed.passphrase_file)))
 
 
 def _import(parsed: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ def _import(parsed: argparse.Namespace) -> int:
         private_key = getpass.getpass("Private key (64 hex digits, not shown): ")
     else:
         private_key = sys.stdin.readline()
-    return _made(parsed.file, keys.import_key(parsed.file, private_key, passphrase))
+    return _print_address(parsed.file, keys.import_key(parsed.file, private_key, passphrase))
 
 
 def _address(parsed: argparse.Namespace) -> int:
@@ -69,8 +69,8 @@ def _address(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _made(file: Path, address: str) -> int:
-    """The address alone on standard output, for scripts; what it is for beside it."""
+def _print_address(file: Path, address: str) -> int:
+    """Print the address alone on standard output, for scripts, and what the key is for on standard error."""
     from pandacea_sdk.protocol.addresses import to_checksum_address
 
     print(to_checksum_address(address))

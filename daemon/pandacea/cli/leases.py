@@ -1,4 +1,4 @@
-"""`pandacea leases`: what the node believes of each lease, and the operator's word for one that the chain cannot prove."""
+"""`pandacea leases`: list the approved leases; acknowledge one whose approval the chain cannot prove."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from pandacea.cli.command import add_command, load_config_quietly
+from pandacea.cli.command import Commands, add_command, load_config_quietly
 
 
-def lease_commands(commands: Any) -> None:
-    """`leases` alone shows them."""
+def lease_commands(commands: Commands) -> None:
+    """Add `leases`, which lists them, and its action `acknowledge`."""
     leases = add_command(commands, "leases", _leases, "show which leases the node believes, and why")
     leases.add_argument("--json", action="store_true", help="print JSON")
-    vouch = add_command(
+    acknowledge = add_command(
         leases.add_subparsers(metavar="ACTION"),
         "acknowledge",
         _acknowledge,
@@ -24,17 +23,19 @@ def lease_commands(commands: Any) -> None:
         config=False,
     )
     # Given before or after the action: what is absent here must not undo what came before.
-    vouch.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="default: ./config.yaml")
-    vouch.add_argument("id", metavar="LEASE_ID")
-    vouch.add_argument("--yes", action="store_true", help="ask nothing")
-    vouch.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON; the terms go to standard error")
+    acknowledge.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="default: ./config.yaml")
+    acknowledge.add_argument("id", metavar="LEASE_ID")
+    acknowledge.add_argument("--yes", action="store_true", help="ask nothing")
+    acknowledge.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON; the terms go to standard error"
+    )
 
 
 def _leases(parsed: argparse.Namespace) -> int:
-    from pandacea import app
+    from pandacea.app.commands.leases import list_leases
 
     config = load_config_quietly(parsed)
-    rows = asyncio.run(app.list_leases(config))
+    rows = asyncio.run(list_leases(config))
     if parsed.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -47,18 +48,19 @@ def _leases(parsed: argparse.Namespace) -> int:
 
 
 def _acknowledge(parsed: argparse.Namespace) -> int:
-    from pandacea import app
+    from pandacea.app.commands.leases import acknowledge_lease
+    from pandacea.app.render import render_answer
 
-    def say(text: str) -> None:
+    def write(text: str) -> None:
         print(text, file=sys.stderr if parsed.json else sys.stdout)
 
-    def ask(question: str) -> str:
+    def prompt(question: str) -> str:
         print(question, end="", flush=True, file=sys.stderr)
         return sys.stdin.readline()
 
     config = load_config_quietly(parsed)
-    answer = asyncio.run(app.acknowledge_lease(config, parsed.id, yes=parsed.yes, say=say, ask=ask))
+    answer = asyncio.run(acknowledge_lease(config, parsed.id, yes=parsed.yes, write=write, prompt=prompt))
     if answer is None:
         return 1
-    print(json.dumps(answer, indent=2) if parsed.json else app.render_answer("leases acknowledge", answer))
+    print(json.dumps(answer, indent=2) if parsed.json else render_answer("leases acknowledge", answer))
     return 0

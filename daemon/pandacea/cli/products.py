@@ -1,4 +1,4 @@
-"""`pandacea products`: what the Earner offers."""
+"""`pandacea products`: list, show, add, remove and reload the products on offer."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pandacea.cli.command import add_command, load_config_quietly
-from pandacea.cli.control import run_control_verb
+from pandacea.cli.command import Commands, add_command, load_config_quietly
+from pandacea.cli.control import add_control_command
 from pandacea.errors import BadConfig
 
 if TYPE_CHECKING:
-    from pandacea.app import AddProductRequest
+    from pandacea.app.commands.add_product import AddProductRequest
 
 RULES: Final = ("policy", "release", "live_output", "rehearsal", "show_messages")
 
 
-def product_commands(commands: Any) -> None:
-    """What the Earner offers."""
+def product_commands(commands: Commands) -> None:
+    """Add `products` and its actions."""
     actions = commands.add_parser("products", help="what you offer").add_subparsers(required=True, metavar="ACTION")
     for verb, summary in (
         ("products list", "products on offer"),
         ("products show", "all that is public of one product"),
         ("products reload", "have the running node take up products.yaml and changed files"),
     ):
-        made = add_command(actions, verb.split()[1], run_control_verb, summary)
-        made.set_defaults(verb=verb)
-        made.add_argument("--json", action="store_true", help="print JSON")
+        added = add_control_command(actions, verb, summary)
         if verb == "products show":
-            made.add_argument("id", help="as listed")
+            added.add_argument("id", help="as listed")
     remove = add_command(actions, "remove", _products_remove, "take a product off the offer")
     remove.add_argument("id", help="as listed")
     add = add_command(actions, "add", _products_add, "offer a file of the data folder; shows what becomes public before it does")
@@ -65,59 +63,63 @@ def product_commands(commands: Any) -> None:
 
 
 def _products_add(parsed: argparse.Namespace) -> int:
-    from pandacea import app
+    from pandacea.app.commands.add_product import add_product
 
-    return 0 if asyncio.run(app.add_product(load_config_quietly(parsed), read_add_request(parsed))) else 1
+    return 0 if asyncio.run(add_product(load_config_quietly(parsed), read_add_request(parsed))) else 1
 
 
 def read_add_request(parsed: argparse.Namespace) -> AddProductRequest:
-    """What the options say. Raises BadConfig."""
-    from pandacea import app
+    """Read the options of `products add`.
+
+    Raises:
+        BadConfig: an option cannot be understood.
+    """
+    from pandacea.app.commands.add_product import AddProductRequest
 
     given = {key: getattr(parsed, key) for key in ("id", "name", "description", "price") if getattr(parsed, key)}
     if parsed.keywords:
-        given["keywords"] = _listed(parsed.keywords)
+        given["keywords"] = _split_list(parsed.keywords)
     rules = {key: getattr(parsed, key) for key in RULES if getattr(parsed, key)}
     if rules:
         given["rules"] = rules
     asset: dict[str, Any] = {key: getattr(parsed, key) for key in ("separator", "table", "format") if getattr(parsed, key)}
     if asset.get("separator") == "\\t":
         asset["separator"] = "\t"
-    asset |= {key: _listed(getattr(parsed, key)) for key in ("drop", "keep") if getattr(parsed, key)}
+    asset |= {key: _split_list(getattr(parsed, key)) for key in ("drop", "keep") if getattr(parsed, key)}
     if parsed.mock_rows is not None:
         asset["mock"] = {"rows": parsed.mock_rows}
     if parsed.column:
-        asset["columns"] = _columns(parsed.column)
+        asset["columns"] = _read_columns(parsed.column)
     options = () if parsed.config == Path("config.yaml") else ("--config", str(parsed.config))
-    return app.AddProductRequest(
+    return AddProductRequest(
         parsed.file, given, asset, parsed.label, yes=parsed.yes, keep_flagged=parsed.keep_flagged, options=options
     )
 
 
 def _products_remove(parsed: argparse.Namespace) -> int:
-    from pandacea import app
+    from pandacea.app.commands.add_product import remove_product
     from pandacea.config import load_config
 
-    print(asyncio.run(app.remove_product(load_config(parsed.config), parsed.id)))
+    print(asyncio.run(remove_product(load_config(parsed.config), parsed.id)))
     return 0
 
 
-def _listed(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _columns(texts: list[str]) -> dict[str, Any]:
+def _read_columns(texts: list[str]) -> dict[str, Any]:
     import yaml
 
     columns: dict[str, Any] = {}
     for text in texts:
         try:
-            said = yaml.safe_load(text)
+            described = yaml.safe_load(text)
         except yaml.YAMLError:
-            said = None
-        if not isinstance(said, dict) or not all(isinstance(about, dict) for about in said.values()):
+            described = None
+        if not isinstance(described, dict) or not all(isinstance(about, dict) for about in described.values()):
             raise BadConfig(
                 f"--column {text!r} is not understood; write for example 'age: {{unit: years, minimum: 0, maximum: 110}}'."
             )
-        columns |= said
+        columns |= described
     return columns

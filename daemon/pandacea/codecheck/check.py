@@ -1,8 +1,7 @@
-"""The code policy's adapter: a script is parsed in a small process with limits, never in the node."""
+"""Check a script before it is queued. It is parsed in a small process with limits, never in the node."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import sys
@@ -10,26 +9,17 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final
 
-from pandacea.codecheck.limited_child import run_limited_child
+from pandacea.codecheck.limited_child import LimitedChild
 from pandacea.domain.code_rules import CodeRules, CodeViolation, ImportedModule, check_imports, check_text
-from pandacea.errors import Refused
+from pandacea.errors import ProblemError
 
 CHILD: Final = Path(__file__).with_name("check_child.py")
-MAX_CHILDREN: Final = 2
 CACHE_SIZE: Final = 256
-
-
-class CodeRefused(Refused):
-    """The script cannot run here."""
-
-    def __init__(self, violation: CodeViolation) -> None:
-        """`violation.code` is the stable problem code; `line` goes to the answer."""
-        super().__init__(violation.detail, line=violation.line)
-        self.code = violation.code
+"""Scripts whose verdict is remembered."""
 
 
 class ChildCodeChecker:
-    """`flows.ports.CodeChecker` over `python -I -S` children: at most two at once, each a few tens of milliseconds."""
+    """`flows.ports.CodeChecker` over `python -I -S` children, each of which takes a few tens of milliseconds."""
 
     def __init__(
         self,
@@ -39,33 +29,31 @@ class ChildCodeChecker:
     ) -> None:
         """`available`: top-level modules of the environment, None when not known; `python`: whose grammar counts."""
         self._rules = CodeRules(refused_imports=refused_imports, available=available)
-        self._python = python
-        self._slots = asyncio.Semaphore(MAX_CHILDREN)
-        self._cache: OrderedDict[bytes, CodeViolation | None] = OrderedDict()
+        self._child = LimitedChild(CHILD, python)
+        self._verdicts: OrderedDict[bytes, CodeViolation | None] = OrderedDict()
 
     async def check_code(self, code: str) -> None:
-        """Look at a script before it is queued.
+        """Refuse a script that cannot run here.
 
         Raises:
-            CodeRefused: with one of the codes code-not-utf8, code-too-large, code-nul, code-syntax, code-too-complex,
+            ProblemError: with one of the codes code-not-utf8, code-too-large, code-nul, code-syntax, code-too-complex,
                 code-import-refused, code-import-missing, and the line when there is one.
             Unavailable: the checking process could not be started, or failed by itself.
         """
-        violation = check_text(code, self._rules) or await self._check_in_child(code)
+        violation = check_text(code, self._rules) or await self._parse_in_child(code)
         if violation is not None:
-            raise CodeRefused(violation)
+            raise ProblemError(violation.code, violation.detail, line=violation.line)
 
-    async def _check_in_child(self, code: str) -> CodeViolation | None:
+    async def _parse_in_child(self, code: str) -> CodeViolation | None:
         key = hashlib.sha256(code.encode()).digest()
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        async with self._slots:
-            out = await run_limited_child(self._python, CHILD, code.encode())
-            violation = self._judge(json.loads(out) if out else {})
-        self._cache[key] = violation
-        if len(self._cache) > CACHE_SIZE:
-            self._cache.popitem(last=False)
+        if key in self._verdicts:
+            self._verdicts.move_to_end(key)
+            return self._verdicts[key]
+        out = await self._child.run_over(code)
+        violation = self._judge(json.loads(out) if out else {})
+        self._verdicts[key] = violation
+        if len(self._verdicts) > CACHE_SIZE:
+            self._verdicts.popitem(last=False)
         return violation
 
     def _judge(self, found: dict[str, Any]) -> CodeViolation | None:

@@ -1,6 +1,6 @@
-"""Run as a program by `codecheck`, in a process of its own: parse one script from standard input, print what was found as JSON.
+"""Parse one script from standard input and print what was found as JSON; `check` runs this program in a process of its own.
 
-It imports nothing of ours, limits itself before it reads a byte of the script, and runs none of it. A script that exhausts parser,
+It imports nothing of pandacea, limits itself before it reads a byte of the script, and runs none of it. A script that exhausts parser,
 memory or stack ends this process and nothing else.
 """
 
@@ -15,7 +15,7 @@ CPU_SECONDS = 4
 
 
 def set_limits() -> None:
-    """Memory, processor time, no files written, no core."""
+    """Limit this process: memory, processor time, no files written, no core dump."""
     for what, value in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_CPU, CPU_SECONDS),
@@ -28,7 +28,7 @@ def set_limits() -> None:
 
 
 def find_imports(tree: ast.AST) -> list[list[object]]:
-    """[module, line] of each import statement, and of calls that import a module named by a literal."""
+    """Return [module, line] of each import statement, and of each call that imports a module named by a literal."""
     found: list[list[object]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -44,11 +44,11 @@ def find_imports(tree: ast.AST) -> list[list[object]]:
 
 
 def inspect_script(code: str) -> dict[str, object]:
-    """What the script imports, or why Python does not take it."""
+    """Return what the script imports, or why Python cannot compile it."""
     try:
         tree = ast.parse(code, "script")
         found = find_imports(tree)
-        # Also what only the compiler sees: `return` outside a function, a name both global and parameter.
+        # Compile as well, for what only the compiler finds: `return` outside a function, a name both global and parameter.
         compile(tree, "script", "exec", dont_inherit=True)
     except SyntaxError as error:
         return {"syntax": ascii(error.msg)[1:-1], "line": error.lineno}

@@ -1,6 +1,6 @@
-"""Run as a program by `codereview`, in a process of its own: review one script from standard input, print the warnings as JSON.
+"""Review one script from standard input and print the warnings as JSON; `review` runs this program in a process of its own.
 
-The script is a stranger's text: parsing it may take memory, processor time or the stack, so it is done here, with the limits of
+The script is a stranger's text. Parsing it may take memory, processor time or the stack, so it is parsed here, with the limits of
 `check_child`, and never in the process that holds the node's key. Nothing of the script is run.
 """
 

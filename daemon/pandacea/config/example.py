@@ -1,4 +1,4 @@
-"""The files that an Earner starts from."""
+"""The files that `pandacea init` writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ products: []
 
 
 def read_template() -> str:
-    """The commented config.yaml: inside an installed package, or at the top of a source tree."""
+    """Read the commented config.yaml, from the installed package or from the top of a source tree."""
     here = Path(__file__).resolve()
     for candidate in (here.with_name("config.yaml"), here.parents[3] / "config.yaml"):
         if candidate.is_file():
@@ -43,14 +43,14 @@ def read_template() -> str:
 
 @dataclass(frozen=True, slots=True)
 class InitAnswers:
-    """What is known when the files are written; the rest stays a placeholder, with which no node starts."""
+    """What is known when the files are written; everything else stays a placeholder, with which a node refuses to start."""
 
     earner: str | None = None
     rpc_url: str | None = None
     deployment: Path | None = None
-    """The contract's record."""
+    """File of the contract's deployment record."""
     development: bool = False
-    """The chain is one for trying things out."""
+    """Whether the chain is one for development."""
 
 
 def write_example(folder: Path, answers: InitAnswers = InitAnswers()) -> tuple[list[Path], list[str]]:
@@ -71,7 +71,7 @@ def write_example(folder: Path, answers: InitAnswers = InitAnswers()) -> tuple[l
 
 
 def _fill_template(text: str, answers: InitAnswers, folder: Path) -> str:
-    """The template with what is known in the place of its placeholders."""
+    """Replace the placeholders of the template by what is known."""
     if answers.rpc_url is not None:
         text = _replace_line(text, "rpc_url", f"rpc_url: {json.dumps(answers.rpc_url)}")
     if answers.earner is not None:
@@ -96,5 +96,5 @@ def _fill_template(text: str, answers: InitAnswers, folder: Path) -> str:
 
 
 def _replace_line(text: str, key: str, line: str | None) -> str:
-    """The template with the line of one key (which stands once) replaced, or taken out."""
+    """Replace the line of a key that occurs once, or remove it (`line` is None)."""
     return re.sub(rf"(?m)^  {key}: .*\n", "" if line is None else lambda _found: f"  {line}\n", text, count=1)

@@ -1,4 +1,4 @@
-"""Read config.yaml, credentials and the environment into a `Config`, or say in one sentence a key what is wrong."""
+"""Read config.yaml, credentials and the environment into a `Config`, or report every bad key in a sentence."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SECRET_KEYS: Final = ("passphrase", "password")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML that refuses one key twice: the second would win silently."""
+    """YAML that refuses a duplicate key: the second would replace the first silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key) for key, _ in node.value]
@@ -98,7 +98,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as problem:
         raise BadConfig(f"{path} cannot be read: {problem}.") from problem
     try:
-        tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506  (a SafeLoader)
+        tree = _load_yaml(text)
     except yaml.YAMLError as problem:
         raise BadConfig(f"{path} is not YAML: {' '.join(str(problem).split())}.") from problem
     if not isinstance(tree, dict):
@@ -109,13 +109,21 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
+def _load_yaml(text: str) -> Any:
+    loader = _UniqueKeyLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def find_placeholders(text: str) -> list[str]:
-    """The keys of a configuration that are still to be filled in."""
+    """List the keys of a configuration that are still to be filled in."""
     return list(_find_placeholders(yaml.safe_load(text)))
 
 
 def _find_placeholders(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Keys whose value is `<what to put there>`, as the template has it, and what to put there."""
+    """Find the keys whose value is a placeholder of the template, `<what to put there>`, and what to put there."""
     found: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -126,7 +134,7 @@ def _find_placeholders(tree: Mapping[str, Any], above: str = "") -> dict[str, st
 
 
 def _origin(key: str, origins: Mapping[str, str], path: Path) -> str:
-    """Where a bad value stands: the environment variable that gave it, else the file."""
+    """Return where a bad value comes from: the environment variable that gave it, else the file."""
     variable = next((name for target, name in origins.items() if key == target or key.startswith(f"{target}.")), None)
     return f"{path}" if variable is None else f"The environment variable {variable}"
 
@@ -136,7 +144,7 @@ def _set_key(tree: dict[str, Any], key: str, value: Any) -> None:
     for name in parents:
         inner = tree.setdefault(name, {})
         if not isinstance(inner, dict):
-            return  # the validator names the bad section
+            return  # the validator reports the bad section
         tree = inner
     tree[last] = value
 
@@ -158,7 +166,7 @@ def _apply_credentials(tree: dict[str, Any], variables: Mapping[str, str]) -> No
 
 
 def _apply_environment(tree: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
-    """Put the environment's values into the tree; returns which variable gave which key."""
+    """Set the environment's values in the tree; returns which variable gave which key."""
     origins: dict[str, str] = {}
     for name, key in SHORT_VARIABLES.items():
         if variables.get(name):
@@ -178,7 +186,8 @@ def _apply_environment(tree: dict[str, Any], variables: Mapping[str, str]) -> di
         parts = name[len(VARIABLE_PREFIX) :].lower().split("__")
         if len(parts) < 2 or parts[0] not in Config.model_fields:
             raise BadConfig(
-                f"The environment variable {name} names no key; write {VARIABLE_PREFIX}<SECTION>__<KEY>, sections: {_list_keys(Config)}."
+                f"The environment variable {name} does not name a key; write {VARIABLE_PREFIX}<SECTION>__<KEY>, "
+                f"sections: {_list_keys(Config)}."
             )
         origins[".".join(parts)] = name
         _set_key(tree, ".".join(parts), _value(name, parts[-1], text))
@@ -186,7 +195,7 @@ def _apply_environment(tree: dict[str, Any], variables: Mapping[str, str]) -> di
 
 
 def _value(variable: str, key: str, text: str) -> Any:
-    """A variable's value, read as YAML; secrets and addresses are text, whatever they look like."""
+    """Read a variable's value as YAML; secrets and addresses stay text, whatever they look like."""
     if key in SECRET_KEYS or _HEX_NUMBER.fullmatch(text):
         return text
     try:
@@ -196,7 +205,7 @@ def _value(variable: str, key: str, text: str) -> Any:
 
 
 def _sentences(problem: ValidationError) -> dict[str, str]:
-    """One a key: of a union's several complaints the first is enough."""
+    """Return a sentence for each bad key; of several errors of a union the first is enough."""
     sentences: dict[str, str] = {}
     for error in problem.errors(include_url=False):
         key, sentence = _sentence(error)
@@ -234,7 +243,8 @@ def _find_section(where: list[str]) -> type[BaseModel] | None:
         model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         if model is None:
             return None
-    return model  # type: ignore[no-any-return]
+    found: type[BaseModel] = model
+    return found
 
 
 def _list_keys(model: type[BaseModel] | None) -> str:
@@ -242,7 +252,7 @@ def _list_keys(model: type[BaseModel] | None) -> str:
 
 
 def _resolve_defaults(config: Config, base: Path, path: Path) -> Config:
-    """Anchor the defaults too, see that the node's own folder is apart from the data, and read the passphrase file."""
+    """Resolve default paths, refuse a state folder inside the data, and read the passphrase file."""
     privacy = config.privacy.model_copy(
         update={"data_dir": base / config.privacy.data_dir, "environment": base / config.privacy.environment}
     )
@@ -261,12 +271,12 @@ def _resolve_defaults(config: Config, base: Path, path: Path) -> Config:
 
 
 def read_service_manager(environment: Mapping[str, str] | None = None) -> tuple[str | None, float | None]:
-    """Systemd's notification socket and watchdog interval in seconds (sd_notify(3), sd_watchdog_enabled(3))."""
+    """Read systemd's notification socket and watchdog interval in seconds (sd_notify(3), sd_watchdog_enabled(3))."""
     variables = os.environ if environment is None else environment
     micros = variables.get("WATCHDOG_USEC", "")
     return variables.get("NOTIFY_SOCKET"), int(micros) / 1e6 if micros.isdigit() else None
 
 
 def read_docker_host(environment: Mapping[str, str] | None = None) -> str | None:
-    """`DOCKER_HOST`, as Docker's own tools read it."""
+    """Read `DOCKER_HOST`, as Docker's own tools do."""
     return (os.environ if environment is None else environment).get("DOCKER_HOST")

@@ -1,4 +1,4 @@
-"""A file that holds one secret: private, regular, its first line."""
+"""Read a secret from the first line of a private, regular file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _MAX_FILE_BYTES: Final = 16 * 1024
 
 
 def read_secret(file: Path, label: str) -> str:
-    """The first line of a file that only its owner can read.
+    """Read the first line of a file that only its owner can read.
 
     `called` begins the sentence of an error: what the file is to whoever reads it, for example `The passphrase file`.
 
     Raises:
-        BadConfig: the file is missing, no regular file, readable by others, or no UTF-8.
+        BadConfig: the file is missing, is not a regular file, can be read by others, or is not UTF-8.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -84,28 +84,40 @@ class RpcEndpoint(Section):
 
 
 class BlockchainSection(Section):
+    """The chain, the contract on it, and when an approval counts."""
+
     rpc_url: Annotated[
         tuple[Annotated[RpcEndpoint, BeforeValidator(_as_endpoint)], ...], BeforeValidator(_as_list), Field(min_length=1)
     ]
-    """One HTTP JSON-RPC endpoint, or several in order of preference."""
+    """One HTTP JSON-RPC endpoint, or several in order of preference: a URL, or `{url:, operator:}`. `RPC_URL` (comma-separated)
+    overrides it. Endpoints count as independent when their operators differ: the last two labels of the host name, unless
+    `operator` states who runs it. Addresses, `localhost` and names without a registered domain count as one operator's unless
+    stated."""
     ws_url: str | None = Field(default=None, pattern=r"^wss?://")
-    """Optional: only wakes the follower earlier; truth always comes over HTTP."""
+    """WebSocket endpoint. It only wakes the follower earlier; what counts is always read over HTTP."""
     contract_address: HexAddress | None = None
+    """Address of the LeaseAgreement: this, or `deployment`. `CONTRACT_ADDRESS` overrides it."""
     deployment: Path | None = None
-    """A deployment record written by `pandacea deploy`, instead of contract_address and start_block."""
+    """Deployment record written by `pandacea deploy`, instead of `contract_address` and `start_block`."""
     chain_id: int | None = Field(default=None, ge=1)
-    """Required, unless a deployment record states it: an endpoint does not choose the chain."""
+    """Required with `contract_address`; a deployment record states it. An endpoint of another chain is refused, and so is a
+    database that followed the contract on another chain only."""
     code_hash: Annotated[str, AfterValidator(_check_code_hash)] | None = None
-    """keccak256 of the contract's code, where it is not the LeaseAgreement of this version (the first contracts, other builds)."""
+    """keccak256 of the contract's code. Default: the deployment record's, else this version's. An endpoint that shows other code is
+    refused. State it for a contract of another build, the first version's among them."""
     contract_wallets: tuple[HexAddress, ...] = ()
-    """Spenders that are contracts, and whose signatures (ERC-1271) a single operator's endpoint may vouch for."""
+    """Spenders that are contracts (ERC-1271) and may sign although only endpoints of one operator are configured."""
     start_block: int = Field(default=0, ge=0)
-    """The contract's deploy block: nothing before it is read."""
+    """The contract's deploy block: nothing before it is read. 0: found by asking."""
     confidence: Literal["safe", "finalized"] | Confirmations = "safe"
+    """How deep an approval must be before it counts. `confirmations: N`: N blocks below the head; 0 only with `development:
+    true`."""
     poll_seconds: float = Field(default=1.0, ge=0.05, le=300)
+    """How often the head is asked for."""
     timeout_seconds: float = Field(default=10.0, ge=0.1, le=300)
+    """Time limit of one RPC call."""
     max_head_age_seconds: float = Field(default=300.0, ge=1)
-    """A head older than this and the node answers 503: it cannot know what it missed."""
+    """With an older head the node answers 503: it cannot know what it missed."""
     development: bool = False
     """A chain of your own: allows `confirmations: 0`, and a head that stands still."""
 
@@ -126,11 +138,15 @@ class BlockchainSection(Section):
 
 
 class EarnerSection(Section):
+    """Whose leases are served, and with which key the node signs."""
+
     address: HexAddress
+    """Only leases made with this address are served."""
     keystore: Path
     """Web3 Secret Storage v3 file of the key that approves, commits and signs receipts: the operator's, or the Earner's own."""
     passphrase_file: Path | None = None
-    """Default: the systemd credential `keystore-passphrase`, then PANDACEA_KEYSTORE_PASSPHRASE."""
+    """File of mode 600 whose first line opens the keystore. The systemd credential `keystore-passphrase` is read first;
+    `PANDACEA_KEYSTORE_PASSPHRASE` overrides both. Never write the passphrase itself into config.yaml."""
     passphrase: SecretStr | None = Field(default=None, exclude=True)
 
 
@@ -138,17 +154,29 @@ class LimitsSection(Section):
     """The limits of one computation."""
 
     memory_mb: int = Field(default=1024, ge=256)
+    """Memory of one sandbox in MiB, tmpfs included."""
     cpus: float = Field(default=1.0, gt=0, le=1024)
+    """Processor cores."""
     time_seconds: float = Field(default=300, gt=0, le=604_800)
+    """Then the sandbox is killed."""
     pids: int = Field(default=64, ge=16, le=4096)
+    """Processes and threads."""
     workspace_mb: int = Field(default=256, ge=1)
+    """Size of /workspace in MiB."""
     workspace_inodes: int = Field(default=4096, ge=64)
+    """Files and folders in /workspace."""
     tmp_mb: int = Field(default=64, ge=1)
+    """Size of /tmp in MiB."""
     output_kb: int = Field(default=1024, ge=1)
+    """stdout and stderr together, in KiB."""
     artifact_mb: int = Field(default=64, ge=1)
+    """One artifact, in MiB."""
     artifacts_mb: int = Field(default=128, ge=1)
+    """All artifacts together, in MiB."""
     artifact_count: int = Field(default=64, ge=1, le=4096)
+    """Number of artifacts."""
     artifact_depth: int = Field(default=4, ge=1, le=16)
+    """Folders above an artifact in /workspace."""
 
     @model_validator(mode="after")
     def _tmpfs_fits(self) -> LimitsSection:
@@ -160,7 +188,7 @@ class LimitsSection(Section):
         return self
 
     def to_limits(self) -> Limits:
-        """The same in bytes."""
+        """Convert the limits to bytes."""
         return Limits(
             memory_bytes=self.memory_mb * MIB,
             cpus=self.cpus,
@@ -178,48 +206,70 @@ class LimitsSection(Section):
 
 
 class PrivacySection(Section):
+    """The data, and the sandboxes that scripts run in."""
+
     data_dir: Path = Path("data")
+    """Folder of the tables and of products.yaml. `DATA_DIR` overrides it."""
     sandbox: Literal["auto", "docker", "bubblewrap"] = "auto"
+    """`auto`: Docker where an engine answers and holds the image, else bubblewrap; the log says which and why."""
     docker_image: str = Field(default="pandacea/pysyft-datasite:latest", min_length=1)
+    """Resolved to an image id at start."""
     docker_url: str | None = None
-    """Engine API address; default: DOCKER_HOST, then the local socket."""
+    """Engine API. Default: `DOCKER_HOST`, then the local socket."""
     docker_runtime: str | None = None
-    """For example `runsc` (gVisor)."""
+    """Another runtime than the engine's own, for example `runsc` (gVisor). Refused at start when the engine does not know it or a
+    wall does not hold under it."""
     environment: Path = Path(".sandbox")
-    """Folder of the bubblewrap environment (`pandacea environment build`)."""
+    """Folder of the bubblewrap environment, made by `pandacea environment build`."""
     cgroups: bool = True
-    """False: bubblewrap boxes are held by resource limits and a watch instead, which hold less; true refuses to start without groups."""
+    """`true`: bubblewrap needs control groups, and the node refuses to start where it may not make any. `false`: its sandboxes are
+    held by resource limits and a watch, which hold less; the log and `pandacea doctor` say what."""
     uid_base: int = Field(default=10_001, ge=1000, le=2**31)
-    """Boxes run as this uid and the 1,023 above it, one for each; as a plain user bubblewrap cannot, and uses none of them."""
+    """Sandboxes run as this uid and the 1,023 above it, one for each. Refused where a user, a group or a subordinate range of the
+    machine has one of them. bubblewrap as a plain user uses none."""
     pool_size: int = Field(default=2, ge=0, le=64)
-    """Warm boxes kept ready; 0: every computation starts cold."""
+    """Warm sandboxes kept ready, each about 300 MB; fewer while memory is short. 0: every computation starts cold."""
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
-    """Computations at the same time. auto: as many as the machine's processors and half of its memory hold, at most 8."""
+    """Computations at the same time. `auto`: as many as the processors and half of the memory hold, at most 8. One Spender has all
+    but one of them."""
     queue_per_spender: int = Field(default=16, ge=1)
+    """Waiting and running computations of one Spender. More: 429."""
     queue_total: int = Field(default=1000, ge=1)
+    """Waiting and running computations of all Spenders. More: 503."""
     queue_seconds: float = Field(default=3600, gt=0)
-    """A job that has not started by then fails, uncharged."""
+    """A computation that has not started by then fails, uncharged."""
     hold_seconds: float = Field(default=14 * 86_400, ge=60)
-    """A held result that nobody released by then is refused."""
+    """A held result that nobody decided on by then is refused."""
     refused_imports: tuple[str, ...] = ("os", "sys")
+    """Modules whose import is refused early, with a clear error. The sandbox is the boundary, not this."""
     threads: int = Field(default=1, ge=1, le=64)
+    """Threads of torch and BLAS in a computation; 1 keeps results reproducible."""
     limits: LimitsSection = LimitsSection()
+    """The limits of one computation."""
 
 
 class ServerSection(Section):
+    """The HTTP server that Spenders reach."""
+
     host: str = "127.0.0.1"
+    """Address to listen on; off loopback only with TLS or `behind_proxy`."""
     port: int = Field(default=8080, ge=0, le=65_535)
+    """TCP port."""
     authorities: tuple[str, ...] = ()
-    """What signers may write as @authority; default: localhost and 127.0.0.1 at `port`."""
+    """What signed requests may name as @authority, each `host` or `host:port`. Default: localhost and 127.0.0.1 at `port`."""
     tls_certificate: Path | None = None
+    """PEM file, with `tls_key`; read again when it changes."""
     tls_key: Path | None = None
+    """PEM file of the certificate's key."""
     behind_proxy: bool = False
-    """TLS ends at a proxy in front: allows a bind off loopback without a certificate."""
+    """TLS ends at a proxy in front: allows a host off loopback without a certificate."""
     proxies: Annotated[tuple[Network, ...], BeforeValidator(_as_list)] = ()
-    """The proxies in front, as addresses or networks: their clients are counted by X-Forwarded-For. Default with `behind_proxy` and a
-    host on loopback: loopback."""
+    """The proxies in front, as addresses or networks: only they are believed about X-Forwarded-For. Default: loopback where
+    `behind_proxy` is set and `host` is on loopback; elsewhere they must be named."""
     max_connections: int = Field(default=1024, ge=1)
+    """Open connections."""
     grace_seconds: float = Field(default=20, ge=0)
+    """Running requests and computations get this long at shutdown."""
 
     @model_validator(mode="after")
     def _tls_whole(self) -> ServerSection:
@@ -240,56 +290,81 @@ class ServerSection(Section):
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
-        """The proxies whose X-Forwarded-For is believed."""
+        """Return the proxies whose X-Forwarded-For is believed."""
         return self.proxies or (LOOPBACK_NETWORKS if self.behind_proxy else ())
 
 
 class StoreSection(Section):
+    """What the node keeps, and for how long."""
+
     url: str | None = None
-    """Default: SQLite in state_dir. PostgreSQL: postgresql+asyncpg://user@host/name."""
+    """Database: `postgresql+asyncpg://user@host/name`, to which `?ssl=require` and asyncpg's other options may be added. Default:
+    SQLite in `state_dir`."""
     password: SecretStr | None = Field(default=None, exclude=True)
-    """PostgreSQL's. Default: the systemd credential `database-password`, then PANDACEA_STORE__PASSWORD."""
+    """PostgreSQL's. Given by the systemd credential `database-password`, or PANDACEA_STORE__PASSWORD; never write it into the file,
+    nor into `url`."""
     state_dir: Path = Path("state")
+    """Folder of the database, results and sandbox sockets; never under `data_dir`."""
     keep_results_seconds: float = Field(default=7 * 86_400, ge=0)
+    """Then a result's bytes are deleted; its row and manifest stay."""
     max_results_mb: int = Field(default=4096, ge=1)
-    """Results of leased runs, all together."""
+    """Results of leased runs in MiB, all together. Without space for another, computations are refused before they start."""
     results_mb_per_spender: int = Field(default=1024, ge=1)
-    """Of these, one Spender's, held ones among them."""
+    """Results of one Spender in MiB, held ones included. Beyond it that Spender's computations are refused."""
     keep_scripts_seconds: float = Field(default=90 * 86_400, ge=0)
-    """Script and params of a computation that was paid for go this long after its end; its manifest names their digests for ever."""
+    """Then script and params of a computation that was paid for are deleted; its manifest keeps their digests. Longer
+    where leases run for more than fifty days."""
     keep_uploads_seconds: float = Field(default=86_400, ge=60)
-    """An upload goes this long after it was last sent, unless a waiting computation names it."""
+    """An upload is deleted this long after it was last sent, unless a waiting computation names it."""
     uploads_mb: int = Field(default=2048, ge=1)
+    """All uploads together, in MiB."""
     uploads_mb_per_spender: int = Field(default=256, ge=1)
+    """Uploads of one Spender, in MiB."""
 
 
 class SettlementSection(Section):
+    """What the node writes to the chain."""
+
     post_results: bool = False
-    """Commit each result's hash on-chain (costs gas from the keystore's account)."""
+    """Commit each result's hash on-chain; costs gas from the keystore's account."""
     max_fee_eth_per_transaction: float = Field(default=0.01, gt=0)
+    """Highest fee of one transaction, in ether."""
     max_fee_eth_per_day: float = Field(default=0.1, gt=0)
+    """Highest fees of a day together, in ether."""
 
 
 class MqttSection(Section):
+    """The broker that events are published to."""
+
     host: str | None = None
     """Broker; without it nothing is published."""
     port: int = Field(default=1883, ge=1, le=65_535)
+    """TCP port."""
     username: str | None = None
+    """Name at the broker."""
     password: SecretStr | None = Field(default=None, exclude=True)
-    """Default: the systemd credential `mqtt-password`, then PANDACEA_MQTT__PASSWORD."""
+    """Given by the systemd credential `mqtt-password`, or PANDACEA_MQTT__PASSWORD; never write it into the file."""
     tls: bool = False
+    """Connect with TLS."""
     topic: str = Field(default="pandacea", pattern=r"^[A-Za-z0-9_/-]{1,64}$")
+    """First levels of every topic."""
 
 
 class TelemetrySection(Section):
+    """What a monitoring system may read."""
+
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
-    """Prometheus text at http://127.0.0.1:PORT/metrics; without it nothing listens."""
+    """TCP port of the Prometheus text at http://127.0.0.1:PORT/metrics, loopback only; 0 takes a free one. Without it nothing
+    listens."""
 
 
 class LogSection(Section):
+    """How the node logs, to stderr."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged; `--debug` overrides it."""
     format: Literal["auto", "console", "json"] = "auto"
-    """auto: console on a terminal, JSON lines otherwise."""
+    """`auto`: console on a terminal, JSON lines otherwise."""
 
 
 class Config(Section):
@@ -318,10 +393,10 @@ class Config(Section):
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the store."""
+        """Return the SQLAlchemy URL of the database."""
         return self.store.url or f"sqlite+aiosqlite:///{self.store.state_dir / 'pandacea.db'}"
 
     @property
     def authorities(self) -> tuple[str, ...]:
-        """The authorities that signed requests may name."""
+        """Return the authorities that signed requests may name."""
         return self.server.authorities or (f"localhost:{self.server.port}", f"127.0.0.1:{self.server.port}")

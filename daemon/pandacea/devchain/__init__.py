@@ -1,4 +1,4 @@
-"""The embedded chain of the demo and of development: py-evm behind JSON-RPC on loopback. Its keys are public; it holds no money."""
+"""The embedded chain of the demo and of development: py-evm behind JSON-RPC on loopback. Its keys are public, its ether worthless."""
 
 from pandacea.devchain.ledger import CHAIN_ID
 from pandacea.devchain.model import DevAccount

@@ -1,6 +1,6 @@
-"""`python -m pandacea.devchain [--port N] [--fund ADDRESS ...]`: the embedded chain as a process of its own, until it is interrupted.
+"""`python -m pandacea.devchain [--port N] [--fund ADDRESS ...]`: run the embedded chain as a process until it is interrupted.
 
-`pandacea devchain` is the same for people.
+`pandacea devchain` is the same with output for people.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pandacea.devchain.server import DevChain
 from pandacea.errors import Broken
 
 FUNDS_WEI: Final = 100 * 10**18
-"""What each address of `--fund` gets."""
+"""Wei that each address of `--fund` gets."""
 
 
 async def serve(port: int, fund: Sequence[str] = (), *, as_json: bool = True) -> None:
-    """Run until SIGINT or SIGTERM. Standard output says that it answers, and where.
+    """Serve the chain until SIGINT or SIGTERM; one line on standard output says that it answers, and where.
 
     Raises:
         Broken: the port is taken.
-        Refused: one of the addresses to fund is none.
+        Refused: an address to fund is malformed.
     """
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -35,19 +35,19 @@ async def serve(port: int, fund: Sequence[str] = (), *, as_json: bool = True) ->
         async with DevChain(port) as chain:
             for address in fund:
                 chain.fund(address, FUNDS_WEI)
-            sys.stdout.write((_line(chain) if as_json else _words(chain, fund)) + "\n")
+            sys.stdout.write((_json_line(chain) if as_json else _sentence(chain, fund)) + "\n")
             sys.stdout.flush()
             await stop.wait()
-    except OSError as taken:
-        raise Broken(f"The chain cannot listen on 127.0.0.1:{port}: {taken.strerror}. Name another port with --port.") from taken
+    except OSError as error:
+        raise Broken(f"The chain cannot listen on 127.0.0.1:{port}: {error.strerror}. Name another port with --port.") from error
 
 
-def _line(chain: DevChain) -> str:
-    accounts = [{"address": one.address, "private_key": one.private_key} for one in chain.accounts]
+def _json_line(chain: DevChain) -> str:
+    accounts = [{"address": account.address, "private_key": account.private_key} for account in chain.accounts]
     return json.dumps({"url": chain.url, "chain_id": CHAIN_ID, "accounts": accounts})
 
 
-def _words(chain: DevChain, fund: Sequence[str]) -> str:
+def _sentence(chain: DevChain, fund: Sequence[str]) -> str:
     funded = "".join(f"\n  {address}  {FUNDS_WEI // 10**18} ether" for address in fund)
     return (
         f"Development chain {CHAIN_ID} at {chain.url}, until Ctrl-C. Nothing on it is worth anything, and nothing is kept.{funded}"
@@ -55,13 +55,13 @@ def _words(chain: DevChain, fund: Sequence[str]) -> str:
 
 
 def run(port: int, fund: Sequence[str], *, as_json: bool) -> int:
-    """Serve in this process until a signal comes."""
+    """Serve in this process until a signal."""
     asyncio.run(serve(port, fund, as_json=as_json))
     return 0
 
 
 def main() -> None:
-    """Parse and serve, for a program that reads the first line."""
+    """Parse the arguments and serve, for a program that reads the first line."""
     parser = argparse.ArgumentParser(prog="python -m pandacea.devchain", description=__doc__)
     parser.add_argument("--port", type=int, default=8545, help="TCP port on loopback; 0 takes a free one (default 8545)")
     parser.add_argument("--fund", nargs="+", action="extend", default=[], metavar="ADDRESS", help="send each of these 100 ether")

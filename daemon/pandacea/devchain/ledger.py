@@ -1,11 +1,10 @@
-"""An Ethereum chain in memory: py-evm, set up by eth-tester, with blocks, receipts and logs kept ready for JSON-RPC.
+"""An Ethereum chain in memory: py-evm, set up by eth-tester, with blocks, receipts and logs stored for JSON-RPC.
 
-Synchronous and without I/O. Time comes in as a clock; blocks carry its seconds plus whatever `travel` added.
+Synchronous and without I/O. Blocks carry the seconds of the given clock plus what `advance_time` added.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -31,25 +30,25 @@ from pandacea.devchain.model import (
     TransactionRefused,
 )
 from pandacea.errors import Refused
+from pandacea_sdk.protocol.ids import ADDRESS_ANY_CASE
 
-_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _TRANSFER_GAS: Final = 21_000
 CHAIN_ID: Final = 131277322940537
-"""eth-tester's own; answering another one would break EIP-712 on-chain."""
+"""eth-tester's chain id; answering another would break EIP-712 on-chain."""
 
 MAX_AHEAD_SECONDS: Final = 10
-"""How far blocks may run ahead of the clock in a burst: each needs a second of its own, and a node distrusts the future."""
+"""By which blocks may be ahead of the clock in a burst: each needs a second of its own, and a node distrusts the future."""
 
 GAS_PRICE_WEI: Final = 2 * 10**9
 PRIORITY_FEE_WEI: Final = 10**9
-"""Wei per gas. The base fee starts at 1 gwei and falls, for blocks are nearly empty."""
+"""Both per gas. The base fee starts at 1 gwei and falls, because blocks are nearly empty."""
 
 
 class DevLedger:
-    """The chain. Every method that adds a block says so."""
+    """The embedded chain. Methods that add a block say so."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock`: Unix seconds; the genesis block carries its present second."""
+        """`clock`: Unix seconds; the genesis block carries the current second."""
         self._clock = clock
         self._offset = 0
         self._backend = PyEVMBackend(genesis_parameters=get_default_genesis_params({"timestamp": int(clock())}))
@@ -67,66 +66,67 @@ class DevLedger:
 
     @property
     def head(self) -> MinedBlock:
-        """The last block."""
+        """The newest block of the chain."""
         return self.blocks[-1]
 
     @property
     def head_number(self) -> int:
-        """The head's number."""
+        """The number of the head."""
         return len(self.blocks) - 1
 
     def now(self) -> float:
-        """The chain's clock, Unix seconds."""
+        """Return the chain's time, Unix seconds."""
         return self._clock() + self._offset
 
     def seconds_until_next_block(self) -> float:
-        """Seconds until a block may be mined without running more than `SLACK_SECONDS` ahead of the clock; 0: at once."""
+        """Return the seconds until a block may be mined at most `MAX_AHEAD_SECONDS` ahead of the clock; 0: now."""
         earliest: int = self.head.header.timestamp + 1 - MAX_AHEAD_SECONDS
         return max(0.0, earliest - self.now())
 
     def mine_if_stale(self) -> None:
-        """Mine an empty block if the head is a second old or more: asked for on demand, the head is never stale."""
+        """Mine an empty block if the head is at least a second old, so that a requested head is never stale."""
         if self.now() >= self.head.header.timestamp + 1:
-            self._seal([])
+            self._mine_block([])
 
     def advance_time(self, seconds: int) -> None:
-        """Move the chain's clock `seconds` > 0 forward, from the head's time or the clock's, and mine an empty block there."""
+        """Move the chain's time `seconds` > 0 forward, from the head or the clock, whichever is later, and mine an empty block."""
         if seconds <= 0:
-            raise Refused(f"cannot travel {seconds} seconds: time on a chain only goes forward")
+            raise Refused(f"cannot move the chain by {seconds} seconds: its time only goes forward")
         target = max(self.head.header.timestamp, int(self.now())) + seconds
         self._offset += target - int(self.now())
-        self._seal([])
+        self._mine_block([])
 
     # ---------------------------------------------------------------------------------------------- transactions
 
     def mine_transactions(self, raw: Sequence[bytes]) -> list[bytes | TransactionRefused]:
-        """Mine signed transactions into one block, in order; per transaction its hash, or why it cannot enter."""
-        answers: list[bytes | TransactionRefused] = []
+        """Mine signed transactions into one block, in order; return for each its hash, or why it is refused."""
+        results: list[bytes | TransactionRefused] = []
         applied = []
         self._chain.set_header_timestamp(self._next_timestamp())
-        for one in raw:
+        for encoded in raw:
             try:
-                transaction = self._chain.get_vm().get_transaction_builder().decode(one)
-                if transaction.chain_id != CHAIN_ID:  # py-evm does not look
+                transaction = self._chain.get_vm().get_transaction_builder().decode(encoded)
+                if transaction.chain_id != CHAIN_ID:  # py-evm does not check
                     raise ValidationError(f"signed for chain {transaction.chain_id}, this is chain {CHAIN_ID}")
                 _, receipt, _ = self._chain.apply_transaction(transaction)
             except (ValidationError, EthTesterValidationError, RLPException, VMError, ValueError, TypeError) as error:
-                answers.append(TransactionRefused(f"{type(error).__name__}: {error}"))
+                results.append(TransactionRefused(f"{type(error).__name__}: {error}"))
                 continue
             applied.append((transaction, receipt))
-            answers.append(bytes(transaction.hash))
+            results.append(bytes(transaction.hash))
         if applied:
-            self._seal(applied)
-        return answers
+            self._mine_block(applied)
+        return results
 
     def fund(self, address: str, wei: int) -> None:
-        """Send an address ether from the last of the accounts, and mine it.
+        """Send ether from the last of the accounts to an address, in a block of its own.
 
         Raises:
-            Refused: it is no address; TransactionRefused: the account has not as much.
+            Refused: the address is malformed.
+            TransactionRefused: the account has too little ether.
         """
-        if not _ADDRESS.fullmatch(address):
-            raise Refused(f"{address[:80]!r} cannot be funded: it is no address, 0x and 40 hex digits.")
+        if not ADDRESS_ANY_CASE.fullmatch(address):
+            raise Refused(f"{address[:80]!r} cannot be funded: an address is 0x and 40 hex digits.")
         account = self.accounts[-1]
         state = self.state_at(self.head)
         signed = EthAccount.sign_transaction(
@@ -145,41 +145,41 @@ class DevLedger:
             raise answer
 
     def find_transaction(self, transaction_hash: bytes) -> IncludedTransaction | None:
-        """The transaction and its receipt."""
+        """Find a mined transaction, with its receipt."""
         return self._mined.get(transaction_hash)
 
     # ---------------------------------------------------------------------------------------------- reading
 
     def find_block(self, block_hash: bytes) -> MinedBlock | None:
-        """The block with this hash."""
+        """Find a block by its hash."""
         number = self._by_hash.get(block_hash)
         return None if number is None else self.blocks[number]
 
     def list_logs(self, first: int, last: int) -> Iterator[MinedLog]:
-        """Logs of the blocks `first` to `last`, both included; beyond the head there are none."""
+        """List the logs of blocks `first` to `last`, both included; beyond the head there are none."""
         start = bisect_left(self._logs, first, key=lambda log: log.block_number)
         end = bisect_right(self._logs, last, key=lambda log: log.block_number)
         return iter(self._logs[start:end])
 
     def state_at(self, block: MinedBlock) -> StateAPI:
-        """The accounts as that block left them."""
+        """Return the state after a block."""
         state: StateAPI = self._chain.get_vm(at_header=block.header).state
         return state
 
     def run_call(self, call: CallRequest, block: MinedBlock) -> bytes:
-        """Run a call on that block's state and forget it.
+        """Run a call on a block's state without changing it.
 
         Raises:
-            ExecutionReverted: with the contract's revert data.
-            TransactionRefused: the sender lacks the value, or the gas is below the intrinsic cost.
+            ExecutionReverted: the contract reverted.
+            TransactionRefused: the sender has too little ether, or the gas is below the intrinsic cost.
         """
         return self._run(call, call.gas or block.header.gas_limit, block).output
 
     def estimate_gas(self, call: CallRequest, block: MinedBlock) -> int:
-        """Gas with which the call succeeds: what it used, tried again, raised by fifths until it does.
+        """Estimate the gas with which a call succeeds: what it used, raised by fifths until it does.
 
         Raises:
-            ExecutionReverted: it fails with all the gas of a block, too.
+            ExecutionReverted: it fails even with the gas of a whole block.
         """
         limit: int = block.header.gas_limit
         computation = self._run(call, limit, block)
@@ -199,20 +199,20 @@ class DevLedger:
         following: int = self.head.header.timestamp + 1
         return max(following, int(self.now()))
 
-    def _seal(self, applied: list[tuple[Any, Any]]) -> None:
+    def _mine_block(self, applied: list[tuple[Any, Any]]) -> None:
         if not applied:
             self._chain.set_header_timestamp(self._next_timestamp())
         self._backend.mine_blocks(1)
         header = self._chain.get_canonical_head()
         body = sum(len(transaction.encode()) for transaction, _ in applied)
-        block = MinedBlock(header, header.hash, len(rlp.encode(header)) + body, tuple(self._record(header, applied)))
+        block = MinedBlock(header, header.hash, len(rlp.encode(header)) + body, tuple(self._included(header, applied)))
         self.blocks.append(block)
         self._by_hash[block.hash] = header.block_number
         for mined in block.transactions:
             self._mined[mined.hash] = mined
             self._logs.extend(mined.logs)
 
-    def _record(self, header: BlockHeaderAPI, applied: list[tuple[Any, Any]]) -> Iterator[IncludedTransaction]:
+    def _included(self, header: BlockHeaderAPI, applied: list[tuple[Any, Any]]) -> Iterator[IncludedTransaction]:
         used, log_index = 0, 0
         for position, (transaction, receipt) in enumerate(applied):
             transaction_hash, sender = bytes(transaction.hash), bytes(transaction.sender)
@@ -239,7 +239,7 @@ class DevLedger:
                 gas_used=receipt.gas_used - used,
                 cumulative_gas_used=receipt.gas_used,
                 bloom=receipt.bloom,
-                created=None if transaction.to else _created(sender, transaction.nonce),
+                created=None if transaction.to else _contract_address(sender, transaction.nonce),
                 logs=logs,
             )
             used, log_index = receipt.gas_used, log_index + len(logs)
@@ -259,7 +259,7 @@ class DevLedger:
         return computation
 
 
-def _created(sender: bytes, nonce: int) -> bytes:
+def _contract_address(sender: bytes, nonce: int) -> bytes:
     from eth._utils.address import generate_contract_address
 
     return bytes(generate_contract_address(Address(sender), nonce))

@@ -1,4 +1,4 @@
-"""What the embedded chain keeps and is asked: blocks, transactions, logs, calls, and the two ways it says no."""
+"""The embedded chain's objects: accounts, blocks, transactions, logs, calls, and its two refusals."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, Final
 from pandacea.errors import Refused
 
 ZERO_ADDRESS: Final = bytes(20)
-"""Who calls when no sender is named."""
+"""The sender of a call that names none."""
 
 
 class ExecutionReverted(Refused):
-    """The call was undone by the contract."""
+    """The contract reverted the call."""
 
     code = "execution-reverted"
 
     def __init__(self, data: bytes, reason: str) -> None:
-        """`data`: what the contract reverted with; empty when the machine itself stopped (out of gas, invalid opcode)."""
+        """`data`: the contract's revert data; empty when the EVM stopped the call (out of gas, invalid opcode)."""
         super().__init__(f"execution reverted: {reason}" if reason else "execution reverted")
         self.data = data
 
@@ -40,7 +40,7 @@ class DevAccount:
 
 @dataclass(frozen=True, slots=True)
 class MinedLog:
-    """One log, with where it stands."""
+    """One log with its position in the chain."""
 
     block_number: int
     block_hash: bytes
@@ -55,7 +55,7 @@ class MinedLog:
 
 @dataclass(frozen=True, slots=True)
 class IncludedTransaction:
-    """A transaction in its block. `transaction` is py-evm's object."""
+    """A transaction included in a block. `transaction`: py-evm's object."""
 
     transaction: Any
     hash: bytes
@@ -72,7 +72,7 @@ class IncludedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class MinedBlock:
-    """A block: `header` is py-evm's object, the rest what was mined under it."""
+    """A mined block. `header`: py-evm's object; `size`: in bytes."""
 
     header: Any
     hash: bytes
@@ -82,11 +82,11 @@ class MinedBlock:
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """What `eth_call` and `eth_estimateGas` take."""
+    """The parameters of `eth_call` and `eth_estimateGas`."""
 
     sender: bytes = ZERO_ADDRESS
     to: bytes = b""
-    """Empty: creation."""
+    """Empty: the call creates a contract."""
     data: bytes = b""
     value: int = 0
     gas: int | None = None

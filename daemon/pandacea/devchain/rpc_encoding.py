@@ -1,4 +1,4 @@
-"""How the chain's objects look in JSON-RPC: quantities and data in hex, as the Ethereum execution API states them."""
+"""Encodes the chain's objects for JSON-RPC: quantities and data in hex, by the Ethereum execution API."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ _LEGACY, _ACCESS_LIST = 0, 1
 
 
 def encode_quantity(value: int) -> str:
-    """`0x`, no leading zeros."""
+    """Encode a number: `0x` and hex digits without leading zeros."""
     return hex(value)
 
 
 def encode_data(value: bytes) -> str:
-    """`0x` and two digits a byte."""
+    """Encode bytes: `0x` and two hex digits for each."""
     return "0x" + bytes(value).hex()
 
 
 def encode_word(value: int) -> str:
-    """32 bytes."""
+    """Encode a number as 32 bytes."""
     return encode_data(value.to_bytes(32, "big"))
 
 
 def encode_bloom(value: int) -> str:
-    """256 bytes."""
+    """Encode a bloom filter as 256 bytes."""
     return encode_data(value.to_bytes(256, "big"))
 
 
 def encode_block(found: MinedBlock, *, full: bool) -> dict[str, Any]:
-    """A block, with its transactions whole or by hash."""
+    """Encode a block; `full`: with whole transactions instead of their hashes."""
     header = found.header
     return {
         "number": encode_quantity(header.block_number),
@@ -58,12 +58,12 @@ def encode_block(found: MinedBlock, *, full: bool) -> dict[str, Any]:
         "requestsHash": encode_data(header.requests_hash),
         "withdrawals": [],
         "uncles": [],
-        "transactions": [encode_transaction(one, found) if full else encode_data(one.hash) for one in found.transactions],
+        "transactions": [encode_transaction(mined, found) if full else encode_data(mined.hash) for mined in found.transactions],
     }
 
 
 def encode_transaction(mined: IncludedTransaction, found: MinedBlock) -> dict[str, Any]:
-    """A transaction with what was signed, so that a reader can recompute its hash and its sender."""
+    """Encode a transaction with every signed field, so that a reader can recompute its hash and sender."""
     signed = mined.transaction
     kind = _kind(signed)
     shown: dict[str, Any] = {
@@ -103,7 +103,7 @@ def encode_transaction(mined: IncludedTransaction, found: MinedBlock) -> dict[st
 
 
 def encode_receipt(mined: IncludedTransaction, found: MinedBlock) -> dict[str, Any]:
-    """What came of a transaction."""
+    """Encode a transaction's receipt."""
     kind = _kind(mined.transaction)
     return {
         "type": encode_quantity(kind),
@@ -119,27 +119,27 @@ def encode_receipt(mined: IncludedTransaction, found: MinedBlock) -> dict[str, A
         "cumulativeGasUsed": encode_quantity(mined.cumulative_gas_used),
         "effectiveGasPrice": encode_quantity(_gas_price(mined.transaction, kind, found)),
         "logsBloom": encode_bloom(mined.bloom),
-        "logs": [encode_log(one) for one in mined.logs],
+        "logs": [encode_log(log) for log in mined.logs],
     }
 
 
-def encode_log(one: MinedLog) -> dict[str, Any]:
-    """One log."""
+def encode_log(log: MinedLog) -> dict[str, Any]:
+    """Encode a log with its position."""
     return {
-        "address": encode_data(one.address),
-        "topics": [encode_data(topic) for topic in one.topics],
-        "data": encode_data(one.data),
-        "blockNumber": encode_quantity(one.block_number),
-        "blockHash": encode_data(one.block_hash),
-        "transactionHash": encode_data(one.transaction_hash),
-        "transactionIndex": encode_quantity(one.transaction_index),
-        "logIndex": encode_quantity(one.index),
+        "address": encode_data(log.address),
+        "topics": [encode_data(topic) for topic in log.topics],
+        "data": encode_data(log.data),
+        "blockNumber": encode_quantity(log.block_number),
+        "blockHash": encode_data(log.block_hash),
+        "transactionHash": encode_data(log.transaction_hash),
+        "transactionIndex": encode_quantity(log.transaction_index),
+        "logIndex": encode_quantity(log.index),
         "removed": False,
     }
 
 
 def _kind(signed: Any) -> int:
-    return getattr(signed, "type_id", None) or _LEGACY  # a legacy transaction has the member, and None in it
+    return getattr(signed, "type_id", None) or _LEGACY  # a legacy transaction has the attribute, with None
 
 
 def _gas_price(signed: Any, kind: int, found: MinedBlock) -> int:

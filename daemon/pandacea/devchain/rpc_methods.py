@@ -1,8 +1,7 @@
-"""The JSON-RPC methods of the embedded chain: parameters in, answers out; what is asked wrongly is refused with its reason."""
+"""The JSON-RPC methods of the embedded chain: from parameters to answers; wrong parameters are refused with a reason."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -10,21 +9,22 @@ from pandacea.devchain import rpc_encoding
 from pandacea.devchain.ledger import CHAIN_ID, GAS_PRICE_WEI, PRIORITY_FEE_WEI, DevLedger
 from pandacea.devchain.model import ZERO_ADDRESS, CallRequest, MinedBlock, MinedLog
 from pandacea.errors import Refused
+from pandacea_sdk.protocol.ids import HEX_BYTES
 
 _HEAD_TAGS: Final = frozenset({"latest", "safe", "finalized", "pending"})
-"""All the same here: there are no reorgs, and nothing waits in a pool."""
+"""All mean the head here: there are no reorgs and no pending transactions."""
 MAX_FEE_HISTORY_BLOCKS: Final = 1024
-_HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*")
+"""Of one `eth_feeHistory`."""
 
 
 class InvalidParams(Refused):
-    """The parameters of the call cannot be read."""
+    """The parameters of a method are malformed."""
 
     code = "bad-params"
 
 
 class UnknownBlock(Refused):
-    """There is no such block."""
+    """The chain has no such block."""
 
     code = "block-unknown"
 
@@ -39,7 +39,7 @@ def _param(params: list[Any], position: int, name: str) -> Any:
 
 
 def _bytes(value: Any, name: str, size: int | None = None) -> bytes:
-    if not isinstance(value, str) or not _HEX.fullmatch(value):
+    if not isinstance(value, str) or not HEX_BYTES.fullmatch(value):
         raise InvalidParams(f"{name} must be 0x and an even number of hex digits, not {value!r}")
     found = bytes.fromhex(value[2:])
     if size is not None and len(found) != size:
@@ -95,31 +95,31 @@ def _call_of(params: list[Any]) -> CallRequest:
 
 
 def get_block_by_number(ledger: DevLedger, params: list[Any]) -> dict[str, Any] | None:
-    """eth_getBlockByNumber; null beyond the head."""
+    """Answer eth_getBlockByNumber; null beyond the head."""
     found = _block(ledger, _param(params, 0, "block"))
     return None if found is None else rpc_encoding.encode_block(found, full=bool(params[1:] and params[1]))
 
 
 def get_block_by_hash(ledger: DevLedger, params: list[Any]) -> dict[str, Any] | None:
-    """eth_getBlockByHash; null for a hash that is not here."""
+    """Answer eth_getBlockByHash; null for an unknown hash."""
     found = ledger.find_block(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if found is None else rpc_encoding.encode_block(found, full=bool(params[1:] and params[1]))
 
 
 def get_transaction_by_hash(ledger: DevLedger, params: list[Any]) -> dict[str, Any] | None:
-    """eth_getTransactionByHash; null when not mined."""
+    """Answer eth_getTransactionByHash; null for a transaction that is not mined."""
     mined = ledger.find_transaction(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if mined is None else rpc_encoding.encode_transaction(mined, ledger.blocks[mined.block_number])
 
 
 def get_transaction_receipt(ledger: DevLedger, params: list[Any]) -> dict[str, Any] | None:
-    """eth_getTransactionReceipt; null when not mined."""
+    """Answer eth_getTransactionReceipt; null for a transaction that is not mined."""
     mined = ledger.find_transaction(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if mined is None else rpc_encoding.encode_receipt(mined, ledger.blocks[mined.block_number])
 
 
 def get_logs(ledger: DevLedger, params: list[Any]) -> list[dict[str, Any]]:
-    """eth_getLogs by range or by block hash (EIP-234). Beyond the head there are none, which is no error."""
+    """Answer eth_getLogs by range or by block hash (EIP-234); a range beyond the head is not an error."""
     asked = _param(params, 0, "filter")
     if not isinstance(asked, Mapping):
         raise InvalidParams(f"a filter is an object, not {asked!r}")
@@ -141,14 +141,14 @@ def get_logs(ledger: DevLedger, params: list[Any]) -> list[dict[str, Any]]:
 def _addresses(asked: Any) -> frozenset[bytes] | None:
     if not asked:
         return None
-    return frozenset(_bytes(one, "address", 20) for one in (asked if isinstance(asked, list) else [asked]))
+    return frozenset(_bytes(entry, "address", 20) for entry in (asked if isinstance(asked, list) else [asked]))
 
 
 def _topics(asked: Any) -> list[frozenset[bytes] | None]:
     if asked is not None and not isinstance(asked, list):
         raise InvalidParams(f"topics is a list, not {asked!r}")
     return [
-        frozenset(_bytes(one, "topic", 32) for one in (position if isinstance(position, list) else [position]))
+        frozenset(_bytes(topic, "topic", 32) for topic in (position if isinstance(position, list) else [position]))
         if position
         else None
         for position in asked or []
@@ -164,12 +164,12 @@ def _matches(log: MinedLog, addresses: frozenset[bytes] | None, topics: list[fro
 
 
 def eth_call(ledger: DevLedger, params: list[Any]) -> str:
-    """eth_call."""
+    """Answer eth_call: the returned bytes."""
     return rpc_encoding.encode_data(ledger.run_call(_call_of(params), _known(ledger, params, 1)))
 
 
 def estimate_gas(ledger: DevLedger, params: list[Any]) -> str:
-    """eth_estimateGas."""
+    """Answer eth_estimateGas: gas as a QUANTITY."""
     return rpc_encoding.encode_quantity(ledger.estimate_gas(_call_of(params), _known(ledger, params, 1)))
 
 
@@ -178,36 +178,36 @@ def _address(params: list[Any]) -> Any:
 
 
 def get_balance(ledger: DevLedger, params: list[Any]) -> str:
-    """eth_getBalance."""
+    """Answer eth_getBalance: wei as a QUANTITY."""
     return rpc_encoding.encode_quantity(ledger.state_at(_known(ledger, params, 1)).get_balance(_address(params)))
 
 
 def get_code(ledger: DevLedger, params: list[Any]) -> str:
-    """eth_getCode."""
+    """Answer eth_getCode: empty without code."""
     return rpc_encoding.encode_data(ledger.state_at(_known(ledger, params, 1)).get_code(_address(params)))
 
 
 def get_transaction_count(ledger: DevLedger, params: list[Any]) -> str:
-    """eth_getTransactionCount."""
+    """Answer eth_getTransactionCount: the account's nonce."""
     return rpc_encoding.encode_quantity(ledger.state_at(_known(ledger, params, 1)).get_nonce(_address(params)))
 
 
 def get_storage_at(ledger: DevLedger, params: list[Any]) -> str:
-    """eth_getStorageAt."""
+    """Answer eth_getStorageAt: a word of 32 bytes."""
     slot = _int(_param(params, 1, "slot"), "slot")
     return rpc_encoding.encode_word(ledger.state_at(_known(ledger, params, 2)).get_storage(_address(params), slot))
 
 
 def fee_history(ledger: DevLedger, params: list[Any]) -> dict[str, Any]:
-    """eth_feeHistory; the base fee of the block to come is taken to be the head's, and each reward the suggested one."""
+    """Answer eth_feeHistory; the next block's base fee is taken to be the head's, and each reward the suggested one."""
     count = min(max(1, _int(_param(params, 0, "count"), "count")), MAX_FEE_HISTORY_BLOCKS)
     newest = _known(ledger, params, 1).header.block_number
     blocks = ledger.blocks[max(0, newest + 1 - count) : newest + 1]
-    fees = [rpc_encoding.encode_quantity(one.header.base_fee_per_gas or 0) for one in blocks]
+    fees = [rpc_encoding.encode_quantity(block.header.base_fee_per_gas or 0) for block in blocks]
     history = {
         "oldestBlock": rpc_encoding.encode_quantity(blocks[0].header.block_number),
         "baseFeePerGas": [*fees, fees[-1]],
-        "gasUsedRatio": [one.header.gas_used / one.header.gas_limit for one in blocks],
+        "gasUsedRatio": [block.header.gas_used / block.header.gas_limit for block in blocks],
     }
     percentiles = params[2] if len(params) > 2 else None
     return (
@@ -218,7 +218,7 @@ def fee_history(ledger: DevLedger, params: list[Any]) -> dict[str, Any]:
 
 
 def increase_time(ledger: DevLedger, params: list[Any]) -> str:
-    """evm_increaseTime: move the clock and mine a block there; the new head's timestamp."""
+    """Answer evm_increaseTime: move the time, mine a block, and return the new head's timestamp."""
     ledger.advance_time(_int(_param(params, 0, "seconds"), "seconds"))
     return rpc_encoding.encode_quantity(ledger.head.header.timestamp)
 
@@ -246,4 +246,4 @@ METHODS: Final[Mapping[str, Method]] = {
     "eth_estimateGas": estimate_gas,
     "evm_increaseTime": increase_time,
 }
-"""Everything but eth_sendRawTransaction, which may have to wait for its second."""
+"""All but eth_sendRawTransaction, which may have to wait for its block's second."""

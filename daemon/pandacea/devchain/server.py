@@ -1,4 +1,4 @@
-"""The embedded chain on loopback: JSON-RPC 2.0 over HTTP, and a queue that mines no faster than the clock allows."""
+"""Serves the embedded chain on loopback: JSON-RPC 2.0 over HTTP, and a queue that mines as fast as the clock allows."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PARSE_ERROR, _INVALID_REQUEST, _NO_METHOD, _INVALID_PARAMS, _SERVER_ERROR, _REV
 
 
 class DevChain:
-    """`async with DevChain(port=0) as chain:` gives a chain at `chain.url` with ten funded `chain.accounts`.
+    """The embedded chain: `async with DevChain(port=0) as chain:` serves it at `chain.url` with ten funded `chain.accounts`.
 
-    It mines each transaction at once, and an empty block when somebody asks for the head and the last one is a second old. Bursts
-    run at most ten seconds ahead of the clock, then several transactions share the next block.
+    Each transaction is mined at once, and an empty block when a request finds the head a second old. In a burst, blocks are at most ten
+    seconds ahead of the clock; then several transactions share the next block.
     """
 
     def __init__(self, port: int = 0, clock: Callable[[], float] = time.time) -> None:
-        """`port`: TCP, loopback only; 0 takes a free one. `clock`: Unix seconds."""
+        """`port`: TCP port on loopback; 0 takes a free one. `clock`: Unix seconds."""
         self._port = port
         self._ledger = DevLedger(clock)
         self._queue: list[tuple[bytes, asyncio.Future[bytes]]] = []
@@ -47,18 +47,18 @@ class DevChain:
 
     @property
     def ledger(self) -> DevLedger:
-        """The chain itself, for whoever runs in this process."""
+        """The chain itself, for code in this process."""
         return self._ledger
 
     def time_travel(self, seconds: int) -> None:
-        """Move the chain's clock `seconds` > 0 forward and mine an empty block there."""
+        """Move the chain's time `seconds` > 0 forward and mine an empty block."""
         self._ledger.advance_time(seconds)
 
     def fund(self, address: str, wei: int) -> None:
-        """Send an address ether from the last of the accounts, and mine it.
+        """Send ether from the last of the accounts to an address, in a block of its own.
 
         Raises:
-            Refused: it is no address.
+            Refused: the address is malformed.
         """
         self._ledger.fund(address, wei)
 
@@ -89,10 +89,10 @@ class DevChain:
         except ValueError:
             return web.json_response(_error(None, _PARSE_ERROR, "the body is not JSON"))
         if isinstance(asked, list):
-            return web.json_response([await self._one(one) for one in asked])
-        return web.json_response(await self._one(asked))
+            return web.json_response([await self._answer_one(entry) for entry in asked])
+        return web.json_response(await self._answer_one(asked))
 
-    async def _one(self, asked: Any) -> dict[str, Any]:
+    async def _answer_one(self, asked: Any) -> dict[str, Any]:
         if not isinstance(asked, Mapping) or not isinstance(asked.get("method"), str):
             return _error(None, _INVALID_REQUEST, "a request is an object with a method")
         identity, method, params = asked.get("id"), asked["method"], asked.get("params") or []
@@ -137,7 +137,7 @@ class DevChain:
             try:
                 results = self._ledger.mine_transactions([raw for raw, _ in batch])
             except BaseException as error:
-                for _, answer in batch:  # whoever waits must hear of it, too
+                for _, answer in batch:  # every waiting request fails with it
                     answer.set_exception(error)
                 raise
             for (_, answer), result in zip(batch, results, strict=True):
@@ -150,7 +150,7 @@ class DevChain:
 
 
 class _NoMethod(Refused):
-    """There is no such method."""
+    """The embedded chain has no such method."""
 
     code = "no-method"
 

@@ -90,7 +90,7 @@ class ProductFacts:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The caller may."""
+    """The caller may do what was asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from pandacea.domain.outcome import Failure
 
@@ -20,6 +20,18 @@ class Charge(StrEnum):
     ALLOWANCE = "allowance"  # a failed run, paid from the allowance
     RETURNED = "returned"
     FREE = "free"  # a rehearsal on mock rows
+
+
+class LeaseUse(NamedTuple):
+    """How many computations of a lease are used, and how many accepted and not yet charged."""
+
+    used: int
+    reserved: int
+
+
+def count_use(counts: Mapping[Charge, int], committed_on_chain: int) -> LeaseUse:
+    """Return the use of a lease whose jobs have these charges."""
+    return LeaseUse(count_used(counts, committed_on_chain), counts.get(Charge.RESERVED, 0))
 
 
 def count_used(counts: Mapping[Charge, int], committed_on_chain: int) -> int:

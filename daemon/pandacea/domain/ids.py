@@ -1,9 +1,10 @@
-"""Identifiers and units. Hex is lower-case everywhere; an `IpAddress` is never checksummed inside the node."""
+"""Identifiers and units. Hex is lower-case everywhere; an `Address` is never checksummed inside the node."""
 
 from __future__ import annotations
 
-import re
 from typing import Final, NamedTuple, NewType
+
+from pandacea_sdk.protocol.ids import ADDRESS, ASSET_ID, HASH32
 
 Address = NewType("Address", str)  # "0x" + 40 lower-case hex digits
 Hash32 = NewType("Hash32", str)  # "0x" + 64 lower-case hex digits
@@ -15,10 +16,7 @@ Wei = NewType("Wei", int)
 Timestamp = NewType("Timestamp", int)  # Unix seconds, UTC
 BlockNumber = NewType("BlockNumber", int)
 
-HASH32: Final = re.compile(r"0x[0-9a-f]{64}")
-ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}")
-ASSET_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-PRODUCT_ID = ASSET_ID
+PRODUCT_ID: Final = ASSET_ID
 
 
 class LeaseKey(NamedTuple):
@@ -27,3 +25,21 @@ class LeaseKey(NamedTuple):
     chain_id: int
     contract: Address
     lease_id: LeaseId
+
+
+__all__ = [
+    "ADDRESS",
+    "ASSET_ID",
+    "HASH32",
+    "PRODUCT_ID",
+    "Address",
+    "AssetId",
+    "BlockNumber",
+    "ComputationId",
+    "Hash32",
+    "LeaseId",
+    "LeaseKey",
+    "ProductId",
+    "Timestamp",
+    "Wei",
+]

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar, dataclass_transform
 
 from pandacea.domain.ids import ADDRESS, HASH32, Address, BlockNumber, ComputationId, Hash32, LeaseId, LeaseKey, Timestamp, Wei
+from pandacea_sdk.protocol import ids
 
 T = TypeVar("T")
 
@@ -115,18 +116,7 @@ def is_well_formed(event: LeaseEvent) -> bool:
     return all(form.fullmatch(str(getattr(event, name))) for name, form in _FORMS.items() if hasattr(event, name))
 
 
-class LeaseStatus(StrEnum):
-    """The status of a lease on-chain, earliest first. The last four are final: their money is credited, they never change."""
-
-    CREATED = "created"
-    APPROVED = "approved"
-    EXECUTED = "executed"
-    DISPUTED = "disputed"
-    FINALIZED = "finalized"
-    CANCELLED = "cancelled"
-    REFUNDED = "refunded"  # a dispute found valid, or an equivocation proved
-    SETTLED = "settled"  # a dispute that ended otherwise
-
+LeaseStatus = ids.LeaseStatus
 
 FINAL_STATUSES: Final = frozenset({LeaseStatus.FINALIZED, LeaseStatus.CANCELLED, LeaseStatus.REFUNDED, LeaseStatus.SETTLED})
 

@@ -137,7 +137,7 @@ class LeaseRecord:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Compare every slot."""
+        """Compare the leases slot by slot."""
         return isinstance(other, LeaseRecord) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
     __hash__ = None  # type: ignore[assignment]  # mutable: must not be a key

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-MAX_CODE_BYTES: Final = 102_400
-"""100 KB of UTF-8: the one constant for the largest script."""
-
-MIB: Final = 1024 * 1024
+from pandacea_sdk.protocol.limits import MAX_CODE_BYTES, MIB
 
 SHM_BYTES: Final = 16 * MIB
 """Shared memory of a sandbox in bytes: room for semaphores, a tmpfs like /workspace and /tmp."""
@@ -20,14 +17,14 @@ RESERVED_MEMORY_BYTES: Final = SHM_BYTES + SUPERVISOR_BYTES + MEMORY_MARGIN_BYTE
 """What a sandbox's memory must hold beside /workspace and /tmp, in bytes: full tmpfs must never be what kills the supervisor."""
 
 REHEARSAL_SECONDS: Final = 120.0
-"""A rehearsal's time limit at most."""
+"""Longest time limit of a rehearsal, in seconds."""
 REHEARSAL_BYTES: Final = 4 * MIB
-"""A rehearsal's artifacts at most, each and together."""
+"""Bytes that the artifacts of a rehearsal may have, each and together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one sandbox may use and what may leave it; every cap is refused whole when broken, never cut silently."""
+    """What one sandbox may use and what may leave it. What exceeds a limit is refused whole, never cut silently."""
 
     memory_bytes: int = 1024 * MIB
     cpus: float = 1.0
@@ -43,7 +40,7 @@ class Limits:
     artifact_depth: int = 4
 
     def as_json(self) -> dict[str, int | float]:
-        """The manifest's `limits` member: field names and units as here."""
+        """Return the manifest's `limits` member: field names and units as here."""
         return asdict(self)
 
     @property
@@ -53,14 +50,17 @@ class Limits:
 
     @property
     def largest_result(self) -> int:
-        """Bytes that a result may take at most: output and artifacts."""
+        """Bytes that a result may have at most: output and artifacts."""
         return self.artifacts_bytes + self.output_bytes
 
     def of_rehearsals(self) -> Limits:
-        """The limits of a run on mock rows, which nobody pays for: the same box, less time, and less that may leave it."""
+        """Return the limits of a rehearsal, which nobody pays for: the same sandbox, less time, and less that may leave it."""
         return replace(
             self,
             time_seconds=min(self.time_seconds, REHEARSAL_SECONDS),
             artifact_bytes=min(self.artifact_bytes, REHEARSAL_BYTES),
             artifacts_bytes=min(self.artifacts_bytes, REHEARSAL_BYTES),
         )
+
+
+__all__ = ["MAX_CODE_BYTES", "MIB", "REHEARSAL_BYTES", "REHEARSAL_SECONDS", "Limits"]

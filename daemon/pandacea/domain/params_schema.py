@@ -45,7 +45,7 @@ class BadSchema(ValueError):
     """A schema that is not understood; `pointer` is the RFC 6901 path of the fault."""
 
     def __init__(self, pointer: str, sentence: str) -> None:
-        """`sentence` says what is wrong and what is taken."""
+        """Take the path of the fault, and a sentence that says what is wrong and what is taken."""
         self.pointer = pointer
         super().__init__(sentence)
 

@@ -92,7 +92,7 @@ class Asset:
 
     @property
     def columns_sha256(self) -> str:
-        """sha-256 (hex) of the columns' names and types in their order: what an approval of a script was given for."""
+        """The sha-256 (hex) of the columns' names and types in their order: an approval of a script holds for these columns."""
         columns = [[column.name, column.type] for column in self.shape.columns] if self.shape else []
         return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
 

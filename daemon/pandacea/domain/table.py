@@ -72,16 +72,16 @@ class TableColumn:
     missing: int = 0
     """Values that are absent or NaN; exact, so it never leaves the node."""
     flags: tuple[str, ...] = ()
-    """Why it may identify people."""
+    """Why the column may identify people."""
 
 
 class BadShape(ValueError):
-    """A conversion's report is not one; the message says which part."""
+    """A conversion's report cannot be used; the message says which part."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """A table's columns and exact row count (None: only its start was looked at)."""
+    """A table's columns and exact row count (None: only its start was read)."""
 
     columns: tuple[TableColumn, ...]
     rows: int | None
@@ -109,7 +109,7 @@ class TableShape:
         return cls(read, rows)
 
     def missing_share(self, column: TableColumn) -> float:
-        """The share of missing values as published: to the nearest tenth, so that one row more or less does not show."""
+        """Return the share of missing values as published: to the nearest tenth, so that one row more or less does not show."""
         return round(column.missing / self.rows, 1) if self.rows else 0.0
 
 

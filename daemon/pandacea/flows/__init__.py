@@ -1,1 +1,1 @@
-"""The journeys: plain async functions over the Protocols of `ports`. Each resumes from its row; no flow calls another."""
+"""The flows: plain async functions over Protocols. Each resumes from its rows after a crash; no flow calls another."""

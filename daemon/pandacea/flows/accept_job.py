@@ -1,4 +1,4 @@
-"""Steps that a computation and a rehearsal are both accepted by: the row, the queue, uploads, room, and retries of one request."""
+"""The steps by which a computation and a rehearsal are both accepted: the row, queue, uploads and quota, and retries of one request."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ async def answer_repeated(job: Job, request: ComputationRequest, ports: SubmitPo
         return AcceptedJob(job, is_repeated=True)
     token = new_token()
     async with ports.database.unit_of_work() as work:
-        await work.jobs.update_token(job.computation_id, hash_job_token(token) or "")
+        await work.jobs.update_token(job.computation_id, hash_job_token(token))
         await work.commit()
     return AcceptedJob(job, token, is_repeated=True)
 

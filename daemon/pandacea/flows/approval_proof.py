@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pandacea.domain.approval_proof import COUNTED_PROOFS, ProofStatus, digest_lease_terms
 from pandacea.domain.ids import Hash32, LeaseId
@@ -14,7 +15,7 @@ from pandacea.flows.follow import LeaseCacheWriter, current_proof_status, fold_e
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovedLease:
+class ApprovalReport:
     """An approved lease, and what proves its approval now."""
 
     lease: Lease
@@ -27,21 +28,21 @@ class ApprovedLease:
 
 
 async def load_lease(lease_id: LeaseId, store: ChainStore) -> LeaseRecord | None:
-    """Load a lease as the database has it, approved or not; None: its creation was never seen."""
+    """Load a lease as the database has it, approved or not; None: its creation was never report."""
     async with store.unit_of_work() as tx:
-        return await _held(lease_id, tx, store)
+        return await _load_record(lease_id, tx, store)
 
 
 async def save_proof(lease_id: LeaseId, proof: StoredProof, at: int, store: ChainStore, cache: LeaseCacheWriter) -> None:
     """Store why an approval counts, or why it does not; `at` in Unix seconds. An acknowledgement by the operator stays."""
     async with store.unit_of_work() as tx:
-        held = await _held(lease_id, tx, store)
-        if held is None or (await _worth(held, tx))[0] is not ProofStatus.ACKNOWLEDGED:
-            await tx.save_proof(lease_id, proof, at)
-        await _publish(lease_id, tx, store, cache)
+        record = await _load_record(lease_id, tx, store)
+        if record is None or (await _load_attestation(record, tx))[0] is not ProofStatus.ACKNOWLEDGED:
+            await tx.leases.save_proof(lease_id, proof, at)
+        await _commit(lease_id, tx, store, cache)
 
 
-async def load_approval(lease_id: LeaseId, store: ChainStore) -> ApprovedLease:
+async def load_approval(lease_id: LeaseId, store: ChainStore) -> ApprovalReport:
     """Load what the operator must see before acknowledging a lease.
 
     Raises:
@@ -49,12 +50,12 @@ async def load_approval(lease_id: LeaseId, store: ChainStore) -> ApprovedLease:
         Unavailable: the database failed.
     """
     async with store.unit_of_work() as tx:
-        return await _approval(lease_id, tx, store)
+        return await _require_approved(lease_id, tx, store)
 
 
 async def acknowledge_lease(
     lease_id: LeaseId, terms_digest: str, attested_by: str, at: int, store: ChainStore, cache: LeaseCacheWriter | None
-) -> ApprovedLease:
+) -> ApprovalReport:
     """Store the operator's acknowledgement of an approval that cannot be proved (v0, a wallet contract, a relayed approval).
 
     Args:
@@ -70,42 +71,45 @@ async def acknowledge_lease(
         Unavailable: the database failed.
     """
     async with store.unit_of_work() as tx:
-        seen = await _approval(lease_id, tx, store)
-        if seen.terms_digest != terms_digest:
+        report = await _require_approved(lease_id, tx, store)
+        if report.terms_digest != terms_digest:
             raise Refused(f"The terms of lease {lease_id} are not those that were shown. Look at them again.")
-        if seen.proof_status in COUNTED_PROOFS:
-            raise Refused(f"The approval of lease {lease_id} counts already ({seen.proof_status.value}: {seen.attested_by}).")
-        if seen.lease.status in FINAL_STATUSES:
-            raise Refused(f"Lease {lease_id} is {seen.lease.status.value}: nothing can be computed under it any more.")
-        await tx.save_proof(lease_id, StoredProof(ProofStatus.ACKNOWLEDGED, terms_digest, None, attested_by), at)
-        await _publish(lease_id, tx, store, cache)
-    return replace(seen, proof_status=ProofStatus.ACKNOWLEDGED, attested_by=attested_by)
+        if report.proof_status in COUNTED_PROOFS:
+            raise Refused(f"The approval of lease {lease_id} counts already ({report.proof_status.value}: {report.attested_by}).")
+        if report.lease.status in FINAL_STATUSES:
+            raise Refused(f"Lease {lease_id} is {report.lease.status.value}: nothing can be computed under it any more.")
+        await tx.leases.save_proof(lease_id, StoredProof(ProofStatus.ACKNOWLEDGED, terms_digest, None, attested_by), at)
+        await _commit(lease_id, tx, store, cache)
+    return replace(report, proof_status=ProofStatus.ACKNOWLEDGED, attested_by=attested_by)
 
 
-async def _held(lease_id: LeaseId, tx: ChainUnitOfWork, records: ChainStore) -> LeaseRecord | None:
-    return fold_events(await tx.load_settled([lease_id]), await tx.list_events([lease_id]), records, 0).get(lease_id)
+async def _load_record(lease_id: LeaseId, tx: ChainUnitOfWork, store: ChainStore) -> LeaseRecord | None:
+    settled = await tx.leases.load_settled([lease_id])
+    return fold_events(settled, await tx.chain.list_events([lease_id]), store, 0).get(lease_id)
 
 
-async def _approval(lease_id: LeaseId, tx: ChainUnitOfWork, records: ChainStore) -> ApprovedLease:
-    held = await _held(lease_id, tx, records)
-    if held is None:
+async def _require_approved(lease_id: LeaseId, tx: ChainUnitOfWork, store: ChainStore) -> ApprovalReport:
+    record = await _load_record(lease_id, tx, store)
+    if record is None:
         raise Refused(f"No lease {lease_id} of this Earner was seen on the chain. Check the id, and that the node caught up.")
-    if held.approved_block is None:
+    if record.approved_block is None:
         raise Refused(f"Lease {lease_id} is not approved on the chain; an approval that is not there cannot be acknowledged.")
-    trust, by = await _worth(held, tx)
-    return ApprovedLease(held.lease, held.approved_tx, digest_lease_terms(held.lease), trust, by)
+    status, attested_by = await _load_attestation(record, tx)
+    return ApprovalReport(record.lease, record.approved_tx, digest_lease_terms(record.lease), status, attested_by)
 
 
-async def _worth(held: LeaseRecord, tx: ChainUnitOfWork) -> tuple[ProofStatus, str]:
-    kept = (await tx.load_proofs([held.key.lease_id])).get(held.key.lease_id)
-    trust = current_proof_status(held, kept)
-    return trust, "" if kept is None or trust is ProofStatus.PENDING else kept.attested_by
+async def _load_attestation(record: LeaseRecord, tx: ChainUnitOfWork) -> tuple[ProofStatus, str]:
+    """Return the status of the stored proof now, and who attests it; empty while the approval was not checked."""
+    lease_id = record.key.lease_id
+    proof = (await tx.leases.load_proofs([lease_id])).get(lease_id)
+    status = current_proof_status(record, proof)
+    return status, "" if proof is None or status is ProofStatus.PENDING else proof.attested_by
 
 
-async def _publish(lease_id: LeaseId, tx: ChainUnitOfWork, records: ChainStore, memory: LeaseCacheWriter | None) -> None:
-    changes = await load_changes(tx, [lease_id], records, {})
-    view = None if memory is None else memory.chain_view
-    if memory is not None and view is not None:
-        known, seen = memory, view
-        tx.after_commit(lambda: known.apply_changes(seen, changes))
+async def _commit(lease_id: LeaseId, tx: ChainUnitOfWork, store: ChainStore, cache: LeaseCacheWriter | None) -> None:
+    """Commit, and then bring the cache, if there is one, in line with the lease."""
+    if cache is not None:
+        changes = await load_changes(tx, [lease_id], store, {})
+        if (view := cache.chain_view) is not None:
+            tx.after_commit(partial(cache.apply_changes, view, changes))
     await tx.commit()

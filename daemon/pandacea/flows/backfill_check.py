@@ -18,14 +18,14 @@ async def check_range(events: Sequence[ChainEvent], store: ChainStore) -> tuple[
     Otherwise also the leases of its events, whose rows must be folded anew from all their events.
     """
     async with store.unit_of_work() as tx:
-        waiting = await tx.find_backfill_range()
+        waiting = await tx.chain.find_backfill_range()
         if waiting is None:
             return True, []
         first, _, digest = waiting
         found, _ = await select_own(tx, events)
         if digest_events(found) != digest:
             return False, sorted({seen.event.lease_id for seen in found})
-        await tx.delete_backfill_range(first)
+        await tx.chain.delete_backfill_range(first)
         await tx.commit()
         return True, []
 
@@ -41,11 +41,11 @@ async def rebuild_lease(
         view = cache.chain_view
         if view is None or view.base != base:
             return False  # settled further meanwhile: the next reading tries again
-        before = await tx.load_settled([lease_id])
+        before = await tx.leases.load_settled([lease_id])
         anew = fold_events({}, sorted(events, key=lambda seen: seen.position), store, base.timestamp)
         if lease_id not in anew or not _knows_all(anew[lease_id].lease, before.get(lease_id)) or anew == before:
             return False
-        await tx.save_leases(anew, before)
+        await tx.leases.save_leases(anew, before)
         changes = await load_changes(tx, [lease_id], store, {})
         tx.after_commit(lambda: cache.apply_changes(view, changes))
         await tx.commit()
@@ -63,6 +63,6 @@ def _knows_all(anew: Lease, before: LeaseRecord | None) -> bool:
 async def replace_range_digest(first: int, last: int, events: Sequence[ChainEvent], store: ChainStore) -> None:
     """Compare a range with its newest reading from now on: it waits until two readings in a row agree."""
     async with store.unit_of_work() as tx:
-        await tx.delete_backfill_range(first)
-        await tx.insert_backfill_range(first, last, digest_events((await select_own(tx, events))[0]))
+        await tx.chain.delete_backfill_range(first)
+        await tx.chain.insert_backfill_range(first, last, digest_events((await select_own(tx, events))[0]))
         await tx.commit()

@@ -1,11 +1,11 @@
-"""The chain as the database holds it: what the follower's journey needs from the store, as Protocols."""
+"""The chain as the database holds it, for the follower's flows: as Protocols that `store.chain_store` implements."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
@@ -21,21 +21,40 @@ class StoredProof:
     terms_digest: str
     approved_tx: Hash32 | None
     attested_by: str
-    """Who vouches (an address, two endpoints, the operator's account), or why nobody does."""
+    """Who attests it (an address, two endpoints, the operator's account), or why nobody does."""
 
 
-ApprovedRow = Sequence[Any]
-"""Columns as `store.leases.APPROVED` names them: a plain row, for a hundred thousand are read at start."""
+class ApprovedLease(NamedTuple):
+    """One approved lease as settled, with its proof (None: it has none): the lease cache is filled from these at start.
+
+    The values are as the database has them: an earlier version stored whatever an endpoint had sent.
+    """
+
+    lease_id: LeaseId
+    spender: Address
+    earner: Address
+    product: Hash32 | None
+    expires_at: int | None
+    """Unix seconds."""
+    max_computations: int
+    status: str
+    committed_count: int
+    approved_block: int
+    disputed_block: int | None
+    resolved_block: int | None
+    resolved_for_spender: bool | None
+    approved_tx: Hash32 | None
+    price: str
+    """Wei, decimal."""
+    proof_status: str | None
+    proof_terms_digest: str | None
+    proof_tx: Hash32 | None
 
 
-class ChainUnitOfWork(Protocol):
-    """One transaction of the follower: undone whole unless committed."""
+class ChainRows(Protocol):
+    """Blocks above the settled part, their events, and the ranges that wait for a second reading."""
 
-    async def find_known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
-
-    async def list_leases_above(self, number: int) -> list[LeaseId]: ...
-
-    async def delete_above(self, number: int) -> None: ...
+    async def save_view(self, view: ChainView) -> None: ...
 
     async def append_blocks(self, blocks: Sequence[BlockRef], events: Sequence[ChainEvent]) -> None: ...
 
@@ -43,17 +62,11 @@ class ChainUnitOfWork(Protocol):
 
     async def list_events_up_to(self, last: int) -> list[ChainEvent]: ...
 
-    async def load_settled(self, ids: Sequence[LeaseId]) -> dict[LeaseId, LeaseRecord]: ...
+    async def list_leases_above(self, number: int) -> list[LeaseId]: ...
 
-    async def save_leases(self, leases: Mapping[LeaseId, LeaseRecord], before: Mapping[LeaseId, LeaseRecord]) -> None: ...
+    async def delete_above(self, number: int) -> None: ...
 
     async def delete_settled(self, base: BlockRef) -> None: ...
-
-    async def save_view(self, view: ChainView) -> None: ...
-
-    async def load_proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, StoredProof]: ...
-
-    async def save_proof(self, lease_id: LeaseId, proof: StoredProof, at: int) -> None: ...
 
     async def insert_backfill_range(self, first: int, last: int, digest: str) -> None: ...
 
@@ -61,15 +74,37 @@ class ChainUnitOfWork(Protocol):
 
     async def delete_backfill_range(self, first: int) -> None: ...
 
+
+class LeaseRows(Protocol):
+    """Settled leases and the proofs of their approvals."""
+
+    async def load_settled(self, ids: Sequence[LeaseId]) -> dict[LeaseId, LeaseRecord]: ...
+
+    async def save_leases(self, leases: Mapping[LeaseId, LeaseRecord], before: Mapping[LeaseId, LeaseRecord]) -> None: ...
+
+    async def load_proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, StoredProof]: ...
+
+    async def save_proof(self, lease_id: LeaseId, proof: StoredProof, at: int) -> None: ...
+
     async def prune_waiting(self, before: int) -> int: ...
+
+
+class ChainUnitOfWork(Protocol):
+    """One transaction of the follower: rolled back whole unless committed."""
+
+    @property
+    def chain(self) -> ChainRows: ...
+
+    @property
+    def leases(self) -> LeaseRows: ...
+
+    async def find_known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
 
     async def put_event_message(self, seen: ChainEvent, topic: str, payload: dict[str, Any], now: float) -> None: ...
 
-    @property
-    def after_commit(self) -> Callable[[Callable[[], None]], None]: ...
+    def after_commit(self, callback: Callable[[], None]) -> None: ...
 
-    @property
-    def commit(self) -> Callable[[], Any]: ...
+    async def commit(self) -> None: ...
 
 
 class ChainStore(Protocol):
@@ -88,7 +123,7 @@ class ChainStore(Protocol):
 
     def unit_of_work(self) -> AbstractAsyncContextManager[ChainUnitOfWork]: ...
 
-    def load_approved(self) -> AsyncIterator[Sequence[ApprovedRow]]: ...
+    def load_approved(self) -> AsyncIterator[Sequence[ApprovedLease]]: ...
 
     async def list_touched(self) -> list[LeaseId]: ...
 

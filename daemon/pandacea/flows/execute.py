@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from pandacea.domain.access import AccessDecision, Denied, Unknown, may_continue
-from pandacea.domain.charge import Charge, count_used
+from pandacea.domain.charge import Charge, count_use
 from pandacea.domain.ids import AssetId, LeaseId
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.limits import Limits
@@ -21,7 +21,7 @@ from pandacea.flows.cancel import CANCELLED_DETAIL
 from pandacea.flows.finish import FinishPorts, empty_outcome, end_run, finish_run, retry_write
 from pandacea.flows.job_events import job_message
 from pandacea.flows.live_output import LiveFeed
-from pandacea.flows.ports import Catalogue, CodeStarted, InputTable, SandboxEvent, SandboxJob, TableFormat
+from pandacea.flows.ports import Catalogue, CodeStarted, InputTable, JobPhase, SandboxEvent, SandboxJob, TableFormat
 from pandacea.flows.privacy import AccessRequest, PrivacyService
 from pandacea.flows.result_quota import find_shortage, list_full_spenders
 from pandacea.flows.sign_result import seed_of
@@ -64,6 +64,8 @@ class ExecutePorts(FinishPorts):
     """Jobs of one Spender that may run at one time."""
     is_stopping: Callable[[], bool] = lambda: False
     """Whether the node stops, so that no new run may start."""
+    observe_phase: Callable[[JobPhase, float], None] = lambda _phase, _seconds: None
+    """Called with the seconds that a job spent in a phase, when it leaves the phase."""
 
 
 async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode)) -> bool:
@@ -80,6 +82,9 @@ async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode
         failure = _OWN_FAILURES.get(decision.code, Failure.LEASE_LOST)
         await end_run(job, empty_outcome(failure, decision.detail), ports)
         return True
+    assert job.started_at is not None
+    if job.attempt == 1:
+        ports.observe_phase(JobPhase.WAITING, job.started_at - job.created_at)
     ran: _RunEnd | None
     try:
         ran = await _run(job, ports)
@@ -95,8 +100,11 @@ async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode
         ran = _RunEnd(empty_outcome(Failure.SANDBOX_FAILED, _NOT_BEGUN))
     if ran is None:
         await _retry_job(job, ports)
-    else:
-        await end_run(job, ran.outcome, ports, ran.sandbox_job)
+        return True
+    ended_at = ports.clock.now()
+    ports.observe_phase(JobPhase.RUNNING, ended_at - job.started_at)
+    await end_run(job, ran.outcome, ports, ran.sandbox_job)
+    ports.observe_phase(JobPhase.FINISHING, ports.clock.now() - ended_at)
     return True
 
 
@@ -148,7 +156,7 @@ async def _find_ready(
 
 
 def _may_resolve_itself(decision: AccessDecision) -> bool:
-    """Whether waiting may help: the proof is under way, or a reorg moved the approval to a newer block."""
+    """Return whether waiting may help: the proof is under way, or a reorg moved the approval to a newer block."""
     return isinstance(decision, Unknown) or (isinstance(decision, Denied) and decision.code == "approval-unconfirmed")
 
 
@@ -165,14 +173,15 @@ async def _verify_lease(work: UnitOfWork, job: Job, ports: ExecutePorts) -> Acce
         return _verify_continue(job, ports)
     counts = await work.jobs.count_by_charge(job.lease_key)
     lease = ports.leases.find_lease(job.lease_id)
+    use = count_use(counts, lease.committed_count if lease else 0)
     return ports.privacy.verify_lease(
         AccessRequest(
             lease_id=job.lease_id,
             caller=job.spender,
             assets=tuple(AssetId(item["asset_id"]) for item in job.inputs),
             product_version=None,
-            used=count_used(counts, lease.committed_count if lease else 0),
-            reserved=counts.get(Charge.RESERVED, 0) - (1 if job.charge is Charge.RESERVED else 0),
+            used=use.used,
+            reserved=use.reserved - (1 if job.charge is Charge.RESERVED else 0),
             time_limit=ports.limits.time_seconds,
         )
     )

@@ -253,7 +253,7 @@ def _charge_at_end(row: Job, outcome: Outcome, state: JobState, *, started: bool
 
 def _notify(computation_id: str, state: JobState, ports: FinishPorts) -> None:
     ports.notifier.close_feed(computation_id)
-    if state is not JobState.HELD:  # nobody is woken by a held result: that its run is over stays untold
+    if state is not JobState.HELD:  # whoever waits must not learn that the run of a held result is over
         ports.notifier.notify(computation_id)
 
 

@@ -51,23 +51,23 @@ async def apply_update(
         touched: set[LeaseId] = set()
         settled: dict[LeaseId, LeaseRecord] = {}
         if update.undo_to is not None:
-            touched.update(await tx.list_leases_above(update.undo_to.number))
-            await tx.delete_above(update.undo_to.number)
+            touched.update(await tx.chain.list_leases_above(update.undo_to.number))
+            await tx.chain.delete_above(update.undo_to.number)
         events, ids = await select_own(tx, update.events)
         base = after.base.number
-        whole = update.settle_to is not None and not update.blocks  # a settled range: nothing of it lies above the new base
+        whole = update.settle_to is not None and not update.blocks  # a settled range: nothing of it is above the new base
         old = events if whole else [seen for seen in events if seen.block <= base]
         fresh: Sequence[ChainEvent] = () if whole else [seen for seen in events if seen.block > base]
-        await tx.append_blocks(update.blocks, fresh)
+        await tx.chain.append_blocks(update.blocks, fresh)
         touched.update(seen.event.lease_id for seen in fresh)
         if update.settle_to is not None:
             settled = await _settle(tx, update, view, old, ids, store)
             if view.tip.number < after.base.number:
                 # Read by block numbers, without a header that links it: one answer is not enough for it.
-                await tx.insert_backfill_range(view.tip.number + 1, after.base.number, digest_events(old))
+                await tx.chain.insert_backfill_range(view.tip.number + 1, after.base.number, digest_events(old))
             touched.update(settled)
         changes = await load_changes(tx, list(touched), store, settled, above=bool(after.blocks))
-        await tx.save_view(after)
+        await tx.chain.save_view(after)
         if messages_at is not None:
             known_to = view.tip.number if update.undo_to is None else update.undo_to.number
             await _put_messages(tx, [seen for seen in events if seen.block > known_to], messages_at)
@@ -110,23 +110,23 @@ def digest_events(events: Sequence[ChainEvent]) -> str:
 
 
 async def _settle(
-    tx: ChainUnitOfWork, step: ChainUpdate, view: ChainView, old: Sequence[ChainEvent], ids: set[LeaseId], records: ChainStore
+    tx: ChainUnitOfWork, update: ChainUpdate, view: ChainView, old: Sequence[ChainEvent], ids: set[LeaseId], store: ChainStore
 ) -> dict[LeaseId, LeaseRecord]:
     """Fold what is final into the rows. Events that are stored already and those of the update are merged by identity."""
-    assert step.settle_to is not None
-    holds = bool(view.blocks or step.blocks)  # nothing in the middle of a gap
-    held = await tx.list_events_up_to(step.settle_to.number) if holds else []
+    assert update.settle_to is not None
+    has_blocks = bool(view.blocks or update.blocks)  # no event is stored in the middle of a gap
+    stored = await tx.chain.list_events_up_to(update.settle_to.number) if has_blocks else []
     events: Sequence[ChainEvent] = old
-    if held:
-        known = {seen.identity: seen for seen in old}
-        known.update((seen.identity, seen) for seen in held)
-        events = sorted(known.values(), key=lambda seen: seen.position)
+    if stored:
+        by_identity = {seen.identity: seen for seen in old}
+        by_identity.update((seen.identity, seen) for seen in stored)
+        events = sorted(by_identity.values(), key=lambda seen: seen.position)
         ids = {seen.event.lease_id for seen in events}
-    before = await tx.load_settled(list(ids))
-    after = fold_events(before, events, records, step.settle_to.timestamp)
-    await tx.save_leases(after, before)
-    if holds:
-        await tx.delete_settled(step.settle_to)
+    before = await tx.leases.load_settled(list(ids))
+    after = fold_events(before, events, store, update.settle_to.timestamp)
+    await tx.leases.save_leases(after, before)
+    if has_blocks:
+        await tx.chain.delete_settled(update.settle_to)
     return after
 
 
@@ -135,22 +135,23 @@ def fold_events(
 ) -> dict[LeaseId, LeaseRecord]:
     """Fold events in order into their leases; `at`: timestamp of a block at or after them (Unix seconds)."""
     after = dict(before)
-    ours: set[LeaseId] = set()
+    own: set[LeaseId] = set()
+    """Leases whose record is this fold's: the others are copied before the first event, so that `before` stays as it was."""
     for seen in events:
         event = seen.event
         lease_id = event.lease_id
-        held = after.get(lease_id)
-        if held is None:
+        record = after.get(lease_id)
+        if record is None:
             if type(event) is not LeaseCreated:
                 continue  # of a lease whose creation was not seen
             key = LeaseKey(store.chain_id, store.contract, lease_id)
             after[lease_id] = LeaseRecord(key, event.spender, event.earner, event.price, seen.block, seen_at=at)
-            ours.add(lease_id)
+            own.add(lease_id)
             continue
-        if lease_id not in ours:
-            held = after[lease_id] = held.copy()  # what was before stays as it was
-            ours.add(lease_id)
-        held.apply(seen)
+        if lease_id not in own:
+            record = after[lease_id] = record.copy()
+            own.add(lease_id)
+        record.apply(seen)
     return after
 
 
@@ -165,15 +166,15 @@ async def load_changes(
     """Load the newest state of leases: their rows (`settled` where just written) and, with `above`, the events stored above the base."""
     if not ids:
         return []
-    rows = {**await tx.load_settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
-    newest = fold_events(rows, await tx.list_events(ids), store, 0) if above else rows
-    proofs = await tx.load_proofs(ids)
+    rows = {**await tx.leases.load_settled([lease_id for lease_id in ids if lease_id not in settled]), **settled}
+    newest = fold_events(rows, await tx.chain.list_events(ids), store, 0) if above else rows
+    proofs = await tx.leases.load_proofs(ids)
     if not proofs:  # most of what a long reading brings
         return list(map(LeaseChange, ids, map(newest.get, ids), repeat(ProofStatus.PENDING)))
     return [
-        LeaseChange(lease_id, held, current_proof_status(held, proofs.get(lease_id)))
+        LeaseChange(lease_id, record, current_proof_status(record, proofs.get(lease_id)))
         for lease_id in ids
-        for held in (newest.get(lease_id),)
+        for record in (newest.get(lease_id),)
     ]
 
 

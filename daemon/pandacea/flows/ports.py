@@ -23,6 +23,14 @@ class Clock(Protocol):
         ...
 
 
+class JobPhase(StrEnum):
+    """Where a computation spends its time, from the accepted request to the written result."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHING = "finishing"
+
+
 class TableFormat(StrEnum):
     """How a stored table's bytes are read."""
 

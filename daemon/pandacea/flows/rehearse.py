@@ -21,7 +21,7 @@ from pandacea.flows.accept_job import (
     insert_job,
     new_token,
 )
-from pandacea.flows.eviction import Eviction
+from pandacea.flows.result_quota import Eviction
 from pandacea.flows.unit_of_work import UnitOfWork
 
 

@@ -114,7 +114,8 @@ async def release_result(computation_id: str, ports: ReleasePorts, *, seen_diges
         job, artifacts = await load_result(computation_id, ports)
         if await digest_result(_require_held(job, computation_id), artifacts, ports) != seen_digest:
             raise ProblemError(
-                "result-not-seen", f"What lies here is not what was shown. Look again: pandacea results show {job.computation_id}"
+                "result-not-seen",
+                f"What is stored here is not what was shown. Look again: pandacea results show {job.computation_id}",
             )
     async with ports.database.unit_of_work() as work:
         job = _require_held(await work.jobs.find_job(computation_id), computation_id)

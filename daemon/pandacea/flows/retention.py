@@ -9,10 +9,10 @@ from pandacea.domain.job import Mode
 from pandacea.domain.limits import Limits
 from pandacea.files.results import ResultStore
 from pandacea.flows.approve_code import KEEP_STRANGERS_SECONDS, KEEP_UNDECIDED_SECONDS
-from pandacea.flows.eviction import Eviction
 from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS
 from pandacea.flows.ports import Clock
 from pandacea.flows.release import ReleasePorts, refuse_expired
+from pandacea.flows.result_quota import Eviction
 from pandacea.flows.unit_of_work import Database
 from pandacea.flows.uploads import UploadStore
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from pandacea.domain.access import AccessDecision, require
-from pandacea.domain.charge import Charge, count_used
+from pandacea.domain.charge import LeaseUse, count_use
 from pandacea.domain.code_approval import find_approval
 from pandacea.domain.product import Policy, Product, Release
 from pandacea.errors import ProblemError
@@ -38,11 +38,11 @@ async def submit_job(request: ComputationRequest, caller: Caller, ports: SubmitP
         Unavailable: the node cannot know now, or has no room; nothing was written.
     """
     if request.idempotency_key is None:
-        require(_verify_lease(request, caller, ports, 0, 0))
+        require(_verify_lease(request, caller, ports, LeaseUse(0, 0)))
     async with ports.database.read_session() as session:
         earlier = await find_earlier(session, request, caller, ports)
         if earlier is None:
-            require(_verify_lease(request, caller, ports, *await _count_use(session, request, ports)))
+            require(_verify_lease(request, caller, ports, await _count_use(session, request, ports)))
     if earlier is not None:
         return await answer_repeated(earlier, request, ports)
     product = _require_product(request, ports)
@@ -53,27 +53,26 @@ async def submit_job(request: ComputationRequest, caller: Caller, ports: SubmitP
     async with ports.database.unit_of_work() as work:
         earlier = await find_earlier(work, request, caller, ports)
         if earlier is None:
-            require(_verify_lease(request, caller, ports, *await _count_use(work, request, ports)))
+            require(_verify_lease(request, caller, ports, await _count_use(work, request, ports)))
             await insert_job(work, job, caller, ports)
     return AcceptedJob(job, token) if earlier is None else await answer_repeated(earlier, request, ports)
 
 
-async def _count_use(session: ReadSession, request: ComputationRequest, ports: SubmitPorts) -> tuple[int, int]:
-    """Return how many computations of the lease are used, and how many reserved."""
+async def _count_use(session: ReadSession, request: ComputationRequest, ports: SubmitPorts) -> LeaseUse:
     counts = await session.jobs.count_by_charge(ports.lease_key(request.lease_id))
     lease = ports.leases.find_lease(request.lease_id)
-    return count_used(counts, lease.committed_count if lease else 0), counts.get(Charge.RESERVED, 0)
+    return count_use(counts, lease.committed_count if lease else 0)
 
 
-def _verify_lease(request: ComputationRequest, caller: Caller, ports: SubmitPorts, used: int, reserved: int) -> AccessDecision:
+def _verify_lease(request: ComputationRequest, caller: Caller, ports: SubmitPorts, use: LeaseUse) -> AccessDecision:
     return ports.privacy.verify_lease(
         AccessRequest(
             lease_id=request.lease_id,
             caller=caller.address,
             assets=tuple(asset_id for asset_id, _ in request.inputs),
             product_version=request.product_version,
-            used=used,
-            reserved=reserved,
+            used=use.used,
+            reserved=use.reserved,
             time_limit=ports.limits.time_seconds,
         )
     )

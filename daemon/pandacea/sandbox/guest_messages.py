@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,7 +23,6 @@ DISK_FULL_ERRNOS: Final = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
 """Errno names of a script's OSError when its file systems are full."""
 REPORTABLE_ERRNOS: Final = DISK_FULL_ERRNOS | {"EAGAIN"}
 """Errno names that explain a failure; any other is dropped."""
-_PROGRESS: Final = struct.Struct(">dd")
 _TYPE_CHARACTERS: Final = 100
 _MESSAGE_CHARACTERS: Final = 2000
 _NAME_CHARACTERS: Final = 8192
@@ -174,9 +172,9 @@ def parse_message(packet: bytes) -> GuestMessage:
             raise MalformedMessageError(f"{len(payload)} bytes after a {tag!r} that carries none")
         return _EMPTY_MESSAGES[tag]()
     if tag == packets.PROGRESS:
-        if len(payload) != _PROGRESS.size:
+        if len(payload) != packets.PROGRESS_PAIR.size:
             raise MalformedMessageError(f"progress of {len(payload)} bytes")
-        return GuestProgress(*_PROGRESS.unpack(payload))
+        return GuestProgress(*packets.PROGRESS_PAIR.unpack(payload))
     reader = _OBJECT_READERS.get(tag)
     if reader is None:
         raise MalformedMessageError(f"an unknown tag {tag!r}")

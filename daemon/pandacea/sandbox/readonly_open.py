@@ -19,6 +19,7 @@ from typing import Final
 
 from pandacea.errors import Broken
 from pandacea.sandbox import readonly_mount
+from pandacea.sandbox.guest.packets import received_descriptors
 
 _ANSWER_SECONDS: Final = 10.0
 _TRIAL_FILE: Final = Path(readonly_mount.__file__)
@@ -149,11 +150,10 @@ class ReadOnlyHelper:
         """
         try:
             self._sock.send(os.fsencode(path.absolute()))
-            data, descriptors, _, _ = socket.recv_fds(self._sock, 64, 1)
+            data, ancillary, _, _ = self._sock.recvmsg(64, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         except (OSError, TimeoutError) as error:
             raise Broken(f"the read-only helper does not answer ({error}); restart the node") from error
-        if descriptors:
-            os.set_inheritable(descriptors[0], False)
+        if descriptors := received_descriptors(ancillary):
             return descriptors[0]
         if not data:
             raise Broken("the read-only helper ended; does bubblewrap run here? Try: bwrap --ro-bind / / true")

@@ -18,9 +18,8 @@ from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.outcome import Failure, Outcome
 from pandacea.flows.ports import InputTable, SandboxEvent, SandboxJob, TableFormat
 from pandacea.sandbox import proc_masks
-from pandacea.sandbox.seccomp.bpf import host_architecture
+from pandacea.sandbox.seccomp.bpf import syscall_number
 from pandacea.sandbox.seccomp.rules import DENIED
-from pandacea.sandbox.seccomp.syscalls import SYSCALLS
 from pandacea.sandbox.settings import GUEST_UID
 
 RunJob = Callable[[SandboxJob, Callable[[SandboxEvent], None]], Awaitable[Outcome]]
@@ -113,7 +112,7 @@ class _SelfTest:
         table.write_text("a\n1\n", encoding="ascii")
         table.chmod(0o644)
         os.utime(table, (0, 0))  # an access time so old that any reading through an ordinary mount moves it
-        limits, column = self._limits, 0 if host_architecture() == "x86_64" else 1
+        limits = self._limits
         params = {
             "kept": sorted(proc_masks.VISIBLE),
             "neutral": proc_masks.FIXED,
@@ -122,10 +121,10 @@ class _SelfTest:
             "workspace_bytes": limits.workspace_bytes,
             "workspace_inodes": limits.workspace_inodes,
             "denied": {
-                purpose: {call: number for call in calls if (number := SYSCALLS[call][column]) is not None}
+                purpose: {call: number for call in calls if (number := syscall_number(call)) is not None}
                 for purpose, calls in DENIED.items()
             },
-            "conditions": [(name, SYSCALLS[call][column], arguments) for name, call, arguments in _FILTERED_ARGUMENTS],
+            "conditions": [(name, syscall_number(call), arguments) for name, call, arguments in _FILTERED_ARGUMENTS],
         }
         inputs = (InputTable(AssetId("probe"), "probe", table, TableFormat.CSV),)
         outcome = await self._run_probe("walls", params, _PROBE_SECONDS, inputs)

@@ -1,20 +1,22 @@
-"""Whole batches through the driver: the tables are SQLModel's, the rows go past its objects (ten times the speed)."""
+"""Bulk reads and writes of plain rows through the driver, without an object of SQLModel for each row: ten times the speed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+T = TypeVar("T")
+
 IN_LIST_SIZE: Final = 2_000
-"""Values of one IN list: far below the 32,766 parameters that SQLite and PostgreSQL allow."""
+"""Values of one IN list; SQLite and PostgreSQL allow 32,766 parameters."""
 
 
 def upsert_statement(connection: AsyncConnection, table: Table, *, update: bool = True) -> str:
-    """INSERT of whole rows (every column, in table order); a row whose key exists is replaced, or kept when not `update`."""
+    """Write an INSERT of whole rows (every column, in table order); a row whose key exists is replaced, or kept when not `update`."""
     return _upsert_statement(connection.dialect.name, table, update)
 
 
@@ -29,20 +31,26 @@ def _upsert_statement(dialect: str, table: Table, update: bool) -> str:
 
 
 def with_placeholders(connection: AsyncConnection, sql: str) -> str:
-    """Write each `?` as the driver wants it."""
+    """Write each `?` of a statement as the connection's driver wants it."""
     return _with_placeholders(connection.dialect.name, sql)
 
 
 @cache
 def _with_placeholders(dialect: str, sql: str) -> str:
-    return _replace_placeholders(dialect, sql)
+    return place_parameters(dialect, sql)
 
 
-def _replace_placeholders(dialect: str, sql: str) -> str:
+def place_parameters(dialect: str, sql: str) -> str:
+    """Write each `?` of a statement as a dialect's driver wants it; the text is not cached."""
     if dialect != "postgresql":
         return sql
     pieces = sql.split("?")
     return "".join(f"{piece}${place}" for place, piece in enumerate(pieces[:-1], 1)) + pieces[-1]
+
+
+def select_statement(columns: Iterable[str], source: str) -> str:
+    """Write a SELECT of columns of our own; `source`: from FROM on."""
+    return f"SELECT {', '.join(columns)} {source}"
 
 
 async def execute_many(connection: AsyncConnection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -51,17 +59,17 @@ async def execute_many(connection: AsyncConnection, sql: str, rows: Sequence[tup
         await connection.exec_driver_sql(sql, list(rows))
 
 
-async def select_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]) -> list[Any]:
-    """Rows of `sql`, whose last `(IN)` is filled with `values`, chunk by chunk; `fixed` are the parameters before it."""
-    found: list[Any] = []
+async def select_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]) -> list[Sequence[Any]]:
+    """Select rows by many values: `(IN)` at the end of `sql` becomes a list of them, chunk by chunk; `fixed`: the parameters before it."""
+    found: list[Sequence[Any]] = []
     for chunk in split_chunks(values, IN_LIST_SIZE):
-        # Not remembered: there is one text for every length.
-        query = _replace_placeholders(connection.dialect.name, sql.replace("(IN)", f"({', '.join('?' * len(chunk))})"))
+        # Not cached: there is a text for every length.
+        query = place_parameters(connection.dialect.name, sql.replace("(IN)", f"({', '.join('?' * len(chunk))})"))
         found.extend((await connection.exec_driver_sql(query, (*fixed, *chunk))).all())
     return found
 
 
-def split_chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Cut a sequence into pieces of at most `size`."""
+def split_chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Split a sequence into parts of at most `size` values."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

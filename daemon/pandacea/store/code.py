@@ -1,9 +1,9 @@
-"""Scripts handed in for approval."""
+"""Scripts submitted for approval."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, Column, Index, Text, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
@@ -15,7 +15,7 @@ from pandacea.domain.ids import Address
 
 
 class CodeSubmissionRow(SQLModel, table=True):
-    """The columns of `domain.code.Submission`."""
+    """The columns of `domain.code_approval.CodeRecord`."""
 
     __tablename__ = "code_submission"
     __table_args__ = (Index("code_by_script", "product_id", "code_sha256"), Index("code_by_state", "state", "created_at"))
@@ -37,7 +37,7 @@ class CodeSubmissionRow(SQLModel, table=True):
     decided_at: float | None = None
 
 
-_code: Any = SQLModel.metadata.tables["code_submission"]
+_code: Final = SQLModel.metadata.tables["code_submission"]
 
 
 def _read(row: RowMapping) -> CodeRecord:
@@ -45,39 +45,39 @@ def _read(row: RowMapping) -> CodeRecord:
 
 
 class CodeTable:
-    """The submissions as one connection sees them."""
+    """The submitted scripts as one connection sees them."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Reads may use any connection; writes the transaction's."""
+        """Reads may use any connection; writes need the transaction's."""
         self._connection = connection
 
     async def insert_submission(self, submission: CodeRecord) -> None:
-        """Insert a new one."""
+        """Insert a new submission."""
         values = asdict(submission)
         await self._connection.execute(
             insert(_code), [{**values, "uploads": list(values["uploads"]), "columns": dict(values["columns"])}]
         )
 
     async def find_submission(self, code_id: str) -> CodeRecord | None:
-        """One, or None."""
+        """Return a submission, or None."""
         row = (await self._connection.execute(select(_code).where(_code.c.code_id == code_id))).mappings().first()
         return None if row is None else _read(row)
 
     async def find_by_script(self, product_id: str, code_sha256: str) -> list[CodeRecord]:
-        """Every submission of one script for one product, oldest first."""
+        """Return every submission of one script for one product, oldest first."""
         here = (_code.c.product_id == product_id) & (_code.c.code_sha256 == code_sha256)
         rows = (await self._connection.execute(select(_code).where(here).order_by(_code.c.created_at))).mappings().all()
         return [_read(row) for row in rows]
 
     async def list_submissions(self, state: CodeState | None = None) -> list[CodeRecord]:
-        """All, or those in a state; oldest first."""
+        """List all submissions, or those in a state, oldest first."""
         query = select(_code).order_by(_code.c.created_at)
         if state is not None:
             query = query.where(_code.c.state == state)
         return [_read(row) for row in (await self._connection.execute(query)).mappings().all()]
 
     async def count_pending(self, *, submitter: Address | None = None, known: bool | None = None) -> int:
-        """How many wait: of one submitter, of those who (do not) hold a lease."""
+        """Count the submissions that wait for a decision: of one submitter, or of those with (`known`) or without a lease."""
         query = select(func.count()).where(_code.c.state == CodeState.PENDING)
         if submitter is not None:
             query = query.where(_code.c.submitter == submitter)
@@ -86,14 +86,14 @@ class CodeTable:
         return int((await self._connection.execute(query)).scalar_one())
 
     async def record_decision(self, code_id: str, state: CodeState, reason: str, now: float) -> bool:
-        """Write the Earner's word; False when there is no such submission."""
+        """Write the Earner's decision; False when there is no such submission."""
         decided = update(_code).where(_code.c.code_id == code_id).values(state=state, reason=reason, decided_at=now)
         return bool((await self._connection.execute(decided)).rowcount == 1)
 
     async def prune_submissions(self, before: float, strangers_before: float) -> int:
-        """Forget what was handed in before a time and never decided on, or rejected before it; returns how many.
+        """Delete what was submitted before a time and never decided on, and what was rejected before it; returns how many.
 
-        `strangers_before`: the same time for what people without a lease handed in.
+        Times in Unix seconds; `strangers_before` applies to undecided submissions of people without a lease.
         """
         known = (_code.c.created_at < before) | (_code.c.known.is_(False) & (_code.c.created_at < strangers_before))
         undecided = (_code.c.state == CodeState.PENDING) & known

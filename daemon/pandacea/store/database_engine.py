@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,8 @@ from pandacea.store.writer_lock import DatabaseTakenError, WriterSession, acquir
 log = structlog.get_logger(__name__)
 
 TRANSIENT_SQLSTATES: Final = ("08", "25006", "40", "53", "57", "58")
-"""PostgreSQL's classes and codes of errors that are the server's condition, not our statement's: connection, read-only standby,
-rollback, resources, shutdown, system."""
+"""SQLSTATE classes and codes of PostgreSQL for errors of the server, not of a statement: connection, read-only standby, rollback,
+resources, shutdown, system."""
 
 
 class WriteTransaction:
@@ -32,37 +32,37 @@ class WriteTransaction:
     def __init__(self, connection: AsyncConnection) -> None:
         """Take over a connection on which a transaction has begun."""
         self.connection = connection
-        self._after_commit: list[Any] = []
+        self._after_commit: list[Callable[[], None]] = []
 
-    def after_commit(self, callback: Any) -> None:
-        """Run `callback()` once the commit is durable: this is how memory follows the database, never the other way."""
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Run `callback()` once the commit is durable, so that memory follows the database and never the other way."""
         self._after_commit.append(callback)
 
     async def commit(self) -> None:
-        """Make it durable, then run the callbacks. Call once, last."""
+        """Commit durably, then run the callbacks. Call it once, last."""
         await self.connection.commit()
         for callback in self._after_commit:
             callback()
 
 
 class DatabaseUnreachable(Broken):
-    """The database server is not there (yet)."""
+    """No database server answers (yet)."""
 
 
 class DatabaseEngine:
-    """SQLite in WAL mode (default) or PostgreSQL, behind the same two verbs: `write` and `read`."""
+    """SQLite in WAL mode (default) or PostgreSQL, behind the same two methods: `write_transaction` and `read_connection`."""
 
     def __init__(self, url: URL, writer: AsyncEngine, reader: AsyncEngine) -> None:
-        """Use `Database.open`."""
+        """Call `DatabaseEngine.open` instead."""
         self.url = url
         self.dialect = writer.dialect.name
         self.failure_reason: str | None = None
-        """Why the last transaction failed, if it was the database that failed; None: it answers."""
+        """Why the database failed in the last transaction; None: it answers."""
         self._writer = writer
         self._reader = reader
         self._lock = asyncio.Lock()
         self._aside: driver.SqliteConnection | AsyncEngine | None = None
-        """For `autocommit`: SQLite's second file, PostgreSQL's second connection that writes."""
+        """What `execute_autocommit` writes to: SQLite's second file, PostgreSQL's second connection that writes."""
         self._writer_session: WriterSession | None = None
         self._stack = AsyncExitStack()
 
@@ -73,11 +73,11 @@ class DatabaseEngine:
         Args:
             address: the URL.
             password: PostgreSQL's, instead of one in the URL.
-            alone: hold it as the one node that writes to it; call `claim` once its schema is the newest.
+            exclusive: lock it as the one node that writes to it; call `write_fencing_token` once its schema is the newest.
 
         Raises:
             BadConfig: the URL cannot be read or names another database.
-            Broken: the database cannot be opened, or (`alone`) another node holds it; Unreachable: there is no server.
+            Broken: the database cannot be opened, or (`exclusive`) another node has it; DatabaseUnreachable: no server answers.
         """
         url = parse_database_url(address)
         session = None
@@ -106,7 +106,7 @@ class DatabaseEngine:
 
     @property
     def safe_url(self) -> str:
-        """Its URL without the password."""
+        """The URL without the password."""
         return self.url.render_as_string(hide_password=True)
 
     async def _connect(self, *, exclusive: bool) -> None:
@@ -137,17 +137,17 @@ class DatabaseEngine:
             raise
 
     async def write_fencing_token(self) -> None:
-        """Note in the database that this process holds it, so that it notices if ever another did meanwhile."""
+        """Write this start's fencing token, so that the node notices after a lost connection whether another node wrote meanwhile."""
         if self._writer_session is not None:
             async with self.write_transaction() as tx:
                 await self._writer_session.write_fencing_token(tx.connection.exec_driver_sql)
                 await tx.commit()
 
     async def wait_until_superseded(self) -> None:
-        """Wait for as long as no other node wrote here, which is for ever unless the connection was lost for a while.
+        """Wait until another node has written to the database, which can happen only after the connection was lost.
 
         Raises:
-            Broken: another did.
+            Broken: another node has.
         """
         await (asyncio.Event() if self._writer_session is None else self._writer_session.superseded).wait()
         raise Broken(
@@ -156,7 +156,7 @@ class DatabaseEngine:
 
     @asynccontextmanager
     async def write_transaction(self) -> AsyncIterator[WriteTransaction]:
-        """Begin a write. One at a time in this process: a node has one writer, so nothing waits on a database lock.
+        """Begin a write transaction, one at a time in this process, so that none waits for a lock of the database.
 
         Raises:
             Unavailable: the database did not answer, or stopped answering. Unless that was in `commit`, nothing was written.
@@ -168,7 +168,7 @@ class DatabaseEngine:
 
     @asynccontextmanager
     async def write_schema(self) -> AsyncIterator[WriteTransaction]:
-        """A write that may rebuild tables. SQLite does that by dropping the old one, and must not follow foreign keys meanwhile."""
+        """Begin a transaction that may rebuild tables. SQLite drops the old table for that, so foreign keys are off meanwhile."""
         async with self._lock, self._connection(self._writer) as connection:
             sqlite = (await connection.get_raw_connection()).driver_connection if self.dialect == "sqlite" else None
             try:
@@ -182,15 +182,15 @@ class DatabaseEngine:
                     await sqlite.execute("PRAGMA foreign_keys=ON")
 
     async def execute_autocommit(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
-        """Run one statement of the driver's as a transaction of its own: durable when its rows come back.
+        """Execute one statement of the driver's as a transaction of its own, durable when this returns its rows.
 
-        For tables that nothing else is written together with: it waits for no other write. In SQLite, where a transaction holds the
-        whole file, they lie in a second file beside the first, and the statement goes past SQLAlchemy: one visit to the driver's
-        thread, half the processor time.
+        It is for tables that are written alone, and does not wait for other writes. In SQLite, where a transaction locks the whole
+        file, these tables are in a second file, and the statement bypasses SQLAlchemy: one call to the driver's thread, half the
+        processor time.
 
         Raises:
             Unavailable: the database did not answer; nothing was written.
-            sqlite3.Error, DBAPIError: it refused; nothing was written.
+            sqlite3.Error, DBAPIError: it refused the statement; nothing was written.
         """
         assert self._aside is not None
         if isinstance(self._aside, AsyncEngine):
@@ -198,13 +198,14 @@ class DatabaseEngine:
                 found = await connection.exec_driver_sql(statement, values)
                 return found.all() if found.returns_rows else []
         try:
-            return await self._aside.visit(lambda sqlite: sqlite.execute(statement, values).fetchall())  # type: ignore[no-any-return]
+            rows = await self._aside.run_on_thread(lambda sqlite: sqlite.execute(statement, values).fetchall())
         except sqlite3.OperationalError as problem:
             raise self._to_unavailable(problem) from problem
+        return rows
 
     @asynccontextmanager
     async def read_connection(self) -> AsyncIterator[AsyncConnection]:
-        """A consistent view for reading.
+        """Open a connection that sees one state of the database.
 
         Raises:
             Unavailable: the database did not answer, or stopped answering.
@@ -214,7 +215,7 @@ class DatabaseEngine:
 
     @asynccontextmanager
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        """Tell the database's own failures from everything else that may go wrong in a transaction."""
+        """Turn failures of the database itself into `Unavailable`; other exceptions pass unchanged."""
         async with AsyncExitStack() as stack:
             try:
                 connection = await stack.enter_async_context(engine.connect())
@@ -227,13 +228,13 @@ class DatabaseEngine:
                     raise
                 raise self._to_unavailable(problem) from problem
             if self.failure_reason is not None:
-                log.warning("database.answers-again", database=self.safe_url)
+                log.warning("database.available", database=self.safe_url)
                 self.failure_reason = None
 
     def _to_unavailable(self, problem: Exception) -> Unavailable:
         cause = problem.orig if isinstance(problem, DBAPIError) else problem
         if self.failure_reason is None:
-            log.warning("database.trouble", database=self.safe_url, problem=f"{type(cause).__name__}: {cause}")
+            log.warning("database.unavailable", database=self.safe_url, reason=f"{type(cause).__name__}: {cause}")
         if isinstance(problem, DatabaseTakenError):
             self.failure_reason = "Another node has taken the node's database."
         else:
@@ -241,19 +242,19 @@ class DatabaseEngine:
         return Unavailable(self.failure_reason)
 
     async def close(self) -> None:
-        """Give every connection back, and the hold."""
+        """Close every connection and release the lock."""
         await self._writer.dispose()
         await self._reader.dispose()
         await self._stack.aclose()
 
 
 def _is_unreachable(problem: BaseException | None) -> bool:
-    """Whether nobody listens, or the server has just begun to."""
+    """Whether no server listens, or it is still starting."""
     return isinstance(problem, OSError) or getattr(getattr(problem, "orig", None), "sqlstate", None) == "57P03"
 
 
 def _is_transient(problem: DBAPIError) -> bool:
-    """Whether the same statement may work later: the server is away, full or restarting, the file locked or its disk full."""
+    """Whether the statement may succeed later: the server is away, full or restarting, the file is locked or its disk full."""
     state = getattr(problem.orig, "sqlstate", None)
     if state is not None:
         return str(state).startswith(TRANSIENT_SQLSTATES)
@@ -261,12 +262,12 @@ def _is_transient(problem: DBAPIError) -> bool:
 
 
 def parse_database_url(address: str) -> URL:
-    """Read a database URL; only SQLite and PostgreSQL through their asyncio drivers are served."""
+    """Parse a database URL; only SQLite and PostgreSQL through their asyncio drivers are supported."""
     try:
         url = make_url(address)
     except ArgumentError as problem:
-        # Not shown: it may hold a password.
-        raise BadConfig("store.url is no database URL; write for example sqlite+aiosqlite:///state/pandacea.db.") from problem
+        # The URL is not shown: it may contain a password.
+        raise BadConfig("store.url is not a database URL; write for example sqlite+aiosqlite:///state/pandacea.db.") from problem
     if url.drivername not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
         raise BadConfig(f"store.url uses {url.drivername!r}; allowed are sqlite+aiosqlite and postgresql+asyncpg.")
     return url

@@ -1,7 +1,7 @@
-"""SQLite's driver with one visit to its thread for each statement.
+"""SQLite's driver with one call to its thread for each statement.
 
-aiosqlite makes four of an ordinary query (cursor, execute, fetch, close). Every visit wakes a thread, which then waits for the
-interpreter's lock while the event loop is busy, and a transaction holds the database's one writer for all of its visits together.
+aiosqlite makes four calls of an ordinary query (cursor, execute, fetch, close). Each wakes a thread, which then waits for the
+interpreter's lock while the event loop is busy; meanwhile the transaction occupies the database's one writer.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiosqlite
 
+T = TypeVar("T")
+
 
 async def connect(*arguments: Any, **options: Any) -> SqliteConnection:
-    """As `aiosqlite.connect`, for SQLAlchemy's `async_creator_fn`."""
+    """Connect as `aiosqlite.connect` does, for SQLAlchemy's `async_creator_fn`."""
     connection = SqliteConnection(lambda: sqlite3.connect(*arguments, **options), iter_chunk_size=64)
     connection._thread.daemon = True  # noqa: SLF001  # as SQLAlchemy does for a connection that it makes itself
     await connection
@@ -23,41 +25,42 @@ async def connect(*arguments: Any, **options: Any) -> SqliteConnection:
 
 
 class SqliteConnection(aiosqlite.Connection):
-    """A connection whose cursors hold their rows."""
+    """A connection whose cursors fetch all rows when they execute."""
 
     _rollback_due = False
-    """A caller was cancelled while the thread worked for it: what that did shows only after the next visit."""
+    """Whether a caller was cancelled while the thread worked for it: what that work did shows only after the next call."""
 
     def cursor(self) -> SqliteCursor:  # type: ignore[override]  # what SQLAlchemy uses of a cursor, and no more
-        """A cursor that has not been to the thread yet."""
+        """Return a cursor without calling the thread."""
         return SqliteCursor(self)
 
-    async def visit(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Run `work` on the connection's thread, after all that was asked of it before."""
+    async def run_on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on the connection's thread, after everything that was passed to it before."""
         try:
-            return await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # aiosqlite's own, FIFO
+            result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # aiosqlite's own, FIFO
         except asyncio.CancelledError:
             self._rollback_due = True
             raise
+        return result
 
     async def commit(self) -> None:
         """Commit the current transaction."""
-        await self.visit(sqlite3.Connection.commit)
+        await self.run_on_thread(sqlite3.Connection.commit)
 
     async def rollback(self) -> None:
-        """Roll back the current transaction, if there is one: the pool asks for it after every use."""
+        """Roll back the current transaction, if there is one: the pool calls this after every use."""
         if self._rollback_due or self.in_transaction:
-            await self.visit(sqlite3.Connection.rollback)
+            await self.run_on_thread(sqlite3.Connection.rollback)
             self._rollback_due = False
 
 
 class SqliteCursor:
-    """What SQLAlchemy's adapter asks of a cursor; a result is fetched whole, as that adapter does."""
+    """The part of a cursor that SQLAlchemy's adapter uses; results are fetched whole, as that adapter does itself."""
 
     arraysize = 1
 
     def __init__(self, connection: SqliteConnection) -> None:
-        """Nothing is opened before a statement is run."""
+        """Open nothing before a statement is executed."""
         self._connection = connection
         self._rows: list[Any] = []
         self.description: Any = None
@@ -65,15 +68,15 @@ class SqliteCursor:
         self.lastrowid: int | None = None
 
     async def __aenter__(self) -> Self:
-        """Nothing to open."""
+        """Return the cursor itself."""
         return self
 
     async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Self:
-        """Run a statement and take its rows."""
+        """Execute a statement and fetch its rows."""
         return await self._run(lambda connection: connection.execute(statement, parameters))
 
     async def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Self:
-        """Run a statement for many rows of parameters."""
+        """Execute a statement for many rows of parameters."""
         return await self._run(lambda connection: connection.executemany(statement, parameters))
 
     async def _run(self, statement: Callable[[sqlite3.Connection], sqlite3.Cursor]) -> Self:
@@ -83,13 +86,13 @@ class SqliteCursor:
             self._rows = cursor.fetchall() if cursor.description else []
             cursor.close()
 
-        await self._connection.visit(whole)
+        await self._connection.run_on_thread(whole)
         return self
 
     async def fetchall(self) -> list[Any]:
-        """The rows, once."""
+        """Return the rows that were fetched, once."""
         rows, self._rows = self._rows, []
         return rows
 
     async def close(self) -> None:
-        """The statement was finished when it ran."""
+        """Do nothing: the statement was closed when it was executed."""

@@ -1,17 +1,19 @@
-"""Jobs: one row a computation, from the accepted request to what was released of it."""
+"""Jobs: a row for each computation, from the accepted request to the released result."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    ColumnElement,
     Index,
     LargeBinary,
+    Select,
     Text,
     case,
     delete,
@@ -43,7 +45,7 @@ class JobRow(SQLModel, table=True):
         Index("job_by_lease", "chain_id", "contract", "lease_id"),
         Index("job_by_spender", "spender", "state"),
         Index("job_by_idempotency_key", "spender", "lease_id", "idempotency_key"),
-        # These hold every column that their questions ask for: a row's own pages are as long as its script.
+        # These indexes hold every column that their queries read: a row itself is as long as its script.
         Index("job_by_run", "ran_until", "spender", "started_at"),
         Index("job_by_result", "removed_at", "mode", "spender", "stored_bytes"),
         Index("job_by_charge", "charge", "finished_at"),
@@ -90,11 +92,11 @@ class JobRow(SQLModel, table=True):
     cancel_asked: bool
     stored_bytes: int = Field(sa_type=BigInteger)
     ran_until: float | None = None
-    """When its run ended, whatever became of the result later: `finished_at` of a held one is moved by the Earner's word."""
+    """When its run ended, in Unix seconds; unlike `finished_at` it does not change when the Earner decides on a held result."""
 
 
 class JobArtifactRow(SQLModel, table=True):
-    """One file a computation left; its bytes are the file `file` in the job's results folder."""
+    """One artifact of a computation; its bytes are the file `file` in the job's results folder."""
 
     __tablename__ = "job_artifact"
 
@@ -105,12 +107,11 @@ class JobArtifactRow(SQLModel, table=True):
     sha256: str = Field(max_length=64)
 
 
-_job: Any = SQLModel.metadata.tables["job"]
-_artifact: Any = SQLModel.metadata.tables["job_artifact"]
-_LIVE = (JobState.PENDING, JobState.RUNNING, JobState.HELD)
+_job: Final = SQLModel.metadata.tables["job"]
+_artifact: Final = SQLModel.metadata.tables["job_artifact"]
 _QUEUED = (JobState.PENDING, JobState.RUNNING)
 FAIRNESS_SECONDS = 3600.0
-"""How far back a Spender's run time counts when it is asked whose turn it is."""
+"""How many seconds back a Spender's run time counts when the next job is chosen."""
 
 
 def _read(row: RowMapping) -> Job:
@@ -131,11 +132,11 @@ def _signs_or_charges(values: Mapping[str, Any]) -> bool:
     return signs or values.get("charge", Charge.FREE) != Charge.FREE
 
 
-def _ended(mode: Mode) -> Any:
+def _ended(mode: Mode) -> ColumnElement[bool]:
     return _job.c.state.in_(list(TERMINAL)) & (_job.c.mode == mode)
 
 
-def _of(key: LeaseKey) -> Any:
+def _of(key: LeaseKey) -> ColumnElement[bool]:
     return (_job.c.chain_id == key.chain_id) & (_job.c.contract == key.contract) & (_job.c.lease_id == key.lease_id)
 
 
@@ -143,7 +144,7 @@ class JobTable:
     """The job rows as one connection sees them."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Reads may use any connection; writes the transaction's."""
+        """Reads may use any connection; writes need the transaction's."""
         self._connection = connection
 
     async def insert_job(self, job: Job) -> None:
@@ -151,36 +152,31 @@ class JobTable:
         await self._connection.execute(insert(_job), [asdict(job)])
 
     async def find_job(self, computation_id: str) -> Job | None:
-        """The whole row, or None."""
+        """Return a job, or None."""
         return await self._first(select(_job).where(_job.c.computation_id == computation_id))
 
     async def find_by_idempotency_key(self, spender: Address, lease: LeaseKey, key: str) -> Job | None:
-        """The job that a spender's earlier request under this lease with this key made."""
+        """Return the job that a Spender's earlier request with this idempotency key made under this lease, or None."""
         mine = (_job.c.spender == spender) & (_job.c.idempotency_key == key) & _of(lease)
         return await self._first(select(_job).where(mine).order_by(_job.c.created_at).limit(1))
 
     async def count_by_charge(self, key: LeaseKey) -> dict[Charge, int]:
-        """How many jobs of a lease stand at each charge."""
+        """Count the jobs of a lease by charge."""
         query = select(_job.c.charge, func.count()).where(_of(key)).group_by(_job.c.charge)
         return {Charge(charge): int(count) for charge, count in (await self._connection.execute(query)).all()}
 
-    async def count_live(self, key: LeaseKey) -> int:
-        """How many jobs of a lease have not ended, held results among them."""
-        query = select(func.count()).where(_job.c.state.in_(_LIVE) & _of(key))
-        return int((await self._connection.execute(query)).scalar_one())
-
     async def count_queued(self, spender: Address | None = None) -> int:
-        """How many jobs wait or run: of a spender, or in all."""
+        """Count the jobs that wait or run: of a Spender, or of all Spenders."""
         query = select(func.count()).where(_job.c.state.in_(_QUEUED))
         if spender is not None:
             query = query.where(_job.c.spender == spender)
         return int((await self._connection.execute(query)).scalar_one())
 
     async def find_next_pending(self, criteria: StartCriteria) -> Job | None:
-        """The next job to start: rehearsals last, then fair between Spenders in number and in time, then the oldest.
+        """Return the job to start next: rehearsals last, then fair between Spenders by number and by time, then the oldest.
 
-        A Spender with fewer running jobs goes first and, of those with as many, the one whose runs took least of the last hour. A job
-        that waited too long comes up whatever its Spender has running: it is to be ended.
+        A Spender with fewer running jobs comes first and, of those with equally many, the one whose runs took least of the last hour.
+        A job whose queue deadline has passed is returned whatever its Spender has running, so that it is ended.
         """
         since = criteria.now - FAIRNESS_SECONDS
         began = case((_job.c.started_at < since, since), else_=_job.c.started_at)
@@ -204,20 +200,20 @@ class JobTable:
             .order_by(mock, running, seconds, _job.c.created_at, _job.c.computation_id)
             .limit(1)
         )
-        # The whole row only of the one that was chosen: a full queue is a hundred megabytes of scripts.
+        # The whole row is read of the chosen job alone: the scripts of a full queue are a hundred megabytes.
         found = (await self._connection.execute(query)).scalar_one_or_none()
         return None if found is None else await self.find_job(found)
 
     async def list_in_state(self, *states: JobState) -> list[ComputationId]:
-        """Ids of every job in these states, oldest first."""
+        """List the ids of the jobs in these states, oldest first."""
         query = select(_job.c.computation_id).where(_job.c.state.in_(states)).order_by(_job.c.created_at)
         return [ComputationId(row[0]) for row in (await self._connection.execute(query)).all()]
 
     async def change_state(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool:
-        """Move a job on, or say False when it is no longer in `source`: two workers cannot both win.
+        """Change the state of a job; False when it is not in `source` any more, so that of two workers one succeeds.
 
         Raises:
-            ValueError: the state table has no such move, or a rehearsal would be charged or signed (a defect of ours).
+            ValueError: the state table has no such transition, or a rehearsal would be charged or signed (a defect of this program).
         """
         if target not in JOB_TRANSITIONS[source]:
             raise ValueError(f"no move {source} -> {target}")
@@ -232,74 +228,74 @@ class JobTable:
         return bool(moved.rowcount == 1)
 
     async def mark_charged(self, computation_id: str) -> None:
-        """User code starts: from this commit on the run counts, whatever follows."""
+        """Charge a job whose user code starts; from this commit on the run counts, whatever follows."""
         here = (_job.c.computation_id == computation_id) & (_job.c.charge == Charge.RESERVED)
         await self._connection.execute(update(_job).where(here).values(charge=Charge.CHARGED))
 
     async def mark_shown(self, computation_id: str, now: float) -> bool:
-        """Something of a run leaves before its end, so it is charged for good; False when it does not run (any more)."""
+        """Charge a run for good because output leaves the node before its end; False when the job does not run (any more)."""
         here = (_job.c.computation_id == computation_id) & (_job.c.state == JobState.RUNNING)
         charge = case((_job.c.charge == Charge.RESERVED, Charge.CHARGED.value), else_=_job.c.charge)
         shown = update(_job).where(here).values(live_at=func.coalesce(_job.c.live_at, now), charge=charge)
         return bool((await self._connection.execute(shown)).rowcount == 1)
 
     async def request_cancel(self, computation_id: str) -> None:
-        """Whatever comes of the run, it ends CANCELLED."""
+        """Request a cancellation: however the run ends, the job becomes CANCELLED."""
         await self._connection.execute(update(_job).where(_job.c.computation_id == computation_id).values(cancel_asked=True))
 
     async def update_token(self, computation_id: str, token_sha256: str) -> None:
-        """Another job token opens it from now on; the one before opens nothing."""
+        """Replace the job token; the one before is not accepted any more."""
         here = _job.c.computation_id == computation_id
         await self._connection.execute(update(_job).where(here).values(token_sha256=token_sha256))
 
     async def insert_artifacts(self, computation_id: str, artifacts: Sequence[StoredArtifact]) -> None:
-        """Record what a run left."""
+        """Insert the artifacts of a run."""
         if artifacts:
             await self._connection.execute(insert(_artifact), [{"computation_id": computation_id, **asdict(a)} for a in artifacts])
 
     async def list_artifacts(self, computation_id: str) -> list[StoredArtifact]:
-        """A job's artifacts by name."""
+        """List a job's artifacts by name."""
         query = select(_artifact).where(_artifact.c.computation_id == computation_id).order_by(_artifact.c.name)
         rows = (await self._connection.execute(query)).mappings().all()
         return [StoredArtifact(row["name"], row["file"], row["size"], row["sha256"]) for row in rows]
 
     async def delete_artifacts(self, computation_id: str) -> None:
-        """Forget even the names."""
+        """Delete the rows of a job's artifacts."""
         await self._connection.execute(delete(_artifact).where(_artifact.c.computation_id == computation_id))
 
     async def stored_bytes(self, mode: Mode) -> dict[Address, int]:
-        """Bytes of the results that are kept, held ones among them, by Spender: of leased runs, or of rehearsals."""
+        """Sum the bytes of stored results by Spender, held ones included: of leased runs, or of rehearsals."""
         kept = _job.c.removed_at.is_(None) & (_job.c.mode == mode) & (_job.c.stored_bytes > 0)
         query = select(_job.c.spender, func.sum(_job.c.stored_bytes)).where(kept).group_by(_job.c.spender)
         return {Address(spender): int(size) for spender, size in (await self._connection.execute(query)).all()}
 
     async def count_running(self) -> dict[Address, int]:
-        """How many leased runs are under way, by Spender."""
+        """Count the running leased jobs by Spender."""
         here = (_job.c.state == JobState.RUNNING) & (_job.c.mode == Mode.LIVE)
         query = select(_job.c.spender, func.count()).where(here).group_by(_job.c.spender)
         return {Address(spender): int(count) for spender, count in (await self._connection.execute(query)).all()}
 
     async def list_with_results(self) -> set[str]:
-        """Ids of ended jobs that left artifacts which are kept."""
+        """List the ids of ended jobs whose artifacts are stored."""
         kept = (_job.c.computation_id == _artifact.c.computation_id) & _job.c.removed_at.is_(None)
         query = select(_job.c.computation_id).where(kept & _job.c.state.not_in(_QUEUED)).distinct()
         return {row[0] for row in (await self._connection.execute(query)).all()}
 
     async def list_oldest_results(self, mode: Mode, before: float) -> list[StoredResult]:
-        """Ended jobs whose results take room and ended before a time, oldest first."""
+        """List ended jobs with stored results that ended before a time (Unix seconds), oldest first."""
         ended = _ended(mode) & _job.c.removed_at.is_(None) & (_job.c.finished_at < before) & (_job.c.stored_bytes > 0)
         query = select(_job.c.computation_id, _job.c.spender, _job.c.stored_bytes).where(ended)
         rows = (await self._connection.execute(query.order_by(_job.c.finished_at, _job.c.computation_id))).all()
         return [StoredResult(ComputationId(row[0]), Address(row[1]), int(row[2])) for row in rows]
 
     async def list_needed_uploads(self) -> set[tuple[str, str]]:
-        """(spender, sha-256) of every upload that a waiting or running job will be given."""
+        """List (spender, sha-256) of every upload that a waiting or running job needs."""
         query = select(_job.c.spender, _job.c.uploads).where(_job.c.state.in_(_QUEUED))
         rows = (await self._connection.execute(query)).all()
         return {(spender, digest) for spender, uploads in rows for digest in uploads.values()}
 
     async def list_ended_before(self, mode: Mode, time: float) -> list[ComputationId]:
-        """Ended jobs whose results are still kept and ended before a time."""
+        """List ended jobs whose results are still stored and that ended before a time (Unix seconds)."""
         ended = _ended(mode) & _job.c.removed_at.is_(None) & (_job.c.finished_at < time)
         return [row[0] for row in (await self._connection.execute(select(_job.c.computation_id).where(ended))).all()]
 
@@ -316,13 +312,13 @@ class JobTable:
         return [ComputationId(row[0]) for row in (await self._connection.execute(query)).all()]
 
     async def delete_jobs(self, computation_ids: Collection[ComputationId]) -> None:
-        """Forget jobs altogether: only such as count nowhere."""
+        """Delete jobs whole; only such as do not count for any lease."""
         for chunk in split_chunks(list(computation_ids), IN_LIST_SIZE):
             await self._connection.execute(delete(_artifact).where(_artifact.c.computation_id.in_(chunk)))
             await self._connection.execute(delete(_job).where(_job.c.computation_id.in_(chunk)))
 
     async def clear_scripts(self, before: float) -> int:
-        """Empty script and params of jobs that ended before a time, and of those that cost nothing; returns how many."""
+        """Empty script and params of charged jobs that ended before a time, and of those that cost nothing; returns how many."""
         paid = _job.c.charge.in_([Charge.CHARGED, Charge.ALLOWANCE]) & (_job.c.finished_at < before)
         given_back = (_job.c.charge == Charge.RETURNED) & _job.c.finished_at.is_not(None)
         emptied = 0
@@ -332,10 +328,10 @@ class JobTable:
         return emptied
 
     async def clear_result(self, computation_id: str, now: float) -> None:
-        """The bytes are gone; the row, its manifest and its charge stay."""
+        """Empty the output of a job whose result was removed at `now`; the row, its manifest and its charge stay."""
         gone = update(_job).where(_job.c.computation_id == computation_id).values(output=b"", removed_at=now, stored_bytes=0)
         await self._connection.execute(gone)
 
-    async def _first(self, query: Any) -> Job | None:
+    async def _first(self, query: Select[Any]) -> Job | None:
         row = (await self._connection.execute(query)).mappings().first()
         return None if row is None else _read(row)

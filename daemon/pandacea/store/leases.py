@@ -9,15 +9,20 @@ from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
-from pandacea.domain.ids import ADDRESS, HASH32, Address, ComputationId, Hash32, LeaseId, LeaseKey, Wei
+from pandacea.domain.approval_proof import ProofStatus
+from pandacea.domain.ids import ADDRESS, HASH32, ComputationId, LeaseId, LeaseKey, Wei
 from pandacea.domain.lease import NO_EXPIRY, LeaseStatus
 from pandacea.domain.lease_record import STATUS_CODE, STATUSES, LeaseRecord
-from pandacea.store.bulk import execute_many, select_in, upsert_statement, with_placeholders
+from pandacea.flows.chain_store import ApprovedLease, StoredProof
+from pandacea.store.bulk import execute_many, select_in, select_statement, upsert_statement, with_placeholders
+from pandacea.store.deployments import DeploymentScope
 
 _STATUS_TEXT: Final = tuple(str(status.value) for status in STATUSES)
 
 MAX_UINT_KEPT: Final = NO_EXPIRY
-"""A uint64 beyond it (a lease that never expires) is kept as it."""
+"""A larger uint64 (a lease that never expires) is stored as this number."""
+ATTESTED_BY_CHARACTERS: Final = 200
+"""Characters of a proof's origin that are stored."""
 
 
 def _number(*, nullable: bool = False) -> Any:
@@ -25,11 +30,11 @@ def _number(*, nullable: bool = False) -> Any:
 
 
 class LeaseRow(SQLModel, table=True):
-    """One lease of this node's Earner, as of its deployment's `base` block. The newest state is this plus the events held."""
+    """One lease of this node's Earner as of its deployment's `base` block. The newest state is this and the stored events above it."""
 
     __tablename__ = "lease"
     __table_args__ = (
-        # Only leases that nobody approved: they are what pruning looks for, and they are few.
+        # Only leases that are not approved: pruning looks for them, and they are few.
         Index(
             "lease_waiting",
             "deployment",
@@ -44,14 +49,14 @@ class LeaseRow(SQLModel, table=True):
     spender: str = Field(max_length=42)
     earner: str = Field(max_length=42)
     price: str = Field(max_length=78)
-    """Wei, decimal: uint256 fits no SQL integer."""
+    """Wei, decimal: an SQL integer is too small for uint256."""
     created_block: int = _number()
     status: str = Field(max_length=16)
     data_product_id: str | None = Field(default=None, max_length=66)
     expires_at: int | None = _number(nullable=True)
     max_computations: int = _number()
     committed: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
-    """Ids of the computations with a result on-chain, 32 bytes each, one after the other: few, and never asked for alone."""
+    """Ids of the computations with a result on-chain, 32 bytes each, concatenated: they are few, and always read together."""
     approved_block: int | None = _number(nullable=True)
     executed_block: int | None = _number(nullable=True)
     cancelled_block: int | None = _number(nullable=True)
@@ -64,7 +69,7 @@ class LeaseRow(SQLModel, table=True):
 
 
 class LeaseProofRow(SQLModel, table=True):
-    """Why an approval counts: the Earner's signature, a second endpoint, or the operator's own word.
+    """Why an approval counts: the Earner's signature, a second endpoint, or the operator's acknowledgement.
 
     Bound to the lease's terms and, unless the operator gave it, to the approving transaction.
     """
@@ -76,20 +81,23 @@ class LeaseProofRow(SQLModel, table=True):
     lease_id: str = Field(primary_key=True, max_length=66)
     trust: str = Field(max_length=16)
     terms: str = Field(max_length=66)
-    """sha-256 over the terms it was given for."""
+    """sha-256 over the lease's terms at that time."""
     approved_tx: str | None = Field(default=None, max_length=66)
-    by: str = Field(max_length=200)
-    """Signer's address, the endpoints, or the operator's account and words."""
+    by: str = Field(max_length=ATTESTED_BY_CHARACTERS)
+    """The signer's address, the endpoints, or the operator's account and reason."""
     at: int = _number()
 
 
-_lease: Any = SQLModel.metadata.tables["lease"]
-_proof: Any = SQLModel.metadata.tables["lease_proof"]
+_lease: Final = SQLModel.metadata.tables["lease"]
+_proof: Final = SQLModel.metadata.tables["lease_proof"]
 
-_COLUMNS: Final = ", ".join(column.name for column in _lease.columns if column.name != "deployment")
+_SELECT_LEASES: Final = select_statement(
+    [column.name for column in _lease.columns if column.name != "deployment"],
+    "FROM lease WHERE deployment = ? AND lease_id IN (IN)",
+)
 
 
-def _read_lease(row: Any, key: LeaseKey) -> LeaseRecord:
+def _read_lease(row: Sequence[Any], key: LeaseKey) -> LeaseRecord:
     (_, spender, earner, price, created, status, product, expires, most, committed, *facts, for_spender, approved_tx, seen_at) = row
     held = LeaseRecord(key, spender, earner, Wei(int(price)), created, seen_at=seen_at)
     held.status = STATUS_CODE[LeaseStatus(status)]
@@ -101,8 +109,8 @@ def _read_lease(row: Any, key: LeaseKey) -> LeaseRecord:
     return held
 
 
-def _is_readable(row: Any) -> bool:
-    """Whether its ids are such: an earlier version kept what an endpoint had sent. Such a lease does not exist, and opens nothing."""
+def _is_readable(row: Sequence[Any]) -> bool:
+    """Whether its ids are well-formed: an earlier version stored whatever an endpoint had sent. Such a lease gives no access."""
     lease_id, spender, earner, _, _, _, product, *_ = row
     forms = ((HASH32, lease_id), (ADDRESS, spender), (ADDRESS, earner), (HASH32, product))
     return all(value is None or form.fullmatch(value) is not None for form, value in forms)
@@ -137,69 +145,93 @@ def _write_lease(deployment: int, lease_id: LeaseId, held: LeaseRecord) -> tuple
     )
 
 
-async def settled(
-    connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId], chain_id: int, contract: Address
-) -> dict[LeaseId, LeaseRecord]:
-    """The settled rows of some leases; those never settled are missing from the answer."""
-    if not leases:
-        return {}
-    query = f"SELECT {_COLUMNS} FROM lease WHERE deployment = ? AND lease_id IN (IN)"  # noqa: S608 - our own columns
-    rows = await select_in(connection, query, (deployment,), leases)
-    return {row[0]: _read_lease(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows if _is_readable(row)}
+_APPROVED_COLUMNS: Final = {
+    "lease_id": "l.lease_id",
+    "spender": "l.spender",
+    "earner": "l.earner",
+    "product": "l.data_product_id",
+    "expires_at": "l.expires_at",
+    "max_computations": "l.max_computations",
+    "status": "l.status",
+    "committed_count": "LENGTH(l.committed) / 32",
+    "approved_block": "l.approved_block",
+    "disputed_block": "l.disputed_block",
+    "resolved_block": "l.resolved_block",
+    "resolved_for_spender": "l.resolved_for_spender",
+    "approved_tx": "l.approved_tx",
+    "price": "l.price",
+    "proof_status": "p.trust",
+    "proof_terms_digest": "p.terms",
+    "proof_tx": "p.approved_tx",
+}
+"""What each field of an `ApprovedLease` is selected from."""
 
-
-async def save(
-    connection: AsyncConnection, deployment: int, leases: Mapping[LeaseId, LeaseRecord], before: Mapping[LeaseId, LeaseRecord]
-) -> None:
-    """Write leases as they stand at the new base; `before`: how their rows stood, so that only changes are written."""
-    rows = [_write_lease(deployment, lease_id, held) for lease_id, held in leases.items() if held is not before.get(lease_id)]
-    await execute_many(connection, upsert_statement(connection, _lease), rows)
-
-
-SELECT_APPROVED: Final = (
-    "SELECT l.lease_id, l.spender, l.earner, l.data_product_id, l.expires_at, l.max_computations, l.status, LENGTH(l.committed) / 32, "
-    "l.approved_block, l.disputed_block, l.resolved_block, l.resolved_for_spender, l.approved_tx, l.price, "
-    "p.trust, p.terms, p.approved_tx "
+_SELECT_APPROVED: Final = select_statement(
+    (_APPROVED_COLUMNS[name] for name in ApprovedLease._fields),
     "FROM lease l LEFT JOIN lease_proof p ON p.deployment = l.deployment AND p.lease_id = l.lease_id "
-    "WHERE l.deployment = ? AND l.approved_block IS NOT NULL AND l.lease_id > ? ORDER BY l.lease_id LIMIT ?"
+    "WHERE l.deployment = ? AND l.approved_block IS NOT NULL AND l.lease_id > ? ORDER BY l.lease_id LIMIT ?",
 )
 
 
-async def approved_page(connection: AsyncConnection, deployment: int, after: str, size: int) -> Sequence[Any]:
-    """One page of the approved leases with their proofs, by lease id: what memory is filled from at start."""
-    return (await connection.exec_driver_sql(with_placeholders(connection, SELECT_APPROVED), (deployment, after, size))).all()
+class LeaseTable:
+    """Settled leases and the proofs of their approvals, of one deployment, as one connection sees them."""
 
+    def __init__(self, connection: AsyncConnection, scope: DeploymentScope) -> None:
+        """Reads may use any connection; writes need the transaction's."""
+        self._connection = connection
+        self._scope = scope
 
-async def proofs(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> dict[LeaseId, Any]:
-    """The proofs kept of some leases: rows of (lease_id, trust, terms, approved_tx, by)."""
-    query = "SELECT lease_id, trust, terms, approved_tx, by FROM lease_proof WHERE deployment = ? AND lease_id IN (IN)"
-    return {row[0]: row for row in await select_in(connection, query, (deployment,), leases)}
+    async def load_settled(self, ids: Sequence[LeaseId]) -> dict[LeaseId, LeaseRecord]:
+        """Return the settled rows of some leases; those never settled are missing from the answer."""
+        if not ids:
+            return {}
+        rows = await select_in(self._connection, _SELECT_LEASES, (self._scope.id,), ids)
+        chain_id, contract = self._scope.chain_id, self._scope.contract
+        return {row[0]: _read_lease(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows if _is_readable(row)}
 
+    async def find_existing(self, ids: Sequence[LeaseId]) -> set[LeaseId]:
+        """Return those of the leases that have a settled row."""
+        query = "SELECT lease_id FROM lease WHERE deployment = ? AND lease_id IN (IN)"
+        return {row[0] for row in await select_in(self._connection, query, (self._scope.id,), ids)}
 
-async def save_proof(
-    connection: AsyncConnection,
-    deployment: int,
-    lease_id: LeaseId,
-    *,
-    trust: str,
-    terms: str,
-    approved_tx: Hash32 | None,
-    by: str,
-    at: int,
-) -> None:
-    """Keep why an approval counts."""
-    await execute_many(
-        connection, upsert_statement(connection, _proof), [(deployment, lease_id, trust, terms, approved_tx, by[:200], at)]
-    )
+    async def load_approved_page(self, after: LeaseId | None, size: int) -> list[ApprovedLease]:
+        """Return one page of the approved leases with their proofs, by lease id: the lease cache is filled from it at start."""
+        sql = with_placeholders(self._connection, _SELECT_APPROVED)
+        result = await self._connection.exec_driver_sql(sql, (self._scope.id, after or "", size))
+        # From the driver's own tuples: a Row of SQLAlchemy's in between would cost as much again.
+        return list(map(ApprovedLease._make, result.cursor.fetchall()))
 
+    async def save_leases(self, leases: Mapping[LeaseId, LeaseRecord], before: Mapping[LeaseId, LeaseRecord]) -> None:
+        """Write leases as they stand at the new base; `before`: how their rows stood, so that only changes are written."""
+        deployment = self._scope.id
+        rows = [_write_lease(deployment, lease_id, held) for lease_id, held in leases.items() if held is not before.get(lease_id)]
+        await execute_many(self._connection, upsert_statement(self._connection, _lease), rows)
 
-async def prune_waiting(connection: AsyncConnection, deployment: int, before: int) -> int:
-    """Forget settled leases that nobody approved and that were created before a time (Unix seconds); returns how many."""
-    sql = with_placeholders(connection, "DELETE FROM lease WHERE deployment = ? AND approved_block IS NULL AND seen_at < ?")
-    return int((await connection.exec_driver_sql(sql, (deployment, before))).rowcount)
+    async def load_proofs(self, ids: Sequence[LeaseId]) -> dict[LeaseId, StoredProof]:
+        """Return the stored proofs of some leases."""
+        if not self._scope.may_have_proofs:
+            return {}
+        query = "SELECT lease_id, trust, terms, approved_tx, by FROM lease_proof WHERE deployment = ? AND lease_id IN (IN)"
+        rows = await select_in(self._connection, query, (self._scope.id,), ids)
+        return {
+            lease_id: StoredProof(ProofStatus(status), terms, approved_tx, by) for lease_id, status, terms, approved_tx, by in rows
+        }
 
+    async def save_proof(self, lease_id: LeaseId, proof: StoredProof, at: int) -> None:
+        """Write why an approval counts, or why it does not; `at` in Unix seconds."""
+        self._scope.may_have_proofs = True
+        by = proof.attested_by[:ATTESTED_BY_CHARACTERS]
+        row = (self._scope.id, lease_id, proof.status.value, proof.terms_digest, proof.approved_tx, by, at)
+        await execute_many(self._connection, upsert_statement(self._connection, _proof), [row])
 
-async def existing(connection: AsyncConnection, deployment: int, leases: Sequence[LeaseId]) -> set[LeaseId]:
-    """Those of the leases that have a settled row."""
-    query = "SELECT lease_id FROM lease WHERE deployment = ? AND lease_id IN (IN)"
-    return {row[0] for row in await select_in(connection, query, (deployment,), leases)}
+    async def prune_waiting(self, before: int) -> int:
+        """Delete settled leases that nobody approved and that were created before a time (Unix seconds); returns how many."""
+        sql = with_placeholders(
+            self._connection, "DELETE FROM lease WHERE deployment = ? AND approved_block IS NULL AND seen_at < ?"
+        )
+        return int((await self._connection.exec_driver_sql(sql, (self._scope.id, before))).rowcount)
+
+    async def delete_all(self) -> None:
+        """Delete every settled lease: the chain is read again. Proofs stay, for they do not rest on what an endpoint said."""
+        sql = with_placeholders(self._connection, "DELETE FROM lease WHERE deployment = ?")
+        await self._connection.exec_driver_sql(sql, (self._scope.id,))

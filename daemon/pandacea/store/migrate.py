@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema: Alembic, forward only."""
+"""Migrate a database to the newest schema with Alembic, forward only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSIONS = Path(__file__).parent / "migrations"
 
 
 async def upgrade(database: DatabaseEngine) -> None:
-    """Run every migration the database has not seen.
+    """Run every migration that the database has not had.
 
     Raises:
         Broken: the database was written by a newer node, or a migration failed; nothing was changed.
@@ -41,4 +41,4 @@ def _upgrade(connection: Connection) -> None:
         raise Broken(f"The database is at schema {have!r}, unknown here: a newer node wrote it. Upgrade pandacea.")
     command.upgrade(config, "head")
     if connection.dialect.name == "sqlite" and (loose := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
-        raise Broken(f"The database has rows that belong to no other row, so it was not upgraded: {loose[:5]}. Restore a backup.")
+        raise Broken(f"The database has rows whose parent row is missing, so it was not upgraded: {loose[:5]}. Restore a backup.")

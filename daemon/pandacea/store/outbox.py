@@ -1,11 +1,11 @@
-"""The outbox: what must be told to the world, written in the transaction that made it true."""
+"""The outbox: messages to the broker and the chain, written in the transaction that made them true."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, func, insert, select, update
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
@@ -14,7 +14,7 @@ from pandacea.flows.unit_of_work import Channel, OutboxEntry, OutboxMessage
 
 
 class OutboxRow(SQLModel, table=True):
-    """One message, delivered at least once; `key` makes its effect happen once."""
+    """One message, delivered at least once; `key` is its idempotency key."""
 
     __tablename__ = "outbox"
     __table_args__ = (Index("outbox_waiting", "channel", "done_at", "next_at"),)
@@ -33,19 +33,19 @@ class OutboxRow(SQLModel, table=True):
     result: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
 
 
-_outbox: Any = SQLModel.metadata.tables["outbox"]
+_outbox: Final = SQLModel.metadata.tables["outbox"]
 
 
 class OutboxTable:
     """The outbox as one connection sees it."""
 
     def __init__(self, connection: AsyncConnection, channels: Collection[Channel] = frozenset(Channel)) -> None:
-        """Reads may use any connection; writes the transaction's. `channels`: those that this node delivers on."""
+        """Reads may use any connection; writes need the transaction's. `channels`: those that this node delivers on."""
         self._connection = connection
         self._channels = channels
 
     async def put_message(self, message: OutboxMessage, now: float) -> None:
-        """Add one message to this transaction, unless nobody would ever deliver it."""
+        """Add one message to this transaction, unless this node does not deliver on its channel."""
         if message.channel not in self._channels:
             return
         row = {
@@ -60,7 +60,7 @@ class OutboxTable:
         await self._connection.execute(insert(_outbox), [row])
 
     async def fetch_due(self, channel: Channel, now: float, limit: int = 100) -> list[OutboxEntry]:
-        """Messages due, in the order they were made. On an ordered channel the first one's pause is everyone's."""
+        """Return the messages that are due, in order; on an ordered channel all of them wait for the first one's next attempt."""
         due = (_outbox.c.channel == channel) & _outbox.c.done_at.is_(None)
         if not channel.is_ordered:
             due &= _outbox.c.next_at <= now
@@ -71,38 +71,32 @@ class OutboxTable:
         return [_read(row) for row in rows]
 
     async def mark_delivered(self, row_id: int, now: float, result: str | None = None) -> None:
-        """The world has it."""
+        """Mark a message as delivered and store the note (a transaction hash)."""
         await self._connection.execute(update(_outbox).where(_outbox.c.id == row_id).values(done_at=now, result=result))
 
     async def retry_message(self, row_id: int, next_at: float, reason: str) -> None:
-        """Not delivered: try at `next_at`."""
+        """Store why a message was not delivered, and attempt it again at `next_at` (Unix seconds)."""
         later = update(_outbox).where(_outbox.c.id == row_id)
         await self._connection.execute(later.values(next_at=next_at, attempts=_outbox.c.attempts + 1, result=reason))
 
-    async def depth(self, channel: Channel) -> int:
-        """How many messages wait."""
-        query = select(func.count()).where((_outbox.c.channel == channel) & _outbox.c.done_at.is_(None))
-        return int((await self._connection.execute(query)).scalar_one())
+    async def has_message(self, key: str) -> bool:
+        """Whether a message with this key was put and is not pruned yet."""
+        return (await self._connection.execute(select(_outbox.c.id).where(_outbox.c.key == key))).first() is not None
 
     async def prune_messages(self, delivered_before: float, waiting_before: float) -> int:
-        """Forget what was delivered before a time, and what nobody will deliver; returns how many.
+        """Delete what was delivered before a time, and what will not be delivered any more; returns how many.
 
         Args:
             delivered_before: Unix seconds.
-            waiting_before: what was put before into an ordered channel and still waits is no news any more.
+            waiting_before: Unix seconds; what was put into an ordered channel before and still waits is too old to be sent.
         """
         waits = _outbox.c.done_at.is_(None)
         stale = waits & _outbox.c.channel.in_([one for one in Channel if one.is_ordered]) & (_outbox.c.created_at < waiting_before)
-        nobodys = waits & _outbox.c.channel.in_([one for one in Channel if one.is_ordered and one not in self._channels])
+        undeliverable = waits & _outbox.c.channel.in_([one for one in Channel if one.is_ordered and one not in self._channels])
         delivered = _outbox.c.done_at.is_not(None) & (_outbox.c.done_at < delivered_before)
-        return int((await self._connection.execute(delete(_outbox).where(delivered | stale | nobodys))).rowcount)
+        return int((await self._connection.execute(delete(_outbox).where(delivered | stale | undeliverable))).rowcount)
 
 
 def _read(row: RowMapping) -> OutboxEntry:
     message = OutboxMessage(Channel(row["channel"]), row["key"], row["topic"], row["payload"])
     return OutboxEntry(row["id"], row["created_at"], row["attempts"], message)
-
-
-async def has_key(connection: AsyncConnection, key: str) -> bool:
-    """Whether a message with this key was ever put and is not pruned yet."""
-    return (await connection.execute(select(_outbox.c.id).where(_outbox.c.key == key))).first() is not None

@@ -1,11 +1,11 @@
-"""Products, the versions of their assets, and the signed version of the whole."""
+"""Products, their signed versions, and the versions of their assets."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Column, LargeBinary, Text, UniqueConstraint, insert, select, update
+from sqlalchemy import JSON, BigInteger, Column, ColumnElement, LargeBinary, Text, UniqueConstraint, insert, select, update
 from sqlmodel import Field, SQLModel
 
 from pandacea.domain.ids import AssetId, Hash32
@@ -15,7 +15,7 @@ from pandacea.store.database_engine import DatabaseEngine
 
 
 class ProductRow(SQLModel, table=True):
-    """What an Earner leases. `product_hash` = keccak256(utf-8 of the id), the contract's dataProductId."""
+    """A product an Earner leases. `product_hash` = keccak256(utf-8 of the id), the contract's dataProductId."""
 
     __tablename__ = "product"
 
@@ -26,7 +26,7 @@ class ProductRow(SQLModel, table=True):
 
 
 class ProductVersionRow(SQLModel, table=True):
-    """A product as it was published: the signed document, and the asset versions it opens."""
+    """A product as it was published: the signed document, which names the asset versions."""
 
     __tablename__ = "product_version"
 
@@ -38,7 +38,7 @@ class ProductVersionRow(SQLModel, table=True):
 
 
 class AssetVersionRow(SQLModel, table=True):
-    """One table as stored. `commitment` = HMAC-SHA-256(key, digest); neither key nor digest (of the stored bytes) leaves the node."""
+    """One version of an asset's table. `commitment` = HMAC-SHA-256(key, digest of the stored bytes); neither leaves the node."""
 
     __tablename__ = "asset_version"
     __table_args__ = (UniqueConstraint("product_id", "asset_id", "digest"),)
@@ -56,30 +56,30 @@ class AssetVersionRow(SQLModel, table=True):
     recipe: str | None = Field(default=None, index=True, max_length=64)
     """sha-256 over the source's bytes and how it was read."""
     stamp: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
-    """The source file's identity, size and times when it was read: unchanged, it need not be read again."""
+    """The source file's identity, size and times when it was read: while they are unchanged it is not read again."""
     created_at: float
 
 
-_product: Any = SQLModel.metadata.tables["product"]
-_version: Any = SQLModel.metadata.tables["product_version"]
-_asset: Any = SQLModel.metadata.tables["asset_version"]
+_product: Final = SQLModel.metadata.tables["product"]
+_version: Final = SQLModel.metadata.tables["product_version"]
+_asset: Final = SQLModel.metadata.tables["asset_version"]
 
 
 class SqlProductStore:
-    """`flows.ports.ProductStore`: each call is a transaction of its own, for registration is rare."""
+    """`flows.unit_of_work.ProductStore` on SQLite or PostgreSQL; each call is a transaction of its own, for registration is rare."""
 
     def __init__(self, database: DatabaseEngine) -> None:
-        """Share the node's one database."""
+        """`database`: the node's one engine."""
         self._database = database
 
     async def list_offered(self) -> set[str]:
-        """Ids of the products on offer."""
+        """List the ids of the products on offer."""
         query = select(_product.c.product_id).where(_product.c.withdrawn_at.is_(None))
         async with self._database.read_connection() as connection:
             return {row[0] for row in (await connection.execute(query)).all()}
 
     async def list_current_versions(self) -> list[ProductVersionRow]:
-        """The current version of every product on offer, by id."""
+        """List the current version of every product on offer, by id."""
         query = (
             select(_version)
             .join(_product, _product.c.current_version == _version.c.version)
@@ -90,26 +90,26 @@ class SqlProductStore:
             return [ProductVersionRow(**row) for row in (await connection.execute(query)).mappings().all()]
 
     async def list_offered_hashes(self) -> set[str]:
-        """keccak256 of the ids of the products on offer: what leases name them by."""
+        """List keccak256 of the ids of the products on offer, by which leases name them."""
         query = select(_product.c.product_hash).where(_product.c.withdrawn_at.is_(None))
         async with self._database.read_connection() as connection:
             return {row[0] for row in (await connection.execute(query)).all()}
 
     async def find_offered_id(self, product_hash: Hash32) -> str | None:
-        """The id of the product on offer that leases name by this hash."""
+        """Return the id of the product on offer with this hash, or None."""
         query = select(_product.c.product_id).where((_product.c.product_hash == product_hash) & _product.c.withdrawn_at.is_(None))
         async with self._database.read_connection() as connection:
             row = (await connection.execute(query)).first()
         return None if row is None else str(row[0])
 
     async def find_signature(self, version: Hash32) -> str | None:
-        """The signature of a version, when it was published before."""
+        """Return the signature of a version, or None when it was not published."""
         async with self._database.read_connection() as connection:
             row = (await connection.execute(select(_version.c.signature).where(_version.c.version == version))).first()
         return None if row is None else str(row[0])
 
     async def publish_version(self, product: Product, now: float) -> None:
-        """Make a version the current one; publishing it again changes nothing."""
+        """Make a version the current one; publishing it again changes nothing. `now` in Unix seconds."""
         named = _product.c.product_id == product.product_id
         async with self._database.write_transaction() as tx:
             if (await tx.connection.execute(select(_product.c.product_id).where(named))).first() is None:
@@ -131,25 +131,25 @@ class SqlProductStore:
             await tx.commit()
 
     async def withdraw_product(self, product_id: str, now: float) -> None:
-        """Take a product out of the catalogue; its versions stay."""
+        """Take a product off offer; its versions stay."""
         async with self._database.write_transaction() as tx:
             gone = update(_product).where(_product.c.product_id == product_id).values(withdrawn_at=now)
             await tx.connection.execute(gone)
             await tx.commit()
 
     async def find_asset(self, product_id: str, asset_id: AssetId, digest: str) -> Asset | None:
-        """The asset version with this content, when it was registered before."""
+        """Return the asset version with this content, or None."""
         here = (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.digest == digest)
         return await self._select_asset(here)
 
     async def find_asset_by_recipe(self, product_id: str, asset_id: AssetId, recipe: str) -> Asset | None:
-        """The newest asset version made from this source content in this way."""
+        """Return the asset version made from this source content in this way, or None."""
         return await self._select_asset(
             (_asset.c.product_id == product_id) & (_asset.c.asset_id == asset_id) & (_asset.c.recipe == recipe)
         )
 
     async def record_source(self, commitment: str, recipe: str, stamp: str, shape: TableShape) -> None:
-        """Note how an asset version can be had again, and what the newest look at its columns found."""
+        """Store from which source an asset version can be made again, and its columns as they were found last."""
         async with self._database.write_transaction() as tx:
             values = {"recipe": recipe, "stamp": stamp, "table_schema": shape.to_json()["schema"]}
             noted = update(_asset).where(_asset.c.commitment == commitment).values(values)
@@ -157,11 +157,11 @@ class SqlProductStore:
             await tx.commit()
 
     async def find_asset_by_commitment(self, commitment: str) -> Asset | None:
-        """The asset version behind a commitment."""
+        """Return the asset version with this commitment, or None."""
         return await self._select_asset(_asset.c.commitment == commitment)
 
     async def add_asset(self, product_id: str, asset: Asset, digest: str, key: bytes, size: int, now: float) -> None:
-        """Record a new asset version; `digest` and `key` never leave the node."""
+        """Insert a new asset version; `digest` and `key` never leave the node."""
         row = {
             "commitment": asset.commitment,
             "product_id": product_id,
@@ -179,7 +179,7 @@ class SqlProductStore:
             await tx.connection.execute(insert(_asset), [row])
             await tx.commit()
 
-    async def _select_asset(self, where: Any) -> Asset | None:
+    async def _select_asset(self, where: ColumnElement[bool]) -> Asset | None:
         async with self._database.read_connection() as connection:
             row = (await connection.execute(select(_asset).where(where))).mappings().first()
         if row is None:

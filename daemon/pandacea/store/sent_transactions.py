@@ -1,10 +1,10 @@
-"""Transactions this node signed: written before they are sent, so that a nonce is never used for two things."""
+"""Transactions that this node signed: written before they are sent, so that a nonce is never used for two purposes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Text
+from sqlalchemy import BigInteger, Column, ColumnElement, Row, Text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, SQLModel
 
@@ -15,7 +15,7 @@ from pandacea.store.database_engine import DatabaseEngine
 
 
 class SentTransactionRow(SQLModel, table=True):
-    """One signed attempt. Attempts of one purpose share its nonce; each pays more than the one before."""
+    """One signed attempt. Attempts for one purpose share a nonce; each pays a higher fee than the one before."""
 
     __tablename__ = "sent_transaction"
 
@@ -24,12 +24,12 @@ class SentTransactionRow(SQLModel, table=True):
     nonce: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     attempt: int = Field(primary_key=True)
     purpose: str = Field(max_length=160, index=True)
-    """What it is for, e.g. `commitResult:<lease>:<computation>`."""
+    """What the transaction is for, for example `commitResult:<lease>:<computation>`."""
     tx_hash: str = Field(max_length=66)
     raw: str = Field(sa_column=Column(Text, nullable=False))
-    """The signed transaction in hex: sent again as it is after a crash."""
+    """The signed transaction in hex, which is sent again unchanged after a crash."""
     max_cost: str = Field(max_length=78)
-    """Gas limit x fee cap in wei, decimal: what the daily cap counts."""
+    """Gas limit x fee cap in wei, decimal; the daily limit counts it."""
     max_fee: str = Field(max_length=78)
     priority_fee: str = Field(max_length=78)
     at: float
@@ -38,41 +38,41 @@ class SentTransactionRow(SQLModel, table=True):
     mined_block: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
 
 
-_sent: Any = SQLModel.metadata.tables["sent_transaction"]
+_sent: Final = SQLModel.metadata.tables["sent_transaction"]
 
 
 class SqlSentTransactionStore:
-    """Rows of one sender on one chain."""
+    """`flows.chain_store.SentTransactionStore` on SQLite or PostgreSQL; each call is a transaction of its own."""
 
     def __init__(self, database: DatabaseEngine) -> None:
-        """Share the node's one database."""
+        """`database`: the node's one engine."""
         self._database = database
 
     async def list_attempts(self, chain_id: int, sender: Address, purpose: str) -> list[SentTransaction]:
-        """The attempts for a purpose, oldest first."""
+        """List the attempts for a purpose, oldest first."""
         return await self._select((_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & (_sent.c.purpose == purpose))
 
     async def list_open(self, chain_id: int, sender: Address) -> list[SentTransaction]:
-        """Attempts that are not final and not lost, by nonce."""
+        """List the attempts that are neither final nor lost, by nonce."""
         return await self._select(
             (_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & _sent.c.state.in_(("signed", "mined"))
         )
 
     async def list_since(self, chain_id: int, sender: Address, at: float) -> list[SentTransaction]:
-        """Attempts signed since a time (Unix seconds)."""
+        """List the attempts signed since a time (Unix seconds)."""
         return await self._select((_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & (_sent.c.at >= at))
 
     async def insert_attempt(self, row: SentTransaction) -> None:
-        """Make an attempt durable, before it is sent."""
+        """Insert an attempt durably, before it is sent."""
         async with self._database.write_transaction() as tx:
-            values = {name: getattr(row, name) for name in _sent.columns.keys()}  # noqa: SIM118 - a column collection
+            values = {name: getattr(row, name) for name in [column.name for column in _sent.columns]}
             for name in ("max_cost", "max_fee", "priority_fee"):
                 values[name] = str(values[name])
             await tx.connection.execute(_sent.insert().values(values))
             await tx.commit()
 
     async def update_state(self, row: SentTransaction, state: str, mined_block: int | None = None) -> None:
-        """Note what became of an attempt."""
+        """Write the state of an attempt."""
         key = (
             (_sent.c.chain_id == row.chain_id)
             & (_sent.c.sender == row.sender)
@@ -83,7 +83,7 @@ class SqlSentTransactionStore:
             await tx.connection.execute(_sent.update().where(key).values(state=state, mined_block=mined_block))
             await tx.commit()
 
-    async def _select(self, condition: Any) -> list[SentTransaction]:
+    async def _select(self, condition: ColumnElement[bool]) -> list[SentTransaction]:
         query = _sent.select().where(condition).order_by(_sent.c.nonce, _sent.c.attempt)
         try:
             async with self._database.read_connection() as connection:
@@ -93,7 +93,7 @@ class SqlSentTransactionStore:
         return [_row(row) for row in rows]
 
 
-def _row(row: Any) -> SentTransaction:
+def _row(row: Row[Any]) -> SentTransaction:
     return SentTransaction(
         chain_id=row.chain_id,
         sender=Address(row.sender),

@@ -1,7 +1,8 @@
 """Every table of the node: importing this module fills `SQLModel.metadata`."""
 
-from pandacea.store.chain import ChainBlockRow, ChainEventRow, DeploymentRow, SettledRangeRow
+from pandacea.store.chain import ChainBlockRow, ChainEventRow, SettledRangeRow
 from pandacea.store.code import CodeSubmissionRow
+from pandacea.store.deployments import DeploymentRow
 from pandacea.store.jobs import JobArtifactRow, JobRow
 from pandacea.store.leases import LeaseProofRow, LeaseRow
 from pandacea.store.nonces import RequestNonceRow

@@ -1,4 +1,4 @@
-"""The database as the journeys see it: `flows.ports.Books` over `session.Database`."""
+"""The database as the flows see it: `flows.unit_of_work.Database` over a `DatabaseEngine`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pandacea.store.uploads import UploadTable
 
 
 class SqlReadSession:
-    """A consistent look at the database."""
+    """A read that sees one state of the database."""
 
     def __init__(self, connection: AsyncConnection, channels: Collection[Channel]) -> None:
-        """Look through one connection."""
+        """Read the tables through one connection."""
         self.jobs = JobTable(connection)
         self.uploads = UploadTable(connection)
         self.code = CodeTable(connection)
@@ -28,46 +28,46 @@ class SqlReadSession:
 
 
 class SqlUnitOfWork(SqlReadSession):
-    """A transaction, undone unless committed."""
+    """A transaction, rolled back unless committed."""
 
     def __init__(self, tx: WriteTransaction, channels: Collection[Channel]) -> None:
-        """Write through one transaction."""
+        """Read and write the tables through one transaction."""
         super().__init__(tx.connection, channels)
         self.tx = tx
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Run `callback` when the commit is durable."""
+        """Run `callback` once the commit is durable."""
         self.tx.after_commit(callback)
 
     async def commit(self) -> None:
-        """Make it durable."""
+        """Commit durably, then run the callbacks; call it once, last."""
         await self.tx.commit()
 
 
 class SqlDatabase:
-    """`flows.ports.Books` on SQLite or PostgreSQL."""
+    """`flows.unit_of_work.Database` on SQLite or PostgreSQL."""
 
     def __init__(self, database: DatabaseEngine, channels: Collection[Channel] = frozenset(Channel)) -> None:
-        """Share the node's one database. `channels`: those that this node delivers on; messages for others are not kept."""
+        """`database`: the node's one engine; `channels`: those that this node delivers on, messages for others are not stored."""
         self._database = database
         self._channels = channels
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[SqlUnitOfWork]:
-        """Begin a transaction."""
+        """Open a transaction; it is rolled back unless committed."""
         async with self._database.write_transaction() as tx:
             yield SqlUnitOfWork(tx, self._channels)
 
     @asynccontextmanager
     async def read_session(self) -> AsyncIterator[SqlReadSession]:
-        """Look."""
+        """Open a read that sees one state of the database."""
         async with self._database.read_connection() as connection:
             yield SqlReadSession(connection, self._channels)
 
     async def spend_nonces(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
-        """Use (keyid, nonce, expires) rows up, durably; for each, whether it was new."""
+        """Insert (keyid, nonce, expires) rows durably; for each, True when the nonce was new."""
         return await nonces.spend_nonces(self._database, rows)
 
     async def prune_nonces(self, before: int) -> None:
-        """Forget those that expired before a time (Unix seconds)."""
+        """Delete nonces that expired before a time (Unix seconds)."""
         await nonces.prune_nonces(self._database, before)

@@ -1,10 +1,10 @@
-"""What Spenders handed in beside their scripts: one row a file, which lies in the uploads folder."""
+"""Files that Spenders uploaded for their scripts: a row for each file in the uploads folder."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
-from sqlalchemy import BigInteger, delete, func, insert, select
+from sqlalchemy import BigInteger, ColumnElement, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
@@ -12,7 +12,7 @@ from pandacea.domain.ids import Address
 
 
 class UploadRow(SQLModel, table=True):
-    """One upload of one Spender: nobody else's, so that nobody can ask whether another handed something in."""
+    """One upload of one Spender. It is stored for each Spender apart, so that nobody can find out what another uploaded."""
 
     __tablename__ = "upload"
 
@@ -22,30 +22,30 @@ class UploadRow(SQLModel, table=True):
     expires_at: float = Field(index=True)
 
 
-_upload: Any = SQLModel.metadata.tables["upload"]
+_upload: Final = SQLModel.metadata.tables["upload"]
 
 
 class UploadTable:
     """The uploads as one connection sees them."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Reads may use any connection; writes the transaction's."""
+        """Reads may use any connection; writes need the transaction's."""
         self._connection = connection
 
     async def put_upload(self, spender: Address, sha256: str, size: int, expires_at: float) -> None:
-        """Record an upload, or keep it for longer."""
+        """Insert an upload, or keep it for longer; `expires_at` in Unix seconds."""
         await self.delete_upload(spender, sha256)
         row = {"spender": spender, "sha256": sha256, "size": size, "expires_at": expires_at}
         await self._connection.execute(insert(_upload), [row])
 
     async def find_size(self, spender: Address, sha256: str, now: float) -> int | None:
-        """Bytes of a Spender's upload; None: it is not here, or expired."""
+        """Return the bytes of a Spender's upload; None: it is not here, or has expired."""
         here = _here(spender, sha256) & (_upload.c.expires_at > now)
         found = (await self._connection.execute(select(_upload.c.size).where(here))).scalar_one_or_none()
         return None if found is None else int(found)
 
     async def count_usage(self, spender: Address | None = None) -> tuple[int, int]:
-        """(files, bytes) of a Spender, or in all."""
+        """Count (files, bytes) of a Spender, or of all Spenders."""
         query = select(func.count(), func.coalesce(func.sum(_upload.c.size), 0))
         if spender is not None:
             query = query.where(_upload.c.spender == spender)
@@ -53,19 +53,19 @@ class UploadTable:
         return int(count), int(size)
 
     async def list_expired(self, now: float) -> list[tuple[str, str]]:
-        """(spender, sha-256) of what may go."""
+        """List (spender, sha-256) of the uploads that have expired."""
         query = select(_upload.c.spender, _upload.c.sha256).where(_upload.c.expires_at <= now)
         return [(row[0], row[1]) for row in (await self._connection.execute(query)).all()]
 
     async def list_all(self) -> set[tuple[str, str]]:
-        """(spender, sha-256) of everything."""
+        """List (spender, sha-256) of every upload."""
         query = select(_upload.c.spender, _upload.c.sha256)
         return {(row[0], row[1]) for row in (await self._connection.execute(query)).all()}
 
     async def delete_upload(self, spender: str, sha256: str) -> None:
-        """Forget one; its file goes after the commit."""
+        """Delete an upload's row; its file is deleted after the commit."""
         await self._connection.execute(delete(_upload).where(_here(spender, sha256)))
 
 
-def _here(spender: str, sha256: str) -> Any:
+def _here(spender: str, sha256: str) -> ColumnElement[bool]:
     return (_upload.c.spender == spender) & (_upload.c.sha256 == sha256)

@@ -1,6 +1,6 @@
-"""One node a database. SQLite: a lock on a file beside it. PostgreSQL: an advisory lock of the writing session itself.
+"""One node for each database. SQLite: a lock on a file beside it. PostgreSQL: an advisory lock of the writing session itself.
 
-Whoever has the lock is the only writer; whoever dies gives it back, to the kernel or to the server, without being asked.
+The holder of the lock is the only writer; when its process dies, the kernel or the server releases the lock.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sqlmodel import Field, SQLModel
 from pandacea.errors import Broken
 
 ACQUIRE_SECONDS: Final = 2.0
-"""A killed node's lock lives on for moments: in a child that it was just starting, in a session the server has not yet missed."""
+"""Seconds for which a lock is tried: a killed node's lock remains for moments in a child that it was starting, or in its session."""
 
 ADVISORY_LOCK: Final = int.from_bytes(b"pandacea")
-"""The key of the lock, one for each PostgreSQL database: 8 bytes that say whose it is."""
+"""The key of the advisory lock, one for each PostgreSQL database: 8 bytes that spell the program's name."""
 
 
 class HolderRow(SQLModel, table=True):
-    """Who held the database last: a word drawn at each start, so that a session that was lost and came back knows whether another wrote."""
+    """Fencing token, drawn at each start: after a lost connection it shows whether another node has written meanwhile."""
 
     __tablename__ = "holder"
 
@@ -37,15 +37,15 @@ class HolderRow(SQLModel, table=True):
 
 
 class DatabaseTakenError(Exception):
-    """Another node holds the database."""
+    """Another node has locked the database."""
 
 
 @asynccontextmanager
 async def hold_lock_file(file: Path, what: str) -> AsyncIterator[None]:
-    """Hold a lock on a file (made where it is missing) until the block ends.
+    """Lock a file (created when it is missing) until the block ends.
 
     Raises:
-        Broken: another process holds it for longer than a moment; `what` says what it runs on.
+        Broken: another process holds the lock for longer than a moment; `what` names in the text what is locked.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -63,7 +63,7 @@ async def _lock(descriptor: int) -> None:
 
 
 async def acquire_with_retry(acquire: Callable[[], Awaitable[None]], what: str) -> None:
-    """Take a lock, for a moment again and again.
+    """Acquire a lock, repeatedly for a moment.
 
     Raises:
         Broken: another node has it.
@@ -81,7 +81,7 @@ async def acquire_with_retry(acquire: Callable[[], Awaitable[None]], what: str) 
 
 
 class WriterSession:
-    """Makes the one connection that may write to a PostgreSQL database: it has the lock, or it is not made."""
+    """Connects the one session that may write to a PostgreSQL database: it has the lock, or it is not opened."""
 
     def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
         """`connect` gives an asyncpg connection."""
@@ -89,10 +89,10 @@ class WriterSession:
         self._fencing_token = secrets.token_hex(16)
         self._token_written = False
         self.superseded = asyncio.Event()
-        """Another node wrote while this one's session was lost: what this process remembers is of no use any more."""
+        """Set when another node wrote while this one's session was lost: what this process holds in memory is out of date."""
 
     async def __call__(self) -> Any:
-        """Connect, and take the lock.
+        """Connect and acquire the lock.
 
         Raises:
             DatabaseTakenError: another node has it, or had it since this one lost it.
@@ -110,7 +110,7 @@ class WriterSession:
         return connection
 
     async def write_fencing_token(self, execute: Callable[[str, tuple[Any, ...]], Awaitable[Any]]) -> None:
-        """Write this start's word, in a transaction of the writer at the newest schema."""
+        """Write this start's fencing token, in a transaction of the writer at the newest schema."""
         await execute(
             "INSERT INTO holder (id, word) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET word = excluded.word",
             (self._fencing_token,),

@@ -13,13 +13,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServiceManager:
-    """Where systemd listens (`NOTIFY_SOCKET`), and how often it wants a sign of life (seconds), or None."""
+    """The service manager's socket (`NOTIFY_SOCKET`) and its watchdog interval in seconds; None where there is none."""
 
     address: str | None = None
     watchdog_seconds: float | None = None
 
     def notify(self, state: str) -> None:
-        """Send `READY=1`, `STATUS=...`, `WATCHDOG=1` or `STOPPING=1`. Without a service manager nothing happens."""
+        """Send `READY=1`, `STATUS=...`, `WATCHDOG=1` or `STOPPING=1`; does nothing without a service manager."""
         if not self.address:
             return
         name = "\0" + self.address[1:] if self.address.startswith("@") else self.address
@@ -27,13 +27,13 @@ class ServiceManager:
             try:
                 wire.sendto(state.encode(), name)
             except OSError as problem:
-                # A node must not stop because nobody listens to it; the manager's own time-out speaks.
-                log.warning("service_manager.unreachable", problem=str(problem))
+                # The node does not stop for it: the manager's own time-out acts.
+                log.warning("service_manager.unreachable", reason=str(problem))
 
     async def ping_watchdog(self) -> None:
-        """Send a sign of life at half the wanted interval, from the event loop: a blocked loop is a dead node.
+        """Ping the watchdog at half its interval, from the event loop: a blocked loop counts as a dead node.
 
-        For ever, like every task of the node: where nobody wants a sign, none is sent.
+        Runs until cancelled, as every background task; without a watchdog it sends nothing.
         """
         if not self.watchdog_seconds:
             await asyncio.Event().wait()

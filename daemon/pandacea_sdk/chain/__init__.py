@@ -1,4 +1,4 @@
-"""The Spender's and the Earner's hand on the chain: make, settle and read leases over raw JSON-RPC."""
+"""Create, settle and read leases on the chain, over raw JSON-RPC."""
 
 from pandacea_sdk.chain.errors import (
     ChainError,
@@ -12,8 +12,8 @@ from pandacea_sdk.chain.lease import OnChainLease
 from pandacea_sdk.chain.lease_chain import LeaseChain, deploy
 from pandacea_sdk.chain.sender import MinedTransaction
 from pandacea_sdk.errors import UsageError
-from pandacea_sdk.protocol.contract import LeaseStatus
 from pandacea_sdk.protocol.deployment import Deployment
+from pandacea_sdk.protocol.ids import LeaseStatus
 
 __all__ = [
     "ChainError",

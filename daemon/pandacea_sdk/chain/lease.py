@@ -1,4 +1,4 @@
-"""A lease as the contract tells it."""
+"""A lease as the contract stores it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pandacea_sdk.protocol.contract import LeaseStatus
+from pandacea_sdk.protocol.ids import LeaseStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,16 @@ class OnChainLease:
     max_computations: int
     committed: int
     stake: int
-    """What raising a dispute costs until it is decided."""
+    """Wei that raising a dispute locks until it is decided."""
     arbiter: str
 
     @classmethod
     def from_struct(cls, lease_id: str, answer: Mapping[str, Any]) -> Self:
-        """From the struct `getLease` returns."""
+        """Build it from the struct that `getLease` returns.
+
+        Raises:
+            ValueError: its status is that of no lease.
+        """
         return cls(
             lease_id=lease_id,
             spender=answer["spender"],

@@ -1,4 +1,4 @@
-"""`LeaseChain`: what Spender, Earner, operator, arbiter and owner do on-chain, and what anyone can read."""
+"""`LeaseChain`: the contract's calls for Spender, Earner, operator, arbiter and owner, and its views for everybody."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from eth_account.signers.local import LocalAccount
-from eth_utils.crypto import keccak
 
 from pandacea_sdk.chain.errors import ChainError, RpcUnavailable, WrongDeployment
 from pandacea_sdk.chain.lease import OnChainLease
@@ -24,17 +23,18 @@ from pandacea_sdk.protocol.contract import (
     lease_agreement,
 )
 from pandacea_sdk.protocol.deployment import Deployment
+from pandacea_sdk.protocol.hashing import hex32, keccak256
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 MINED_WITHIN_SECONDS: Final = 120.0
-"""Seconds we wait for a transaction to be mined, unless told otherwise."""
+"""Default time to wait for a transaction to be mined."""
 _CREATE: Final = "createLease(address,bytes32,uint256,uint64,uint32)"
 
 
 class LeaseChain:
-    """One contract on one chain, seen by one account.
+    """One contract on one chain, called by one account.
 
     `async with LeaseChain(rpc_url, address, key=...) as chain: lease = await chain.create_lease(...)`. Every writing method
     returns when its transaction is mined, and raises `ContractReverted` with the contract's own error when it is refused.
@@ -50,18 +50,18 @@ class LeaseChain:
         mined_within: float = MINED_WITHIN_SECONDS,
         allow_http: bool = False,
     ) -> None:
-        """Nothing is asked before `async with`.
+        """Set the connection up; the endpoint is not contacted before `async with`.
 
         Args:
             rpc_url: https, or http on this machine.
             contract: address, or a deployment record, whose chain id and code hash are then checked.
-            key: a private key in hex, or an account (of a keystore: `credentials.load_account`); without one nothing can be written.
+            key: a private key in hex, or an account (of a keystore: `credentials.load_account`); without one only views can be called.
             any_code: accept code other than this version's (with a record: the record's).
             mined_within: seconds to wait for a transaction.
             allow_http: accept plain http to another machine.
 
         Raises:
-            UsageError: the address or the key is none; as every method of this class, for an id, hash, address or number that is none.
+            UsageError: the address or the key is malformed. Every method raises it for a malformed id, hash, address or number.
             ValueError: see `JsonRpcClient`.
         """
         self._record = contract if isinstance(contract, Deployment) else None
@@ -77,7 +77,7 @@ class LeaseChain:
         self.chain_id = 0
 
     async def __aenter__(self) -> Self:
-        """Connect, and check that the chain and the code are the expected ones."""
+        """Connect, and check that chain and code are the expected ones."""
         try:
             await self._stack.enter_async_context(self._rpc)
             self.chain_id = await self._rpc.call_for_quantity("eth_chainId")
@@ -101,7 +101,7 @@ class LeaseChain:
                 f"there is no contract at {self.contract} on chain {self.chain_id}: check the address and the chain"
             )
         expected = self._record.code_hash if self._record is not None else self._abi.runtime_code_hash
-        found = "0x" + keccak(code).hex()
+        found = hex32(keccak256(code))
         if found != expected and not self._any_code:
             raise WrongDeployment(
                 f"the code at {self.contract} has the hash {found}, expected {expected}: another contract or version"
@@ -111,7 +111,7 @@ class LeaseChain:
     def address(self) -> str:
         """The account's address, lower-case hex."""
         if self._account is None:
-            raise ChainError("this connection has no key: it only reads")
+            raise ChainError("this connection has no key: pass `key` to send transactions")
         return self._account.address.lower()
 
     # ---------------------------------------------------------------------------------------------- Spender
@@ -119,9 +119,9 @@ class LeaseChain:
     async def create_lease(
         self, earner: str, product_id: str, *, price: int, expires_at: int, max_computations: int = 1, max_price: int | None = None
     ) -> str:
-        """Pay `price` wei for up to `max_computations` on a product until `expires_at` (Unix seconds); the new lease's id.
+        """Create a lease: pay `price` wei for up to `max_computations` on a product until `expires_at` (Unix seconds). Returns its id.
 
-        The id is recomputed from the terms, so that an endpoint cannot hand us another one.
+        The id is recomputed from the terms, so that an endpoint cannot substitute another lease's.
         """
         product = hash_product_id(product_id)
         raise_usage_errors(check_number, price, 256, "price")
@@ -142,31 +142,31 @@ class LeaseChain:
             "max_computations": max_computations,
             "arbiter": arbiter,
         }
-        # Another lease of this account may have been mined in between: the nonce is at least what we read.
+        # Other leases of this account may have been mined in between, so the nonce may be higher than the one read.
         if created not in {derive_lease_id(**terms, nonce=nonce + ahead) for ahead in range(_NONCES_AHEAD)}:
             raise ChainError(
-                f"the endpoint answered with lease {created}, which does not stand for these terms with the arbiter {arbiter}: "
+                f"the endpoint answered with lease {created}, whose id does not follow from these terms with the arbiter {arbiter}: "
                 "do not use it. If the contract's owner replaced the arbiter meanwhile, cancel the lease; it is not approved yet"
             )
         return str(created)
 
     async def finalize(self, lease_id: str) -> MinedTransaction:
-        """Pay the Earner: the Spender at once after execution, the Earner 7 days later."""
+        """Pay the Earner. The Spender may call it as soon as the lease is executed, the Earner 7 days later."""
         return await self._write("finalizeLease", lease_id)
 
     async def cancel(self, lease_id: str) -> MinedTransaction:
-        """Undo the lease and refund the Spender."""
+        """Cancel the lease and refund the Spender."""
         return await self._write("cancelLease", lease_id)
 
     async def raise_dispute(self, lease_id: str, reason: str) -> MinedTransaction:
-        """Object, putting up the stake the lease states. `reason`: at most 256 bytes of UTF-8."""
+        """Raise a dispute, locking the stake that the lease states. `reason`: at most 256 bytes of UTF-8."""
         stake = (await self.lease(lease_id)).stake
         return await self._write("raiseDispute", lease_id, reason, value=stake)
 
     async def prove_equivocation(
         self, first: Sequence[str], first_signature: str, second: Sequence[str], second_signature: str
     ) -> MinedTransaction:
-        """Refund a lease by two receipts that contradict each other.
+        """Refund a lease with two receipts that contradict each other.
 
         A receipt is (lease id, computation id, request hash, product version, result hash), each 32 bytes in hex.
         """
@@ -175,29 +175,29 @@ class LeaseChain:
     # ---------------------------------------------------------------------------------------------- Earner and operator
 
     async def approve(self, lease_id: str) -> MinedTransaction:
-        """Agree to a lease's terms."""
+        """Approve a lease: the Earner agrees to its terms."""
         return await self._write("approveLease", lease_id)
 
     async def commit_result(self, lease_id: str, computation_id: str, result_hash: str) -> MinedTransaction:
-        """Publish the hash of a computation's result. Both 32 bytes in hex."""
+        """Commit the hash of a computation's result. Id and hash are 32 bytes in hex."""
         return await self._write("commitResult", lease_id, computation_id, result_hash)
 
     async def execute(self, lease_id: str) -> MinedTransaction:
-        """Call the work done."""
+        """Mark a lease as executed: its computations are done."""
         return await self._write("executeLease", lease_id)
 
     async def set_operator(self, operator: str) -> MinedTransaction:
-        """Let `operator` approve, commit, execute and sign receipts for this account's leases."""
+        """Allow `operator` to approve, commit, execute and sign receipts for this account's leases."""
         return await self._write("setOperator", operator)
 
     # ---------------------------------------------------------------------------------------------- either side
 
     async def withdraw(self) -> int:
-        """Take this account's credit out; wei."""
+        """Withdraw this account's credit; returns the amount in wei."""
         return int((await self._write("withdraw")).event("Withdrawn")["amount"])
 
     async def withdraw_to(self, recipient: str) -> int:
-        """Take this account's credit out to another address; wei."""
+        """Withdraw this account's credit to another address; returns the amount in wei."""
         return int((await self._write("withdrawTo", recipient)).event("Withdrawn")["amount"])
 
     # ---------------------------------------------------------------------------------------------- arbiter, owner, anyone
@@ -207,56 +207,60 @@ class LeaseChain:
         return await self._write("resolveDispute", lease_id, valid)
 
     async def split(self, lease_id: str) -> MinedTransaction:
-        """Close a dispute that nobody decided in 30 days: half the price to each side."""
+        """Close a dispute that the arbiter has not decided within 30 days: each side gets half the price."""
         return await self._write("splitDispute", lease_id)
 
     async def set_arbiter(self, arbiter: str) -> MinedTransaction:
-        """Appoint who decides the disputes of leases created from now on (owner)."""
+        """Appoint the arbiter of leases created from now on (owner)."""
         return await self._write("setArbiter", arbiter)
 
     async def pause(self) -> MinedTransaction:
-        """Stop creation and approval (owner)."""
+        """Stop creation and approval of leases (owner)."""
         return await self._write("pause")
 
     async def unpause(self) -> MinedTransaction:
-        """Allow them again (owner)."""
+        """Allow creation and approval of leases again (owner)."""
         return await self._write("unpause")
 
     # ---------------------------------------------------------------------------------------------- reading
 
     async def lease(self, lease_id: str) -> OnChainLease:
-        """Everything about a lease; `ContractReverted` with UnknownLease when there is none."""
-        return OnChainLease.from_struct(lease_id, await self._view("getLease", lease_id))
+        """Fetch a lease; raises `ContractReverted` with UnknownLease when it does not exist."""
+        struct = await self._view("getLease", lease_id)
+        try:
+            return OnChainLease.from_struct(lease_id, struct)
+        except ValueError as error:
+            raise RpcUnavailable(f"the endpoint's answer to getLease cannot be read: {error}") from error
 
     async def committed_result(self, lease_id: str, computation_id: str) -> str | None:
-        """The result hash committed for a computation, or None."""
+        """Fetch the result hash committed for a computation, or None."""
         found: str = await self._view("committedResult", lease_id, computation_id)
         return found if int(found, 16) else None
 
     async def verify_receipt(self, receipt: Sequence[str], signature: str) -> bool:
-        """Whether a receipt (five 32-byte values in hex) is signed by its lease's Earner, or who was operator during it."""
+        """Tell whether a receipt (five 32-byte values in hex) is signed by its lease's Earner, or by an operator of theirs during it."""
         return bool(await self._view("verifyReceipt", tuple(receipt), signature))
 
     async def credit_of(self, account: str) -> int:
-        """What an account may withdraw, in wei."""
+        """Fetch what an account may withdraw, in wei."""
         return int(await self._view("creditOf", account))
 
     async def operator_of(self, earner: str) -> str | None:
-        """Who acts for an Earner day to day, or None."""
+        """Fetch the address of an Earner's operator, or None."""
         found: str = await self._view("operatorOf", earner)
         return found if int(found, 16) else None
 
     async def current_arbiter(self) -> str:
-        """Who decides the disputes of leases created now."""
+        """Fetch the arbiter of leases created now."""
         return str(await self._view("currentArbiter"))
 
     async def now(self) -> int:
-        """The head's timestamp: the contract's clock, Unix seconds."""
+        """Fetch the newest block's timestamp, the contract's clock, in Unix seconds."""
         head = await self._rpc.call("eth_getBlockByNumber", "latest", False)
         try:
             return int(head["timestamp"], 16)
         except (KeyError, TypeError, ValueError) as error:
-            raise RpcUnavailable(f"the endpoint's head has no timestamp: {str(head)[:80]!r}") from error
+            raise RpcUnavailable(f"the endpoint's newest block has no timestamp: {str(head)[:80]!r}") from error
 
     async def _view(self, function: str, *values: Any) -> Any:
         asked = {"to": self.contract, "data": "0x" + self._calldata(function, *values).hex()}
@@ -279,7 +283,7 @@ _NONCES_AHEAD: Final = 16
 
 
 def raise_usage_errors(encode: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
-    """Call something that encodes values; what it refuses is the caller's to mend."""
+    """Call a function that checks values, and raise what it refuses as UsageError."""
     try:
         return encode(*values, **named)
     except BadValueError as problem:
@@ -300,7 +304,7 @@ async def deploy(
     `arbiter` decides the first leases' disputes; `owner` (default: the deploying account) may pause and appoint arbiters.
 
     Raises:
-        UsageError: an address or the key is none; nothing was sent.
+        UsageError: an address or the key is malformed; nothing was sent.
         ChainError: it was not deployed, or other code arrived.
     """
     account = account_from_key(key)
@@ -312,7 +316,7 @@ async def deploy(
         receipt = await sender.send("deployment", None, code)
         address = str(receipt.contract_address)
         arrived = await rpc.call_for_bytes("eth_getCode", address, "latest")
-    code_hash = "0x" + keccak(arrived).hex()
+    code_hash = hex32(keccak256(arrived))
     if code_hash != abi.runtime_code_hash:
         raise WrongDeployment(f"the code at {address} has the hash {code_hash}, expected {abi.runtime_code_hash}: do not use it")
     return Deployment(chain_id, address, receipt.block_number, code_hash)

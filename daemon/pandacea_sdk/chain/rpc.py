@@ -1,26 +1,26 @@
-"""JSON-RPC 2.0 over HTTP, with aiohttp alone."""
+"""JSON-RPC 2.0 over HTTP, on aiohttp alone."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from pandacea_sdk.chain.errors import RpcRefused, RpcUnavailable
+from pandacea_sdk.protocol.ids import HEX_BYTES, HEX_QUANTITY
+from pandacea_sdk.protocol.limits import MIB
 from pandacea_sdk.protocol.loopback import is_loopback
 from pandacea_sdk.protocol.redaction import redact_url
 
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
-_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
-_DATA: Final = re.compile(r"0x([0-9a-fA-F]{2})*")
+MAX_ANSWER_BYTES: Final = 16 * MIB
+"""A larger answer is refused."""
 
 
 class JsonRpcClient:
-    """One endpoint. Its URL may hold an API key, so errors name only scheme, host and port."""
+    """Client of one endpoint. Its URL may hold an API key, so errors name only scheme, host and port."""
 
     def __init__(self, url: str, *, timeout: float = 15.0, allow_http: bool = False) -> None:
         """`timeout`: seconds for one call. `allow_http`: accept plain http to another machine.
@@ -51,10 +51,10 @@ class JsonRpcClient:
             self._session = None
 
     async def call(self, method: str, *params: Any) -> Any:
-        """The `result` of one call; it may be null.
+        """Call a method and return its `result`, which may be null.
 
         Raises:
-            RpcUnavailable: no answer in time, or no JSON-RPC answer.
+            RpcUnavailable: there was no answer in time, or it is not JSON-RPC.
             RpcRefused: the endpoint answered with an error.
         """
         answer = await self._post({"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)})
@@ -68,17 +68,17 @@ class JsonRpcClient:
         return answer["result"]
 
     async def call_for_quantity(self, method: str, *params: Any) -> int:
-        """The result of a call that answers with a number."""
+        """Call a method that answers with a number."""
         found = await self.call(method, *params)
-        if not isinstance(found, str) or not _QUANTITY.fullmatch(found):
-            raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which is no hex quantity")
+        if not isinstance(found, str) or not HEX_QUANTITY.fullmatch(found):
+            raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which is not a hex quantity")
         return int(found, 16)
 
     async def call_for_bytes(self, method: str, *params: Any) -> bytes:
-        """The result of a call that answers with bytes."""
+        """Call a method that answers with bytes."""
         found = await self.call(method, *params)
-        if not isinstance(found, str) or not _DATA.fullmatch(found):
-            raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which are no hex bytes")
+        if not isinstance(found, str) or not HEX_BYTES.fullmatch(found):
+            raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which are not hex bytes")
         return bytes.fromhex(found[2:])
 
     async def _post(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -98,5 +98,5 @@ class JsonRpcClient:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise RpcUnavailable(f"{self._name} answered {request['method']} with HTTP {response.status} and no JSON-RPC")
+            raise RpcUnavailable(f"{self._name} answered {request['method']} with HTTP {response.status} and not with JSON-RPC")
         return answer

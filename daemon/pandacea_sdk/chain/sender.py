@@ -1,4 +1,4 @@
-"""Sign, send and wait: EIP-1559 where the chain has it, a legacy transaction where not."""
+"""Sign transactions, send them and wait for their blocks: EIP-1559 where the chain has it, legacy transactions elsewhere."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from eth_account.signers.local import LocalAccount
 
 from pandacea_sdk.chain.errors import ContractReverted, NotMined, RpcRefused, RpcUnavailable
 from pandacea_sdk.chain.rpc import JsonRpcClient
+from pandacea_sdk.protocol.addresses import to_checksum_address
 from pandacea_sdk.protocol.contract import ContractAbi, ContractEvent
 
 T = TypeVar("T")
 
 GAS_MARGIN: Final = 1.25
-"""Times the estimate: other transactions may come first and change what this one finds."""
+"""Factor on the estimate: transactions mined before this one may change the state that it finds."""
 DEFAULT_PRIORITY_FEE: Final = 10**9
 """Wei per gas, where the endpoint suggests none."""
-_FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0  # seconds between two questions for the receipt
 _REVERTED: Final = 3
-"""The code execution clients give a revert."""
+"""The JSON-RPC error code with which execution clients report a revert."""
 
 
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
-    """A mined transaction that did what it should. Gas in units, price in wei per gas."""
+    """A mined transaction that was not reverted. Gas in units, price in wei per gas."""
 
     transaction_hash: str
     block_number: int
@@ -34,16 +35,16 @@ class MinedTransaction:
     effective_gas_price: int
     contract_address: str | None
     events: tuple[ContractEvent, ...]
-    """The contract's own, decoded, in order."""
+    """The contract's own events, decoded, in order."""
 
     def event(self, name: str) -> Mapping[str, Any]:
-        """The values of the one event with this name."""
+        """Return the values of the one event with this name."""
         (found,) = (event for event in self.events if event.name == name)
         return found.values
 
 
 class TransactionSender:
-    """One account's transactions, one at a time so that nonces follow each other."""
+    """Sends one account's transactions, one at a time, so that their nonces follow each other."""
 
     def __init__(self, rpc: JsonRpcClient, account: LocalAccount, abi: ContractAbi, chain_id: int, *, timeout: float) -> None:
         """`timeout`: seconds to wait for a block."""
@@ -51,12 +52,12 @@ class TransactionSender:
         self._lock = asyncio.Lock()
 
     async def send(self, action: str, to: str | None, data: bytes, value: int = 0) -> MinedTransaction:
-        """Send and wait until it is mined. `action`: what we are doing, for errors; `to` None creates; `value` in wei.
+        """Send a transaction and wait until it is mined. `action` names it in errors; `to` None creates a contract; `value` in wei.
 
         Raises:
-            ContractReverted: the contract refused, mostly before anything was sent.
-            RpcRefused, RpcUnavailable: the endpoint did.
-            NotMined: sent, but in no block in time.
+            ContractReverted: the contract reverted it, mostly before anything was sent.
+            RpcRefused, RpcUnavailable: the endpoint refused it, or did not answer.
+            NotMined: it was sent and is not in a block in time.
         """
         fields: dict[str, Any] = {"value": value, "data": "0x" + data.hex()}
         if to is not None:
@@ -73,13 +74,13 @@ class TransactionSender:
                 "chainId": self._chain_id,
             }
             if to is not None:
-                transaction["to"] = _checksummed(to)
+                transaction["to"] = to_checksum_address(to)
             raw = self._account.sign_transaction(transaction).raw_transaction
             sent = "0x" + (await self._rpc.call_for_bytes("eth_sendRawTransaction", "0x" + bytes(raw).hex())).hex()
         return await self._outcome(action, sent, asked)
 
     async def _fees(self) -> dict[str, int]:
-        """Twice the base fee and a tip: enough for six full blocks in a row (EIP-1559 raises the base fee by an eighth each)."""
+        """Choose twice the base fee and a tip: enough for six full blocks in a row (EIP-1559 raises the base fee by an eighth each)."""
         head = await self._rpc.call("eth_getBlockByNumber", "latest", False)
         base = head.get("baseFeePerGas") if isinstance(head, dict) else None
         if base is None:
@@ -98,7 +99,7 @@ class TransactionSender:
             block = hex(int(found["blockNumber"], 16))
         except (KeyError, TypeError, ValueError) as error:
             raise RpcUnavailable(f"transaction {sent} is mined, but its receipt cannot be read: {error!r}") from error
-        # Ask again on that block's state for the reason; a later transaction of the block may have hidden it.
+        # Call it again on that block's state for the reason; a later transaction of the block may have hidden it.
         try:
             await decode_reverts(self._abi, action, self._rpc.call_for_bytes("eth_call", asked, block))
         except ContractReverted as error:
@@ -124,7 +125,7 @@ class TransactionSender:
                     try:
                         found = await self._rpc.call("eth_getTransactionReceipt", sent)
                     except RpcUnavailable:
-                        found = None  # it is sent: a silent endpoint is waited out, up to the deadline
+                        found = None  # it is sent: wait for a silent endpoint until the deadline
                     if isinstance(found, dict) and found.get("blockNumber"):
                         return found
                     await asyncio.sleep(wait)
@@ -134,7 +135,7 @@ class TransactionSender:
 
 
 async def decode_reverts(abi: ContractAbi, action: str, call: Awaitable[T]) -> T:
-    """Await a call that runs the contract, and turn the endpoint's error into the contract's where it is one."""
+    """Await a call that runs the contract; the endpoint's error becomes ContractReverted where the contract caused it."""
     try:
         return await call
     except RpcRefused as error:
@@ -145,7 +146,7 @@ async def decode_reverts(abi: ContractAbi, action: str, call: Awaitable[T]) -> T
 
 
 def _revert_data(data: Any) -> bytes | None:
-    """Endpoints put it in `data`, as text with or without a word before it, or in an object."""
+    """Find revert data in an error's `data`: endpoints send it as text, with or without a word before it, or in an object."""
     if isinstance(data, dict):
         data = data.get("data") or data.get("result")
     if not isinstance(data, str):
@@ -158,9 +159,3 @@ def _revert_data(data: Any) -> bytes | None:
 
 def _bytes(value: str) -> bytes:
     return bytes.fromhex(value.removeprefix("0x"))
-
-
-def _checksummed(address: str) -> str:
-    from eth_utils.address import to_checksum_address
-
-    return to_checksum_address(address)

@@ -1,1 +1,1 @@
-"""The published language of a lease: wire shapes, signing and digests. No sockets, shared by both sides."""
+"""What both sides agree on: request and response shapes, signatures, digests, manifests and receipts. Opens no sockets."""

@@ -1,4 +1,4 @@
-"""The LeaseAgreement as bytes: calls, answers, errors and events by the checked-in ABI. No sockets.
+"""Encode calls of the LeaseAgreement and decode its results, errors and events, by the checked-in ABI. Opens no sockets.
 
 Addresses come out in lower-case hex, 32-byte values as `0x` + 64 lower-case hex digits.
 """
@@ -6,58 +6,36 @@ Addresses come out in lower-case hex, 32-byte values as `0x` + 64 lower-case hex
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
-from eth_utils.address import is_checksum_address
-from eth_utils.crypto import keccak
+
+from pandacea_sdk.protocol.addresses import has_wrong_checksum
+from pandacea_sdk.protocol.hashing import hash_abi_words, hex32, keccak256
+from pandacea_sdk.protocol.ids import ADDRESS_ANY_CASE, HEX_BYTES, LeaseStatus
 
 _ERROR_STRING: Final = bytes.fromhex("08c379a0")  # Error(string)
 _PANIC: Final = bytes.fromhex("4e487b71")  # Panic(uint256)
 _SELECTOR_BYTES: Final = 4
-_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
-_HEX: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
-
-
-class LeaseStatus(StrEnum):
-    """Where a lease stands, in the order of the contract's `Status`; from FINALIZED on nothing changes any more."""
-
-    NONE = "none"
-    CREATED = "created"
-    APPROVED = "approved"
-    EXECUTED = "executed"
-    DISPUTED = "disputed"
-    FINALIZED = "finalized"
-    CANCELLED = "cancelled"
-    REFUNDED = "refunded"
-    SETTLED = "settled"
-
-    @classmethod
-    def from_chain(cls, number: int) -> LeaseStatus:
-        """From the number the contract uses; a `ValueError` for one it does not."""
-        members = list(cls)
-        if number >= len(members):
-            raise ValueError(f"the contract has no status {number}")
-        return members[number]
+_STATUSES: Final = ("none", *LeaseStatus)
+"""The contract's `Status`, by its numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Why a call was undone: the error's name, its values by parameter name, and what it means."""
+    """Why a call was reverted: the error's name, its values by parameter name, and its meaning from the contract's documentation."""
 
     name: str
     values: Mapping[str, Any]
     notice: str
 
     def __str__(self) -> str:
-        """`TooLate(leaseId=0x…, until=17): too late …`."""
+        """Write it as `TooLate(leaseId=0x…, until=17): too late …`."""
         values = ", ".join(f"{name}={value}" for name, value in self.values.items())
         return f"{self.name}({values}): {self.notice}" if self.notice else f"{self.name}({values})"
 
@@ -71,34 +49,34 @@ class ContractEvent:
 
 
 class BadValueError(ValueError):
-    """A value that the contract has no place for, named with what is needed instead. Nothing is padded, cut or rounded to fit."""
+    """A value does not fit its parameter; the message says what is needed. Nothing is padded, cut or rounded to fit."""
 
 
 class ContractAbi:
-    """One artifact of `contracts/`: what can be called, and how its bytes read."""
+    """Encoder and decoder for one compiled contract (an artifact of `contracts/`)."""
 
     def __init__(self, artifact: Mapping[str, Any]) -> None:
-        """`artifact`: as `contracts/compile.js` writes it; without code for a contract we do not deploy."""
+        """`artifact`: as `contracts/compile.js` writes it; it has no bytecode where the contract is not deployed from here."""
         self.abi: list[dict[str, Any]] = artifact["abi"]
         self.bytecode: str | None = artifact.get("bytecode")
         self.runtime_code_hash: str | None = artifact.get("runtimeCodeHash")
-        """keccak256 of the deployed code: the same for every deployment, for there are no immutables."""
+        """keccak256 of the deployed code, in hex: the same for every deployment, as there are no immutables."""
         self._notices: Mapping[str, str] = artifact.get("errorNotices", {})
         self._functions: dict[str, dict[str, Any]] = {abi_signature(item): item for item in self.abi if item["type"] == "function"}
         self._errors = {function_selector(abi_signature(item)): item for item in self.abi if item["type"] == "error"}
-        self._events = {keccak(text=abi_signature(item)): item for item in self.abi if item["type"] == "event"}
+        self._events = {keccak256(abi_signature(item).encode()): item for item in self.abi if item["type"] == "event"}
 
     def encode_call(self, name: str, *values: Any) -> bytes:
-        """Calldata of a function, by its name, or by its whole signature where the name is overloaded.
+        """Encode a call of a function, given by its name, or by its whole signature where the name is overloaded.
 
         Raises:
-            BadValueError: a value is not of its parameter's type: another length, no hex, no whole number, out of range.
+            BadValueError: a value is not of its parameter's type: wrong length, not hex, not a whole number, out of range.
         """
         item = self._function(name)
         return function_selector(abi_signature(item)) + _encoded(item["name"], item["inputs"], values)
 
     def decode_result(self, name: str, data: bytes) -> Any:
-        """What a function returned: one value, a mapping for a struct, or a tuple of several.
+        """Decode what a function returned: one value, a mapping for a struct, or a tuple of several.
 
         Raises:
             ValueError: the bytes are not an answer of this function.
@@ -109,18 +87,18 @@ class ContractAbi:
         return read[0] if len(read) == 1 else tuple(read)
 
     def encode_creation(self, *values: Any) -> bytes:
-        """The code of a transaction that deploys the contract with these constructor arguments.
+        """Encode the data of a transaction that deploys the contract with these constructor arguments.
 
         Raises:
-            BadValueError: as `call`.
+            BadValueError: as `encode_call`.
         """
         if self.bytecode is None:
-            raise ValueError("this artifact has no bytecode: it is only read, never deployed")
+            raise ValueError("this artifact has no bytecode: the contract is read here, never deployed")
         inputs = [one for item in self.abi if item["type"] == "constructor" for one in item["inputs"]]
         return bytes.fromhex(self.bytecode[2:]) + _encoded("the constructor", inputs, values)
 
     def decode_revert(self, data: bytes) -> Revert:
-        """Read revert data; what no ABI names becomes `Unknown` with its bytes."""
+        """Decode revert data; an error that the ABI does not name becomes `Unknown` with its bytes."""
         head, body = data[:_SELECTOR_BYTES], data[_SELECTOR_BYTES:]
         try:
             if head == _ERROR_STRING:
@@ -136,10 +114,10 @@ class ContractAbi:
                 return Revert(item["name"], values, self._notices.get(abi_signature(item), ""))
         except ValueError:
             pass  # named like an error, but not shaped like it: shown as bytes below
-        return Revert("Unknown", {"data": "0x" + data.hex()}, "" if data else "the call was undone without a reason")
+        return Revert("Unknown", {"data": "0x" + data.hex()}, "" if data else "the call was reverted without a reason")
 
     def decode_event(self, topics: Sequence[bytes], data: bytes) -> ContractEvent | None:
-        """Read a log; None when it is not an event of this ABI, or not shaped like one."""
+        """Decode a log; None when it is not an event of this ABI, or does not have its shape."""
         item = self._events.get(topics[0]) if topics else None
         if item is None:
             return None
@@ -154,7 +132,7 @@ class ContractAbi:
         return ContractEvent(item["name"], {one["name"]: _outward(one, found[one["name"]]) for one in item["inputs"]})
 
     def event_topic(self, name: str) -> str:
-        """topic0 of an event."""
+        """Look up topic0 of an event by the event's name, in hex."""
         return next("0x" + topic.hex() for topic, item in self._events.items() if item["name"] == name)
 
     def error_selector(self, name: str) -> str:
@@ -171,13 +149,13 @@ class ContractAbi:
 
 @cache
 def lease_agreement() -> ContractAbi:
-    """The contract of this version."""
+    """Load the contract of this version."""
     return _load("LeaseAgreement")
 
 
 @cache
 def lease_agreement_v0() -> ContractAbi:
-    """The first version, under which leases exist: read, never deployed."""
+    """Load the first version of the contract, under which leases exist. It is read, never deployed."""
     return _load("LeaseAgreementV0")
 
 
@@ -187,8 +165,8 @@ def _load(name: str) -> ContractAbi:
 
 
 def hash_product_id(product_id: str) -> str:
-    """What stands for a product on-chain: keccak256 of its id in UTF-8."""
-    return "0x" + keccak(text=product_id).hex()
+    """Hash a product's id to what stands for it on the chain (`dataProductId`): keccak256 of its UTF-8."""
+    return hex32(keccak256(product_id.encode()))
 
 
 def derive_lease_id(
@@ -204,51 +182,43 @@ def derive_lease_id(
     arbiter: str,
     nonce: int,
 ) -> str:
-    """The id of a lease, from its terms: keccak256(abi.encode(...)). `price` in wei, `expires_at` in Unix seconds.
+    """Compute a lease's id from its terms: keccak256(abi.encode(...)). `price` in wei, `expires_at` in Unix seconds.
 
     Raises:
-        BadValueError: as `ContractAbi.call`.
+        BadValueError: a term is not of its type, or out of range.
     """
-    values = (chain_id, contract, spender, earner, data_product_id, price, expires_at, max_computations, arbiter, nonce)
-    return "0x" + keccak(_encoded("a lease's id", _TERMS, values)).hex()
-
-
-_TERMS: Final = [
-    {"name": name, "type": kind}
-    for name, kind in (
-        ("chain_id", "uint256"),
-        ("contract", "address"),
-        ("spender", "address"),
-        ("earner", "address"),
-        ("data_product_id", "bytes32"),
-        ("price", "uint256"),
-        ("expires_at", "uint64"),
-        ("max_computations", "uint32"),
-        ("arbiter", "address"),
-        ("nonce", "uint256"),
+    return hash_abi_words(
+        check_number(chain_id, 256, "chain_id"),
+        check_address(contract, "contract"),
+        check_address(spender, "spender"),
+        check_address(earner, "earner"),
+        _bytes("data_product_id", data_product_id, 32),
+        check_number(price, 256, "price"),
+        check_number(expires_at, 64, "expires_at"),
+        check_number(max_computations, 32, "max_computations"),
+        check_address(arbiter, "arbiter"),
+        check_number(nonce, 256, "nonce"),
     )
-]
 
 
 def check_address(value: Any, what: str = "the address") -> str:
-    """An address as it is encoded; a mixed-case one must have the capitals of its checksum (EIP-55), which catches most slips.
+    """Check an address and return it in lower case; a mixed-case one must fit its checksum (EIP-55), which catches most typing errors.
 
     Raises:
-        BadValueError: it is no address.
+        BadValueError: it is not an address.
     """
-    if not isinstance(value, str) or _ADDRESS.fullmatch(value) is None:
+    if not isinstance(value, str) or ADDRESS_ANY_CASE.fullmatch(value) is None:
         raise BadValueError(f"{what} is {_shown(value)}: an address is 0x and 40 hex digits")
-    digits = value[2:]
-    if digits not in {digits.lower(), digits.upper()} and not is_checksum_address(value):
+    if has_wrong_checksum(value):
         raise BadValueError(f"{what} is {value}, whose capitals are not those of its checksum (EIP-55): a digit may be wrong")
     return value.lower()
 
 
 def check_number(value: Any, bits: int, what: str) -> int:
-    """A whole number of so many bits, not negative.
+    """Check that a value is a whole number from 0 to 2**bits - 1 and return it.
 
     Raises:
-        BadValueError: it is none; a float is never rounded.
+        BadValueError: it is not; a float is never rounded.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadValueError(f"{what} is {_shown(value)}: a whole number (int) is needed, such as 10**16")
@@ -258,7 +228,7 @@ def check_number(value: Any, bits: int, what: str) -> int:
 
 
 def canonical_type(parameter: Mapping[str, Any]) -> str:
-    """The canonical type of a parameter: tuples spelled out."""
+    """Write the canonical type of a parameter, in which tuples are spelled out."""
     kind: str = parameter["type"]
     if not kind.startswith("tuple"):
         return kind
@@ -266,13 +236,13 @@ def canonical_type(parameter: Mapping[str, Any]) -> str:
 
 
 def abi_signature(item: Mapping[str, Any]) -> str:
-    """`name(type,type)`."""
+    """Write the signature of a function, error or event: `name(type,type)`."""
     return f"{item['name']}({','.join(canonical_type(one) for one in item['inputs'])})"
 
 
 def function_selector(text: str) -> bytes:
-    """The first four bytes of a signature's hash."""
-    return keccak(text=text)[:_SELECTOR_BYTES]
+    """Compute the selector of a signature: the first four bytes of its keccak256."""
+    return keccak256(text.encode())[:_SELECTOR_BYTES]
 
 
 def _decode(types: list[str], data: bytes) -> tuple[Any, ...]:
@@ -291,7 +261,7 @@ def _encoded(where: str, parameters: Sequence[Mapping[str, Any]], values: Sequen
 
 
 def _inward(what: str, parameter: Mapping[str, Any], value: Any) -> Any:
-    """A value as `eth_abi` takes it, checked: by itself it pads short bytes in silence, and raises what names no argument."""
+    """Check a value for `eth_abi`, which pads short bytes silently and whose errors do not name the argument."""
     kind: str = parameter["type"]
     if kind.endswith("[]"):
         if not isinstance(value, list | tuple):
@@ -322,7 +292,7 @@ def _inward(what: str, parameter: Mapping[str, Any], value: Any) -> Any:
 def _bytes(what: str, value: Any, size: int | None) -> bytes:
     if isinstance(value, bytes | bytearray):
         raw = bytes(value)
-    elif isinstance(value, str) and _HEX.fullmatch(value):
+    elif isinstance(value, str) and HEX_BYTES.fullmatch(value):
         raw = bytes.fromhex(value[2:])
     else:
         raise BadValueError(f"{what} is {_shown(value)}: {_needed(size)} are needed")
@@ -339,7 +309,7 @@ def _utf8(what: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadValueError(f"{what} holds half of a surrogate pair, which no text in UTF-8 does") from None
+        raise BadValueError(f"{what} holds half of a surrogate pair, which UTF-8 cannot carry") from None
 
 
 def _shown(value: Any) -> str:
@@ -354,7 +324,13 @@ def _outward(parameter: Mapping[str, Any], value: Any) -> Any:
     if parameter["type"] == "tuple":
         return {one["name"]: _outward(one, part) for one, part in zip(parameter["components"], value, strict=True)}
     if parameter.get("internalType") == "enum Status":
-        return LeaseStatus.from_chain(value).value
+        return _status_name(value)
     if isinstance(value, bytes):
         return "0x" + value.hex()
     return value.lower() if parameter["type"] == "address" else value
+
+
+def _status_name(number: int) -> str:
+    if number >= len(_STATUSES):
+        raise ValueError(f"the contract has no status {number}")
+    return str(_STATUSES[number])

@@ -1,47 +1,45 @@
-"""A deployment record: where a LeaseAgreement stands, since which block, and the hash of the code that must be found there."""
+"""Deployment records: a LeaseAgreement's address, the block of its creation, and the hash that its code must have."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-_ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}")
-_HASH: Final = re.compile(r"0x[0-9a-f]{64}")
+from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One deployed contract."""
+    """One deployed contract, as its record states it."""
 
     chain_id: int
     address: str
     """Lower-case hex."""
     deploy_block: int
-    """The block of its creation: nothing about it is older."""
+    """Block of its creation: no log of the contract is older."""
     code_hash: str
-    """keccak256 of the code at the address."""
+    """keccak256 of the code at the address, in lower-case hex."""
 
     def to_json(self) -> str:
-        """The record as text: one object, a line each."""
+        """Write the record as JSON, one member on each line."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Deployment:
-        """Read a record.
+        """Read a record from JSON.
 
         Raises:
-            ValueError: it is no JSON object with exactly these members, or one of them has an impossible value.
+            ValueError: it is not a JSON object with exactly these members, or a member has an impossible value.
         """
         try:
             found = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"a deployment record is JSON: {error}") from error
+            raise ValueError(f"a deployment record must be JSON: {error}") from error
         names = set(cls.__dataclass_fields__)
         if not isinstance(found, dict) or set(found) != names:
-            raise ValueError(f"a deployment record is an object with exactly {', '.join(sorted(names))}")
+            raise ValueError(f"a deployment record must be an object with exactly {', '.join(sorted(names))}")
         _check(found)
         return cls(**{**found, "address": found["address"].lower(), "code_hash": found["code_hash"].lower()})
 
@@ -63,7 +61,7 @@ def _check(found: dict[str, Any]) -> None:
         value = found[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number from {least} on, not {value!r}")
-    for name, pattern, digits in (("address", _ADDRESS, 40), ("code_hash", _HASH, 64)):
+    for name, pattern, digits in (("address", ADDRESS, 40), ("code_hash", HASH32, 64)):
         value = found[name]
         if not isinstance(value, str) or not pattern.fullmatch(value.lower()):
             raise ValueError(f"{name} must be 0x and {digits} hex digits, not {value!r}")

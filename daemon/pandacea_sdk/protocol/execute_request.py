@@ -1,10 +1,9 @@
-"""The body of POST /api/v1/privacy/execute, read from bytes: every fault has its own code and the JSON pointer of its field."""
+"""The body of POST /api/v1/privacy/execute: each fault has its own code and the JSON pointer of its field."""
 
 from __future__ import annotations
 
 import json
 import keyword
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,28 +12,23 @@ from typing import Any, Final, Literal
 import rfc8785
 
 from pandacea_sdk.protocol import strict_json
-from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX, sha256_hex
+from pandacea_sdk.protocol.hashing import sha256_hex
+from pandacea_sdk.protocol.ids import ASSET_ID, HASH32, SHA256_HEX
+from pandacea_sdk.protocol.limits import MAX_CODE_BYTES, MAX_INPUTS, MAX_UPLOADS, MAX_VARIABLE_CHARACTERS
 from pandacea_sdk.protocol.problems import ProtocolError
 
-MAX_CODE_BYTES: Final = 102_400
-"""100 KB of UTF-8: the one constant for the largest script."""
-MAX_INPUTS: Final = 64
-MAX_UPLOADS: Final = 16
-MAX_VARIABLE_CHARACTERS: Final = 64
-
-ASSET_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 UPLOAD_NAME: Final = ASSET_ID
-"""Uploads appear as files at /workspace/in/NAME: one plain segment, so that no name can be a path."""
+"""Uploads appear as files at /workspace/in/NAME: one plain path segment, so a name cannot be a path."""
 
 RESERVED_VARIABLES: Final = frozenset({"params", "pandacea_progress"})
-"""Names that the guest itself gives to a script."""
+"""Names that the guest itself defines for a script."""
 
 Mode = Literal["live", "mock"]
 
 
 @dataclass(frozen=True, slots=True)
 class ComputationInput:
-    """One asset of the leased product and the name under which the script sees it as a DataFrame."""
+    """One asset of the leased product and the variable in which the script finds it as a DataFrame."""
 
     asset_id: str
     variable_name: str
@@ -42,7 +36,7 @@ class ComputationInput:
 
 @dataclass(frozen=True, slots=True)
 class ExecuteRequest:
-    """What a Spender asks for."""
+    """What a Spender asks a node to run."""
 
     lease_id: str
     code: str
@@ -53,15 +47,15 @@ class ExecuteRequest:
     mode: Mode = "live"
 
     def code_sha256(self) -> str:
-        """sha-256 of the script's UTF-8 bytes, hex."""
+        """Compute the sha-256 of the script's UTF-8 bytes, as 64 hex digits."""
         return sha256_hex(self.code.encode())
 
     def params_bytes(self) -> bytes:
-        """The parameters as the manifest hashes them and, parsed again, as the script gets them: RFC 8785 JSON, where 1.0 is 1."""
+        """Write the parameters as RFC 8785 JSON, in which 1.0 is 1: the manifest hashes these bytes, and the script gets them parsed."""
         return rfc8785.dumps(self.params)
 
     def to_json(self) -> dict[str, Any]:
-        """The request body, optional members left out when they say nothing."""
+        """Build the request body; optional members are left out where they have their defaults."""
         body: dict[str, Any] = {
             "lease_id": self.lease_id,
             "code": self.code,
@@ -96,7 +90,7 @@ _INPUT_FIELDS: Final = {"asset_id": True, "variable_name": True}
 
 
 def parse_execute_request(raw: bytes) -> ExecuteRequest:
-    """Read a request body.
+    """Read and check a request body.
 
     Raises:
         ProtocolError: for the first fault found, with its code and a JSON pointer to the field.
@@ -105,10 +99,10 @@ def parse_execute_request(raw: bytes) -> ExecuteRequest:
 
 
 def check_execute_request(body: Any) -> ExecuteRequest:
-    """Check a body that was already parsed by `strict_json.read` (or built by the SDK).
+    """Check a body that was parsed by `strict_json.parse_json` (or built by the SDK).
 
     Raises:
-        ProtocolError: as `read_execute_request`.
+        ProtocolError: as `parse_execute_request`.
     """
     members = _object(body, "", _FIELDS)
     return ExecuteRequest(
@@ -123,7 +117,7 @@ def check_execute_request(body: Any) -> ExecuteRequest:
 
 
 def check_lease_id(value: Any, pointer: str = "/lease_id") -> str:
-    """A lease id as JSON carries it: `0x` and 64 lower-case hex digits.
+    """Check a lease id (`0x` and 64 lower-case hex digits) and return it.
 
     Raises:
         ProtocolError: `wrong-type` or `bad-lease-id`.
@@ -137,9 +131,9 @@ def check_lease_id(value: Any, pointer: str = "/lease_id") -> str:
 
 
 def check_variable_name(name: str, pointer: str) -> str:
-    """A name that Python takes as a variable and that nothing else uses.
+    """Check that a name is a Python identifier that nothing else uses, and return it.
 
-    Identifiers are compared by Python after NFKC normalisation, so only names already in that form are taken: two that differ here
+    Python compares identifiers after NFKC normalisation, so only names already in that form are accepted: two that differ here
     differ in the script.
 
     Raises:
@@ -148,7 +142,8 @@ def check_variable_name(name: str, pointer: str) -> str:
     if len(name) > MAX_VARIABLE_CHARACTERS or not name.isidentifier() or keyword.iskeyword(name):
         raise ProtocolError(
             "bad-variable-name",
-            f"variable_name must be a Python identifier of at most {MAX_VARIABLE_CHARACTERS} characters and no keyword; {_shown(name)} is not.",
+            f"variable_name must be a Python identifier of at most {MAX_VARIABLE_CHARACTERS} characters and not a keyword; "
+            f"{_shown(name)} is not usable.",
             pointer,
         )
     if unicodedata.normalize("NFKC", name) != name:
@@ -238,7 +233,7 @@ def _object(value: Any, pointer: str, fields: Mapping[str, bool]) -> dict[str, A
         if name not in fields:
             raise ProtocolError(
                 "unknown-field",
-                f"{_shown(name)} is not known here; known: {', '.join(fields)}.",
+                f"{_shown(name)} is not known here; known members: {', '.join(fields)}.",
                 f"{pointer}/{strict_json.escape_pointer(name)}",
             )
     for name, required in fields.items():
@@ -265,5 +260,5 @@ def _wrong_type(value: Any, wanted: str, pointer: str) -> ProtocolError:
 
 
 def _shown(text: str) -> str:
-    """A hostile name in a message: ASCII only, short."""
+    """Write a name for a message, short and in ASCII: it may be hostile."""
     return ascii(text if len(text) <= 40 else text[:39] + "…")

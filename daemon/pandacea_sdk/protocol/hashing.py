@@ -1,9 +1,8 @@
-"""Hashes and signatures under every other module of the protocol: keccak-256, secp256k1 recovery, ABI words, lower-case hex."""
+"""Hashes, secp256k1 signatures, ABI words and lower-case hex: what the other modules of the protocol are built on."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Final, Protocol
 
 from eth_hash.auto import keccak as slow_keccak
@@ -11,29 +10,26 @@ from eth_keys.datatypes import PrivateKey, Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
 
-# On the path of every signed request: the node has both (extra "daemon"), the SDK does without.
+# Used for every signed request: the node installs both (extra "daemon"), the SDK works without them.
 try:
     from coincurve import PublicKey as FastPublicKey
 except ImportError:
-    FastPublicKey = None  # type: ignore[assignment,misc]
+    FastPublicKey = None  # type: ignore[assignment,misc]  # None in place of a class: it is not installed
 try:
     from sha3 import keccak_256 as fast_keccak
 except ImportError:
     fast_keccak = None
 
-HASH32: Final = re.compile(r"0x[0-9a-f]{64}")
-ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}")
-SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
-
-_HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+"""Half the order of secp256k1: the largest `s` of a signature in its canonical form (EIP-2)."""
 
 
 class Signer(Protocol):
-    """Whoever signs: a key in memory here, a keystore in the node, anything that can sign 32 bytes with secp256k1."""
+    """Signs 32 bytes with secp256k1: a key in memory, a keystore, or an object of the caller's own."""
 
     @property
     def address(self) -> str:
-        """`0x` + 40 hex digits, in any case."""
+        """The signer's address: `0x` + 40 hex digits, in any case."""
         ...
 
     def sign_digest(self, digest: bytes) -> bytes:
@@ -42,7 +38,7 @@ class Signer(Protocol):
 
 
 class KeySigner:
-    """A private key held in memory. Its representation never shows the key."""
+    """Signs with a private key in memory. Its representation never shows the key."""
 
     __slots__ = ("_key", "address")
 
@@ -63,38 +59,38 @@ class KeySigner:
         return f"KeySigner({self.address})"
 
     def sign_digest(self, digest: bytes) -> bytes:
-        """See `Signer`. Deterministic (RFC 6979)."""
+        """Sign as `Signer` says, deterministically (RFC 6979)."""
         raw = self._key.sign_msg_hash(digest).to_bytes()
         return raw[:64] + bytes([raw[64] + 27])
 
 
 def keccak256(data: bytes) -> bytes:
-    """Keccak-256 as Ethereum uses it (not SHA3-256)."""
+    """Compute Keccak-256 as Ethereum uses it (not SHA3-256)."""
     return slow_keccak(data) if fast_keccak is None else fast_keccak(data).digest()
 
 
 def sha256_hex(data: bytes) -> str:
-    """sha-256 as 64 lower-case hex digits."""
+    """Compute sha-256 as 64 lower-case hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def eip191_digest(message: bytes) -> bytes:
-    """The 32 bytes that personal_sign signs (EIP-191, version 0x45)."""
+    """Compute the 32 bytes that personal_sign signs (EIP-191, version 0x45)."""
     return keccak256(b"\x19Ethereum Signed Message:\n" + str(len(message)).encode() + message)
 
 
 def recover_address(digest: bytes, signature: bytes) -> str | None:
-    """The address, in lower case, whose key made `signature` over `digest`; None when there is none.
+    """Recover the address, in lower case, whose key made `signature` over `digest`; None when there is none.
 
-    Only the canonical form is taken: 65 bytes, v 27 or 28, s in the lower half (EIP-2), as OpenZeppelin's ECDSA demands on-chain.
+    Only the canonical form is accepted: 65 bytes, v 27 or 28, s in the lower half (EIP-2), as OpenZeppelin's ECDSA demands on-chain.
     """
-    if len(signature) != 65 or signature[64] not in (27, 28) or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
+    if len(signature) != 65 or signature[64] not in (27, 28) or int.from_bytes(signature[32:64], "big") > HALF_ORDER:
         return None
     plain = signature[:64] + bytes([signature[64] - 27])
     if FastPublicKey is None:
         return _recover_slowly(digest, plain)
     try:
-        # Around eth-keys' objects: this is on the path of every signed request.
+        # Not through eth-keys' objects, which are slow: this runs for every signed request.
         point = FastPublicKey.from_signature_and_message(plain, digest, hasher=None).format(compressed=False)
     except ValueError:
         return None
@@ -109,7 +105,7 @@ def _recover_slowly(digest: bytes, plain: bytes) -> str | None:
 
 
 def abi_word(value: int | str | bytes) -> bytes:
-    """One 32-byte ABI word: an integer or address padded on the left, or bytes32 given as 32 bytes or `0x` hex."""
+    """Encode one 32-byte ABI word: an integer or address padded on the left, or bytes32 given as 32 bytes or `0x` hex."""
     if isinstance(value, int):
         return value.to_bytes(32, "big")
     raw = bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else value
@@ -118,8 +114,13 @@ def abi_word(value: int | str | bytes) -> bytes:
     return raw.rjust(32, b"\0")
 
 
+def hash_abi_words(*values: int | str | bytes) -> str:
+    """Compute keccak256(abi.encode(...)) of values that are one word each, as bytes32 in hex."""
+    return hex32(keccak256(b"".join(map(abi_word, values))))
+
+
 def hex32(raw: bytes) -> str:
-    """`0x` + 64 lower-case hex digits."""
+    """Write 32 bytes as `0x` + 64 lower-case hex digits."""
     if len(raw) != 32:
         raise ValueError(f"32 bytes are needed, got {len(raw)}")
     return "0x" + raw.hex()

@@ -1,4 +1,4 @@
-"""Job tokens: 32 random bytes in the 202 answer that read one computation, so that polling needs no signature.
+"""Job tokens: 32 random bytes in a 202 response that allow reading one computation, so that polling needs no signature.
 
 The node stores only the token's hash; the token is sent back in the `Pandacea-Job-Token` header.
 """
@@ -11,23 +11,23 @@ import hmac
 import re
 from typing import Final
 
-JOB_TOKEN_HEADER: Final = "Pandacea-Job-Token"
+JOB_TOKEN_HEADER: Final = "Pandacea-Job-Token"  # noqa: S105  # a header field, not a secret
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 def encode_job_token(random_bytes: bytes) -> str:
-    """The token that carries these 32 random bytes, in base64url without padding."""
+    """Write 32 random bytes as a token: base64url without padding."""
     if len(random_bytes) != 32:
         raise ValueError(f"a job token is made of 32 random bytes, got {len(random_bytes)}")
     return base64.urlsafe_b64encode(random_bytes).decode().rstrip("=")
 
 
-def hash_job_token(token: str) -> str | None:
-    """What the node stores: sha-256 of the token's text, as 64 hex digits; None when it does not look like a token."""
-    return hashlib.sha256(token.encode()).hexdigest() if _TOKEN.fullmatch(token) else None
+def hash_job_token(token: str) -> str:
+    """Compute what the node stores: sha-256 of the token's text, as 64 hex digits."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def job_token_matches(token: str, stored_hash: str) -> bool:
-    """Whether `token` is the one whose hash is stored. Takes the same time for every wrong token."""
-    return hmac.compare_digest(hash_job_token(token) or "", stored_hash)
+    """Tell whether `token` is the one whose hash is stored. Takes the same time for every wrong token."""
+    return _TOKEN.fullmatch(token) is not None and hmac.compare_digest(hash_job_token(token), stored_hash)

@@ -1,4 +1,4 @@
-"""Which hosts are this machine: plain HTTP is for them alone."""
+"""Which hosts are this machine: plain HTTP is accepted for them alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host can only be reached from this machine. A name other than localhost counts as reachable."""
+    """Tell whether a host can only be reached from this machine. A name other than localhost counts as reachable from others."""
     if host == "localhost":
         return True
     try:

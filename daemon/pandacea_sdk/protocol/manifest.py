@@ -1,4 +1,4 @@
-"""The manifest: what ran, on what, in what, and what came out, as RFC 8785 JSON whose sha-256 is the result hash."""
+"""The manifest: which script ran, on which inputs, in which sandbox, with which result. RFC 8785 JSON; its sha-256 is the result hash."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pandacea_sdk.protocol.strict_json import MAX_INTEGER
 MANIFEST_FORMAT: Final = "pandacea-manifest/1"
 
 EXCLUDED_FROM_REPLAY: Final = ("not_replayed", "blinding")
-"""Members that differ between two honest runs of the same request; everything else must be equal when an arbiter replays."""
+"""Members that differ between two honest runs of the same request; all others must be equal when an arbiter replays it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestInput:
-    """An input by name, and the keyed commitment to its bytes: HMAC-SHA-256 of the stored bytes' digest, 64 hex digits."""
+    """An input by its names, with the keyed commitment to its bytes: HMAC-SHA-256 of the stored bytes' digest, 64 hex digits."""
 
     asset_id: str
     variable_name: str
@@ -41,7 +41,7 @@ class SandboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """sha-256 (64 hex digits) and size in bytes of something the script left."""
+    """sha-256 (64 hex digits) and size in bytes of the output or of an artifact."""
 
     sha256: str
     size: int
@@ -49,7 +49,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Every member of a manifest. Hashes named `*_sha256` are 64 hex digits; ids and hashes of the chain are `0x` + 64."""
+    """The members of a manifest. Hashes named `*_sha256` are 64 hex digits; ids and hashes of the chain are `0x` + 64."""
 
     chain_id: int
     contract: str
@@ -69,7 +69,7 @@ class Manifest:
     sandbox: SandboxRecord
     node_version: str
     code_policy: str
-    """The code policy's decision: which rule let this script run."""
+    """The code policy's decision: the rule that allowed this script."""
     exit_status: int | None
     failure: str | None
     error_type: str | None
@@ -78,15 +78,15 @@ class Manifest:
     artifacts: Mapping[str, Digest]
     retry: int
     audit_head: str | None
-    """Head of the Earner's audit log when the result was made, 64 hex digits: fixes the log for its owner too."""
+    """Head of the Earner's audit log when the result was made, 64 hex digits: it binds the Earner to the log, too."""
     started_at: float
     finished_at: float
-    """Unix seconds; under `not_replayed`, as two honest runs differ in them."""
+    """Unix seconds; in the member `not_replayed`, as two honest runs differ in them."""
     blinding: bytes
-    """32 random bytes: the result hash on a public chain tells nothing about a result that could be guessed."""
+    """32 random bytes, so that the result hash on a public chain tells nothing about a result that could be guessed."""
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as it travels, ready for RFC 8785."""
+        """Build the manifest's JSON object, ready for RFC 8785."""
         if len(self.blinding) != 32:
             raise ValueError(f"blinding is 32 random bytes, got {len(self.blinding)}")
         return {
@@ -130,7 +130,7 @@ class Manifest:
 
 
 def canonical_json(manifest: Mapping[str, Any]) -> bytes:
-    """The bytes that are hashed: RFC 8785.
+    """Write a manifest as RFC 8785 JSON: the bytes that are hashed.
 
     Raises:
         ValueError: the manifest holds what JSON cannot carry exactly (a lone surrogate, a float that is not finite).
@@ -142,15 +142,15 @@ def canonical_json(manifest: Mapping[str, Any]) -> bytes:
 
 
 def hash_manifest(manifest: Mapping[str, Any]) -> str:
-    """sha-256 of the canonical manifest, as bytes32 in hex: what the receipt signs and the chain may keep."""
+    """Compute the result hash: sha-256 of the canonical manifest as bytes32 in hex. The receipt signs it, the chain may keep it."""
     return hex32(hashlib.sha256(canonical_json(manifest)).digest())
 
 
 def replayable_members(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The members that a replay must reproduce."""
+    """Select the members of a manifest that a replay must reproduce."""
     return {name: value for name, value in manifest.items() if name not in EXCLUDED_FROM_REPLAY}
 
 
 def _integer(value: float) -> int | float | str:
-    """Integers that a 64-bit float cannot hold travel as strings."""
+    """Write an integer that a 64-bit float cannot hold as a string."""
     return str(value) if isinstance(value, int) and abs(value) > MAX_INTEGER else value

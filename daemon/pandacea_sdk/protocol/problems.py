@@ -1,6 +1,6 @@
-"""The codes a node answers with: one table, code -> status and meaning, shared by the node, the SDK, OpenAPI and the docs.
+"""The problem codes: one table from code to status and meaning, for the node, the SDK, OpenAPI and the docs.
 
-A code is stable: programs may branch on it. The sentence in an answer's `detail` is for people and may change.
+A code is stable: programs may branch on it. The sentence in a response's `detail` is for people and may change.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from typing import Final, NamedTuple
 
 
 class ProblemKind(NamedTuple):
-    """One code: its HTTP status and, in a few words, what it means (the RFC 9457 `title`)."""
+    """HTTP status of a code and, in a few words, its meaning (the RFC 9457 `title`)."""
 
     status: int
     title: str
 
 
 class ProtocolError(Exception):
-    """A message that breaks the protocol.
+    """A message breaks the protocol.
 
-    `code` is a key of `KINDS`; `pointer` is the RFC 6901 path of the field, when there is one.
+    `code` is a key of `PROBLEM_KINDS`; `pointer` is the RFC 6901 path of the field, when there is one.
     """
 
     def __init__(self, code: str, detail: str, pointer: str | None = None) -> None:
-        """`detail`: one sentence saying what is wrong, on what value, and what to do."""
+        """`detail`: one sentence that says what is wrong, on which value, and what to do."""
         self.code = code
         self.detail = detail
         self.pointer = pointer
@@ -156,7 +156,7 @@ CODE_PROBLEMS: Final = {
     "too-many-submissions": ProblemKind(429, "Too many scripts wait for a decision"),
 }
 
-# Never sent by a node: the SDK raises these about an answer. Status 0 says so.
+# Never sent by a node: the SDK raises these about a response. Their status is 0.
 SDK_PROBLEMS: Final = {
     "bad-answer": ProblemKind(0, "The answer is not a result"),
     "bad-manifest": ProblemKind(0, "The manifest speaks of something else"),

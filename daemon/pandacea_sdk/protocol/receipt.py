@@ -1,4 +1,4 @@
-"""Receipts: the Earner's or operator's EIP-712 signature that ties a result to a lease, a request and a product version.
+"""Receipts: the EIP-712 signature by which an Earner or operator vouches that a result belongs to a lease, request and product version.
 
     Receipt(bytes32 leaseId,bytes32 computationId,bytes32 requestHash,bytes32 productVersion,bytes32 resultHash)
 
@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pandacea_sdk.protocol.hashing import ADDRESS, HASH32, Signer, abi_word, hex32, keccak256, recover_address
+from pandacea_sdk.protocol.hashing import Signer, abi_word, hash_abi_words, keccak256, recover_address
+from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.responses import ReceiptJson
 
@@ -25,12 +26,12 @@ _HASH_FIELDS: Final = ("lease_id", "computation_id", "request_hash", "product_ve
 
 
 def derive_computation_id(chain_id: int, contract: str, lease_id: str, request_hash: str) -> str:
-    """keccak256(abi.encode(chain id, contract, lease id, request hash)): one request, one computation, on one lease."""
-    return hex32(keccak256(abi_word(chain_id) + abi_word(contract) + abi_word(lease_id) + abi_word(request_hash)))
+    """Compute a computation's id: keccak256(abi.encode(chain id, contract, lease id, request hash)). Each request has its own."""
+    return hash_abi_words(chain_id, contract, lease_id, request_hash)
 
 
 def domain_separator(chain_id: int, contract: str) -> bytes:
-    """The EIP-712 domain separator of a LeaseAgreement."""
+    """Compute the EIP-712 domain separator of a LeaseAgreement."""
     return keccak256(
         _DOMAIN_TYPEHASH
         + keccak256(DOMAIN_NAME.encode())
@@ -42,7 +43,7 @@ def domain_separator(chain_id: int, contract: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The five hashes of a receipt and the contract it is for. All hex in lower case."""
+    """The five hashes of a receipt, and its chain and contract. All hex is lower case."""
 
     chain_id: int
     contract: str
@@ -53,12 +54,12 @@ class Receipt:
     result_hash: str
 
     def digest(self) -> bytes:
-        """The 32 bytes to sign (EIP-712, section "Specification of the eth_signTypedData")."""
+        """Compute the 32 bytes to sign (EIP-712)."""
         struct = b"".join(abi_word(getattr(self, name)) for name in _HASH_FIELDS)
         return keccak256(b"\x19\x01" + domain_separator(self.chain_id, self.contract) + keccak256(_RECEIPT_TYPEHASH + struct))
 
     def sign(self, signer: Signer) -> ReceiptJson:
-        """The receipt as it travels."""
+        """Sign the receipt and build its JSON object."""
         return {
             "chain_id": self.chain_id,
             "contract": self.contract,
@@ -73,7 +74,7 @@ class Receipt:
 
 
 def parse_receipt(value: Any) -> tuple[Receipt, str]:
-    """A receipt as it came, and the address whose key signed it.
+    """Read and check a receipt; returns it with the address whose key signed it.
 
     Raises:
         ProtocolError: `bad-receipt`: a member is missing or malformed, or the signature is not the named signer's.

@@ -1,4 +1,4 @@
-"""What a node answers: the shapes of its JSON, shared by the node that writes them and the SDK that reads them."""
+"""The JSON shapes of a node's responses, for the node that writes them and the SDK that reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Problem(TypedDict):
 
 
 class ComputationError(TypedDict):
-    """Why a computation failed. `type` is a value of the node's `Failure`; the last three speak of the script's own exception."""
+    """Why a computation failed. `type` is a value of the node's `Failure`; the optional members describe the script's own exception."""
 
     type: str
     message: str
@@ -35,11 +35,11 @@ class ComputationError(TypedDict):
 
 
 class Results(TypedDict):
-    """Everything the script left: its output as text (bytes that are no UTF-8 replaced) and its artifacts in base64."""
+    """What the script left: its output as text (bytes that are not UTF-8 are replaced) and its artifacts in base64."""
 
     output: str
     output_base64: NotRequired[str]
-    """The exact bytes, present only when `output` could not carry them."""
+    """The exact bytes, present only where `output` cannot carry them."""
     artifacts: dict[str, str]
 
 
@@ -64,16 +64,16 @@ class ExecuteAnswer(TypedDict):
     computation_id: str
     results: Results
     manifest: NotRequired[dict[str, Any]]
-    """With `result_hash` and `receipt`: in every answer but a rehearsal's, which nobody signs."""
+    """Comes with `result_hash` and `receipt`; a rehearsal has none of them, as nobody signs it."""
     result_hash: NotRequired[str]
     receipt: NotRequired[ReceiptJson]
     mode: NotRequired[Literal["mock"]]
-    """Only in a rehearsal's answer."""
+    """Only in the response to a rehearsal."""
     error: NotRequired[ComputationError]
 
 
 class StatusAnswer(TypedDict):
-    """200 of GET results: where the computation stands; with an ExecuteAnswer's members once it has ended with a result."""
+    """200 of GET results: the computation's state; has the members of ExecuteAnswer once it has ended with a result."""
 
     computation_id: str
     status: Status
@@ -88,7 +88,7 @@ class StatusAnswer(TypedDict):
 
 
 class Accepted(TypedDict):
-    """202 of POST execute: poll `location` with the job token."""
+    """202 of POST execute: the computation waits or runs; poll `location` with the job token."""
 
     computation_id: str
     status: Status
@@ -97,7 +97,7 @@ class Accepted(TypedDict):
 
 
 class WellKnown(TypedDict):
-    """GET /.well-known/pandacea: who the node is. `signature` is EIP-191 by `signer` over the RFC 8785 JSON of the rest."""
+    """200 of GET /.well-known/pandacea: who the node is. `signature` is EIP-191 by `signer` over the RFC 8785 JSON of the rest."""
 
     chain_id: int
     contract: str
@@ -110,7 +110,7 @@ class WellKnown(TypedDict):
 
 
 class LeaseAnswer(TypedDict):
-    """GET leases: how this node sees a lease of the caller, and whether a computation would be accepted now."""
+    """200 of GET leases: how this node sees a lease of the caller, and whether it would accept a computation now."""
 
     lease_id: str
     status: str
@@ -139,14 +139,14 @@ class ProductShort(TypedDict):
 
 
 class ProductList(TypedDict):
-    """GET products."""
+    """200 of GET products: one page of the catalogue."""
 
     data: list[ProductShort]
     nextCursor: str
 
 
 class ProductAnswer(ProductShort):
-    """GET products/{id}: the signed document and what its scripts run in."""
+    """200 of GET products/{id}: the signed document, and the environment in which scripts run."""
 
     dataProductId: str
     description: str
@@ -159,7 +159,7 @@ class ProductAnswer(ProductShort):
 
 
 class CodeAnswer(TypedDict):
-    """A script handed in for approval: where it stands, and the Earner's reason when it was refused."""
+    """A script submitted for approval: its state, and the Earner's reason when it was refused."""
 
     code_id: str
     product_id: str
@@ -170,19 +170,19 @@ class CodeAnswer(TypedDict):
 
 
 class Live(TypedDict):
-    """GET healthz."""
+    """200 of GET healthz: the process answers."""
 
     live: bool
 
 
 class Ready(TypedDict):
-    """GET readyz; each part adds its own member."""
+    """200 or 503 of GET readyz; each part of the node adds its own member."""
 
     ready: bool
 
 
 def output_members(output: bytes) -> dict[str, str]:
-    """The `output` (and, when bytes would be lost, `output_base64`) members of `Results`."""
+    """Build the member `output` of `Results` and, where it would lose bytes, `output_base64`."""
     text = output.decode("utf-8", "replace")
     if text.encode() == output:
         return {"output": text}

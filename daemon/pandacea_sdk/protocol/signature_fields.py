@@ -1,6 +1,6 @@
-"""The two fields of RFC 9421, read as RFC 8941 structured fields in their canonical spelling only.
+"""Parse the fields Signature and Signature-Input of RFC 9421: RFC 8941 structured fields, in their canonical spelling only.
 
-A signature base repeats the parameters as they were serialised; taking one spelling makes "as received" the same thing.
+A signature base repeats the parameters as they were serialised. As one spelling is accepted, the received text is that serialisation.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _PARAMETER: Final = re.compile(r';([a-z]+)(?:=(?:([0-9]+)|"([^"]*)"))?')
 
 
 def dictionary_member(field: str, label: str, name: str) -> str:
-    """The raw value of the one member `label` of a dictionary field (RFC 8941); other members are stepped over.
+    """Find the raw value of the one member `label` of a dictionary field (RFC 8941); other members are skipped.
 
-    `name` is the field's, for the message. Linear in the field's length, whatever it holds.
+    `name` is the field's, for the message. Takes time linear in the field's length, whatever it holds.
 
     Raises:
         ProtocolError: `signature-malformed`.
@@ -47,10 +47,10 @@ def dictionary_member(field: str, label: str, name: str) -> str:
 
 
 def parse_signature_input(inner: str) -> tuple[list[str], dict[str, int | str]]:
-    """The covered components and the parameters (integers or strings) of one signature.
+    """Parse the covered components and the parameters (integers or strings) of one signature.
 
     Raises:
-        ProtocolError: `signature-malformed`, also for a repeated parameter and for any spelling but the canonical one.
+        ProtocolError: `signature-malformed`, also for a repeated parameter, and for a spelling that is not canonical.
     """
     match = _INPUT.fullmatch(inner)
     if match is None:
@@ -66,10 +66,10 @@ def parse_signature_input(inner: str) -> tuple[list[str], dict[str, int | str]]:
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Names in a message, in a stable order."""
+    """List names for a message, in a stable order."""
     return ", ".join(sorted(names)) or "none"
 
 
 def malformed_signature(why: str) -> ProtocolError:
-    """`signature-malformed`, for this reason."""
+    """Make the error `signature-malformed` with this reason."""
     return ProtocolError("signature-malformed", f"The signature cannot be read: {why}.")

@@ -1,8 +1,14 @@
 """ERC-8128: HTTP requests signed with an Ethereum key (RFC 9421 message signatures over EIP-191 personal_sign).
 
-Everything the draft could change is in this module. `sign` makes the headers; `parse` checks all that can be checked without a
-body, a database or a curve, in a fixed order, cheap first; `SignedRequest.check_body` and `.recover` follow. Whether the address is
-known and the nonce new is asked by the server between and after them.
+What the draft may still change is in this module and in `signature_fields`. The steps of a server:
+
+1. `parse_signed_request` checks what needs neither the body nor a database nor a curve, in a fixed order, cheap checks first;
+2. the server looks up whether the address is known;
+3. `SignedRequest.is_signed_by_address` recovers the signer;
+4. `SignedRequest.check_body` compares the body with the signed digest;
+5. the server makes sure that the nonce is new.
+
+`sign_request` makes the headers on the client's side.
 """
 
 from __future__ import annotations
@@ -23,13 +29,16 @@ from pandacea_sdk.protocol.targets import split_target
 
 SIGNATURE_LABEL: Final = "eth"
 MAX_WINDOW_SECONDS: Final = 300
+"""Longest time from `created` to `expires` that a server accepts."""
 CLOCK_SKEW_SECONDS: Final = 30
+"""By which the clocks of both sides may differ."""
 SDK_WINDOW_SECONDS: Final = 60
+"""From `created` to `expires` in what this SDK signs."""
 MAX_SIGNATURE_BYTES: Final = 1024
-"""Longer than any ERC-1271 signature seen in use; the header limit of a server is near 8 KB."""
+"""Larger than any ERC-1271 signature seen in use; servers limit a header to about 8 KB."""
 
 ACCEPT_SIGNATURE: Final = f'{SIGNATURE_LABEL}=("@authority" "@method" "@path" "content-digest");created;expires;nonce;keyid'
-"""For the Accept-Signature field (RFC 9421, section 5.1) of a 401."""
+"""Value of the Accept-Signature field (RFC 9421, section 5.1) of a 401."""
 
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 _SIGNED_WHEN_SENT: Final = ("content-digest", "idempotency-key", "prefer")
@@ -44,7 +53,7 @@ _IDEMPOTENCY_KEY: Final = re.compile(r'[A-Za-z0-9_.:-]{1,128}|"[A-Za-z0-9_.:-]{1
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request without its body. `target` is the raw request target; header names are lower-case, one entry for each line."""
+    """A request without its body. `target` is the raw request target; `headers` has one entry for each line, names in lower case."""
 
     method: str
     target: str
@@ -52,18 +61,18 @@ class RequestHead:
     _fields: dict[str, list[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Index the lines once: a signature is read by looking up many names."""
+        """Index the lines by name once: reading a signature looks up many names."""
         fields: dict[str, list[str]] = {}
         for name, value in self.headers:
             fields.setdefault(name, []).append(value.strip(" \t"))
         object.__setattr__(self, "_fields", fields)
 
     def header_values(self, name: str) -> list[str]:
-        """Every line of one header, trimmed."""
+        """List the values of all lines of one header, trimmed."""
         return self._fields.get(name, [])
 
     def joined_header(self, name: str) -> str | None:
-        """The lines of one header as one value (RFC 9421, section 2.1); None when there is none."""
+        """Join the lines of one header into one value (RFC 9421, section 2.1); None when the header is absent."""
         values = self._fields.get(name)
         if values is None:
             return None
@@ -72,7 +81,7 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class SigningPolicy:
-    """What a server asks of a signature. Times are in seconds; authorities are lower-case, without a default port."""
+    """What a server requires of a signature. Times are in seconds; authorities are lower-case, without a default port."""
 
     chain_id: int
     authorities: frozenset[str]
@@ -82,7 +91,7 @@ class SigningPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """A request whose signature was read but not yet verified: until `recover` agrees, `address` is only a claim."""
+    """A request whose signature was parsed and not yet verified: until `is_signed_by_address` is true, `address` is only a claim."""
 
     address: str
     keyid: str
@@ -101,7 +110,7 @@ class SignedRequest:
 
     @property
     def request_hash(self) -> str:
-        """sha-256 of the signature base, as bytes32 in hex: names this very request in the manifest and in the computation id."""
+        """sha-256 of the signature base, as bytes32 in hex: it names this request in the manifest and in the computation id."""
         return hex32(sha256(self.base).digest())
 
     def check_body(self, body: bytes) -> None:
@@ -116,7 +125,7 @@ class SignedRequest:
             raise ProtocolError("body-not-allowed", "This request carries a body that its signature does not cover; send none.")
 
     def is_signed_by_address(self) -> bool:
-        """Whether the named address made the signature. False also for a contract wallet: ask it (ERC-1271) before refusing."""
+        """Tell whether the named address's key made the signature. A contract wallet has none: ask it (ERC-1271) before refusing."""
         return recover_address(self.digest, self.signature) == self.address
 
 
@@ -133,7 +142,7 @@ def sign_request(
     body: bytes | None = None,
     expires: int | None = None,
 ) -> dict[str, str]:
-    """The headers to add to a request: Content-Digest (when there is a body), Signature-Input and Signature.
+    """Sign a request; returns the headers to add: Content-Digest (when there is a body), Signature-Input and Signature.
 
     `authority` is host[:port] in lower case without the scheme's default port; `target` the raw path and query that will be sent;
     `headers` those that will be sent (idempotency-key and prefer among them are signed); `nonce` base64url of 16 random bytes.
@@ -159,7 +168,7 @@ def sign_request(
 
 
 def parse_signed_request(head: RequestHead, policy: SigningPolicy, now: float) -> SignedRequest:
-    """Read and check a signature, all but body, curve and nonce. `now`: Unix seconds.
+    """Parse a signature and check it, except for its body, signer and nonce. `now`: Unix seconds.
 
     Raises:
         ProtocolError: the first of, in this order: signature-missing, -malformed, -parameters, -coverage; wrong-chain;
@@ -209,7 +218,7 @@ def parse_signed_request(head: RequestHead, policy: SigningPolicy, now: float) -
 
 
 def check_content_encoding(head: RequestHead) -> None:
-    """Refuse compressed bodies: a limit on bytes must be a limit on what they become.
+    """Refuse a compressed body: a limit on its bytes must also limit what it decompresses to.
 
     Raises:
         ProtocolError: `content-encoding-refused`.
@@ -219,7 +228,7 @@ def check_content_encoding(head: RequestHead) -> None:
 
 
 def _components(head: RequestHead, path: str, query: str | None) -> list[tuple[str, str]]:
-    """Everything a signature of this request must cover, in the order in which we sign it."""
+    """List what a signature of this request must cover, in the order in which the SDK signs it."""
     hosts = head.header_values("host")
     if len(hosts) != 1 or not hosts[0]:
         raise ProtocolError("bad-host", "Send exactly one Host header.")
@@ -231,7 +240,7 @@ def _components(head: RequestHead, path: str, query: str | None) -> list[tuple[s
         if value is not None:
             found.append((name, value))
     values = [value for _, value in found]
-    if all(values) and _VISIBLE.fullmatch("".join(values)):  # one look at all of them; which one it is matters only for a fault
+    if all(values) and _VISIBLE.fullmatch("".join(values)):  # all at once; the loop below names the one at fault
         return found
     for name, value in found:
         if not _VISIBLE.fullmatch(value):
@@ -240,7 +249,7 @@ def _components(head: RequestHead, path: str, query: str | None) -> list[tuple[s
 
 
 def _base(components: Iterable[tuple[str, str]], parameters: str) -> bytes:
-    """The signature base (RFC 9421, section 2.5)."""
+    """Write the signature base (RFC 9421, section 2.5)."""
     lines = [f'"{name}": {value}' for name, value in components]
     return "\n".join([*lines, f'"@signature-params": {parameters}']).encode()
 

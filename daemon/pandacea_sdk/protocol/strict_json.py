@@ -1,4 +1,4 @@
-"""JSON read strictly (RFC 8259 within the limits of RFC 7493, I-JSON): what one reader accepts, every reader reads the same way.
+"""Parse JSON strictly (RFC 8259 within the limits of RFC 7493, I-JSON), so that all readers get the same value.
 
 Refused: a byte order mark, bytes that are not UTF-8, one key twice (also after NFC normalisation), whole numbers
 beyond 2^53 - 1 (below 10^21, where RFC 8785 turns to exponents), numbers that overflow, NaN and Infinity, half
@@ -28,22 +28,24 @@ TYPE_NAMES: Final[Mapping[type, str]] = {
 }
 
 MAX_DEPTH: Final = 32
+"""Levels of nesting."""
 MAX_INTEGER: Final = 2**53 - 1
+"""The largest integer that every 64-bit float holds exactly, in either sign."""
 
 # Possessive, and the closing quote optional: an unterminated string is one match to the end, so hostile bytes cost linear time.
 _BRACKETS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """An object as it was written, before its keys were checked."""
+    """An object's members in the order of the text, before its keys are checked."""
 
 
 class _DoubtfulError(Exception):
-    """Something may be wrong with a key."""
+    """A key needs the careful check."""
 
 
 def _undoubted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are as plain as almost all are."""
+    """Build an object whose keys are all ASCII and different, as nearly all are."""
     found = dict(pairs)
     if len(found) != len(pairs) or not all(map(str.isascii, found)):
         raise _DoubtfulError
@@ -51,7 +53,7 @@ def _undoubted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Parse `raw` into dict, list, str, int, float, bool and None.
+    """Parse JSON into dict, list, str, int, float, bool and None.
 
     Raises:
         ProtocolError: with the code of the first fault, and the pointer of the value where one can be given.
@@ -62,7 +64,7 @@ def parse_json(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
         raise ProtocolError("not-utf8", f"The body is not UTF-8: byte {error.start} cannot be read. Send JSON in UTF-8.") from None
     check_depth(raw, max_depth)
     if b"\\u" not in raw:
-        # Read twice only where there is a fault to name.
+        # Parsed a second time only where a fault has to be located.
         with suppress(_DoubtfulError, ProtocolError, json.JSONDecodeError, RecursionError):
             return _PLAIN.decode(text)
     try:
@@ -81,12 +83,12 @@ def _decoder(pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDec
 
 
 def escape_pointer(token: str) -> str:
-    """One step of a JSON pointer (RFC 6901)."""
+    """Escape one step of a JSON pointer (RFC 6901)."""
     return token.replace("~", "~0").replace("/", "~1")
 
 
 def check_depth(raw: bytes, max_depth: int) -> None:
-    """Count brackets outside strings before parsing: a megabyte of `[` must cost nothing.
+    """Limit the nesting by counting brackets outside strings before parsing, so that a megabyte of `[` costs next to nothing.
 
     The parser's own guard is the interpreter's recursion limit, which libraries raise beyond what the stack holds.
 
@@ -107,7 +109,7 @@ def check_depth(raw: bytes, max_depth: int) -> None:
 
 
 def _integer(literal: str) -> int:
-    # The length is looked at first: int() of a very long literal costs quadratic time and Python refuses it in its own way.
+    # The length is checked first: int() of a very long literal costs quadratic time and Python refuses it in its own way.
     if len(literal) > 17 or abs(int(literal)) > MAX_INTEGER:
         raise ProtocolError("number-out-of-range", f"The integer {_short(literal)} is beyond 2^53 - 1: send it as a string.")
     return int(literal)
@@ -133,7 +135,7 @@ def _short(literal: str) -> str:
 
 
 def _settle(value: Any, pointer: str, *, surrogates: bool) -> Any:
-    """Turn pairs into dicts, now that every fault can be told with its place. Depth is bounded by `check_depth`."""
+    """Turn pairs into dicts and check their keys, naming the place of a fault. The recursion is bounded by `check_depth`."""
     if isinstance(value, _Pairs):
         return _object(value, pointer, surrogates=surrogates)
     if isinstance(value, list):

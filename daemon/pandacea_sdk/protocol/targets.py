@@ -1,4 +1,4 @@
-"""Request targets in their one plain form: what is signed, what is routed and what a proxy sees are the same bytes."""
+"""Request targets in one plain form, so that what is signed, what is routed and what a proxy sees are the same bytes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _NEEDLESS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 _HEX: Final = re.compile(r"[0-9A-F]{2}")
 
 
-@lru_cache(maxsize=512)  # pure, and asked twice for each signed request; at most 2 MB
+@lru_cache(maxsize=512)  # called twice for each signed request; holds at most 2 MB
 def split_target(target: str) -> tuple[str, str | None]:
-    """The raw path and, when there is a `?`, the raw query of a request target in origin form (RFC 9112, section 3.2.1).
+    """Split a request target in origin form (RFC 9112, section 3.2.1) into its raw path and, when there is a `?`, its raw query.
 
     Raises:
         ProtocolError: `target-too-long`, or `bad-target` for anything that could be read in two ways: absolute form, dot segments,

@@ -1,6 +1,15 @@
-"""What a Spender checks in an answer: bytes against manifest, manifest against request, manifest against receipt.
+"""Verify a node's response: bytes against manifest, manifest against request, manifest against receipt.
 
-The node is not trusted: everything that comes in may be malformed, too large, or about another computation.
+The node is not trusted: whatever it sends may be malformed, too large, or about another computation. The steps of `verify_result`:
+
+1. the response has the shape of a result, and the receipt is signed by the signer it names (`parse_receipt`);
+2. `result_hash` is the hash of the manifest;
+3. the manifest says what was asked for, and its computation id follows from chain, contract, lease and request;
+4. `success` agrees with the manifest's `exit`;
+5. the receipt is for this very result;
+6. output and artifacts have the digests and sizes that the manifest states.
+
+Whether the signer is the lease's Earner or operator, only the chain can say.
 """
 
 from __future__ import annotations
@@ -12,20 +21,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
-from pandacea_sdk.protocol.hashing import HASH32, sha256_hex
+from pandacea_sdk.protocol.hashing import sha256_hex
+from pandacea_sdk.protocol.ids import HASH32
+from pandacea_sdk.protocol.limits import MIB
 from pandacea_sdk.protocol.manifest import MANIFEST_FORMAT, hash_manifest
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.receipt import derive_computation_id, parse_receipt
 
-MAX_ARTIFACTS_BYTES: Final = 512 * 1024 * 1024
+MAX_ARTIFACTS_BYTES: Final = 512 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedResult:
-    """What the Spender knows from their own side. `contract` is None when it was learnt from the node itself.
+    """What the Spender knows without the node. `contract` is None when it was learnt from the node itself.
 
-    `request` None: only the computation's id is known. It names chain, contract, lease and the signed request, so another result cannot
-    pass for it; but what that request asked for (script, params, uploads, inputs) is then the Earner's word.
+    `request` None: only the computation's id is known. It binds chain, contract, lease and the signed request, so another result does
+    not match it; what that request asked for (script, params, uploads, inputs) is then the Earner's claim.
     """
 
     request: ExecuteRequest | None
@@ -39,9 +50,9 @@ class ExpectedResult:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedResult:
-    """A result whose parts agree. `signer` still has to be compared with the lease's earner or operator on the chain.
+    """A result whose parts agree. `signer` still has to be compared with the lease's Earner or operator on the chain.
 
-    `request_compared`: whether it was also held against what was asked for, not only against the computation's id.
+    `request_compared`: whether it was also compared with what was asked for, not only with the computation's id.
     """
 
     success: bool
@@ -56,27 +67,32 @@ class VerifiedResult:
 
 
 def verify_result(answer: Any, expected: ExpectedResult) -> VerifiedResult:
-    """Check an answer to `expected.request`, or where that is not known, the result of `expected.computation_id`.
+    """Verify the response to `expected.request` or, where that is not known, the result of `expected.computation_id`.
 
     Raises:
-        ProtocolError: `bad-answer` (it has not the shape of a result), `bad-manifest` (it speaks of something else than was asked),
+        ProtocolError: `bad-answer` (it does not have the shape of a result), `bad-manifest` (it is about something else than was asked),
             `bytes-mismatch` (output or an artifact is not what the manifest says), `bad-receipt`. The message names the member.
     """
+    # 1. the shape, and who signed
     manifest, results = _mapping(answer, "manifest"), _mapping(answer, "results")
     computation, digest = _text(answer, "computation_id"), _text(answer, "result_hash")
     if not isinstance(answer.get("success"), bool):
         raise _answer("success is not true or false")
     receipt, signer = parse_receipt(answer.get("receipt"))
     contract = expected.contract or receipt.contract
+    # 2. the hash
     try:
         if hash_manifest(manifest) != digest:
             raise _manifest("its sha-256 is not result_hash")
     except (ValueError, TypeError, RecursionError):
         raise _manifest("it cannot be written as RFC 8785 JSON") from None
+    # 3. what was asked for
     _check_manifest(manifest, expected, contract, computation)
+    # 4. success
     exit_ = _mapping(manifest, "exit")
     if answer["success"] != (exit_.get("failure") is None):
-        raise _manifest("success says something else than its exit")
+        raise _manifest("success contradicts its exit")
+    # 5. the receipt
     claimed = (
         receipt.chain_id,
         receipt.contract,
@@ -90,13 +106,14 @@ def verify_result(answer: Any, expected: ExpectedResult) -> VerifiedResult:
         raise ProtocolError(
             "bad-receipt", "The receipt is for another result than the one it came with; keep both and ask the Earner."
         )
+    # 6. the bytes
     output, artifacts = _bytes(results, manifest, expected.max_bytes)
     compared = expected.request is not None
     return VerifiedResult(answer["success"], computation, digest, signer, contract, compared, manifest, output, artifacts)
 
 
 def decode_base64(text: Any, what: str) -> bytes:
-    """Standard base64, strictly.
+    """Decode standard base64 strictly; `what` names the member in the message.
 
     Raises:
         ProtocolError: `bad-answer`.
@@ -138,7 +155,7 @@ def _check_manifest(manifest: Mapping[str, Any], expected: ExpectedResult, contr
 
 
 def _facts(request: ExecuteRequest) -> dict[str, Any]:
-    """What a manifest must say of a request."""
+    """List what a manifest must say about a request."""
     facts: dict[str, Any] = {
         "code_sha256": request.code_sha256(),
         "params_sha256": sha256_hex(request.params_bytes()),

@@ -1,1 +1,1 @@
-"""Hostile scripts, by what they attack. Each is text: it runs only inside a box."""
+"""Hostile scripts, by what they attack. Each is text: it runs only inside a sandbox."""

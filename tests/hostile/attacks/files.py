@@ -192,7 +192,7 @@ for end in os.pipe():
     ),
     Attack(
         "pipe-buffers",
-        "the per-user pipe budget, which boxes share, cannot be claimed by one",
+        "the per-user pipe budget, which sandboxes share, cannot be claimed by one",
         """
 import fcntl
 grown = 0

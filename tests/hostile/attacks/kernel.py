@@ -188,7 +188,7 @@ else:
     ),
     Attack(
         "machine-counters",
-        "nothing that counts the whole machine is told, so that no box sees what another does",
+        "nothing that counts the whole machine is told, so that no sandbox sees what another does",
         """
 for path in ("/proc/pressure", "/proc/interrupts", "/proc/vmstat", "/proc/diskstats", "/proc/locks", "/proc/softirqs", "/proc/zoneinfo",
              "/proc/sys/fs/file-nr", "/proc/sys/kernel/pty/nr", "/proc/sys/kernel/random/boot_id", "/proc/swaps", "/proc/cmdline",
@@ -223,7 +223,7 @@ for descriptor in pandacea_descriptors.values():  # syft
     ),
     Attack(
         "control-groups",
-        "the box's own limits cannot be lifted",
+        "the sandbox's own limits cannot be lifted",
         """
 for root, folders, files in os.walk("/sys/fs/cgroup"):
     for name in files:

@@ -1,4 +1,4 @@
-"""Reaching anything outside the box."""
+"""Reaching anything outside the sandbox."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ for url in ("http://127.0.0.1:8080/", "http://169.254.169.254/latest/meta-data/"
     Attack("resolver", "no name resolves", "attempt('getaddrinfo', socket.getaddrinfo, 'example.invalid', 80)"),
     Attack(
         "interfaces",
-        "the box's network namespace has no interface but a loopback that is down",
+        "the sandbox's network namespace has no interface but a loopback that is down",
         """
 names = [line.split(":")[0].strip() for line in open("/proc/net/dev").read().splitlines()[2:]]
 print(names)

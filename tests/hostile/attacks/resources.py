@@ -30,7 +30,7 @@ ATTACKS = (
     ),
     Attack(
         "memory-children",
-        "memory is the box's, not a process's: the sum over children counts",
+        "memory is the sandbox's, not a process's: the sum over children counts",
         """
 for _ in range(20):
     if os.fork() == 0:
@@ -43,7 +43,7 @@ time.sleep(30)
     ),
     Attack(
         "memory-child-dies-parent-stays",
-        "when the kernel kills one process of the box for memory, the whole run ends",
+        "when the kernel kills one process of the sandbox for memory, the whole run ends",
         """
 while True:
     pid = os.fork()
@@ -134,13 +134,13 @@ for end in socket.socketpair():
     Attack("recursion", "endless recursion ends in Python or at the stack", "def f(): f()\nf()\n", (Failure.SCRIPT_ERROR,)),
     Attack(
         "stack-overflow",
-        "a native stack overflow ends the script, not the box",
+        "a native stack overflow ends the script, not the sandbox",
         "import threading\nsys.setrecursionlimit(1 << 30)\ndef f(*a): return f(*a, 1)\nf()\n",
         (Failure.SCRIPT_ERROR, *_MEMORY),
     ),
     Attack(
         "fork-bomb",
-        "a fork bomb fills its own box only and is ended",
+        "a fork bomb fills its own sandbox only and is ended",
         "while True:\n    try:\n        os.fork()\n    except OSError:\n        time.sleep(0.01)\n",
         (Failure.TIME_LIMIT, *_MEMORY),
         seconds=2.0,

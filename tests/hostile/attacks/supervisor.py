@@ -24,7 +24,7 @@ for pid in range(2, 5000):
     ),
     Attack(
         "kill-the-supervisor",
-        "PID 1 ignores every signal of its box",
+        "PID 1 ignores every signal of its sandbox",
         """
 import signal
 for number in range(1, 65):
@@ -42,7 +42,7 @@ held("alive")
     ),
     Attack(
         "kill-everything",
-        "kill(-1) reaches nobody outside the box",
+        "kill(-1) reaches nobody outside the sandbox",
         """
 import signal
 for number in (signal.SIGTERM, signal.SIGKILL):

@@ -1,30 +1,50 @@
-"""One file per resource; `add_routes` is the table."""
+"""The routes, one file a resource. HANDLERS is the table; each handler says with `@operation` where it is served."""
+
+from typing import Final
 
 from aiohttp import web
 
+from pandacea.api.openapi.operation import Operation, find_operation
 from pandacea.api.routes import about, catalogue, code, events, execute, leases, results, uploads
+
+HANDLERS: Final = (
+    execute.post_execute,
+    results.get_status,
+    results.delete_computation,
+    results.get_artifact,
+    events.get_events,
+    uploads.put_upload,
+    code.post_code,
+    code.get_code_state,
+    catalogue.list_products,
+    catalogue.get_product,
+    catalogue.get_croissant,
+    catalogue.get_mock_csv,
+    catalogue.get_products_page,
+    catalogue.get_product_page,
+    leases.get_lease,
+    about.get_well_known,
+    about.get_openapi,
+    about.get_docs,
+    about.get_healthz,
+    about.get_readyz,
+)
+"""In the order in which the OpenAPI document lists them."""
 
 
 def add_routes(app: web.Application) -> None:
-    """Everything the node answers."""
-    app.router.add_post(execute.ROUTE, execute.post_execute)
-    app.router.add_get(results.ROUTE, results.get_status)
-    app.router.add_delete(results.ROUTE, results.delete_computation)
-    app.router.add_get(results.ARTIFACT_ROUTE, results.get_artifact)
-    app.router.add_get(events.ROUTE, events.get_events)
-    app.router.add_put(uploads.ROUTE, uploads.put_upload)
-    app.router.add_post(code.ROUTE, code.post_code)
-    app.router.add_get(code.STATE_ROUTE, code.get_code_state)
-    app.router.add_get(catalogue.ROUTE, catalogue.list_products)
-    app.router.add_get(catalogue.PRODUCT_ROUTE, catalogue.get_product)
-    app.router.add_get(catalogue.CROISSANT_ROUTE, catalogue.get_croissant)
-    app.router.add_get(catalogue.MOCK_ROUTE, catalogue.get_mock_csv)
-    app.router.add_get(catalogue.PAGES_ROUTE, catalogue.get_products_page)
-    app.router.add_get(catalogue.PAGE_ROUTE, catalogue.get_product_page)
+    """Serve every handler; a GET is served as HEAD, too."""
     app[catalogue.RENDERED] = {}
-    app.router.add_get(leases.ROUTE, leases.get_lease)
-    app.router.add_get("/.well-known/pandacea", about.get_well_known)
-    app.router.add_get("/healthz", about.get_healthz)
-    app.router.add_get("/readyz", about.get_readyz)
-    app.router.add_get("/openapi.json", about.get_openapi)
-    app.router.add_get("/docs", about.get_docs)
+    for handler in HANDLERS:
+        described = operation_of(handler)
+        if described.method == "GET":
+            app.router.add_get(described.route, handler)
+        else:
+            app.router.add_route(described.method, described.route, handler)
+
+
+def operation_of(handler: object) -> Operation:
+    """Return the description of one of HANDLERS."""
+    described = find_operation(handler)
+    assert described is not None, f"{handler} has no @operation"
+    return described

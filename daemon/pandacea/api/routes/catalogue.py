@@ -1,4 +1,4 @@
-"""What is on offer, public: JSON, a page for people, Croissant, and the mock rows. Built once for each version."""
+"""Public routes of products: JSON, pages for people, Croissant, and mock rows. Each answer is built once for each version."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from aiohttp import web
 from pandacea.api import product_page as page
 from pandacea.api.croissant import croissant_document
 from pandacea.api.node import NODE, NodeContext
+from pandacea.api.openapi.operation import HTML, Auth, operation, path_parameter
 from pandacea.domain.product import Asset, Product
 from pandacea.errors import ProblemError
+from pandacea_sdk.protocol import responses
 
-ROUTE: Final = "/api/v1/products"
-PRODUCT_ROUTE: Final = ROUTE + "/{product_id}"
-CROISSANT_ROUTE: Final = PRODUCT_ROUTE + "/croissant.json"
-MOCK_ROUTE: Final = PRODUCT_ROUTE + "/assets/{asset_id}/mock.csv"
-PAGES_ROUTE: Final = "/products"
-PAGE_ROUTE: Final = PAGES_ROUTE + "/{product_id}"
+PRODUCTS: Final = "/api/v1/products"
+PRODUCT: Final = PRODUCTS + "/{product_id}"
+MOCK: Final = PRODUCT + "/assets/{asset_id}/mock.csv"
 
-_BUILT: Final = 256
+_MAX_RENDERED: Final = 256
+"""Answers kept; at the limit all are dropped."""
 RENDERED: Final[web.AppKey[dict[tuple[str, ...], bytes]]] = web.AppKey("built", dict)
-"""Answers by kind and product versions, so that a stranger's request costs no more than sending bytes."""
+"""Answers by kind and product versions, so that a public request costs no more than sending bytes."""
 
 
+@operation("GET", PRODUCTS, "What is on offer", Auth.PUBLIC, {200: responses.ProductList})
 async def list_products(request: web.Request) -> web.Response:
-    """Every product, in short."""
+    """List the products on offer."""
     node = request.app[NODE]
     offered = node.catalogue.list_products()
-    body = _built(
+    body = _render_once(
         request,
         ("list", *(one.version for one in offered)),
         lambda: _json({"data": [_short(one) for one in offered], "nextCursor": ""}),
@@ -38,23 +39,42 @@ async def list_products(request: web.Request) -> web.Response:
     return _answer(body, "application/json")
 
 
+@operation(
+    "GET",
+    PRODUCT,
+    "One product: schema, mock rows, price, rules, limits, environment, signed version",
+    Auth.PUBLIC,
+    {200: responses.ProductAnswer},
+    ("product-unknown",),
+    parameters=(path_parameter("product_id"),),
+)
 async def get_product(request: web.Request) -> web.Response:
-    """One product: its signed document, its version, the limits and environment its scripts run in."""
-    node, found = _found(request)
-    return _answer(_built(request, ("json", found.version), lambda: _json(_whole(found, node))), "application/json")
+    """Answer with one product: its signed document, its version, the limits and environment of its scripts."""
+    node, found = _find_product(request)
+    return _answer(_render_once(request, ("json", found.version), lambda: _json(_whole(found, node))), "application/json")
 
 
+@operation("GET", "/products", "What is on offer, for people", Auth.PUBLIC, {200: HTML})
 async def get_products_page(request: web.Request) -> web.Response:
-    """Every product, for people."""
+    """Answer with the list of products as a page."""
     node = request.app[NODE]
     offered = node.catalogue.list_products()
     key = ("pages", *(one.version for one in offered))
-    return _html(_built(request, key, lambda: page.render_products_page([one.document for one in offered], node.earner)))
+    return _html(_render_once(request, key, lambda: page.render_products_page([one.document for one in offered], node.earner)))
 
 
+@operation(
+    "GET",
+    "/products/{product_id}",
+    "One product, for people",
+    Auth.PUBLIC,
+    {200: HTML},
+    ("product-unknown",),
+    parameters=(path_parameter("product_id"),),
+)
 async def get_product_page(request: web.Request) -> web.Response:
-    """One product, for people."""
-    node, found = _found(request)
+    """Answer with one product as a page."""
+    node, found = _find_product(request)
 
     def build() -> bytes:
         return page.render_product_page(
@@ -63,24 +83,42 @@ async def get_product_page(request: web.Request) -> web.Response:
             signature=found.signature,
             product_hash=found.product_hash,
             earner=node.earner,
-            limits=node.submit.limits.as_json(),
+            limits=node.limits.as_json(),
             environment=node.well_known.get("environment"),
         )
 
-    return _html(_built(request, ("page", found.version), build))
+    return _html(_render_once(request, ("page", found.version), build))
 
 
+@operation(
+    "GET",
+    PRODUCT + "/croissant.json",
+    "The product's mock files as Croissant (JSON-LD)",
+    Auth.PUBLIC,
+    {200: "application/ld+json"},
+    ("product-unknown",),
+    parameters=(path_parameter("product_id"),),
+)
 async def get_croissant(request: web.Request) -> web.Response:
-    """The product's mock files as Croissant JSON-LD."""
-    node, found = _found(request)
-    base = f"{request.scheme}://{node.well_known['authorities'][0]}{ROUTE}/{found.product_id}"
-    body = _built(request, ("croissant", found.version, base), lambda: _json(croissant_document(found.document, base)))
+    """Answer with the product's mock files as Croissant JSON-LD."""
+    node, found = _find_product(request)
+    base = f"{request.scheme}://{node.well_known['authorities'][0]}{PRODUCTS}/{found.product_id}"
+    body = _render_once(request, ("croissant", found.version, base), lambda: _json(croissant_document(found.document, base)))
     return _answer(body, "application/ld+json")
 
 
+@operation(
+    "GET",
+    MOCK,
+    "An asset's mock rows",
+    Auth.PUBLIC,
+    {200: "text/csv"},
+    ("product-unknown",),
+    parameters=(path_parameter("product_id"), path_parameter("asset_id")),
+)
 async def get_mock_csv(request: web.Request) -> web.StreamResponse:
-    """An asset's mock rows as CSV."""
-    _, found = _found(request)
+    """Answer with an asset's mock rows as CSV."""
+    _, found = _find_product(request)
     asset: Asset | None = next((one for one in found.assets.values() if one.asset_id == request.match_info["asset_id"]), None)
     if asset is None or asset.mock is None:
         raise ProblemError("product-unknown", f"The product {found.product_id} has no such asset, or none with mock rows.")
@@ -89,7 +127,7 @@ async def get_mock_csv(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(asset.mock.csv, headers=headers)
 
 
-def _found(request: web.Request) -> tuple[NodeContext, Product]:
+def _find_product(request: web.Request) -> tuple[NodeContext, Product]:
     node = request.app[NODE]
     found = node.catalogue.find_by_id(request.match_info["product_id"])
     if found is None:
@@ -97,10 +135,10 @@ def _found(request: web.Request) -> tuple[NodeContext, Product]:
     return node, found
 
 
-def _built(request: web.Request, key: tuple[str, ...], build: Callable[[], bytes]) -> bytes:
+def _render_once(request: web.Request, key: tuple[str, ...], build: Callable[[], bytes]) -> bytes:
     built = request.app[RENDERED]
     if key not in built:
-        if len(built) >= _BUILT:
+        if len(built) >= _MAX_RENDERED:
             built.clear()
         built[key] = build()
     return built[key]
@@ -139,7 +177,7 @@ def _whole(product: Product, node: NodeContext) -> dict[str, Any]:
         "description": product.document["description"],
         "rules": product.document["rules"],
         "assets": [_asset(product, asset) for asset in product.document["assets"]],
-        "limits": node.submit.limits.as_json(),
+        "limits": node.limits.as_json(),
         "environment": node.well_known.get("environment"),
         "document": product.document,
         "signature": product.signature,
@@ -149,5 +187,5 @@ def _whole(product: Product, node: NodeContext) -> dict[str, Any]:
 def _asset(product: Product, asset: dict[str, Any]) -> dict[str, Any]:
     if "mock" not in asset:
         return asset
-    place = MOCK_ROUTE.format(product_id=product.product_id, asset_id=asset["asset_id"])
+    place = MOCK.format(product_id=product.product_id, asset_id=asset["asset_id"])
     return asset | {"mock": asset["mock"] | {"url": place}}

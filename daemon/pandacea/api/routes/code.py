@@ -1,4 +1,4 @@
-"""POST /api/v1/privacy/code and GET of its state: scripts for products that run approved code only."""
+"""Routes of submitted code: scripts for products that run approved code only."""
 
 from __future__ import annotations
 
@@ -9,26 +9,42 @@ from aiohttp import web
 from pandacea.api.auth import authenticate_anyone
 from pandacea.api.middleware import USAGE, read_body, require_json
 from pandacea.api.node import NODE
+from pandacea.api.openapi.operation import HASH_SCHEMA, Auth, json_request, operation, path_parameter
 from pandacea.domain.code_approval import CodeRecord, CodeState, CodeSubmission
 from pandacea.domain.ids import HASH32, PRODUCT_ID, Address, ProductId
 from pandacea.domain.params_schema import NO_PARAMS
 from pandacea.errors import ProblemError
 from pandacea.flows.approve_code import NOTE_CHARACTERS, find_submission, submit_code
-from pandacea_sdk.protocol import strict_json
-from pandacea_sdk.protocol.execute_request import MAX_UPLOADS, UPLOAD_NAME, check_execute_request
+from pandacea_sdk.protocol import problems, responses, strict_json
+from pandacea_sdk.protocol.execute_request import UPLOAD_NAME, check_execute_request
+from pandacea_sdk.protocol.limits import MAX_UPLOADS
 from pandacea_sdk.protocol.problems import ProtocolError
 
 ROUTE: Final = "/api/v1/privacy/code"
-STATE_ROUTE: Final = ROUTE + "/{code_id}"
 
 _ANY_LEASE: Final = "0x" + "0" * 64
-"""Stands for the lease under which the script will run, of which nothing is known yet."""
+"""In the place of the lease under which the script will run, which is not known yet."""
 _REQUIRED: Final = ("product_id", "code", "inputs")
 _FIELDS: Final = (*_REQUIRED, "uploads", "params_schema", "note")
 
 
+@operation(
+    "POST",
+    ROUTE,
+    "Hand in a script for the Earner's approval, before paying for a lease",
+    Auth.SIGNED,
+    {202: responses.CodeAnswer},
+    (
+        *problems.BODY_PROBLEMS,
+        *problems.CODE_PROBLEMS,
+        "product-unknown",
+        "asset-outside-product",
+        "unsupported-media-type",
+    ),
+    request=json_request("CodeRequest"),
+)
 async def post_code(request: web.Request) -> web.Response:
-    """Hand a script in, before paying for a lease: the Earner reads it and decides."""
+    """Accept a script for the Earner's review, before its sender pays for a lease."""
     node = request.app[NODE]
     caller = await authenticate_anyone(request)
     require_json(request)
@@ -39,8 +55,17 @@ async def post_code(request: web.Request) -> web.Response:
     return web.json_response(_answer(submission) | {"location": location}, status=202, headers={"Location": location})
 
 
+@operation(
+    "GET",
+    ROUTE + "/{code_id}",
+    "Where a handed-in script stands, and the reason of a refusal",
+    Auth.SIGNED,
+    {200: responses.CodeAnswer},
+    ("code-unknown",),
+    parameters=(path_parameter("code_id", HASH_SCHEMA),),
+)
 async def get_code_state(request: web.Request) -> web.Response:
-    """How the Earner decided, and why: to whoever can name the script and everything its approval covers."""
+    """Answer with the Earner's decision and its reason, to whoever knows the id of script, inputs, uploads and params schema."""
     node = request.app[NODE]
     await authenticate_anyone(request)
     code_id = request.match_info["code_id"]
@@ -80,8 +105,8 @@ def read_submission(raw: bytes) -> CodeSubmission:
             raise ProtocolError("missing-field", f"{name} is missing; add it.", f"/{name}")
     product_id = _text(body, "product_id")
     if not PRODUCT_ID.fullmatch(product_id):
-        raise ProtocolError("bad-product-id", "product_id is no product id.", "/product_id")
-    # Script and inputs have the form they will have when they run: one reader for both.
+        raise ProtocolError("bad-product-id", "product_id is not a product id.", "/product_id")
+    # Script and inputs have the form of an execute request, so its reader checks them.
     asked = check_execute_request({"lease_id": _ANY_LEASE, "code": body["code"], "inputs": body["inputs"]})
     schema = body.get("params_schema", NO_PARAMS)
     if not isinstance(schema, dict):

@@ -1,8 +1,9 @@
-"""POST /api/v1/privacy/execute: the one route that makes a computation."""
+"""POST execute: the only route that starts a computation."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from aiohttp import web
 
@@ -10,6 +11,7 @@ from pandacea.api.access import require_readable, visible_state, wait_until_sett
 from pandacea.api.auth import authenticate_spender
 from pandacea.api.middleware import read_body, require_json
 from pandacea.api.node import NODE, NodeContext
+from pandacea.api.openapi.operation import RESULT_PROBLEMS, Auth, header_parameter, json_request, operation
 from pandacea.api.responses import result_response
 from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
 from pandacea.domain.job import TERMINAL, Job, Mode
@@ -19,12 +21,40 @@ from pandacea.flows.accept_job import AcceptedJob, Caller, ComputationRequest
 from pandacea.flows.cancel import as_spender_sees
 from pandacea.flows.rehearse import rehearse
 from pandacea.flows.submit import submit_job
+from pandacea_sdk.protocol import problems, responses
 from pandacea_sdk.protocol.execute_request import parse_execute_request
 
-ROUTE = "/api/v1/privacy/execute"
-GRACE_SECONDS = 60.0
+GRACE_SECONDS: Final = 60.0
+"""Beyond the queue's and the script's time limits, how long a request waits for its result."""
 
 
+@operation(
+    "POST",
+    "/api/v1/privacy/execute",
+    "Run a script on leased data",
+    Auth.SIGNED,
+    {200: responses.ExecuteAnswer, 202: responses.Accepted},
+    (
+        *problems.BODY_PROBLEMS,
+        *problems.LEASE_PROBLEMS,
+        *problems.CODE_PROBLEMS,
+        *RESULT_PROBLEMS,
+        "idempotency-conflict",
+        "too-many-jobs",
+        "upload-unknown",
+        "uploads-too-large",
+        "too-many-streams",
+        "rehearsal-off",
+        "results-full",
+        "disk-full",
+        "unsupported-media-type",
+    ),
+    request=json_request("ExecuteRequest"),
+    parameters=(
+        header_parameter("Prefer", "`respond-async` (RFC 7240): answer 202 at once, with a place to ask for the result."),
+        header_parameter("Idempotency-Key", "One computation for all requests of this Spender and lease with this key and body."),
+    ),
+)
 async def post_execute(request: web.Request) -> web.StreamResponse:
     """Accept a computation; answer its result, or with `Prefer: respond-async` (RFC 7240) a place to ask for it."""
     node = request.app[NODE]
@@ -50,13 +80,13 @@ async def post_execute(request: web.Request) -> web.StreamResponse:
     caller = Caller(Address(signer.address), Hash32(signer.request_hash))
     accept = rehearse if rehearsal else submit_job
     if background:
-        return _accepted(await accept(order, caller, node.submit), node, background=True)
-    # Held before anything is accepted: a request that may not wait makes no computation that it would wait for.
+        return _accepted_response(await accept(order, caller, node.submit), node, background=True)
+    # Taken before anything is accepted: a request that may not wait must not make a computation to wait for.
     with node.streams.hold(caller.address):
         accepted = await accept(order, caller, node.submit)
         if accepted.job.release == Release.HOLD:
-            return _accepted(accepted, node, background=False)
-        job = await _ended(accepted.job, node)
+            return _accepted_response(accepted, node, background=False)
+        job = await _wait_for_end(accepted.job, node)
     return await result_response(request, job, node)
 
 
@@ -65,8 +95,8 @@ def _respond_async(request: web.Request) -> bool:
     return any(part.split(";")[0].strip().lower() == "respond-async" for part in preferences.split(","))
 
 
-def _accepted(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> web.Response:
-    """202: a place to ask, and a token to ask with. What waits for the Earner's word is answered so without being asked to."""
+def _accepted_response(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> web.Response:
+    """Answer 202 with the location of the result and, where given, a token. Held results are always answered so."""
     job = as_spender_sees(accepted.job)
     location = f"/api/v1/privacy/results/{job.computation_id}"
     body = {"computation_id": job.computation_id, "status": visible_state(job, node).value, "location": location}
@@ -76,9 +106,9 @@ def _accepted(accepted: AcceptedJob, node: NodeContext, *, background: bool) -> 
     return web.json_response(body, status=202, headers=headers)
 
 
-async def _ended(job: Job, node: NodeContext) -> Job:
-    """Wait for the end, then ask the lease once more: a result leaves only to whom it may."""
-    job = await wait_until_settled(job, node, node.submit.queue.max_wait_seconds + node.submit.limits.time_seconds + GRACE_SECONDS)
+async def _wait_for_end(job: Job, node: NodeContext) -> Job:
+    """Wait for the end, then check the lease again before the result leaves."""
+    job = await wait_until_settled(job, node, node.max_wait_seconds + node.limits.time_seconds + GRACE_SECONDS)
     require_readable(job, node)
     if job.state not in TERMINAL:
         raise Unavailable(f"The computation {job.computation_id} has not ended yet; ask for its result by its id.", retry_after=30)

@@ -1,4 +1,4 @@
-"""GET and DELETE /api/v1/privacy/results/{computation_id}, and its artifacts."""
+"""Routes of one computation: its state and result, its cancellation, its artifacts."""
 
 from __future__ import annotations
 
@@ -11,23 +11,50 @@ from aiohttp import web
 
 from pandacea.api.access import is_settled, load_readable_job, require_readable, visible_state, wait_until_settled
 from pandacea.api.node import NODE
+from pandacea.api.openapi.operation import (
+    BYTES,
+    COMPUTATION_ID,
+    READ_PROBLEMS,
+    RESULT_PROBLEMS,
+    Auth,
+    header_parameter,
+    operation,
+    path_parameter,
+)
 from pandacea.api.responses import artifact_chunks, status_response
 from pandacea.domain.job import TERMINAL, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.errors import ProblemError
 from pandacea.flows.cancel import cancel_job
+from pandacea_sdk.protocol import responses
 from pandacea_sdk.protocol.problems import ProtocolError
 
-ROUTE: Final = "/api/v1/privacy/results/{computation_id}"
-ARTIFACT_ROUTE: Final = ROUTE + "/artifacts/{name:.+}"
+RESULTS: Final = "/api/v1/privacy/results/{computation_id}"
 MAX_WAIT_SECONDS: Final = 30
-"""Seconds a long-poll may last."""
+"""The longest a long-poll may last."""
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
+@operation(
+    "GET",
+    RESULTS,
+    "Where a computation stands, with its result once it has ended",
+    Auth.SIGNED_OR_TOKEN,
+    {200: responses.StatusAnswer},
+    (*READ_PROBLEMS, *RESULT_PROBLEMS, "bad-parameter", "too-many-streams"),
+    parameters=(
+        COMPUTATION_ID,
+        {
+            "name": "wait",
+            "in": "query",
+            "description": "Answer when the computation ends, at most so many seconds later.",
+            "schema": {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
+        },
+    ),
+)
 async def get_status(request: web.Request) -> web.StreamResponse:
-    """Where a computation stands; `?wait=N` answers when it ends, at most N seconds later."""
+    """Answer with the state of a computation; `?wait=N` waits for its end, at most N seconds."""
     node = request.app[NODE]
     job = await load_readable_job(request, node)
     seconds = _wait(request)
@@ -38,16 +65,34 @@ async def get_status(request: web.Request) -> web.StreamResponse:
     return await status_response(request, job, node)
 
 
+@operation(
+    "DELETE",
+    RESULTS,
+    "Cancel a computation that waits or runs",
+    Auth.SIGNED,
+    {204: None},
+    (*READ_PROBLEMS, "not-cancellable"),
+    parameters=(COMPUTATION_ID,),
+)
 async def delete_computation(request: web.Request) -> web.Response:
-    """Cancel a computation."""
+    """Cancel a computation that waits or runs."""
     node = request.app[NODE]
     job = await load_readable_job(request, node, token_opens=False)
-    await cancel_job(job, node.database, node.notifier, node.clock, node.submit.results)
+    await cancel_job(job, node.database, node.notifier, node.clock, node.results)
     return web.Response(status=204)
 
 
+@operation(
+    "GET",
+    RESULTS + "/artifacts/{name:.+}",
+    "An artifact's raw bytes; Range (RFC 9110) is served",
+    Auth.SIGNED_OR_TOKEN,
+    {200: BYTES, 206: BYTES},
+    (*READ_PROBLEMS, *RESULT_PROBLEMS, "artifact-unknown", "range-not-satisfiable"),
+    parameters=(COMPUTATION_ID, path_parameter("name"), header_parameter("Range", "One range of bytes.")),
+)
 async def get_artifact(request: web.Request) -> web.StreamResponse:
-    """An artifact's bytes, streamed. One byte range (RFC 9110) is served, `If-Range` and `If-None-Match` are honoured."""
+    """Stream an artifact's bytes. One byte range (RFC 9110) is served; `If-Range` and `If-None-Match` are supported."""
     node = request.app[NODE]
     job = await load_readable_job(request, node)
     if visible_state(job, node) is JobState.HELD:
@@ -62,7 +107,7 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
     if job.removed_at is not None:
         raise ProblemError("result-expired", "The node no longer keeps this result's bytes.")
     item = kept[name]
-    # No digest of the bytes in a header: an artifact never changes, so its computation and place name its version.
+    # An artifact never changes: computation and position identify its version without a digest of its bytes.
     etag = f'"{job.computation_id[2:34]}-{item.file}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes"}
     if _matches(request.headers.get("If-None-Match"), etag):
@@ -92,7 +137,7 @@ def _matches(header: str | None, etag: str) -> bool:
 
 
 def _range(request: web.Request, size: int, etag: str) -> tuple[int, int, int]:
-    """(first byte, byte after the last, status). A header that is no single byte range is ignored, as RFC 9110 allows.
+    """Return (first byte, byte after the last, status). A header that is not one byte range is ignored, as RFC 9110 allows.
 
     Ranges are defined for GET alone (section 14.2).
     """

@@ -1,4 +1,4 @@
-"""What the operator asks of a node that is not running: is everything here, and which leases does it believe?"""
+"""`pandacea doctor`: check keys, data, chain, server and sandbox of this machine, beside a running node or without one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Final
 
 from pandacea.api.server import check_binding, check_free
 from pandacea.app import factories
-from pandacea.app.reading import open_tables
+from pandacea.app.commands.tables import open_tables
 from pandacea.catalogue.product_checks import check_product
-from pandacea.catalogue.products_file import PRODUCTS_FILE as PRODUCTS_FILE
-from pandacea.catalogue.products_file import read_products as read_products
+from pandacea.catalogue.products_file import PRODUCTS_FILE, read_products
 from pandacea.config import Config
 from pandacea.domain.finding import Finding, FindingState
 from pandacea.domain.ids import Address
@@ -22,13 +21,13 @@ from pandacea_sdk.protocol.redaction import redact_url
 
 _DOCTOR: Final = "doctor"
 _TABLES: Final = "doctor-tables"
-"""Folders of the boxes that these commands make."""
+"""State folders of the sandboxes that the checks make."""
 
 Check = Callable[[], Awaitable[str]]
 
 
 async def run_checks(config: Config) -> list[Finding]:
-    """Check keys, data, chain, server and sandbox one by one."""
+    """Run every check, one after another, and return what each found."""
     earner, privacy, chain = config.earner, config.privacy, config.blockchain
     products = privacy.data_dir / PRODUCTS_FILE
     checks: list[tuple[str, str, Check, str]] = [
@@ -38,24 +37,29 @@ async def run_checks(config: Config) -> list[Finding]:
             lambda: _keystore(config),
             f"make one: `pandacea keys create {earner.keystore} --passphrase-file FILE`",
         ),
-        ("data", "data folder", lambda: _data_folder(config), f"mend privacy.data_dir, or run `mkdir -m 700 {privacy.data_dir}`"),
+        (
+            "data",
+            "data folder",
+            lambda: _data_folder(config),
+            f"correct privacy.data_dir, or run `mkdir -m 700 {privacy.data_dir}`",
+        ),
         (
             "data",
             "products and data",
             lambda: _products(config),
-            f"mend {products}, or offer a table: `pandacea products add FILE`",
+            f"correct {products}, or offer a table: `pandacea products add FILE`",
         ),
         (
             "chain",
             "chain endpoints",
             lambda: _chain(config),
-            f"start the endpoint or mend blockchain.rpc_url; it is asked with: `curl {redact_url(chain.rpc_url[0].url)}`",
+            f"start the endpoint or correct blockchain.rpc_url; it is asked with: `curl {redact_url(chain.rpc_url[0].url)}`",
         ),
         (
             "server",
             "server address",
             lambda: _address(config),
-            f"see who has the port: `ss -ltnp 'sport = :{config.server.port}'`, and mend the section server of the configuration",
+            f"see who has the port: `ss -ltnp 'sport = :{config.server.port}'`, and correct the section server of the configuration",
         ),
     ]
     return [await _finding(*check) for check in checks] + await _sandbox(config)
@@ -71,11 +75,11 @@ async def _finding(group: str, name: str, check: Check, remedy: str) -> Finding:
 
 
 async def _sandbox(config: Config) -> list[Finding]:
-    """Try every promise of the sandbox in real boxes of their own, beside a running node."""
+    """Run the sandbox's self-test in sandboxes of its own, beside a running node."""
     try:
         return await examine_sandbox(config.privacy.sandbox, *factories.sandbox_settings(config, purpose=_DOCTOR, pool=0))
     finally:
-        shutil.rmtree(config.store.state_dir / _DOCTOR, ignore_errors=True)  # a leftover here disturbs nobody
+        shutil.rmtree(config.store.state_dir / _DOCTOR, ignore_errors=True)  # a leftover here does no harm
 
 
 async def _data_folder(config: Config) -> str:
@@ -84,7 +88,7 @@ async def _data_folder(config: Config) -> str:
 
 
 async def _address(config: Config) -> str:
-    """The server's address, free; or taken by the very node that this configuration runs."""
+    """Return that the server's address is free, or served by the node of this very configuration."""
     listener = factories.listener_of(config.server)
     check_binding(listener)
     try:
@@ -111,7 +115,7 @@ async def _products(config: Config) -> str:
         try:
             stack.callback(shutil.rmtree, config.store.state_dir / _TABLES, ignore_errors=True)
             tables = await open_tables(config, stack, purpose=_TABLES)
-        except DaemonError as problem:  # the sandbox has rows of its own
+        except DaemonError as problem:  # the sandbox has checks of its own
             return f"{named}; their files were not read, for want of a sandbox: {problem.detail}"
         checked = [await check_product(product, config.privacy.data_dir, tables) for product in products]
     if troubles := [f"{one.product_id} will not be offered: {one.detail}" for one in checked if one is not None]:

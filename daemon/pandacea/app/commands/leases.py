@@ -1,100 +1,99 @@
-"""`pandacea leases`: what the database says of the leases, and what the node would answer; read beside a running node."""
+"""`pandacea leases`: list the approved leases from the database, beside a running node or without one; acknowledge one of them."""
 
 from __future__ import annotations
 
+import os
+import pwd
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final
 
+from pandacea.api.lease_members import lease_members, refusal_reason, usage_members
 from pandacea.app import factories
+from pandacea.app.commands.prompts import Prompt, Write, prompt_yes_no
+from pandacea.app.control.client import call_node
+from pandacea.app.render import render_answer
 from pandacea.config import Config
-from pandacea.domain.access import CachedLease, Denied, ProductFacts, Unknown, may_run
-from pandacea.domain.charge import Charge, count_used
+from pandacea.domain.access import CachedLease, ProductFacts, may_run
 from pandacea.domain.ids import Address, LeaseKey
 from pandacea.errors import Unavailable
-from pandacea.store.chain_store import SqlChainStore
-from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 
-NOT_FOLLOWED: Final = "This node has not followed the contract yet; start it once with `pandacea run`."
-
-
-async def open_stored_leases(config: Config, db: DatabaseEngine) -> SqlChainStore:
-    """The rows of the contract, with no node running.
-
-    Raises:
-        Unavailable: see `lease_rows`.
-    """
-    contract = factories.resolve_contract(config)
-    records = SqlChainStore(db, contract.chain_id, contract.address)
-    if await records.find_view() is None:
-        raise Unavailable(NOT_FOLLOWED)
-    return records
-
 
 async def list_leases(config: Config) -> list[dict[str, Any]]:
-    """Every approved lease of this Earner: status, terms, what is used, why its approval counts, why it would be refused now.
+    """List every approved lease of this Earner: status, terms, usage, why its approval counts, why it would be refused now.
 
     Raises:
-        Unavailable: the contract was not followed here yet, on the configured chain.
+        Unavailable: the contract has not been followed here yet, on the configured chain.
     """
     earner = Address(config.earner.address)
     async with AsyncExitStack() as stack:
-        db = await stack.enter_async_context(factories.open_database(config))
+        engine = await stack.enter_async_context(factories.open_database(config))
         contract = factories.resolve_contract(config)
-        follower = await stack.enter_async_context(factories.open_follower(config, contract, db, earner))
+        follower = await stack.enter_async_context(factories.open_follower(config, contract, engine, earner))
         if not await follower.load_from_database():
-            raise Unavailable(NOT_FOLLOWED)
-        # The database as it is: whether its head may be believed is for the running node to say (GET /readyz).
-        standing = replace(follower.lease_cache.chain_status(), not_ready_reason=None)
-        offered = await SqlProductStore(db).list_offered_hashes()
+            raise Unavailable(factories.NOT_FOLLOWED)
+        # As the database has it: whether its head is current is for the running node to say (GET /readyz).
+        status = replace(follower.lease_cache.chain_status(), not_ready_reason=None)
+        offered = await SqlProductStore(engine).list_offered_hashes()
         rows = []
-        async with SqlDatabase(db).read_session() as view:
+        async with SqlDatabase(engine).read_session() as session:
             for lease_id in follower.lease_cache.list_ids():
                 lease = follower.lease_cache.find_lease(lease_id)
                 if lease is None:
                     continue
-                counts = await view.jobs.count_by_charge(LeaseKey(contract.chain_id, contract.address, lease_id))
-                charged, reserved = count_used(counts, lease.committed_count), counts.get(Charge.RESERVED, 0)
-                facts = _facts(lease, offered)
-                answer = may_run(
+                usage = usage_members(
+                    lease, await session.jobs.count_by_charge(LeaseKey(contract.chain_id, contract.address, lease_id))
+                )
+                decision = may_run(
                     lease,
-                    standing,
+                    status,
                     caller=lease.spender,
                     earner=earner,
-                    product=facts,
+                    product=_product_facts(lease, offered),
                     assets=(),
                     product_version=None,
-                    used=charged,
-                    reserved=reserved,
+                    used=usage["used"],
+                    reserved=usage["reserved"],
                     time_limit=config.privacy.limits.time_seconds,
                     clock=time.time(),
                 )
-                refused = answer.detail if isinstance(answer, Denied | Unknown) else None
-                rows.append(_row(lease, charged, reserved, counts.get(Charge.ALLOWANCE, 0), refused))
+                rows.append({**lease_members(lease), "spender": lease.spender, **usage, "reason": refusal_reason(decision)})
     return rows
 
 
-def _facts(lease: CachedLease, offered: set[str]) -> ProductFacts | None:
+def _product_facts(lease: CachedLease, offered: set[str]) -> ProductFacts | None:
     if lease.data_product_id is None or lease.data_product_id not in offered:
         return None
     return ProductFacts(lease.data_product_id, frozenset(), "")
 
 
-def _row(lease: CachedLease, charged: int, reserved: int, failed: int, refused: str | None) -> dict[str, Any]:
-    return {
-        "lease_id": lease.lease_id,
-        "status": lease.status.value,
-        "spender": lease.spender,
-        "data_product_id": lease.data_product_id,
-        "expires_at": lease.expires_at,
-        "max_computations": lease.max_computations,
-        "used": charged,
-        "reserved": reserved,
-        "failed_runs": failed,
-        "approved_block": lease.approved_block,
-        "approval": lease.proof_status.value,
-        "reason": refused,
-    }
+_CONFIRM_ACKNOWLEDGE: Final = "Did you approve this lease, with these terms?"
+
+
+async def acknowledge_lease(config: Config, lease_id: str, *, yes: bool, write: Write, prompt: Prompt) -> dict[str, Any] | None:
+    """Show the terms of an approved lease, ask whether the operator approved them, and acknowledge it. None: the answer was no.
+
+    A running node does it; when none runs, this process does.
+
+    Raises:
+        Refused: the lease is not known, not approved, proved already, or has changed since it was shown.
+        Unavailable: the contract has not been followed here yet, or the database does not answer.
+    """
+    shown = await call_node(config, "leases show", {"id": lease_id})
+    write(render_answer("leases show", shown))
+    if not yes and not prompt_yes_no(prompt, write, _CONFIRM_ACKNOWLEDGE, default=False):
+        write("Nothing was written.")
+        return None
+    return await call_node(
+        config, "leases acknowledge", {"id": lease_id, "terms": shown["terms"], "by": f"operator {_account_name()}"}
+    )
+
+
+def _account_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # an account without a name, as in many containers
+        return f"uid {os.getuid()}"

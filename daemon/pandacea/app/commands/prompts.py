@@ -1,4 +1,4 @@
-"""Questions at a terminal: asked again until the answer is one, kept as they come, and given up at once with Ctrl-C."""
+"""Questions at a terminal: repeated until the answer is valid, and ended at once by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pandacea.errors import BadConfig, Refused
 
 T = TypeVar("T")
 Prompt = Callable[[str], str]
+"""Asks a question and returns the line that was typed."""
 Write = Callable[[str], None]
+"""Shows a text to the person who is asked."""
 
 
 class NotAnswered(Refused):
@@ -23,7 +25,7 @@ class NotAnswered(Refused):
 
 
 def prompt_terminal(question: str) -> str:
-    """One line of the person who is asked.
+    """Ask at the terminal and return one line.
 
     Raises:
         NotAnswered: the input ended.
@@ -34,14 +36,14 @@ def prompt_terminal(question: str) -> str:
             return input(question)
         except EOFError:
             raise NotAnswered(
-                f"The input ended at the question {question.strip()!r}; nothing was written. Answer at a terminal, or say everything "
+                f"The input ended at the question {question.strip()!r}; nothing was written. Answer at a terminal, or give everything "
                 "by options and --yes."
             ) from None
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a read at once: asyncio's own handler only notes it for when the loop turns next, which a read keeps from turning."""
+    """Let Ctrl-C end a blocking read at once: asyncio's handler acts only when the loop turns next, which the read prevents."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -52,17 +54,17 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def prompt_until_valid(ask: Prompt, say: Write, question: str, read: Callable[[str], T]) -> T:
-    """Ask until `read` takes the answer; what it says of another (a BadConfig) is shown, and the question asked again."""
+def prompt_until_valid(prompt: Prompt, write: Write, question: str, read: Callable[[str], T]) -> T:
+    """Ask until `read` accepts the answer; show its BadConfig for any other, and ask again."""
     while True:
         try:
-            return read(ask(question).strip())
+            return read(prompt(question).strip())
         except BadConfig as problem:
-            say(f"    {problem.detail}")
+            write(f"    {problem.detail}")
 
 
-def prompt_yes_no(ask: Prompt, say: Write, question: str, *, default: bool | None) -> bool:
-    """Ask for a yes or a no; Enter is the default, where there is one. Any other answer is asked again."""
+def prompt_yes_no(prompt: Prompt, write: Write, question: str, *, default: bool | None) -> bool:
+    """Ask for yes or no; Enter means the default, where there is one. Any other answer is asked for again."""
 
     def read(text: str) -> bool:
         word = text.lower()
@@ -72,17 +74,17 @@ def prompt_yes_no(ask: Prompt, say: Write, question: str, *, default: bool | Non
             return word.startswith("y")
         raise BadConfig(f"{text!r} is neither yes nor no; answer y or n.")
 
-    return prompt_until_valid(ask, say, f"{question} [{'y/n' if default is None else 'Y/n' if default else 'y/N'}] ", read)
+    return prompt_until_valid(prompt, write, f"{question} [{'y/n' if default is None else 'Y/n' if default else 'y/N'}] ", read)
 
 
-def confirm(what: str, *, yes: bool) -> bool:
-    """Ask for a yes before something that cannot be taken back.
+def confirm(warning: str, *, yes: bool) -> bool:
+    """Ask for yes before something that cannot be undone; `yes`: it was given as an option.
 
     Raises:
-        BadConfig: nobody is there to be asked, and `yes` was not said.
+        BadConfig: there is no terminal to ask at, and `yes` is false.
     """
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise BadConfig(f"{what} Nothing was done: there is no terminal to ask at. Say --yes if you mean it.")
-    return prompt_yes_no(prompt_terminal, print, f"{what} Go on?", default=False)
+        raise BadConfig(f"{warning} Nothing was done: there is no terminal to ask at. Say --yes if you mean it.")
+    return prompt_yes_no(prompt_terminal, print, f"{warning} Go on?", default=False)

@@ -1,4 +1,4 @@
-"""The operator's words about leases: what one says, and that the operator approved it where the chain cannot prove so."""
+"""Control verbs about leases: show the terms of one, and acknowledge an approval that the chain cannot prove."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import structlog
 
+from pandacea.api.lease_members import lease_members
+from pandacea.domain.access import CachedLease
 from pandacea.domain.ids import HASH32, LeaseId
-from pandacea.domain.lease import NO_EXPIRY
 from pandacea.errors import Refused
-from pandacea.flows.approval_proof import ApprovedLease, acknowledge_lease, load_approval
+from pandacea.flows.approval_proof import ApprovalReport, acknowledge_lease, load_approval
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter
 from pandacea.flows.ports import Clock
@@ -20,51 +21,55 @@ log = structlog.get_logger(__name__)
 
 
 class LeaseControl:
-    """Answers the desk's `leases` verbs. `memory`: of the running node; None: there is none to tell."""
+    """Carries out the control socket's `leases` verbs."""
 
     def __init__(
         self,
-        records: Callable[[], Awaitable[ChainStore]],
+        open_store: Callable[[], Awaitable[ChainStore]],
         products: SqlProductStore,
         clock: Clock,
-        memory: LeaseCacheWriter | None = None,
+        cache: LeaseCacheWriter | None = None,
     ) -> None:
-        """`records`: the rows of the contract, once they can be told; raises Unavailable."""
-        self._records, self._products, self._clock, self._memory = records, products, clock, memory
+        """`open_store` returns the contract's rows, or raises Unavailable. `cache`: the running node's; None where no node runs."""
+        self._open_store, self._products, self._clock, self._cache = open_store, products, clock, cache
 
-    async def describe_lease(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The terms of one approved lease, and what its approval is worth. Raises Refused, Unavailable."""
-        return await self._described(await load_approval(_id(asked), await self._records()))
+    async def describe_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the terms of an approved lease, and why its approval counts or does not.
 
-    async def acknowledge_lease(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Vouch for the approval of the lease whose terms were shown. Raises Refused, Unavailable."""
-        terms, by, at = str(asked["terms"]), str(asked["by"]), int(self._clock.now())
-        found = await acknowledge_lease(_id(asked), terms, by, at, await self._records(), self._memory)
-        log.info("lease.acknowledged", lease_id=found.lease.key.lease_id, terms=terms, by=by)
-        return await self._described(found)
+        Raises:
+            Refused: the lease is not known here, or nobody approved it.
+            Unavailable: the database cannot be asked.
+        """
+        return await self._row(await load_approval(_lease_id(arguments), await self._open_store()))
 
-    async def _described(self, found: ApprovedLease) -> dict[str, Any]:
-        lease = found.lease
-        product = lease.data_product_id
+    async def acknowledge_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Acknowledge the approval of a lease whose terms were shown.
+
+        Raises:
+            Refused: as `flows.approval_proof.acknowledge_lease`.
+            Unavailable: the database cannot be asked.
+        """
+        terms, attested_by, at = str(arguments["terms"]), str(arguments["by"]), int(self._clock.now())
+        store = await self._open_store()
+        approved = await acknowledge_lease(_lease_id(arguments), terms, attested_by, at, store, self._cache)
+        log.info("lease.acknowledged", lease_id=approved.lease.key.lease_id, terms=terms, by=attested_by)
+        return await self._row(approved)
+
+    async def _row(self, approved: ApprovalReport) -> dict[str, Any]:
+        lease, product = approved.lease, approved.lease.data_product_id
         return {
-            "lease_id": lease.key.lease_id,
-            "status": lease.status.value,
+            **lease_members(CachedLease.from_lease(lease, approved.proof_status)),
             "spender": lease.spender,
             "product_id": None if product is None else await self._products.find_offered_id(product),
-            "data_product_id": product,
             "price_wei": str(lease.price),
-            "expires_at": None if lease.expires_at is None or lease.expires_at >= NO_EXPIRY else lease.expires_at,
-            "max_computations": lease.max_computations,
-            "approved_block": lease.approved_block,
-            "approved_tx": found.approved_tx,
-            "approval": found.proof_status.value,
-            "by": found.attested_by,
-            "terms": found.terms_digest,
+            "approved_tx": approved.approved_tx,
+            "by": approved.attested_by,
+            "terms": approved.terms_digest,
         }
 
 
-def _id(asked: Mapping[str, Any]) -> LeaseId:
-    text = str(asked["id"])
+def _lease_id(arguments: Mapping[str, Any]) -> LeaseId:
+    text = str(arguments["id"])
     if not HASH32.fullmatch(text.lower()):
-        raise Refused(f"{text[:80]!r} is no lease id; `pandacea leases` shows them: 0x and 64 hex digits.")
+        raise Refused(f"{text[:80]!r} is not a lease id; `pandacea leases` shows them: 0x and 64 hex digits.")
     return LeaseId(text.lower())

@@ -16,9 +16,7 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from eth_utils.crypto import keccak
-
-from pandacea.chain.approvals.signed_transactions import RecoveredTransaction, UnprovableError, recover_transaction
+from pandacea.chain.approvals.signed_transactions import RecoveredTransaction, UnprovableError, fetch_signed_transaction
 from pandacea.chain.contract_versions import (
     APPROVE_LEASE_SELECTOR,
     NONCE_OF_SELECTOR,
@@ -31,13 +29,14 @@ from pandacea.chain.events import address_topic, event_topic, function_selector
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
-from pandacea.chain.rpc_messages import RpcLog, RpcTransaction, TransactionReceipt
+from pandacea.chain.rpc_messages import RpcLog, TransactionReceipt
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId
 from pandacea.domain.lease import Lease
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.flows.chain_store import StoredProof
 from pandacea_sdk.protocol.approval import parse_approval_call
+from pandacea_sdk.protocol.contract import derive_lease_id
 
 OPERATOR_CHANGED_TOPIC: Final = event_topic("OperatorChanged(address,address)")
 LEASE_APPROVED_TOPIC: Final = event_topic("LeaseApproved(bytes32)")
@@ -69,8 +68,11 @@ class ApprovalProver:
         terms = digest_lease_terms(lease)
         if record.approved_tx is None:
             return StoredProof(ProofStatus.UNPROVEN, terms, None, "no approving transaction is known")
-        reason, signer = await self._signature(record, record.approved_tx, endpoint, independent)
-        if signer is not None:
+        try:
+            signer = await self._recover_approver(record, record.approved_tx, endpoint, independent)
+        except UnprovableError as error:
+            reason = str(error)
+        else:
             return StoredProof(ProofStatus.SIGNED, terms, record.approved_tx, signer)
         if independent is not None and await self._agrees(lease, record.approved_tx, endpoint, independent):
             return StoredProof(ProofStatus.AGREED, terms, record.approved_tx, f"{endpoint.name} and {independent.name}")
@@ -78,48 +80,53 @@ class ApprovalProver:
 
     # -- the Earner's signature
 
-    async def _signature(
+    async def _recover_approver(
         self, record: LeaseRecord, tx_hash: Hash32, endpoint: Endpoint, independent: Endpoint | None
-    ) -> tuple[str, Address | None]:
+    ) -> Address:
+        """Prove an approval by its transaction; return the signer.
+
+        Raises:
+            UnprovableError: the transaction is not a proof; the message says why.
+            RpcFault: an endpoint failed; nothing was decided.
+        """
         lease = record.lease
         if self.contract_version is ContractVersion.V0:
-            return "ids of a v0 contract do not bind the terms", None
-        signed = await self._signed(endpoint, tx_hash)
-        if isinstance(signed, str):
-            return signed, None
-        signer = self._approved_by(signed, lease.key.lease_id)
-        if signer is None:
-            return "the transaction does not approve this id by a key's signature", None
+            raise UnprovableError("ids of a v0 contract do not bind the terms")
+        signer = self._find_approver(await self._recover(endpoint, tx_hash), lease.key.lease_id)
         assert lease.approved_block is not None
         if not await self._may_approve(signer, lease.approved_block, endpoint, independent):
-            return f"it was signed by {signer}, who is neither the Earner nor was the operator at that block", None
+            raise UnprovableError(f"it was signed by {signer}, who is neither the Earner nor was the operator at that block")
         if not await self._binds(lease, endpoint):
-            return "the id is not the hash of the terms that were shown", None
-        return "", signer
+            raise UnprovableError("the id is not the hash of the terms that were shown")
+        return signer
 
-    def _approved_by(self, signed: RecoveredTransaction, lease_id: LeaseId) -> Address | None:
-        """Whose key approved the lease: the sender's, or that of the signature which the sender brought. None: no key is shown."""
+    def _find_approver(self, signed: RecoveredTransaction, lease_id: LeaseId) -> Address:
+        """Return whose key approved the lease: the sender's, or the one whose signature the sender brought.
+
+        Raises:
+            UnprovableError: the transaction does neither.
+        """
         if signed.data.hex() == APPROVE_LEASE_SELECTOR[2:] + abi_word(lease_id):
             return signed.signer
         approval = parse_approval_call(signed.data, self.chain_id, self.contract)
-        if approval is None or approval.lease_id != lease_id or (signer := approval.signer) is None:
-            return None
+        if approval is None or approval.lease_id != lease_id:
+            raise UnprovableError("the transaction does not approve this id")
+        signer = approval.signer
+        if signer is None:
+            raise UnprovableError("the approval's signature is not one key's: it may be a contract wallet's")
         return Address(signer)
 
-    async def _signed(self, endpoint: Endpoint, tx_hash: Hash32) -> RecoveredTransaction | str:
-        transaction = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], RpcTransaction)
-        if transaction is None:
-            raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has a log but not its transaction {tx_hash}")
+    async def _recover(self, endpoint: Endpoint, tx_hash: Hash32) -> RecoveredTransaction:
         try:
-            signed = recover_transaction(transaction)
+            signed = await fetch_signed_transaction(endpoint, tx_hash)
         except UnprovableError as error:
-            return f"the approving transaction cannot be checked: {error}"
+            raise UnprovableError(f"the approving transaction cannot be checked: {error}") from error
         if signed.hash != tx_hash:
-            return "the approving transaction does not have the hash it is shown under"
+            raise UnprovableError("the approving transaction does not have the hash it is shown under")
         if signed.chain_id != self.chain_id:
-            return f"it was signed for chain {signed.chain_id}"
+            raise UnprovableError(f"it was signed for chain {signed.chain_id}")
         if signed.to != self.contract:
-            return "it was sent to another contract (a wallet contract or a relay)"
+            raise UnprovableError("it was sent to another contract (a wallet contract or a relay)")
         return signed
 
     async def _may_approve(self, signer: Address, at: BlockNumber, endpoint: Endpoint, independent: Endpoint | None) -> bool:
@@ -140,9 +147,11 @@ class ApprovalProver:
         # The last change up to the block counts, wherever in that block the approval stands.
         if not changes or changes[-1].topics[2] != address_topic(signer):
             return False
-        signed = await self._signed(endpoint, changes[-1].transaction_hash)
-        appointment = SET_OPERATOR_SELECTOR[2:] + abi_word(signer)
-        return isinstance(signed, RecoveredTransaction) and signed.signer == self.earner and signed.data.hex() == appointment
+        try:
+            signed = await self._recover(endpoint, changes[-1].transaction_hash)
+        except UnprovableError:
+            return False
+        return signed.signer == self.earner and signed.data.hex() == SET_OPERATOR_SELECTOR[2:] + abi_word(signer)
 
     async def _operator_changes(self, endpoint: Endpoint, at: BlockNumber) -> list[RpcLog]:
         """List the changes of the Earner's operator up to and including a block, in order, as an endpoint shows them."""
@@ -176,22 +185,22 @@ class ApprovalProver:
 
     # -- two endpoints that agree
 
-    async def _agrees(self, lease: Lease, tx_hash: Hash32, one: Endpoint, other: Endpoint) -> bool:
+    async def _agrees(self, lease: Lease, tx_hash: Hash32, first: Endpoint, second: Endpoint) -> bool:
         assert lease.approved_block is not None
         blocks = (lease.created_block, lease.approved_block)
         for block in dict.fromkeys(blocks):
-            if (await one.get_header(block)).hash != (await other.get_header(block)).hash:
+            if (await first.get_header(block)).hash != (await second.get_header(block)).hash:
                 return False
-        if self.contract_version is ContractVersion.V1 and not await self._binds(lease, one):
+        if self.contract_version is ContractVersion.V1 and not await self._binds(lease, first):
             return False
-        for endpoint in (one, other):
+        for endpoint in (first, second):
             if not await self._includes(endpoint, lease, tx_hash):
                 return False
-        histories = [await self._history(endpoint, lease, blocks) for endpoint in (one, other)]
+        histories = [await self._history(endpoint, lease, blocks) for endpoint in (first, second)]
         if histories[0] != histories[1] or not any(tx_hash in line for line in histories[0]):
             return False
         if self.contract_version is ContractVersion.V0:
-            leases = [await fetch_v0_lease(endpoint, self.contract, lease.key.lease_id, "latest") for endpoint in (one, other)]
+            leases = [await fetch_v0_lease(endpoint, self.contract, lease.key.lease_id, "latest") for endpoint in (first, second)]
             return (
                 leases[0] == leases[1]
                 and leases[0].approved
@@ -233,19 +242,18 @@ class ApprovalProver:
 
 
 def compute_lease_id(chain_id: int, contract: Address, lease: Lease, arbiter: Address, nonce: int) -> str:
-    """Compute the id as `createLease` does: keccak256(abi.encode(chainid, contract, <terms>, arbiter, nonce))."""
+    """Compute the id that a lease's terms, this arbiter and this nonce of its Spender give."""
     assert lease.data_product_id is not None
     assert lease.expires_at is not None
-    words: tuple[str | int, ...] = (
-        chain_id,
-        contract,
-        lease.spender,
-        lease.earner,
-        lease.data_product_id,
-        lease.price,
-        lease.expires_at,
-        lease.max_computations,
-        arbiter,
-        nonce,
+    return derive_lease_id(
+        chain_id=chain_id,
+        contract=contract,
+        spender=lease.spender,
+        earner=lease.earner,
+        data_product_id=lease.data_product_id,
+        price=lease.price,
+        expires_at=lease.expires_at,
+        max_computations=lease.max_computations,
+        arbiter=arbiter,
+        nonce=nonce,
     )
-    return "0x" + keccak(hexstr="".join(map(abi_word, words))).hex()

@@ -13,7 +13,7 @@ import structlog
 from pandacea.chain.approvals.proof import ApprovalProver
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.lease_cache import InMemoryLeaseCache
-from pandacea.chain.rpc_faults import FaultKind, RpcFault
+from pandacea.chain.rpc_faults import ANSWER_FAULTS, RpcFault
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.ids import LeaseId
 from pandacea.errors import Unavailable
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 UNPROVEN_RETRY_SECONDS: Final = 60.0
 """Before a lease that was found unproven is tried again."""
 FAILED_RETRY_SECONDS: Final = 1.0
-"""Before a proof that could not be looked for is tried again."""
+"""Before a lease is tried again whose proof could not be looked for."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class ProofQueue:
                 self.enqueue(lease_id)
 
     async def run(self, caught_up: asyncio.Event) -> None:
-        """Prove queued approvals until cancelled, once the head was reached: until then no lease is believed anyway."""
+        """Prove queued approvals until cancelled, once the head was reached."""
         await caught_up.wait()
         while True:
             await self._work.wait()
@@ -80,15 +80,17 @@ class ProofQueue:
         known = self.lease_cache.peek(lease_id)
         if known is None or known.proof_status not in {ProofStatus.PENDING, ProofStatus.UNPROVEN}:
             return
-        held = await load_lease(lease_id, self.chain_store)
-        if held is None or held.lease.approved_block is None:
+        record = await load_lease(lease_id, self.chain_store)
+        if record is None or record.lease.approved_block is None:
             return
         endpoint = await self.endpoints.pick_endpoint()
         try:
-            proof = await self.prover.prove_approval(held, endpoint, await self.endpoints.find_independent(endpoint))
+            proof = await self.prover.prove_approval(record, endpoint, await self.endpoints.find_independent(endpoint))
         except RpcFault as fault:
-            if fault.kind not in {FaultKind.INCONSISTENT, FaultKind.ERROR, FaultKind.NULL}:
-                self.endpoints.record_failure(next(one for one in self.endpoints.members if one.name == fault.endpoint), fault)
+            if fault.kind not in ANSWER_FAULTS:
+                self.endpoints.record_failure(
+                    next(member for member in self.endpoints.members if member.name == fault.endpoint), fault
+                )
             raise
         if proof.status is ProofStatus.UNPROVEN:
             self.retry_at[lease_id] = time.monotonic() + UNPROVEN_RETRY_SECONDS

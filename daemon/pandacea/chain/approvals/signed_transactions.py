@@ -1,4 +1,4 @@
-"""Recomputes the hash and recovers the signer of a mined transaction, so that no endpoint need be believed about who signed what.
+"""Recomputes the hash and recovers the signer of a mined transaction, so that an endpoint need not be trusted about it.
 
 Sources: EIP-155 (legacy with a chain id), EIP-2930, EIP-1559, EIP-4844, EIP-7702; EIP-2 for low s.
 """
@@ -6,7 +6,7 @@ Sources: EIP-155 (legacy with a chain id), EIP-2930, EIP-1559, EIP-4844, EIP-770
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import rlp
 from eth_keys.datatypes import Signature
@@ -14,10 +14,11 @@ from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
+from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.ids import Address, Hash32
+from pandacea_sdk.protocol.hashing import HALF_ORDER
 
-_HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 """secp256k1's order / 2."""
 
 
@@ -34,7 +35,20 @@ class RecoveredTransaction:
 
 
 class UnprovableError(Exception):
-    """The hash or signer of a transaction cannot be recomputed from its fields."""
+    """A transaction does not prove what it should: its hash or signer cannot be recomputed, or it is another transaction."""
+
+
+async def fetch_signed_transaction(endpoint: Endpoint, tx_hash: Hash32) -> RecoveredTransaction:
+    """Fetch a transaction that a log names, and recover its signer.
+
+    Raises:
+        UnprovableError: as `recover_transaction`.
+        RpcFault: the endpoint failed, or does not have the transaction.
+    """
+    transaction = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], RpcTransaction)
+    if transaction is None:
+        raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has a log but not its transaction {tx_hash}")
+    return recover_transaction(transaction)
 
 
 def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
@@ -50,7 +64,7 @@ def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
         parity = signature[0]
         whole = [*unsigned[: len(unsigned) - 3], *signature[1:]] if kind == 0 else [*unsigned, *signature[1:]]
         tx_hash = keccak(prefix + rlp.encode(whole))
-        if not 0 < s <= _HALF_ORDER:
+        if not 0 < s <= HALF_ORDER:
             raise UnprovableError("s is not in the lower half (EIP-2)")
         key = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(keccak(prefix + rlp.encode(unsigned)))
         to = None if not transaction.to else Address(transaction.to.lower())
@@ -62,8 +76,8 @@ def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
             _bytes(transaction.input),
             int(transaction.value, 16),
         )
-    except (ValueError, TypeError, BadSignature, ValidationError, rlp.exceptions.RLPException) as problem:
-        raise UnprovableError(f"{type(problem).__name__}: {problem}") from problem
+    except (ValueError, TypeError, BadSignature, ValidationError, rlp.exceptions.RLPException) as error:
+        raise UnprovableError(f"{type(error).__name__}: {error}") from error
 
 
 def _legacy(transaction: RpcTransaction) -> tuple[int, list[Any], list[Any], bytes]:

@@ -14,14 +14,13 @@ from typing import Final
 
 import structlog
 
-from pandacea.chain.approvals.signed_transactions import UnprovableError, recover_transaction
+from pandacea.chain.approvals.signed_transactions import UnprovableError, fetch_signed_transaction
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.events import LEASE_CREATED_TOPIC
 from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import FaultKind, RpcFault
-from pandacea.chain.rpc_messages import RpcTransaction
+from pandacea.chain.rpc_faults import ANSWER_FAULTS, RpcFault
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.errors import Unavailable
 from pandacea.flows.approval_proof import load_lease
@@ -114,7 +113,7 @@ class SpenderAccounts:
             try:
                 creator, tx_hash = await self._creator(asked, lease_id, record.created_block)
             except RpcFault as fault:
-                if fault.kind not in {FaultKind.INCONSISTENT, FaultKind.ERROR, FaultKind.NULL}:
+                if fault.kind not in ANSWER_FAULTS:
                     self.endpoints.record_failure(asked, fault)
                 raise
             if creator == address:  # no endpoint can forge that signature
@@ -135,10 +134,7 @@ class SpenderAccounts:
         if not logs:
             raise endpoint.inconsistent_fault("eth_getLogs", f"shows no creation of lease {lease_id} in block {block}")
         tx_hash = logs[0].transaction_hash
-        transaction = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], RpcTransaction)
-        if transaction is None:
-            raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has a log but not its transaction {tx_hash}")
         try:
-            return recover_transaction(transaction).signer, tx_hash
+            return (await fetch_signed_transaction(endpoint, tx_hash)).signer, tx_hash
         except UnprovableError:
             return None, tx_hash

@@ -144,7 +144,7 @@ class Erc1271Verifier:
         return accepted
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the open connections."""
         for endpoint in self._own:
             await endpoint.close()
 

@@ -33,7 +33,7 @@ class EngineEvents:
         self._following.start()
 
     async def stop(self) -> None:
-        """Stop following."""
+        """Stop following and wait until the task has ended."""
         await self._following.stop()
 
     async def wait_ended(self, name: str) -> None:

@@ -1,1 +1,1 @@
-"""The only code of ours inside a box: standard library at import, nothing of the node's."""
+"""The only part of pandacea that runs inside a sandbox: the standard library at import, nothing of the node's."""

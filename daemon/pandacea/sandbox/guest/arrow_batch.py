@@ -1,9 +1,9 @@
-"""An Arrow IPC file of ONE record batch, written in bounded memory, however large the table.
+"""Write an Arrow IPC file of ONE record batch in bounded memory, however large the table.
 
-A frame is made from such a file without reading it, so the whole table must be one batch, column after column; but tables come row after
-row. Pieces of columns therefore go to a scratch file as they come, already in Arrow's layout. At the end pyarrow writes a batch whose
-buffers are addresses in an empty mapping: it lays out the file and its metadata, and wherever it wants to write such a buffer the pieces
-are copied from the scratch file instead.
+A frame is mapped from such a file without reading it, so the whole table must be one batch, column after column; but tables come row
+after row. Pieces of columns therefore go to a scratch file as they come, already in Arrow's layout. At the end pyarrow writes a batch
+whose buffers are placeholders: addresses in an empty mapping. It lays out the file and its metadata, and wherever it would write a
+placeholder, the pieces are copied from the scratch file instead.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MAX_IN_MEMORY_BYTES: Final = 64 << 20
-"""What a nested column, or the categories of a column, may take: these are kept in memory."""
+"""Bytes that a nested column, or the categories of a column, may take: these are kept in memory."""
 _MAP_NORESERVE: Final = 0x4000  # mmap(2); not in Python 3.11's mmap module
 _COPY_BYTES: Final = 1 << 24
 _PAGE_BYTES: Final = 4096
 
 
 class ConversionRefused(Exception):
-    """The source is no table that can be served; the message says where and what to do."""
+    """The source is not a table that can be served; the message says where and what to do."""
 
 
 class ScratchBuffer:
-    """One buffer of one column: pieces in the scratch file, in order."""
+    """One buffer of one column, as pieces of the scratch file in order."""
 
     def __init__(self, scratch: int) -> None:
         self._scratch = scratch
@@ -39,7 +39,7 @@ class ScratchBuffer:
         self.size = 0
 
     def append(self, data: Any) -> None:
-        """Append bytes."""
+        """Append bytes to the scratch file."""
         view = memoryview(data).cast("B")
         if not view:
             return
@@ -61,7 +61,7 @@ class ScratchBuffer:
 
 
 def stored_type(kind: Any) -> Any:
-    """The type a column is stored with: extension types become their storage, 32-bit offsets and views 64-bit offsets."""
+    """Return the type that a column is stored with: extension types become their storage, 32-bit offsets and views 64-bit offsets."""
     if isinstance(kind, pa.BaseExtensionType):
         return stored_type(kind.storage_type)
     types = pa.types
@@ -77,51 +77,51 @@ def stored_type(kind: Any) -> Any:
 
 
 class ColumnSpool:
-    """One column under way. Every piece but the last has a multiple of eight rows, so that bitmaps join at whole bytes."""
+    """Spools one column to the scratch file. Every piece but the last has a multiple of eight rows, so that bitmaps join at whole bytes."""
 
     def __init__(self, scratch: int, kind: Any) -> None:
-        self.kind = kind
+        self.arrow_type = kind
         self.rows = self.nulls = self.missing = 0
-        """`missing`: nulls and NaN; `nulls`: what the bitmap says."""
+        """`missing` counts nulls and NaN, `nulls` what the bitmap marks."""
         self._valid, self._values, self._data = ScratchBuffer(scratch), ScratchBuffer(scratch), ScratchBuffer(scratch)
         self._categories: Any = None
         self._in_memory: list[Any] = []
 
-    def add(self, piece: Any) -> None:
-        """Append an array of this column's type. Raises Unfit."""
+    def add_piece(self, piece: Any) -> None:
+        """Append an array of this column's type. Raises ConversionRefused."""
         if self.rows % 8:
-            raise ValueError("a piece after a ragged one")
+            raise ValueError("the piece before this one had rows that are not a multiple of eight")
         types = pa.types
-        if self._nested or types.is_null(self.kind):
+        if self._nested or types.is_null(self.arrow_type):
             self._keep_in_memory(piece)
         else:
             self._valid.append(np.packbits(piece.is_valid().to_numpy(zero_copy_only=False), bitorder="little"))
-            if types.is_dictionary(self.kind):
+            if types.is_dictionary(self.arrow_type):
                 self._add_fixed(self._to_codes(piece), 4)
-            elif types.is_boolean(self.kind):
+            elif types.is_boolean(self.arrow_type):
                 bits = pc.fill_null(piece, False).to_numpy(zero_copy_only=False)
                 self._values.append(np.packbits(bits, bitorder="little"))
             elif self._variable:
                 self._add_variable(piece)
             else:
-                self._add_fixed(piece, self.kind.bit_width // 8)
+                self._add_fixed(piece, self.arrow_type.bit_width // 8)
         self.rows += len(piece)
         self.nulls += piece.null_count
-        self.missing += piece.null_count + (pc.sum(pc.is_nan(piece)).as_py() or 0 if types.is_floating(self.kind) else 0)
+        self.missing += piece.null_count + (pc.sum(pc.is_nan(piece)).as_py() or 0 if types.is_floating(self.arrow_type) else 0)
 
     @property
     def _nested(self) -> bool:
-        return bool(pa.types.is_nested(self.kind))
+        return bool(pa.types.is_nested(self.arrow_type))
 
     @property
     def _variable(self) -> bool:
-        return bool(pa.types.is_large_string(self.kind) or pa.types.is_large_binary(self.kind))
+        return bool(pa.types.is_large_string(self.arrow_type) or pa.types.is_large_binary(self.arrow_type))
 
     def _keep_in_memory(self, piece: Any) -> None:
         self._in_memory.append(piece)
         if sum(one.nbytes for one in self._in_memory) > MAX_IN_MEMORY_BYTES:
             raise ConversionRefused(
-                f"a nested column ({self.kind}) holds more than {MAX_IN_MEMORY_BYTES >> 20} MiB; store it as plain columns or drop it"
+                f"a nested column ({self.arrow_type}) holds more than {MAX_IN_MEMORY_BYTES >> 20} MiB; store it as plain columns or drop it"
             )
 
     def _add_fixed(self, piece: Any, width: int) -> None:
@@ -138,7 +138,7 @@ class ColumnSpool:
             self._data.append(data.slice(int(ends[0]), int(ends[-1] - ends[0])))
 
     def _to_codes(self, piece: Any) -> Any:
-        """The piece's codes in the dictionary of the whole column, which grows in order of appearance."""
+        """Return the piece's codes in the dictionary of the whole column, which grows in order of appearance."""
         words = piece.dictionary
         if words.null_count or (self._categories is None and len(words) != pc.count_distinct(words).as_py()):
             piece = piece.dictionary_decode().dictionary_encode()
@@ -154,35 +154,35 @@ class ColumnSpool:
             raise ConversionRefused(f"a column's categories take more than {MAX_IN_MEMORY_BYTES >> 20} MiB; store it as plain text")
         return pc.fill_null(piece.indices.cast(pa.int32()), 0)
 
-    def stored(self, room: PlaceholderMemory) -> Any:
-        """The whole column as an array whose buffers are to be filled in while it is written."""
-        kind, rows = self.kind, self.rows
+    def to_array(self, placeholders: PlaceholderMemory) -> Any:
+        """Return the whole column as an array of placeholders, which are replaced while the file is written."""
+        kind, rows = self.arrow_type, self.rows
         if pa.types.is_null(kind):
             return pa.nulls(rows)
         if self._nested:
             held = pa.chunked_array(self._in_memory, kind).combine_chunks()
             return held.chunk(0) if isinstance(held, pa.ChunkedArray) else held
-        valid = room.reserve(self._valid) if self.nulls else None
+        valid = placeholders.reserve(self._valid) if self.nulls else None
         if self._variable:
             if self._values.size == 0:
                 self._values.append(np.zeros(1, np.int64))
-            offsets = room.reserve(self._values, last=self._data.size)
-            return pa.Array.from_buffers(kind, rows, [valid, offsets, room.reserve(self._data)], self.nulls)
+            offsets = placeholders.reserve(self._values, last=self._data.size)
+            return pa.Array.from_buffers(kind, rows, [valid, offsets, placeholders.reserve(self._data)], self.nulls)
         codes = pa.int32() if pa.types.is_dictionary(kind) else kind
-        values = pa.Array.from_buffers(codes, rows, [valid, room.reserve(self._values)], self.nulls)
+        values = pa.Array.from_buffers(codes, rows, [valid, placeholders.reserve(self._values)], self.nulls)
         if not pa.types.is_dictionary(kind):
             return values
         words = self._categories if self._categories is not None else pa.array([], kind.value_type)
         return pa.DictionaryArray.from_arrays(values, words.cast(kind.value_type), ordered=kind.ordered, safe=False)
 
     @property
-    def bytes(self) -> int:
-        """Room the stand-ins of this column's buffers need."""
+    def placeholder_bytes(self) -> int:
+        """Bytes of address space that the placeholders of this column's buffers need."""
         return self._valid.size + self._values.size + self._data.size + 8 + 4 * _PAGE_BYTES
 
 
 class PlaceholderMemory:
-    """Addresses without memory behind them: only pages that are touched exist, and only the last offset of a text column is."""
+    """Addresses without memory behind them. Only touched pages exist, and only the last offset of a text column is touched."""
 
     def __init__(self, size: int) -> None:
         self._mapping = mmap.mmap(-1, size + _PAGE_BYTES, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
@@ -191,7 +191,7 @@ class PlaceholderMemory:
         self.buffers: dict[int, ScratchBuffer] = {}
 
     def reserve(self, buffer: ScratchBuffer, last: int | None = None) -> Any:
-        """A stand-in for a buffer; `last`: what its last eight bytes must read as before it is written."""
+        """Return a placeholder for a buffer. `last`: the integer that its last eight bytes must hold before it is written."""
         address = self._base + self._used
         if last is not None:
             struct.pack_into("<q", self._mapping, self._used + buffer.size - 8, last)
@@ -201,21 +201,21 @@ class PlaceholderMemory:
 
 
 class _ScratchFiller:
-    """The file pyarrow writes to: bytes go through, stand-ins are replaced by what they stand for."""
+    """The file that pyarrow writes to: bytes pass through, placeholders are replaced by their buffers."""
 
-    def __init__(self, out: int, room: PlaceholderMemory) -> None:
-        self._out, self._room, self._position = out, room, 0
+    def __init__(self, out: int, placeholders: PlaceholderMemory) -> None:
+        self._out, self._placeholders, self._position = out, placeholders, 0
         self.closed = False
 
     def write(self, data: Any) -> int:
-        buffer = self._room.buffers.get(data.address) if isinstance(data, pa.Buffer) else None
+        buffer = self._placeholders.buffers.get(data.address) if isinstance(data, pa.Buffer) else None
         size = data.size if isinstance(data, pa.Buffer) else len(data)
         if buffer is None:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._out, view) :]
         elif buffer.size != size:
-            raise OSError("pyarrow wants a part of a buffer")
+            raise OSError("pyarrow writes a part of a buffer")
         else:
             buffer.copy_to(self._out)
         self._position += size
@@ -225,26 +225,26 @@ class _ScratchFiller:
         return self._position
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: every write is passed on at once."""
 
     def close(self) -> None:
         self.closed = True
 
 
 def write_arrow_file(out: int, names: list[str], columns: list[ColumnSpool], metadata: dict[bytes, bytes]) -> None:
-    """Write the file. Raises OSError (EFBIG: the table's cap)."""
-    room = PlaceholderMemory(sum(column.bytes for column in columns))
-    arrays = [column.stored(room) for column in columns]
+    """Write the file to the descriptor `out`. Raises OSError (EFBIG: the table is larger than its cap)."""
+    placeholders = PlaceholderMemory(sum(column.placeholder_bytes for column in columns))
+    arrays = [column.to_array(placeholders) for column in columns]
     fields = [pa.field(name, one.type) for name, one in zip(names, arrays, strict=True)]
     schema = pa.schema(fields, metadata or None)
     batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
-    sink = pa.PythonFile(_ScratchFiller(out, room), mode="w")
+    sink = pa.PythonFile(_ScratchFiller(out, placeholders), mode="w")
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(batch)
 
 
 def align_batches(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same rows in batches of a multiple of eight, but for the last."""
+    """Yield the same rows in batches of a multiple of eight, but for the last."""
     left: Any = None
     for batch in batches:
         whole = batch

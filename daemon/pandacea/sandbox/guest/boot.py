@@ -1,4 +1,7 @@
-"""Start of a guest: connect, leave root, become untouchable, import what jobs will want, lock the door, wait for one job."""
+"""Guest entry point: connect to the node, drop privileges, preload modules, install the seccomp filter, wait for one job.
+
+Order matters: the process is undumpable before the first import, and no job reaches it before the filter is in force.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from . import hardening, packets, supervisor, zygote
 
 
 def main(argument: str) -> None:
-    """Run one guest, or a template that forks guests.
+    """Run one guest, or a zygote that forks guests.
 
     `argument`: JSON with `socket` (a path) or `fd`, `uid`, `filter`, `environment`, `preload`, `rlimits`, `template`, `masks`.
     """
@@ -51,12 +54,13 @@ def _harden(settings: dict[str, Any]) -> None:
 
 
 def _prepare_imports(settings: dict[str, Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 is deaf to signals it does not handle: the script cannot interrupt it
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # the kernel drops signals that PID 1 does not handle: the script cannot interrupt it
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site.addsitedir(f"{settings['environment']}/lib/{version}/site-packages")
-    site.setquit()  # type: ignore[attr-defined,unused-ignore]
-    site.setcopyright()  # type: ignore[attr-defined,unused-ignore]
-    site.sethelper()  # type: ignore[attr-defined,unused-ignore]
+    for builtin in ("setquit", "setcopyright", "sethelper"):  # python -S leaves these builtins out
+        vars(site)[builtin]()
 
 
 def _connect_to_node(settings: dict[str, Any]) -> socket.socket:
@@ -68,7 +72,7 @@ def _connect_to_node(settings: dict[str, Any]) -> socket.socket:
 
 
 def preload_modules(modules: list[str]) -> None:
-    """Import ahead of the job. The first torch optimizer imports another second's worth of modules, so one is built and stepped, and a model saved."""
+    """Import modules before the job comes. The first torch optimizer imports for another second, so one is used and a model saved."""
     for name in modules:
         importlib.import_module(name)
     if "torch" in modules:
@@ -84,9 +88,9 @@ def preload_modules(modules: list[str]) -> None:
         import pandas as pd
 
         pd.read_csv(io.BytesIO(b"a,b\n1,2\n")).describe()
-    for left in Path("/tmp").iterdir():  # noqa: S108 - the box's own; imports leave caches there, and every job starts from nothing
+    for left in Path("/tmp").iterdir():  # imports leave caches there, and every job starts with empty folders
         shutil.rmtree(left, ignore_errors=True)
-    # torch registers some 170 finalizers that take its operators apart at the interpreter's end: 45 ms of every script's end for
-    # nothing, since its process goes anyway. What the script itself registers still runs.
-    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public list of them
+    # torch registers some 170 finalizers that take its operators apart when the interpreter ends: 45 ms per script for nothing, since
+    # the process ends anyway. What the script itself registers still runs.
+    for finalizer in list(vars(weakref.finalize)["_registry"]):  # there is no public list of them
         finalizer.atexit = False

@@ -1,4 +1,4 @@
-"""What the script left in /workspace, streamed out file by file when nothing but the supervisor is alive."""
+"""Stream what the script left in /workspace to the node, file by file, when nothing but the supervisor is alive."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from . import packets
 
@@ -24,7 +24,7 @@ class _ArtifactRefusedError(Exception):
 def stream_artifacts(sock: socket.socket, caps: dict[str, int]) -> None:
     """Send every regular file, or one REFUSED packet that names the first file that may not leave.
 
-    The names and sizes are checked first, so that a refused result costs nothing and nothing of it leaves.
+    Names and sizes are checked before the first byte is sent, so nothing of a refused result leaves.
     """
     try:
         files = sorted(_walk(WORKSPACE.encode(), b"", 0, caps))
@@ -114,17 +114,14 @@ def _stream_file(sock: socket.socket, path: bytes, size: int) -> None:
         while left > 0:
             count = os.readv(descriptor, [buffer[: min(left, packets.MAX_PAYLOAD)]])
             if count == 0:
-                break  # it shrank: impossible with nobody alive, and the node notices
+                break  # it shrank, which cannot happen with no other process alive; the node notices
             packets.send(sock, packets.BYTES, buffer[:count])
             left -= count
     finally:
         os.close(descriptor)
 
 
-def disk_state() -> dict[str, Any]:
-    """Whether the script's folders are full: explains a failure whose exception does not say so."""
-    full = False
-    for folder in (WORKSPACE, "/tmp"):  # noqa: S108 - the box's own
-        seen = os.statvfs(folder)
-        full = full or seen.f_bavail == 0 or seen.f_favail == 0
-    return {"disk_full": full}
+def is_disk_full() -> bool:
+    """Whether one of the script's folders is full, which may explain a failure whose exception does not say so."""
+    found = [os.statvfs(folder) for folder in (WORKSPACE, "/tmp")]
+    return any(one.f_bavail == 0 or one.f_favail == 0 for one in found)

@@ -1,4 +1,4 @@
-"""System calls that Python does not offer, and how the supervisor makes itself untouchable."""
+"""Drop privileges, close the process to others of its uid, and install the seccomp filter: system calls that Python does not offer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prctl(option: int, second: int = 0, third: int = 0) -> None:
 
 
 def drop_to_uid(uid: int) -> None:
-    """Leave root for `uid`, for good: empty bounding set, no groups, no capability in any set."""
+    """Become `uid` for good: empty capability bounding set, no groups, no capability in any set."""
     for capability in range(_CAPABILITIES):
         try:
             prctl(PR_CAPBSET_DROP, capability)
@@ -55,17 +55,17 @@ def drop_to_uid(uid: int) -> None:
 
 
 def set_dumpable(on: bool) -> None:
-    """Off: nobody of the same uid may read or write this process's memory, descriptors or environment through /proc or ptrace."""
+    """Set PR_SET_DUMPABLE. Off: no process of the same uid may reach this one's memory, descriptors or environment (/proc, ptrace)."""
     prctl(PR_SET_DUMPABLE, int(on))
 
 
 def forbid_new_privileges() -> None:
-    """No set-uid program, file capability or security module may raise what this process can do (idempotent)."""
+    """Set PR_SET_NO_NEW_PRIVS: no set-uid program, file capability or security module may raise what this process can do."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def install_filter(path: Path) -> None:
-    """Install the seccomp program (array of struct sock_filter) kept in `path`; every child inherits it, nobody can remove it."""
+    """Install the seccomp program (array of struct sock_filter) in the file `path`. Every child inherits it; nobody can remove it."""
     program = path.read_bytes()
     if not program or len(program) % _INSTRUCTION_BYTES:
         raise OSError(f"{path} is not a seccomp program")
@@ -77,7 +77,7 @@ def install_filter(path: Path) -> None:
 
 
 def set_rlimits(values: dict[str, int]) -> None:
-    """Lower resource limits (setrlimit(2)); names as in `resource`, hard and soft alike, never above what is there already."""
+    """Lower resource limits (setrlimit(2)), soft and hard alike, never above the present hard limit. Names as in `resource`."""
     for name, value in values.items():
         which = getattr(resource, name)
         hard = resource.getrlimit(which)[1]
@@ -86,5 +86,5 @@ def set_rlimits(values: dict[str, int]) -> None:
 
 
 def thread_count() -> int:
-    """Threads of this process; a fork copies only one of them, so the supervisor must have exactly one."""
+    """Count the threads of this process. A fork copies only one, so the supervisor must have exactly one."""
     return len(os.listdir("/proc/self/task"))

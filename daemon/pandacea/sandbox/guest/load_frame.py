@@ -1,4 +1,4 @@
-"""From an open descriptor to a pandas DataFrame. Arrow files with plain numeric columns are mapped, not read."""
+"""Load a pandas DataFrame from an open descriptor. Arrow files with plain numeric columns are mapped, not read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class FrameError(Exception):
-    """The bytes behind a descriptor are not the table they were said to be."""
+    """The bytes behind a descriptor are not a table of the stated format."""
 
 
 def load_frame(descriptor: int, form: str) -> Any:
-    """Return a DataFrame the script may write to; the file itself never changes.
+    """Return a DataFrame that the script may write to; the file itself never changes.
 
     Raises:
         FrameError: the format is unknown or the bytes do not parse; the message is the parser's.
@@ -74,7 +74,7 @@ def _arrow(descriptor: int) -> Any:
 
 
 def _plain_dtypes(stated: dict[str, Any]) -> dict[str, str] | None:
-    """Pandas' own name of each column's type, or None when the frame has an index or labels that only pyarrow should rebuild."""
+    """Return pandas' name of each column's type, or None when the frame has an index or labels that pyarrow must rebuild."""
     index = stated.get("index_columns", [])
     default = not index or (
         len(index) == 1 and isinstance(index[0], dict) and index[0].get("start") == 0 and index[0].get("step") == 1
@@ -87,7 +87,7 @@ def _plain_dtypes(stated: dict[str, Any]) -> dict[str, str] | None:
 
 
 def _map_column(array: Any, mapped: mmap.mmap, whole: Any, dtype_name: str | None) -> Any:
-    """A numeric column without missing values as an array over the mapping itself; None when it has to be converted."""
+    """Return a numeric column without missing values as an array over the mapping itself; None when it must be converted."""
     import numpy as np
     import pyarrow as pa
 
@@ -102,7 +102,7 @@ def _map_column(array: Any, mapped: mmap.mmap, whole: Any, dtype_name: str | Non
 
 
 def _missing_as_nan(values: Any) -> Any:
-    """A table read from text has NaN where Arrow says null."""
+    """Replace null by NaN, as in the frame that pandas reads from a text file."""
     if values.dtype != object:
         return values
     return values.where(values.notna(), float("nan"))

@@ -1,6 +1,6 @@
-"""What the processes of a box hold, the kernel's own memory for them included: the memory limit where no control group may be made.
+"""Count the memory of a sandbox's processes, the kernel's own memory for them included: the limit where no control group can be made.
 
-Nobody counts for a process what the kernel allocates for its sockets, pipes, mappings and page tables, so each is charged here with the
+No file shows what the kernel allocates for a process's sockets, pipes, mappings and page tables, so each of these is charged with the
 most that it can hold. A first sum is cheap and never too small; only when it passes the limit is everything counted.
 """
 
@@ -13,12 +13,12 @@ import socket
 from typing import Final
 
 _MAPPING_BYTES: Final = 256  # struct vm_area_struct and its share of the tree
-_MAX_MAPPINGS: Final = 65_530  # vm.max_map_count of nearly every kernel; what a process that hides its maps is charged with
-_PIPE_BYTES: Final = 65_536  # nobody may make one larger: F_SETPIPE_SZ is denied
+_MAX_MAPPINGS: Final = 65_530  # vm.max_map_count of nearly every kernel; charged to a process that hides its maps
+_PIPE_BYTES: Final = 65_536  # no script can make one larger: F_SETPIPE_SZ is denied
 
 
 def memory_exceeds(limit: int) -> bool:
-    """Whether every process but this one together holds more than `limit` bytes."""
+    """Whether all processes but this one together hold more than `limit` bytes."""
     pids = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
     if sum(map(_upper_bound, pids)) <= limit:
         return False
@@ -38,14 +38,14 @@ def memory_exceeds(limit: int) -> bool:
 
 @functools.cache
 def _socket_bytes() -> int:
-    """What one socket can make the kernel hold: its send buffer, which nobody may enlarge, and one packet as large that is let in below it."""
+    """The most that one socket makes the kernel hold: its send buffer, which a script cannot enlarge, and one more packet of that size."""
     one, other = socket.socketpair()
     with one, other:
         return 2 * one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
 def _upper_bound(pid: str) -> int:
-    """No process holds more than this: shared pages are counted for each, every place for a descriptor as a socket."""
+    """An upper bound of a process's memory: shared pages in full, and every place for a descriptor as a socket."""
     found = _read_status(pid)
     if not found:
         return 0  # it ended meanwhile
@@ -64,7 +64,7 @@ def _read_status(pid: str) -> dict[str, int]:
 
 
 def _resident_bytes(pid: str) -> int:
-    """Pages, a shared one divided among those that share it, and page tables; in full for a process that hides its maps."""
+    """Bytes of pages and page tables. A shared page is divided among its processes; in full for a process that hides its maps."""
     found = _read_status(pid)
     pages = found.get("VmRSS", 0)
     try:
@@ -82,20 +82,20 @@ def _mapping_count(pid: str) -> int:
         with open(f"/proc/{pid}/maps", "rb") as file:
             return file.read().count(b"\n")
     except PermissionError:
-        return _MAX_MAPPINGS if "VmRSS" in _read_status(pid) else 0  # what has ended and was not waited for yet holds none
+        return _MAX_MAPPINGS if "VmRSS" in _read_status(pid) else 0  # a process that ended and was not waited for has none
     except OSError:
         return 0  # it ended meanwhile
 
 
 def _collect_descriptors(pid: str, sockets: set[str], pipes: set[str]) -> int:
-    """Add what a process has open; return how many descriptors may be sockets that it does not show."""
+    """Add a process's open sockets and pipes; return how many descriptors it hides, each of which may be a socket."""
     folder = f"/proc/{pid}/fd"
     try:
         names = os.listdir(folder)
     except PermissionError:
         found = _read_status(pid)
         if "VmRSS" not in found:
-            return 0  # it is ending, and everybody's descriptors look closed then
+            return 0  # it is ending: its descriptors look hidden then
         return min(found.get("FDSize", 0), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     except OSError:
         return 0  # it ended meanwhile

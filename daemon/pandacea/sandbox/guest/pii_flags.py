@@ -1,4 +1,4 @@
-"""Which columns look as if they named a person: for the Earner's eyes, before anything is kept."""
+"""Flag columns that may identify people (PII), by their names and values. Only the Earner sees the flags."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ _TEXT_PATTERNS: Final = {
     ),
     "dates of birth": r"(?i)\b(?:born|birth|dob|d\.o\.b\.|geb\.?|geboren|née?)\b.{0,12}\d{1,4}[./-]\d{1,2}[./-]\d{1,4}",
 }
-"""What may stand in the middle of a text: one row with it is enough."""
+"""Found in the middle of a text; one row with it is enough."""
 _MIN_ROWS: Final = 20
+"""Rows from which on unique or mostly different values mean something."""
 _LARGE_SHARE: Final = 0.5
+"""A share of the rows."""
 
 
 def flag_column(name: str, values: Any) -> list[str]:
-    """Why a column may identify people: reasons, none when it does not look so. `values`: a sample as a pandas Series."""
+    """Return the reasons why a column may identify people; an empty list: none was found. `values`: a sample as a pandas Series."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     reasons = [reason for reason, pattern in _NAME_PATTERNS.items() if re.search(pattern, words)]
     present = values.dropna()
@@ -73,5 +75,5 @@ def flag_column(name: str, values: Any) -> list[str]:
 
 
 def _looks_measured(values: Any) -> bool:
-    """Whether unique integers look measured rather than given: spread far wider than there are rows."""
+    """Whether unique integers look measured rather than assigned: they spread far wider than there are rows."""
     return bool(float(values.max()) - float(values.min()) > 1000 * len(values)) and not bool((values > 0).all())

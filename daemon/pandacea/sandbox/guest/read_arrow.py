@@ -1,7 +1,8 @@
-"""Parquet and Arrow files, re-encoded: every batch is validated in full, foreign metadata and extension types stay behind."""
+"""Read Parquet and Arrow files: every batch is validated in full; foreign metadata and extension types are left out."""
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
@@ -18,15 +19,15 @@ _DTYPE: Final = re.compile(
     r"object|str|string(\[[a-z_]+\])?|category|bool(ean)?|u?int(8|16|32|64)|U?Int(8|16|32|64)|[fF]loat(16|32|64)"
     r"|(datetime64|timedelta64)\[[a-z, A-Z/_+:0-9-]+\]|[a-z0-9_]+(\[[a-z, A-Z/_+:0-9-]+\])?\[pyarrow\]"
 )
-"""Names of pandas types that a file's metadata may ask for: those that need nothing but pandas and pyarrow."""
+"""Names of the pandas types that a file's metadata may ask for: those that need only pandas and pyarrow."""
 
 
 class ParquetReader:
-    """One Parquet file behind a descriptor."""
+    """Reads one Parquet file from a descriptor."""
 
     def __init__(self, descriptor: int, max_bytes: int) -> None:
         try:
-            source = open(os.dup(descriptor), "rb")  # noqa: SIM115 - there is no path; it lives as long as the reader
+            source = io.BufferedReader(io.FileIO(os.dup(descriptor)))  # lives as long as the reader
             self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
             self.schema = self._file.schema_arrow
             self.rows = self._file.metadata.num_rows
@@ -37,8 +38,8 @@ class ParquetReader:
         if promised > max_bytes:
             raise ConversionRefused(f"its row groups unpack to {promised} bytes, more than the {max_bytes} a table may have")
 
-    def batches(self, kept: list[str], rows: int) -> Iterator[Any]:
-        """The kept columns, `rows` at a time. Raises Unfit."""
+    def iter_batches(self, kept: list[str], rows: int) -> Iterator[Any]:
+        """Yield the kept columns, `rows` at a time. Raises ConversionRefused."""
         done = 0
         try:
             for batch in self._file.iter_batches(batch_size=rows, columns=kept, use_threads=False):
@@ -49,7 +50,7 @@ class ParquetReader:
 
 
 class ArrowReader:
-    """One Arrow IPC file (Feather version 2) or stream behind a descriptor."""
+    """Reads one Arrow IPC file (Feather version 2) or stream from a descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
@@ -69,8 +70,8 @@ class ArrowReader:
             raise ConversionRefused(f"it cannot be read as Arrow: {_describe_error(error)}") from error
         self.rows = 0
 
-    def batches(self, kept: list[str], rows: int) -> Iterator[Any]:
-        """The kept columns, `rows` at a time. Raises Unfit."""
+    def iter_batches(self, kept: list[str], rows: int) -> Iterator[Any]:
+        """Yield the kept columns, `rows` at a time. Raises ConversionRefused."""
         done = 0
         try:
             for batch in self._all():
@@ -95,7 +96,7 @@ def _describe_error(error: BaseException) -> str:
 
 
 def _validate_batch(batch: Any, kept: list[str]) -> Any:
-    """The batch in order, with the types tables are stored in; raises pyarrow's own errors."""
+    """Return the batch's kept columns in the types that tables are stored with. Raises pyarrow's own errors."""
     batch.validate(full=True)
     arrays, fields = [], []
     for name in kept:
@@ -111,7 +112,10 @@ def _validate_batch(batch: Any, kept: list[str]) -> Any:
 
 
 def reduce_pandas_metadata(schema: Any, kept: list[str]) -> tuple[list[str], dict[bytes, bytes]]:
-    """What pandas wrote beside the columns, reduced to names, known types and the index: (index columns to keep too, metadata)."""
+    """Reduce what pandas wrote beside the columns to names, known types and the index.
+
+    Returns index columns to keep beside the kept ones, and the metadata.
+    """
     try:
         stated = json.loads((schema.metadata or {}).get(b"pandas", b"null"))
     except (ValueError, RecursionError):

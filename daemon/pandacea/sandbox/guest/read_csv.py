@@ -1,6 +1,7 @@
-"""CSV as pandas reads it, in pieces: one pass decides each column's type and keeps its values; a second mends the columns that changed.
+"""Read CSV as pandas does, but in pieces.
 
-The reference is `pandas.read_csv(file, low_memory=False)`: a column has ONE type, inferred over all its rows.
+A first pass infers each column's type and spools its values; a second redoes the columns whose type changed on the way. The reference is
+`pandas.read_csv(file, low_memory=False)`: a column has ONE type, inferred over all its rows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pyarrow as pa
 from .arrow_batch import ColumnSpool, ConversionRefused
 
 _RAW: Final = "S"
+"""Kind of a column whose texts pandas keeps as they are, "NA" among them."""
 _ARROW: Final = {
     "i": pa.int64(),
     "u": pa.uint64(),
@@ -31,21 +33,22 @@ _PANDAS: Final = {"i": "int64", "u": "uint64", "f": "float64", "s": "str", _RAW:
 _WHOLE: Final = r"\s*([+-]?)0*([0-9]+)\s*"
 _DOUBTFUL: Final = r"\s*[+-]?[0-9]+\s*|-.*|#N/A( N/A)?|#NA|1\.#(IND|QNAN)|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null|"
 """A column of texts that begins like this may be one of numbers that pandas gave up on."""
-_SIZES: Final = {"": 2**63 - 1, "+": 2**63 - 1, "-": 2**63}
+_LARGEST: Final = {"": 2**63 - 1, "+": 2**63 - 1, "-": 2**63}
 _SEPARATORS: Final = ";\t|"
-Keep = Callable[[list[str]], list[str]]
-Progress = Callable[[int], None]
+_SAMPLE_ROWS: Final = 100_000
+NewColumn = Callable[[Any], ColumnSpool]
+"""Begins a column of an Arrow type."""
 
 
 class _ColumnKinds:
-    """What the pieces of one column were: kinds i, u, f, b, s; `missing` and `empty` (a piece of nothing but missing values)."""
+    """The kinds (i, u, f, b, s) of one column's pieces; `missing`: some value is; `empty`: a whole piece is."""
 
     def __init__(self) -> None:
         self.kinds: set[str] = set()
         self.missing = self.empty = False
 
     def add_piece(self, values: Any) -> str | None:
-        """Note one piece; its kind, or None when every value is missing."""
+        """Note one piece and return its kind, or None when every value is missing."""
         missing = bool(values.isna().any())
         self.missing |= missing
         if missing and bool(values.isna().all()):
@@ -56,7 +59,7 @@ class _ColumnKinds:
         return kind
 
     def infer(self) -> str:
-        """The kind pandas infers over all rows; `?` when the texts must be looked at."""
+        """Return the kind that pandas infers over all rows; `?`: the texts decide (`_infer_from_texts`)."""
         kinds = self.kinds
         if not kinds:
             return "f"
@@ -76,7 +79,7 @@ def _kind(values: Any) -> str:
 
 
 def _classes(texts: Any) -> Any:
-    """The class of each text, as far as pandas' choice of a type can tell texts apart."""
+    """Return the class of each text, as far as texts differ in what pandas infers from them."""
     signed = texts.str.strip().str.startswith("-").eq(True)  # the parser of unsigned numbers stops at a sign, whatever follows
     classes = pd.Series("text", index=texts.index, dtype=object)
     classes[pd.to_numeric(texts, errors="coerce").notna()] = "decimal"
@@ -87,35 +90,36 @@ def _classes(texts: Any) -> Any:
     classes[is_whole] = "whole" + whole[0][is_whole]
     for at in whole.index[is_whole & (whole[1].str.len() >= len(str(2**63)))]:
         value = int(whole[1][at])
-        classes[at] += "" if value <= _SIZES[whole[0][at]] else " over" if value < 2**64 else " beyond"
+        classes[at] += "" if value <= _LARGEST[whole[0][at]] else " over" if value < 2**64 else " beyond"
     classes[texts.isna()] = "missing"
     return classes
 
 
 class CsvReader:
-    """One CSV file behind a descriptor."""
+    """Reads one CSV file from a descriptor."""
 
-    def __init__(self, descriptor: int, separator: str, progress: Progress) -> None:
-        self._descriptor, self._separator, self._progress = descriptor, separator, progress
+    def __init__(self, descriptor: int, separator: str, on_progress: Callable[[int], None]) -> None:
+        self._descriptor, self._separator, self._on_progress = descriptor, separator, on_progress
         self._size = os.fstat(descriptor).st_size
 
-    def names(self, max_columns: int) -> list[str]:
-        """The header, as pandas names the columns, of which there may be `most`. Raises Unfit."""
+    def read_names(self, max_columns: int) -> list[str]:
+        """Return the header, as pandas names the columns. Raises ConversionRefused."""
         self._check_column_count(max_columns)
         try:
             names = list(self._open(nrows=0, dtype=str).columns)
         except (ValueError, OverflowError) as error:
-            raise self._unfit(error) from error
+            raise self._refusal(error) from error
         if len(names) == 1:
             other = next((mark for mark in _SEPARATORS if mark in names[0][1:-1] and mark != self._separator), None)
             if other:
                 raise ConversionRefused(
-                    f"line 1: the header holds no {self._separator!r} but {other!r}: state the separator of this file ({other!r}; --separator for `products add`)"
+                    f"line 1: the header holds no {self._separator!r} but {other!r}: state the separator of this file ({other!r}; "
+                    "--separator for `products add`)"
                 )
         return [str(name) for name in names]
 
-    def _check_column_count(self, most: int) -> None:
-        """Count before parsing: a header of a million names takes gigabytes to hold."""
+    def _check_column_count(self, max_columns: int) -> None:
+        """Refuse a file with too many columns before it is parsed: a header of a million names takes gigabytes."""
         offset = found = 0
         while data := os.pread(self._descriptor, 1 << 20, offset):
             line, end, _ = data.partition(b"\n")
@@ -123,34 +127,38 @@ class CsvReader:
             offset += len(data)
             if end:
                 break
-        if found >= most:
-            raise ConversionRefused(f"it has {found + 1} columns; at most {most} are read")
+        if found >= max_columns:
+            raise ConversionRefused(f"it has {found + 1} columns; at most {max_columns} are read")
 
     def _open(self, **options: Any) -> Any:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        file = open(os.dup(self._descriptor), "rb")  # noqa: SIM115 - there is no path; pandas' reader keeps it open
+        file = io.BufferedReader(io.FileIO(os.dup(self._descriptor)))  # pandas' reader keeps it open
         return pd.read_csv(file, sep=self._separator, low_memory=False, **options)
 
-    def sample(self) -> Any:
-        """The first rows. Raises Unfit."""
+    def read_sample(self) -> Any:
+        """Return a frame of the first rows. Raises ConversionRefused."""
         try:
-            piece = self._open(nrows=100_000)
+            piece = self._open(nrows=_SAMPLE_ROWS)
         except (ValueError, OverflowError) as error:
-            raise self._unfit(error) from error
-        self._check(piece, 2)
+            raise self._refusal(error) from error
+        self._check_width(piece, 2)
         return piece
 
-    def read(
-        self, kept: list[str], make: Callable[[Any], ColumnSpool], rows: int, sample: Callable[[Any], None]
+    def read_columns(
+        self, kept: list[str], new_column: NewColumn, rows: int, on_sample: Callable[[Any], None]
     ) -> list[ColumnSpool]:
-        """The kept columns; `make` begins a column of a type, `rows` (a multiple of eight) is a piece, `sample` sees the first one."""
-        try:
-            return self._read(kept, make, rows, sample)
-        except (ValueError, OverflowError) as error:
-            raise self._unfit(error) from error
+        """Return the kept columns. `rows`: of a piece, a multiple of eight. `on_sample` is called with the first rows.
 
-    def _read(
-        self, kept: list[str], make: Callable[[Any], ColumnSpool], rows: int, sample: Callable[[Any], None]
+        Raises:
+            ConversionRefused: the file cannot be read; the message says where.
+        """
+        try:
+            return self._read_columns(kept, new_column, rows, on_sample)
+        except (ValueError, OverflowError) as error:
+            raise self._refusal(error) from error
+
+    def _read_columns(
+        self, kept: list[str], new_column: NewColumn, rows: int, on_sample: Callable[[Any], None]
     ) -> list[ColumnSpool]:
         seen = {name: _ColumnKinds() for name in kept}
         columns: dict[str, tuple[str, ColumnSpool] | None] = dict.fromkeys(kept)
@@ -159,66 +167,64 @@ class CsvReader:
         for piece in self._open(chunksize=rows):
             if not len(piece):
                 break
-            self._check(piece, first)
+            self._check_width(piece, first)
             if first == 2:
-                sample(piece[kept].head(100_000))
+                on_sample(piece[kept].head(_SAMPLE_ROWS))
             first += len(piece)
             last = len(piece) < rows
             for name in kept:
                 kind = seen[name].add_piece(piece[name])
-                if name not in redo and not _append_piece(columns, name, kind, piece[name], make):
+                if name not in redo and not _append_piece(columns, name, kind, piece[name], new_column):
                     redo.add(name)
-            self._progress(os.lseek(self._descriptor, 0, os.SEEK_CUR) if not last else self._size)
+            self._on_progress(os.lseek(self._descriptor, 0, os.SEEK_CUR) if not last else self._size)
         if first == 2:
-            return [make(pa.null()) for _ in kept]
+            return [new_column(pa.null()) for _ in kept]
         kinds = {name: one.infer() for name, one in seen.items()}
         redo |= {name for name, have in columns.items() if have is None or have[0] != kinds[name]}
         kinds |= {name: self._infer_from_texts(name, rows) for name in redo if kinds[name] == "?"}
         if redo:
-            columns |= self._reread_columns({name: kinds[name] for name in kept if name in redo}, make, rows)
+            columns |= self._reread_columns({name: kinds[name] for name in kept if name in redo}, new_column, rows)
         return [have[1] for have in columns.values() if have is not None]
 
-    def _reread_columns(
-        self, kinds: dict[str, str], make: Callable[[Any], ColumnSpool], rows: int
-    ) -> dict[str, tuple[str, ColumnSpool] | None]:
-        """Read some columns once more, now that their types are known."""
-        columns = {name: make(_ARROW[kind]) for name, kind in kinds.items()}
+    def _reread_columns(self, kinds: dict[str, str], new_column: NewColumn, rows: int) -> dict[str, tuple[str, ColumnSpool] | None]:
+        """Read some columns once more, now that their kinds are known."""
+        columns = {name: new_column(_ARROW[kind]) for name, kind in kinds.items()}
         for raw in (False, True):
             wanted = {name: kind for name, kind in kinds.items() if (kind == _RAW) is raw}
             dtypes = {name: _PANDAS[kind] for name, kind in wanted.items() if kind != "b"}
             for piece in self._open(chunksize=rows, dtype=dtypes, usecols=list(wanted), na_filter=not raw) if wanted else ():
                 for name, kind in wanted.items():
-                    columns[name].add(_to_arrow(piece[name], kind))
-                self._progress(os.lseek(self._descriptor, 0, os.SEEK_CUR))
+                    columns[name].add_piece(_to_arrow(piece[name], kind))
+                self._on_progress(os.lseek(self._descriptor, 0, os.SEEK_CUR))
         return {name: (kinds[name], column) for name, column in columns.items()}
 
     def _infer_from_texts(self, name: str, rows: int) -> str:
-        """Ask pandas about one text of each class, in the order in which the classes appear: nothing else counts for its choice."""
+        """Have pandas infer a kind from one text of each class, in their order of appearance: nothing else affects what it infers."""
         first: dict[str, str] = {}
         for piece in self._open(chunksize=rows, dtype={name: "str"}, usecols=[name]):
             texts = piece[name]
             classes = _classes(texts)
             for at in classes.drop_duplicates().index:
                 first.setdefault(classes[at], "NA" if classes[at] == "missing" else texts[at])
-        asked = io.StringIO()
-        pd.DataFrame({"x": list(first.values())}, dtype="str").to_csv(asked, index=False, quoting=csv.QUOTE_ALL)
-        asked.seek(0)
-        answer = pd.read_csv(asked, low_memory=False)["x"]
+        one_of_each = io.StringIO()
+        pd.DataFrame({"x": list(first.values())}, dtype="str").to_csv(one_of_each, index=False, quoting=csv.QUOTE_ALL)
+        one_of_each.seek(0)
+        inferred = pd.read_csv(one_of_each, low_memory=False)["x"]
         # Where pandas gives up on unsigned numbers it keeps the texts as they are, "NA" too.
-        return _RAW if "missing" in first and answer.notna().all() else _kind(answer)
+        return _RAW if "missing" in first and inferred.notna().all() else _kind(inferred)
 
-    def _check(self, piece: Any, first: int) -> None:
+    def _check_width(self, piece: Any, first: int) -> None:
         if not isinstance(piece.index, pd.RangeIndex):
             raise ConversionRefused(
                 f"line {first}: this row has more values than the header has names; name every column, or mend the row"
             )
 
-    def _unfit(self, error: Exception) -> ConversionRefused:
-        """Say where: pandas names the line of a bad row; a bad byte is looked for."""
+    def _refusal(self, error: Exception) -> ConversionRefused:
+        """Return a refusal that says where: pandas names the line of a bad row; a bad byte is searched for."""
         if isinstance(error, UnicodeDecodeError):
-            line, column = self._bad_byte()
+            line, column = self._find_bad_byte()
             return ConversionRefused(
-                f"line {line}, column {column}: a byte that is no UTF-8; save the file as UTF-8 (iconv -f LATIN1 -t UTF-8)"
+                f"line {line}, column {column}: a byte that is not UTF-8; save the file as UTF-8 (iconv -f LATIN1 -t UTF-8)"
             )
         if isinstance(error, pd.errors.EmptyDataError):
             return ConversionRefused("the file is empty; it needs at least a line of column names")
@@ -234,7 +240,8 @@ class CsvReader:
             return ConversionRefused(f"row {found[1]}: a double quote opens and never closes; close it, or double it inside text")
         return ConversionRefused(f"it cannot be read as CSV: {text[:300]}")
 
-    def _bad_byte(self) -> tuple[int, int]:
+    def _find_bad_byte(self) -> tuple[int, int]:
+        """Return line and column of the first byte that is not UTF-8."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         decoder = codecs.getincrementaldecoder("utf-8")()
         line, tail = 1, ""
@@ -250,20 +257,20 @@ class CsvReader:
         return line, tail.count(self._separator) + 1
 
 
-def _append_piece(columns: dict[str, Any], name: str, kind: str | None, values: Any, make: Callable[[Any], ColumnSpool]) -> bool:
-    """Keep a piece as what it was inferred to be; False when it does not go with the pieces before it."""
+def _append_piece(columns: dict[str, Any], name: str, kind: str | None, values: Any, new_column: NewColumn) -> bool:
+    """Append a piece as the kind it was inferred to be; return False when the pieces before it were of another kind."""
     have = columns[name]
     if have is None:
         kind = kind or "f"
-        have = columns[name] = (kind, make(_ARROW[kind]))
+        have = columns[name] = (kind, new_column(_ARROW[kind]))
     elif have[0] != (kind or have[0]) or (kind is None and have[0] in "iu"):
         return False
-    have[1].add(_to_arrow(values, have[0]))
+    have[1].add_piece(_to_arrow(values, have[0]))
     return True
 
 
 def _to_arrow(values: Any, kind: str) -> Any:
-    """A piece in Arrow's layout; a missing number is NaN, as in the frame it came from."""
+    """Return a piece in Arrow's layout; a missing number is NaN, as in the frame it came from."""
     if kind == "f":
         return pa.array(values.to_numpy("float64"), from_pandas=False)
     if values.dtype.kind == "f":  # nothing but missing values
@@ -272,17 +279,17 @@ def _to_arrow(values: Any, kind: str) -> Any:
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
-def read_typed_csv(descriptor: int, kinds: dict[str, Any], make: Callable[[Any], ColumnSpool]) -> list[ColumnSpool]:
-    """A small CSV file read as the types of another table: what a mock is, beside the table it stands for."""
+def read_typed_csv(descriptor: int, types: dict[str, Any], new_column: NewColumn) -> list[ColumnSpool]:
+    """Read a small CSV file (a mock) with the column types of another table (the one it stands for)."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(os.dup(descriptor), "rb") as file:
         frame = pd.read_csv(file, dtype="str", keep_default_na=False, na_values=[""])
     columns = []
-    for name, kind in kinds.items():
+    for name, arrow_type in types.items():
         texts = pa.Array.from_pandas(frame[name], type=pa.large_string())
         texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-        column = make(kind)
-        column.add(_as_type(texts, column.kind))
+        column = new_column(arrow_type)
+        column.add_piece(_as_type(texts, column.arrow_type))
         columns.append(column)
     return columns
 

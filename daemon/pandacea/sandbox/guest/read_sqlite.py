@@ -1,6 +1,6 @@
-"""One base table of a SQLite file: a copy in memory, no trust in its schema, each column of one kind.
+"""Read one base table of a SQLite file from a copy in memory, without trust in its schema; each column must be of one kind.
 
-In memory because SQLite opens files by name, and in this box the file has none. So its size is limited.
+In memory because SQLite opens files by name, and in this sandbox the file has none. So its size is limited.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from .arrow_batch import ConversionRefused
 
-_KINDS: Final = {"integer": pa.int64(), "real": pa.float64(), "text": pa.large_string(), "blob": pa.large_binary()}
+_ARROW_TYPES: Final = {"integer": pa.int64(), "real": pa.float64(), "text": pa.large_string(), "blob": pa.large_binary()}
 _MAGIC: Final = b"SQLite format 3\0"
 
 
 class SqliteReader:
-    """One table behind a descriptor."""
+    """Reads one table from a descriptor."""
 
     def __init__(self, descriptor: int, table: str | None, max_bytes: int) -> None:
         size = os.fstat(descriptor).st_size
@@ -50,7 +50,7 @@ class SqliteReader:
         self._db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 
     def _choose_table(self, table: str | None) -> str:
-        """The base table asked for: no view, no virtual table (both run what the file's author wrote)."""
+        """Return the base table asked for. Views and virtual tables are refused: they run what the file's author wrote."""
         rows = self._db.execute("SELECT name, type FROM pragma_table_list WHERE schema = 'main'").fetchall()
         bases = sorted(str(name) for name, kind in rows if kind == "table" and not str(name).startswith("sqlite_"))
         if table is None:
@@ -68,47 +68,47 @@ class SqliteReader:
             raise ConversionRefused(f"there is no table {table!r}; there are: {', '.join(bases[:20])}")
         return table
 
-    def kinds(self, kept: list[str]) -> dict[str, Any]:
-        """The Arrow type of each column, from what the cells really hold. Raises Unfit when a column mixes texts and numbers."""
+    def column_types(self, kept: list[str]) -> dict[str, Any]:
+        """Return the Arrow type of each column, from what its cells hold. Raises ConversionRefused when a column mixes texts and numbers."""
         try:
-            return {name: self._kind(name) for name in kept}
+            return {name: self._column_type(name) for name in kept}
         except sqlite3.Error as error:
             raise ConversionRefused(f"it cannot be read as SQLite: {error}") from error
 
-    def _kind(self, name: str) -> Any:
+    def _column_type(self, name: str) -> Any:
         column = _quote_identifier(name)
-        held = {str(row[0]) for row in self._db.execute(f"SELECT DISTINCT typeof({column}) FROM {self._quoted}")}
-        missing = "null" in held
-        held.discard("null")
-        if held == {"integer", "real"} or (held == {"integer"} and missing):
+        storage = {str(row[0]) for row in self._db.execute(f"SELECT DISTINCT typeof({column}) FROM {self._quoted}")}
+        missing = "null" in storage
+        storage.discard("null")
+        if storage == {"integer", "real"} or (storage == {"integer"} and missing):
             return pa.float64()  # as pandas reads it
-        if not held:
+        if not storage:
             return pa.null()
-        if len(held) > 1:
-            words = " and ".join(sorted(held))
-            where = self._db.execute(
-                f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_quote_text(min(held))}"
+        if len(storage) > 1:
+            words = " and ".join(sorted(storage))
+            count = self._db.execute(
+                f"SELECT count(*) FROM {self._quoted} WHERE typeof({column}) = {_quote_text(min(storage))}"
             ).fetchone()[0]
             raise ConversionRefused(
-                f"column {name!r} mixes {words} values ({where} of them {min(held)}); make them one kind, or drop the column"
+                f"column {name!r} mixes {words} values ({count} of them {min(storage)}); make them one kind, or drop the column"
             )
-        return _KINDS[held.pop()]
+        return _ARROW_TYPES[storage.pop()]
 
-    def batches(self, kinds: dict[str, Any], rows: int) -> Iterator[Any]:
-        """The kept columns, `rows` at a time. Raises Unfit."""
-        columns = ", ".join(_quote_identifier(name) for name in kinds)
-        schema = pa.schema(list(kinds.items()))
+    def iter_batches(self, types: dict[str, Any], rows: int) -> Iterator[Any]:
+        """Yield the kept columns, `rows` at a time. Raises ConversionRefused."""
+        columns = ", ".join(_quote_identifier(name) for name in types)
+        schema = pa.schema(list(types.items()))
         try:
             cursor = self._db.execute(f"SELECT {columns} FROM {self._quoted}")
             while piece := cursor.fetchmany(rows):
-                arrays = [_to_arrow(values, kind) for values, kind in zip(zip(*piece, strict=True), kinds.values(), strict=True)]
+                arrays = [_to_arrow(values, kind) for values, kind in zip(zip(*piece, strict=True), types.values(), strict=True)]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         except (sqlite3.Error, pa.ArrowException, UnicodeError, OverflowError) as error:
             raise ConversionRefused(f"it cannot be read as SQLite: {error}") from error
 
 
 def _private_copy(descriptor: int) -> mmap.mmap:
-    """The file's bytes, privately; a file of a write-ahead-logging database says so in two bytes, and in memory there is no log."""
+    """Return a private copy of the file's bytes. Two bytes that mark write-ahead logging are cleared: in memory there is no log."""
     if os.fstat(descriptor).st_size < len(_MAGIC):
         raise ConversionRefused("it cannot be read as SQLite: the file is too short")
     content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)

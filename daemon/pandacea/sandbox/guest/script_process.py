@@ -1,4 +1,4 @@
-"""The process that becomes the script: it loads the tables, then hands itself over. Nothing it says afterwards is believed."""
+"""The process that becomes the script: it loads the tables, then executes the code. Nothing it reports afterwards is trusted."""
 
 from __future__ import annotations
 
@@ -17,44 +17,48 @@ import threading
 import time
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from . import hardening, load_frame, seeds, syft_datasite
+from . import hardening, load_frame, packets, seeds, syft_datasite
 
 SCRIPT: Final = "script.py"
-LOADED: Final = b"L"
-PROGRESS: Final = b"P"
-FAILED: Final = b"E"
-PROGRESS_FORMAT: Final = struct.Struct(">dd")
-SECONDS_FORMAT: Final = struct.Struct(">d")
+# script process -> supervisor
+LOADED: Final = b"L"  # LOAD_SECONDS; from here on this process is not trusted
+UNREADABLE: Final = b"D"  # JSON: the asset that is not a table
+PROGRESS: Final = b"P"  # packets.PROGRESS_PAIR
+FAILED: Final = b"E"  # JSON: class, line and message of an exception
+LOAD_SECONDS: Final = struct.Struct(">d")
 _MESSAGE_CHARACTERS: Final = 2000
+_PROGRESS_SECONDS: Final = 0.05
+"""The shortest time between two reports of progress."""
 _WATCHED_NICENESS: Final = 10
-"""Niceness of a script whose memory its supervisor watches: the watch must get its turn however many processes want theirs."""
+"""Niceness of a script whose memory its supervisor watches, so that the supervisor runs on time however busy the script is."""
 
 
-class _UnreadableError(Exception):
-    def __init__(self, asset: str, message: str) -> None:
-        self.asset = asset
+class _UnreadableAssetError(Exception):
+    def __init__(self, asset_id: str, message: str) -> None:
+        self.asset_id = asset_id
         super().__init__(message)
 
 
 def become_script(job: dict[str, Any], inputs: list[tuple[dict[str, Any], int]], status: socket.socket, code_from: int) -> None:
-    """Run in the forked child and never return: load, wait for the code, execute, exit.
+    """Run in the forked child and never return: load the tables, wait for the code, execute it, exit.
 
-    `status`: our end of a socket pair to the supervisor. `code_from`: a pipe that yields params and script when the tables are loaded.
+    `status`: this end of a socket pair with the supervisor. `code_from`: a pipe that yields params and script once the tables are loaded.
     """
     exit_status = 1
     try:
         _prepare_process(job)
         started = time.monotonic()
         frames = _load_frames(inputs, names_files=job["names_files"])
-        status.send(LOADED + SECONDS_FORMAT.pack(time.monotonic() - started))
+        status.send(LOADED + LOAD_SECONDS.pack(time.monotonic() - started))
         params, code = _read_code(code_from)
         seeds.seed_generators(int(job["seed"]), int(job["threads"]))
         exit_status = _execute(code, params, frames, status)
-    except _UnreadableError as error:
-        status.send(b"D" + json.dumps({"asset_id": error.asset, "message": str(error)[:_MESSAGE_CHARACTERS]}).encode())
+    except _UnreadableAssetError as error:
+        status.send(UNREADABLE + json.dumps({"asset_id": error.asset_id, "message": str(error)[:_MESSAGE_CHARACTERS]}).encode())
     finally:
         os._exit(exit_status)
 
@@ -81,7 +85,7 @@ def _load_frames(inputs: list[tuple[dict[str, Any], int]], *, names_files: bool)
         try:
             frames[entry["variable_name"]] = load_frame.load_frame(descriptor, entry["format"])
         except load_frame.FrameError as error:
-            raise _UnreadableError(entry["asset_id"], str(error)) from error
+            raise _UnreadableAssetError(entry["asset_id"], str(error)) from error
     return frames
 
 
@@ -93,7 +97,7 @@ def _read_code(code_from: int) -> tuple[Any, str]:
 
 
 def _execute(code: str, params: Any, frames: dict[str, Any], status: socket.socket) -> int:
-    """Execute the script as `__main__`; return the exit status a shell would see."""
+    """Execute the script as `__main__` and return the exit status that a shell would show."""
     module = types.ModuleType("__main__")
     descriptors = syft_datasite.install_import_hook()
     if descriptors:
@@ -106,7 +110,7 @@ def _execute(code: str, params: Any, frames: dict[str, Any], status: socket.sock
     linecache.cache[SCRIPT] = (len(code), None, code.splitlines(keepends=True), SCRIPT)
     exit_status = 0
     try:
-        exec(compile(code, SCRIPT, "exec"), module.__dict__)  # noqa: S102 - running it is what this process is for
+        exec(compile(code, SCRIPT, "exec"), module.__dict__)  # noqa: S102 - running the script is what this process is for
     except SystemExit as leaving:
         exit_status = _handle_system_exit(leaving, status)
     except BaseException as error:  # noqa: BLE001 - whatever the script raised is its result
@@ -114,7 +118,7 @@ def _execute(code: str, params: Any, frames: dict[str, Any], status: socket.sock
         _report_exception(error, status)
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - what the interpreter does at its end
-        atexit._run_exitfuncs()  # noqa: SLF001
+        atexit._run_exitfuncs()  # noqa: SLF001 - the same
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:  # noqa: BLE001 - a closed stdout or an odd atexit hook: the script's own doing
@@ -135,7 +139,7 @@ def _handle_system_exit(leaving: SystemExit, status: socket.socket) -> int:
 
 
 def _report_exception(error: BaseException, status: socket.socket, *, quiet: bool = False) -> None:
-    """Print the traceback as Python would, without our own frames, and tell the supervisor class, line and message."""
+    """Print the traceback as Python would, without the guest's frames, and send class, line and message to the supervisor."""
     frames = traceback.extract_tb(error.__traceback__)
     line = next((frame.lineno for frame in reversed(frames) if frame.filename == SCRIPT), None)
     if isinstance(error, SyntaxError) and error.filename == SCRIPT:
@@ -145,7 +149,7 @@ def _report_exception(error: BaseException, status: socket.socket, *, quiet: boo
         message = str(error)
     except BaseException:  # noqa: BLE001 - the script's own __str__
         message = "(its message could not be made)"
-    told = {
+    report = {
         "type": type(error).__name__[:200],
         "line": line,
         "message": message[:_MESSAGE_CHARACTERS],
@@ -153,26 +157,27 @@ def _report_exception(error: BaseException, status: socket.socket, *, quiet: boo
         "memory": isinstance(error, MemoryError),
     }
     try:
-        status.send(FAILED + json.dumps(told).encode("utf-8", "backslashreplace"))
+        status.send(FAILED + json.dumps(report).encode("utf-8", "backslashreplace"))
         if not quiet:
             trace = error.__traceback__
             while trace is not None and trace.tb_frame.f_code.co_filename != SCRIPT:
                 trace = trace.tb_next
             traceback.print_exception(type(error), error, trace)
     except (OSError, ValueError, RecursionError, MemoryError):
-        return  # the script closed the descriptors or left no room: its exit status still says that it failed
+        return  # the script closed the descriptors or left no memory: its exit status still shows that it failed
 
 
-def _progress_function(status: socket.socket) -> Any:
-    last = 0.0
+def _progress_function(status: socket.socket) -> Callable[[float, float], None]:
+    """Return the function that the script calls to report its progress."""
+    last_sent = 0.0
 
     def pandacea_progress(done: float, total: float) -> None:
-        """Tell whoever waits how far the script is; at most twenty reports a second leave, the last always does."""
-        nonlocal last
+        """Report how far the script is. At most twenty reports a second are sent; the last one always is."""
+        nonlocal last_sent
         now = time.monotonic()
-        if done < total and now - last < 0.05:
+        if done < total and now - last_sent < _PROGRESS_SECONDS:
             return
-        last = now
-        status.send(PROGRESS + PROGRESS_FORMAT.pack(float(done), float(total)))
+        last_sent = now
+        status.send(PROGRESS + packets.PROGRESS_PAIR.pack(float(done), float(total)))
 
     return pandacea_progress

@@ -1,7 +1,8 @@
-"""The same job gives the same numbers: every generator starts from the job's seed, whenever its library is imported."""
+"""Seed random generators with the job's seed, also those of libraries that are imported later: the same job gives the same numbers."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import random
@@ -26,7 +27,7 @@ _LIBRARIES: dict[str, Callable[[Any, int, int], None]] = {"numpy": _seed_numpy, 
 
 
 def seed_generators(seed: int, threads: int) -> None:
-    """Seed what is imported already, and arrange that numpy and torch are seeded at the end of their first import."""
+    """Seed what is imported already, and have numpy and torch seeded at the end of their first import."""
     random.seed(seed)
     waiting = {}
     for name, prepare in _LIBRARIES.items():
@@ -41,11 +42,11 @@ def seed_generators(seed: int, threads: int) -> None:
 
 
 def _allow_threads(threads: int) -> None:
-    """BLAS and OpenMP pools were started with one thread; give them what the job asked for where the library can."""
+    """Raise the thread pools of BLAS and OpenMP, which were started with one thread, to what the job asked for."""
     try:
-        import threadpoolctl  # type: ignore[import-not-found,unused-ignore]
+        threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
-        return  # an environment without scikit-learn: torch alone is told
+        return  # an environment without scikit-learn: only torch takes the number
     threadpoolctl.threadpool_limits(limits=threads)
 
 
@@ -75,7 +76,7 @@ class _SeededLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         if module.__spec__ is not None:
-            module.__spec__.loader = self._inner  # from here on the module looks as if we had not been there
+            module.__spec__.loader = self._inner  # from here on the module looks as if it had been imported without this
         module.__loader__ = self._inner
         self._inner.exec_module(module)
         self._after(module)

@@ -1,4 +1,4 @@
-"""PID 1 of a box: takes one job, forks the script, passes on what it writes, kills everything, streams the results out, exits."""
+"""PID 1 of a sandbox: take one job, fork the script, pass on its output, kill everything, stream the results out, exit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from . import collect_artifacts, convert, hardening, memory_usage, packets, scri
 
 _READ_BYTES: Final = 65_536
 _WATCH_SECONDS: Final = 0.05
+"""Between two looks at the memory in use, and between two reports of progress."""
 
 
 @dataclass
@@ -32,7 +33,7 @@ class ReceivedJob:
 
 
 def receive_job(sock: socket.socket) -> ReceivedJob | None:
-    """Block until a whole job has come; None when the node went away."""
+    """Block until a whole job has arrived; return None when the node went away."""
     job = ReceivedJob({})
     while True:
         tag, payload, descriptor = packets.receive(sock)
@@ -57,7 +58,7 @@ def receive_job(sock: socket.socket) -> ReceivedJob | None:
 
 
 def run_job(sock: socket.socket) -> None:
-    """Take the box's only job and do it: a script, or the conversion of a file."""
+    """Receive the sandbox's only job and do it: run a script, or convert a file."""
     job = receive_job(sock)
     if job is None:
         return
@@ -82,32 +83,32 @@ def place_uploads(uploads: list[tuple[dict[str, Any], int]]) -> None:
 
 
 class Supervisor:
-    """One run, seen from PID 1."""
+    """Runs one script and reports on it, as PID 1."""
 
     def __init__(self, sock: socket.socket, job: ReceivedJob) -> None:
         self._sock, self._job = sock, job
         self._caps: dict[str, int] = job.header["caps"]
-        self._sent = 0
+        self._sent_bytes = 0
         self._outcome: dict[str, Any] = {}
-        self._exit: int | None = None
-        self._progressed = 0.0
+        self._exit_status: int | None = None
+        self._progress_sent_at = 0.0
         self._progress: bytes | None = None
-        """The newest report of progress that has not left yet."""
+        """The newest report of progress that has not been sent yet."""
 
     def run(self) -> None:
-        """Run the job to its end and send everything the node may know of it."""
+        """Run the job to its end and send the node its output, how it ended, and its artifacts."""
         place_uploads(self._job.uploads)
-        self._wake, wake_write = os.pipe()
+        self._wake_pipe, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
-        os.set_blocking(self._wake, False)
+        os.set_blocking(self._wake_pipe, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        self._output, output_write = os.pipe()
-        self._status, status_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        code_read, self._code = os.pipe()
+        self._output_pipe, output_write = os.pipe()
+        self._status_socket, status_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        code_read, self._code_pipe = os.pipe()
         gc.freeze()
-        self._main = os.fork()
-        if self._main == 0:
+        self._script_pid = os.fork()
+        if self._script_pid == 0:
             self._become_child(output_write, status_child, code_read)
         for descriptor in (output_write, code_read, *(number for _, number in self._job.inputs)):
             os.close(descriptor)
@@ -117,9 +118,9 @@ class Supervisor:
 
     def _become_child(self, output: int, status: socket.socket, code: int) -> None:
         try:
-            hardening.set_dumpable(True)  # its own /proc entries become its own again; the supervisor's stay closed
+            hardening.set_dumpable(True)  # the script may open its own /proc entries; the supervisor's stay closed
             null = os.open("/dev/null", os.O_RDWR)
-            # Tracebacks, warnings and whatever a library says of a row go to stderr: where messages stay, all of it stays.
+            # Tracebacks, warnings and what a library prints of a row go to stderr: where messages must not leave, none of it leaves.
             errors = output if self._job.header["stderr"] else null
             for source, target in ((null, 0), (output, 1), (errors, 2)):
                 os.dup2(source, target)
@@ -134,24 +135,24 @@ class Supervisor:
 
     def _supervise(self) -> None:
         poll = select.poll()
-        for descriptor in (self._sock.fileno(), self._output, self._status.fileno(), self._wake):
+        for descriptor in (self._sock.fileno(), self._output_pipe, self._status_socket.fileno(), self._wake_pipe):
             poll.register(descriptor, select.POLLIN)
         limit = self._caps.get("watched_memory_bytes", 0)
-        while self._exit is None:
+        while self._exit_status is None:
             waits = bool(limit) or self._progress is not None
             for descriptor, events in poll.poll(_WATCH_SECONDS * 1000 if waits else None):
                 if descriptor == self._sock.fileno():
-                    _kill_all_and_exit()  # the node closed the connection, or speaks out of turn: nobody wants this run any more
-                elif descriptor == self._output:
+                    _kill_all_and_exit()  # the node closed the connection or sent something unexpected: this run is not wanted any more
+                elif descriptor == self._output_pipe:
                     if not self._pass_output():
                         poll.unregister(descriptor)
-                elif descriptor == self._status.fileno():
+                elif descriptor == self._status_socket.fileno():
                     if events & select.POLLIN:
-                        self._handle_status(self._status.recv(packets.MAX_PAYLOAD))
+                        self._handle_status(self._status_socket.recv(packets.MAX_PAYLOAD))
                     else:
                         poll.unregister(descriptor)
-                elif descriptor == self._wake:
-                    os.read(self._wake, 512)
+                elif descriptor == self._wake_pipe:
+                    os.read(self._wake_pipe, 512)
             self._pass_progress()
             self._reap()
             if limit and memory_usage.memory_exceeds(limit):
@@ -161,46 +162,46 @@ class Supervisor:
                 break
 
     def _pass_output(self) -> bool:
-        data = os.read(self._output, _READ_BYTES)
-        room = self._caps["output_bytes"] - self._sent
-        if len(data) > room:
+        data = os.read(self._output_pipe, _READ_BYTES)
+        left = self._caps["output_bytes"] - self._sent_bytes
+        if len(data) > left:
             self._outcome["output"] = True
-            data = data[:room]
-        self._sent += len(data)
+            data = data[:left]
+        self._sent_bytes += len(data)
         if data:
             packets.send(self._sock, packets.WRITTEN, data)
         return bool(data) or self._outcome.get("output", False)
 
     def _handle_status(self, message: bytes) -> None:
-        """The child's word: binding only until it holds the script, hearsay afterwards."""
+        """Handle a message of the script process. Once it holds the script, its messages are the script's own and are not trusted."""
         tag, body = message[:1], message[1:]
-        if self._code >= 0:
-            if tag == script_process.LOADED and self._exit is None:
-                self._outcome["load_seconds"] = script_process.SECONDS_FORMAT.unpack(body)[0]
+        if self._code_pipe >= 0:
+            if tag == script_process.LOADED and self._exit_status is None:
+                self._outcome["load_seconds"] = script_process.LOAD_SECONDS.unpack(body)[0]
                 self._send_script()
-            elif tag == b"D":
+            elif tag == script_process.UNREADABLE:
                 packets.send(self._sock, packets.UNREADABLE, body)
-        elif tag == script_process.PROGRESS and len(body) == script_process.PROGRESS_FORMAT.size:
+        elif tag == script_process.PROGRESS and len(body) == packets.PROGRESS_PAIR.size:
             self._progress = body
         elif tag == script_process.FAILED:
             self._outcome["error"] = body.decode("utf-8", "replace")[:16_384]
 
     def _pass_progress(self, *, last: bool = False) -> None:
-        """Send the newest report, at most twenty times a second whatever it says; the last one always leaves."""
+        """Send the newest report of progress, at most twenty times a second; the last one is always sent."""
         now = time.monotonic()
-        if self._progress is not None and (last or now - self._progressed >= _WATCH_SECONDS):
+        if self._progress is not None and (last or now - self._progress_sent_at >= _WATCH_SECONDS):
             packets.send(self._sock, packets.PROGRESS, self._progress)
-            self._progress, self._progressed = None, now
+            self._progress, self._progress_sent_at = None, now
 
     def _send_script(self) -> None:
         packets.send(self._sock, packets.STARTED)
         params, code = bytes(self._job.params), bytes(self._job.code)
-        descriptor, self._code = self._code, -1
+        descriptor, self._code_pipe = self._code_pipe, -1
         try:
             with os.fdopen(descriptor, "wb") as pipe:
                 pipe.write(len(params).to_bytes(8, "big") + params + code)
         except BrokenPipeError:
-            return  # the child is gone already; its exit tells why
+            return  # the child has ended already; its exit status shows why
 
     def _reap(self) -> None:
         while True:
@@ -210,23 +211,27 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            if pid == self._main:
-                self._exit = os.waitstatus_to_exitcode(status)
+            if pid == self._script_pid:
+                self._exit_status = os.waitstatus_to_exitcode(status)
 
     def _finish(self) -> None:
         self._kill_all()
         self._drain()
         self._pass_progress(last=True)
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self._outcome |= collect_artifacts.disk_state()
-        self._outcome |= {"exit": self._exit, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_bytes": usage.ru_maxrss * 1024}
+        self._outcome["disk_full"] = collect_artifacts.is_disk_full()
+        self._outcome |= {
+            "exit": self._exit_status,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_bytes": usage.ru_maxrss * 1024,
+        }
         packets.send_json(self._sock, packets.ENDED, self._outcome)
         if not self._outcome.get("output") and not self._outcome.get("memory"):
             collect_artifacts.stream_artifacts(self._sock, self._caps)
         packets.send(self._sock, packets.DONE)
 
     def _kill_all(self) -> None:
-        """End every process of the box but this one; a fork bomb needs more than one round."""
+        """Kill every process of the sandbox but this one. A fork bomb needs more than one round."""
         while True:
             try:
                 os.kill(-1, signal.SIGKILL)
@@ -236,12 +241,12 @@ class Supervisor:
                 pid, status = os.waitpid(-1, 0)
             except ChildProcessError:
                 return
-            if pid == self._main and self._exit is None:
-                self._exit = os.waitstatus_to_exitcode(status)
+            if pid == self._script_pid and self._exit_status is None:
+                self._exit_status = os.waitstatus_to_exitcode(status)
 
     def _drain(self) -> None:
-        os.set_blocking(self._output, False)
-        self._status.setblocking(False)
+        os.set_blocking(self._output_pipe, False)
+        self._status_socket.setblocking(False)
         while not self._outcome.get("output"):
             try:
                 if not self._pass_output():
@@ -250,7 +255,7 @@ class Supervisor:
                 break
         while True:
             try:
-                message = self._status.recv(packets.MAX_PAYLOAD)
+                message = self._status_socket.recv(packets.MAX_PAYLOAD)
             except (BlockingIOError, ConnectionError):
                 break
             if not message:
@@ -262,7 +267,7 @@ def _close_quietly(descriptor: int) -> None:
     try:
         os.close(descriptor)
     except OSError:
-        return  # it was the listing's own descriptor, or never open
+        return  # it was the listing's own descriptor, or was never open
 
 
 def _kill_all_and_exit() -> None:

@@ -1,8 +1,8 @@
-"""`syft` scripts ask for a data set's file by name instead of taking a variable: a datasite of this computation alone, made on demand.
+"""Make a SyftBox datasite of this computation's tables when the script imports syft.
 
-A script that imports syft finds a SyftBox folder in which each of its tables is a data set whose private file is the table itself (the
-descriptor it was given, nothing copied). The same line at home gives the mock that the SDK put there. A script that never imports syft
-pays nothing: the folder is made by the import.
+A syft script asks for a data set's file by name instead of taking a variable. It finds a folder in which each of its tables is a data
+set whose private file is the table itself (the descriptor it was given; nothing is copied). The same line at home gives the mock that
+the SDK put there. A script that never imports syft pays nothing, because the import makes the folder.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from types import ModuleType
 from typing import Any, Final
 
 OWNER: Final = "earner@pandacea.invalid"
-FOLDER: Final = "/tmp/syftbox"  # noqa: S108 - the box's own tmpfs
+FOLDER: Final = "/tmp/syftbox"
 _ENVIRONMENT: Final = {"SYFTBOX_FOLDER": FOLDER, "SYFTBOX_EMAIL": OWNER, "SYFT_IS_IN_JOB": "true"}
 _SUFFIX: Final = {"arrow": ".feather", "csv": ".csv", "parquet": ".parquet"}
 
 MARKER: Final = b"syft"
-"""Only a script whose text holds this may ask for a file by name."""
+"""Only a script whose text holds this can ask for a file by name."""
 
 _tables: dict[str, tuple[int, str]] = {}
 
 
 def keep_descriptor(entry: dict[str, Any], descriptor: int) -> None:
-    """Keep a copy of a table's descriptor, because the script's text mentions syft."""
+    """Duplicate a table's descriptor and keep it for the datasite."""
     name = entry["asset_id"]
     if name not in _tables:
         _tables[name] = (os.dup(descriptor), _SUFFIX.get(entry["format"], ""))
 
 
 def install_import_hook() -> dict[str, int]:
-    """Arrange the datasite for the first import of syft; return descriptors by asset id (empty when none was kept)."""
+    """Have the first import of syft make the datasite. Returns descriptors by asset id (empty when none was kept)."""
     if _tables:
         sys.meta_path.insert(0, _Finder())
     return {name: descriptor for name, (descriptor, _) in _tables.items()}
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Sees the first import of syft, makes the datasite, and goes away."""
+    """Makes the datasite at the first import of syft, then removes itself."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -62,7 +62,7 @@ def _make_datasite() -> None:
     (folder / OWNER).mkdir(parents=True)
     manager = SyftDatasetManager(folder, OWNER)
     for name, (descriptor, suffix) in _tables.items():
-        # syft copies what it is given: so it is given an empty file, and the name then leads to the table itself.
+        # syft copies the file that it is given. It is given an empty one, and the copy is then replaced by a link to the table.
         empty = folder / f"{name}{suffix}"
         empty.write_bytes(b"")
         made = manager.create(name=name, mock_path=empty, private_path=empty, summary="The table of this computation")

@@ -1,8 +1,7 @@
-"""The template's side: wait for requests, fork, and turn each fork into PID 1 of a fresh box before any job can reach it."""
+"""The zygote in a sandbox of its own: wait for requests, fork, and turn each fork into PID 1 of a fresh sandbox before a job can reach it."""
 
 from __future__ import annotations
 
-import array
 import ctypes
 import gc
 import json
@@ -10,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,22 +31,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def serve_forks(sock: socket.socket, settings: dict[str, Any]) -> None:
-    """Fork a box for every request until the node goes away."""
+    """Fork a sandbox for every request until the node goes away."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what ends
     gc.freeze()
     packets.send_json(sock, packets.HELLO, packets.hello_message(hardening.thread_count(), 0))
     while True:
-        data, ancillary, _, _ = sock.recvmsg(
-            packets.MAX_PAYLOAD + 1, socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
-        )
+        ancillary_bytes = socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS)
+        data, ancillary, _, _ = sock.recvmsg(packets.MAX_PAYLOAD + 1, ancillary_bytes, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return
-        descriptors = [
-            number
-            for level, kind, value in ancillary
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-            for number in array.array("i", value[: len(value) // 4 * 4])
-        ]
+        descriptors = packets.received_descriptors(ancillary)
         if os.fork() == 0:
             sock.close()
             _run_and_exit(lambda: _enter_namespaces(json.loads(data[1:]), descriptors, settings))
@@ -54,8 +48,8 @@ def serve_forks(sock: socket.socket, settings: dict[str, Any]) -> None:
             os.close(descriptor)
 
 
-def _run_and_exit(task: Any) -> None:
-    """Run the task and end this process without the template's clean-up."""
+def _run_and_exit(task: Callable[[], None]) -> None:
+    """Run the task and end this process without the zygote's clean-up."""
     status = 1
     try:
         task()
@@ -66,7 +60,7 @@ def _run_and_exit(task: Any) -> None:
 
 
 def _enter_namespaces(request: dict[str, Any], descriptors: list[int], settings: dict[str, Any]) -> None:
-    """Enter the box's control groups and fresh namespaces; the next fork is their PID 1."""
+    """Enter the sandbox's control groups and fresh namespaces; the next fork is their PID 1."""
     sock = socket.socket(fileno=descriptors[0])
     try:
         for descriptor in descriptors[1:]:
@@ -81,6 +75,7 @@ def _enter_namespaces(request: dict[str, Any], descriptors: list[int], settings:
 
 
 def _start_guest(sock: socket.socket, request: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Mount what belongs to this sandbox, drop every privilege, and wait for the job as PID 1."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _mount(None, "/", None, _MS_REC_PRIVATE, None)

@@ -1,1 +1,1 @@
-"""Scripts the self-test runs inside a real box; each tries to break one promise. Text to the node, never imported by it."""
+"""Scripts that the self-test runs inside a real sandbox; each tries to break one promise. The node sends their text, never imports them."""

@@ -1,4 +1,4 @@
-"""Takes more memory than the box has; never reaches its last line."""
+"""Take more memory than the sandbox has; the last line must never be reached."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Never ends by itself and ignores every signal."""
+"""Run for ever and ignore every signal."""
 
 import os
 import signal

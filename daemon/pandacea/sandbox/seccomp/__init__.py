@@ -1,1 +1,1 @@
-"""Which system calls a box may make: a readable list, and what the kernel and a container engine are given of it."""
+"""Which system calls a sandbox may make: one readable list, and the forms that the kernel and a container engine take."""

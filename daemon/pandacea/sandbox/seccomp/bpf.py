@@ -1,4 +1,4 @@
-"""The list as classic BPF, which the kernel takes (seccomp(2), struct seccomp_data)."""
+"""Assemble the rules to classic BPF, the form in which the kernel takes a filter (seccomp(2), struct seccomp_data)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pandacea.errors import Broken
 from pandacea.sandbox.seccomp.rules import GROUPS, ArgumentIn, ArgumentWithoutBits, NullPointerBeside, SyscallGroup
 from pandacea.sandbox.seccomp.syscalls import SYSCALLS
 
-_ARCHITECTURES: Final = {"x86_64": (0, 0xC000_003E), "aarch64": (1, 0xC000_00B7)}  # column in NUMBERS, AUDIT_ARCH_*
+_ARCHITECTURES: Final = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}  # AUDIT_ARCH_*, in the order of the columns of SYSCALLS
 _X32_BIT: Final = 0x4000_0000
-_FIRST_UNKNOWN: Final = 463  # calls born after this list was written do not exist for us: ENOSYS lets libraries fall back
+_FIRST_UNKNOWN: Final = 463
+"""Calls from this number on are newer than the rules: they answer ENOSYS, and libraries fall back."""
 
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JUMP_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
@@ -33,19 +34,24 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def host_architecture() -> str:
-    """This machine's architecture as the list knows it; raises `Broken` for one it has no numbers for."""
+    """Return this machine's architecture; raises `Broken` for one whose system-call numbers are not known."""
     name = platform.machine()
     if name not in _ARCHITECTURES:
         raise Broken(f"no system-call list for {name!r}: the sandbox runs on {' and '.join(_ARCHITECTURES)} only")
     return name
 
 
+def syscall_number(call: str, architecture: str | None = None) -> int | None:
+    """Return a call's number on an architecture (default: this machine's); None: the architecture has no such call."""
+    return SYSCALLS[call][list(_ARCHITECTURES).index(architecture or host_architecture())]
+
+
 def assemble_filter(*, boot: bool, architecture: str | None = None) -> bytes:
     """Return an array of struct sock_filter. `boot`: with the calls that only the guest's start needs (the outer program)."""
-    column, audit = _ARCHITECTURES[architecture or host_architecture()]
+    architecture = architecture or host_architecture()
     program = [
         _instruction(_LOAD, _ARCHITECTURE_AT),
-        _instruction(_JUMP_EQUAL, audit, 1, 0),
+        _instruction(_JUMP_EQUAL, _ARCHITECTURES[architecture], 1, 0),
         _instruction(_RETURN, _KILL_PROCESS),  # 32-bit entry: other numbers, other meanings
         _instruction(_LOAD, _NUMBER_AT),
         _instruction(_JUMP_GREATER_EQUAL, _X32_BIT, 0, 1),
@@ -57,7 +63,7 @@ def assemble_filter(*, boot: bool, architecture: str | None = None) -> bytes:
             for call in group.calls:
                 by_call.setdefault(call, []).append(group)
     for call, groups in by_call.items():
-        number = SYSCALLS[call][column]
+        number = syscall_number(call, architecture)
         if number is not None:
             body = b"".join(map(_group_rule, groups)) + _instruction(_RETURN, _ERRNO | groups[0].otherwise)
             program.append(_instruction(_JUMP_EQUAL, number, 0, len(body) // 8))
@@ -69,7 +75,7 @@ def assemble_filter(*, boot: bool, architecture: str | None = None) -> bytes:
 
 
 def _group_rule(group: SyscallGroup) -> bytes:
-    """Return with the group's verdict when its condition holds; else fall through to the next line."""
+    """Return instructions that answer with the group's verdict when its condition holds, and else fall through."""
     verdict = _instruction(_RETURN, _ALLOW if group.answer is None else _ERRNO | group.answer)
     condition = group.when
     if condition is None:

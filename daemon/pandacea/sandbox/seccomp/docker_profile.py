@@ -1,4 +1,4 @@
-"""The outer program as a container engine takes it (Docker's seccomp profile format)."""
+"""Write the outer program as a container engine takes it (Docker's seccomp profile format)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ARCHITECTURES: Final = ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]
 def docker_profile() -> str:
     """Return the JSON for `--security-opt seccomp=...`: deny by default.
 
-    Conditions the format cannot say are left to the inner program.
+    Conditions that the format cannot express are left to the inner program.
     """
     rules: list[dict[str, Any]] = []
     for group in GROUPS:

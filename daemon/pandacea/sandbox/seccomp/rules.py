@@ -1,8 +1,8 @@
-"""The allow-list, group by group, each with its reason. What no group names is denied.
+"""The system calls that a sandbox may make, group by group, each with its reason. A call that no group names is denied.
 
-Two programs come of it. The *outer* one is in force from the first instruction of a box and also lets the guest connect to its
-socket and leave root. The *inner* one, installed by the guest before any job reaches it, is the list without those calls and with
-every condition; filters only ever add up, so a script lives under both.
+Two programs are assembled from this list. The *outer* one is in force from the first instruction of a sandbox and also lets the guest
+connect to its socket and drop root. The *inner* one, installed by the guest before any job reaches it, lacks those calls and has every
+condition. Filters only add up, so a script runs under both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class ArgumentIn:
-    """Allowed only while the low 32 bits of argument `index` are one of `values`."""
+    """Holds while the low 32 bits of argument `index` are one of `values`."""
 
     index: int
     values: tuple[int, ...]
@@ -22,7 +22,7 @@ class ArgumentIn:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentNotIn:
-    """Allowed unless the low 32 bits of argument `index` are one of `values`."""
+    """Holds unless the low 32 bits of argument `index` are one of `values`."""
 
     index: int
     values: tuple[int, ...]
@@ -30,7 +30,7 @@ class ArgumentNotIn:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentWithoutBits:
-    """Allowed only while argument `index` has no bit of `mask`."""
+    """Holds while argument `index` has no bit of `mask`."""
 
     index: int
     mask: int
@@ -38,7 +38,7 @@ class ArgumentWithoutBits:
 
 @dataclass(frozen=True, slots=True)
 class NullPointerBeside:
-    """Only while argument `null` is a null pointer and argument `given` is not (their low 32 bits)."""
+    """Holds while argument `null` is a null pointer and argument `given` is not (their low 32 bits)."""
 
     null: int
     given: int
@@ -46,9 +46,10 @@ class NullPointerBeside:
 
 @dataclass(frozen=True, slots=True)
 class SyscallGroup:
-    """Calls that stand or fall together; of groups that share a call the first whose condition holds decides.
+    """Calls with one rule. Of groups that share a call, the first whose condition holds decides.
 
-    `answer`: errno given instead of running them (0: success, and nothing done).
+    `answer`: errno that is returned instead of making the call (0: success is reported, nothing is done); None: the call is made.
+    `otherwise`: errno when no condition holds. `boot_only`: in the outer program alone.
     """
 
     name: str
@@ -81,7 +82,7 @@ _COLD_PAGEOUT: Final = (20, 21)  # MADV_COLD MADV_PAGEOUT
 GROUPS: Final[tuple[SyscallGroup, ...]] = (
     SyscallGroup(
         "files",
-        "read the libraries, write the workspace; where a path may lead is the mount namespace's business, not the filter's",
+        "read the libraries, write the workspace; which paths exist is decided by the mount namespace, not by the filter",
         _calls(
             "read write readv writev pread64 pwrite64 preadv pwritev open openat creat close close_range stat fstat "
             "lstat newfstatat statx access faccessat faccessat2 lseek truncate ftruncate fallocate rename renameat "
@@ -103,7 +104,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     ),
     SyscallGroup(
         "processes",
-        "threads, subprocesses and their end, all inside the box's process namespace and under its pids cap",
+        "threads, subprocesses and their end, all inside the sandbox's process namespace and under its pids cap",
         _calls(
             "fork vfork execve exit exit_group wait4 waitid kill tkill tgkill getpid getppid gettid getpgid setpgid "
             "getpgrp setsid getsid pidfd_open pidfd_send_signal set_tid_address set_robust_list get_robust_list rseq "
@@ -114,7 +115,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     SyscallGroup("clone", "threads and forks, never a new namespace", _calls("clone"), when=ArgumentWithoutBits(0, _CLONE_NEW_ANY)),
     SyscallGroup(
         "prctl",
-        "names of threads, death signals, dumpable; nothing that bends the box",
+        "names of threads, death signals, dumpable; nothing that weakens the sandbox",
         _calls("prctl"),
         when=ArgumentIn(0, _PRCTL),
     ),
@@ -144,7 +145,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     ),
     SyscallGroup(
         "facts",
-        "who and where am I; randomness",
+        "who and where the process is; randomness",
         _calls(
             "getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo getrusage getrlimit "
             "setrlimit getrandom"
@@ -172,13 +173,13 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     ),
     SyscallGroup(
         "pair-buffers",
-        "how much of the kernel's memory a socket may hold is the machine's to say: told that it worked, it stays as it was",
+        "how much of the kernel's memory a socket may hold is not the script's to set: success is reported, nothing changes",
         _calls("setsockopt"),
         answer=0,
     ),
     SyscallGroup(
         "descriptor-flags",
-        "duplicate and flag descriptors; leases, notifications and pipe sizes reach beyond the box",
+        "duplicate and flag descriptors; leases, notifications and pipe sizes reach beyond the sandbox",
         _calls("fcntl"),
         when=ArgumentIn(1, _DUP_AND_FLAGS),
         otherwise=errno.EINVAL,
@@ -195,7 +196,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     ),
     SyscallGroup(
         "touch-by-name",
-        "Path.touch() asks for the time now by name and makes the file only when that fails: told that it worked, it would make none",
+        "Path.touch() sets the time by name and makes the file only when that fails: if success were reported, it would make none",
         _calls("utimensat futimesat"),
         when=NullPointerBeside(null=2, given=1),
         answer=errno.EPERM,
@@ -209,7 +210,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     ),
     SyscallGroup(
         "file-times",
-        "times of a shared file are a channel too; copying tools only want to be told that it worked",
+        "times of a shared file are a channel too; copying tools only need success to be reported",
         _calls("utimensat utime utimes futimesat"),
         answer=0,
     ),
@@ -224,7 +225,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     ),
     SyscallGroup(
         "terminals",
-        "is it a terminal, how wide, how much can be read; anything else is no terminal",
+        "is it a terminal, how wide, how much can be read; anything else answers that it is not a terminal",
         _calls("ioctl"),
         when=ArgumentIn(1, _TERMINAL_AND_FLAGS),
         otherwise=errno.ENOTTY,
@@ -232,7 +233,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     SyscallGroup(
         "newer-forms",
         "libraries try the newer form and fall back when it does not exist; in these forms a filter cannot see the arguments, "
-        "or they tell of other jobs (RWF_NOWAIT, cachestat)",
+        "or they show what other jobs do (RWF_NOWAIT, cachestat)",
         _calls(
             "clone3 openat2 preadv2 pwritev2 memfd_create pkey_alloc pkey_free pkey_mprotect cachestat fchmodat2 "
             "map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount mseal set_mempolicy_home_node"
@@ -241,7 +242,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     ),
     SyscallGroup(
         "boot-socket",
-        "the guest finds its node once, before any job reaches it",
+        "the guest connects to its node once, before any job reaches it",
         _calls("socket"),
         when=ArgumentIn(0, (_AF_UNIX,)),
         boot_only=True,
@@ -249,7 +250,7 @@ GROUPS: Final[tuple[SyscallGroup, ...]] = (
     SyscallGroup("boot-connect", "the same", _calls("connect"), boot_only=True),
     SyscallGroup(
         "boot-identity",
-        "where the node runs as root, the guest leaves root by itself",
+        "where the node runs as root, the guest drops root by itself",
         _calls("setgroups setresuid setresgid capset"),
         boot_only=True,
     ),
@@ -266,4 +267,4 @@ DENIED: Final[dict[str, tuple[str, ...]]] = {
     "identity": _calls("setuid setgid setreuid setregid setresuid setresgid setgroups capset"),
     "devices and handles": _calls("mknod mknodat open_by_handle_at name_to_handle_at iopl ioperm quotactl"),
 }
-"""What the list leaves out on purpose, by purpose: the self-test tries these (nothing is derived from it)."""
+"""Calls that the list leaves out on purpose, by purpose. The self-test tries them; no rule is derived from them."""

@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of the wire: answers from their TypedDicts, the request from the very constants that its reader checks."""
+"""JSON Schema (2020-12) of the wire: answers from their TypedDicts, requests from the constants that their reader checks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import types
 import typing
 from typing import Any, Final, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
 
-from pandacea_sdk.protocol import execute_request
-from pandacea_sdk.protocol.hashing import HASH32, SHA256_HEX
+from pandacea_sdk.protocol import execute_request, limits
+from pandacea_sdk.protocol.ids import ASSET_ID, HASH32, SHA256_HEX
 from pandacea_sdk.protocol.problems import PROBLEM_KINDS
 
 Schema = dict[str, Any]
@@ -24,7 +24,7 @@ _HASH: Final = f"^{HASH32.pattern}$"
 
 
 def schema_of(kind: Any) -> Schema:
-    """The schema of a type as answers use them: TypedDicts (by reference), Literals, unions, lists, dicts and plain values."""
+    """Return the schema of a type that answers use: TypedDicts (by reference), Literals, unions, lists, dicts and plain values."""
     if kind in _PLAIN:
         return dict(_PLAIN[kind])
     if is_typeddict(kind):
@@ -44,7 +44,7 @@ def schema_of(kind: Any) -> Schema:
 
 
 def object_schema(kind: Any) -> Schema:
-    """The schema of a TypedDict itself. Answers may gain members: readers must step over what they do not know."""
+    """Return the schema of a TypedDict itself. Answers may gain members: readers must ignore those they do not know."""
     hints = get_type_hints(kind, include_extras=True)
     return {
         "type": "object",
@@ -56,7 +56,7 @@ def object_schema(kind: Any) -> Schema:
 
 
 def referenced(kind: Any) -> set[Any]:
-    """The TypedDicts that a type's schema refers to, itself included, at any depth."""
+    """Return the TypedDicts that a type's schema refers to at any depth, the type itself included."""
     found: set[Any] = set()
     if is_typeddict(kind):
         found.add(kind)
@@ -68,7 +68,7 @@ def referenced(kind: Any) -> set[Any]:
 
 
 def execute_request_schema() -> Schema:
-    """The body of POST execute: stricter rules that no schema can say are in the field's description."""
+    """Return the schema of the body of POST execute. Rules that JSON Schema cannot express are in the field's description."""
     return {
         "type": "object",
         "additionalProperties": False,
@@ -78,23 +78,23 @@ def execute_request_schema() -> Schema:
             "code": {
                 "type": "string",
                 "minLength": 1,
-                "maxLength": execute_request.MAX_CODE_BYTES,
-                "description": f"The script: at most {execute_request.MAX_CODE_BYTES:,} bytes of UTF-8, not only white space.",
+                "maxLength": limits.MAX_CODE_BYTES,
+                "description": f"The script: at most {limits.MAX_CODE_BYTES:,} bytes of UTF-8, not only white space.",
             },
             "inputs": {
                 "type": "array",
-                "maxItems": execute_request.MAX_INPUTS,
+                "maxItems": limits.MAX_INPUTS,
                 "description": "No asset and no variable name twice.",
                 "items": {
                     "type": "object",
                     "additionalProperties": False,
                     "required": ["asset_id", "variable_name"],
                     "properties": {
-                        "asset_id": {"type": "string", "pattern": f"^{execute_request.ASSET_ID.pattern}$"},
+                        "asset_id": {"type": "string", "pattern": f"^{ASSET_ID.pattern}$"},
                         "variable_name": {
                             "type": "string",
                             "minLength": 1,
-                            "maxLength": execute_request.MAX_VARIABLE_CHARACTERS,
+                            "maxLength": limits.MAX_VARIABLE_CHARACTERS,
                             "description": "A Python identifier in NFKC form, no keyword, not __dunder__, none of "
                             f"{', '.join(sorted(execute_request.RESERVED_VARIABLES))}.",
                         },
@@ -104,7 +104,7 @@ def execute_request_schema() -> Schema:
             "params": {"description": "Any JSON: the script's `params`. Whole numbers within 2^53 - 1."},
             "uploads": {
                 "type": "object",
-                "maxProperties": execute_request.MAX_UPLOADS,
+                "maxProperties": limits.MAX_UPLOADS,
                 "propertyNames": {"pattern": f"^{execute_request.UPLOAD_NAME.pattern}$"},
                 "additionalProperties": {"type": "string", "pattern": f"^{SHA256_HEX.pattern}$"},
             },
@@ -115,19 +115,19 @@ def execute_request_schema() -> Schema:
 
 
 def code_request_schema() -> Schema:
-    """The body of POST code: what an approval covers."""
+    """Return the schema of the body of POST code: what an approval covers."""
     execute = execute_request_schema()["properties"]
     return {
         "type": "object",
         "additionalProperties": False,
         "required": ["product_id", "code", "inputs"],
         "properties": {
-            "product_id": {"type": "string", "pattern": f"^{execute_request.ASSET_ID.pattern}$"},
+            "product_id": {"type": "string", "pattern": f"^{ASSET_ID.pattern}$"},
             "code": execute["code"],
             "inputs": execute["inputs"],
             "uploads": {
                 "type": "array",
-                "maxItems": execute_request.MAX_UPLOADS,
+                "maxItems": limits.MAX_UPLOADS,
                 "uniqueItems": True,
                 "items": {"type": "string", "pattern": f"^{execute_request.UPLOAD_NAME.pattern}$"},
             },
@@ -138,7 +138,7 @@ def code_request_schema() -> Schema:
 
 
 def problem_schema(codes: list[str]) -> Schema:
-    """A problem whose `code` is one of these."""
+    """Return the schema of a problem whose `code` is one of `codes`."""
     return {
         "allOf": [
             {"$ref": "#/components/schemas/Problem"},
