@@ -53,7 +53,7 @@ class DatabaseEngine:
     """SQLite in WAL mode (default) or PostgreSQL, behind the same two methods: `write_transaction` and `read_connection`."""
 
     def __init__(self, url: URL, writer: AsyncEngine, reader: AsyncEngine) -> None:
-        """Call `DatabaseEngine.open` instead."""
+        """Call `DatabaseEngine.open` to make one."""
         self.url = url
         self.dialect = writer.dialect.name
         self.failure_reason: str | None = None
