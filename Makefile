@@ -7,7 +7,7 @@ SANDBOX := .sandbox
 NPM := npm --silent
 
 .NOTPARALLEL:
-.PHONY: help setup venv venv-dev sandbox demo test test-long fresh release soak check format contracts contracts-fresh syscalls gas image clean
+.PHONY: help setup venv venv-dev sandbox demo test test-long fresh release soak check format contracts contracts-fresh mutants syscalls gas image clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -69,6 +69,9 @@ contracts/node_modules: contracts/package-lock.json
 	@sh .ci/system-packages node-js
 	@cd contracts && $(NPM) ci --no-fund --no-audit
 	@touch $@
+
+mutants: venv-dev contracts/node_modules  ## Change the contract in each place and see whether the tests notice; ARGS="--only splitDispute --jobs 4"
+	@$(BIN)/python contracts/mutants.py $(ARGS)
 
 syscalls: venv-dev  ## Generate the seccomp filter's system-call numbers from the kernel's headers
 	@$(BIN)/python tools/syscall_table.py

@@ -7,17 +7,21 @@ import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 
 import {ILeaseAgreement} from "./ILeaseAgreement.sol";
+import {Commitment} from "./types/Commitment.sol";
 import {Lease} from "./types/Lease.sol";
 import {LeaseView} from "./types/LeaseView.sol";
+import {OperatorRecord} from "./types/OperatorRecord.sol";
 import {Receipt} from "./types/Receipt.sol";
 import {Status} from "./types/Status.sol";
 
 /// @title LeaseAgreement
 /// @dev Three rules keep money safe here. A lease's price (and stake) is held from the step that brings it until the one step
 /// that makes the status final, which credits all of it. Ether leaves in one place, `_withdraw`, after the credit is zeroed.
-/// Nobody but the withdrawing account is called. There are no immutables, so every deployment has the same runtime code and
+/// Nobody is called but the withdrawing account, and, without any power to change state, a contract that is asked whether it
+/// signed an approval (ERC-1271). There are no immutables, so every deployment has the same runtime code and
 /// its hash can be compared.
 contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGuardTransient {
     uint256 private constant APPROVAL_PERIOD = 7 days;
@@ -25,8 +29,14 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
     uint256 private constant DISPUTE_WINDOW = 7 days;
     uint256 private constant ARBITRATION_PERIOD = 30 days;
     uint256 private constant DEFAULT_TERM = 30 days;
+    uint256 private constant MAX_TERM = 730 days;
     uint256 private constant STAKE_DIVISOR = 10;
     uint256 private constant MAX_REASON_BYTES = 256;
+    /// @dev EIP-5267: name, version, chainId, verifyingContract.
+    bytes1 private constant DOMAIN_FIELDS = hex"0f";
+    string private constant DOMAIN_NAME = "Pandacea LeaseAgreement";
+    string private constant DOMAIN_VERSION = "1";
+    bytes32 private constant APPROVAL_TYPEHASH = keccak256("Approval(bytes32 leaseId,uint256 deadline)");
     bytes32 private constant RECEIPT_TYPEHASH =
         keccak256(
             "Receipt(bytes32 leaseId,bytes32 computationId,bytes32 requestHash,bytes32 productVersion,bytes32 resultHash)"
@@ -37,12 +47,12 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
     mapping(uint32 arbiterId => address) private _arbiters;
     mapping(bytes32 leaseId => Lease) private _leases;
     mapping(bytes32 leaseId => mapping(bytes32 computationId => bytes32)) private _results;
-    mapping(address earner => mapping(address operator => uint256)) private _replacedAt;
+    /// @dev The epoch of the Earner that began when this operator was replaced last; 0: it never was.
+    mapping(address earner => mapping(address operator => uint256)) private _replacedIn;
 
     /// @inheritdoc ILeaseAgreement
     mapping(address account => uint256) public creditOf;
-    /// @inheritdoc ILeaseAgreement
-    mapping(address earner => address) public operatorOf;
+    mapping(address earner => OperatorRecord) private _operators;
     /// @inheritdoc ILeaseAgreement
     mapping(address spender => uint256) public nonceOf;
 
@@ -72,16 +82,24 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
 
     /// @inheritdoc ILeaseAgreement
     function approveLease(bytes32 leaseId) external whenNotPaused {
-        // Check
         Lease storage lease = _at(leaseId, Status.Created);
-        _onlyEarnerOrOperator(leaseId, lease.earner);
-        _notAfter(leaseId, lease.createdAt + APPROVAL_PERIOD);
-        uint256 expiresAt = lease.expiresAt;
-        if (block.timestamp >= expiresAt) revert TooLate(leaseId, expiresAt - 1);
-        // Effect
-        lease.status = Status.Approved;
-        lease.approvedAt = uint40(block.timestamp);
-        emit LeaseApproved(leaseId);
+        address earner = lease.earner;
+        _onlyEarnerOrOperator(leaseId, earner);
+        _approve(leaseId, lease, earner);
+    }
+
+    /// @inheritdoc ILeaseAgreement
+    function approveLeaseBySignature(bytes32 leaseId, uint256 deadline, bytes calldata signature) external whenNotPaused {
+        Lease storage lease = _at(leaseId, Status.Created);
+        address earner = lease.earner;
+        _notAfter(leaseId, deadline);
+        bytes32 digest = _digest(keccak256(abi.encode(APPROVAL_TYPEHASH, leaseId, deadline)));
+        (address signer, ECDSA.RecoverError err, ) = ECDSA.tryRecoverCalldata(digest, signature);
+        bool signed = err == ECDSA.RecoverError.NoError && (signer == earner || signer == _operators[earner].operator);
+        if (!signed && !SignatureChecker.isValidERC1271SignatureNowCalldata(earner, digest, signature)) {
+            revert ApprovalNotSigned(leaseId);
+        }
+        _approve(leaseId, lease, earner);
     }
 
     /// @inheritdoc ILeaseAgreement
@@ -102,6 +120,24 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         }
         results[computationId] = resultHash;
         emit ResultCommitted(leaseId, computationId, resultHash);
+    }
+
+    /// @inheritdoc ILeaseAgreement
+    function commitResults(Commitment[] calldata commitments) external returns (uint256 accepted) {
+        for (uint256 i; i < commitments.length; ++i) {
+            Commitment calldata one = commitments[i];
+            bytes4 reason = _commitRefusal(one);
+            if (reason != 0) {
+                emit CommitmentRefused(one.leaseId, one.computationId, reason);
+                continue;
+            }
+            unchecked {
+                ++_leases[one.leaseId].committed; // at most maxComputations
+                ++accepted; // at most commitments.length
+            }
+            _results[one.leaseId][one.computationId] = one.resultHash;
+            emit ResultCommitted(one.leaseId, one.computationId, one.resultHash);
+        }
     }
 
     /// @inheritdoc ILeaseAgreement
@@ -200,7 +236,7 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         // Effect
         uint256 price = lease.price;
         uint256 stake = _stake(lease);
-        uint256 earnerAmount = price / 2;
+        uint256 earnerAmount = lease.committed == 0 ? 0 : price / 2; // nothing delivered, nothing paid
         uint256 spenderAmount = price - earnerAmount + stake;
         lease.status = Status.Settled;
         _credit(leaseId, lease.spender, spenderAmount);
@@ -238,9 +274,12 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
 
     /// @inheritdoc ILeaseAgreement
     function setOperator(address operator) external {
-        address replaced = operatorOf[msg.sender];
-        if (replaced != address(0)) _replacedAt[msg.sender][replaced] = block.timestamp;
-        operatorOf[msg.sender] = operator;
+        OperatorRecord storage record = _operators[msg.sender];
+        address replaced = record.operator;
+        uint24 epoch = record.epoch + 1;
+        if (replaced != address(0)) _replacedIn[msg.sender][replaced] = epoch;
+        record.operator = operator;
+        record.epoch = epoch;
         emit OperatorChanged(msg.sender, operator);
     }
 
@@ -319,6 +358,28 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
     }
 
     /// @inheritdoc ILeaseAgreement
+    function operatorOf(address earner) external view returns (address) {
+        return _operators[earner].operator;
+    }
+
+    /// @inheritdoc ILeaseAgreement
+    function eip712Domain()
+        external
+        view
+        returns (
+            bytes1 fields,
+            string memory name,
+            string memory version,
+            uint256 chainId,
+            address verifyingContract,
+            bytes32 salt,
+            uint256[] memory extensions
+        )
+    {
+        return (DOMAIN_FIELDS, DOMAIN_NAME, DOMAIN_VERSION, block.chainid, address(this), 0, new uint256[](0));
+    }
+
+    /// @inheritdoc ILeaseAgreement
     function currentArbiter() external view returns (address) {
         return _arbiters[_arbiterId];
     }
@@ -336,9 +397,11 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         if (earner == address(0)) revert ZeroAddress();
         if (msg.value > maxPrice) revert PriceAboveMax(msg.value, maxPrice);
         if (msg.value > type(uint96).max) revert PriceTooLarge(msg.value);
-        if (expiresAt <= block.timestamp || expiresAt > type(uint40).max) revert BadExpiry(expiresAt);
+        if (expiresAt <= block.timestamp || expiresAt > block.timestamp + MAX_TERM) revert BadExpiry(expiresAt);
         if (maxComputations == 0) revert NoComputations();
         // Effect
+        uint32 arbiterId = _arbiterId;
+        address arbiter = _arbiters[arbiterId];
         uint256 nonce;
         unchecked {
             nonce = nonceOf[msg.sender]++; // 2^256 leases do not happen
@@ -353,6 +416,7 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
                 msg.value,
                 expiresAt,
                 maxComputations,
+                arbiter,
                 nonce
             )
         );
@@ -363,11 +427,24 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         lease.expiresAt = uint40(expiresAt);
         lease.maxComputations = maxComputations;
         lease.dataProductId = dataProductId;
-        lease.arbiterId = _arbiterId;
+        lease.arbiterId = arbiterId;
         lease.status = Status.Created;
         lease.createdAt = uint40(block.timestamp);
         emit LeaseCreated(leaseId, msg.sender, earner, msg.value);
         emit LeaseTerms(leaseId, dataProductId, expiresAt, maxComputations);
+    }
+
+    /// @dev The caller has checked who agreed.
+    function _approve(bytes32 leaseId, Lease storage lease, address earner) private {
+        // Check
+        _notAfter(leaseId, lease.createdAt + APPROVAL_PERIOD);
+        uint256 expiresAt = lease.expiresAt;
+        if (block.timestamp >= expiresAt) revert TooLate(leaseId, expiresAt - 1);
+        // Effect
+        lease.status = Status.Approved;
+        lease.approvedAt = uint40(block.timestamp);
+        lease.operatorEpoch = _operators[earner].epoch;
+        emit LeaseApproved(leaseId);
     }
 
     /// @dev The one way a lease's money becomes somebody's; each caller has just made the status final.
@@ -422,7 +499,22 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
     }
 
     function _onlyEarnerOrOperator(bytes32 leaseId, address earner) private view {
-        if (msg.sender != earner && msg.sender != operatorOf[earner]) revert NotEarnerOrOperator(leaseId, msg.sender);
+        if (msg.sender != earner && msg.sender != _operators[earner].operator) revert NotEarnerOrOperator(leaseId, msg.sender);
+    }
+
+    /// @dev The selector of the error that `commitResult` would revert with, in its order of checks; 0: it would commit.
+    function _commitRefusal(Commitment calldata one) private view returns (bytes4) {
+        Lease storage lease = _leases[one.leaseId];
+        Status status = lease.status;
+        if (status == Status.None) return UnknownLease.selector;
+        if (status < Status.Approved || status > Status.Disputed) return WrongStatus.selector;
+        address earner = lease.earner;
+        if (msg.sender != earner && msg.sender != _operators[earner].operator) return NotEarnerOrOperator.selector;
+        if (block.timestamp > lease.expiresAt + COMMIT_GRACE) return TooLate.selector;
+        if (one.resultHash == 0) return ZeroResultHash.selector;
+        if (_results[one.leaseId][one.computationId] != 0) return AlreadyCommitted.selector;
+        if (lease.committed == lease.maxComputations) return AllCommitted.selector;
+        return 0;
     }
 
     function _notAfter(bytes32 leaseId, uint256 until) private view {
@@ -442,13 +534,11 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         return lease.status == Status.Disputed ? _stake(lease) : 0;
     }
 
-    /// @dev By the Earner, by the operator, or by one replaced no earlier than this lease's approval. An operator replaced before
-    /// it (a key known to be stolen) signs nothing here.
+    /// @dev By the Earner, by the operator, or by one that was operator when this lease was approved or later. An operator
+    /// replaced before it (a key known to be stolen) signs nothing here, though it be in the same second.
     function _isSigned(Lease storage lease, Receipt calldata receipt, bytes calldata signature) private view returns (bool) {
-        uint256 approvedAt = lease.approvedAt;
-        if (approvedAt == 0) return false;
-        bytes32 digest = MessageHashUtils.toTypedDataHash(
-            _domainSeparator(),
+        if (lease.approvedAt == 0) return false;
+        bytes32 digest = _digest(
             keccak256(
                 abi.encode(
                     RECEIPT_TYPEHASH,
@@ -463,16 +553,24 @@ contract LeaseAgreement is ILeaseAgreement, Ownable2Step, Pausable, ReentrancyGu
         (address signer, ECDSA.RecoverError err, ) = ECDSA.tryRecoverCalldata(digest, signature);
         if (err != ECDSA.RecoverError.NoError) return false;
         address earner = lease.earner;
-        return signer == earner || signer == operatorOf[earner] || _replacedAt[earner][signer] >= approvedAt;
+        return
+            signer == earner ||
+            signer == _operators[earner].operator ||
+            _replacedIn[earner][signer] > lease.operatorEpoch;
+    }
+
+    /// @dev What is signed (EIP-712) for a struct with this hash.
+    function _digest(bytes32 structHash) private view returns (bytes32) {
+        return MessageHashUtils.toTypedDataHash(_domainSeparator(), structHash);
     }
 
     /// @dev Computed each time: cached, it would be an immutable, and the runtime code would differ between deployments.
     function _domainSeparator() private view returns (bytes32) {
         return
             MessageHashUtils.toDomainSeparator(
-                hex"0f", // name, version, chainId, verifyingContract
-                keccak256("Pandacea LeaseAgreement"),
-                keccak256("1"),
+                DOMAIN_FIELDS,
+                keccak256(bytes(DOMAIN_NAME)),
+                keccak256(bytes(DOMAIN_VERSION)),
                 block.chainid,
                 address(this),
                 0

@@ -19,6 +19,8 @@ from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
 from pandacea.domain.ids import Hash32
+from pandacea_sdk.protocol.approval import sign_approval
+from pandacea_sdk.protocol.hashing import KeySigner
 
 ROOT: Final = Path(__file__).parents[2]
 ANVIL: Final = ROOT / "tests/npm/node_modules/.bin/anvil"
@@ -226,6 +228,13 @@ class AnvilAgreement:
     async def approve(self, lease_id: str, *, by: LocalAccount = EARNER, kind: int = 2) -> dict[str, Any]:
         """Approve a lease; return the receipt."""
         return await self.chain.send_transaction(by, self.address, encode_call("approveLease(bytes32)", lease_id), kind=kind)
+
+    async def approve_by_signature(
+        self, lease_id: str, *, signer: LocalAccount = EARNER, by: LocalAccount = STRANGER, kind: int = 2
+    ) -> dict[str, Any]:
+        """Bring an approval that somebody signed."""
+        approval = sign_approval(KeySigner(signer.key), 31337, self.address, lease_id)
+        return await self.chain.send_transaction(by, self.address, "0x" + approval.encode_call().hex(), kind=kind)
 
     async def commit(self, lease_id: str, computation: str, result: str = "0x" + "11" * 32) -> dict[str, Any]:
         """Commit a result; return the receipt."""

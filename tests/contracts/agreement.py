@@ -35,6 +35,8 @@ RECEIPT: Final = [
     {"name": name, "type": "bytes32"} for name in ("leaseId", "computationId", "requestHash", "productVersion", "resultHash")
 ]
 
+APPROVAL: Final = [{"name": "leaseId", "type": "bytes32"}, {"name": "deadline", "type": "uint256"}]
+
 
 def word(number: int) -> str:
     """A 32-byte value with that number in its last bytes."""
@@ -163,17 +165,25 @@ class Agreement:
     # ---------------------------------------------------------------------------------------------- leases in each status
 
     def create(
-        self, *, price: int = ETHER, expires_at: int | None = None, computations: int = 1, spender: str | None = None
+        self,
+        *,
+        price: int = ETHER,
+        expires_at: int | None = None,
+        computations: int = 1,
+        spender: str | None = None,
+        earner: str | None = None,
     ) -> str:
         """A new lease; its id. It expires in 30 days unless told otherwise."""
         expiry = expires_at if expires_at is not None else self.now + 30 * DAY
-        done = self.send(CREATE, self.earner, PRODUCT, price, expiry, computations, by=spender or self.spender, value=price)
+        done = self.send(
+            CREATE, earner or self.earner, PRODUCT, price, expiry, computations, by=spender or self.spender, value=price
+        )
         return str(done.event("LeaseCreated")["leaseId"])
 
     def approved(self, **terms: Any) -> str:
         """A lease the Earner approved."""
         lease = self.create(**terms)
-        self.send("approveLease", lease, by=self.earner)
+        self.send("approveLease", lease, by=terms.get("earner") or self.earner)
         return lease
 
     def committed(self, **terms: Any) -> str:
@@ -192,6 +202,12 @@ class Agreement:
         """An approved lease in dispute."""
         lease = self.approved(**terms)
         self.send("raiseDispute", lease, "nothing came", by=self.spender, value=self.lease(lease)["stake"])
+        return lease
+
+    def disputed_after_commitment(self, **terms: Any) -> str:
+        """A lease in dispute under which a result was committed."""
+        lease = self.committed(**terms)
+        self.send("raiseDispute", lease, "it is wrong", by=self.spender, value=self.lease(lease)["stake"])
         return lease
 
     def finalized(self) -> str:
@@ -230,14 +246,24 @@ class Agreement:
         """Receipt values: lease, computation, request, product version, result."""
         return (lease, word(computation), word(91), word(92), word(result))
 
-    def sign(self, receipt: tuple[str, ...], by: str, **domain: Any) -> str:
-        """EIP-712 signature of a receipt; `domain` overrides members of the domain."""
-        whole = {
+    def domain(self, **changed: Any) -> dict[str, Any]:
+        """The EIP-712 domain; `changed` overrides members."""
+        return {
             "name": "Pandacea LeaseAgreement",
             "version": "1",
             "chainId": self.w3.eth.chain_id,
             "verifyingContract": self._checked(self.address),
-        } | domain
+        } | changed
+
+    def sign_approval(self, lease: str, deadline: int, by: str, **domain: Any) -> str:
+        """EIP-712 signature of an approval; `domain` overrides members of the domain."""
+        values = {"leaseId": bytes.fromhex(lease[2:]), "deadline": deadline}
+        message = encode_typed_data(self.domain(**domain), {"Approval": APPROVAL}, values)
+        return "0x" + self.keys[by].sign_message(message).signature.hex()
+
+    def sign(self, receipt: tuple[str, ...], by: str, **domain: Any) -> str:
+        """EIP-712 signature of a receipt; `domain` overrides members of the domain."""
+        whole = self.domain(**domain)
         values = {one["name"]: bytes.fromhex(value[2:]) for one, value in zip(RECEIPT, receipt, strict=True)}
         return "0x" + self.keys[by].sign_message(encode_typed_data(whole, {"Receipt": RECEIPT}, values)).signature.hex()
 

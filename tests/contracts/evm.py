@@ -18,7 +18,7 @@ from eth_tester.backends.pyevm.main import get_default_genesis_params
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.ids import Hash32
 from pandacea_sdk.protocol.contract import ContractEvent, lease_agreement
-from tests.contracts.agreement import GENESIS, RECEIPT, Refusal
+from tests.contracts.agreement import APPROVAL, GENESIS, RECEIPT, Refusal
 
 CALL_GAS = 2_000_000
 _LEASES, _CREDITS = 3, 6
@@ -95,16 +95,25 @@ class Evm:
         """What an account may withdraw, from its slot."""
         return self._slot(self._mapped(_raw(account).rjust(32, b"\0"), _CREDITS))
 
-    def sign(self, receipt: tuple[str, ...], by: str) -> str:
-        """EIP-712 signature of a receipt."""
-        domain = {
+    @property
+    def domain(self) -> dict[str, Any]:
+        """The EIP-712 domain."""
+        return {
             "name": "Pandacea LeaseAgreement",
             "version": "1",
             "chainId": self.chain_id,
             "verifyingContract": self.address,
         }
+
+    def sign_approval(self, lease: str, deadline: int, by: str) -> str:
+        """EIP-712 signature of an approval."""
+        values = {"leaseId": _raw(lease), "deadline": deadline}
+        return "0x" + self.keys[by].sign_message(encode_typed_data(self.domain, {"Approval": APPROVAL}, values)).signature.hex()
+
+    def sign(self, receipt: tuple[str, ...], by: str) -> str:
+        """EIP-712 signature of a receipt."""
         values = {one["name"]: _raw(value) for one, value in zip(RECEIPT, receipt, strict=True)}
-        return "0x" + self.keys[by].sign_message(encode_typed_data(domain, {"Receipt": RECEIPT}, values)).signature.hex()
+        return "0x" + self.keys[by].sign_message(encode_typed_data(self.domain, {"Receipt": RECEIPT}, values)).signature.hex()
 
     def _slot(self, slot: int) -> int:
         return int(self._state.get_storage(_raw(self.address), slot))

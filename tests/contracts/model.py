@@ -20,6 +20,8 @@ from tests.contracts.agreement import Refusal
 
 DAY: Final = 86_400
 """Seconds."""
+MAX_TERM: Final = 730 * DAY
+"""Seconds: the longest a lease may run."""
 APPROVAL_PERIOD: Final = 7 * DAY
 """Seconds after creation during which a lease may be approved (both ends included), and only before its expiry."""
 COMMIT_GRACE: Final = 1 * DAY
@@ -46,6 +48,7 @@ class Held:
     max_computations: int
     status: LeaseStatus = LeaseStatus.CREATED
     approved_at: int = 0
+    operator_epoch: int = 0
     executed_at: int = 0
     disputed_at: int = 0
     results: dict[str, str] = field(default_factory=dict)
@@ -79,7 +82,9 @@ class Model:
         self.leases: dict[str, Held] = {}
         self.credit: Counter[str] = Counter()
         self.operator: dict[str, str] = {}
+        self.epoch: Counter[str] = Counter()
         self.replaced: dict[tuple[str, str], int] = {}
+        """The epoch of the Earner that began when this operator was replaced last."""
         self.paid_in = 0
         self.paid_out = 0
 
@@ -131,7 +136,7 @@ class Model:
     def may_create(self, now: int, expires_at: int, computations: int) -> None:
         """Whether these terms are accepted."""
         self._running()
-        if expires_at <= now:
+        if not now < expires_at <= now + MAX_TERM:
             raise ModelRefusal("BadExpiry", expiresAt=expires_at)
         if computations == 0:
             raise ModelRefusal("NoComputations")
@@ -141,9 +146,22 @@ class Model:
         self._running()
         lease = self._lease(lease_id, LeaseTransition.APPROVE)
         self._earner_side(lease, by)
+        self._approve(now, lease)
+
+    def approve_by_signature(self, now: int, signer: str, lease_id: str, deadline: int) -> None:
+        """The same, by whose signature it is; whoever brings it."""
+        self._running()
+        lease = self._lease(lease_id, LeaseTransition.APPROVE)
+        self._until(lease, now, deadline)
+        if signer not in {lease.earner, self.operator.get(lease.earner)}:
+            raise ModelRefusal("ApprovalNotSigned", leaseId=lease_id)
+        self._approve(now, lease)
+
+    def _approve(self, now: int, lease: Held) -> None:
         self._until(lease, now, lease.created_at + APPROVAL_PERIOD)
         self._until(lease, now, lease.expires_at - 1)
         lease.status, lease.approved_at = LEASE_TRANSITIONS[lease.status, LeaseTransition.APPROVE], now
+        lease.operator_epoch = self.epoch[lease.earner]
 
     def commit(self, now: int, by: str, lease_id: str, computation: str, result: str) -> None:
         """Earner or operator, until a day after the expiry, once per computation."""
@@ -157,6 +175,18 @@ class Model:
         if len(lease.results) == lease.max_computations:
             raise ModelRefusal("AllCommitted", leaseId=lease_id, maxComputations=lease.max_computations)
         lease.results[computation] = result
+
+    def commit_each(self, now: int, by: str, batch: list[tuple[str, str, str]]) -> list[str]:
+        """Each by the rules of `commit`; the names of the refusals, "" for what was committed."""
+        names = []
+        for one in batch:
+            try:
+                self.commit(now, by, *one)
+            except ModelRefusal as answer:
+                names.append(answer.refusal.name)
+            else:
+                names.append("")
+        return names
 
     def execute(self, now: int, by: str, lease_id: str) -> None:
         """With a result; the Earner's side when nothing is left or expired, then anyone."""
@@ -219,7 +249,7 @@ class Model:
         """Anyone, when the month is over."""
         lease = self._open(lease_id)
         self._after(lease, now, lease.disputed_at + ARBITRATION_PERIOD)
-        half = lease.price // 2
+        half = lease.price // 2 if lease.results else 0  # nothing delivered, nothing paid
         self._end(lease, LeaseTransition.RESOLVE_INVALID, spender=lease.held - half, earner=half)
 
     def _open(self, lease_id: str) -> Held:
@@ -233,17 +263,18 @@ class Model:
         if results[0] == results[1]:
             raise ModelRefusal("NoEquivocation")
         for signer, result in zip(signers, results, strict=True):
-            since = self.replaced.get((lease.earner, signer), -1)
-            if signer not in {lease.earner, self.operator.get(lease.earner)} and since < lease.approved_at:
+            replaced_in = self.replaced.get((lease.earner, signer), 0)
+            if signer not in {lease.earner, self.operator.get(lease.earner)} and replaced_in <= lease.operator_epoch:
                 raise ModelRefusal("NotSigned", leaseId=lease_id, resultHash=result)
         self._end(lease, LeaseTransition.RESOLVE_VALID, spender=lease.held)
 
     # ---------------------------------------------------------------------------------------------- accounts and owner
 
-    def set_operator(self, now: int, by: str, operator: str | None) -> None:
-        """Set the caller's own operator."""
+    def set_operator(self, by: str, operator: str | None) -> None:
+        """Set the caller's own operator. Each call begins an epoch of the Earner."""
+        self.epoch[by] += 1
         if by in self.operator:
-            self.replaced[by, self.operator[by]] = now
+            self.replaced[by, self.operator[by]] = self.epoch[by]
         if operator is None:
             self.operator.pop(by, None)
         else:

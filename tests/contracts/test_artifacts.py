@@ -63,7 +63,7 @@ def test_a_lease_takes_four_slots_and_only_one_of_them_changes_later() -> None:
         0: ["spender", "price"],
         1: ["earner", "expiresAt", "maxComputations"],
         2: ["dataProductId"],
-        3: ["arbiterId", "status", "committed", "createdAt", "approvedAt", "executedAt", "disputedAt"],
+        3: ["arbiterId", "status", "committed", "createdAt", "approvedAt", "executedAt", "disputedAt", "operatorEpoch"],
     }
 
 

@@ -42,11 +42,17 @@ def test_when_the_expiry_is_this_very_second_it_reverts_with_bad_expiry(agreemen
     assert refusal == Refusal("BadExpiry", {"expiresAt": now})
 
 
-def test_when_the_expiry_does_not_fit_40_bits_it_reverts_with_bad_expiry(agreement: Agreement) -> None:
-    """A time is never cut: 2^40 - 1 is the last second there is."""
-    refusal = agreement.refused(CREATE, agreement.earner, PRODUCT, 1, 2**40, 1, by=agreement.spender)
-    assert refusal == Refusal("BadExpiry", {"expiresAt": 2**40})
-    assert agreement.lease(agreement.create(expires_at=2**40 - 1))["expiresAt"] == 2**40 - 1
+def test_when_the_expiry_is_730_days_away_it_creates_a_lease(agreement: Agreement) -> None:
+    """The longest lease, to the second."""
+    expiry = agreement.now + 730 * DAY
+    assert agreement.lease(agreement.create(expires_at=expiry))["expiresAt"] == expiry
+
+
+def test_when_the_expiry_is_more_than_730_days_away_it_reverts_with_bad_expiry(agreement: Agreement) -> None:
+    """Money is never held for ages by a slip of the pen, and a time is never cut to its field."""
+    for expiry in (agreement.now + 730 * DAY + 1, 2**40, 2**64 - 1):
+        refusal = agreement.refused(CREATE, agreement.earner, PRODUCT, 1, expiry, 1, by=agreement.spender)
+        assert refusal == Refusal("BadExpiry", {"expiresAt": expiry})
 
 
 def test_when_there_are_no_computations_it_reverts_with_no_computations(agreement: Agreement) -> None:
@@ -90,7 +96,9 @@ def test_when_the_terms_are_right_it_emits_lease_created_and_lease_terms(agreeme
     assert done.events == [ContractEvent("LeaseCreated", created), ContractEvent("LeaseTerms", terms)]
 
 
-def test_when_the_terms_are_right_it_derives_the_id_from_chain_and_contract_and_terms_and_nonce(agreement: Agreement) -> None:
+def test_when_the_terms_are_right_it_derives_the_id_from_chain_and_contract_and_terms_and_arbiter_and_nonce(
+    agreement: Agreement,
+) -> None:
     """The id the Spender computes beforehand is the id the contract gives: whoever signs it signs the terms."""
     for nonce in range(3):
         expiry = agreement.now + DAY
@@ -103,6 +111,7 @@ def test_when_the_terms_are_right_it_derives_the_id_from_chain_and_contract_and_
             price=ETHER,
             expires_at=expiry,
             max_computations=3,
+            arbiter=agreement.arbiter,
             nonce=nonce,
         )
         assert agreement.create(expires_at=expiry, computations=3) == expected

@@ -21,7 +21,7 @@ from pandacea.domain.lease import FINAL_STATUSES, Lease, LeaseStatus
 from pandacea_sdk.protocol.contract import ContractEvent
 from tests.contracts.agreement import CREATE, DAY, NO_LEASE, PRODUCT, ZERO, Refusal, word
 from tests.contracts.evm import Evm
-from tests.contracts.model import Held, Model, ModelRefusal
+from tests.contracts.model import MAX_TERM, Held, Model, ModelRefusal
 from tests.lease_fold import apply_event
 
 HISTORIES = max(1, int(200 * float(os.environ.get("PANDACEA_TEST_SCALE", "1"))))
@@ -31,8 +31,10 @@ ENOUGH = 100
 ORDER = list(LeaseStatus)
 WEIGHTS = {
     "create": 12,
-    "approve": 14,
-    "commit": 16,
+    "approve": 10,
+    "approve_by_signature": 5,
+    "commit": 11,
+    "commit_each": 6,
     "execute": 10,
     "finalize": 6,
     "cancel": 5,
@@ -46,12 +48,15 @@ WEIGHTS = {
     "pause_or_not": 2,
     "wait": 12,
 }
-"""How often each step is tried, of 107."""
+"""How often each step is tried, of 109."""
 REACHED: set[str] = set()
 """Statuses and refusals that the histories came by: a random test that never gets anywhere would pass, too."""
 WANTED = {status.value for status in LeaseStatus} | {
     "AllCommitted",
+    "AllCommitted in a batch",
     "AlreadyCommitted",
+    "AlreadyCommitted in a batch",
+    "ApprovalNotSigned",
     "BadExpiry",
     "ComputationsLeft",
     "EnforcedPause",
@@ -91,12 +96,13 @@ class Law(RuleBasedStateMachine):
         self.final: dict[str, tuple[int, ...]] = {}
         self.start = {account: self.evm.balance(account) for account in self.evm.accounts}
         self.block = 0
+        self.same_second = False
 
     # ---------------------------------------------------------------------------------------------- what all steps share
 
     def step(self, law: Callable[[], object], data: bytes, by: str, value: int = 0) -> list[ContractEvent]:
         """Do it in both worlds: refused alike, word for word, or done in both."""
-        self.evm.now += 1
+        self.evm.now += 0 if self.same_second else 1  # several blocks a second, as on fast chains
         self.block += 1
         refused = None
         try:
@@ -143,14 +149,17 @@ class Law(RuleBasedStateMachine):
         idle = all(lease.status in FINAL_STATUSES for lease in self.model.leases.values())
         if self.luck.random() < 0.7 and (idle or self.model.paused):
             step = "pause_or_not" if self.model.paused else "create"
-        note(f"second {self.evm.now + 1}: {step}")
+        self.same_second = step != "wait" and self.luck.random() < 0.2
+        note(f"second {self.evm.now + (not self.same_second)}: {step}")
         getattr(self, step)()
 
     def create(self) -> None:
         """Terms good and bad."""
         spender, earner = self.luck.choice(self.spenders), self.luck.choice(self.earners)
         price = self.luck.choice([0, 1, 9, 10, 11, 101, self.luck.randrange(10**18)])
-        expires_at = self.evm.now + self.luck.choice([0, 1, 2, DAY, 5 * DAY, *(self.luck.randrange(60 * DAY) for _ in range(5))])
+        expires_at = self.evm.now + self.luck.choice(
+            [0, 1, 2, DAY, 5 * DAY, MAX_TERM + self.luck.choice([0, 2]), *(self.luck.randrange(60 * DAY) for _ in range(5))]
+        )
         computations = self.luck.choice([0, 1, 1, 1, 1, 2, 2, 3])
         call = self.evm.abi.encode_call(CREATE, earner, PRODUCT, price, expires_at, computations)
         events = self.step(lambda: self.model.may_create(self.evm.now, expires_at, computations), call, spender, value=price)
@@ -169,6 +178,28 @@ class Law(RuleBasedStateMachine):
         lease, by = self.lease_and_caller(self.earner_side, LeaseStatus.APPROVED, LeaseStatus.DISPUTED)
         values = (lease, word(self.luck.randint(1, 4)), word(self.luck.randint(1, 3)))
         self.step(lambda: self.model.commit(self.evm.now, by, *values), self.evm.abi.encode_call("commitResult", *values), by)
+
+    def approve_by_signature(self) -> None:
+        """Signed mostly by the Earner's side, brought by anybody."""
+        lease, signer = self.lease_and_caller(self.earner_side, LeaseStatus.CREATED)
+        deadline = self.evm.now + self.luck.choice([0, 1, DAY])
+        call = self.evm.abi.encode_call("approveLeaseBySignature", lease, deadline, self.evm.sign_approval(lease, deadline, signer))
+        by = self.luck.choice(self.evm.accounts)
+        self.step(lambda: self.model.approve_by_signature(self.evm.now, signer, lease, deadline), call, by)
+
+    def commit_each(self) -> None:
+        """Up to four at once, of any leases, by one caller."""
+        batch, by = [], self.stranger
+        for _ in range(self.luck.randint(0, 4)):
+            lease, by = self.lease_and_caller(self.earner_side, LeaseStatus.APPROVED, LeaseStatus.DISPUTED)
+            batch.append((lease, word(self.luck.randint(1, 4)), word(self.luck.randint(1, 3))))
+        names: list[str] = []
+        call = self.evm.abi.encode_call("commitResults", batch)
+        events = self.step(lambda: names.extend(self.model.commit_each(self.evm.now, by, batch)), call, by)
+        selectors = [self.evm.abi.error_selector(name) if name else None for name in names]
+        assert [event.values.get("reason") for event in events] == selectors
+        assert [event.name for event in events] == ["CommitmentRefused" if name else "ResultCommitted" for name in names]
+        REACHED.update(f"{name} in a batch" for name in names if name)
 
     def execute(self) -> None:
         """Mostly by the Earner's side."""
@@ -221,7 +252,7 @@ class Law(RuleBasedStateMachine):
         """Appointed, replaced, taken back."""
         by, chosen = self.luck.choice(self.earners), self.luck.choice([*self.operators, None])
         call = self.evm.abi.encode_call("setOperator", chosen or ZERO)
-        self.step(lambda: self.model.set_operator(self.evm.now, by, chosen), call, by)
+        self.step(lambda: self.model.set_operator(by, chosen), call, by)
 
     def withdraw(self) -> None:
         """By whoever has credit, and by others."""
@@ -296,6 +327,7 @@ class Law(RuleBasedStateMachine):
         """Whoever refuses to do anything more (here: each of them in turn, by the history's length), the money comes out."""
         if not hasattr(self, "model"):
             return
+        self.same_second = False
         everyone = [*self.spenders, *self.earners, *self.arbiters, self.owner]
         idle = everyone[self.block % len(everyone)]
         for lease in list(self.model.leases.values()):

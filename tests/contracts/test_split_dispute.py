@@ -42,7 +42,7 @@ def test_when_more_than_30_days_have_passed_it_gives_each_half_and_the_stake_bac
     agreement: Agreement,
 ) -> None:
     """Anyone may call, and gains nothing by it."""
-    lease = agreement.disputed()
+    lease = agreement.disputed_after_commitment()
     lapse(agreement, lease)
     done = agreement.send("splitDispute", lease, by=agreement.stranger)
     spender, earner = ETHER // 2 + STAKE, ETHER // 2
@@ -57,9 +57,19 @@ def test_when_more_than_30_days_have_passed_it_gives_each_half_and_the_stake_bac
     assert credited == [spender, earner, 0]
 
 
+def test_when_nothing_was_committed_it_gives_the_whole_price_and_the_stake_back(agreement: Agreement) -> None:
+    """Work that was not delivered is not paid, whoever was silent."""
+    lease = agreement.disputed()
+    lapse(agreement, lease)
+    done = agreement.send("splitDispute", lease, by=agreement.stranger)
+    assert done.event("DisputeSplit") == {"leaseId": lease, "spenderAmount": ETHER + STAKE, "earnerAmount": 0}
+    assert [agreement.credit(who) for who in (agreement.spender, agreement.earner)] == [ETHER + STAKE, 0]
+    assert agreement.status(lease) == "settled"
+
+
 def test_when_the_price_is_odd_it_gives_the_odd_wei_to_the_spender(agreement: Agreement) -> None:
     """Not one wei stays behind."""
-    lease = agreement.disputed(price=101)
+    lease = agreement.disputed_after_commitment(price=101)
     lapse(agreement, lease)
     agreement.send("splitDispute", lease, by=agreement.earner)
     assert [agreement.credit(who) for who in (agreement.spender, agreement.earner)] == [51 + 10, 50]

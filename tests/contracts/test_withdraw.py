@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pandacea_sdk.protocol.contract import ContractEvent
-from tests.contracts.agreement import DAY, ETHER, Agreement, Refusal
+from tests.contracts.agreement import DAY, ETHER, Agreement, Refusal, word
 from tests.contracts.puppet import Mood, Puppet
 
 
@@ -62,6 +62,7 @@ def test_when_the_recipient_burns_all_gas_it_fails_for_that_recipient_alone(agre
     puppet = Puppet(agreement)
     lease = puppet.create()
     agreement.send("approveLease", lease, by=agreement.earner)
+    agreement.send("commitResult", lease, word(1), word(2), by=agreement.earner)
     puppet.act(agreement.abi.encode_call("raiseDispute", lease, ""), value=ETHER // 10)
     puppet.behave(mood)
     agreement.at(agreement.now + 31 * DAY)

@@ -132,6 +132,43 @@ async def test_an_operator_approves_when_the_earner_made_it_one(anvil: Anvil, tm
         await node.wait_for_proof(lease)
 
 
+async def test_an_approval_that_a_stranger_brought_is_proved_by_the_signature_in_it(anvil: Anvil, tmp_path: Path) -> None:
+    """The Earner signed it, or the operator that the Earner made: who sent the transaction proves nothing and disproves nothing."""
+    agreement = await anvil.deploy_agreement()
+    await anvil.send_transaction(EARNER, agreement.address, encode_call("setOperator(address)", OPERATOR.address))
+    leases = [await agreement.create() for _ in range(2)]
+    for lease, signer in zip(leases, (EARNER, OPERATOR), strict=True):
+        await agreement.approve_by_signature(lease, signer=signer, by=STRANGER)
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
+        for lease in leases:
+            await node.wait_for_proof(lease)
+            known = node.known_lease(lease)
+            assert known is not None
+            assert known.proof_status is ProofStatus.SIGNED
+            assert isinstance(run(node, lease, SPENDER.address), Granted)
+
+
+async def test_an_id_that_names_another_arbiter_than_the_lease_has_is_not_proved(anvil: Anvil, tmp_path: Path) -> None:
+    """The id is the hash of the terms and the arbiter: an endpoint that shows another arbiter opens nothing."""
+    agreement = await anvil.deploy_agreement()
+    lease = await agreement.create()
+    await agreement.approve(lease)
+
+    def other_arbiter(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_call" and params[0]["data"].startswith(GET_LEASE_SELECTOR):
+            start = 2 + 64 * 17
+            return answer[:start] + "00" * 12 + STRANGER.address[2:].lower() + answer[start + 64 :]
+        return answer
+
+    async with FaultProxy(anvil.url) as proxy:
+        proxy.after.append(other_arbiter)
+        async with FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node:
+            await node.wait_until(
+                lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN
+            )
+            assert isinstance(run(node, lease, SPENDER.address), Denied)
+
+
 async def test_proofs_survive_a_restart(anvil: Anvil, tmp_path: Path) -> None:
     """A proof is stored: after a restart the approving transaction is not asked for again."""
     agreement = await anvil.deploy_agreement()

@@ -66,6 +66,7 @@ def test_the_id_of_a_lease_is_the_hash_of_its_terms_word_by_word() -> None:
         (5).to_bytes(32, "big"),
         (2_000_000_000).to_bytes(32, "big"),
         (3).to_bytes(32, "big"),
+        bytes.fromhex(B[2:]).rjust(32, b"\0"),
         (7).to_bytes(32, "big"),
     ]
     expected = "0x" + keccak(b"".join(words)).hex()
@@ -79,6 +80,7 @@ def test_the_id_of_a_lease_is_the_hash_of_its_terms_word_by_word() -> None:
             price=5,
             expires_at=2_000_000_000,
             max_computations=3,
+            arbiter=B,
             nonce=7,
         )
         == expected

@@ -14,7 +14,7 @@ struct Lease {
     uint32 maxComputations;
     // slot 2: what is leased
     bytes32 dataProductId;
-    // slot 3: where it stands; the only slot written after creation (24 bits free)
+    // slot 3: where it stands; the only slot written after creation
     uint32 arbiterId;
     Status status;
     uint32 committed;
@@ -22,4 +22,5 @@ struct Lease {
     uint40 approvedAt;
     uint40 executedAt;
     uint40 disputedAt;
+    uint24 operatorEpoch; // of the Earner, when the lease was approved
 }

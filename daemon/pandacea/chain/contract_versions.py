@@ -38,11 +38,26 @@ APPROVE_LEASE_SELECTOR: Final = function_selector("approveLease(bytes32)")
 EXECUTE_LEASE_SELECTOR: Final = function_selector("executeLease(bytes32)")
 
 _AT_ONCE: Final = 8
+_ARBITER_WORD: Final = 17
+"""Place of the arbiter among the words of v1's `getLease`."""
 
 
 def abi_word(value: str | int) -> str:
     """Encode an address, a bytes32 or a number as an ABI word of 64 hex digits."""
     return hashing.abi_word(value).hex()
+
+
+async def fetch_arbiter(endpoint: Endpoint, contract: Address, lease_id: LeaseId) -> Address:
+    """Ask which arbiter a v1 lease has.
+
+    Raises:
+        RpcFault: the endpoint failed, does not know the lease, or answered with something else.
+    """
+    answer = await endpoint.eth_call(contract, GET_LEASE_SELECTOR + abi_word(lease_id), "latest")
+    word = answer[_ARBITER_WORD * 32 : (_ARBITER_WORD + 1) * 32]
+    if len(word) != 32 or any(word[:12]):
+        raise endpoint.inconsistent_fault("eth_call", f"getLease({lease_id}) answered {len(answer)} bytes without an arbiter")
+    return Address("0x" + word[12:].hex())
 
 
 async def detect_contract_version(endpoint: Endpoint, contract: Address, earner: Address) -> ContractVersion:

@@ -126,6 +126,7 @@ class LeaseChain:
         product = hash_product_id(product_id)
         raise_usage_errors(check_number, price, 256, "price")
         self._calldata(_CREATE, earner, product, price if max_price is None else max_price, expires_at, max_computations)
+        arbiter = await self._view("currentArbiter")
         nonce = await self._view("nonceOf", self.address)
         values = (earner, product, price if max_price is None else max_price, expires_at, max_computations)
         receipt = await self._write(_CREATE, *values, value=price)
@@ -139,11 +140,13 @@ class LeaseChain:
             "price": price,
             "expires_at": expires_at,
             "max_computations": max_computations,
+            "arbiter": arbiter,
         }
         # Other leases of this account may have been mined in between, so the nonce may be higher than the one read.
         if created not in {derive_lease_id(**terms, nonce=nonce + ahead) for ahead in range(_NONCES_AHEAD)}:
             raise ChainError(
-                f"the endpoint answered with lease {created}, whose id does not follow from these terms: do not use it"
+                f"the endpoint answered with lease {created}, whose id does not follow from these terms with the arbiter {arbiter}: "
+                "do not use it. If the contract's owner replaced the arbiter meanwhile, cancel the lease; it is not approved yet"
             )
         return str(created)
 

@@ -135,6 +135,10 @@ class ContractAbi:
         """Look up topic0 of an event by the event's name, in hex."""
         return next("0x" + topic.hex() for topic, item in self._events.items() if item["name"] == name)
 
+    def error_selector(self, name: str) -> str:
+        """The first four bytes of an error's hash: what CommitmentRefused names as its reason."""
+        return next("0x" + head.hex() for head, item in self._errors.items() if item["name"] == name)
+
     def _function(self, name: str) -> dict[str, Any]:
         whole = "(" in name
         found = {text: item for text, item in self._functions.items() if (text if whole else item["name"]) == name}
@@ -175,6 +179,7 @@ def derive_lease_id(
     price: int,
     expires_at: int,
     max_computations: int,
+    arbiter: str,
     nonce: int,
 ) -> str:
     """Compute a lease's id from its terms: keccak256(abi.encode(...)). `price` in wei, `expires_at` in Unix seconds.
@@ -191,6 +196,7 @@ def derive_lease_id(
         check_number(price, 256, "price"),
         check_number(expires_at, 64, "expires_at"),
         check_number(max_computations, 32, "max_computations"),
+        check_address(arbiter, "arbiter"),
         check_number(nonce, 256, "nonce"),
     )
 
@@ -257,6 +263,11 @@ def _encoded(where: str, parameters: Sequence[Mapping[str, Any]], values: Sequen
 def _inward(what: str, parameter: Mapping[str, Any], value: Any) -> Any:
     """Check a value for `eth_abi`, which pads short bytes silently and whose errors do not name the argument."""
     kind: str = parameter["type"]
+    if kind.endswith("[]"):
+        if not isinstance(value, list | tuple):
+            raise BadValueError(f"{what} is {_shown(value)}: a list is needed")
+        one = {**parameter, "type": kind.removesuffix("[]")}
+        return [_inward(f"item {number} of {what}", one, part) for number, part in enumerate(value)]
     if kind == "tuple":
         parts = parameter["components"]
         if not isinstance(value, list | tuple) or len(value) != len(parts):
@@ -307,6 +318,9 @@ def _shown(value: Any) -> str:
 
 
 def _outward(parameter: Mapping[str, Any], value: Any) -> Any:
+    if parameter["type"].endswith("[]"):
+        one = {**parameter, "type": parameter["type"].removesuffix("[]")}
+        return [_outward(one, part) for part in value]
     if parameter["type"] == "tuple":
         return {one["name"]: _outward(one, part) for one, part in zip(parameter["components"], value, strict=True)}
     if parameter.get("internalType") == "enum Status":

@@ -3,7 +3,7 @@
 Either by the approving transaction (`signed`):
 
 1. fetch it, recompute its hash, recover its signer;
-2. it must be of this chain, sent to this contract, and call approveLease with this id;
+2. it must be of this chain, sent to this contract, and call approveLease with this id, or bring it a key's signature over this id;
 3. the signer must be the Earner, this node's own key, or the Earner's operator at that block, by an appointment proved in the same way;
 4. the lease's id must be the hash of the terms that the node was shown.
 
@@ -17,17 +17,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from pandacea.chain.approvals.signed_transactions import RecoveredTransaction, UnprovableError, fetch_signed_transaction
-from pandacea.chain.contract_versions import APPROVE_LEASE_SELECTOR, NONCE_OF_SELECTOR, ContractVersion, abi_word, fetch_v0_lease
+from pandacea.chain.contract_versions import (
+    APPROVE_LEASE_SELECTOR,
+    NONCE_OF_SELECTOR,
+    ContractVersion,
+    abi_word,
+    fetch_arbiter,
+    fetch_v0_lease,
+)
 from pandacea.chain.events import address_topic, event_topic, function_selector
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog, TransactionReceipt
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
-from pandacea.domain.ids import Address, BlockNumber, Hash32
+from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId
 from pandacea.domain.lease import Lease
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.flows.chain_store import StoredProof
+from pandacea_sdk.protocol.approval import parse_approval_call
 from pandacea_sdk.protocol.contract import derive_lease_id
 
 OPERATOR_CHANGED_TOPIC: Final = event_topic("OperatorChanged(address,address)")
@@ -84,15 +92,29 @@ class ApprovalProver:
         lease = record.lease
         if self.contract_version is ContractVersion.V0:
             raise UnprovableError("ids of a v0 contract do not bind the terms")
-        signed = await self._recover(endpoint, tx_hash)
-        if signed.data.hex() != APPROVE_LEASE_SELECTOR[2:] + abi_word(lease.key.lease_id):
-            raise UnprovableError("the transaction does not call approveLease with this id")
+        signer = self._find_approver(await self._recover(endpoint, tx_hash), lease.key.lease_id)
         assert lease.approved_block is not None
-        if not await self._may_approve(signed.signer, lease.approved_block, endpoint, independent):
-            raise UnprovableError(f"it was signed by {signed.signer}, who is neither the Earner nor was the operator at that block")
+        if not await self._may_approve(signer, lease.approved_block, endpoint, independent):
+            raise UnprovableError(f"it was signed by {signer}, who is neither the Earner nor was the operator at that block")
         if not await self._binds(lease, endpoint):
             raise UnprovableError("the id is not the hash of the terms that were shown")
-        return signed.signer
+        return signer
+
+    def _find_approver(self, signed: RecoveredTransaction, lease_id: LeaseId) -> Address:
+        """Return whose key approved the lease: the sender's, or the one whose signature the sender brought.
+
+        Raises:
+            UnprovableError: the transaction does neither.
+        """
+        if signed.data.hex() == APPROVE_LEASE_SELECTOR[2:] + abi_word(lease_id):
+            return signed.signer
+        approval = parse_approval_call(signed.data, self.chain_id, self.contract)
+        if approval is None or approval.lease_id != lease_id:
+            raise UnprovableError("the transaction does not approve this id")
+        signer = approval.signer
+        if signer is None:
+            raise UnprovableError("the approval's signature is not one key's: it may be a contract wallet's")
+        return Address(signer)
 
     async def _recover(self, endpoint: Endpoint, tx_hash: Hash32) -> RecoveredTransaction:
         try:
@@ -140,9 +162,13 @@ class ApprovalProver:
         return [log async for logs in reader.read_ranges(endpoint, self.deploy_block, at) for log in logs if len(log.topics) == 3]
 
     async def _binds(self, lease: Lease, endpoint: Endpoint) -> bool:
-        """Whether the lease's id is the hash of its terms and a nonce of the Spender. An endpoint only narrows the nonces to try."""
+        """Whether the lease's id is the hash of its terms, its arbiter and a nonce of the Spender.
+
+        An endpoint only names what to try: another arbiter or nonce than the lease's own gives another hash.
+        """
         if lease.data_product_id is None or lease.expires_at is None:
             return False
+        arbiter = await fetch_arbiter(endpoint, self.contract, lease.key.lease_id)
         data = NONCE_OF_SELECTOR + abi_word(lease.spender)
         for block, tries in ((lease.created_block, NEAR_NONCES), ("latest", FAR_NONCES)):
             try:
@@ -153,7 +179,7 @@ class ApprovalProver:
                 raise
             following = int.from_bytes(answer[:32], "big")
             for nonce in range(following - 1, max(-1, following - 1 - tries), -1):
-                if compute_lease_id(self.chain_id, self.contract, lease, nonce) == lease.key.lease_id:
+                if compute_lease_id(self.chain_id, self.contract, lease, arbiter, nonce) == lease.key.lease_id:
                     return True
         return False
 
@@ -215,8 +241,8 @@ class ApprovalProver:
         )
 
 
-def compute_lease_id(chain_id: int, contract: Address, lease: Lease, nonce: int) -> str:
-    """Compute the id that a lease's terms and this nonce of its Spender give."""
+def compute_lease_id(chain_id: int, contract: Address, lease: Lease, arbiter: Address, nonce: int) -> str:
+    """Compute the id that a lease's terms, this arbiter and this nonce of its Spender give."""
     assert lease.data_product_id is not None
     assert lease.expires_at is not None
     return derive_lease_id(
@@ -228,5 +254,6 @@ def compute_lease_id(chain_id: int, contract: Address, lease: Lease, nonce: int)
         price=lease.price,
         expires_at=lease.expires_at,
         max_computations=lease.max_computations,
+        arbiter=arbiter,
         nonce=nonce,
     )

@@ -1,0 +1,35 @@
+"""An Earner that is a contract (ERC-1271): it accepts its owner's signatures, or misbehaves when asked."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from pandacea_sdk.protocol.contract import ContractAbi
+from tests.contracts.agreement import Agreement, Done, artifact
+
+
+class Mood(IntEnum):
+    """What the contract answers when it is asked whether it signed."""
+
+    HONEST = 0
+    REFUSE = 1
+    REVERT = 2
+    BURN = 3
+    FLOOD = 4
+    LONG = 5
+    SHORT = 6
+    DIRTY = 7
+
+
+class Wallet:
+    """The contract of `contracts/test/solidity/Wallet.sol`."""
+
+    def __init__(self, agreement: Agreement, *, owner: str) -> None:
+        self._agreement = agreement
+        self._abi = ContractAbi(artifact("Wallet"))
+        self.address = agreement.deploy(self._abi, owner)
+
+    def behave(self, mood: Mood) -> None:
+        """Set what it answers."""
+        call = self._abi.encode_call("behave", int(mood))
+        assert isinstance(self._agreement.raw(call, by=self._agreement.owner, to=self.address), Done)
