@@ -8,6 +8,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from eth_account.signers.local import LocalAccount
 
+from pandacea_sdk.chain.caps import MAX_FEE, MAX_GAS, Caps
 from pandacea_sdk.chain.errors import ChainError, RpcUnavailable, WrongDeployment
 from pandacea_sdk.chain.lease import OnChainLease
 from pandacea_sdk.chain.rpc import JsonRpcClient
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 MINED_WITHIN_SECONDS: Final = 120.0
 """Default time to wait for a transaction to be mined."""
+MAX_TERM_SECONDS: Final = 730 * 86_400
+"""The longest that a lease may last; the contract refuses more."""
 _CREATE: Final = "createLease(address,bytes32,uint256,uint64,uint32)"
 
 
@@ -46,6 +49,10 @@ class LeaseChain:
         contract: str | Deployment,
         *,
         key: str | LocalAccount | None = None,
+        chain_id: int | None = None,
+        max_fee: int = MAX_FEE,
+        max_gas: int = MAX_GAS,
+        max_tip: int | None = None,
         any_code: bool = False,
         mined_within: float = MINED_WITHIN_SECONDS,
         allow_http: bool = False,
@@ -56,6 +63,10 @@ class LeaseChain:
             rpc_url: https, or http on this machine.
             contract: address, or a deployment record, whose chain id and code hash are then checked.
             key: a private key in hex, or an account (of a keystore: `credentials.load_account`); without one only views can be called.
+            chain_id: of the chain you mean; an endpoint of another is refused. Default: the record's, or without one any.
+            max_fee: the most wei that one transaction's gas may cost; the default is 0.01 of the native coin.
+            max_gas: the largest gas limit of one transaction.
+            max_tip: the most wei per gas on top of the base fee; default: 2 gwei, or the base fee where that is more.
             any_code: accept code other than this version's (with a record: the record's).
             mined_within: seconds to wait for a transaction.
             allow_http: accept plain http to another machine.
@@ -70,6 +81,10 @@ class LeaseChain:
         )
         self._rpc = JsonRpcClient(rpc_url, allow_http=allow_http)
         self._account: LocalAccount | None = None if key is None else account_from_key(key)
+        self._expected_chain = self._record.chain_id if chain_id is None and self._record is not None else chain_id
+        if self._record is not None and self._expected_chain != self._record.chain_id:
+            raise usage_error(f"chain_id is {chain_id}, but the deployment record is of chain {self._record.chain_id}.")
+        self._caps = Caps(max_fee, max_gas, max_tip)
         self._any_code, self._mined_within = any_code, mined_within
         self._abi = lease_agreement()
         self._stack = AsyncExitStack()
@@ -86,15 +101,18 @@ class LeaseChain:
             await self._stack.aclose()
             raise
         if self._account is not None:
-            self._sender = TransactionSender(self._rpc, self._account, self._abi, self.chain_id, timeout=self._mined_within)
+            self._sender = TransactionSender(
+                self._rpc, self._account, self._abi, self.chain_id, timeout=self._mined_within, caps=self._caps
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def _check(self) -> None:
-        if self._record is not None and self._record.chain_id != self.chain_id:
-            raise WrongDeployment(f"the endpoint serves chain {self.chain_id}, but the record is of chain {self._record.chain_id}")
+        if self._expected_chain not in {None, self.chain_id}:
+            whose = "you asked for" if self._record is None else "the record is of"
+            raise WrongDeployment(f"the endpoint serves chain {self.chain_id}, but {whose} chain {self._expected_chain}")
         code = await self._rpc.call_for_bytes("eth_getCode", self.contract, "latest")
         if not code:
             raise WrongDeployment(
@@ -117,16 +135,40 @@ class LeaseChain:
     # ---------------------------------------------------------------------------------------------- Spender
 
     async def create_lease(
-        self, earner: str, product_id: str, *, price: int, expires_at: int, max_computations: int = 1, max_price: int | None = None
+        self,
+        earner: str,
+        product_id: str,
+        *,
+        price: int,
+        expires_at: int,
+        max_computations: int = 1,
+        max_price: int | None = None,
     ) -> str:
         """Create a lease: pay `price` wei for up to `max_computations` on a product until `expires_at` (Unix seconds). Returns its id.
 
         The id is recomputed from the terms, so that an endpoint cannot substitute another lease's.
+
+        Raises:
+            UsageError: a term is malformed, the Earner is this account itself, or the expiry is past or more than 730 days away.
+            FeeAboveCap: the endpoint asks for more than `max_fee`, `max_gas` or `max_tip`. In both cases nothing was sent.
         """
         product = hash_product_id(product_id)
         raise_usage_errors(check_number, price, 256, "price")
         self._calldata(_CREATE, earner, product, price if max_price is None else max_price, expires_at, max_computations)
-        arbiter = await self._view("currentArbiter")
+        if earner.lower() == self.address:
+            raise usage_error(f"the Earner is {earner}, this account itself: it would pay itself. Give the Earner's address.")
+        now = await self.now()
+        if not now < expires_at <= now + MAX_TERM_SECONDS:
+            raise usage_error(
+                f"expires_at is {expires_at}: it must lie after the chain's time, {now}, and at most 730 days later; "
+                "it is in Unix seconds, such as await chain.now() + 7 * 86_400."
+            )
+        arbiter = await self.current_arbiter()
+        if arbiter in {self.address, earner.lower(), await self.operator_of(earner)}:
+            raise usage_error(
+                f"the arbiter of leases created now is {arbiter}, a side of this one, which would judge its own disputes: "
+                "use another contract."
+            )
         nonce = await self._view("nonceOf", self.address)
         values = (earner, product, price if max_price is None else max_price, expires_at, max_computations)
         receipt = await self._write(_CREATE, *values, value=price)
@@ -207,7 +249,7 @@ class LeaseChain:
         return await self._write("resolveDispute", lease_id, valid)
 
     async def split(self, lease_id: str) -> MinedTransaction:
-        """Close a dispute that the arbiter has not decided within 30 days: each side gets half the price."""
+        """Close a dispute that the arbiter has not decided within 30 days: half each, or all to the Spender if nothing was committed."""
         return await self._write("splitDispute", lease_id)
 
     async def set_arbiter(self, arbiter: str) -> MinedTransaction:
@@ -288,35 +330,3 @@ def raise_usage_errors(encode: Callable[P, T], *values: P.args, **named: P.kwarg
         return encode(*values, **named)
     except BadValueError as problem:
         raise usage_error(f"{problem}.") from None
-
-
-async def deploy(
-    rpc_url: str,
-    key: str | LocalAccount,
-    *,
-    arbiter: str,
-    owner: str | None = None,
-    mined_within: float = MINED_WITHIN_SECONDS,
-    allow_http: bool = False,
-) -> Deployment:
-    """Deploy the LeaseAgreement of this version and check the code that arrived.
-
-    `arbiter` decides the first leases' disputes; `owner` (default: the deploying account) may pause and appoint arbiters.
-
-    Raises:
-        UsageError: an address or the key is malformed; nothing was sent.
-        ChainError: it was not deployed, or other code arrived.
-    """
-    account = account_from_key(key)
-    abi = lease_agreement()
-    code = raise_usage_errors(abi.encode_creation, owner or account.address, arbiter)
-    async with JsonRpcClient(rpc_url, allow_http=allow_http) as rpc:
-        chain_id = await rpc.call_for_quantity("eth_chainId")
-        sender = TransactionSender(rpc, account, abi, chain_id, timeout=mined_within)
-        receipt = await sender.send("deployment", None, code)
-        address = str(receipt.contract_address)
-        arrived = await rpc.call_for_bytes("eth_getCode", address, "latest")
-    code_hash = hex32(keccak256(arrived))
-    if code_hash != abi.runtime_code_hash:
-        raise WrongDeployment(f"the code at {address} has the hash {code_hash}, expected {abi.runtime_code_hash}: do not use it")
-    return Deployment(chain_id, address, receipt.block_number, code_hash)
