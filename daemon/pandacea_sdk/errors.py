@@ -44,15 +44,15 @@ class UsageError(PandaceaError):
 
 
 class RequestError(PandaceaError):
-    """The request is malformed: change the request."""
+    """The request is malformed, or names what is not there: change the request."""
 
 
 class SignatureError(PandaceaError):
-    """The node does not accept the signature, or does not know the signer: check key, clock and authority."""
+    """The node does not accept the signature: check key, clock and authority."""
 
 
 class LeaseError(PandaceaError):
-    """The lease, its product or its state on the chain does not allow this: `client.lease(id)` says why."""
+    """There is no usable lease: none approved yet, or its state on the chain does not allow this. `client.lease(id)` says why."""
 
 
 class JobError(PandaceaError):
@@ -100,6 +100,11 @@ _SINGLE: Final[dict[str, type[PandaceaError]]] = {
     "no-answer": NodeUnavailable,
     "bad-usage": UsageError,
     "refused": RequestError,
+    # Codes whose family says something else than what to do about them.
+    "unknown-spender": LeaseError,  # a good signature, and no approved lease of its address yet
+    "product-unknown": RequestError,
+    "asset-outside-product": RequestError,
+    "product-version-moved": RequestError,
 }
 
 

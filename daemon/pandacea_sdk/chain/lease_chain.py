@@ -143,13 +143,16 @@ class LeaseChain:
         expires_at: int,
         max_computations: int = 1,
         max_price: int | None = None,
+        arbiter: str | None = None,
     ) -> str:
         """Create a lease: pay `price` wei for up to `max_computations` on a product until `expires_at` (Unix seconds). Returns its id.
 
-        The id is recomputed from the terms, so that an endpoint cannot substitute another lease's.
+        With `arbiter` only that one may judge; else whoever is appointed now. The id is recomputed from the terms, so that an endpoint
+        cannot substitute another lease's.
 
         Raises:
-            UsageError: a term is malformed, the Earner is this account itself, or the expiry is past or more than 730 days away.
+            UsageError: a term is malformed, the Earner is this account itself, the expiry is past or more than 730 days away, or the
+                arbiter is a side of the lease or another than `arbiter`.
             FeeAboveCap: the endpoint asks for more than `max_fee`, `max_gas` or `max_tip`. In both cases nothing was sent.
         """
         product = hash_product_id(product_id)
@@ -163,12 +166,7 @@ class LeaseChain:
                 f"expires_at is {expires_at}: it must lie after the chain's time, {now}, and at most 730 days later; "
                 "it is in Unix seconds, such as await chain.now() + 7 * 86_400."
             )
-        arbiter = await self.current_arbiter()
-        if arbiter in {self.address, earner.lower(), await self.operator_of(earner)}:
-            raise usage_error(
-                f"the arbiter of leases created now is {arbiter}, a side of this one, which would judge its own disputes: "
-                "use another contract."
-            )
+        judge = await self._check_arbiter(earner, arbiter)
         nonce = await self._view("nonceOf", self.address)
         values = (earner, product, price if max_price is None else max_price, expires_at, max_computations)
         receipt = await self._write(_CREATE, *values, value=price)
@@ -182,15 +180,28 @@ class LeaseChain:
             "price": price,
             "expires_at": expires_at,
             "max_computations": max_computations,
-            "arbiter": arbiter,
+            "arbiter": judge,
         }
         # Other leases of this account may have been mined in between, so the nonce may be higher than the one read.
         if created not in {derive_lease_id(**terms, nonce=nonce + ahead) for ahead in range(_NONCES_AHEAD)}:
             raise ChainError(
-                f"the endpoint answered with lease {created}, whose id does not follow from these terms with the arbiter {arbiter}: "
+                f"the endpoint answered with lease {created}, whose id does not follow from these terms with the arbiter {judge}: "
                 "do not use it. If the contract's owner replaced the arbiter meanwhile, cancel the lease; it is not approved yet"
             )
         return str(created)
+
+    async def _check_arbiter(self, earner: str, wanted: str | None) -> str:
+        if wanted is not None:
+            raise_usage_errors(check_address, wanted, "arbiter")
+        judge = await self.current_arbiter()
+        if wanted is not None and judge != wanted.lower():
+            raise usage_error(f"the arbiter of leases created now is {judge}, not {wanted}: ask the contract's owner.")
+        if judge in {self.address, earner.lower(), await self.operator_of(earner)}:
+            raise usage_error(
+                f"the arbiter of leases created now is {judge}, a side of this one, which would judge its own disputes: "
+                "use another contract."
+            )
+        return judge
 
     async def finalize(self, lease_id: str) -> MinedTransaction:
         """Pay the Earner. The Spender may call it as soon as the lease is executed, the Earner 7 days later."""
