@@ -14,7 +14,8 @@ class PandaceaError(Exception):
 
     `code`: stable, for programs; `detail`: a sentence for people; `status`: of the HTTP response, None when there was none;
     `pointer`: JSON pointer of the field at fault; `line`: of the script; `retry_after`: seconds;
-    `request_id`: under which the Earner finds it in the node's log.
+    `request_id`: under which the Earner finds it in the node's log; `answer`: the node's answer, where one had come before a check of
+    it failed or could not be made; `computation_id`: its computation.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class PandaceaError(Exception):
         self.line = line
         self.retry_after = retry_after
         self.request_id = request_id
+        self.answer: Mapping[str, Any] | None = None
+        self.computation_id: str | None = None
 
 
 class UsageError(PandaceaError):
@@ -83,7 +86,7 @@ class StillRunning(NodeUnavailable):
         super().__init__(
             "still-running", f"The computation {computation_id} has not ended after {seconds:.0f} s; ask for its result later."
         )
-        self.computation_id = computation_id
+        self.computation_id: str = computation_id
 
 
 _GROUPS: Final[tuple[tuple[Mapping[str, problems.ProblemKind], type[PandaceaError]], ...]] = (

@@ -17,6 +17,7 @@ from pandacea_sdk.credentials import account_from_key
 from pandacea_sdk.errors import usage_error
 from pandacea_sdk.protocol.contract import (
     BadValueError,
+    ContractAbi,
     check_address,
     check_number,
     derive_lease_id,
@@ -167,7 +168,7 @@ class LeaseChain:
                 "it is in Unix seconds, such as await chain.now() + 7 * 86_400."
             )
         judge = await self._check_arbiter(earner, arbiter)
-        nonce = await self._view("nonceOf", self.address)
+        nonce = await self.view("nonceOf", self.address)
         values = (earner, product, price if max_price is None else max_price, expires_at, max_computations)
         receipt = await self._write(_CREATE, *values, value=price)
         created = receipt.event("LeaseCreated")["leaseId"]
@@ -279,7 +280,7 @@ class LeaseChain:
 
     async def lease(self, lease_id: str) -> OnChainLease:
         """Fetch a lease; raises `ContractReverted` with UnknownLease when it does not exist."""
-        struct = await self._view("getLease", lease_id)
+        struct = await self.view("getLease", lease_id)
         try:
             return OnChainLease.from_struct(lease_id, struct)
         except ValueError as error:
@@ -287,25 +288,25 @@ class LeaseChain:
 
     async def committed_result(self, lease_id: str, computation_id: str) -> str | None:
         """Fetch the result hash committed for a computation, or None."""
-        found: str = await self._view("committedResult", lease_id, computation_id)
+        found: str = await self.view("committedResult", lease_id, computation_id)
         return found if int(found, 16) else None
 
     async def verify_receipt(self, receipt: Sequence[str], signature: str) -> bool:
         """Tell whether a receipt (five 32-byte values in hex) is signed by its lease's Earner, or by an operator of theirs during it."""
-        return bool(await self._view("verifyReceipt", tuple(receipt), signature))
+        return bool(await self.view("verifyReceipt", tuple(receipt), signature))
 
     async def credit_of(self, account: str) -> int:
         """Fetch what an account may withdraw, in wei."""
-        return int(await self._view("creditOf", account))
+        return int(await self.view("creditOf", account))
 
     async def operator_of(self, earner: str) -> str | None:
         """Fetch the address of an Earner's operator, or None."""
-        found: str = await self._view("operatorOf", earner)
+        found: str = await self.view("operatorOf", earner)
         return found if int(found, 16) else None
 
     async def current_arbiter(self) -> str:
         """Fetch the arbiter of leases created now."""
-        return str(await self._view("currentArbiter"))
+        return str(await self.view("currentArbiter"))
 
     async def now(self) -> int:
         """Fetch the newest block's timestamp, the contract's clock, in Unix seconds."""
@@ -315,11 +316,13 @@ class LeaseChain:
         except (KeyError, TypeError, ValueError) as error:
             raise RpcUnavailable(f"the endpoint's newest block has no timestamp: {str(head)[:80]!r}") from error
 
-    async def _view(self, function: str, *values: Any) -> Any:
-        asked = {"to": self.contract, "data": "0x" + self._calldata(function, *values).hex()}
-        found = await decode_reverts(self._abi, function, self._rpc.call_for_bytes("eth_call", asked, "latest"))
+    async def view(self, function: str, *values: Any, abi: ContractAbi | None = None) -> Any:
+        """Call a view by its name; `abi`: of another version of the contract."""
+        known = abi or self._abi
+        asked = {"to": self.contract, "data": "0x" + raise_usage_errors(known.encode_call, function, *values).hex()}
+        found = await decode_reverts(known, function, self._rpc.call_for_bytes("eth_call", asked, "latest"))
         try:
-            return self._abi.decode_result(function, found)
+            return known.decode_result(function, found)
         except ValueError as error:
             raise RpcUnavailable(f"the endpoint's answer to {function} cannot be read: {error}") from error
 
