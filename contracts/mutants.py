@@ -63,12 +63,24 @@ STATUSES: Final = {
     "Cancelled": "Settled",
 }
 
+ZEROED_FIRST: Final = (
+    "        creditOf[msg.sender] = 0;\n"
+    "        emit Withdrawn(msg.sender, to, amount);\n"
+    "        // Interaction\n"
+    '        (bool sent, ) = to.call{value: amount}("");\n'
+    "        if (!sent) revert WithdrawalFailed(to, amount);\n"
+)
 HAND: Final = (
     ("the lock of withdrawals is taken away", "private nonReentrant {", "private {"),
     (
-        "the credit is zeroed after the ether left",
+        "the credit is not zeroed",
         "        creditOf[msg.sender] = 0;\n        emit Withdrawn(msg.sender, to, amount);\n",
-        "",
+        "        emit Withdrawn(msg.sender, to, amount);\n",
+    ),
+    (
+        "the credit is zeroed after the ether left",
+        ZEROED_FIRST,
+        ZEROED_FIRST.replace("        creditOf[msg.sender] = 0;\n", "") + "        creditOf[msg.sender] = 0;\n",
     ),
     (
         "the stake is read after the status",
