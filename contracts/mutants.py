@@ -31,9 +31,26 @@ HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
 SOURCE: Final = HERE / "src" / "LeaseAgreement.sol"
 ARTIFACT: Final = Path("daemon/pandacea_sdk/protocol/abi/LeaseAgreement.json")
-SUITE: Final = ("tests/contracts",)
+SUITE: Final = Path("tests/contracts")
 BESIDE: Final = ("test_gas.py", "test_artifacts.py", "test_static_analysis.py", "test_tree.py")
 """Not asked: they look at bytes and documents, not at what the contract does."""
+LAST: Final = "test_law.py"
+"""Random histories: the slowest, asked when all the others have passed."""
+NEAREST: Final = {
+    "_create": ("create_lease",),
+    "_approve": ("approve_lease", "approve_lease_by_signature"),
+    "_commitRefusal": ("commit_results",),
+    "_credit": ("withdraw", "finalize_lease"),
+    "_withdraw": ("withdraw", "withdraw_to"),
+    "_appoint": ("set_arbiter", "constructor"),
+    "_isSigned": ("verify_receipt", "prove_equivocation"),
+    "_heldStake": ("cancel_lease", "prove_equivocation"),
+    "_stake": ("raise_dispute", "split_dispute"),
+    "_live": ("commit_result", "prove_equivocation"),
+    "_onlyAfter": ("split_dispute", "finalize_lease"),
+    "getLease": ("views", "create_lease"),
+}
+"""Function of the contract -> the tests that are asked first about a change in it, where their file is not named after it."""
 SECONDS: Final = 900
 """Longest time the suite may take on one mutant."""
 
@@ -46,12 +63,24 @@ STATUSES: Final = {
     "Cancelled": "Settled",
 }
 
+ZEROED_FIRST: Final = (
+    "        creditOf[msg.sender] = 0;\n"
+    "        emit Withdrawn(msg.sender, to, amount);\n"
+    "        // Interaction\n"
+    '        (bool sent, ) = to.call{value: amount}("");\n'
+    "        if (!sent) revert WithdrawalFailed(to, amount);\n"
+)
 HAND: Final = (
     ("the lock of withdrawals is taken away", "private nonReentrant {", "private {"),
     (
-        "the credit is zeroed after the ether left",
+        "the credit is not zeroed",
         "        creditOf[msg.sender] = 0;\n        emit Withdrawn(msg.sender, to, amount);\n",
-        "",
+        "        emit Withdrawn(msg.sender, to, amount);\n",
+    ),
+    (
+        "the credit is zeroed after the ether left",
+        ZEROED_FIRST,
+        ZEROED_FIRST.replace("        creditOf[msg.sender] = 0;\n", "") + "        creditOf[msg.sender] = 0;\n",
     ),
     (
         "the stake is read after the status",
@@ -161,19 +190,32 @@ class Mutant:
 
     name: str
     source: str
+    function: str = ""
+    """In which it stands."""
+
+    def files(self) -> list[str]:
+        """The suite's files, the one most likely to notice first."""
+        files = [path.name for path in sorted((ROOT / SUITE).glob("test_*.py")) if path.name not in BESIDE]
+        own = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.function).lower()
+        first = [f"test_{name}.py" for name in NEAREST.get(self.function, (own,))]
+        return [str(SUITE / name) for name in sorted(files, key=lambda name: (name == LAST, name not in first))]
 
 
 def derive_mutants(source: str) -> Iterator[Mutant]:
     """All of them, in the order of the source, those of HAND last."""
     lines = source.split("\n")
     begin = next(number for number, line in enumerate(lines) if line.startswith("contract "))
+    function = ""
     for number in range(begin, len(lines)):
+        if (head := re.match(r"    (?:function (\w+)|constructor)", lines[number])) is not None:
+            function = head[1] or "constructor"
         for what, changed in _change_line(lines[number]):
-            yield Mutant(f"{number + 1}: {what}", "\n".join([*lines[:number], changed, *lines[number + 1 :]]))
+            yield Mutant(f"{number + 1}: {what}", "\n".join([*lines[:number], changed, *lines[number + 1 :]]), function)
     for what, text, instead in HAND:
         if source.count(text) < 1:
             raise SystemExit(f"mutants.py: {what}: the source no longer has {text!r}")
-        yield Mutant(what, source.replace(text, instead, 1))
+        before = re.findall(r"^    function (\w+)", source[: source.index(text)], re.MULTILINE)
+        yield Mutant(what, source.replace(text, instead, 1), before[-1] if before else "constructor")
 
 
 def _change_line(line: str) -> Iterator[tuple[str, str]]:
@@ -269,12 +311,11 @@ class Laboratory:
             else:
                 shutil.copy(source, target)
 
-    def kill(self, code: dict[str, object]) -> str | None:
+    def kill(self, code: dict[str, object], files: list[str]) -> str | None:
         """The first test that notices; None: all pass."""
         artifact = json.loads((ROOT / ARTIFACT).read_text(encoding="utf-8"))
         (self.folder / ARTIFACT).write_text(json.dumps(artifact | code), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *SUITE]
-        command += [option for name in BESIDE for option in ("--ignore", f"tests/contracts/{name}")]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *files]
         environment = {**os.environ, "PYTHONPATH": str(self.folder / "daemon"), "PYTHONDONTWRITEBYTECODE": "1"}
         environment.setdefault("PANDACEA_TEST_SCALE", "0.1")
         try:
@@ -303,7 +344,7 @@ def judge_all(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, str, s
                 return mutant, "compiler", str(code["error"])
             laboratory = laboratories.get()
             try:
-                killer = laboratory.kill(code)
+                killer = laboratory.kill(code, mutant.files())
             finally:
                 laboratories.put(laboratory)
             if killer is not None:

@@ -65,7 +65,8 @@ def save_artifacts(artifacts: Mapping[str, bytes | str], folder: str | os.PathLi
     Every name is checked before the first file is written. Nothing is overwritten and no link is followed below `folder`.
 
     Raises:
-        UntrustedResult: a name is unsafe, two names are one file on some systems, or a file exists.
+        UntrustedResult: a name is unsafe, or two names are one file on some systems.
+        UsageError: a file exists.
         OSError: the disk did not take them.
     """
     planned: dict[str, tuple[tuple[str, ...], bytes]] = {}
@@ -79,9 +80,7 @@ def save_artifacts(artifacts: Mapping[str, bytes | str], folder: str | os.PathLi
     root.mkdir(parents=True, exist_ok=True)
     for segments, _ in planned.values():
         if os.path.lexists(root.joinpath(*segments)):
-            raise UntrustedResult(
-                "unsafe-artifact", f"{root.joinpath(*segments)} exists; nothing was written. Name an empty folder."
-            )
+            raise usage_error(f"{root.joinpath(*segments)} exists; nothing was written. Name an empty folder.")
     return [_write(root, segments, content) for segments, content in planned.values()]
 
 

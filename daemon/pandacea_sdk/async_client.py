@@ -12,19 +12,18 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from pandacea_sdk import mocks
+from pandacea_sdk import artifacts, mocks, offers
 from pandacea_sdk.computations import RESULTS_PATH, Computations
-from pandacea_sdk.credentials import find_signer
+from pandacea_sdk.credentials import account_of, find_signer
 from pandacea_sdk.errors import NodeError, usage_error
 from pandacea_sdk.node import NodeConnection, parse_object
-from pandacea_sdk.prepare import build_request, encode_json, read_content, read_script
+from pandacea_sdk.prepare import Inputs, build_request, encode_json, list_inputs, read_content, read_script
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 from pandacea_sdk.protocol.verify import VerifiedResult
 from pandacea_sdk.transport import Origin, Transport
 
-Inputs = Sequence[Mapping[str, str]]
 Uploads = Mapping[str, bytes | str | os.PathLike[str]]
 
 
@@ -73,6 +72,7 @@ class AsyncPandaceaClient:
         signer = find_signer(key, keystore, passphrase, passphrase_file)
         transport = Transport(Origin.from_url(base_url, insecure_http=insecure_http), signer, timeout=timeout, tls=tls)
         self._node = NodeConnection(transport, signer, chain_id, contract.lower() if contract else None)
+        self._rpc_url = rpc_url
         self._computations = Computations(self._node, rpc_url)
 
     async def __aenter__(self) -> Self:
@@ -96,6 +96,57 @@ class AsyncPandaceaClient:
         """
         return self._node.address
 
+    # ------------------------------------------------------------------------------------------------ leases
+
+    async def create_lease(
+        self,
+        product_id: str,
+        *,
+        computations: int = 1,
+        days: int = 7,
+        max_price: int = 0,
+        arbiter: str | None = None,
+        max_fee: int = 10**16,
+        max_tip: int | None = None,
+    ) -> str:
+        """Create a lease on a product at its signed price, and pay that price into the contract. Returns the lease's id.
+
+        The client needs `rpc_url`, `contract` and a key with a balance. Earner, contract and price come from what the node signed; on
+        your own endpoint chain, code, the signers, and the arbiter are checked before anything is sent. The Earner must approve the
+        lease within 7 days; `lease(id)` says when it may be used.
+
+        Args:
+            product_id: as the catalogue names it.
+            computations: how many the lease allows.
+            days: until it expires, at most 730.
+            max_price: the most wei you pay for the whole lease; a product that costs more is refused.
+            arbiter: the only address that may judge a dispute; default: whoever is appointed, unless a side of the lease.
+            max_fee: the most wei for the transaction's gas; the default is 0.01 of the native coin.
+            max_tip: the most wei per gas on top of the base fee; default: 2 gwei, or the base fee where that is more.
+
+        Raises:
+            UsageError: the price is above `max_price`, or an argument cannot be used.
+            RequestError: `product-unknown`.
+            UntrustedResult: the offer contradicts itself, its signature or the chain. In all of these nothing was paid.
+            LeaseError: the contract refused it.
+            NodeUnavailable: node or endpoint do not answer.
+            chain.FeeAboveCap, chain.NotMined: see there.
+        """
+        if self._rpc_url is None:
+            raise usage_error("create_lease needs your own endpoint and the contract: PandaceaClient(..., rpc_url=, contract=).")
+        return await offers.create_lease(
+            self._node,
+            self._rpc_url,
+            account_of(self._node.signer),
+            product_id,
+            computations=computations,
+            days=days,
+            max_price=max_price,
+            arbiter=arbiter,
+            max_fee=max_fee,
+            max_tip=max_tip,
+        )
+
     # ------------------------------------------------------------------------------------------------ computations
 
     async def execute_computation(
@@ -115,7 +166,8 @@ class AsyncPandaceaClient:
         Args:
             lease_id: `0x` and 64 hex digits.
             code_path: the script, at most 100 KB of UTF-8.
-            inputs: `[{"asset_id": ..., "variable_name": ...}]`: the script finds each asset as a DataFrame in that variable.
+            inputs: `{"df": "patients"}`: the script finds each asset as a DataFrame in that variable. A list of
+                `{"asset_id": ..., "variable_name": ...}` is taken, too.
             params: any JSON value; the script's `params`.
             uploads: name -> bytes or file; the script finds them at /workspace/in/NAME.
             product_version: refuse to run on any other version of the product.
@@ -131,7 +183,7 @@ class AsyncPandaceaClient:
                 manifest, receipt or chain contradict each other.
         """
         given = {} if uploads is None else {name: read_content(content) for name, content in uploads.items()}
-        body: dict[str, Any] = {"lease_id": lease_id, "code": read_script(code_path), "inputs": [dict(item) for item in inputs]}
+        body: dict[str, Any] = {"lease_id": lease_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
         optional = {"params": params, "product_version": product_version, "mode": mode}
         body |= {name: value for name, value in optional.items() if value is not None}
         if given:
@@ -224,7 +276,7 @@ class AsyncPandaceaClient:
         Returns:
             `{"code_id", "status", ...}`; `code_state(code_id)` returns the decision.
         """
-        body: dict[str, Any] = {"product_id": product_id, "code": read_script(code_path), "inputs": [dict(item) for item in inputs]}
+        body: dict[str, Any] = {"product_id": product_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
         optional = {"uploads": list(uploads), "params_schema": params_schema, "note": note}
         body |= {name: value for name, value in optional.items() if value}
         return parse_object(await self._node.send_signed("POST", "/api/v1/privacy/code", body=encode_json(body)))
@@ -278,3 +330,18 @@ class AsyncPandaceaClient:
     async def sign(self, method: str, target: str, body: bytes | None = None) -> dict[str, str]:
         """Sign one request for another HTTP client; returns the headers to add, valid once and for one minute."""
         return await self._node.sign(method, target, body)
+
+    @staticmethod
+    def decode_artifact(text: str) -> bytes:
+        """Decode an artifact in `answer["results"]["artifacts"]` to its bytes."""
+        return artifacts.decode_artifact(text)
+
+    @staticmethod
+    def save_artifacts(answer: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+        """Write an answer's artifacts below `folder` and return the files: safe names only, nothing overwritten."""
+        return artifacts.save_artifacts(answer["results"]["artifacts"], folder)
+
+    @staticmethod
+    def load_weights(content: bytes, **options: Any) -> Any:
+        """Load a PyTorch checkpoint without running code from it (torch >= 2.6, weights_only)."""
+        return artifacts.load_weights(content, **options)

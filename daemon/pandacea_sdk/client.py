@@ -3,7 +3,7 @@
 from pandacea_sdk.client import PandaceaClient
 
 client = PandaceaClient("http://localhost:8080")
-answer = client.execute_computation(lease_id, "train.py", [{"asset_id": "a", "variable_name": "table"}])
+answer = client.execute_computation(lease_id, "train.py", {"table": "a"})
 weights = client.decode_artifact(answer["results"]["artifacts"]["model_weights.pth"])
 """
 
@@ -13,14 +13,15 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
-from pandacea_sdk.async_client import AsyncPandaceaClient, Inputs, Uploads
+from pandacea_sdk.async_client import AsyncPandaceaClient, Uploads
 from pandacea_sdk.errors import PandaceaError
+from pandacea_sdk.prepare import Inputs
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.verify import VerifiedResult
 
@@ -65,6 +66,30 @@ class PandaceaClient:
     def address(self) -> str:
         """The Spender's address, lower-case hex."""
         return self._client.address
+
+    def create_lease(
+        self,
+        product_id: str,
+        *,
+        computations: int = 1,
+        days: int = 7,
+        max_price: int = 0,
+        arbiter: str | None = None,
+        max_fee: int = 10**16,
+        max_tip: int | None = None,
+    ) -> str:
+        """Create a lease on a product at its signed price; returns its id. See `AsyncPandaceaClient.create_lease`."""
+        return self._loop.run(
+            self._client.create_lease(
+                product_id,
+                computations=computations,
+                days=days,
+                max_price=max_price,
+                arbiter=arbiter,
+                max_fee=max_fee,
+                max_tip=max_tip,
+            )
+        )
 
     def execute_computation(
         self,
@@ -116,9 +141,20 @@ class PandaceaClient:
         """Upload data for a script; returns its sha-256. See `AsyncPandaceaClient.upload`."""
         return self._loop.run(self._client.upload(content))
 
-    def submit_code(self, code_path: str | os.PathLike[str], inputs: Inputs, product_id: str, **options: Any) -> dict[str, Any]:
+    def submit_code(
+        self,
+        code_path: str | os.PathLike[str],
+        inputs: Inputs,
+        product_id: str,
+        *,
+        uploads: Sequence[str] = (),
+        params_schema: Mapping[str, Any] | None = None,
+        note: str = "",
+    ) -> dict[str, Any]:
         """Submit a script for the Earner's approval. See `AsyncPandaceaClient.submit_code`."""
-        return self._loop.run(self._client.submit_code(code_path, inputs, product_id, **options))
+        return self._loop.run(
+            self._client.submit_code(code_path, inputs, product_id, uploads=uploads, params_schema=params_schema, note=note)
+        )
 
     def code_state(self, code_id: str) -> dict[str, Any]:
         """Fetch the Earner's decision about a submitted script, and the reason."""

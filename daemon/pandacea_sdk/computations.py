@@ -7,10 +7,18 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from pandacea_sdk.errors import JobError, NodeError, StillRunning, UntrustedResult, error_from_protocol
+from pandacea_sdk.errors import (
+    JobError,
+    NodeError,
+    NodeUnavailable,
+    PandaceaError,
+    StillRunning,
+    UntrustedResult,
+    error_from_protocol,
+)
 from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.on_chain import check_on_chain
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
@@ -26,6 +34,8 @@ LONG_POLL_SECONDS: Final = 30
 """The longest that one request lets the node wait before it answers."""
 _REMEMBERED: Final = 256
 """Computations; the oldest is forgotten first."""
+_KEPT: Final = 8
+"""Answers that wait for the chain, each as large as a result may be."""
 
 
 @dataclass(slots=True)
@@ -45,6 +55,8 @@ class Computations:
         self._node = node
         self._rpc_url = rpc_url
         self._asked: OrderedDict[str, _SubmittedRequest] = OrderedDict()
+        self._unchecked: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        """Answers that agree with manifest and receipt, and of which the chain could not be asked."""
 
     async def submit_and_wait(self, request: ExecuteRequest, deadline: float, timeout: float) -> dict[str, Any]:
         """Submit a request and wait for its verified answer. `deadline`: of the monotonic clock; `timeout`: its seconds, for messages."""
@@ -63,7 +75,9 @@ class Computations:
         """Wait for a computation and verify it. See `AsyncPandaceaClient.result`."""
         asked = self._asked.get(computation_id)
         location = RESULTS_PATH + computation_id
-        answer = await self._poll_until_ended(computation_id, asked, time.monotonic() + timeout, timeout, location)
+        answer = self._unchecked.get(computation_id)
+        if answer is None:
+            answer = await self._poll_until_ended(computation_id, asked, time.monotonic() + timeout, timeout, location)
         if _computation_id(answer) != computation_id:
             raise UntrustedResult("bad-answer", "The node answered with another computation than the one requested.")
         rehearsed = mode == "mock" if asked is None else asked.request.mode == "mock"
@@ -134,7 +148,16 @@ class Computations:
             message = error.get("message") if isinstance(error, dict) else answer.get("reason")
             code = "computation-cancelled" if status == "cancelled" else "computation-failed"
             raise JobError(code, f"There is no result: {message if isinstance(message, str) else 'the node gives no reason'}")
-        await self._verify(answer, asked)
+        answer.pop("on_chain", None)  # ours to say
+        try:
+            verified = await self._verify(answer, asked)
+        except PandaceaError as error:
+            # It may have been charged: whoever catches this has it, whatever the node does with it.
+            error.answer, error.computation_id = answer, _computation_id(answer)
+            raise
+        self._unchecked.pop(verified.computation_id, None)
+        if verified.on_chain is not None:
+            answer["on_chain"] = asdict(verified.on_chain)
         return answer
 
     async def _verify(self, answer: Mapping[str, Any], asked: _SubmittedRequest | None) -> VerifiedResult:
@@ -154,9 +177,19 @@ class Computations:
             verified = verify_result(answer, expected)
         except ProtocolError as error:
             raise error_from_protocol(error) from None
-        if self._rpc_url is not None and self._node.contract is not None:
-            await check_on_chain(verified, answer, self._rpc_url, self._node.contract, expected.chain_id)
-        return verified
+        if self._rpc_url is None or self._node.contract is None:
+            return verified
+        try:
+            check = await check_on_chain(verified, answer, self._rpc_url, self._node.contract, expected.chain_id)
+        except NodeUnavailable:
+            self._keep(verified.computation_id, dict(answer))
+            raise
+        return replace(verified, on_chain=check)
+
+    def _keep(self, computation_id: str, answer: dict[str, Any]) -> None:
+        self._unchecked[computation_id] = answer
+        if len(self._unchecked) > _KEPT:
+            self._unchecked.popitem(last=False)
 
     def _remember(self, computation_id: str, asked: _SubmittedRequest) -> None:
         self._asked[computation_id] = asked

@@ -25,12 +25,12 @@ class AccountSigner:
 
     def __init__(self, account: Any) -> None:
         """`account` signs what this signer is given."""
-        self._account = account
+        self.account = account
         self.address = str(account.address)
 
     def sign_digest(self, digest: bytes) -> bytes:
         """Sign 32 bytes, as `protocol.hashing.Signer` says."""
-        return bytes(self._account.unsafe_sign_hash(digest).signature)
+        return bytes(self.account.unsafe_sign_hash(digest).signature)
 
 
 def find_signer(
@@ -135,6 +135,22 @@ def account_from_key(key: str | bytes | LocalAccount) -> LocalAccount:
         ) from None
     account: LocalAccount = Account.from_key(key.strip() if isinstance(key, str) else key)
     return account
+
+
+def account_of(signer: Signer) -> LocalAccount:
+    """Return the account of a signer, with which transactions are signed.
+
+    Raises:
+        UsageError: the signer is an object of the caller's own (a contract wallet's), which signs requests alone.
+    """
+    if isinstance(signer, KeySigner):
+        return account_from_key(signer.private_key)
+    if isinstance(signer, AccountSigner) and hasattr(signer.account, "sign_transaction"):
+        account: LocalAccount = signer.account
+        return account
+    raise usage_error(
+        f"key is a {type(signer).__name__}, which signs requests and no transactions: make the lease with your wallet (createLease)."
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,8 @@ class PandaceaError(Exception):
 
     `code`: stable, for programs; `detail`: a sentence for people; `status`: of the HTTP response, None when there was none;
     `pointer`: JSON pointer of the field at fault; `line`: of the script; `retry_after`: seconds;
-    `request_id`: under which the Earner finds it in the node's log.
+    `request_id`: under which the Earner finds it in the node's log; `answer`: the node's answer, where one had come before a check of
+    it failed or could not be made; `computation_id`: its computation.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class PandaceaError(Exception):
         self.line = line
         self.retry_after = retry_after
         self.request_id = request_id
+        self.answer: Mapping[str, Any] | None = None
+        self.computation_id: str | None = None
 
 
 class UsageError(PandaceaError):
@@ -44,15 +47,15 @@ class UsageError(PandaceaError):
 
 
 class RequestError(PandaceaError):
-    """The request is malformed: change the request."""
+    """The request is malformed, or names what is not there: change the request."""
 
 
 class SignatureError(PandaceaError):
-    """The node does not accept the signature, or does not know the signer: check key, clock and authority."""
+    """The node does not accept the signature: check key, clock and authority."""
 
 
 class LeaseError(PandaceaError):
-    """The lease, its product or its state on the chain does not allow this: `client.lease(id)` says why."""
+    """There is no usable lease: none approved yet, or its state on the chain does not allow this. `client.lease(id)` says why."""
 
 
 class JobError(PandaceaError):
@@ -83,7 +86,7 @@ class StillRunning(NodeUnavailable):
         super().__init__(
             "still-running", f"The computation {computation_id} has not ended after {seconds:.0f} s; ask for its result later."
         )
-        self.computation_id = computation_id
+        self.computation_id: str = computation_id
 
 
 _GROUPS: Final[tuple[tuple[Mapping[str, problems.ProblemKind], type[PandaceaError]], ...]] = (
@@ -100,6 +103,11 @@ _SINGLE: Final[dict[str, type[PandaceaError]]] = {
     "no-answer": NodeUnavailable,
     "bad-usage": UsageError,
     "refused": RequestError,
+    # Codes whose family says something else than what to do about them.
+    "unknown-spender": LeaseError,  # a good signature, and no approved lease of its address yet
+    "product-unknown": RequestError,
+    "asset-outside-product": RequestError,
+    "product-version-moved": RequestError,
 }
 
 

@@ -30,9 +30,18 @@ class NodeConnection:
         Raises:
             UsageError: no key was given.
         """
+        return self.signer.address.lower()
+
+    @property
+    def signer(self) -> Signer:
+        """The signer of requests.
+
+        Raises:
+            UsageError: no key was given.
+        """
         if self._signer is None:
             raise usage_error("There is no key: pass key=, or set PANDACEA_PRIVATE_KEY or PANDACEA_KEYSTORE.")
-        return self._signer.address.lower()
+        return self._signer
 
     async def chain_id(self) -> int:
         """Return the chain's id; where it was not given, the node is asked once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,27 @@ from pandacea_sdk.errors import error_from_protocol, usage_error
 from pandacea_sdk.protocol.execute_request import ExecuteRequest, parse_execute_request
 from pandacea_sdk.protocol.limits import MAX_CODE_BYTES
 from pandacea_sdk.protocol.problems import ProtocolError
+
+Inputs = Mapping[str, str] | Sequence[Mapping[str, str]]
+"""`{variable: asset id}`, or `[{"asset_id": ..., "variable_name": ...}]` as a request carries it."""
+
+
+def list_inputs(inputs: Inputs) -> list[dict[str, str]]:
+    """Write inputs as a request carries them.
+
+    Raises:
+        UsageError: they have another shape.
+    """
+    if isinstance(inputs, Mapping):
+        if set(inputs) == {"asset_id", "variable_name"}:
+            return [dict(inputs)]
+        return [{"asset_id": asset_id, "variable_name": variable} for variable, asset_id in inputs.items()]
+    if isinstance(inputs, Sequence) and not isinstance(inputs, str) and all(isinstance(one, Mapping) for one in inputs):
+        return [dict(one) for one in inputs]
+    raise usage_error(
+        f'inputs is {ascii(inputs)[:80]}: give {{"variable": "asset id"}}, such as {{"df": "patients"}}, '
+        'or [{"asset_id": "patients", "variable_name": "df"}].'
+    )
 
 
 def build_request(body: dict[str, Any]) -> ExecuteRequest:

@@ -97,7 +97,7 @@ class Evm:
 
     @property
     def domain(self) -> dict[str, Any]:
-        """The EIP-712 domain."""
+        """The EIP-712 domain of the contract under test."""
         return {
             "name": "Pandacea LeaseAgreement",
             "version": "1",

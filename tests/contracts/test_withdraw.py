@@ -94,3 +94,17 @@ def test_when_the_recipient_enters_again_it_pays_once(agreement: Agreement, agai
     assert agreement.balance() == ETHER
     # A free lease made on the way is harmless; taking money twice is what must not work.
     assert puppet.entered is again.startswith("create")
+
+
+def test_when_the_recipient_gains_credit_on_the_way_it_keeps_that_credit(agreement: Agreement) -> None:
+    """Another lease of the recipient ends while it is paid for the first: that money is paid out next, none is trapped."""
+    puppet = Puppet(agreement)
+    puppet.create_and_cancel()
+    second = puppet.create()
+    puppet.behave(Mood.REENTER, agreement.abi.encode_call("cancelLease", second))
+    assert not isinstance(puppet.act(agreement.abi.encode_call("withdraw")), Refusal)
+    assert puppet.entered
+    assert (agreement.balance(puppet.address), agreement.balance()) == (ETHER, ETHER)
+    puppet.behave(Mood.ACCEPT)
+    assert not isinstance(puppet.act(agreement.abi.encode_call("withdraw")), Refusal)
+    assert (agreement.balance(puppet.address), agreement.balance()) == (2 * ETHER, 0)

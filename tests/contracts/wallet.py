@@ -8,7 +8,7 @@ from pandacea_sdk.protocol.contract import ContractAbi
 from tests.contracts.agreement import Agreement, Done, artifact
 
 
-class Mood(IntEnum):
+class WalletMood(IntEnum):
     """What the contract answers when it is asked whether it signed."""
 
     HONEST = 0
@@ -29,7 +29,7 @@ class Wallet:
         self._abi = ContractAbi(artifact("Wallet"))
         self.address = agreement.deploy(self._abi, owner)
 
-    def behave(self, mood: Mood) -> None:
+    def behave(self, mood: WalletMood) -> None:
         """Set what it answers."""
         call = self._abi.encode_call("behave", int(mood))
         assert isinstance(self._agreement.raw(call, by=self._agreement.owner, to=self.address), Done)

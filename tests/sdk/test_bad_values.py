@@ -75,7 +75,9 @@ def test_what_is_encoded_is_what_was_given() -> None:
     assert len({lease_agreement().encode_call("setOperator", spelling) for spelling in spellings}) == 1
 
 
-@pytest.mark.parametrize("field", ["contract", "spender", "earner", "data_product_id", "price", "expires_at", "max_computations"])
+@pytest.mark.parametrize(
+    "field", ["contract", "spender", "earner", "data_product_id", "price", "expires_at", "max_computations", "arbiter"]
+)
 def test_a_leases_id_is_computed_of_whole_terms_alone(field: str) -> None:
     """A term that is none makes no id."""
     terms: dict[str, Any] = {
@@ -87,6 +89,7 @@ def test_a_leases_id_is_computed_of_whole_terms_alone(field: str) -> None:
         "price": 1,
         "expires_at": 2,
         "max_computations": 3,
+        "arbiter": ADDRESS,
         "nonce": 0,
     }
     assert derive_lease_id(**terms)

@@ -175,6 +175,24 @@ def test_without_a_key_public_things_work_and_signing_says_what_to_do(
             keyless.execute_computation(LEASE, script, INPUTS)
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [{"table": "a"}, [{"asset_id": "a", "variable_name": "table"}], {"asset_id": "a", "variable_name": "table"}],
+)
+def test_inputs_are_given_by_variable_or_as_the_request_carries_them(client: PandaceaClient, script: Path, inputs: Any) -> None:
+    """`{"df": "patients"}` is what one tries first."""
+    answer = client.execute_computation(LEASE, script, inputs)
+    assert [(one["asset_id"], one["variable_name"]) for one in answer["manifest"]["inputs"]] == [("a", "table")]
+
+
+@pytest.mark.parametrize("inputs", [["a"], "a", None, 7, [["a", "table"]]])
+def test_inputs_of_another_shape_are_shown_the_right_one(node: FakeNode, client: PandaceaClient, script: Path, inputs: Any) -> None:
+    """The sentence holds an example, and nothing is sent."""
+    with pytest.raises(UsageError, match=r'such as \{"df": "patients"\}'):
+        client.execute_computation(LEASE, script, inputs)
+    assert not any("execute" in request for request in node.requests)
+
+
 # ------------------------------------------------------------------ the node's refusals
 
 
@@ -189,8 +207,10 @@ def answering(code: str, status: int, **more: Any) -> Callable[..., Any]:
     ("code", "status", "error"),
     [
         ("lease-expired", 403, LeaseError),
-        ("asset-outside-product", 403, LeaseError),
-        ("product-version-moved", 409, LeaseError),
+        ("unknown-spender", 403, LeaseError),
+        ("asset-outside-product", 403, RequestError),
+        ("product-unknown", 404, RequestError),
+        ("product-version-moved", 409, RequestError),
         ("computation-failed", 409, JobError),
         ("code-of-tomorrow", 422, RequestError),
         ("internal-error", 500, NodeError),

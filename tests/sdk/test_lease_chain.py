@@ -146,9 +146,10 @@ async def test_a_dispute_won_and_a_cancelled_lease_are_withdrawn_together(place:
 
 
 async def test_a_dispute_nobody_decides_is_split(place: ChainUnderTest) -> None:
-    """After 30 days, by anyone; before, it says from when on."""
+    """After 30 days, by anyone, half each where a result was committed; before, it says from when on."""
     spender, anyone = await place.connect_as(SPENDER), await place.connect_as(OPERATOR)
     lease = await create_lease(place)
+    await (await place.connect_as(EARNER)).commit_result(lease, word(1), word(2))
     await spender.raise_dispute(lease, "")
     with pytest.raises(ContractReverted) as caught:
         await anyone.split(lease)
@@ -233,7 +234,7 @@ async def test_a_transaction_undone_in_its_block_says_why(place: ChainUnderTest)
     await earner.cancel(lease)
     async with sender._lock:
         nonce = int(await earner._rpc.call("eth_getTransactionCount", earner.address, "pending"), 16)
-        fees = await sender._fees()
+        fees = await sender._fees("commitResult", 200_000)
         account = Account.from_key(place.keys[EARNER])
         from eth_utils.address import to_checksum_address
 
@@ -432,7 +433,7 @@ async def test_a_lease_that_does_not_stand_for_the_terms_is_not_handed_on(endpoi
         "eth_call": word(0),
         "eth_estimateGas": "0x5208",
         "eth_getTransactionCount": "0x0",
-        "eth_getBlockByNumber": {},
+        "eth_getBlockByNumber": {"timestamp": hex(1_999_999_000)},
         "eth_gasPrice": "0x1",
         "eth_sendRawTransaction": word(3),
         "eth_getTransactionReceipt": mined,

@@ -46,5 +46,16 @@ class NotMined(ChainError):
         self.transaction_hash = transaction_hash
 
 
+class FeeAboveCap(ChainError):
+    """The endpoint suggests a fee, tip or gas limit above what you allow: nothing was signed or sent. See `what`, `value` and `cap`."""
+
+    def __init__(self, action: str, what: str, value: int, cap: int, remedy: str, unit: str = "units") -> None:
+        """`what`: "fee", "tip" or "gas"; `value` and `cap` in `unit`; `remedy`: what to do now."""
+        super().__init__(
+            f"{action} was not sent: the endpoint asks for a {what} of {value:,} {unit}, and at most {cap:,} are allowed. {remedy}"
+        )
+        self.action, self.what, self.value, self.cap = action, what, value, cap
+
+
 class WrongDeployment(ChainError):
     """The endpoint serves another chain, or the address has no code or other code than expected: check chain and address."""

@@ -9,10 +9,12 @@ from typing import Any, Final, TypeVar
 
 from eth_account.signers.local import LocalAccount
 
+from pandacea_sdk.chain.caps import Caps
 from pandacea_sdk.chain.errors import ContractReverted, NotMined, RpcRefused, RpcUnavailable
 from pandacea_sdk.chain.rpc import JsonRpcClient
 from pandacea_sdk.protocol.addresses import to_checksum_address
 from pandacea_sdk.protocol.contract import ContractAbi, ContractEvent
+from pandacea_sdk.protocol.ids import HEX_QUANTITY
 
 T = TypeVar("T")
 
@@ -46,15 +48,26 @@ class MinedTransaction:
 class TransactionSender:
     """Sends one account's transactions, one at a time, so that their nonces follow each other."""
 
-    def __init__(self, rpc: JsonRpcClient, account: LocalAccount, abi: ContractAbi, chain_id: int, *, timeout: float) -> None:
-        """`timeout`: seconds to wait for a block."""
+    def __init__(
+        self,
+        rpc: JsonRpcClient,
+        account: LocalAccount,
+        abi: ContractAbi,
+        chain_id: int,
+        *,
+        timeout: float,
+        caps: Caps = Caps(),  # noqa: B008  it is frozen
+    ) -> None:
+        """`timeout`: seconds to wait for a block; `caps`: the most that one transaction may cost."""
         self._rpc, self._account, self._abi, self._chain_id, self._timeout = rpc, account, abi, chain_id, timeout
+        self._caps = caps
         self._lock = asyncio.Lock()
 
     async def send(self, action: str, to: str | None, data: bytes, value: int = 0) -> MinedTransaction:
         """Send a transaction and wait until it is mined. `action` names it in errors; `to` None creates a contract; `value` in wei.
 
         Raises:
+            FeeAboveCap: the endpoint asks for more fee, tip or gas than the caps allow; nothing was signed.
             ContractReverted: the contract reverted it, mostly before anything was sent.
             RpcRefused, RpcUnavailable: the endpoint refused it, or did not answer.
             NotMined: it was sent and is not in a block in time.
@@ -63,13 +76,15 @@ class TransactionSender:
         if to is not None:
             fields["to"] = to
         asked = {**fields, "value": hex(value), "from": self._account.address}
-        gas = await decode_reverts(self._abi, action, self._rpc.call_for_quantity("eth_estimateGas", asked))
+        estimate = await decode_reverts(self._abi, action, self._rpc.call_for_quantity("eth_estimateGas", asked))
+        gas = max(int(estimate * GAS_MARGIN), 1)
+        self._caps.check_gas(action, gas)
         async with self._lock:
             nonce = await self._rpc.call_for_quantity("eth_getTransactionCount", self._account.address, "pending")
             transaction: dict[str, Any] = {
                 **fields,
-                **await self._fees(),
-                "gas": int(gas * GAS_MARGIN),
+                **await self._fees(action, gas),
+                "gas": gas,
                 "nonce": nonce,
                 "chainId": self._chain_id,
             }
@@ -79,17 +94,19 @@ class TransactionSender:
             sent = "0x" + (await self._rpc.call_for_bytes("eth_sendRawTransaction", "0x" + bytes(raw).hex())).hex()
         return await self._outcome(action, sent, asked)
 
-    async def _fees(self) -> dict[str, int]:
-        """Choose twice the base fee and a tip: enough for six full blocks in a row (EIP-1559 raises the base fee by an eighth each)."""
+    async def _fees(self, action: str, gas: int) -> Mapping[str, int]:
+        """Ask what gas costs now, and hold it against the caps."""
         head = await self._rpc.call("eth_getBlockByNumber", "latest", False)
         base = head.get("baseFeePerGas") if isinstance(head, dict) else None
         if base is None:
-            return {"gasPrice": await self._rpc.call_for_quantity("eth_gasPrice")}
+            return self._caps.price_legacy_gas(action, gas, await self._rpc.call_for_quantity("eth_gasPrice"))
+        if not isinstance(base, str) or not HEX_QUANTITY.fullmatch(base):
+            raise RpcUnavailable(f"the endpoint's newest block has the base fee {str(base)[:80]!r}, which is not a hex quantity")
         try:
             tip = await self._rpc.call_for_quantity("eth_maxPriorityFeePerGas")
         except RpcRefused:
             tip = DEFAULT_PRIORITY_FEE
-        return {"maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * int(base, 16) + tip}
+        return self._caps.price_gas(action, gas, int(base, 16), tip)
 
     async def _outcome(self, action: str, sent: str, asked: dict[str, Any]) -> MinedTransaction:
         found = await self._mined(sent)

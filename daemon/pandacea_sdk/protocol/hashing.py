@@ -58,6 +58,11 @@ class KeySigner:
     def __repr__(self) -> str:
         return f"KeySigner({self.address})"
 
+    @property
+    def private_key(self) -> bytes:
+        """The 32 bytes, for a library that signs by itself."""
+        return self._key.to_bytes()
+
     def sign_digest(self, digest: bytes) -> bytes:
         """Sign as `Signer` says, deterministically (RFC 6979)."""
         raw = self._key.sign_msg_hash(digest).to_bytes()

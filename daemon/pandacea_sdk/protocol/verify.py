@@ -49,10 +49,24 @@ class ExpectedResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ChainCheck:
+    """What of a result was compared with the contract.
+
+    `contract_version`: "v1" or "v0"; `compared`: "spender", "earner", "signer" and, with v1, "commitment"; `committed`: the result hash
+    on the chain, None while there is none (v0 has none).
+    """
+
+    contract_version: str
+    compared: tuple[str, ...]
+    committed: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedResult:
     """A result whose parts agree. `signer` still has to be compared with the lease's Earner or operator on the chain.
 
-    `request_compared`: whether it was also compared with what was asked for, not only with the computation's id.
+    `request_compared`: whether it was also compared with what was asked for, not only with the computation's id. `on_chain`: what was
+    compared with the contract; None where no endpoint was asked.
     """
 
     success: bool
@@ -64,6 +78,7 @@ class VerifiedResult:
     manifest: Mapping[str, Any] = field(repr=False)
     output: bytes = field(repr=False)
     artifacts: Mapping[str, bytes] = field(repr=False)
+    on_chain: ChainCheck | None = None
 
 
 def verify_result(answer: Any, expected: ExpectedResult) -> VerifiedResult:
