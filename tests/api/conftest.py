@@ -159,7 +159,7 @@ async def start_node() -> AsyncIterator[StartNode]:
     """Start nodes with given limits; all are stopped at the end."""
     started: list[HttpServer] = []
 
-    async def start(limits: HttpLimits | None = None, **listener: Any) -> GuardedNode:
+    async def start(limits: HttpLimits | None = None, requests_since: int = 0, **listener: Any) -> GuardedNode:
         edge = limits or HttpLimits()
         app = create_app(edge)
         known, wallets = FakeSpenders(), FakeContractSignatures()
@@ -174,6 +174,7 @@ async def start_node() -> AsyncIterator[StartNode]:
             stranger_rate=RateLimiter(1, 3, time.monotonic),
             peer_rate=RateLimiter(1, 16, time.monotonic),
             wallets=wallets,
+            requests_since=requests_since,
         )
         _add_routes(app, handled)
         server = HttpServer(app, Listener(port=0, limits=edge, grace_seconds=listener.pop("grace_seconds", 5), **listener))

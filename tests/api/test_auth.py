@@ -45,6 +45,20 @@ async def test_of_many_copies_at_once_one_passes(start_node: StartNode) -> None:
     assert sorted(answer.status for answer in answers) == [200] + [401] * 19
 
 
+async def test_a_request_signed_before_the_database_was_put_back_is_refused(start_node: StartNode) -> None:
+    """Its nonce may have been used, and the database that knew is gone. Until a fast clock cannot have dated it later, all wait."""
+    now = int(time.time())
+    waits = await start_node(requests_since=now + 20)
+    told = await send_raw(waits.port, waits.signed_request())
+    assert (told.status, told.code) == (503, "unavailable")
+    assert 0 < int(told.headers["retry-after"]) <= 21
+    serves = await start_node(requests_since=now - 10)
+    for target, signer in (("/signed", SPENDER), ("/anyone", STRANGER)):
+        old = await send_raw(serves.port, serves.signed_request(target=target, created=now - 11, signer=signer))
+        assert (old.status, old.code) == (401, "signature-expired"), target
+        assert (await send_raw(serves.port, serves.signed_request(target=target, signer=signer))).status == 200, target
+
+
 async def test_an_unsigned_request_is_told_how_to_sign(start_node: StartNode) -> None:
     """401 carries Accept-Signature (RFC 9421) and WWW-Authenticate (RFC 9110)."""
     node = await start_node()

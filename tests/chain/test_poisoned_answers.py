@@ -21,12 +21,13 @@ from pandacea.chain.approvals.proof import ApprovalProver
 from pandacea.chain.approvals.signed_transactions import UnprovableError, recover_transaction
 from pandacea.chain.contract_versions import ContractVersion, detect_contract_version, fetch_v0_lease, find_deploy_block
 from pandacea.chain.events import address_topic, decode_event, decode_logs
+from pandacea.chain.finality import FinalityViolatedError
 from pandacea.chain.lease_cache import DEFAULT_CONFIDENCE, InMemoryLeaseCache
 from pandacea.chain.logs import BloomFilterCheck, LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault, classify_rpc_error
 from pandacea.chain.rpc_messages import MAX_QUANTITY, JsonRpcError, RpcTransaction, TransactionReceipt
-from pandacea.chain.source import ChainSource, FinalityViolatedError
+from pandacea.chain.source import ChainSource
 from pandacea.domain.chain_view import BEFORE_GENESIS, NO_HASH, BlockRef
 from pandacea.domain.ids import HASH32, Address, BlockNumber, Hash32, LeaseKey, Timestamp, Wei
 from pandacea.domain.lease import is_well_formed

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from pathlib import Path
 
+from pandacea.chain.finality import REBUILD_REMEDY
 from pandacea.domain.access import Denied, Granted, Unknown, may_continue, may_read
-from pandacea.domain.ids import LeaseId
+from pandacea.domain.ids import Address, LeaseId
+from pandacea.store.chain_store import count_chain_rows, delete_deployment
+from pandacea.store.database_engine import DatabaseEngine
 from tests.chain.anvil import EARNER, SPENDER, STRANGER, Anvil, AnvilAgreement, encode_call
 from tests.chain.node import FollowingNode, assert_equals_rebuild
 from tests.faults.proxy import FaultProxy
@@ -151,7 +153,7 @@ async def test_row_04_reorg_below_finalized(anvil: Anvil, tmp_path: Path) -> Non
 
 
 async def test_row_04_the_operator_may_rebuild_from_a_chain_that_was_reset(anvil: Anvil, tmp_path: Path) -> None:
-    """After a chain was reset on purpose, one call deletes what was read of it and reads it again."""
+    """After a chain was reset on purpose, what `pandacea chain rebuild` does lets the next start read it from the deployment."""
     agreement = await anvil.deploy_agreement()
     await anvil.mine_blocks(10)
     lease = await agreement.create()
@@ -161,19 +163,42 @@ async def test_row_04_the_operator_may_rebuild_from_a_chain_that_was_reset(anvil
         await node.wait_for_head()
     await anvil.reorg(8)
     async with FollowingNode(agreement, tmp_path / "node.db") as node:
-        await node.wait_until(lambda: not node.lease_cache.chain_status().is_ready)
-        await asyncio.sleep(0.1)
+        await node.wait_until(lambda: bool(node.lease_cache.contradictions), what="distrust")
+        assert REBUILD_REMEDY in str(node.lease_cache.chain_status().not_ready_reason)
         assert node.known_lease(lease) is not None
-    node = FollowingNode(agreement, tmp_path / "node.db")
-    async with node:
-        assert node._task is not None
-        node._task.cancel()
-        await asyncio.wait([node._task])
-        await node.follower.rebuild()
-        node._task = asyncio.create_task(node.follower.run())
+        contract = Address(agreement.address)
+        assert await count_chain_rows(node.database, anvil.chain_id, contract) is not None
+    database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{tmp_path / 'node.db'}")
+    await delete_deployment(database, anvil.chain_id, contract)
+    assert await count_chain_rows(database, anvil.chain_id, contract) is None
+    await database.close()
+    async with FollowingNode(agreement, tmp_path / "node.db") as node:
         await assert_equals_rebuild(node, tmp_path)
         assert node.known_lease(lease) is None
         assert node.lease_cache.chain_status().is_ready
+
+
+async def test_row_04_a_chain_that_begins_again_is_not_taken_for_a_lagging_endpoint(anvil: Anvil, tmp_path: Path) -> None:
+    """Its head is lower than what was final, and younger: an endpoint that lags is older. Served all the same it would be old news."""
+    agreement = await anvil.deploy_agreement()
+    await anvil.mine_blocks(20)
+    async with (
+        Anvil() as other,
+        FaultProxy(anvil.url) as proxy,
+        FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url]) as node,
+    ):
+        await node.wait_for_head()
+        await node.wait_until(lambda: node.view.base.number > 8, what="settled")
+        assert node.lease_cache.chain_status().is_ready
+        begun_again = await other.deploy_agreement()
+        assert begun_again.address == agreement.address
+        await other.call_method("evm_setNextBlockTimestamp", node.view.tip.timestamp + 60)
+        await other.mine_blocks(1)
+        proxy.upstreams = [other.url]
+        await node.wait_until(lambda: not node.lease_cache.chain_status().is_ready, what="distrust")
+        reason = str(node.lease_cache.chain_status().not_ready_reason)
+        assert "as the newest, made after block" in reason
+        assert REBUILD_REMEDY in reason
 
 
 async def _something(chain: Anvil, depth: int) -> str:

@@ -12,6 +12,7 @@ from pandacea.domain.ids import Address, AssetId, Hash32, LeaseKey
 from pandacea.domain.job import Mode
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
+from pandacea.files.generation import GenerationFile
 from pandacea.files.results import ResultStore
 from pandacea.files.upload_files import UploadFiles
 from pandacea.flows.accept_job import Caller, ComputationRequest, QueueLimits, SubmitPorts
@@ -141,6 +142,7 @@ async def make_world(tmp_path: Path, engine: DatabaseEngine, *, fresh: bool = Tr
             upload_files=upload_files,
             post_results=True,
             notifier=notifier,
+            generation_file=GenerationFile(tmp_path),
         ),
         lease_cache=leases,
         catalogue=catalogue,

@@ -22,6 +22,7 @@ ENTRY_POINTS: Final = {
     "outbox": {"deliver_events", "deliver_commitments"},
     "rehearse": {"rehearse"},
     "release": {"release_result", "refuse_result", "refuse_expired"},
+    "restore": {"begin_generation"},
     "retention": {"apply_retention"},
     "submit": {"submit_job"},
 }

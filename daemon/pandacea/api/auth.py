@@ -89,12 +89,14 @@ class Authenticator:
         wallets: ContractSignatures | None = None,
         spender_rate: RateLimiter | None = None,
         peer_rate: RateLimiter | None = None,
+        requests_since: int = 0,
     ) -> None:
         """`nonces` stores the nonces of known Spenders durably; those of strangers are in `stranger_nonces`.
 
         Strangers of one peer share `peer_rate`, checked before anything is computed for them; all strangers share `stranger_rate`, which
         only valid signatures use up. `wallets` verifies signatures that no plain key made. The requests of one Spender are limited by
-        `spender_rate`, checked after the signature: nobody else can use it up.
+        `spender_rate`, checked after the signature: nobody else can use it up. Requests signed before `requests_since` (Unix seconds) are
+        refused: the nonces that were used by then may be lost.
         """
         self._policy = policy
         self._clock = clock
@@ -105,6 +107,7 @@ class Authenticator:
         self._wallets = wallets
         self._spender_rate = spender_rate
         self._peer_rate = peer_rate
+        self._requests_since = requests_since
 
     async def authenticate(self, head: RequestHead, read: ReadBody, peer: str = "") -> SignedRequest:
         """Verify a request of a known Spender: first its head, then its body. `peer`: who sent it.
@@ -115,7 +118,7 @@ class Authenticator:
                 request-replayed.
             Unavailable: the database or, for a contract wallet, the chain cannot be asked.
         """
-        signed = await self._verify_spender(parse_signed_request(head, self._policy, self._clock.now()), peer)
+        signed = await self._verify_spender(self._parse(head), peer)
         signed.check_body(await read(signed))
         return await _spend_nonce(self._nonces, signed)
 
@@ -125,9 +128,7 @@ class Authenticator:
         Raises:
             ProtocolError, Unavailable: as `authenticate`, without digest-mismatch.
         """
-        return await _spend_nonce(
-            self._nonces, await self._verify_spender(parse_signed_request(head, self._policy, self._clock.now()), peer)
-        )
+        return await _spend_nonce(self._nonces, await self._verify_spender(self._parse(head), peer))
 
     async def authenticate_anyone(self, head: RequestHead, peer: str, read: ReadBody, read_strangers: ReadBody) -> SignedRequest:
         """Verify a request on a route for people without a lease: a plain key, no RPC, nothing written to the database.
@@ -142,7 +143,7 @@ class Authenticator:
             ProtocolError: as `authenticate`, with rate-limited instead of unknown-spender.
             Unavailable: too many nonces at once.
         """
-        signed = parse_signed_request(head, self._policy, self._clock.now())
+        signed = self._parse(head)
         if self._spenders.knows_spender(Address(signed.address)):
             await self._verify_spender(signed, peer)
             signed.check_body(await read(signed))
@@ -154,6 +155,17 @@ class Authenticator:
         self._stranger_rate.acquire(STRANGERS)
         signed.check_body(await read_strangers(signed))
         return await _spend_nonce(self._stranger_nonces, signed)
+
+    def _parse(self, head: RequestHead) -> SignedRequest:
+        now = self._clock.now()
+        signed = parse_signed_request(head, self._policy, now)
+        if signed.created < self._requests_since:
+            again = "The node's database was put back from a backup, and which requests it received before is lost"
+            if now < self._requests_since:
+                seconds = int(self._requests_since - now) + 1
+                raise Unavailable(f"{again}; it takes requests signed in {seconds} s and later.", retry_after=seconds)
+            raise ProtocolError("signature-expired", f"{again}; sign the request again, newly dated.")
+        return signed
 
     async def _verify_spender(self, signed: SignedRequest, peer: str) -> SignedRequest:
         """Return the request if a Spender of this node signed it. The body is not read, and no nonce is spent."""

@@ -40,8 +40,9 @@ async def serve_http(
     workers: Workers,
     supervisor: TaskSupervisor,
     stack: AsyncExitStack,
+    requests_since: int,
 ) -> HttpServer:
-    """Start the HTTP server; `stack` stops it.
+    """Start the HTTP server; `stack` stops it. Requests signed before `requests_since` (Unix seconds) are refused.
 
     Raises:
         BadConfig: the address cannot be bound, or the TLS certificate cannot be used.
@@ -49,7 +50,7 @@ async def serve_http(
     listener = factories.listener_of(config.server)
     app = create_app(listener.limits)
     app[STATE].observe_request = adapters.metrics.observe_request
-    app[AUTHENTICATOR] = _authenticator(config, adapters, supervisor, stack)
+    app[AUTHENTICATOR] = _authenticator(config, adapters, supervisor, stack, requests_since)
     app[NODE] = NodeContext(
         earner=Address(config.earner.address),
         database=adapters.database,
@@ -82,7 +83,9 @@ async def serve_http(
     return server
 
 
-def _authenticator(config: Config, adapters: Adapters, supervisor: TaskSupervisor, stack: AsyncExitStack) -> Authenticator:
+def _authenticator(
+    config: Config, adapters: Adapters, supervisor: TaskSupervisor, stack: AsyncExitStack, requests_since: int
+) -> Authenticator:
     nonces = GroupCommitNonces(adapters.database.spend_nonces)
     supervise_task(supervisor, nonces.run(), "nonces", stack)
     wallets = Erc1271Verifier(
@@ -102,6 +105,7 @@ def _authenticator(config: Config, adapters: Adapters, supervisor: TaskSuperviso
         peer_rate=RateLimiter(1, 5, time.monotonic),
         spender_rate=RateLimiter(*SPENDER_RATE, time.monotonic),
         wallets=wallets,
+        requests_since=requests_since,
     )
 
 

@@ -28,6 +28,7 @@ from pandacea.config import Config
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
+from pandacea.files.generation import GenerationFile
 from pandacea.files.results import ResultStore
 from pandacea.files.upload_files import UploadFiles
 from pandacea.flows.accept_job import QueueLimits, SubmitPorts
@@ -36,12 +37,14 @@ from pandacea.flows.execute import ExecutePorts, run_next_job
 from pandacea.flows.finish import recover_jobs
 from pandacea.flows.outbox import deliver_commitments, deliver_events
 from pandacea.flows.privacy import PrivacyService
+from pandacea.flows.restore import RestorePorts, begin_generation
 from pandacea.flows.retention import RetentionPorts, apply_retention
 from pandacea.flows.sign_result import ResultSigner
 from pandacea.flows.uploads import UploadQuota, UploadStore
 from pandacea.tasks import Loop, TaskSupervisor
 from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
+from pandacea_sdk.protocol.signing import CLOCK_SKEW_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +103,8 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
     log.info("node.workers", number=number, of_one_spender=max_running_per_spender(number))
     workers = Workers(number, adapters.notifier)
     execute = _make_execute_ports(config, adapters, results, uploads, privacy, workers)
+    restore = RestorePorts(adapters.database, adapters.clock, execute.generation_file, CLOCK_SKEW_SECONDS)
+    requests_since = await begin_generation(restore)
     await recover_jobs(execute)
     await uploads.remove_unknown()
     workers.set_step(lambda mode: run_next_job(execute, (mode,)))
@@ -137,7 +142,7 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
         ),
     )
     await serve_control_socket(control, config.store.state_dir, stack)
-    return await serve_http(config, adapters, submit, uploads, workers, supervisor, stack), workers
+    return await serve_http(config, adapters, submit, uploads, workers, supervisor, stack, requests_since), workers
 
 
 def _make_execute_ports(
@@ -158,6 +163,7 @@ def _make_execute_ports(
         upload_files=uploads.files,
         post_results=config.settlement.post_results,
         notifier=adapters.notifier,
+        generation_file=GenerationFile(config.store.state_dir),
         max_running_per_spender=max_running_per_spender(workers.number),
         is_stopping=lambda: workers.stopping,
         observe_phase=adapters.metrics.observe_job,

@@ -11,6 +11,7 @@ import structlog
 
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.events import DENIAL_TOPICS, decode_event
+from pandacea.chain.finality import FinalityViolatedError, check_finality
 from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
@@ -68,16 +69,19 @@ class CrossCheck:
                 self._endpoints.record_success(endpoint)
 
     async def _check_endpoint(self, endpoint: Endpoint, view: ChainView) -> None:
-        head = await endpoint.get_header("latest")
-        newest = endpoint.head = int(head.number, 16)
-        if view.base.number < 0 or newest < view.base.number:
-            return  # it lags behind the settled base
-        theirs = await endpoint.get_header(view.base.number)
-        if theirs.hash != view.base.hash:
-            reason = f"{endpoint.name} shows another block {view.base.number} than the one that was final here."
-            self._lease_cache.contradictions[endpoint.name] = reason
-            log.critical("chain.finality_violated", endpoint=endpoint.name, reason=reason)
+        head = (await endpoint.get_header("latest")).to_block_ref()
+        newest = endpoint.head = head.number
+        if view.base.number < 0:
             return
+        try:
+            await check_finality(endpoint, view)
+        except FinalityViolatedError as violation:
+            if endpoint.name not in self._lease_cache.contradictions:
+                log.critical("chain.finality_violated", endpoint=endpoint.name, reason=str(violation))
+            self._lease_cache.contradictions[endpoint.name] = str(violation)
+            return
+        if newest < view.base.number:
+            return  # it lags behind the settled base
         self._lease_cache.contradictions.pop(endpoint.name, None)
         denials = self._denials.setdefault(endpoint.url, EndpointDenials(self._first - 1))
         await self._read(endpoint, denials.settled, denials.settled_to + 1, view.base.number)

@@ -17,6 +17,7 @@ from pandacea.chain.backfill_check import BackfillChecker
 from pandacea.chain.contract_versions import ContractVersion, V0EventCompleter, detect_contract_version, find_deploy_block
 from pandacea.chain.cross_check import CrossCheck
 from pandacea.chain.endpoints import EndpointPool
+from pandacea.chain.finality import FinalityViolatedError
 from pandacea.chain.lease_cache import DEFAULT_CONFIDENCE, Confidence, InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import ChainMetrics, collect_metrics
@@ -24,7 +25,7 @@ from pandacea.chain.new_heads import NewHeadsSubscription
 from pandacea.chain.pruning import LeasePruner
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault
-from pandacea.chain.source import SETTLE_EVERY_BLOCKS, ChainSource, FinalityViolatedError
+from pandacea.chain.source import SETTLE_EVERY_BLOCKS, ChainSource
 from pandacea.chain.spenders.accounts import SpenderAccounts
 from pandacea.chain.v0_disputes import V0DisputePoller
 from pandacea.domain.chain_view import ChainUpdate, ChainView
@@ -364,20 +365,6 @@ class Follower:
         except TimeoutError:
             return False
         return True
-
-    # -- the operator
-
-    async def rebuild(self) -> None:
-        """Delete what was read and read again from the deployment; proofs and acknowledgements stay. Call before `run`."""
-        if self.source is None:
-            await self.start()
-        assert self.source is not None
-        assert self.chain_store is not None
-        assert self.contract_version is not None
-        base = await self.source.get_start_block(await self.endpoints.pick_endpoint(), self.chain_store.deploy_block or 0)
-        await self.chain_store.reset(self.options.earner, self.contract_version, base)
-        self.lease_cache.contradictions.clear()
-        await self._fill(ChainView(base))
 
     def collect_metrics(self) -> ChainMetrics:
         """Collect the figures that a scrape shows."""

@@ -175,10 +175,10 @@ class InMemoryLeaseCache:
     def _why_not_ready(self, view: ChainView) -> str | None:
         now = self._clock.now()
         self._latest_clock = max(self._latest_clock, now)
+        if self.contradictions:  # before any other reason: only the operator can end it
+            return "an endpoint contradicts what was final: " + " ".join(self.contradictions.values())
         if self.not_ready_reason is not None:
             return self.not_ready_reason
-        if self.contradictions:
-            return "an endpoint contradicts what was final: " + "; ".join(self.contradictions.values())
         if self.known_head - view.tip.number > self._max_behind:
             return f"it is reading block {view.tip.number} of {self.known_head}."
         if self._monotonic() - self.last_answer_at > self._max_silence:

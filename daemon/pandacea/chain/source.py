@@ -13,6 +13,7 @@ import structlog
 from pandacea.chain.blocks import BlockReader, FollowCounters, retry_missing
 from pandacea.chain.contract_versions import V0EventCompleter
 from pandacea.chain.events import address_topic, decode_logs
+from pandacea.chain.finality import FinalityViolatedError, describe_other_block, describe_reset, is_reset
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
@@ -41,10 +42,6 @@ class _Marks(NamedTuple):
 
     safe: BlockNumber
     finalized: BlockNumber
-
-
-class FinalityViolatedError(Exception):
-    """An endpoint contradicts a block that was final."""
 
 
 @dataclass(slots=True)
@@ -119,6 +116,8 @@ class ChainSource:
     # -- a head that is not ahead
 
     async def _not_ahead(self, endpoint: Endpoint, view: ChainView, head: BlockRef) -> ChainUpdate | None:
+        if is_reset(head, view.base):
+            raise FinalityViolatedError(describe_reset(endpoint, head, view.base))
         held = view.block_at(head.number)
         if held is not None and held.hash != head.hash:
             return await self._reorganise(endpoint, view, head)
@@ -212,7 +211,7 @@ class ChainSource:
         ancestor = await self._ancestor(endpoint, view, min(head.number, view.tip.number))
         if ancestor.number < view.finalized:
             raise FinalityViolatedError(
-                f"{endpoint.name} shows another chain after block {ancestor.number}, but block {view.finalized} was final."
+                f"{endpoint.name} shows another chain after block {ancestor.number}, but block {view.finalized} was final here"
             )
         last = min(head.number, max(view.tip.number, ancestor.number + BLOCKS_PER_STEP))
         headers = await self._blocks.read_headers(endpoint, ancestor.number + 1, last, head)
@@ -240,10 +239,7 @@ class ChainSource:
         good = top
         while not (good >= base and await same(good)):
             if good <= base:
-                raise FinalityViolatedError(
-                    f"{endpoint.name} shows another block {base} than {view.base.hash}, which was settled. Remove that endpoint; "
-                    "if the chain was reset on purpose, start again with an empty database."
-                )
+                raise FinalityViolatedError(describe_other_block(endpoint, view.base))
             bad, good = good, max(base, good - distance)
             distance *= 2
         while bad - good > 1:

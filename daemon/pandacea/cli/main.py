@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from pandacea import __version__
+from pandacea.cli.chain import chain_commands
 from pandacea.cli.command import Handler, add_command, load_config_quietly
 from pandacea.cli.control import control_commands
 from pandacea.cli.devchain import devchain_command
@@ -76,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
     key_commands(commands)
     devchain_command(commands)
+    chain_commands(commands)
     lease_commands(commands)
     control_commands(commands)
     product_commands(commands)

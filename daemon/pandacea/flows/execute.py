@@ -18,7 +18,7 @@ from pandacea.domain.outcome import Failure, Outcome, not_stored_detail
 from pandacea.errors import Broken, Unavailable
 from pandacea.files.upload_files import UploadFiles
 from pandacea.flows.cancel import CANCELLED_DETAIL
-from pandacea.flows.finish import FinishPorts, empty_outcome, end_run, finish_run, retry_write
+from pandacea.flows.finish import COMMITTED_DETAIL, FinishPorts, empty_outcome, end_run, finish_run, retry_write
 from pandacea.flows.job_events import job_message
 from pandacea.flows.live_output import LiveFeed
 from pandacea.flows.ports import Catalogue, CodeStarted, InputTable, JobPhase, SandboxEvent, SandboxJob, TableFormat
@@ -39,7 +39,8 @@ STOP_SECONDS: Final = 30.0
 """How long a cancelled run may take to let go of its sandbox."""
 
 _WAITED_TOO_LONG: Final = Denied(Failure.QUEUE_DEADLINE, "The job waited longer than the node's queue allows. Submit it again.")
-_OWN_FAILURES: Final = {code.value: code for code in (Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED)}
+_COMMITTED: Final = Denied(Failure.INTERRUPTED.value, COMMITTED_DETAIL)
+_OWN_FAILURES: Final = {code.value: code for code in (Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED, Failure.INTERRUPTED)}
 """Denials that are a failure of their own; any other is a lease that was lost."""
 _NOT_BEGUN: Final = (
     "The node failed before this script began, and its log says why; nothing was charged. Try again later, or tell the Earner."
@@ -75,7 +76,7 @@ async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode
     """
     if ports.is_stopping():
         return False
-    job, decision = await _claim_job(ports, modes)
+    job, decision, generation = await _claim_job(ports, modes)
     if job is None:
         return False
     if isinstance(decision, Denied):
@@ -87,8 +88,9 @@ async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode
         ports.observe_phase(JobPhase.WAITING, job.started_at - job.created_at)
     ran: _RunEnd | None
     try:
+        await _note_generation(generation, ports)
         ran = await _run(job, ports)
-    except Unavailable as problem:  # the database, before there was a sandbox
+    except Unavailable as problem:  # the database or its disk, before there was a sandbox
         log.warning("job.not_started", computation_id=job.computation_id, reason=problem.detail)
         ran = None
     except asyncio.CancelledError:
@@ -108,18 +110,25 @@ async def run_next_job(ports: ExecutePorts, modes: Collection[Mode] = tuple(Mode
     return True
 
 
-async def _claim_job(ports: ExecutePorts, modes: Collection[Mode]) -> tuple[Job | None, AccessDecision | None]:
-    """Move the next job whose lease can be judged now to RUNNING, in the transaction that chose it."""
+async def _claim_job(ports: ExecutePorts, modes: Collection[Mode]) -> tuple[Job | None, AccessDecision | None, int]:
+    """Move the next job whose lease can be judged now to RUNNING, in the transaction that chose it.
+
+    The last member is the generation that this run begins, 0 where nothing is run that anybody signs for.
+    """
     now = ports.clock.now()
     async with ports.database.unit_of_work() as work:
         job, decision = await _find_ready(work, now, ports, modes)
         if job is None:
-            return None, None
+            return None, None, 0
+        generation = 0
+        if job.mode is Mode.LIVE and await work.commitments.is_committed(job.lease_key, job.computation_id):
+            decision = _COMMITTED
         if not isinstance(decision, Denied):
             shortage = await find_shortage(work, ports.results, ports.limits, job.mode)
             if shortage is not None:
                 log.warning("queue.waits_for_disk", reason=shortage)
-                return None, None
+                return None, None, 0
+            generation = await work.generation.advance() if job.mode is Mode.LIVE else 0
         await work.jobs.change_state(
             job.computation_id, JobState.PENDING, JobState.RUNNING, started_at=now, attempt=job.attempt + 1
         )
@@ -127,7 +136,19 @@ async def _claim_job(ports: ExecutePorts, modes: Collection[Mode]) -> tuple[Job 
         await work.outbox.put_message(job_message(running), now)
         work.after_commit(lambda: _open_feed(running, ports))
         await work.commit()
-    return running, decision
+    return running, decision, generation
+
+
+async def _note_generation(generation: int, ports: ExecutePorts) -> None:
+    """Write a run's generation beside the database before the run begins: a copy of the database made earlier is older from now on.
+
+    Raises:
+        Unavailable: the disk did not take it.
+    """
+    try:
+        await ports.generation_file.raise_to(generation)
+    except OSError as problem:
+        raise Unavailable(f"the node's disk did not take {ports.generation_file.path.name} ({problem})") from problem
 
 
 async def _find_ready(

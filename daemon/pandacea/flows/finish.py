@@ -18,6 +18,7 @@ from pandacea.domain.outcome import Failure, Outcome, not_stored_detail
 from pandacea.domain.printable import printable
 from pandacea.domain.product import Release
 from pandacea.errors import Unavailable
+from pandacea.files.generation import GenerationFile
 from pandacea.files.results import ResultStore
 from pandacea.flows.cancel import CANCELLED_DETAIL
 from pandacea.flows.job_events import CLEARED_RESULT, job_message, result_commitment
@@ -44,6 +45,9 @@ NEVER_HELD: Final = frozenset(
 SIGNED_CHARGES: Final = frozenset({Charge.CHARGED, Charge.ALLOWANCE})
 
 KILLED_DETAIL: Final = "The node stopped while this was running; nothing of it was kept. Submit it again."
+COMMITTED_DETAIL: Final = (
+    "The chain shows a result of this computation already, so nothing is signed for it again. Sign a new request."
+)
 _NOT_SIGNED: Final = "The result could not be signed, so nothing of it was kept; this counts as the script's doing."
 _NEVER_SIGNED: Final = (
     "The node could not sign the end of this run, and its log says why; nothing was charged. Try again later, or tell the Earner."
@@ -60,6 +64,7 @@ class FinishPorts:
     clock: Clock
     results: ResultStore
     notifier: JobNotifier
+    generation_file: GenerationFile
     post_results: bool
     """Whether result hashes are committed on-chain."""
 
@@ -174,6 +179,9 @@ async def finish_run(
             if row is not None:  # ended by somebody else, or by an earlier try of this whose answer was lost
                 _notify(job.computation_id, row.state, ports)
             return
+        if row.mode is Mode.LIVE and await work.commitments.is_committed(row.lease_key, row.computation_id):
+            log.error("result.already_committed", computation_id=row.computation_id, lease_id=row.lease_id)
+            outcome, signed = empty_outcome(Failure.INTERRUPTED, COMMITTED_DETAIL), False
         end = await _decide_end(row, outcome, work, ports, executed, signed=signed)
         await work.jobs.change_state(job.computation_id, JobState.RUNNING, end.state, **end.values)
         await work.jobs.insert_artifacts(job.computation_id, end.artifacts)

@@ -182,6 +182,29 @@ class OutboxRows(Protocol):
     async def prune_messages(self, delivered_before: float, waiting_before: float) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How often a node has started on a database or a leased computation has started to run; and the oldest request it takes."""
+
+    number: int
+    requests_since: int
+    """Unix seconds: requests signed before are refused."""
+
+
+class GenerationRows(Protocol):
+    """The generation, inside one unit of work or read session."""
+
+    async def load(self) -> Generation: ...
+    async def advance(self) -> int: ...
+    async def save(self, generation: Generation) -> None: ...
+
+
+class CommitmentRows(Protocol):
+    """The results that the chain shows, inside one unit of work or read session."""
+
+    async def is_committed(self, lease: LeaseKey, computation_id: ComputationId) -> bool: ...
+
+
 class ReadSession(Protocol):
     """Reads that all see the database at one moment."""
 
@@ -193,6 +216,10 @@ class ReadSession(Protocol):
     def code(self) -> CodeRows: ...
     @property
     def outbox(self) -> OutboxRows: ...
+    @property
+    def generation(self) -> GenerationRows: ...
+    @property
+    def commitments(self) -> CommitmentRows: ...
 
 
 class UnitOfWork(ReadSession, Protocol):

@@ -9,12 +9,14 @@ from typing import Any, Final
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.errors import Unavailable
 from pandacea.flows.chain_store import ApprovedLease
 from pandacea.flows.unit_of_work import Channel, OutboxMessage
 from pandacea.store import plain_keys
+from pandacea.store.bulk import with_placeholders
 from pandacea.store.chain import ChainTable
 from pandacea.store.database_engine import DatabaseEngine, WriteTransaction
 from pandacea.store.deployments import DeploymentRow, DeploymentScope, DeploymentTable
@@ -69,12 +71,6 @@ class SqlChainStore:
     async def _resume(self, chain: ChainTable, row: DeploymentRow) -> ChainView:
         self.scope.id, self.deploy_block = row.key, row.deploy_block
         return await chain.load_view(row)
-
-    async def reset(self, earner: Address, interface: str, base: BlockRef) -> None:
-        """Delete what was read of the chain and begin again from `base`; proofs and acknowledgements stay."""
-        async with self.unit_of_work() as tx:
-            await _reset(tx, self.scope.id, earner, interface, base)
-            await tx.commit()
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[SqlChainUnitOfWork]:
@@ -164,6 +160,44 @@ async def list_followed_chains(database: DatabaseEngine, contract: Address) -> l
     """List the ids of the chains on which a contract of this address was followed here."""
     async with database.read_connection() as connection:
         return await DeploymentTable(connection).list_chain_ids(contract)
+
+
+async def count_chain_rows(database: DatabaseEngine, chain_id: int, contract: Address) -> dict[str, int] | None:
+    """Count what was read of a contract: its leases, events and proofs, and the last block; None: it was never followed here."""
+    async with database.read_connection() as connection:
+        row = await DeploymentTable(connection).find_deployment(chain_id, contract)
+        if row is None:
+            return None
+        counts: dict[str, int] = {
+            "block": (await ChainTable(connection, DeploymentScope(chain_id, contract, row.key)).load_view(row)).tip.number
+        }
+        for name, table, condition in _COUNTED:
+            query = with_placeholders(connection, f"SELECT COUNT(*) FROM {table} WHERE deployment = ?{condition}")  # noqa: S608 - our own names
+            counts[name] = int((await connection.exec_driver_sql(query, (row.key,))).scalar_one())
+        return counts
+
+
+_COUNTED: Final = (
+    ("leases", "lease", ""),
+    ("events", "chain_event", ""),
+    ("proofs", "lease_proof", ""),
+    ("acknowledged", "lease_proof", f" AND trust = '{ProofStatus.ACKNOWLEDGED}'"),
+)
+
+
+async def delete_deployment(database: DatabaseEngine, chain_id: int, contract: Address) -> None:
+    """Delete all that was read of a contract, proofs and acknowledgements too: the next start follows it as if for the first time."""
+    async with database.write_transaction() as tx:
+        deployments = DeploymentTable(tx.connection)
+        row = await deployments.find_deployment(chain_id, contract)
+        if row is not None:
+            scope = DeploymentScope(chain_id, contract, row.key)
+            await ChainTable(tx.connection, scope).delete_all()
+            leases = LeaseTable(tx.connection, scope)
+            await leases.delete_all()
+            await leases.delete_proofs()
+            await deployments.delete_deployment(row.key)
+        await tx.commit()
 
 
 async def _reset(tx: SqlChainUnitOfWork, deployment: int, earner: Address, interface: str, base: BlockRef) -> None:

@@ -94,6 +94,10 @@ class DeploymentTable:
         key: Any = result.inserted_primary_key
         return int(key[0])
 
+    async def delete_deployment(self, deployment: int) -> None:
+        """Delete a deployment whose other rows are deleted."""
+        await self._connection.execute(_deployment.delete().where(_deployment.c.id == deployment))
+
     async def update_owner(self, deployment: int, *, earner: Address, interface: str) -> None:
         """Follow a deployment for another Earner, or through another version of the contract's interface."""
         here = _deployment.c.id == deployment

@@ -224,6 +224,11 @@ class LeaseTable:
         row = (self._scope.id, lease_id, proof.status.value, proof.terms_digest, proof.approved_tx, by, at)
         await execute_many(self._connection, upsert_statement(self._connection, _proof), [row])
 
+    async def delete_proofs(self) -> None:
+        """Delete every proof and acknowledgement."""
+        sql = with_placeholders(self._connection, "DELETE FROM lease_proof WHERE deployment = ?")
+        await self._connection.exec_driver_sql(sql, (self._scope.id,))
+
     async def prune_waiting(self, before: int) -> int:
         """Delete settled leases that nobody approved and that were created before a time (Unix seconds); returns how many."""
         sql = with_placeholders(

@@ -3,6 +3,7 @@
 from pandacea.store.chain import ChainBlockRow, ChainEventRow, SettledRangeRow
 from pandacea.store.code import CodeSubmissionRow
 from pandacea.store.deployments import DeploymentRow
+from pandacea.store.generations import GenerationRow
 from pandacea.store.jobs import JobArtifactRow, JobRow
 from pandacea.store.leases import LeaseProofRow, LeaseRow
 from pandacea.store.nonces import RequestNonceRow
@@ -19,6 +20,7 @@ __all__ = [
     "ChainEventRow",
     "CodeSubmissionRow",
     "DeploymentRow",
+    "GenerationRow",
     "HolderRow",
     "JobArtifactRow",
     "JobRow",

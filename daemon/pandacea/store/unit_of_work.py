@@ -10,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pandacea.flows.unit_of_work import Channel
 from pandacea.store import nonces
 from pandacea.store.code import CodeTable
+from pandacea.store.commitments import CommitmentTable
 from pandacea.store.database_engine import DatabaseEngine, WriteTransaction
+from pandacea.store.generations import GenerationTable
 from pandacea.store.jobs import JobTable
 from pandacea.store.outbox import OutboxTable
 from pandacea.store.uploads import UploadTable
@@ -25,6 +27,8 @@ class SqlReadSession:
         self.uploads = UploadTable(connection)
         self.code = CodeTable(connection)
         self.outbox = OutboxTable(connection, channels)
+        self.generation = GenerationTable(connection)
+        self.commitments = CommitmentTable(connection)
 
 
 class SqlUnitOfWork(SqlReadSession):

@@ -12,6 +12,7 @@ from pandacea.app import factories
 from pandacea.app.commands.tables import open_tables
 from pandacea.catalogue.product_checks import check_product
 from pandacea.catalogue.products_file import PRODUCTS_FILE, read_products
+from pandacea.chain.finality import REBUILD_REMEDY, FinalityViolatedError, check_finality
 from pandacea.config import Config
 from pandacea.domain.finding import Finding, FindingState
 from pandacea.domain.ids import Address
@@ -130,5 +131,10 @@ async def _chain(config: Config) -> str:
         follower = await stack.enter_async_context(factories.open_follower(config, contract, db, Address(config.earner.address)))
         await follower.endpoints.verify_all()
         endpoint = await follower.endpoints.pick_endpoint()
+        if await follower.load_from_database() and (view := follower.lease_cache.chain_view) is not None:
+            try:
+                await check_finality(endpoint, view)
+            except FinalityViolatedError as violation:
+                raise Broken(violation.contradiction, remedy=REBUILD_REMEDY) from violation
         header = await endpoint.get_header("latest")
         return f"chain {follower.endpoints.chain_id}, contract {contract.address}, head {int(header.number, 16)}"
