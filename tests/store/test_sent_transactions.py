@@ -25,7 +25,8 @@ async def test_an_attempt_is_kept_as_it_was_signed(database: DatabaseEngine) -> 
     other = replace(FIRST, sender=Address("0x" + "cd" * 20))
     for one in (second, FIRST, other):
         await sent.insert_attempt(one)
-    assert await sent.list_attempts(FIRST.chain_id, ME, FIRST.purpose) == [FIRST, second]
+    assert await sent.list_from_nonce(FIRST.chain_id, ME, FIRST.nonce) == [FIRST, second]
+    assert await sent.list_from_nonce(FIRST.chain_id, ME, FIRST.nonce + 1) == []
     assert await sent.list_since(FIRST.chain_id, ME, 1500.0) == [second]
     await sent.update_state(FIRST, "lost")
     await sent.update_state(second, "mined", 2**40)

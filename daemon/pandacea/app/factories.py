@@ -22,6 +22,7 @@ from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.lease_cache import Confidence, ConfidenceKind
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sending.fees import FeeLimits
+from pandacea.chain.sending.finalized_leases import FollowedLeases
 from pandacea.chain.sending.sender import ChainSender
 from pandacea.clock import SystemClock
 from pandacea.config import Config, read_docker_host
@@ -268,7 +269,15 @@ def make_poster(
         max_wei_per_transaction=int(config.settlement.max_fee_eth_per_transaction * 10**18),
         max_wei_per_day=int(config.settlement.max_fee_eth_per_day * 10**18),
     )
-    return ChainSender(follower.endpoints, SqlSentTransactionStore(engine), key.account(), contract, limits=limits)
+    return ChainSender(
+        follower.endpoints,
+        SqlSentTransactionStore(engine),
+        key.account(),
+        contract,
+        FollowedLeases(follower).confident_block,
+        keystore=config.earner.keystore,
+        limits=limits,
+    )
 
 
 def delivery_channels(config: Config) -> frozenset[Channel]:

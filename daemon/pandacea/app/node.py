@@ -23,6 +23,8 @@ from pandacea.app.startup import Adapters, open_adapters
 from pandacea.app.tuning import tune_interpreter
 from pandacea.app.workers import Workers, count_workers, max_running_per_spender
 from pandacea.chain.follower import Follower
+from pandacea.chain.sending.finalized_leases import FollowedLeases
+from pandacea.chain.sending.sender import ChainSender
 from pandacea.codecheck.check import ChildCodeChecker
 from pandacea.config import Config
 from pandacea.domain.ids import Address
@@ -33,9 +35,10 @@ from pandacea.files.results import ResultStore
 from pandacea.files.upload_files import UploadFiles
 from pandacea.flows.accept_job import QueueLimits, SubmitPorts
 from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.commit_results import CommitPorts, deliver_commitments
 from pandacea.flows.execute import ExecutePorts, run_next_job
 from pandacea.flows.finish import recover_jobs
-from pandacea.flows.outbox import deliver_commitments, deliver_events
+from pandacea.flows.outbox import deliver_events
 from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.restore import RestorePorts, begin_generation
 from pandacea.flows.retention import RetentionPorts, apply_retention
@@ -50,6 +53,8 @@ log = structlog.get_logger(__name__)
 
 RETENTION_SECONDS: Final = 60.0
 """Seconds between two passes of retention."""
+RESEND_SECONDS: Final = 15.0
+"""Seconds between two looks at the transactions that are not final."""
 PRESENCE_SECONDS: Final = 30.0
 """Seconds between two `online` messages over MQTT."""
 
@@ -205,6 +210,11 @@ async def _apply_retention(ports: RetentionPorts) -> None:
     await apply_retention(ports)
 
 
+async def _resend(poster: ChainSender) -> None:
+    """Drop the count of `resend_undone`: a number would tell the loop that there is more to do at once."""
+    await poster.resend_undone()
+
+
 def _make_stores(config: Config, adapters: Adapters) -> tuple[ResultStore, UploadStore]:
     store = config.store
     for name in ("results", "uploads"):
@@ -222,7 +232,9 @@ def _make_delivery_loops(config: Config, adapters: Adapters, stack: AsyncExitSta
     loops = []
     if config.settlement.post_results:
         poster = factories.make_poster(config, adapters.follower, adapters.engine, adapters.contract, adapters.signer)
-        loops.append(Loop("settle", lambda: deliver_commitments(adapters.database, poster, adapters.clock)))
+        commit = CommitPorts(adapters.database, poster, FollowedLeases(adapters.follower), adapters.clock)
+        loops.append(Loop("settle", lambda: deliver_commitments(commit)))
+        loops.append(Loop("resend", lambda: _resend(poster), idle=RESEND_SECONDS, retry=RESEND_SECONDS))
     if (publisher := factories.make_publisher(config)) is not None:
         stack.push_async_callback(publisher.close)
         loops.append(Loop("presence", publisher.announce_online, idle=PRESENCE_SECONDS))

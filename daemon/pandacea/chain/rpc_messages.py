@@ -150,6 +150,6 @@ class TransactionReceipt(msgspec.Struct, rename="camel"):
 
 
 class BaseFee(msgspec.Struct, rename="camel"):
-    """The EIP-1559 base fee of a block, in wei as hex; 0 on a chain without one."""
+    """The EIP-1559 base fee of a block, in wei as hex; None on a chain without one."""
 
-    base_fee_per_gas: str = "0x0"
+    base_fee_per_gas: str | None = None

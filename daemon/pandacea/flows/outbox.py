@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from pandacea.domain.ids import ComputationId, Hash32, LeaseId
 from pandacea.errors import Refused, Unavailable
-from pandacea.flows.ports import Clock, MessageBroker, ResultPoster
+from pandacea.flows.ports import Clock, MessageBroker
 from pandacea.flows.unit_of_work import Channel, Database, OutboxMessage
 
 MAX_BACKOFF_SECONDS: Final = 300.0
@@ -30,18 +29,6 @@ async def deliver_events(database: Database, broker: MessageBroker, clock: Clock
         await broker.publish(message.topic, message.payload)
 
     return await deliver_due(Channel.MQTT, send, database, clock)
-
-
-async def deliver_commitments(database: Database, poster: ResultPoster, clock: Clock) -> int:
-    """Commit every result hash that is due on-chain; returns how many are there now."""
-
-    async def send(message: OutboxMessage) -> str:
-        named = message.payload
-        return await poster.commit_result(
-            LeaseId(named["lease_id"]), ComputationId(named["computation_id"]), Hash32(named["result_hash"])
-        )
-
-    return await deliver_due(Channel.CHAIN, send, database, clock)
 
 
 async def deliver_due(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pandacea.domain.access import CachedLease, ChainStatus
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Outcome
 from pandacea.domain.product import Product
@@ -166,15 +167,48 @@ class CodeChecker(Protocol):
         ...
 
 
+class Commitment(NamedTuple):
+    """A result hash to be committed on-chain."""
+
+    lease_id: LeaseId
+    computation_id: ComputationId
+    result_hash: Hash32
+
+
 class ResultPoster(Protocol):
     """Commits result hashes on-chain."""
 
-    async def commit_result(self, lease_id: LeaseId, computation_id: ComputationId, result_hash: Hash32) -> str:
-        """Commit a result's hash, once however often called; returns the transaction hash when it is mined.
+    async def commit_results(self, commitments: Sequence[Commitment]) -> Mapping[Commitment, str | None]:
+        """Send commitments, each once however often called; returns for each why it is not on its way (None: it is).
+
+        Whether it arrived, the followed chain shows.
 
         Raises:
-            Refused: the contract will never take it (the sentence says why).
-            Unavailable: it cannot be sent or is not mined yet; try again later.
+            Unavailable: nothing could be decided; try again later.
+        """
+        ...
+
+    async def call_lease(self, name: str, lease_id: LeaseId) -> None:
+        """Send a call of the contract that takes a lease and nothing else, unless it is on its way.
+
+        Raises:
+            Unavailable: not now; the reason.
+        """
+        ...
+
+
+class FinalizedLeases(Protocol):
+    """What the followed chain shows for good: up to the block at which approvals count."""
+
+    def confident_block(self) -> int:
+        """Return the number of that block; -1: none yet."""
+        ...
+
+    async def load_leases(self, ids: Sequence[LeaseId]) -> tuple[Mapping[LeaseId, LeaseRecord], int]:
+        """Return the leases as of that block, and its timestamp (Unix seconds; 0: none yet).
+
+        Raises:
+            Unavailable: the database does not answer, or nothing was read yet.
         """
         ...
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
 from pandacea.flows.chain_store import ApprovedLease
 from pandacea.flows.unit_of_work import Channel, OutboxMessage
@@ -119,6 +120,12 @@ class SqlChainStore:
         """Return those of the leases whose creation was seen."""
         async with self.read_connection() as connection:
             return await _find_known(ChainTable(connection, self.scope), LeaseTable(connection, self.scope), ids)
+
+    async def load_rows_and_events(self, ids: Sequence[LeaseId]) -> tuple[dict[LeaseId, LeaseRecord], list[ChainEvent]]:
+        """Return the settled rows of some leases and their events above the base, both of one moment."""
+        async with self.read_connection() as connection:
+            settled = await LeaseTable(connection, self.scope).load_settled(ids)
+            return settled, await ChainTable(connection, self.scope).list_events(ids)
 
     async def list_plain_keys(self) -> set[Address]:
         """List every Spender that is known to be a plain key."""

@@ -48,10 +48,6 @@ class SqlSentTransactionStore:
         """`database`: the node's one engine."""
         self._database = database
 
-    async def list_attempts(self, chain_id: int, sender: Address, purpose: str) -> list[SentTransaction]:
-        """List the attempts for a purpose, oldest first."""
-        return await self._select((_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & (_sent.c.purpose == purpose))
-
     async def list_open(self, chain_id: int, sender: Address) -> list[SentTransaction]:
         """List the attempts that are neither final nor lost, by nonce."""
         return await self._select(
@@ -61,6 +57,10 @@ class SqlSentTransactionStore:
     async def list_since(self, chain_id: int, sender: Address, at: float) -> list[SentTransaction]:
         """List the attempts signed since a time (Unix seconds)."""
         return await self._select((_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & (_sent.c.at >= at))
+
+    async def list_from_nonce(self, chain_id: int, sender: Address, nonce: int) -> list[SentTransaction]:
+        """List every attempt with this nonce or a higher one, whatever its state."""
+        return await self._select((_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & (_sent.c.nonce >= nonce))
 
     async def insert_attempt(self, row: SentTransaction) -> None:
         """Insert an attempt durably, before it is sent."""

@@ -1,0 +1,161 @@
+"""An Earner's node that commits: a follower, an outbox with results in it, and the sender, on a clock that a test moves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
+
+from pandacea.chain.lease_cache import Confidence, ConfidenceKind
+from pandacea.chain.sending.fees import FeeLimits
+from pandacea.chain.sending.finalized_leases import FollowedLeases
+from pandacea.chain.sending.sender import ChainSender
+from pandacea.domain.ids import Address
+from pandacea.flows.chain_store import SentTransaction
+from pandacea.flows.commit_results import CommitPorts, deliver_commitments
+from pandacea.flows.unit_of_work import Channel, OutboxMessage
+from pandacea.store.sent_transactions import SqlSentTransactionStore
+from pandacea.store.unit_of_work import SqlDatabase
+from tests.chain.anvil import EARNER, OPERATOR, AnvilAgreement, encode_call
+from tests.chain.node import FollowingNode
+
+DEPTH = 3
+"""Blocks on top of a commitment after which it is final."""
+FINAL = Confidence(ConfidenceKind.CONFIRMATIONS, DEPTH)
+
+
+def word(text: str) -> str:
+    """Return 32 bytes made of a text, in hex."""
+    return "0x" + keccak(text=text).hex()
+
+
+class MovedClock:
+    """The machine's time, and what a test added."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        return time.time() + self.ahead
+
+
+class SettlingNode:
+    """What `settling_node` gives."""
+
+    def __init__(
+        self, node: FollowingNode, account: LocalAccount, clock: MovedClock, limits: FeeLimits, keystore: Path | None
+    ) -> None:
+        self.node = node
+        self.chain = node.agreement.chain
+        self.agreement = node.agreement
+        self.clock = clock
+        self.account = account
+        self.database = SqlDatabase(node.database)
+        self.store = SqlSentTransactionStore(node.database)
+        self.leases = FollowedLeases(node.follower)
+        self.sender = ChainSender(
+            node.endpoints,
+            self.store,
+            account,
+            Address(node.agreement.address),
+            self.leases.confident_block,
+            keystore=keystore,
+            limits=limits,
+            now=clock.now,
+        )
+        self.ports = CommitPorts(self.database, self.sender, self.leases, clock)
+
+    async def release(self, lease_id: str, *names: str) -> None:
+        """Put results into the outbox, as the release of a computation does."""
+        async with self.database.unit_of_work() as work:
+            for name in names:
+                payload = {"lease_id": lease_id, "computation_id": word(name), "result_hash": word("result of " + name)}
+                await work.outbox.put_message(OutboxMessage(Channel.CHAIN, f"commit:{word(name)}", "commitResult", payload), 0.0)
+            await work.commit()
+
+    async def settle(self) -> int:
+        """Run one step of the delivery, at the chain's head."""
+        await self.node.wait_for_head()
+        return await deliver_commitments(self.ports)
+
+    async def settle_when_due(self) -> int:
+        """Run one step when every back-off is over."""
+        self.clock.ahead += 301.0
+        return await self.settle()
+
+    async def resend(self) -> int:
+        """Run one look at what is not final, half a minute later."""
+        self.clock.ahead += 30.0
+        await self.node.wait_for_head()
+        return await self.sender.resend_undone()
+
+    async def finish(self) -> None:
+        """Mine until what is mined now is final, and run both loops once more."""
+        await self.chain.mine_blocks(DEPTH + 1)
+        await self.node.wait_for_head()
+        await self.sender.resend_undone()
+        await self.settle()
+
+    async def notes(self) -> dict[str, str | None]:
+        """Return computation -> what the outbox says of it; None: it was not tried."""
+        return {row["key"]: row["result"] for row in await self._outbox()}
+
+    async def waiting(self) -> int:
+        """Count what the outbox still holds as undelivered."""
+        return sum(row["done_at"] is None for row in await self._outbox())
+
+    async def _outbox(self) -> Sequence[Any]:
+        async with self.node.database.read_connection() as connection:
+            return (await connection.exec_driver_sql("SELECT key, result, done_at FROM outbox ORDER BY id")).mappings().all()
+
+    async def rows(self) -> list[SentTransaction]:
+        """List every signed attempt."""
+        return await self.store.list_since(self.chain.chain_id, self.sender.address, 0.0)
+
+    async def states(self) -> list[str]:
+        """List the attempts' states, by nonce and attempt."""
+        return [row.state for row in await self.rows()]
+
+    async def nonce(self) -> int:
+        """Count the transactions of the sending key in the chain."""
+        return int(await self.chain.call_method("eth_getTransactionCount", self.account.address, "latest"), 16)
+
+    async def committed(self, lease_id: str, name: str) -> bool:
+        """Whether the contract holds the result that was released, and no other."""
+        data = encode_call("committedResult(bytes32,bytes32)", lease_id, word(name))
+        found = await self.chain.call_method("eth_call", {"to": self.agreement.address, "data": data}, "latest")
+        assert found in {word("result of " + name), "0x" + "00" * 32}
+        return bool(found == word("result of " + name))
+
+    async def lease(self, *, most: int = 5, days: int = 30) -> str:
+        """Make a lease and approve it, deep enough that nothing here undoes it."""
+        lease_id = await self.agreement.create(most=most, days=days)
+        await self.agreement.approve(lease_id)
+        await self.chain.mine_blocks(DEPTH + 8)
+        return lease_id
+
+
+@asynccontextmanager
+async def settling_node(
+    agreement: AnvilAgreement,
+    folder: Path,
+    *,
+    urls: Sequence[str] = (),
+    limits: FeeLimits | None = None,
+    keystore: Path | None = None,
+    name_operator: bool = True,
+    **options: Any,
+) -> AsyncIterator[SettlingNode]:
+    """Follow the chain, and send as its Earner's operator."""
+    if name_operator:
+        await agreement.chain.send_transaction(EARNER, agreement.address, encode_call("setOperator(address)", OPERATOR.address))
+    clock = MovedClock()
+    settings: dict[str, Any] = {"confidence": FINAL, **options}
+    async with FollowingNode(agreement, folder / "node.db", urls=urls, **settings) as node:
+        await node.wait_for_head()
+        yield SettlingNode(node, OPERATOR, clock, limits or FeeLimits(), keystore)
