@@ -159,6 +159,7 @@ def _make_execute_ports(
         post_results=config.settlement.post_results,
         notifier=adapters.notifier,
         max_running_per_spender=max_running_per_spender(workers.number),
+        check_lease=adapters.follower.check_before_run,
         is_stopping=lambda: workers.stopping,
         observe_phase=adapters.metrics.observe_job,
     )
