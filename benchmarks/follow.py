@@ -43,6 +43,13 @@ WEB3_SHARE = 5
 """web3.py reads one in this many blocks: all of them would take minutes and cost the same per event."""
 
 
+def quiet_rereading() -> Any:
+    """Return options with which nothing is read again by itself: only the follower's own work is measured."""
+    from pandacea.chain.rereading.parts import RereadOptions
+
+    return RereadOptions(range_interval=600.0, scan_step_seconds=600.0, turn_seconds=36_000.0)
+
+
 # ---------------------------------------------------------------------------------------------------- measuring
 
 
@@ -160,7 +167,7 @@ def measure_follower(url: str, address: str, last: int, database: str, **_: Any)
         upgraded=True,
         settle_every=32,
         cross_check_interval=15.0,
-        backfill_check_interval=600.0,
+        reread=quiet_rereading(),
         poll_interval=1.0,
     )
     again: dict[str, float] = {}
@@ -173,14 +180,14 @@ def measure_follower(url: str, address: str, last: int, database: str, **_: Any)
             assert view.tip.number >= last, view.tip
             taken.end()
             node.follower.collect_metrics()
-            assert node.follower.backfill_checker is not None
+            assert node.follower.rereading is not None
             proving = node.follower.proof_queue
             assert proving is not None
             began, count = time.process_time(), len(proving.waiting)
             await node.wait_until(lambda: not proving.waiting, 60)
             again["proof"] = (time.process_time() - began) / count
             began = time.process_time()
-            while await node.follower.backfill_checker.check_oldest_range():
+            while await node.follower.rereading.backfill_checker.check_oldest_range():
                 pass
             again["reading"] = time.process_time() - began
 
@@ -228,7 +235,7 @@ def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, 
     chain = Anvil()
     chain.url = url
     node = FollowingNode(
-        AnvilAgreement(chain, address, 1), database, chain_id=31337, cross_check_interval=15.0, backfill_check_interval=600.0
+        AnvilAgreement(chain, address, 1), database, chain_id=31337, cross_check_interval=15.0, reread=quiet_rereading()
     )
 
     async def start() -> dict[str, Any]:
@@ -281,7 +288,7 @@ def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: 
         more: dict[str, Any] = {"poll_interval": 1.0} if poll else {"poll_interval": 1.0, "ws_url": chain.ws_url}
         lags = []
         async with FollowingNode(
-            agreement, database, cross_check_interval=600.0, backfill_check_interval=600.0, settle_every=32, **more
+            agreement, database, cross_check_interval=600.0, reread=quiet_rereading(), settle_every=32, **more
         ) as node:
             await node.wait_for_head(120)
             new_heads = node.follower.new_heads

@@ -14,6 +14,7 @@ from typing import Any
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions
 from pandacea.chain.lease_cache import Confidence, ConfidenceKind, InMemoryLeaseCache
+from pandacea.chain.rereading.parts import RereadOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.clock import SystemClock
 from pandacea.domain.access import CachedLease
@@ -41,7 +42,7 @@ def options_for(agreement: AnvilAgreement, **more: Any) -> FollowOptions:
         "settle_every": 4,
         "max_head_age": 0.0,
         "cross_check_interval": 0.2,
-        "backfill_check_interval": 0.05,
+        "reread": RereadOptions(range_interval=0.05),
         "confidence": AT_ONCE,
     }
     return FollowOptions(**(settings | more))

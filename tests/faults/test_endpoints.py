@@ -127,8 +127,8 @@ async def test_row_06_partial_or_empty_logs_of_settled_ranges(anvil: Anvil, tmp_
                 await asyncio.sleep(0.025)
             assert await audited()
             await assert_equals_rebuild(node, tmp_path)
-            assert node.follower.backfill_checker is not None
-            assert node.follower.backfill_checker.repaired_leases > 0
+            assert node.follower.rereading is not None
+            assert node.follower.rereading.rereader.repaired_leases > 0
 
 
 RANGES = {

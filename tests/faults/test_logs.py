@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from pandacea.chain.rereading.parts import RereadOptions
 from pandacea.domain.chain_view import ChainUpdate
 from pandacea.domain.lease import LeaseStatus
 from pandacea.flows.follow import apply_update
@@ -16,7 +17,7 @@ from tests.faults.proxy import FaultProxy, ProxyAnswer, answer_late
 
 COMPUTATION = "0x" + "22" * 32
 
-QUIET: Any = {"backfill_check_interval": 600.0}
+QUIET: Any = {"reread": RereadOptions(range_interval=600.0)}
 """Without a backfill check: only the follower's own calls."""
 
 

@@ -87,6 +87,22 @@ async def test_the_lease_is_asked_again_at_start(world: World) -> None:
     assert not world.sandbox.jobs
 
 
+async def test_the_contract_is_asked_before_a_run(world: World) -> None:
+    """What the contract denies although no event showed it stops the run before its sandbox, uncharged."""
+    computation_id = await started(world)
+    asked = []
+
+    async def deny(lease_id: LeaseId) -> None:
+        asked.append(lease_id)
+        world.lease_cache.change_lease(cached_lease(contested=True))
+
+    await run_next_job(replace(world.execute, check_lease=deny))
+    job = await row(world, computation_id)
+    assert (job.state, job.failure, job.charge) == (JobState.FAILED, Failure.LEASE_LOST, Charge.RETURNED)
+    assert asked == [job.lease_id]
+    assert not world.sandbox.jobs
+
+
 async def test_a_job_waits_while_the_node_cannot_know(world: World) -> None:
     """An RPC outage fails no job."""
     computation_id = await started(world)

@@ -30,7 +30,7 @@ async def test_the_migrations_lead_to_the_tables_of_the_code(database: DatabaseE
         assert await connection.run_sync(differences) == []
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"])
 async def test_a_database_of_an_older_schema_is_upgraded_and_keeps_its_rows(empty_url: str, revision: str) -> None:
     """Forward from every schema there was, with a row in each of its tables."""
     database = await DatabaseEngine.open(empty_url)

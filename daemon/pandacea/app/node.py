@@ -170,6 +170,7 @@ def _make_execute_ports(
         notifier=adapters.notifier,
         generation_file=GenerationFile(config.store.state_dir),
         max_running_per_spender=max_running_per_spender(workers.number),
+        check_lease=adapters.follower.check_before_run,
         is_stopping=lambda: workers.stopping,
         observe_phase=adapters.metrics.observe_job,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,17 +11,24 @@ from typing import Final, TypeVar
 
 import structlog
 
-from pandacea.chain.logs import BloomFilterCheck, LogReader
+from pandacea.chain.logs import BloomFilterCheck, LogReader, is_saturated
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import BlockHeader, RpcLog
 from pandacea.domain.chain_view import BlockRef
+from pandacea.domain.ids import Hash32
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 _AT_ONCE: Final = 16
+
+MAX_UNEXPLAINED: Final = 256
+"""Blocks that wait for another reading at most; what does not fit is left to the later reading of its range."""
+
+UnexplainedBlocks = dict[Hash32, tuple[int, float]]
+"""Hash of a block whose bloom filter announces more than came -> its number, and `time.monotonic()` of the reading."""
 
 
 @dataclass(slots=True)
@@ -57,6 +65,7 @@ class BlockReader:
     pick_second: Callable[[Endpoint], Endpoint]
     """Another endpoint to ask again, or the same when there is none."""
     counters: FollowCounters
+    unexplained: UnexplainedBlocks = field(default_factory=dict)
     _bloom: BloomFilterCheck = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,25 +99,27 @@ class BlockReader:
         else:
             async for more in self.reader.read_ranges(endpoint, min(by_number), max(by_number)):
                 logs.extend(more)
-        present = set()
+        by_block: dict[int, list[RpcLog]] = {}
         for found_log in logs:
-            present.add(found_log.number)
+            by_block.setdefault(found_log.number, []).append(found_log)
             if found_log.block_hash != by_number[found_log.number].hash:
                 raise endpoint.inconsistent_fault("eth_getLogs", f"logs of a block {found_log.number} other than its header's")
         for number, header in by_number.items():
-            may = self._bloom.may_contain(header.logs_bloom)
-            if number in present and may is False:
+            came = by_block.get(number, [])
+            if came and self._bloom.may_contain(header.logs_bloom) is False:
                 raise endpoint.inconsistent_fault("eth_getLogs", f"logs in block {number} that its bloom filter rules out")
-            if number not in present and may:
-                logs.extend(await self._read_again(endpoint, header, number))
-                logs.sort(key=lambda found_log: (found_log.number, found_log.index))
-        return logs
+            if self._bloom.announces_more(header.logs_bloom, came):
+                by_block[number] = await self._read_again(endpoint, header, number, came)
+        return [found_log for number in sorted(by_block) for found_log in by_block[number]]
 
     async def _at(self, endpoint: Endpoint, block_hash: str, number: int) -> list[RpcLog]:
         return await retry_missing(lambda: self.reader.read_block(endpoint, block_hash, number))
 
-    async def _read_again(self, endpoint: Endpoint, header: BlockHeader, number: int) -> list[RpcLog]:
-        """Ask once more, elsewhere if possible, for the logs of a block whose bloom filter announces some and that came without."""
+    async def _read_again(self, endpoint: Endpoint, header: BlockHeader, number: int, before: list[RpcLog]) -> list[RpcLog]:
+        """Ask once more, elsewhere if possible, for the logs of a block whose bloom filter announces more than came.
+
+        A block that still has fewer waits for a later reading, unless its filter is so full that it announces everything.
+        """
         other = self.pick_second(endpoint)
         try:
             found = await self.reader.read_block(other, header.hash, number)
@@ -116,7 +127,15 @@ class BlockReader:
             if other is endpoint:
                 raise
             found = await self.reader.read_block(endpoint, header.hash, number)
-        if found:
-            self.counters.healed_logs += len(found)
-            log.warning("chain.missing_logs_found", endpoint=endpoint.name, block=number, found=len(found))
-        return found
+        together = {log.index: log for log in (*before, *found)}
+        if new := len(together) - len(before):
+            self.counters.healed_logs += new
+            log.warning("chain.missing_logs_found", endpoint=endpoint.name, block=number, found=new)
+        logs = [together[index] for index in sorted(together)]
+        if (
+            len(self.unexplained) < MAX_UNEXPLAINED
+            and self._bloom.announces_more(header.logs_bloom, logs)
+            and not is_saturated(header.logs_bloom)
+        ):
+            self.unexplained[Hash32(header.hash)] = (number, time.monotonic())
+        return logs

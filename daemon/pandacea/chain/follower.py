@@ -6,14 +6,13 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
 from pandacea.chain.approvals.proof import ApprovalProver
 from pandacea.chain.approvals.queue import ProofQueue
-from pandacea.chain.backfill_check import BackfillChecker
 from pandacea.chain.contract_versions import ContractVersion, V0EventCompleter, detect_contract_version, find_deploy_block
 from pandacea.chain.cross_check import CrossCheck
 from pandacea.chain.endpoints import EndpointPool
@@ -23,6 +22,7 @@ from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import ChainMetrics, collect_metrics
 from pandacea.chain.new_heads import NewHeadsSubscription
 from pandacea.chain.pruning import LeasePruner
+from pandacea.chain.rereading.parts import Rereading, RereadOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import SETTLE_EVERY_BLOCKS, ChainSource
@@ -62,7 +62,7 @@ class FollowOptions:
     max_silence: float = 60.0
     settle_every: int = SETTLE_EVERY_BLOCKS
     cross_check_interval: float = 15.0
-    backfill_check_interval: float = 1.0
+    reread: RereadOptions = field(default_factory=RereadOptions)
     contract_wallets: frozenset[Address] = frozenset()
     """Spenders that the operator named as contract wallets."""
     ws_url: str | None = None
@@ -101,7 +101,7 @@ class Follower:
         self._pruner: LeasePruner | None = None
         self._v0_disputes: V0DisputePoller | None = None
         self.cross_check: CrossCheck | None = None
-        self.backfill_checker: BackfillChecker | None = None
+        self.rereading: Rereading | None = None
         self.spender_accounts: SpenderAccounts | None = None
         self.new_heads = None if options.ws_url is None else NewHeadsSubscription(options.ws_url, self.wake.set)
 
@@ -158,8 +158,16 @@ class Follower:
         else:
             self._v0_disputes = V0DisputePoller(self.endpoints, self.lease_cache, options.contract)
         self.cross_check = CrossCheck(self.endpoints, self.lease_cache, options.contract, deploy)
-        self.backfill_checker = BackfillChecker(
-            self.endpoints, self.source, self.chain_store, self.lease_cache, self._pick_second, deploy
+        self.rereading = Rereading(
+            self.endpoints,
+            self.source,
+            self.chain_store,
+            self.lease_cache,
+            self.contract_version,
+            self._pick_second,
+            deploy,
+            self._clock,
+            options.reread,
         )
         self.lease_cache.request_proof = self.proof_queue.enqueue
         if view != self._view:
@@ -229,14 +237,14 @@ class Follower:
         self.endpoints_tried.set()
         assert self.proof_queue is not None
         assert self.cross_check is not None
-        assert self.backfill_checker is not None
+        assert self.rereading is not None
         assert self.spender_accounts is not None
         parts: dict[str, Coroutine[Any, Any, Any]] = {
             "chain-follow": self._follow(),
             "chain-proof-queue": self.proof_queue.run(self.caught_up),
             "chain-spender-accounts": self.spender_accounts.run(self.caught_up),
             "chain-cross-check": self.cross_check.run(self.options.cross_check_interval),
-            "chain-backfill-check": self.backfill_checker.run(self.options.backfill_check_interval, self.caught_up),
+            **self.rereading.make_parts(self.caught_up),
         }
         if self._v0_disputes is not None:
             parts["chain-v0-disputes"] = self._v0_disputes.run(self.options.cross_check_interval, self.caught_up)
@@ -299,9 +307,18 @@ class Follower:
     async def _apply(self, update: ChainUpdate) -> bool:
         assert self.chain_store is not None
         assert self._view is not None
+        assert self.rereading is not None
         messages_at = self._clock.now() if self.options.announce and self.caught_up.is_set() else None
         try:
-            self._view = await apply_update(update, self._view, self.chain_store, self.lease_cache, messages_at)
+            self._view = await apply_update(
+                update,
+                self._view,
+                self.chain_store,
+                self.lease_cache,
+                messages_at,
+                self.rereading.report_doubts if self.caught_up.is_set() else None,
+                self._clock.now() + self.options.reread.later_seconds,
+            )
         except Unavailable as error:
             await self._reload(error)
             return True
@@ -365,6 +382,13 @@ class Follower:
         except TimeoutError:
             return False
         return True
+
+    # -- the operator
+
+    async def check_before_run(self, lease_id: LeaseId) -> None:
+        """Ask the contract for a lease once before a run starts; what it denies is denied in the cache when this returns."""
+        if self.rereading is not None and self.rereading.states is not None:
+            await self.rereading.states.check_before_run(lease_id)
 
     def collect_metrics(self) -> ChainMetrics:
         """Collect the figures that a scrape shows."""

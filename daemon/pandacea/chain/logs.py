@@ -27,6 +27,9 @@ _HEX: Final = re.compile(r"0x[0-9a-f]*")
 _INDEX_BOUND: Final = 2**31
 """Exclusive bound of a log index; no block holds as many logs."""
 
+SATURATED_BLOOM_BITS: Final = 1_228
+"""Set bits (60 of 100) from which a bloom filter says yes to every fifth question (L2 blocks of thousands of transactions)."""
+
 GROW_EVERY_ANSWERS: Final = 8
 """After a refusal the span grows only with every eighth answer."""
 
@@ -203,7 +206,7 @@ class BloomFilterCheck:
     def __init__(self, contract: Address, topics: Sequence[str] = FOLLOWED_TOPICS) -> None:
         """`topics`: the events asked for."""
         self._address = bloom_bits(contract)
-        self._topics = [bloom_bits(topic) for topic in topics]
+        self._topics = {topic: bloom_bits(topic) for topic in topics}
 
     def may_contain(self, bloom: str) -> bool | None:
         """Return True for perhaps, False for certainly not, None when the chain keeps no blooms (empty or unreadable)."""
@@ -212,4 +215,19 @@ class BloomFilterCheck:
         value = int(bloom, 16)
         if value & self._address != self._address:
             return None if value == 0 else False
-        return any(value & bits == bits for bits in self._topics)
+        return any(value & bits == bits for bits in self._topics.values())
+
+    def announces_more(self, bloom: str, logs: Sequence[RpcLog]) -> bool:
+        """Whether the filter has the contract's bits and those of an event of which no log came."""
+        if not self.may_contain(bloom):
+            return False
+        if not logs:
+            return True
+        value = int(bloom, 16)
+        came = {log.topics[0] for log in logs}
+        return any(value & bits == bits for topic, bits in self._topics.items() if topic not in came)
+
+
+def is_saturated(bloom: str) -> bool:
+    """Whether a filter that could be read is so full that its yes says little."""
+    return int(bloom, 16).bit_count() > SATURATED_BLOOM_BITS

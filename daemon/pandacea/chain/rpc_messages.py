@@ -149,6 +149,12 @@ class TransactionReceipt(msgspec.Struct, rename="camel"):
     logs: list[RpcLog] = []
 
 
+class BlockReceipt(msgspec.Struct, rename="camel"):
+    """One receipt of `eth_getBlockReceipts`, its logs only."""
+
+    logs: list[RpcLog] = []
+
+
 class BaseFee(msgspec.Struct, rename="camel"):
     """The EIP-1559 base fee of a block, in wei as hex; None on a chain without one."""
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from pandacea.chain.blocks import BlockReader, FollowCounters, retry_missing
+from pandacea.chain.blocks import BlockReader, FollowCounters, UnexplainedBlocks, retry_missing
 from pandacea.chain.contract_versions import V0EventCompleter
 from pandacea.chain.events import address_topic, decode_logs
 from pandacea.chain.finality import FinalityViolatedError, describe_other_block, describe_reset, is_reset
@@ -106,6 +106,11 @@ class ChainSource:
             events = tuple(await self.decode_events(endpoint, logs))
             return ChainUpdate(blocks=(head,), events=events, safe=marks.safe, finalized=marks.finalized)
         return await self._advance(endpoint, view, head, marks)
+
+    @property
+    def unexplained(self) -> UnexplainedBlocks:
+        """The blocks near the head whose bloom filter announces more than came."""
+        return self._blocks.unexplained
 
     async def get_start_block(self, endpoint: Endpoint, deploy_block: int) -> BlockRef:
         """Get the block before the deployment, where a view begins."""

@@ -14,6 +14,7 @@ from pandacea.domain.lease import (
     LeaseApproved,
     LeaseCancelled,
     LeaseCreated,
+    LeaseEvent,
     LeaseExecuted,
     LeaseFinalized,
     LeaseStatus,
@@ -100,6 +101,20 @@ class LeaseRecord:
             self.status = next_codes[self.status]
             if kind is LeaseApproved and self.approved_tx is None:
                 self.approved_tx = seen.transaction
+
+    def has_fact_of(self, event: LeaseEvent) -> bool:
+        """Whether an event of this lease was folded in, as far as the record shows."""
+        match event:
+            case LeaseCreated():
+                return True
+            case LeaseTerms():
+                return self.terms[0] is not None
+            case ResultCommitted(computation_id=computation_id):
+                return computation_id in self.committed
+            case DisputeResolved():
+                return self.fact_blocks[_RESOLVED] is not None
+            case _:
+                return self.fact_blocks[_TRANSITIONS[type(event)][0]] is not None
 
     @property
     def approved_block(self) -> BlockNumber | None:

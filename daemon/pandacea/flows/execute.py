@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -63,6 +63,8 @@ class ExecutePorts(FinishPorts):
     upload_files: UploadFiles
     max_running_per_spender: int = 64
     """Jobs of one Spender that may run at one time."""
+    check_lease: Callable[[LeaseId], Awaitable[None]] = lambda _lease_id: asyncio.sleep(0)
+    """Asks the contract for a lease once before a run on real rows starts; the lease cache denies what it denies when this returns."""
     is_stopping: Callable[[], bool] = lambda: False
     """Whether the node stops, so that no new run may start."""
     observe_phase: Callable[[JobPhase, float], None] = lambda _phase, _seconds: None
@@ -232,6 +234,10 @@ async def _run(job: Job, ports: ExecutePorts) -> _RunEnd | None:
         return _RunEnd(empty_outcome(Failure.SANDBOX_FAILED, not_stored_detail(problem)))
     if sandbox_job is None:
         return _RunEnd(empty_outcome(Failure.DATA_UNREADABLE, ""))
+    if job.mode is not Mode.MOCK:
+        await ports.check_lease(job.lease_id)
+        if isinstance(decision := _verify_continue(job, ports), Denied):
+            return _RunEnd(empty_outcome(Failure.LEASE_LOST, decision.detail))
     outcome = await _Run(job, sandbox_job, ports).supervise()
     return None if outcome is None else _RunEnd(outcome, sandbox_job)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import repeat
 from typing import NamedTuple, Protocol
@@ -36,12 +36,28 @@ class LeaseCacheWriter(Protocol):
         ...
 
 
+class ReportDoubts(Protocol):
+    """Takes leases whose events contradict each other, and leases of unknown creation that have events: something was not shown."""
+
+    def __call__(self, contradictory: Collection[LeaseId], unknown: Collection[LeaseId]) -> None:
+        """Take them over, without awaiting."""
+        ...
+
+
 async def apply_update(
-    update: ChainUpdate, view: ChainView, store: ChainStore, cache: LeaseCacheWriter, messages_at: float | None
+    update: ChainUpdate,
+    view: ChainView,
+    store: ChainStore,
+    cache: LeaseCacheWriter,
+    messages_at: float | None,
+    report_doubts: ReportDoubts | None = None,
+    reread_at: float = 0.0,
 ) -> ChainView:
     """Make one update durable and then visible; returns the view that it leads to.
 
     `messages_at`: Unix seconds at which the MQTT messages of its events are due; None: no messages (a backfill, or no broker).
+    `report_doubts`: called after the commit with what an incomplete reading gives away; None: nobody asks (a backfill).
+    `reread_at`: Unix seconds from which a range settled near the head is read once more.
 
     Raises:
         Unavailable: the database failed. Whether the update became durable must be read back before the next.
@@ -61,7 +77,10 @@ async def apply_update(
         await tx.chain.append_blocks(update.blocks, fresh)
         touched.update(seen.event.lease_id for seen in fresh)
         if update.settle_to is not None:
-            settled = await _settle(tx, update, view, old, ids, store)
+            settled, folded = await _settle(tx, update, view, old, ids, store)
+            if view.base.number < base <= view.tip.number:
+                # Near the head: read by hashes and checked by bloom filters, but perhaps while an endpoint left something out.
+                await tx.chain.insert_backfill_range(view.base.number + 1, base, digest_events(folded), reread_at)
             if view.tip.number < after.base.number:
                 # Read by block numbers, without a header that links it: one answer is not enough for it.
                 await tx.chain.insert_backfill_range(view.tip.number + 1, after.base.number, digest_events(old))
@@ -72,8 +91,21 @@ async def apply_update(
             known_to = view.tip.number if update.undo_to is None else update.undo_to.number
             await _put_messages(tx, [seen for seen in events if seen.block > known_to], messages_at)
         tx.after_commit(lambda: cache.apply_changes(after, changes))
+        if report_doubts is not None and (update.events or changes):
+            contradictory, unknown = find_contradictions(changes), {seen.event.lease_id for seen in update.events} - ids
+            tx.after_commit(lambda: report_doubts(contradictory, unknown))
         await tx.commit()
     return after
+
+
+def find_contradictions(changes: Iterable[LeaseChange]) -> list[LeaseId]:
+    """Return the leases whose events cannot be all: created without terms (one transaction emits both), or used without an approval."""
+    return [
+        lease_id
+        for lease_id, record, _ in changes
+        if record is not None
+        and (record.terms[0] is None or (record.fact_blocks[0] is None and (record.committed or record.fact_blocks[1] is not None)))
+    ]
 
 
 async def refresh_leases(ids: Sequence[LeaseId], view: ChainView, store: ChainStore, cache: LeaseCacheWriter) -> None:
@@ -111,8 +143,8 @@ def digest_events(events: Sequence[ChainEvent]) -> str:
 
 async def _settle(
     tx: ChainUnitOfWork, update: ChainUpdate, view: ChainView, old: Sequence[ChainEvent], ids: set[LeaseId], store: ChainStore
-) -> dict[LeaseId, LeaseRecord]:
-    """Fold what is final into the rows. Events that are stored already and those of the update are merged by identity."""
+) -> tuple[dict[LeaseId, LeaseRecord], Sequence[ChainEvent]]:
+    """Fold what is final into the rows; return the leases and the events. Stored events and the update's are merged by identity."""
     assert update.settle_to is not None
     has_blocks = bool(view.blocks or update.blocks)  # no event is stored in the middle of a gap
     stored = await tx.chain.list_events_up_to(update.settle_to.number) if has_blocks else []
@@ -127,7 +159,7 @@ async def _settle(
     await tx.leases.save_leases(after, before)
     if has_blocks:
         await tx.chain.delete_settled(update.settle_to)
-    return after
+    return after, events
 
 
 def fold_events(

@@ -8,7 +8,7 @@ from dataclasses import astuple
 from typing import Any, Final, get_args
 
 import structlog
-from sqlalchemy import BigInteger, Column, CursorResult, Index, Text
+from sqlalchemy import BigInteger, Column, CursorResult, Float, Index, Text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
@@ -56,7 +56,7 @@ class ChainEventRow(SQLModel, table=True):
 
 
 class SettledRangeRow(SQLModel, table=True):
-    """A range of blocks that was settled from one answer and is to be read a second time; deleted once two answers agree."""
+    """A settled range of blocks that is to be read again; deleted once a later reading agrees."""
 
     __tablename__ = "settled_range"
 
@@ -64,7 +64,9 @@ class SettledRangeRow(SQLModel, table=True):
     first: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     last: int = Field(sa_column=Column(BigInteger, nullable=False))
     digest: str = Field(max_length=64)
-    """sha-256 over the identities of the events in the first answer, in order."""
+    """sha-256 over the identities of the events in the last answer, in order."""
+    due_at: float = Field(default=0.0, sa_column=Column(Float, nullable=False, server_default="0"))
+    """Unix seconds from which it is read again; 0: at once, because it was settled from one answer."""
 
 
 _range: Final = SQLModel.metadata.tables["settled_range"]
@@ -170,20 +172,32 @@ class ChainTable:
         await self._execute("DELETE FROM chain_block WHERE deployment = ?")
         await self._execute("DELETE FROM settled_range WHERE deployment = ?")
 
-    async def insert_backfill_range(self, first: int, last: int, digest: str) -> None:
-        """Note a range that was settled from one answer and is to be read a second time."""
-        await execute_many(self._connection, upsert_statement(self._connection, _range), [(self._scope.id, first, last, digest)])
+    async def insert_backfill_range(self, first: int, last: int, digest: str, due_at: float = 0.0) -> None:
+        """Note a settled range that is to be read again from `due_at` on (Unix seconds; 0: at once)."""
+        await execute_many(
+            self._connection, upsert_statement(self._connection, _range), [(self._scope.id, first, last, digest, due_at)]
+        )
 
-    async def find_backfill_range(self) -> tuple[int, int, str] | None:
-        """Return the first range (first, last, digest) that waits for a second reading, or None."""
-        query = "SELECT first, last, digest FROM settled_range WHERE deployment = ? ORDER BY first LIMIT 1"
-        row: Any = (await self._execute(query)).first()
-        return None if row is None else (row[0], row[1], row[2])
+    async def find_backfill_range(self, now: float = 0.0) -> tuple[int, int, str, float] | None:
+        """Return the range (first, last, digest, due at) that is to be read first among those due at `now`, or None."""
+        query = "SELECT first, last, digest, due_at FROM settled_range WHERE deployment = ? AND due_at <= ? ORDER BY due_at, first LIMIT 1"
+        row: Any = (await self._execute(query, now)).first()
+        return None if row is None else (row[0], row[1], row[2], row[3])
 
     async def delete_backfill_range(self, first: int) -> None:
-        """Delete a range on which two readings agree."""
+        """Delete a range on which a later reading agreed."""
         await self._execute("DELETE FROM settled_range WHERE deployment = ? AND first = ?", first)
 
-    async def _execute(self, sql: str, *values: int) -> CursorResult[Any]:
+    async def find_scanned_block(self) -> int:
+        """Return the last block that the slow scan read; -1 before its first step."""
+        row: Any = (await self._execute("SELECT scanned_number FROM deployment WHERE id = ?")).one()
+        return int(row[0])
+
+    async def save_scanned_block(self, number: int) -> None:
+        """Write how far the slow scan has come."""
+        sql = with_placeholders(self._connection, "UPDATE deployment SET scanned_number = ? WHERE id = ?")
+        await self._connection.exec_driver_sql(sql, (number, self._scope.id))
+
+    async def _execute(self, sql: str, *values: float) -> CursorResult[Any]:
         """Execute a statement of the driver's whose first parameter is the deployment."""
         return await self._connection.exec_driver_sql(with_placeholders(self._connection, sql), (self._scope.id, *values))

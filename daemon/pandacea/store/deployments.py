@@ -32,6 +32,8 @@ class DeploymentRow(SQLModel, table=True):
     base_timestamp: int = Field(sa_column=Column(BigInteger, nullable=False))
     safe_number: int = Field(sa_column=Column(BigInteger, nullable=False))
     finalized_number: int = Field(sa_column=Column(BigInteger, nullable=False))
+    scanned_number: int = Field(default=-1, sa_column=Column(BigInteger, nullable=False, server_default="-1"))
+    """Last block of the range that the slow scan read last."""
 
     @property
     def key(self) -> int:

@@ -194,6 +194,15 @@ class LeaseTable:
         query = "SELECT lease_id FROM lease WHERE deployment = ? AND lease_id IN (IN)"
         return {row[0] for row in await select_in(self._connection, query, (self._scope.id,), ids)}
 
+    async def list_contradictory(self, limit: int) -> list[LeaseId]:
+        """List settled leases, `limit` at most, that have no terms, or were used without an approval: an event of theirs is missing."""
+        sql = (
+            "SELECT lease_id FROM lease WHERE deployment = ? AND (data_product_id IS NULL OR "
+            "(approved_block IS NULL AND (executed_block IS NOT NULL OR LENGTH(committed) > 0))) LIMIT ?"
+        )
+        result = await self._connection.exec_driver_sql(with_placeholders(self._connection, sql), (self._scope.id, limit))
+        return [row[0] for row in result.all()]
+
     async def load_approved_page(self, after: LeaseId | None, size: int) -> list[ApprovedLease]:
         """Return one page of the approved leases with their proofs, by lease id: the lease cache is filled from it at start."""
         sql = with_placeholders(self._connection, _SELECT_APPROVED)
