@@ -45,7 +45,7 @@ class MovedClock:
 
 
 class SettlingNode:
-    """What `settling_node` gives."""
+    """The parts of a node that `settling_node` starts."""
 
     def __init__(
         self, node: FollowingNode, account: LocalAccount, clock: MovedClock, limits: FeeLimits, keystore: Path | None
