@@ -22,7 +22,7 @@ from pandacea.catalogue.table_store import TableStore
 from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.table import Recipe, SourceFormat
 from pandacea.errors import BadConfig
-from pandacea.flows.conversion import UnreadableSource
+from pandacea.flows.ports import UnreadableSource
 from pandacea.sandbox.bubblewrap.backend import BubblewrapSandbox
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

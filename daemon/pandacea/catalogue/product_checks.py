@@ -14,7 +14,7 @@ from pandacea.domain.ids import AssetId
 from pandacea.domain.printable import printable
 from pandacea.domain.table import DeclaredAsset, TableShape, find_undecided_columns
 from pandacea.errors import BadConfig
-from pandacea.flows.conversion import UnreadableSource
+from pandacea.flows.ports import UnreadableSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,7 @@ from pandacea.domain.ids import AssetId, Hash32
 from pandacea.domain.product import Asset, Product
 from pandacea.domain.table import DeclaredAsset, SourceFormat, TableShape
 from pandacea.errors import BadConfig
-from pandacea.flows.conversion import UnreadableSource
-from pandacea.flows.ports import Clock
+from pandacea.flows.ports import Clock, UnreadableSource
 from pandacea.flows.unit_of_work import ProductStore
 from pandacea_sdk.protocol.hashing import keccak256
 

@@ -20,7 +20,7 @@ from pandacea.domain.product import Mock
 from pandacea.domain.table import Recipe, SourceFormat, TableShape
 from pandacea.errors import Broken
 from pandacea.files.durable import rename_durably
-from pandacea.flows.conversion import CHUNK_BYTES, ConversionJob, TableConverter, UnreadableSource
+from pandacea.flows.ports import CHUNK_BYTES, ConversionJob, TableConverter, UnreadableSource
 
 GIB: Final = 1 << 30
 CONVERSION_SECONDS: Final = 6 * 3600.0

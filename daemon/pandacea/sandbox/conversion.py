@@ -13,7 +13,7 @@ from pandacea.domain.limits import MIB
 from pandacea.domain.printable import printable
 from pandacea.domain.table import MAX_COLUMNS, BadShape, TableShape
 from pandacea.errors import Unavailable
-from pandacea.flows.conversion import ConversionJob, UnreadableSource
+from pandacea.flows.ports import ConversionJob, UnreadableSource
 from pandacea.sandbox.backend import SandboxInstance
 from pandacea.sandbox.guest import packets
 from pandacea.sandbox.guest_messages import AllSent, ConversionReport, GuestProgress, is_finite

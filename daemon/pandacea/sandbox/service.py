@@ -13,8 +13,7 @@ from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome, not_stored_detail
 from pandacea.domain.table import TableShape
 from pandacea.errors import Broken, Unavailable
-from pandacea.flows.conversion import ConversionJob
-from pandacea.flows.ports import SandboxEvent, SandboxIdentity, SandboxJob
+from pandacea.flows.ports import ConversionJob, SandboxEvent, SandboxIdentity, SandboxJob
 from pandacea.sandbox.backend import InstanceShape, SandboxBackend, SandboxInstance
 from pandacea.sandbox.conversion import run_conversion_job
 from pandacea.sandbox.outcome import ExternalCause, build_outcome, memory_limit_detail
