@@ -19,6 +19,7 @@ from pandacea.api.routes.about import publish_openapi
 from pandacea.api.server import HttpServer, create_app
 from pandacea.app import factories
 from pandacea.app.background import supervise_task
+from pandacea.app.settlement import SettlementWatch
 from pandacea.app.startup import Adapters
 from pandacea.app.workers import Workers
 from pandacea.chain.spenders.erc1271 import Erc1271Verifier
@@ -40,6 +41,7 @@ async def serve_http(
     submit: SubmitPorts,
     uploads: UploadStore,
     workers: Workers,
+    watch: SettlementWatch,
     supervisor: TaskSupervisor,
     stack: AsyncExitStack,
 ) -> HttpServer:
@@ -72,7 +74,7 @@ async def serve_http(
             adapters.database, adapters.follower.lease_cache, adapters.catalogue, submit.checker, adapters.clock
         ),
         well_known=_well_known(config, adapters),
-        readiness=lambda: _readiness(adapters, submit, workers, supervisor, config.store.state_dir),
+        readiness=lambda: _readiness(adapters, submit, workers, watch, supervisor, config.store.state_dir),
     )
     add_routes(app)
     publish_openapi(app, __version__)
@@ -127,7 +129,9 @@ def _well_known(config: Config, adapters: Adapters) -> dict[str, Any]:
     return keys.sign_document(adapters.signer, document)
 
 
-def _readiness(adapters: Adapters, submit: SubmitPorts, workers: Workers, supervisor: TaskSupervisor, state_dir: Path) -> Readiness:
+def _readiness(
+    adapters: Adapters, submit: SubmitPorts, workers: Workers, watch: SettlementWatch, supervisor: TaskSupervisor, state_dir: Path
+) -> Readiness:
     """Return whether a computation that is sent now would run, and the reason of each part that does not allow it."""
     status = adapters.follower.lease_cache.chain_status()
     reasons = {
@@ -143,6 +147,7 @@ def _readiness(adapters: Adapters, submit: SubmitPorts, workers: Workers, superv
         "head": status.head_number,
         "confident": status.confident_block,
         "sandbox": adapters.identity.kind,
+        "settlement": watch.trouble or "ok",
         "disk_free_bytes": shutil.disk_usage(state_dir).free,
     }
     return Readiness(status.is_ready and not any(reasons.values()), parts)
