@@ -30,7 +30,8 @@ def told(store: ResultStore) -> dict[str, Any]:
     workers: Any = SimpleNamespace(stuck_reason=lambda _limit: None, stopping=False)
     submit: Any = SimpleNamespace(limits=Limits(), results=store)
     supervisor: Any = SimpleNamespace(first_ended=None)
-    found = _readiness(adapters, submit, workers, supervisor)
+    watch: Any = SimpleNamespace(trouble=None)
+    found = _readiness(adapters, submit, workers, watch, supervisor)
     return {"ready": found.ready, **found.parts}
 
 

@@ -52,7 +52,7 @@ def test_defaults_are_the_specified_ones(tmp_path: Path) -> None:
     assert config.privacy.data_dir == tmp_path / "data"
     assert config.privacy.docker_image == "pandacea/pysyft-datasite:latest"
     assert config.blockchain.confidence == "safe"
-    assert not config.settlement.post_results
+    assert config.settlement.post_results == "priced"
 
 
 def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class MovedClock:
 
 
 class SettlingNode:
-    """The parts of a node that `settling_node` starts."""
+    """The parts of such a node, and what tests do with them; `settling_node` starts it."""
 
     def __init__(
         self, node: FollowingNode, account: LocalAccount, clock: MovedClock, limits: FeeLimits, keystore: Path | None
@@ -149,13 +149,14 @@ async def settling_node(
     limits: FeeLimits | None = None,
     keystore: Path | None = None,
     name_operator: bool = True,
+    account: LocalAccount = OPERATOR,
     **options: Any,
 ) -> AsyncIterator[SettlingNode]:
-    """Follow the chain, and send as its Earner's operator."""
+    """Follow the chain, and send with `account`: by default the Earner's operator, which is named on the contract first."""
     if name_operator:
         await agreement.chain.send_transaction(EARNER, agreement.address, encode_call("setOperator(address)", OPERATOR.address))
     clock = MovedClock()
     settings: dict[str, Any] = {"confidence": FINAL, **options}
     async with FollowingNode(agreement, folder / "node.db", urls=urls, **settings) as node:
         await node.wait_for_head()
-        yield SettlingNode(node, OPERATOR, clock, limits or FeeLimits(), keystore)
+        yield SettlingNode(node, account, clock, limits or FeeLimits(), keystore)

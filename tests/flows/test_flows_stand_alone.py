@@ -15,6 +15,7 @@ ENTRY_POINTS: Final = {
     "approve_code": {"submit_code", "decide_code"},
     "backfill_check": {"check_range", "rebuild_lease", "replace_range_digest"},
     "cancel": {"cancel_job"},
+    "close_leases": {"close_leases"},
     "commit_results": {"deliver_commitments"},
     "execute": {"run_next_job"},
     "finish": {"recover_jobs"},

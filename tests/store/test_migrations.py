@@ -30,7 +30,7 @@ async def test_the_migrations_lead_to_the_tables_of_the_code(database: DatabaseE
         assert await connection.run_sync(differences) == []
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011"])
 async def test_a_database_of_an_older_schema_is_upgraded_and_keeps_its_rows(empty_url: str, revision: str) -> None:
     """Forward from every schema there was, with a row in each of its tables."""
     database = await DatabaseEngine.open(empty_url)
@@ -56,7 +56,39 @@ async def test_a_database_of_an_older_schema_is_upgraded_and_keeps_its_rows(empt
 async def test_the_revisions_tested_are_all_there_are(database: DatabaseEngine) -> None:
     """A new migration wants its old schema tested."""
     async with database.read_connection() as connection:
-        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "0011"
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "0012"
+
+
+async def test_results_released_while_nothing_was_committed_wait_for_it(empty_url: str) -> None:
+    """Charged and handed over, and no message about it: one is made. A held, refused or free one has none."""
+    database = await DatabaseEngine.open(empty_url)
+    async with database.write_transaction() as tx:
+        await tx.connection.run_sync(lambda connection: _to(connection, "0008"))
+        await tx.connection.run_sync(_insert_jobs)
+        await tx.commit()
+    await upgrade(database)
+    async with database.read_connection() as connection:
+        rows = (await connection.execute(text("SELECT key, channel, done_at FROM outbox"))).all()
+    assert [tuple(row) for row in rows] == [("commit:paid", "chain", None)]
+    await database.close()
+
+
+def _insert_jobs(connection: Connection) -> None:
+    metadata = MetaData()
+    metadata.reflect(connection, only=["job"])
+    job = metadata.tables["job"]
+    base = {column.name: _value(column.type) for column in job.columns}
+    changes: dict[str, dict[str, Any]] = {
+        "paid": {},
+        "held": {"state": "held"},
+        "free": {"charge": "allowance"},
+        "refused": {"state": "failed", "failure": "result-refused"},
+        "lost": {"state": "failed", "failure": "lease-lost"},
+        "unsigned": {"result_hash": None},
+    }
+    for name, change in changes.items():
+        row = {**base, "computation_id": name, "state": "completed", "charge": "charged", "failure": None, **change}
+        connection.execute(job.insert().values(row))
 
 
 async def test_upgrading_twice_changes_nothing(database: DatabaseEngine) -> None:

@@ -31,6 +31,7 @@ from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.limits import MIB
 from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.files.results import ResultStore
+from pandacea.flows.commit_results import Posting
 from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.release import ReleasePorts
 from pandacea.flows.unit_of_work import Channel
@@ -280,6 +281,12 @@ def make_poster(
     )
 
 
+def posting_of(config: Config) -> Posting:
+    """Return which results are committed on-chain."""
+    stated = config.settlement.post_results
+    return Posting.PRICED if stated == "priced" else Posting.ALL if stated else Posting.NONE
+
+
 def delivery_channels(config: Config) -> frozenset[Channel]:
     """Return the channels that messages are delivered on; nothing is put into the outbox for others."""
     return frozenset({Channel.CHAIN}) | ({Channel.MQTT} if config.mqtt.host is not None else set())
@@ -288,7 +295,7 @@ def delivery_channels(config: Config) -> frozenset[Channel]:
 def make_release_ports(config: Config, database: SqlDatabase, notifier: JobNotifier) -> ReleasePorts:
     """Return what decisions on held results work with."""
     results = ResultStore(config.store.state_dir / "results", config.store.max_results_mb * MIB)
-    return ReleasePorts(database, SystemClock(), results, notifier, config.settlement.post_results, config.privacy.hold_seconds)
+    return ReleasePorts(database, SystemClock(), results, notifier, config.privacy.hold_seconds)
 
 
 def make_publisher(config: Config) -> MqttPublisher | None:

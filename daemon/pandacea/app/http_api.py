@@ -17,6 +17,7 @@ from pandacea.api.routes.about import publish_openapi
 from pandacea.api.server import HttpServer, create_app
 from pandacea.app import factories
 from pandacea.app.background import supervise_task
+from pandacea.app.settlement import SettlementWatch
 from pandacea.app.startup import Adapters
 from pandacea.app.workers import Workers
 from pandacea.chain.spenders.erc1271 import Erc1271Verifier
@@ -38,6 +39,7 @@ async def serve_http(
     submit: SubmitPorts,
     uploads: UploadStore,
     workers: Workers,
+    watch: SettlementWatch,
     supervisor: TaskSupervisor,
     stack: AsyncExitStack,
     requests_since: int,
@@ -71,7 +73,7 @@ async def serve_http(
             adapters.database, adapters.follower.lease_cache, adapters.catalogue, submit.checker, adapters.clock
         ),
         well_known=_well_known(config, adapters),
-        readiness=lambda: _readiness(adapters, submit, workers, supervisor),
+        readiness=lambda: _readiness(adapters, submit, workers, watch, supervisor),
     )
     add_routes(app)
     publish_openapi(app, __version__)
@@ -129,7 +131,9 @@ def _well_known(config: Config, adapters: Adapters) -> dict[str, Any]:
     return keys.sign_document(adapters.signer, document)
 
 
-def _readiness(adapters: Adapters, submit: SubmitPorts, workers: Workers, supervisor: TaskSupervisor) -> Readiness:
+def _readiness(
+    adapters: Adapters, submit: SubmitPorts, workers: Workers, watch: SettlementWatch, supervisor: TaskSupervisor
+) -> Readiness:
     """Return whether a computation that is sent now would run, and the reason of each part that does not allow it.
 
     Anybody may ask, so no figure here depends on a run: free bytes would tell how large a held result is.
@@ -148,5 +152,6 @@ def _readiness(adapters: Adapters, submit: SubmitPorts, workers: Workers, superv
         "head": status.head_number,
         "confident": status.confident_block,
         "sandbox": adapters.identity.kind,
+        "settlement": "it is behind; the log and `pandacea doctor` say why" if watch.trouble else "ok",
     }
     return Readiness(status.is_ready and not any(reasons.values()), parts)

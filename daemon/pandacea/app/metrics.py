@@ -10,6 +10,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from pandacea.chain.follower import Follower
+from pandacea.flows.settlement_report import SettlementReport
 
 _CHAIN: Final = {
     "head": ("pandacea_chain_head_block", "Highest block number any endpoint has told", "gauge"),
@@ -30,7 +31,7 @@ _CHAIN: Final = {
 }
 
 
-def collect_metrics(follower: Follower, state_dir: Path) -> Iterator[Metric]:
+def collect_metrics(follower: Follower, settlement: SettlementReport, state_dir: Path) -> Iterator[Metric]:
     """Yield what is read at each scrape, from memory."""
     chain = follower.collect_metrics()
     yield GaugeMetricFamily("pandacea_ready", "1 when leases may be believed", value=0 if chain.not_ready_reason else 1)
@@ -45,5 +46,9 @@ def collect_metrics(follower: Follower, state_dir: Path) -> Iterator[Metric]:
     for (endpoint, kind), count in chain.rpc_errors.items():
         errors.add_metric([endpoint, kind], count)
     yield errors
+    waiting = "Delivered results whose commitment is not final"
+    yield GaugeMetricFamily("pandacea_settlement_waiting", waiting, value=settlement.waiting)
+    oldest = "How long the oldest of them has waited, in seconds"
+    yield GaugeMetricFamily("pandacea_settlement_oldest_seconds", oldest, value=settlement.oldest_seconds)
     free = shutil.disk_usage(state_dir).free
     yield GaugeMetricFamily("pandacea_disk_free_bytes", "Free bytes where results are kept", value=free)

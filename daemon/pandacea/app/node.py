@@ -19,6 +19,7 @@ from pandacea.app.control.products import ProductControl
 from pandacea.app.control.server import ControlServer, serve_control_socket
 from pandacea.app.http_api import serve_http
 from pandacea.app.metrics import collect_metrics
+from pandacea.app.settlement import SettlementWatch
 from pandacea.app.startup import Adapters, open_adapters
 from pandacea.app.tuning import tune_interpreter
 from pandacea.app.workers import Workers, count_workers, max_running_per_spender
@@ -35,6 +36,7 @@ from pandacea.files.results import ResultStore
 from pandacea.files.upload_files import UploadFiles
 from pandacea.flows.accept_job import QueueLimits, SubmitPorts
 from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.close_leases import ClosePorts, close_leases
 from pandacea.flows.commit_results import CommitPorts, deliver_commitments
 from pandacea.flows.execute import ExecutePorts, run_next_job
 from pandacea.flows.finish import recover_jobs
@@ -55,6 +57,10 @@ RETENTION_SECONDS: Final = 60.0
 """Seconds between two passes of retention."""
 RESEND_SECONDS: Final = 15.0
 """Seconds between two looks at the transactions that are not final."""
+OBSTACLE_SECONDS: Final = 600.0
+"""Seconds between two questions whether the node can settle at all."""
+CLOSE_SECONDS: Final = 60.0
+"""Seconds between two looks for leases that can be executed or finalized."""
 PRESENCE_SECONDS: Final = 30.0
 """Seconds between two `online` messages over MQTT."""
 
@@ -125,16 +131,19 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
         keep_results_seconds=config.store.keep_results_seconds,
         keep_scripts_seconds=config.store.keep_scripts_seconds,
     )
+    poster = factories.make_poster(config, adapters.follower, adapters.engine, adapters.contract, adapters.signer)
+    watch = SettlementWatch(adapters, poster, Address(config.earner.address), factories.posting_of(config))
     loops = [
         *workers.loops,
-        *_make_delivery_loops(config, adapters, stack),
+        *_make_settlement_loops(config, adapters, poster, watch),
+        *_make_event_loops(config, adapters, stack),
         Loop("housekeeping", lambda: _apply_retention(retention), idle=RETENTION_SECONDS),
     ]
     supervise_task(supervisor, adapters.engine.wait_until_superseded(), "database", stack)
     for loop in loops:
         supervise_task(supervisor, loop.run(), loop.name, stack)
     if config.telemetry.metrics_port is not None:
-        adapters.metrics.add_source(lambda: collect_metrics(adapters.follower, config.store.state_dir))
+        adapters.metrics.add_source(lambda: collect_metrics(adapters.follower, watch.report, config.store.state_dir))
         metrics_server = MetricsServer(config.telemetry.metrics_port, adapters.metrics)
         await metrics_server.start()
         stack.push_async_callback(metrics_server.stop)
@@ -147,7 +156,7 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
         ),
     )
     await serve_control_socket(control, config.store.state_dir, stack)
-    return await serve_http(config, adapters, submit, uploads, workers, supervisor, stack, requests_since), workers
+    return await serve_http(config, adapters, submit, uploads, workers, watch, supervisor, stack, requests_since), workers
 
 
 def _make_execute_ports(
@@ -166,7 +175,6 @@ def _make_execute_ports(
         threads=threads,
         results=results,
         upload_files=uploads.files,
-        post_results=config.settlement.post_results,
         notifier=adapters.notifier,
         generation_file=GenerationFile(config.store.state_dir),
         max_running_per_spender=max_running_per_spender(workers.number),
@@ -229,13 +237,21 @@ def _make_stores(config: Config, adapters: Adapters) -> tuple[ResultStore, Uploa
     return results, UploadStore(adapters.database, adapters.clock, UploadFiles(store.state_dir / "uploads"), quota)
 
 
-def _make_delivery_loops(config: Config, adapters: Adapters, stack: AsyncExitStack) -> list[Loop]:
+def _make_settlement_loops(config: Config, adapters: Adapters, poster: ChainSender, watch: SettlementWatch) -> list[Loop]:
+    chain = FollowedLeases(adapters.follower)
+    commit = CommitPorts(adapters.database, poster, chain, adapters.clock, factories.posting_of(config))
+    close = ClosePorts(adapters.database, poster, chain, commit.posting, Address(config.earner.address), poster.address)
+    return [
+        Loop("settle", lambda: deliver_commitments(commit)),
+        Loop("resend", lambda: _resend(poster), idle=RESEND_SECONDS, retry=RESEND_SECONDS),
+        Loop("close", lambda: close_leases(close), idle=CLOSE_SECONDS, retry=CLOSE_SECONDS),
+        Loop("settlement-report", watch.look, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
+        Loop("settlement-check", watch.look_for_obstacles, idle=OBSTACLE_SECONDS, retry=RESEND_SECONDS, log_level="info"),
+    ]
+
+
+def _make_event_loops(config: Config, adapters: Adapters, stack: AsyncExitStack) -> list[Loop]:
     loops = []
-    if config.settlement.post_results:
-        poster = factories.make_poster(config, adapters.follower, adapters.engine, adapters.contract, adapters.signer)
-        commit = CommitPorts(adapters.database, poster, FollowedLeases(adapters.follower), adapters.clock)
-        loops.append(Loop("settle", lambda: deliver_commitments(commit)))
-        loops.append(Loop("resend", lambda: _resend(poster), idle=RESEND_SECONDS, retry=RESEND_SECONDS))
     if (publisher := factories.make_publisher(config)) is not None:
         stack.push_async_callback(publisher.close)
         loops.append(Loop("presence", publisher.announce_online, idle=PRESENCE_SECONDS))

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pandacea.cli.command import Commands, add_command, load_config_quietly
@@ -42,6 +43,11 @@ def _leases(parsed: argparse.Namespace) -> int:
     for row in rows:
         count = f"{row['used']}/{row['max_computations']} used"
         print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
+        if row["uncommitted"]:
+            until = row["refundable_from"]
+            refundable = "" if until is None else f", refundable from {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M} UTC"
+            why = row["uncommitted_reason"] or "on its way"
+            print(f"  {row['uncommitted']} delivered, not committed{refundable}: {why}")
     if not rows:
         print("No approved lease of this Earner is known yet.")
     return 0

@@ -325,8 +325,9 @@ class StoreSection(Section):
 class SettlementSection(Section):
     """What the node writes to the chain."""
 
-    post_results: bool = False
-    """Commit each result's hash on-chain; costs gas from the keystore's account."""
+    post_results: bool | Literal["priced"] = "priced"
+    """Commit each result's hash on-chain: always, never, or where the lease has a price. Costs gas from the keystore's account; a lease
+    under which nothing is committed is paid back to its Spender."""
     max_fee_eth_per_transaction: float = Field(default=0.01, gt=0)
     """Highest fee of one transaction, in ether."""
     max_fee_eth_per_day: float = Field(default=0.1, gt=0)

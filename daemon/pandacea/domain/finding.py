@@ -12,7 +12,7 @@ class FindingState(StrEnum):
 
     OK = "ok"
     WEAKER = "weaker"
-    """It works; another protection stands in for what this machine does not allow."""
+    """It works, with less than was meant: another protection stands in, or what is delivered is not paid."""
     FAIL = "fail"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import structlog
@@ -32,6 +33,14 @@ MAX_WAITING: Final = 1_000
 ON_ITS_WAY: Final = "sent; it counts as delivered once its block is final"
 
 
+class Posting(StrEnum):
+    """Which results are committed on-chain."""
+
+    NONE = "none"
+    PRICED = "priced"  # of leases with a price
+    ALL = "all"
+
+
 @dataclass(slots=True)
 class CommitPorts:
     """What commitments are delivered with."""
@@ -40,6 +49,7 @@ class CommitPorts:
     poster: ResultPoster
     chain: FinalizedLeases
     clock: Clock
+    posting: Posting = Posting.PRICED
     seen_block: int = -1
     """The final block against which every waiting message was held."""
 
@@ -58,7 +68,11 @@ async def deliver_commitments(ports: CommitPorts) -> int:
     if not waiting or (not due and block == ports.seen_block):
         return 0
     leases, timestamp = await ports.chain.load_leases(sorted({commitment_of(entry).lease_id for entry in waiting}))
-    ends = {entry.id: end for entry in waiting if (end := find_end(commitment_of(entry), leases, timestamp)) is not None}
+    ends = {
+        entry.id: end
+        for entry in waiting
+        if (end := find_end(commitment_of(entry), leases, timestamp) or _find_exemption(commitment_of(entry), leases, ports))
+    }
     if ends:
         await _record_ends([entry for entry in waiting if entry.id in ends], ends, ports)
     ports.seen_block = block
@@ -80,7 +94,7 @@ async def _record_ends(entries: Sequence[OutboxEntry], ends: Mapping[int, str], 
 
 
 async def _send(entries: Sequence[OutboxEntry], ports: CommitPorts) -> None:
-    if not entries:
+    if not entries or ports.posting is Posting.NONE:
         return
     answers: Mapping[Commitment, str | None]
     try:
@@ -97,6 +111,16 @@ async def _send(entries: Sequence[OutboxEntry], ports: CommitPorts) -> None:
                 pause = min(2.0 ** min(entry.attempts, 16), MAX_BACKOFF_SECONDS)
                 await work.outbox.retry_message(entry.id, now + pause, reason)
         await work.commit()
+
+
+def _find_exemption(one: Commitment, leases: Mapping[LeaseId, LeaseRecord], ports: CommitPorts) -> str | None:
+    """Return why a result is not to be committed at all; None: it is, or the operator may still ask for it."""
+    if not ports.chain.takes_results():
+        return "not committed: this version of the contract has no place for results"
+    record = leases.get(one.lease_id)
+    if ports.posting is Posting.PRICED and record is not None and record.price == 0:
+        return "not committed: the lease has no price"
+    return None
 
 
 def commitment_of(entry: OutboxEntry) -> Commitment:
@@ -123,3 +147,13 @@ def find_end(one: Commitment, leases: Mapping[LeaseId, LeaseRecord], timestamp: 
     if lease.expires_at is not None and lease.expires_at < NO_EXPIRY and timestamp > lease.expires_at + COMMIT_GRACE_SECONDS:
         return f"refused: the lease expired at {lease.expires_at}, more than a day before the newest final block"
     return None
+
+
+async def waiting_by_lease(database: Database) -> dict[LeaseId, list[OutboxEntry]]:
+    """Return the commitments that are not delivered, by their lease."""
+    async with database.read_session() as session:
+        entries = await session.outbox.fetch_due(Channel.CHAIN, math.inf, MAX_WAITING)
+    found: dict[LeaseId, list[OutboxEntry]] = {}
+    for entry in entries:
+        found.setdefault(commitment_of(entry).lease_id, []).append(entry)
+    return found

@@ -65,8 +65,6 @@ class FinishPorts:
     results: ResultStore
     notifier: JobNotifier
     generation_file: GenerationFile
-    post_results: bool
-    """Whether result hashes are committed on-chain."""
 
 
 def empty_outcome(failure: Failure, detail: str, *, code_started: bool = False) -> Outcome:
@@ -238,7 +236,7 @@ async def _decide_end(
         result = ports.signer.sign_result(row, executed or ExecutedInputs.from_job(row), outcome, index=index, finished_at=now)
         values |= {"manifest": result.manifest, "result_hash": result.result_hash, "receipt": result.receipt}
         # A lost lease takes no commitment; a held result is committed when it is released, or never.
-        if ports.post_results and charge is Charge.CHARGED and state is not JobState.HELD and outcome.failure != Failure.LEASE_LOST:
+        if charge is Charge.CHARGED and state is not JobState.HELD and outcome.failure != Failure.LEASE_LOST:
             messages.append(result_commitment(row, result.result_hash))
     return _End(state, values, messages, kept)
 

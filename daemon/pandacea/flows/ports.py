@@ -206,6 +206,18 @@ class FinalizedLeases(Protocol):
         """Return the number of that block; -1: none yet."""
         ...
 
+    def takes_results(self) -> bool:
+        """Return whether the contract has a place for results; the first version has none.
+
+        Raises:
+            Unavailable: the contract was not looked at yet.
+        """
+        ...
+
+    async def list_payable(self) -> list[LeaseId]:
+        """List leases that were not closed when they were settled, have a price, and have a committed result."""
+        ...
+
     async def load_leases(self, ids: Sequence[LeaseId]) -> tuple[Mapping[LeaseId, LeaseRecord], int]:
         """Return the leases as of that block, and its timestamp (Unix seconds; 0: none yet).
 

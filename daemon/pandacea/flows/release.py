@@ -35,8 +35,6 @@ class ReleasePorts:
     clock: Clock
     results: ResultStore
     notifier: JobNotifier
-    post_results: bool
-    """Whether result hashes are committed on-chain."""
     hold_seconds: float
     """A result on which nobody decided for this long is refused: every job ends."""
 
@@ -124,7 +122,7 @@ async def release_result(computation_id: str, ports: ReleasePorts, *, seen_diges
         state = JobState.COMPLETED if job.failure is None else JobState.FAILED
         await work.jobs.change_state(computation_id, JobState.HELD, state, charge=charge, finished_at=now)
         await work.outbox.put_message(job_message(replace(job, state=state), failure=job.failure), now)
-        if ports.post_results and charge is Charge.CHARGED and job.result_hash is not None:
+        if charge is Charge.CHARGED and job.result_hash is not None:
             await work.outbox.put_message(result_commitment(job, job.result_hash), now)
         work.after_commit(lambda: ports.notifier.notify(computation_id))
         await work.commit()

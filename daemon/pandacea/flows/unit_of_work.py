@@ -113,6 +113,8 @@ class OutboxEntry:
     attempts: int
     """Deliveries that failed."""
     message: OutboxMessage
+    note: str | None = None
+    """Why it was not delivered the last time."""
 
 
 class JobRows(Protocol):

@@ -121,6 +121,11 @@ class SqlChainStore:
         async with self.read_connection() as connection:
             return await _find_known(ChainTable(connection, self.scope), LeaseTable(connection, self.scope), ids)
 
+    async def list_payable(self) -> list[LeaseId]:
+        """List settled leases that are open, have a price, and have a committed result."""
+        async with self.read_connection() as connection:
+            return await LeaseTable(connection, self.scope).list_payable()
+
     async def load_rows_and_events(self, ids: Sequence[LeaseId]) -> tuple[dict[LeaseId, LeaseRecord], list[ChainEvent]]:
         """Return the settled rows of some leases and their events above the base, both of one moment."""
         async with self.read_connection() as connection:

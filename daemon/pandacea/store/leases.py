@@ -189,6 +189,15 @@ class LeaseTable:
         chain_id, contract = self._scope.chain_id, self._scope.contract
         return {row[0]: _read_lease(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows if _is_readable(row)}
 
+    async def list_payable(self) -> list[LeaseId]:
+        """List the approved and executed leases that have a price and a committed result."""
+        sql = with_placeholders(
+            self._connection,
+            "SELECT lease_id FROM lease WHERE deployment = ? AND status IN ('approved', 'executed') AND LENGTH(committed) > 0 "
+            "AND price <> '0' ORDER BY lease_id",
+        )
+        return [LeaseId(row[0]) for row in (await self._connection.exec_driver_sql(sql, (self._scope.id,))).all()]
+
     async def find_existing(self, ids: Sequence[LeaseId]) -> set[LeaseId]:
         """Return those of the leases that have a settled row."""
         query = "SELECT lease_id FROM lease WHERE deployment = ? AND lease_id IN (IN)"

@@ -99,4 +99,4 @@ class OutboxTable:
 
 def _read(row: RowMapping) -> OutboxEntry:
     message = OutboxMessage(Channel(row["channel"]), row["key"], row["topic"], row["payload"])
-    return OutboxEntry(row["id"], row["created_at"], row["attempts"], message)
+    return OutboxEntry(row["id"], row["created_at"], row["attempts"], message, row["result"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Final
 
 from pandacea.api.server import check_binding, check_free
@@ -12,12 +13,17 @@ from pandacea.app import factories
 from pandacea.app.commands.tables import open_tables
 from pandacea.catalogue.product_checks import check_product
 from pandacea.catalogue.products_file import PRODUCTS_FILE, read_products
+from pandacea.chain.contract_versions import detect_contract_version
 from pandacea.chain.finality import REBUILD_REMEDY, FinalityViolatedError, check_finality
+from pandacea.chain.sending.obstacles import find_obstacles
+from pandacea.clock import SystemClock
 from pandacea.config import Config
 from pandacea.domain.finding import Finding, FindingState
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig, Broken, DaemonError
+from pandacea.flows.settlement_report import report_settlement
 from pandacea.sandbox.diagnose import diagnose_sandbox as examine_sandbox
+from pandacea.store.unit_of_work import SqlDatabase
 from pandacea_sdk.protocol.redaction import redact_url
 
 _DOCTOR: Final = "doctor"
@@ -63,7 +69,7 @@ async def run_checks(config: Config) -> list[Finding]:
             f"see who has the port: `ss -ltnp 'sport = :{config.server.port}'`, and correct the section server of the configuration",
         ),
     ]
-    return [await _finding(*check) for check in checks] + await _sandbox(config)
+    return [*[await _finding(*check) for check in checks], await _settlement_finding(config), *await _sandbox(config)]
 
 
 async def _finding(group: str, name: str, check: Check, remedy: str) -> Finding:
@@ -73,6 +79,12 @@ async def _finding(group: str, name: str, check: Check, remedy: str) -> Finding:
         return Finding(group, name, FindingState.FAIL, problem.problem, problem.remedy or remedy)
     except DaemonError as problem:
         return Finding(group, name, FindingState.FAIL, problem.detail, remedy)
+
+
+async def _settlement_finding(config: Config) -> Finding:
+    """The node runs without being paid, so nothing here keeps it from starting."""
+    found = await _finding("chain", "settlement", lambda: _settlement(config), "see `How you are paid` in docs/operating.md")
+    return found if found.ok else replace(found, state=FindingState.WEAKER)
 
 
 async def _sandbox(config: Config) -> list[Finding]:
@@ -122,6 +134,23 @@ async def _products(config: Config) -> str:
     if troubles := [f"{one.product_id} will not be offered: {one.detail}" for one in checked if one is not None]:
         raise BadConfig(" ".join(troubles))
     return f"{named}; every file was read"
+
+
+async def _settlement(config: Config) -> str:
+    """Return that delivered results are committed and paid, or raise what keeps them from it."""
+    contract, earner = factories.resolve_contract(config), Address(config.earner.address)
+    sender = factories.unlock_signer(config).address
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(factories.open_database(config))
+        follower = await stack.enter_async_context(factories.open_follower(config, contract, db, Address(sender)))
+        endpoint = await follower.endpoints.pick_endpoint()
+        version = await detect_contract_version(endpoint, contract.address, earner)
+        posting = factories.posting_of(config)
+        found = await find_obstacles(endpoint, contract.address, version, earner, Address(sender), posting)
+        report = await report_settlement(SqlDatabase(db), SystemClock())
+    if found or report.describe():
+        raise Broken(" ".join([*found, report.describe() or ""]).strip(), remedy="")
+    return f"{sender} may commit and can pay for it; {report.waiting} results wait for their commitment to be final"
 
 
 async def _chain(config: Config) -> str:

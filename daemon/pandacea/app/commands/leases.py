@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final
@@ -18,6 +19,9 @@ from pandacea.config import Config
 from pandacea.domain.access import CachedLease, ProductFacts, may_run
 from pandacea.domain.ids import Address, LeaseKey
 from pandacea.errors import Unavailable
+from pandacea.flows.commit_results import COMMIT_GRACE_SECONDS, waiting_by_lease
+from pandacea.flows.settlement_report import make_report
+from pandacea.flows.unit_of_work import OutboxEntry
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 
@@ -39,6 +43,7 @@ async def list_leases(config: Config) -> list[dict[str, Any]]:
         status = replace(follower.lease_cache.chain_status(), not_ready_reason=None)
         offered = await SqlProductStore(engine).list_offered_hashes()
         rows = []
+        waiting = await waiting_by_lease(SqlDatabase(engine))
         async with SqlDatabase(engine).read_session() as session:
             for lease_id in follower.lease_cache.list_ids():
                 lease = follower.lease_cache.find_lease(lease_id)
@@ -60,8 +65,29 @@ async def list_leases(config: Config) -> list[dict[str, Any]]:
                     time_limit=config.privacy.limits.time_seconds,
                     clock=time.time(),
                 )
-                rows.append({**lease_members(lease), "spender": lease.spender, **usage, "reason": refusal_reason(decision)})
+                rows.append(
+                    {
+                        **lease_members(lease),
+                        "spender": lease.spender,
+                        **usage,
+                        "reason": refusal_reason(decision),
+                        **_settlement_members(lease, waiting.get(lease_id, [])),
+                    }
+                )
     return rows
+
+
+def _settlement_members(lease: CachedLease, waiting: Sequence[OutboxEntry]) -> dict[str, Any]:
+    """Return how many results are committed, how many are delivered and not, since when and why, and when the price may be taken back."""
+    report = make_report(waiting, time.time())
+    refundable = report.waiting and not lease.committed_count and lease.expires_at is not None
+    return {
+        "committed": lease.committed_count,
+        "uncommitted": report.waiting,
+        "uncommitted_seconds": round(report.oldest_seconds),
+        "uncommitted_reason": report.reason,
+        "refundable_from": lease.expires_at + COMMIT_GRACE_SECONDS if refundable and lease.expires_at is not None else None,
+    }
 
 
 def _product_facts(lease: CachedLease, offered: set[str]) -> ProductFacts | None:

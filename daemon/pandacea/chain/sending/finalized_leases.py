@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pandacea.chain.contract_versions import ContractVersion
 from pandacea.chain.follower import Follower
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.lease_record import LeaseRecord
@@ -24,6 +25,21 @@ class FollowedLeases:
         if cache.contradictions or cache.chain_view is None:
             return -1
         return max(cache.chain_status().confident_block, cache.chain_view.base.number)
+
+    def takes_results(self) -> bool:
+        """Return whether the contract has a place for results; the first version has none.
+
+        Raises:
+            Unavailable: the contract was not looked at yet.
+        """
+        if self._follower.contract_version is None:
+            raise Unavailable("No endpoint has shown the contract yet.")
+        return self._follower.contract_version is not ContractVersion.V0
+
+    async def list_payable(self) -> list[LeaseId]:
+        """List leases that were not closed when they were settled, have a price, and have a committed result."""
+        store = self._follower.chain_store
+        return [] if store is None else await store.list_payable()
 
     async def load_leases(self, ids: Sequence[LeaseId]) -> tuple[Mapping[LeaseId, LeaseRecord], int]:
         """Return the leases as of that block, and its timestamp (Unix seconds; 0: none yet).

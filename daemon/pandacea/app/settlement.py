@@ -1,0 +1,63 @@
+"""Keeps in memory how settlement stands, for `/readyz`, the metrics and the log."""
+
+from __future__ import annotations
+
+import structlog
+
+from pandacea.app.startup import Adapters
+from pandacea.chain.sending.obstacles import find_obstacles
+from pandacea.chain.sending.sender import ChainSender
+from pandacea.domain.ids import Address
+from pandacea.errors import Unavailable
+from pandacea.flows.commit_results import Posting
+from pandacea.flows.settlement_report import SettlementReport, report_settlement
+
+log = structlog.get_logger(__name__)
+
+
+class SettlementWatch:
+    """How settlement stood at the last look."""
+
+    def __init__(self, adapters: Adapters, sender: ChainSender, earner: Address, posting: Posting) -> None:
+        """Nothing is asked before `look` and `look_for_obstacles`."""
+        self._adapters, self._sender, self._earner, self._posting = adapters, sender, earner, posting
+        self.report = SettlementReport()
+        self.obstacles: list[str] = []
+        self._told: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps delivered results from being paid; None: nothing."""
+        backlog = self.report.describe()
+        parts = ([backlog] if backlog else []) + self.obstacles
+        return " ".join(parts) or None
+
+    async def look(self) -> None:
+        """Count what waits, and log it when it becomes trouble.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        self.report = await report_settlement(self._adapters.database, self._adapters.clock)
+        told = self.report.describe()
+        if (told is None) != (self._told is None):
+            log.warning("settlement.behind" if told else "settlement.caught_up", reason=told, waiting=self.report.waiting)
+        self._told = told
+
+    async def look_for_obstacles(self) -> None:
+        """Ask the chain whether the node can settle at all, and log what is new.
+
+        Raises:
+            Unavailable: no endpoint answers.
+        """
+        follower = self._adapters.follower
+        if follower.contract_version is None:
+            raise Unavailable("No endpoint has shown the contract yet.")
+        endpoint = await follower.endpoints.pick_endpoint()
+        found = await find_obstacles(
+            endpoint, self._adapters.contract, follower.contract_version, self._earner, self._sender.address, self._posting
+        )
+        for obstacle in found:
+            if obstacle not in self.obstacles:
+                log.warning("settlement.obstacle", reason=obstacle)
+        self.obstacles = found
