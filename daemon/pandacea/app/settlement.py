@@ -19,7 +19,7 @@ class SettlementWatch:
     """How settlement stood at the last look."""
 
     def __init__(self, adapters: Adapters, sender: ChainSender, earner: Address, posting: Posting) -> None:
-        """Nothing is asked before `look` and `look_for_obstacles`."""
+        """Nothing is asked before `update` and `look_for_obstacles`."""
         self._adapters, self._sender, self._earner, self._posting = adapters, sender, earner, posting
         self.report = SettlementReport()
         self.obstacles: list[str] = []
@@ -32,7 +32,7 @@ class SettlementWatch:
         parts = ([backlog] if backlog else []) + self.obstacles
         return " ".join(parts) or None
 
-    async def look(self) -> None:
+    async def update(self) -> None:
         """Count what waits, and log it when it becomes trouble.
 
         Raises:
