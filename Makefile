@@ -43,7 +43,7 @@ fresh: venv-dev  ## make demo on bare machines made here, Debian 12 and 13, as r
 release: venv-dev  ## Build and check the sdist and the wheel, and print what a maintainer runs to publish them
 	@sh .ci/release dist
 
-soak: venv-dev sandbox  ## Ten minutes of random leases, reorganisations, RPC faults and kill -9; ARGS="--minutes 1 --seed 7"
+soak: venv-dev sandbox  ## Ten minutes of random leases, reorganisations, RPC faults and kill -9; ARGS="--minutes 1 --seed 7", or --lies
 	@sh .ci/system-packages node-js
 	@cd tests/npm && $(NPM) install --no-fund --no-audit
 	@PANDACEA_TEST_ENVIRONMENT="$(CURDIR)/$(SANDBOX)" $(BIN)/python benchmarks/soak.py $(ARGS)

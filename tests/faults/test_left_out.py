@@ -6,10 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pandacea.app.control.leases import LeaseControl
+from pandacea.app.render import render_answer
 from pandacea.chain.rereading.parts import RereadOptions
+from pandacea.clock import SystemClock
 from pandacea.domain.access import Denied, Granted, ProductFacts, may_run
 from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
 from pandacea.domain.lease import LeaseStatus
+from pandacea.errors import Refused
+from pandacea.store.chain_store import SqlChainStore
+from pandacea.store.products import SqlProductStore
 from tests.chain.anvil import EARNER, PRODUCT, SPENDER, Anvil, AnvilAgreement
 from tests.chain.emitter import TOPIC
 from tests.chain.node import FollowingNode, assert_equals_rebuild
@@ -280,6 +288,38 @@ async def test_row_24_a_settled_range_is_read_once_more(anvil: Anvil, agreement:
                     return
             await node.wait_until(lambda: True)
         raise AssertionError("a range still waits")
+
+
+async def test_row_24_the_operator_has_leases_read_again(anvil: Anvil, agreement: AnvilAgreement, tmp_path: Path) -> None:
+    """`pandacea leases reread`, with an id or without, says what changed, and changes nothing the second time."""
+    async with (
+        FaultProxy(anvil.url) as proxy,
+        FollowingNode(agreement, tmp_path / "node.db", urls=[proxy.url], reread=only()) as node,
+    ):
+        leases = [await approved_lease(agreement, node) for _ in range(2)]
+        proxy.after.append(LeftOut("LeaseCancelled"))
+        for lease in leases:
+            await agreement.cancel(lease)
+        await settle(node)
+        proxy.after.clear()
+        control = LeaseControl(
+            open_nothing, SqlProductStore(node.database), SystemClock(), node.lease_cache, node.follower.reread_leases
+        )
+        one = await control.reread_leases({"id": leases[0]})
+        assert [row["lease_id"] for row in one["changed"]] == [leases[0]]
+        assert render_answer("leases reread", one) == f"{leases[0]}  status approved -> cancelled"
+        rest = await control.reread_leases({})
+        assert [row["lease_id"] for row in rest["changed"]] == [leases[1]]
+        again = await control.reread_leases({})
+        assert render_answer("leases reread", again).startswith("Nothing changed")
+        await assert_equals_rebuild(node, tmp_path)
+    with pytest.raises(Refused, match="Only a running node"):
+        await LeaseControl(open_nothing, SqlProductStore(node.database), SystemClock()).reread_leases({})
+
+
+async def open_nothing() -> SqlChainStore:
+    """Stand for the rows, which reading again does not ask for."""
+    raise AssertionError("not asked for")
 
 
 async def test_row_24_the_slow_scan_finds_what_every_reading_missed(

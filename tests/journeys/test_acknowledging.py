@@ -80,6 +80,11 @@ def test_the_operator_acknowledges_while_the_node_runs(tmp_path: Path) -> None:
         assert answer["success"]
         assert "lease.acknowledged" in built.log()
 
+        for wanted in ((), (lease_id,)):
+            reread = pandacea("leases", "reread", *wanted, *config)
+            assert reread.returncode == 0, reread.stderr
+            assert "Nothing changed" in reread.stdout
+
         again = pandacea("leases", "acknowledge", lease_id, *config, "--yes")
         assert again.returncode == 1
         assert "counts already" in again.stderr

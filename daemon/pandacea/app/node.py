@@ -152,7 +152,11 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
         adapters.clock,
         ProductControl(adapters.products, config.privacy.data_dir, adapters.catalogue),
         LeaseControl(
-            lambda: _open_chain_store(adapters.follower), adapters.products, adapters.clock, adapters.follower.lease_cache
+            lambda: _open_chain_store(adapters.follower),
+            adapters.products,
+            adapters.clock,
+            adapters.follower.lease_cache,
+            adapters.follower.reread_leases,
         ),
     )
     await serve_control_socket(control, config.store.state_dir, stack)

@@ -30,12 +30,26 @@ def render_answer(verb: str, answer: dict[str, Any]) -> str:
     if verb == "products reload":
         rejected = [f"{one['product_id']} is NOT on offer: {printable(one['detail'], limit=2000)}" for one in answer["troubles"]]
         return "\n".join([f"On offer: {', '.join(answer['products']) or 'nothing'}", *rejected])
-    if verb == "leases show":
-        return _lease_page(answer)
-    if verb == "leases acknowledge":
-        return f"{answer['lease_id']} is acknowledged now: its approval counts."
+    if verb.startswith("leases "):
+        return _lease_answer(verb, answer)
     named = answer.get("computation_id") or answer.get("code_id")
     return f"{named} is {answer['state']} now."
+
+
+def _lease_answer(verb: str, answer: dict[str, Any]) -> str:
+    if verb == "leases show":
+        return _lease_page(answer)
+    if verb == "leases reread":
+        return "\n".join(_difference_row(one) for one in answer["changed"]) or "Nothing changed: the rows have all that was read."
+    return f"{answer['lease_id']} is acknowledged now: its approval counts."
+
+
+def _difference_row(one: dict[str, Any]) -> str:
+    before, after = one["before"], one["after"]
+    if before is None:
+        return f"{one['lease_id']}  was not known; {after['status']} now"
+    changed = [f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+    return f"{one['lease_id']}  {', '.join(changed) or 'events were missing that change no term'}"
 
 
 def _lease_page(one: dict[str, Any]) -> str:

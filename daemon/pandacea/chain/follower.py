@@ -22,6 +22,7 @@ from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import ChainMetrics, collect_metrics
 from pandacea.chain.new_heads import NewHeadsSubscription
 from pandacea.chain.pruning import LeasePruner
+from pandacea.chain.rereading.lease_rereader import LeaseDifference
 from pandacea.chain.rereading.parts import Rereading, RereadOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault
@@ -384,6 +385,16 @@ class Follower:
         return True
 
     # -- the operator
+
+    async def reread_leases(self, lease_id: LeaseId | None) -> list[LeaseDifference]:
+        """Read one lease, or all of them, again from the followed endpoint and fold in what was missing; return what changed.
+
+        Raises:
+            Unavailable: no endpoint answers now, or nothing was read yet.
+        """
+        if self.rereading is None or not self.caught_up.is_set():
+            raise Unavailable("The node has not caught up with the chain yet. Try again when GET /readyz answers 200.")
+        return await self.rereading.rereader.reread_leases(lease_id)
 
     async def check_before_run(self, lease_id: LeaseId) -> None:
         """Ask the contract for a lease once before a run starts; what it denies is denied in the cache when this returns."""

@@ -1,4 +1,4 @@
-"""`pandacea leases`: list the approved leases; acknowledge one whose approval the chain cannot prove."""
+"""`pandacea leases`: list the approved leases; acknowledge one whose approval the chain cannot prove; read leases again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pandacea.cli.command import Commands, add_command, load_config_quietly
+from pandacea.cli.control import run_control_verb
 
 
 def lease_commands(commands: Commands) -> None:
-    """Add `leases`, which lists them, and its action `acknowledge`."""
+    """Add `leases`, which lists them, and its actions `acknowledge` and `reread`."""
     leases = add_command(commands, "leases", _leases, "show which leases the node believes, and why")
     leases.add_argument("--json", action="store_true", help="print JSON")
+    actions = leases.add_subparsers(metavar="ACTION")
     acknowledge = add_command(
-        leases.add_subparsers(metavar="ACTION"),
+        actions,
         "acknowledge",
         _acknowledge,
         "say that you approved a lease whose approval the chain cannot prove; shows its terms and asks",
@@ -30,6 +32,13 @@ def lease_commands(commands: Commands) -> None:
     acknowledge.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON; the terms go to standard error"
     )
+    reread = add_command(
+        actions, "reread", run_control_verb, "have the running node read a lease, or all, again; prints what changed", config=False
+    )
+    reread.set_defaults(verb="leases reread")
+    reread.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="default: ./config.yaml")
+    reread.add_argument("id", metavar="LEASE_ID", nargs="?", help="default: every lease since the deployment")
+    reread.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
 def _leases(parsed: argparse.Namespace) -> int:

@@ -1,21 +1,26 @@
-"""Control verbs about leases: show the terms of one, and acknowledge an approval that the chain cannot prove."""
+"""Control verbs about leases: show the terms of one, acknowledge an approval that the chain cannot prove, read leases again."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from pandacea.api.lease_members import lease_members
+from pandacea.chain.rereading.lease_rereader import LeaseDifference
 from pandacea.domain.access import CachedLease
 from pandacea.domain.ids import HASH32, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Refused
 from pandacea.flows.approval_proof import ApprovalReport, acknowledge_lease, load_approval
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter
 from pandacea.flows.ports import Clock
 from pandacea.store.products import SqlProductStore
+
+Reread = Callable[[LeaseId | None], Awaitable[Sequence[LeaseDifference]]]
+"""Reads one lease, or all (None), again; returns what changed."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,9 +34,11 @@ class LeaseControl:
         products: SqlProductStore,
         clock: Clock,
         cache: LeaseCacheWriter | None = None,
+        reread: Reread | None = None,
     ) -> None:
-        """`open_store` returns the contract's rows, or raises Unavailable. `cache`: the running node's; None where no node runs."""
+        """`open_store` returns the contract's rows, or raises Unavailable. `cache`, `reread`: the running node's; None where none runs."""
         self._open_store, self._products, self._clock, self._cache = open_store, products, clock, cache
+        self._reread = reread
 
     async def describe_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the terms of an approved lease, and why its approval counts or does not.
@@ -55,6 +62,25 @@ class LeaseControl:
         log.info("lease.acknowledged", lease_id=approved.lease.key.lease_id, terms=terms, by=attested_by)
         return await self._row(approved)
 
+    async def reread_leases(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the lease `id`, or without one every lease, again from the chain; return what changed.
+
+        Raises:
+            Refused: no node runs, or the id is none.
+            Unavailable: no endpoint answers now, or the node has not caught up.
+        """
+        lease_id = _lease_id(arguments) if arguments.get("id") is not None else None
+        if self._reread is None:
+            raise Refused("Only a running node asks the chain. Start it (`pandacea run`) and ask again.")
+        changed = await self._reread(lease_id)
+        log.info("lease.reread", lease_id=lease_id, changed=len(changed))
+        return {
+            "changed": [
+                {"lease_id": one.lease_id, "before": _state_members(one.before), "after": _state_members(one.after)}
+                for one in changed
+            ]
+        }
+
     async def _row(self, approved: ApprovalReport) -> dict[str, Any]:
         lease, product = approved.lease, approved.lease.data_product_id
         return {
@@ -66,6 +92,19 @@ class LeaseControl:
             "by": approved.attested_by,
             "terms": approved.terms_digest,
         }
+
+
+def _state_members(record: LeaseRecord | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    lease = record.lease
+    return {
+        "status": lease.status.value,
+        "approved_block": lease.approved_block,
+        "data_product_id": lease.data_product_id,
+        "expires_at": lease.expires_at,
+        "committed": len(lease.committed),
+    }
 
 
 def _lease_id(arguments: Mapping[str, Any]) -> LeaseId:

@@ -77,6 +77,7 @@ class ControlServer:
             "products reload": products.reload_products,
             "leases show": leases.describe_lease,
             "leases acknowledge": leases.acknowledge_lease,
+            "leases reread": leases.reread_leases,
         }
 
     async def handle(self, verb: str, arguments: Arguments) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
 from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
 from pandacea.flows.backfill_check import RereadOutcome, list_contradictory_leases, load_record, rebuild_lease
 from pandacea.flows.chain_store import ChainStore
@@ -49,6 +50,15 @@ MOVES: Final = 5
 class _Waiting:
     due: float
     attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDifference:
+    """A lease that another reading changed; None: its creation was not known."""
+
+    lease_id: LeaseId
+    before: LeaseRecord | None
+    after: LeaseRecord | None
 
 
 @dataclass(slots=True)
@@ -171,8 +181,8 @@ class LeaseRereader:
             self.on_denied(lease_id)
         return agreed
 
-    async def reread_lease(self, endpoint: Endpoint, lease_id: LeaseId) -> bool:
-        """Read all events of a lease again and fold in what was missing; True: something was.
+    async def reread_lease(self, endpoint: Endpoint, lease_id: LeaseId) -> LeaseDifference | None:
+        """Read all events of a lease again and fold in what was missing; None: nothing was.
 
         Raises:
             RpcFault: the endpoint failed.
@@ -180,50 +190,60 @@ class LeaseRereader:
         for _ in range(MOVES):
             view = self.lease_cache.chain_view
             if view is None:
-                return False
+                return None
+            before = await load_record(lease_id, self.chain_store)
+            # From its creation where that is known: providers may allow small ranges only.
+            first = self.deploy_block if before is None else before.created_block
             reader = LogReader(self.source.contract, self.source.reader.topics, indexed_filters=(lease_id,))
-            first = await self._first_block(lease_id)
             reader.spans[endpoint.url] = self.source.reader.max_spans.get(endpoint.url, view.tip.number - first + 1)
             history = await self._read(endpoint, reader, first, view.tip.number)
             outcome = await rebuild_lease(lease_id, history, view.base, self.chain_store, self.lease_cache)
             if outcome is RereadOutcome.CHANGED:
-                self.repaired_leases += 1
-                log.warning("chain.lease_rebuilt", lease_id=lease_id, endpoint=endpoint.name)
-            if outcome is not RereadOutcome.OVERTAKEN:
-                return outcome is RereadOutcome.CHANGED
-        return False
+                return await self._note_repair(endpoint, lease_id, before)
+            if outcome is RereadOutcome.UNCHANGED:
+                return None
+        return None
 
-    async def reread_everything(self) -> list[LeaseId]:
-        """Read every event since the deployment again from the followed endpoint; return the leases that changed.
+    async def reread_leases(self, lease_id: LeaseId | None) -> list[LeaseDifference]:
+        """Read one lease again, or every event since the deployment, from the followed endpoint; return what changed.
 
         Raises:
             Unavailable: no endpoint answers now, or the database does not.
         """
         endpoint = await self.endpoints.pick_endpoint()
+        try:
+            if lease_id is not None:
+                difference = await self.reread_lease(endpoint, lease_id)
+                return [] if difference is None else [difference]
+            return await self._reread_everything(endpoint)
+        except RpcFault as fault:
+            self.endpoints.record_failure(endpoint, fault)
+            raise
+
+    async def _reread_everything(self, endpoint: Endpoint) -> list[LeaseDifference]:
         view = self.lease_cache.chain_view
         if view is None:
             raise Unavailable("The node has not read the chain yet. Try again in a moment.")
         histories: dict[LeaseId, list[ChainEvent]] = {}
-        changed = []
-        try:
-            for seen in await self._read(endpoint, self.source.reader, self.deploy_block, view.tip.number):
-                histories.setdefault(seen.event.lease_id, []).append(seen)
-            for lease_id, history in histories.items():
-                outcome = await rebuild_lease(lease_id, history, view.base, self.chain_store, self.lease_cache)
-                if outcome is RereadOutcome.CHANGED:
-                    self.repaired_leases += 1
-                    changed.append(lease_id)
-                elif outcome is RereadOutcome.OVERTAKEN and await self.reread_lease(endpoint, lease_id):
-                    changed.append(lease_id)
-        except RpcFault as fault:
-            self.endpoints.record_failure(endpoint, fault)
-            raise
-        return changed
+        for seen in await self._read(endpoint, self.source.reader, self.deploy_block, view.tip.number):
+            histories.setdefault(seen.event.lease_id, []).append(seen)
+        differences = []
+        for lease_id, history in histories.items():
+            before = await load_record(lease_id, self.chain_store)
+            outcome = await rebuild_lease(lease_id, history, view.base, self.chain_store, self.lease_cache)
+            found = None
+            if outcome is RereadOutcome.CHANGED:
+                found = await self._note_repair(endpoint, lease_id, before)
+            elif outcome is RereadOutcome.OVERTAKEN:
+                found = await self.reread_lease(endpoint, lease_id)
+            if found is not None:
+                differences.append(found)
+        return differences
 
-    async def _first_block(self, lease_id: LeaseId) -> int:
-        """Return the block of its creation where that is known, else the deployment's: providers may allow small ranges only."""
-        record = await load_record(lease_id, self.chain_store)
-        return self.deploy_block if record is None else record.created_block
+    async def _note_repair(self, endpoint: Endpoint, lease_id: LeaseId, before: LeaseRecord | None) -> LeaseDifference:
+        self.repaired_leases += 1
+        log.warning("chain.lease_rebuilt", lease_id=lease_id, endpoint=endpoint.name)
+        return LeaseDifference(lease_id, before, await load_record(lease_id, self.chain_store))
 
     async def _read(self, endpoint: Endpoint, reader: LogReader, first: int, last: int) -> list[ChainEvent]:
         events: list[ChainEvent] = []
