@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pandacea.chain.confidence import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.follower import Follower, FollowOptions
-from pandacea.chain.lease_cache import Confidence, ConfidenceKind, InMemoryLeaseCache
+from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.rereading.parts import RereadOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.clock import SystemClock

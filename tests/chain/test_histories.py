@@ -14,8 +14,9 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
+from pandacea.chain.confidence import Confidence, ConfidenceKind
 from pandacea.chain.events import address_topic
-from pandacea.chain.lease_cache import Confidence, ConfidenceKind, InMemoryLeaseCache
+from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
@@ -114,7 +115,7 @@ class History:
             self.lease_cache.load_rows(page)
         await refresh_leases(await self.chain_store.list_touched(), self.view, self.chain_store, self.lease_cache)
         self.lease_cache.not_ready_reason = None
-        self.lease_cache.record_head(self.view.tip.number)
+        self.lease_cache.record_head(self.view.tip)
         self.check()
 
     async def act(self) -> None:

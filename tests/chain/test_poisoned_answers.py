@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from pandacea.chain.approvals.proof import ApprovalProver
 from pandacea.chain.approvals.signed_transactions import UnprovableError, recover_transaction
+from pandacea.chain.confidence import DEFAULT_CONFIDENCE
 from pandacea.chain.contract_versions import ContractVersion, detect_contract_version, fetch_v0_lease, find_deploy_block
 from pandacea.chain.events import address_topic, decode_event, decode_logs
 from pandacea.chain.finality import FinalityViolatedError
-from pandacea.chain.lease_cache import DEFAULT_CONFIDENCE, InMemoryLeaseCache
+from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.logs import BloomFilterCheck, LogReader
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault, classify_rpc_error

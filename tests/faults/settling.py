@@ -11,7 +11,7 @@ from typing import Any
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
-from pandacea.chain.lease_cache import Confidence, ConfidenceKind
+from pandacea.chain.confidence import Confidence, ConfidenceKind
 from pandacea.chain.sending.fees import FeeLimits
 from pandacea.chain.sending.finalized_leases import FollowedLeases
 from pandacea.chain.sending.sender import ChainSender

@@ -157,6 +157,7 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
             adapters.clock,
             adapters.follower.lease_cache,
             adapters.follower.reread_leases,
+            adapters.follower.lease_cache.list_contested,
         ),
     )
     await serve_control_socket(control, config.store.state_dir, stack)

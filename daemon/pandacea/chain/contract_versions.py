@@ -60,6 +60,10 @@ async def fetch_arbiter(endpoint: Endpoint, contract: Address, lease_id: LeaseId
     return Address("0x" + word[12:].hex())
 
 
+OLD_STATE_FAULTS: Final = frozenset({FaultKind.ERROR, FaultKind.UNSUPPORTED})
+"""How endpoints refuse a question about an old block: they keep no state that old, or sell it apart."""
+
+
 async def detect_contract_version(endpoint: Endpoint, contract: Address, earner: Address) -> ContractVersion:
     """Detect the contract's version by its functions: v1 answers `operatorOf` and `nonceOf`, v0 only `leaseExists`.
 
@@ -91,7 +95,13 @@ async def find_deploy_block(endpoint: Endpoint, contract: Address) -> int:
         try:
             there = bool(await endpoint.get_code(contract, middle))
         except RpcFault as fault:
-            if fault.method == "eth_getCode" and fault.kind is FaultKind.ERROR:
+            if fault.method == "eth_getCode" and fault.kind in OLD_STATE_FAULTS:
+                log.warning(
+                    "chain.deploy_block_unknown",
+                    endpoint=endpoint.name,
+                    reason=fault.reason,
+                    meaning="the chain is read from block 0; state blockchain.start_block, or use a deployment record",
+                )
                 return 0
             raise
         low, high = (low, middle) if there else (middle + 1, high)
@@ -131,7 +141,7 @@ async def fetch_v0_lease(endpoint: Endpoint, contract: Address, lease_id: LeaseI
     try:
         answer = await endpoint.eth_call(contract, data, block)
     except RpcFault as fault:
-        if block == "latest" or fault.kind is not FaultKind.ERROR:
+        if block == "latest" or fault.kind not in OLD_STATE_FAULTS:
             raise
         answer = await endpoint.eth_call(contract, data)
     if len(answer) < 8 * 32:

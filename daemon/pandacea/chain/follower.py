@@ -13,20 +13,22 @@ import structlog
 
 from pandacea.chain.approvals.proof import ApprovalProver
 from pandacea.chain.approvals.queue import ProofQueue
+from pandacea.chain.confidence import DEFAULT_CONFIDENCE, Confidence
 from pandacea.chain.contract_versions import ContractVersion, V0EventCompleter, detect_contract_version, find_deploy_block
 from pandacea.chain.cross_check import CrossCheck
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.finality import FinalityViolatedError
-from pandacea.chain.lease_cache import DEFAULT_CONFIDENCE, Confidence, InMemoryLeaseCache
+from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import ChainMetrics, collect_metrics
 from pandacea.chain.new_heads import NewHeadsSubscription
+from pandacea.chain.profiles import describe_missing_tags
 from pandacea.chain.pruning import LeasePruner
 from pandacea.chain.rereading.lease_rereader import LeaseDifference
 from pandacea.chain.rereading.parts import Rereading, RereadOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault
-from pandacea.chain.source import SETTLE_EVERY_BLOCKS, ChainSource
+from pandacea.chain.source import SETTLE_EVERY_BLOCKS, ChainSource, find_tags
 from pandacea.chain.spenders.accounts import SpenderAccounts
 from pandacea.chain.v0_disputes import V0DisputePoller
 from pandacea.domain.chain_view import ChainUpdate, ChainView
@@ -140,6 +142,7 @@ class Follower:
                 deploy = await find_deploy_block(endpoint, options.contract)
             self.source = self._make_source(self.chain_store, self.contract_version)
             start = await self.source.get_start_block(endpoint, deploy)
+            await self._check_confidence(endpoint)
         except RpcFault as fault:
             self.endpoints.record_failure(endpoint, fault)
             raise
@@ -182,6 +185,14 @@ class Follower:
             contract_version=self.contract_version,
             block=view.tip.number,
         )
+
+    async def _check_confidence(self, endpoint: Endpoint) -> None:
+        """Note, and say, when the chain has no block that the configured confidence could wait for."""
+        safe, finalized = await find_tags(endpoint)
+        reason = describe_missing_tags(self.options.confidence, self.options.chain_id, has_safe=safe, has_finalized=finalized)
+        self.lease_cache.no_confidence_reason = reason
+        if reason is not None:
+            log.error("chain.no_approval_will_count", endpoint=endpoint.name, reason=reason)
 
     def _make_source(self, chain_store: ChainStore, contract_version: ContractVersion) -> ChainSource:
         options = self.options

@@ -8,16 +8,15 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import structlog
 
+from pandacea.chain.confidence import Confidence, ConfidenceKind
 from pandacea.chain.lease_cache_rows import LeasePacker, is_worth_proving, packed_spender
 from pandacea.domain.access import CLOCK_SKEW_SECONDS, CachedLease, ChainStatus
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.chain_view import BEFORE_GENESIS, ChainView
+from pandacea.domain.chain_view import BEFORE_GENESIS, BlockRef, ChainView
 from pandacea.domain.ids import HASH32, Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.printable import printable
 from pandacea.flows.chain_store import ApprovedLease
@@ -33,23 +32,10 @@ MAX_NAMED_CHANGES: Final = 256
 """Above as many changed leases, callbacks get None once instead of each lease."""
 
 
-class ConfidenceKind(StrEnum):
-    """What must confirm an approval before it counts."""
-
-    SAFE = "safe"
-    FINALIZED = "finalized"
-    CONFIRMATIONS = "confirmations"
-
-
-@dataclass(frozen=True, slots=True)
-class Confidence:
-    """`confirmations`: blocks on top of the approval's; 0 only on development chains."""
-
-    kind: ConfidenceKind = ConfidenceKind.SAFE
-    confirmations: int = 0
-
-
-DEFAULT_CONFIDENCE: Final = Confidence()
+MAX_BEHIND_BLOCKS: Final = 8
+MAX_BEHIND_SECONDS: Final = 15.0
+"""A node is behind when both are exceeded: eight blocks are two seconds on one chain and a minute and a half on another, and one block
+after a long pause is no lag."""
 
 
 class InMemoryLeaseCache:
@@ -62,7 +48,8 @@ class InMemoryLeaseCache:
         *,
         max_head_age: float = 300.0,
         max_silence: float = 60.0,
-        max_behind: int = 8,
+        max_behind: int = MAX_BEHIND_BLOCKS,
+        max_behind_seconds: float = MAX_BEHIND_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set when approvals count, and when the node is no longer ready.
@@ -72,7 +59,8 @@ class InMemoryLeaseCache:
             confidence: when approvals count.
             max_head_age: greatest age of the newest block, in seconds; 0: any (a development chain that mines on demand).
             max_silence: longest time without an answer from any endpoint, in seconds.
-            max_behind: blocks by which the node may lag behind the known head.
+            max_behind: blocks by which the node may lag behind the known head, however long they took.
+            max_behind_seconds: seconds of the chain's time by which it may, in however many blocks.
             monotonic: a clock that never jumps, in seconds.
         """
         self._clock = clock
@@ -80,6 +68,7 @@ class InMemoryLeaseCache:
         self._max_head_age = max_head_age
         self._max_silence = max_silence
         self._max_behind = max_behind
+        self._max_behind_seconds = max_behind_seconds
         self._monotonic = monotonic
         self._leases: dict[bytes, bytes] = {}
         self._spenders: dict[bytes, int] = {}
@@ -92,12 +81,15 @@ class InMemoryLeaseCache:
         self.chain_view: ChainView | None = None
         self.known_head = -1
         """The block number of the head that the followed endpoint showed last; -1: none."""
+        self._known_head_timestamp = 0
         self.last_answer_at = float("-inf")
         """`monotonic()` of the last answer."""
         self.contradictions: dict[str, str] = {}
         """Endpoint -> how it contradicts a final block."""
         self.not_ready_reason: str | None = "it has not read the chain yet."
         """Why no answer may be given at all (the node starts, or the database is down); None: no such reason."""
+        self.no_confidence_reason: str | None = None
+        """Why no approval will ever count with the configured confidence, and what to set; None: some will."""
         self.request_proof: Callable[[LeaseId], None] | None = None
         """Called when somebody asks for a lease whose approval is not proved yet."""
 
@@ -139,7 +131,9 @@ class InMemoryLeaseCache:
                 BEFORE_GENESIS, Timestamp(0), BEFORE_GENESIS, self.not_ready_reason or "it has not read the chain yet."
             )
         tip = view.tip
-        return ChainStatus(tip.number, tip.timestamp, self._confident_block(view), self._why_not_ready(view), 5)
+        reason = self._why_not_ready(view)
+        confident = self._confident_block(view)
+        return ChainStatus(tip.number, tip.timestamp, confident, reason, 5, self.no_confidence_reason if confident < 0 else None)
 
     def subscribe(self, callback: Callable[[LeaseId | None], None]) -> Callable[[], None]:
         """Call back after each change; return how to stop it."""
@@ -179,7 +173,8 @@ class InMemoryLeaseCache:
             return "an endpoint contradicts what was final: " + " ".join(self.contradictions.values())
         if self.not_ready_reason is not None:
             return self.not_ready_reason
-        if self.known_head - view.tip.number > self._max_behind:
+        late = self._known_head_timestamp - view.tip.timestamp > self._max_behind_seconds
+        if late and self.known_head - view.tip.number > self._max_behind:
             return f"it is reading block {view.tip.number} of {self.known_head}."
         if self._monotonic() - self.last_answer_at > self._max_silence:
             return f"no chain endpoint has answered for {self._max_silence:.0f} s."
@@ -245,10 +240,14 @@ class InMemoryLeaseCache:
             log.warning("chain.leases_contested", endpoint=endpoint, leases=sorted(after), no_longer=sorted(before - after))
             self.notify_changed(before ^ after)
 
-    def record_head(self, head: int) -> None:
+    def list_contested(self) -> frozenset[LeaseId]:
+        """List the leases that some endpoint, or the v0 contract itself, shows as denied while the followed endpoint does not."""
+        return frozenset().union(*self._contested.values())
+
+    def record_head(self, head: BlockRef) -> None:
         """Note that the followed endpoint answered, and its head."""
         self.last_answer_at = self._monotonic()
-        self.known_head = head
+        self.known_head, self._known_head_timestamp = head.number, head.timestamp
 
     def notify_changed(self, leases: frozenset[LeaseId]) -> None:
         """Call the subscribers: with each changed lease, or once with None for a large change (catching up)."""

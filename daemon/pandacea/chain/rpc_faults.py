@@ -20,7 +20,7 @@ class FaultKind(StrEnum):
     HTTP = "http"  # 4xx or 5xx without a JSON-RPC body
     RATE_LIMIT = "rate-limit"
     MALFORMED = "malformed"  # not JSON, wrong shape, redirected
-    NULL = "null"  # null where an answer is required
+    NULL = "null"  # null where an answer is required, or an error that says as much: the block is not there yet
     RANGE = "range"  # too many blocks or logs in one request
     ERROR = "error"  # any other JSON-RPC error
     UNSUPPORTED = "unsupported"  # the endpoint lacks the method or block tag
@@ -79,11 +79,14 @@ _MAX_MESSAGE_CHARACTERS: Final = 1_000
 """Characters of an error message that are searched: some patterns take quadratic time."""
 
 _RANGE_WORDS: Final = re.compile(
-    r"more than [\d,]+ results|too many (?:results|logs)|max(?:imum)? results|response size|response (?:is )?too (?:large|big)"
+    r"more than [\d,]+ results|too many (?:results|logs|blocks)|max(?:imum)? results|response size|response (?:is )?too (?:large|big)"
     r"|(?:block )?range (?:is )?(?:too (?:large|wide|big)|limit|exceed)|(?:max(?:imum)?|exceed\w*)[^.]*range|limited to"
     r"|ranges? over|range limit|query timeout|timeout exceeded|timed? ?out|batch size|log limit|blocks? range|range of blocks"
     r"|query exceeds",
     re.IGNORECASE,
+)
+_LAG_WORDS: Final = re.compile(
+    r"beyond (?:the )?(?:current |latest )?(?:head|block)|invalid block range params|after last accepted block", re.IGNORECASE
 )
 _RATE_WORDS: Final = re.compile(
     r"rate limit|too many requests|(?:request|compute units)[^.]*(?:per second|exceeded)|throughput|capacity|quota|throttl"
@@ -98,7 +101,7 @@ _UNSUPPORTED_WORDS: Final = re.compile(
 _BRACKETS: Final = re.compile(r"\[\s*(0x[0-9a-f]+|\d+)\s*,\s*(0x[0-9a-f]+|\d+)\s*\]", re.IGNORECASE)
 _DASHED: Final = re.compile(r"range\s+(0x[0-9a-f]+|\d+)\s*-\s*(0x[0-9a-f]+|\d+)", re.IGNORECASE)
 _SPAN: Final = re.compile(
-    r"(?:limited to|max(?:imum)?(?: block)?(?: range)?(?: is)?:?|up to an?|over|at most|exceeds?(?: the)?(?: range)?(?: of)?)"
+    r"(?:limited to|max(?:imum)?(?: block)?(?: range)?(?: is)?(?: set to)?:?|up to an?|over|at most|exceeds?(?: the)?(?: range)?(?: of)?)"
     r"\s+(?:an? )?(?:0\s*-\s*)?(\d[\d,]{0,20})\s*(k)?\b",
     re.IGNORECASE | re.ASCII,
 )
@@ -110,6 +113,8 @@ def classify_rpc_error(error: JsonRpcError) -> tuple[FaultKind, RangeHint | None
     message = error.message[:_MAX_MESSAGE_CHARACTERS]
     if error.code == -32601 or _UNSUPPORTED_WORDS.search(message):
         return FaultKind.UNSUPPORTED, None
+    if _LAG_WORDS.search(message):
+        return FaultKind.NULL, None
     hint = _hint(message, error.data)
     if _RATE_WORDS.search(message) and hint is None and not re.search(r"results|range", message, re.IGNORECASE):
         return FaultKind.RATE_LIMIT, None

@@ -114,16 +114,19 @@ class Authorization(msgspec.Struct, rename="camel"):
 
 
 class RpcTransaction(msgspec.Struct, rename="camel"):
-    """The answer of `eth_getTransactionByHash`: every field that goes into its hash (EIP-155, 2930, 1559, 4844, 7702)."""
+    """The answer of `eth_getTransactionByHash`: every field that goes into its hash (EIP-155, 2930, 1559, 4844, 7702).
+
+    Transactions that no key signed (a rollup's own, zkSync's) have no r, s and v.
+    """
 
     hash: str
-    nonce: str
-    gas: str
-    value: str
-    input: str
-    r: str
-    s: str
-    v: str = "0x0"
+    nonce: str = ""
+    gas: str = ""
+    value: str = ""
+    input: str = ""
+    r: str | None = None
+    s: str | None = None
+    v: str | None = None
     type: str = "0x0"
     to: str | None = None
     block_hash: str | None = None

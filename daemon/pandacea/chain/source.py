@@ -58,8 +58,8 @@ class ChainSource:
     settle_every: int = SETTLE_EVERY_BLOCKS
     max_unfinalized: int = MAX_UNFINALIZED_BLOCKS
     counters: FollowCounters = field(default_factory=FollowCounters)
-    on_head: Callable[[int], None] = lambda _head: None
-    """Called with the number of every head seen."""
+    on_head: Callable[[BlockRef], None] = lambda _head: None
+    """Called with every head seen."""
     _blocks: BlockReader = field(init=False)
     _earner_topic: str = field(init=False)
 
@@ -77,7 +77,7 @@ class ChainSource:
         newest = await endpoint.get_header("latest")
         head = newest.to_block_ref()
         endpoint.head = head.number
-        self.on_head(head.number)
+        self.on_head(head)
         tip = view.tip
         if head.number <= tip.number:
             return await self._not_ahead(endpoint, view, head)
@@ -87,10 +87,10 @@ class ChainSource:
         if head.parent == tip.hash:
             # The usual case, one new block: its logs are asked for together with the tags, so that answers change without delay.
             safe, final, logs = await asyncio.gather(
-                self._tag(endpoint, "safe"), self._tag(endpoint, "finalized"), self._blocks.read_logs(endpoint, [newest])
+                _find_tag(endpoint, "safe"), _find_tag(endpoint, "finalized"), self._blocks.read_logs(endpoint, [newest])
             )
         else:
-            safe, final, logs = *await asyncio.gather(self._tag(endpoint, "safe"), self._tag(endpoint, "finalized")), None
+            safe, final, logs = *await asyncio.gather(_find_tag(endpoint, "safe"), _find_tag(endpoint, "finalized")), None
         if final is not None and (held := view.block_at(final.number)) is not None and held.hash != final.hash:
             return await self._reorganise(endpoint, view, head)
         # Never beyond the head: marks are kept, and one far ahead would make every later block final at once.
@@ -130,15 +130,6 @@ class ChainSource:
             # A lagging node behind a load balancer, or a chain that went back: nothing new until a block's hash differs.
             self.counters.lagging_heads += 1
         return None
-
-    async def _tag(self, endpoint: Endpoint, tag: str) -> BlockRef | None:
-        try:
-            header = await endpoint.get_header_nullable(tag)
-        except RpcFault as fault:
-            if fault.kind in {FaultKind.UNSUPPORTED, FaultKind.ERROR}:
-                return None
-            raise
-        return None if header is None else header.to_block_ref()
 
     # -- backfill: far behind, settled ranges
 
@@ -271,3 +262,18 @@ class ChainSource:
             raise endpoint.inconsistent_fault("eth_getLogs", f"a log that no contract writes: {error}") from error
         self.counters.odd_logs += odd
         return events if self.v0_completer is None else await self.v0_completer.complete_events(endpoint, events)
+
+
+async def find_tags(endpoint: Endpoint) -> tuple[bool, bool]:
+    """Return whether an endpoint shows a `safe` and a `finalized` block."""
+    return await _find_tag(endpoint, "safe") is not None, await _find_tag(endpoint, "finalized") is not None
+
+
+async def _find_tag(endpoint: Endpoint, tag: str) -> BlockRef | None:
+    try:
+        header = await endpoint.get_header_nullable(tag)
+    except RpcFault as fault:
+        if fault.kind in {FaultKind.UNSUPPORTED, FaultKind.ERROR}:
+            return None
+        raise
+    return None if header is None else header.to_block_ref()

@@ -71,6 +71,8 @@ class ChainStatus:
     """None: the node may answer. Otherwise one sentence: why it cannot know right now."""
     retry_after: int = 5
     """Seconds until asking again makes sense."""
+    no_confidence_reason: str | None = None
+    """Why no approval will ever count as the node is configured, and what its Earner must set; None: some will."""
 
     @property
     def is_ready(self) -> bool:
@@ -259,6 +261,10 @@ def _not_approved(lease: CachedLease, status: ChainStatus) -> Denied | Unknown |
     if lease.approved_block is None:
         return _UNKNOWN_LEASE
     if lease.approved_block > status.confident_block:
+        if status.no_confidence_reason is not None:
+            return Denied(
+                "approval-unconfirmed", f"The Earner must look at this node's configuration: {status.no_confidence_reason}."
+            )
         return Denied(
             "approval-unconfirmed",
             f"The approval is in block {lease.approved_block}; this node counts approvals up to block {status.confident_block} now. "

@@ -15,7 +15,9 @@ from pandacea.catalogue.product_checks import check_product
 from pandacea.catalogue.products_file import PRODUCTS_FILE, read_products
 from pandacea.chain.contract_versions import detect_contract_version
 from pandacea.chain.finality import REBUILD_REMEDY, FinalityViolatedError, check_finality
+from pandacea.chain.profiles import describe_missing_tags
 from pandacea.chain.sending.obstacles import find_obstacles
+from pandacea.chain.source import find_tags
 from pandacea.clock import SystemClock
 from pandacea.config import Config
 from pandacea.domain.finding import Finding, FindingState
@@ -165,5 +167,10 @@ async def _chain(config: Config) -> str:
                 await check_finality(endpoint, view)
             except FinalityViolatedError as violation:
                 raise Broken(violation.contradiction, remedy=REBUILD_REMEDY) from violation
+        safe, finalized = await find_tags(endpoint)
+        confidence = factories.confidence_of(config)
+        if missing := describe_missing_tags(confidence, contract.chain_id, has_safe=safe, has_finalized=finalized):
+            problem, remedy = missing.split(". ", 1)
+            raise Broken(f"at {endpoint.name} {problem}", remedy=remedy[0].lower() + remedy[1:])
         header = await endpoint.get_header("latest")
         return f"chain {follower.endpoints.chain_id}, contract {contract.address}, head {int(header.number, 16)}"

@@ -13,11 +13,11 @@ from typing import Any, Final
 from pandacea.api.lease_members import lease_members, refusal_reason, usage_members
 from pandacea.app import factories
 from pandacea.app.commands.prompts import Prompt, Write, prompt_yes_no
-from pandacea.app.control.client import call_node
+from pandacea.app.control.client import call_node, call_running_node
 from pandacea.app.render import render_answer
 from pandacea.config import Config
 from pandacea.domain.access import CachedLease, ProductFacts, may_run
-from pandacea.domain.ids import Address, LeaseKey
+from pandacea.domain.ids import Address, LeaseId, LeaseKey
 from pandacea.errors import Unavailable
 from pandacea.flows.commit_results import COMMIT_GRACE_SECONDS, waiting_by_lease
 from pandacea.flows.settlement_report import make_report
@@ -25,9 +25,14 @@ from pandacea.flows.unit_of_work import OutboxEntry
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 
+RUNNING_NODE: Final = "the running node"
+
 
 async def list_leases(config: Config) -> list[dict[str, Any]]:
     """List every approved lease of this Earner: status, terms, usage, why its approval counts, why it would be refused now.
+
+    What only a running node's memory holds (a lease that another endpoint, or a v0 contract without an event, shows as disputed) is
+    asked from it, so that this says what it says.
 
     Raises:
         Unavailable: the contract has not been followed here yet, on the configured chain.
@@ -39,6 +44,9 @@ async def list_leases(config: Config) -> list[dict[str, Any]]:
         follower = await stack.enter_async_context(factories.open_follower(config, contract, engine, earner))
         if not await follower.load_from_database():
             raise Unavailable(factories.NOT_FOLLOWED)
+        running = await call_running_node(config, "leases contested", {})
+        if running is not None:
+            follower.lease_cache.set_contested(RUNNING_NODE, map(LeaseId, running["contested"]))
         # As the database has it: whether its head is current is for the running node to say (GET /readyz).
         status = replace(follower.lease_cache.chain_status(), not_ready_reason=None)
         offered = await SqlProductStore(engine).list_offered_hashes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -35,8 +35,13 @@ class LeaseControl:
         clock: Clock,
         cache: LeaseCacheWriter | None = None,
         reread: Reread | None = None,
+        list_contested: Callable[[], Collection[LeaseId]] = tuple,
     ) -> None:
-        """`open_store` returns the contract's rows, or raises Unavailable. `cache`, `reread`: the running node's; None where none runs."""
+        """`open_store` returns the contract's rows, or raises Unavailable. `cache`, `reread`: the running node's; None where none runs.
+
+        `list_contested`: the leases that an endpoint of the running node shows as denied while the followed one does not.
+        """
+        self._list_contested = list_contested
         self._open_store, self._products, self._clock, self._cache = open_store, products, clock, cache
         self._reread = reread
 
@@ -48,6 +53,10 @@ class LeaseControl:
             Unavailable: the database cannot be asked.
         """
         return await self._row(await load_approval(_lease_id(arguments), await self._open_store()))
+
+    async def describe_contested(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the leases that the running node refuses for what only its memory holds: it is not in the database."""
+        return {"contested": sorted(self._list_contested())}
 
     async def acknowledge_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Acknowledge the approval of a lease whose terms were shown.

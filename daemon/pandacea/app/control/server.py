@@ -76,6 +76,7 @@ class ControlServer:
             "products show": products.describe_product,
             "products reload": products.reload_products,
             "leases show": leases.describe_lease,
+            "leases contested": leases.describe_contested,
             "leases acknowledge": leases.acknowledge_lease,
             "leases reread": leases.reread_leases,
         }

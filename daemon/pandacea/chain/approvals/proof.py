@@ -20,6 +20,7 @@ from pandacea.chain.approvals.signed_transactions import RecoveredTransaction, U
 from pandacea.chain.contract_versions import (
     APPROVE_LEASE_SELECTOR,
     NONCE_OF_SELECTOR,
+    OLD_STATE_FAULTS,
     ContractVersion,
     abi_word,
     fetch_arbiter,
@@ -28,7 +29,7 @@ from pandacea.chain.contract_versions import (
 from pandacea.chain.events import address_topic, event_topic, function_selector
 from pandacea.chain.logs import LogReader
 from pandacea.chain.rpc import Endpoint
-from pandacea.chain.rpc_faults import FaultKind, RpcFault
+from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.rpc_messages import RpcLog, TransactionReceipt
 from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId
@@ -174,8 +175,8 @@ class ApprovalProver:
             try:
                 answer = await endpoint.eth_call(self.contract, data, block)
             except RpcFault as fault:
-                if fault.kind is FaultKind.ERROR and block != "latest":
-                    continue  # the endpoint keeps no state that old
+                if fault.kind in OLD_STATE_FAULTS and block != "latest":
+                    continue
                 raise
             following = int.from_bytes(answer[:32], "big")
             for nonce in range(following - 1, max(-1, following - 1 - tries), -1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import rlp
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature
@@ -18,8 +19,6 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.ids import Address, Hash32
 from pandacea_sdk.protocol.hashing import HALF_ORDER
-
-"""secp256k1's order / 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,13 @@ async def fetch_signed_transaction(endpoint: Endpoint, tx_hash: Hash32) -> Recov
         UnprovableError: as `recover_transaction`.
         RpcFault: the endpoint failed, or does not have the transaction.
     """
-    transaction = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], RpcTransaction)
-    if transaction is None:
+    answer = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], dict[str, Any])
+    if answer is None:
         raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has a log but not its transaction {tx_hash}")
+    try:
+        transaction = msgspec.convert(answer, RpcTransaction)
+    except msgspec.ValidationError as error:  # a type that is not known: asking again would bring the same
+        raise UnprovableError(f"it has another form than Ethereum's transactions: {error}") from error
     return recover_transaction(transaction)
 
 
@@ -57,6 +60,8 @@ def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
     Raises:
         UnprovableError: a field is malformed, the type is unknown, no chain id was signed, or the signature is invalid.
     """
+    if not transaction.r or not transaction.s:
+        raise UnprovableError(f"it carries no signature (transaction type {transaction.type[:8]})")
     try:
         kind = int(transaction.type, 16)
         chain_id, unsigned, signature, prefix = _legacy(transaction) if kind == 0 else _typed(transaction, kind)
@@ -81,7 +86,7 @@ def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
 
 
 def _legacy(transaction: RpcTransaction) -> tuple[int, list[Any], list[Any], bytes]:
-    v = int(transaction.v, 16)
+    v = int(transaction.v or "", 16)
     if v < 35:
         raise UnprovableError("it signs no chain id (before EIP-155), so it may be of any chain")
     chain_id, parity = (v - 35) // 2, (v - 35) % 2
@@ -93,7 +98,7 @@ def _legacy(transaction: RpcTransaction) -> tuple[int, list[Any], list[Any], byt
         int(transaction.value, 16),
         _bytes(transaction.input),
     ]
-    return chain_id, [*head, chain_id, 0, 0], [parity, v, int(transaction.r, 16), int(transaction.s, 16)], b""
+    return chain_id, [*head, chain_id, 0, 0], [parity, v, int(transaction.r or "", 16), int(transaction.s or "", 16)], b""
 
 
 def _typed(transaction: RpcTransaction, kind: int) -> tuple[int, list[Any], list[Any], bytes]:
@@ -126,8 +131,8 @@ def _typed(transaction: RpcTransaction, kind: int) -> tuple[int, list[Any], list
         )
     elif kind not in {1, 2}:
         raise UnprovableError(f"transaction type {kind} is not supported")
-    parity = int(transaction.y_parity if transaction.y_parity is not None else transaction.v, 16)
-    return chain_id, unsigned, [parity, parity, int(transaction.r, 16), int(transaction.s, 16)], bytes([kind])
+    parity = int(transaction.y_parity if transaction.y_parity is not None else transaction.v or "", 16)
+    return chain_id, unsigned, [parity, parity, int(transaction.r or "", 16), int(transaction.s or "", 16)], bytes([kind])
 
 
 def _bytes(text: str) -> bytes:
