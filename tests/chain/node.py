@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from pandacea.chain.endpoints import EndpointPool
-from pandacea.chain.follower import Follower, FollowOptions
+from pandacea.chain.follow_options import FollowOptions
+from pandacea.chain.follower import Follower
 from pandacea.chain.lease_cache import Confidence, ConfidenceKind, InMemoryLeaseCache
 from pandacea.chain.rereading.parts import RereadOptions
 from pandacea.chain.rpc import Endpoint
