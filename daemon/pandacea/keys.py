@@ -13,7 +13,7 @@ import secrets
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import rfc8785
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
@@ -22,6 +22,7 @@ from pandacea.config.secret_file import read_secret
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig
 from pandacea_sdk.protocol.hashing import KeySigner, eip191_digest
+from pandacea_sdk.protocol.json_types import JsonObject
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
@@ -146,7 +147,7 @@ def read_passphrase(file: Path | None) -> str:
     return passphrase
 
 
-def _read_keystore(file: Path) -> dict[str, Any]:
+def _read_keystore(file: Path) -> JsonObject:
     try:
         with file.open("rb") as source:
             found = json.loads(source.read(_MAX_FILE_BYTES))
@@ -166,6 +167,6 @@ def sign_personal(signer: KeystoreSigner, message: bytes) -> str:
     return "0x" + signer.sign_digest(eip191_digest(message)).hex()
 
 
-def sign_document(signer: KeystoreSigner, document: dict[str, Any]) -> dict[str, Any]:
+def sign_document(signer: KeystoreSigner, document: JsonObject) -> JsonObject:
     """Return the document with its `signature`: EIP-191 over the RFC 8785 JSON of the rest."""
     return {**document, "signature": sign_personal(signer, rfc8785.dumps(document))}

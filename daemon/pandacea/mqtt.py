@@ -13,6 +13,7 @@ import aiomqtt
 
 from pandacea.domain.printable import printable
 from pandacea.errors import Unavailable
+from pandacea_sdk.protocol.json_types import JsonObject
 
 QOS: Final = 1
 TIMEOUT_SECONDS: Final = 10.0
@@ -47,7 +48,7 @@ class MqttPublisher:
         self._lock = asyncio.Lock()
         """Held while publishing: two publications at once would each connect."""
 
-    async def publish(self, topic: str, payload: dict[str, Any], *, retain: bool = False) -> None:
+    async def publish(self, topic: str, payload: JsonObject, *, retain: bool = False) -> None:
         """Publish one message.
 
         Raises:

@@ -21,6 +21,7 @@ from pandacea_sdk.prepare import Inputs, build_request, encode_json, list_inputs
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.ids import ADDRESS, HASH32
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.verify import VerifiedResult
 from pandacea_sdk.transport import Origin, Transport
 
@@ -160,7 +161,7 @@ class AsyncPandaceaClient:
         product_version: str | None = None,
         mode: str | None = None,
         timeout: float = 3600.0,  # the name callers look for; it bounds waiting, not one await
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Run a script on leased data and return the node's verified answer.
 
         Args:
@@ -183,7 +184,7 @@ class AsyncPandaceaClient:
                 manifest, receipt or chain contradict each other.
         """
         given = {} if uploads is None else {name: read_content(content) for name, content in uploads.items()}
-        body: dict[str, Any] = {"lease_id": lease_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
+        body: JsonObject = {"lease_id": lease_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
         optional = {"params": params, "product_version": product_version, "mode": mode}
         body |= {name: value for name, value in optional.items() if value is not None}
         if given:
@@ -200,7 +201,7 @@ class AsyncPandaceaClient:
         *,
         mode: str | None = None,
         timeout: float = 60.0,  # as execute_computation
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Wait for a computation that this client, or another with the same key, requested before.
 
         The answer is always verified: against the request when this client sent it, otherwise against the computation's id. The id
@@ -220,7 +221,7 @@ class AsyncPandaceaClient:
             raise usage_error(f"{computation_id!a} is not a computation id.")
         return await self._computations.wait_for_result(computation_id, mode, timeout)
 
-    async def status(self, computation_id: str) -> dict[str, Any]:
+    async def status(self, computation_id: str) -> JsonObject:
         """Fetch a computation's state: `{"computation_id", "status", ...}`."""
         return parse_object(await self._node.send_signed("GET", RESULTS_PATH + quote(computation_id, safe="")))
 
@@ -233,7 +234,7 @@ class AsyncPandaceaClient:
         target = f"{RESULTS_PATH}{quote(computation_id, safe='')}/artifacts/{quote(name)}"
         return (await self._node.send_signed("GET", target)).body
 
-    async def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None = None) -> VerifiedResult:
+    async def verify(self, answer: JsonMapping, request: ExecuteRequest | None = None) -> VerifiedResult:
         """Verify an answer of `execute_computation` again: bytes, manifest, receipt and, with `rpc_url`, the chain.
 
         For an answer that another client requested, give its `request`: without it the answer is compared with the computation's id
@@ -260,9 +261,9 @@ class AsyncPandaceaClient:
         product_id: str,
         *,
         uploads: Sequence[str] = (),
-        params_schema: Mapping[str, Any] | None = None,
+        params_schema: JsonMapping | None = None,
         note: str = "",
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Submit a script for the Earner's approval, before paying for a lease. Needs a key, not a lease.
 
         Args:
@@ -276,18 +277,18 @@ class AsyncPandaceaClient:
         Returns:
             `{"code_id", "status", ...}`; `code_state(code_id)` returns the decision.
         """
-        body: dict[str, Any] = {"product_id": product_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
+        body: JsonObject = {"product_id": product_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
         optional = {"uploads": list(uploads), "params_schema": params_schema, "note": note}
         body |= {name: value for name, value in optional.items() if value}
         return parse_object(await self._node.send_signed("POST", "/api/v1/privacy/code", body=encode_json(body)))
 
-    async def code_state(self, code_id: str) -> dict[str, Any]:
+    async def code_state(self, code_id: str) -> JsonObject:
         """Fetch the Earner's decision about a submitted script, and the reason."""
         return parse_object(await self._node.send_signed("GET", f"/api/v1/privacy/code/{quote(code_id, safe='')}"))
 
-    async def products(self) -> list[dict[str, Any]]:
+    async def products(self) -> list[JsonObject]:
         """Fetch the list of all products on offer."""
-        found: list[dict[str, Any]] = []
+        found: list[JsonObject] = []
         cursor = ""
         for _ in range(1000):
             page = parse_object(
@@ -301,7 +302,7 @@ class AsyncPandaceaClient:
                 break
         return found
 
-    async def product(self, product_id: str) -> dict[str, Any]:
+    async def product(self, product_id: str) -> JsonObject:
         """Fetch one product: schema, mock rows, price, rules, environment, version."""
         return parse_object(await self._node.get_public(f"/api/v1/products/{quote(product_id, safe='')}"))
 
@@ -319,11 +320,11 @@ class AsyncPandaceaClient:
             found[asset_id] = mocks.check_mock(asset_id, reply.body, sha256)
         return mocks.save_mock_files(product, found, folder)
 
-    async def lease(self, lease_id: str) -> dict[str, Any]:
+    async def lease(self, lease_id: str) -> JsonObject:
         """Fetch how the node sees one of your leases, and why it would refuse a computation."""
         return parse_object(await self._node.send_signed("GET", f"/api/v1/leases/{quote(lease_id, safe='')}"))
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self) -> JsonObject:
         """Fetch what the node states about itself (/.well-known/pandacea)."""
         return await self._node.fetch_info()
 
@@ -337,7 +338,7 @@ class AsyncPandaceaClient:
         return artifacts.decode_artifact(text)
 
     @staticmethod
-    def save_artifacts(answer: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+    def save_artifacts(answer: JsonMapping, folder: str | os.PathLike[str]) -> list[Path]:
         """Write an answer's artifacts below `folder` and return the files: safe names only, nothing overwritten."""
         return artifacts.save_artifacts(answer["results"]["artifacts"], folder)
 

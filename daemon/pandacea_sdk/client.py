@@ -13,7 +13,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,6 +23,7 @@ from pandacea_sdk.async_client import AsyncPandaceaClient, Uploads
 from pandacea_sdk.errors import PandaceaError
 from pandacea_sdk.prepare import Inputs
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.verify import VerifiedResult
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ class PandaceaClient:
         product_version: str | None = None,
         mode: str | None = None,
         timeout: float = 3600.0,
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Run a script on leased data and return the node's verified answer. See `AsyncPandaceaClient.execute_computation`."""
         return self._loop.run(
             self._client.execute_computation(
@@ -117,11 +118,11 @@ class PandaceaClient:
             )
         )
 
-    def result(self, computation_id: str, *, mode: str | None = None, timeout: float = 60.0) -> dict[str, Any]:
+    def result(self, computation_id: str, *, mode: str | None = None, timeout: float = 60.0) -> JsonObject:
         """Wait for a computation that was requested before. See `AsyncPandaceaClient.result`."""
         return self._loop.run(self._client.result(computation_id, mode=mode, timeout=timeout))
 
-    def status(self, computation_id: str) -> dict[str, Any]:
+    def status(self, computation_id: str) -> JsonObject:
         """Fetch a computation's state. See `AsyncPandaceaClient.status`."""
         return self._loop.run(self._client.status(computation_id))
 
@@ -133,7 +134,7 @@ class PandaceaClient:
         """Fetch one artifact's raw bytes. See `AsyncPandaceaClient.artifact`."""
         return self._loop.run(self._client.artifact(computation_id, name))
 
-    def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None = None) -> VerifiedResult:
+    def verify(self, answer: JsonMapping, request: ExecuteRequest | None = None) -> VerifiedResult:
         """Verify an answer again. See `AsyncPandaceaClient.verify`."""
         return self._loop.run(self._client.verify(answer, request))
 
@@ -148,23 +149,23 @@ class PandaceaClient:
         product_id: str,
         *,
         uploads: Sequence[str] = (),
-        params_schema: Mapping[str, Any] | None = None,
+        params_schema: JsonMapping | None = None,
         note: str = "",
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Submit a script for the Earner's approval. See `AsyncPandaceaClient.submit_code`."""
         return self._loop.run(
             self._client.submit_code(code_path, inputs, product_id, uploads=uploads, params_schema=params_schema, note=note)
         )
 
-    def code_state(self, code_id: str) -> dict[str, Any]:
+    def code_state(self, code_id: str) -> JsonObject:
         """Fetch the Earner's decision about a submitted script, and the reason."""
         return self._loop.run(self._client.code_state(code_id))
 
-    def products(self) -> list[dict[str, Any]]:
+    def products(self) -> list[JsonObject]:
         """Fetch the list of all products on offer."""
         return self._loop.run(self._client.products())
 
-    def product(self, product_id: str) -> dict[str, Any]:
+    def product(self, product_id: str) -> JsonObject:
         """Fetch one product: schema, mock rows, price, rules, environment, version."""
         return self._loop.run(self._client.product(product_id))
 
@@ -172,11 +173,11 @@ class PandaceaClient:
         """Download a product's mock rows below `folder`. See `AsyncPandaceaClient.save_mocks`."""
         return self._loop.run(self._client.save_mocks(product_id, folder))
 
-    def lease(self, lease_id: str) -> dict[str, Any]:
+    def lease(self, lease_id: str) -> JsonObject:
         """Fetch how the node sees one of your leases, and why it would refuse a computation."""
         return self._loop.run(self._client.lease(lease_id))
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> JsonObject:
         """Fetch what the node states about itself (/.well-known/pandacea)."""
         return self._loop.run(self._client.info())
 
@@ -190,7 +191,7 @@ class PandaceaClient:
         return decode_artifact(text)
 
     @staticmethod
-    def save_artifacts(answer: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+    def save_artifacts(answer: JsonMapping, folder: str | os.PathLike[str]) -> list[Path]:
         """Write an answer's artifacts below `folder` and return the files: safe names only, nothing overwritten."""
         return save_artifacts(answer["results"]["artifacts"], folder)
 

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from pandacea_sdk.errors import (
     JobError,
@@ -24,6 +24,7 @@ from pandacea_sdk.on_chain import check_on_chain
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.ids import HASH32
 from pandacea_sdk.protocol.job_token import JOB_TOKEN_HEADER
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.responses import ENDED
 from pandacea_sdk.protocol.verify import ExpectedResult, VerifiedResult, verify_result
@@ -55,10 +56,10 @@ class Computations:
         self._node = node
         self._rpc_url = rpc_url
         self._asked: OrderedDict[str, _SubmittedRequest] = OrderedDict()
-        self._unchecked: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._unchecked: OrderedDict[str, JsonObject] = OrderedDict()
         """Answers that agree with manifest and receipt, and of which the chain could not be asked."""
 
-    async def submit_and_wait(self, request: ExecuteRequest, deadline: float, timeout: float) -> dict[str, Any]:
+    async def submit_and_wait(self, request: ExecuteRequest, deadline: float, timeout: float) -> JsonObject:
         """Submit a request and wait for its verified answer. `deadline`: of the monotonic clock; `timeout`: its seconds, for messages."""
         asked = _SubmittedRequest(request)
         reply = await self._submit(asked, deadline)
@@ -71,7 +72,7 @@ class Computations:
             answer = await self._poll_until_ended(computation_id, asked, deadline, timeout, _location(reply, answer))
         return await self._verify_ended(answer, asked, rehearsed=request.mode == "mock")
 
-    async def wait_for_result(self, computation_id: str, mode: str | None, timeout: float) -> dict[str, Any]:
+    async def wait_for_result(self, computation_id: str, mode: str | None, timeout: float) -> JsonObject:
         """Wait for a computation and verify it. See `AsyncPandaceaClient.result`."""
         asked = self._asked.get(computation_id)
         location = RESULTS_PATH + computation_id
@@ -83,7 +84,7 @@ class Computations:
         rehearsed = mode == "mock" if asked is None else asked.request.mode == "mock"
         return await self._verify_ended(answer, asked, rehearsed=rehearsed)
 
-    async def verify(self, answer: Mapping[str, Any], request: ExecuteRequest | None) -> VerifiedResult:
+    async def verify(self, answer: JsonMapping, request: ExecuteRequest | None) -> VerifiedResult:
         """Verify an answer. See `AsyncPandaceaClient.verify`."""
         computation_id = _computation_id(answer)
         asked = self._asked.get(computation_id)
@@ -112,7 +113,7 @@ class Computations:
 
     async def _poll_until_ended(
         self, computation_id: str, asked: _SubmittedRequest | None, deadline: float, patience: float, location: str
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Long-poll until the computation has ended, or raise StillRunning at the deadline."""
         while True:
             left = deadline - time.monotonic()
@@ -125,7 +126,7 @@ class Computations:
             if answer.get("status") == "held" or wait == 0:
                 await asyncio.sleep(min(5.0, max(deadline - time.monotonic(), 0)))
 
-    async def _poll(self, location: str, wait: int, token: str | None, seconds: float) -> dict[str, Any]:
+    async def _poll(self, location: str, wait: int, token: str | None, seconds: float) -> JsonObject:
         target = f"{location}?wait={wait}"
 
         async def attempt() -> Reply:
@@ -135,7 +136,7 @@ class Computations:
 
         return parse_object(await self._node.transport.with_retries(attempt, max(seconds, 30)))
 
-    async def _verify_ended(self, answer: dict[str, Any], asked: _SubmittedRequest | None, *, rehearsed: bool) -> dict[str, Any]:
+    async def _verify_ended(self, answer: JsonObject, asked: _SubmittedRequest | None, *, rehearsed: bool) -> JsonObject:
         """Verify an ended computation and return it as `execute_computation` does."""
         if rehearsed and isinstance(answer.get("results"), dict):
             return answer  # nobody signs a rehearsal, so there is nothing to verify
@@ -160,7 +161,7 @@ class Computations:
             answer["on_chain"] = asdict(verified.on_chain)
         return answer
 
-    async def _verify(self, answer: Mapping[str, Any], asked: _SubmittedRequest | None) -> VerifiedResult:
+    async def _verify(self, answer: JsonMapping, asked: _SubmittedRequest | None) -> VerifiedResult:
         manifest = answer.get("manifest")
         stated = manifest.get("request_hash") if isinstance(manifest, Mapping) else None
         if asked is not None and stated not in asked.request_hashes:
@@ -186,7 +187,7 @@ class Computations:
             raise
         return replace(verified, on_chain=check)
 
-    def _keep(self, computation_id: str, answer: dict[str, Any]) -> None:
+    def _keep(self, computation_id: str, answer: JsonObject) -> None:
         self._unchecked[computation_id] = answer
         if len(self._unchecked) > _KEPT:
             self._unchecked.popitem(last=False)
@@ -197,14 +198,14 @@ class Computations:
             self._asked.popitem(last=False)
 
 
-def _computation_id(answer: Mapping[str, Any]) -> str:
+def _computation_id(answer: JsonMapping) -> str:
     found = answer.get("computation_id")
     if not isinstance(found, str) or not HASH32.fullmatch(found):
         raise NodeError("bad-answer", "The node's answer names no computation.")
     return found
 
 
-def _location(reply: Reply, answer: Mapping[str, Any]) -> str:
+def _location(reply: Reply, answer: JsonMapping) -> str:
     """Return the path of the result: always this node's own route for this computation."""
     expected = RESULTS_PATH + _computation_id(answer)
     if reply.headers.get("Location") not in {expected, None}:

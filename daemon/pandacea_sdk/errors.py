@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pandacea_sdk.protocol import problems
+from pandacea_sdk.protocol.json_types import JsonMapping
 from pandacea_sdk.protocol.problems import ProtocolError
 
 
@@ -38,7 +39,7 @@ class PandaceaError(Exception):
         self.line = line
         self.retry_after = retry_after
         self.request_id = request_id
-        self.answer: Mapping[str, Any] | None = None
+        self.answer: JsonMapping | None = None
         self.computation_id: str | None = None
 
 

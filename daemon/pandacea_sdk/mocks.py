@@ -16,13 +16,14 @@ from typing import Any, Final
 
 from pandacea_sdk.artifacts import save_artifacts
 from pandacea_sdk.errors import NodeError, UntrustedResult, usage_error
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 DATASITE_OWNER: Final = "earner@pandacea.invalid"
 """The datasite's owner, as scripts see it here and in the sandbox."""
 PRODUCT_FILE: Final = "product.json"
 
 
-def mock_targets(product: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def mock_targets(product: JsonMapping) -> dict[str, tuple[str, str]]:
     """List a product's mocks: asset id -> (path on the node, sha-256).
 
     Raises:
@@ -55,14 +56,14 @@ def check_mock(asset_id: str, content: bytes, sha256: str) -> bytes:
     return content
 
 
-def save_mock_files(product: Mapping[str, Any], mocks: Mapping[str, bytes], folder: str | os.PathLike[str]) -> list[Path]:
+def save_mock_files(product: JsonMapping, mocks: Mapping[str, bytes], folder: str | os.PathLike[str]) -> list[Path]:
     """Write `<asset_id>_mock.csv` files and the product's description; returns the CSV files. Nothing is overwritten."""
     described = json.dumps(product, indent=1).encode()
     files = {f"{asset_id}_mock.csv": content for asset_id, content in mocks.items()}
     return save_artifacts({PRODUCT_FILE: described, **files}, folder)[1:]
 
 
-def load_mock_frames(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def load_mock_frames(folder: str | os.PathLike[str]) -> JsonObject:
     """Read saved mocks as DataFrames with the types of the private tables: asset id -> frame. Needs pandas.
 
     Raises:

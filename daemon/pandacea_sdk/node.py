@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pandacea_sdk.errors import NodeError, UntrustedResult, usage_error
 from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.transport import Reply, Transport
 
 
@@ -60,7 +59,7 @@ class NodeConnection:
             self._chain_id = chain_id
         return self._chain_id
 
-    async def fetch_info(self) -> dict[str, Any]:
+    async def fetch_info(self) -> JsonObject:
         """Fetch what the node states about itself (/.well-known/pandacea)."""
         return parse_object(await self.get_public("/.well-known/pandacea"))
 
@@ -83,7 +82,7 @@ class NodeConnection:
         return await self.transport.with_retries(attempt, 30)
 
 
-def parse_object(reply: Reply) -> dict[str, Any]:
+def parse_object(reply: Reply) -> JsonObject:
     """Parse the JSON object of an answer.
 
     Raises:

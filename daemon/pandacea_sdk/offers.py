@@ -18,6 +18,7 @@ from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.protocol.contract import BadValueError, check_number, hash_product_id
 from pandacea_sdk.protocol.hashing import eip191_digest, recover_address
 from pandacea_sdk.protocol.ids import ADDRESS, HEX_BYTES
+from pandacea_sdk.protocol.json_types import JsonMapping
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
@@ -139,7 +140,7 @@ async def _check_signers(chain: LeaseChain, offer: Offer) -> None:
             )
 
 
-def _signer_of_node(info: Mapping[str, Any]) -> str:
+def _signer_of_node(info: JsonMapping) -> str:
     """Verify /.well-known/pandacea and return who signed it."""
     rest = {name: value for name, value in info.items() if name != "signature"}
     for name in ("earner", "contract", "signer"):
@@ -159,7 +160,7 @@ def _recover(message: bytes, signature: Any) -> str | None:
     return recover_address(eip191_digest(message), bytes.fromhex(signature[2:]))
 
 
-def _canonical(document: Mapping[str, Any]) -> bytes:
+def _canonical(document: JsonMapping) -> bytes:
     try:
         return rfc8785.dumps(dict(document))
     except (ValueError, TypeError, RecursionError):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pandacea_sdk.errors import NodeUnavailable, UntrustedResult
+from pandacea_sdk.protocol.json_types import JsonMapping
 from pandacea_sdk.protocol.verify import ChainCheck, VerifiedResult
 
 if TYPE_CHECKING:
     from pandacea_sdk.chain import LeaseChain
 
 
-async def check_on_chain(
-    verified: VerifiedResult, answer: Mapping[str, Any], rpc_url: str, contract: str, chain_id: int
-) -> ChainCheck:
+async def check_on_chain(verified: VerifiedResult, answer: JsonMapping, rpc_url: str, contract: str, chain_id: int) -> ChainCheck:
     """Compare a verified result with the contract, as far as its version allows; returns what was compared.
 
     The Earner is taken from the chain, never from the answer.
@@ -44,7 +42,7 @@ async def check_on_chain(
         ) from error
 
 
-async def _compare(chain: LeaseChain, verified: VerifiedResult, receipt: Mapping[str, Any]) -> ChainCheck:
+async def _compare(chain: LeaseChain, verified: VerifiedResult, receipt: JsonMapping) -> ChainCheck:
     lease_id = str(verified.manifest["lease_id"])
     lease = await chain.lease(lease_id)
     _compare_parties(lease.spender, lease.earner, verified)

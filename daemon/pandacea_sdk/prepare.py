@@ -10,6 +10,7 @@ from typing import Any
 
 from pandacea_sdk.errors import error_from_protocol, usage_error
 from pandacea_sdk.protocol.execute_request import ExecuteRequest, parse_execute_request
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.limits import MAX_CODE_BYTES
 from pandacea_sdk.protocol.problems import ProtocolError
 
@@ -35,7 +36,7 @@ def list_inputs(inputs: Inputs) -> list[dict[str, str]]:
     )
 
 
-def build_request(body: dict[str, Any]) -> ExecuteRequest:
+def build_request(body: JsonObject) -> ExecuteRequest:
     """Build the request from its body; what the node would refuse in its form is refused here.
 
     Raises:

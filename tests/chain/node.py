@@ -13,7 +13,8 @@ from typing import Any
 
 from pandacea.chain.confidence import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import EndpointPool
-from pandacea.chain.follower import Follower, FollowOptions
+from pandacea.chain.follow_options import FollowOptions
+from pandacea.chain.follower import Follower
 from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.rereading.parts import RereadOptions
 from pandacea.chain.rpc import Endpoint

@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 
 from pandacea.chain import follower as follower_module
-from pandacea.chain.follower import Follower, FollowOptions
+from pandacea.chain.follow_options import FollowOptions
+from pandacea.chain.follower import Follower
 from pandacea.domain.chain_view import BlockRef, ChainView
 from pandacea.domain.ids import Address, BlockNumber, Hash32, Timestamp
 from tests.fakes import FakeClock

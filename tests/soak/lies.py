@@ -36,8 +36,8 @@ QUICK: Final = RereadOptions(
     longest_pause=2.0,
 )
 """A node's own intervals divided by 60 or less, so that minutes of trouble stand for hours."""
-UNSAFE_SECONDS: Final = 2 * TURN + 2.0
-"""How long a lease may be granted that the contract denies: two turns, for the other endpoint has every other one."""
+UNSAFE_SECONDS: Final = 2 * TURN + 9.0
+"""How long a lease may be granted that the contract denies: two turns, for the other endpoint has every other one, and an outage of it."""
 HEALED_SECONDS: Final = 60.0
 """How long after the last lie everything must be right."""
 
@@ -104,7 +104,12 @@ async def soak_with_lies(seed: int, seconds: float, liars: int, folder: Path, sa
         for proxy, liar in zip(proxies, lying, strict=True):
             proxy.after.append(liar)
         node = FollowingNode(
-            agreement, folder / "node.db", urls=[proxy.url for proxy in proxies], reread=QUICK, cross_check_interval=2.0
+            agreement,
+            folder / "node.db",
+            urls=[proxy.url for proxy in proxies],
+            reread=QUICK,
+            cross_check_interval=2.0,
+            timeout=10.0,
         )
         await stack.enter_async_context(node)
         traffic = Traffic(agreement, random.Random(f"{seed} traffic"), DEEPEST)
@@ -193,7 +198,7 @@ async def _heal(node: FollowingNode, agreement: AnvilAgreement, report: LiesRepo
 
 async def find_wrong_leases(node: FollowingNode, agreement: AnvilAgreement) -> list[str]:
     """Compare the rows of this Earner's leases with `getLease`, one sentence for each that differs."""
-    await node.wait_for_head()
+    await node.wait_for_head(60.0)
     rows, wrong = await node.read_rows(), []
     for lease_id in await list_created_leases(agreement):
         contract = await get_contract_lease(agreement, lease_id)

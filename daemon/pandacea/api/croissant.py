@@ -5,11 +5,12 @@ It describes the mock files and says so; the private table is not a file that an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
+
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 CONFORMS_TO: Final = "http://mlcommons.org/croissant/1.0"
-_CONTEXT: Final[dict[str, Any]] = {
+_CONTEXT: Final[JsonObject] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
     "sc": "https://schema.org/",
@@ -47,7 +48,7 @@ _CONTEXT: Final[dict[str, Any]] = {
 }
 
 
-def croissant_document(document: Mapping[str, Any], base: str) -> dict[str, Any]:
+def croissant_document(document: JsonMapping, base: str) -> JsonObject:
     """Return the JSON-LD of one product. `document`: as signed; `base`: the product's URL without a slash at its end."""
     assets = [asset for asset in document["assets"] if asset.get("mock")]
     about = document["description"] or f"Tables of the product {document['product_id']}."
@@ -66,7 +67,7 @@ def croissant_document(document: Mapping[str, Any], base: str) -> dict[str, Any]
     }
 
 
-def _file(asset: Mapping[str, Any], base: str) -> dict[str, Any]:
+def _file(asset: JsonMapping, base: str) -> JsonObject:
     return {
         "@type": "cr:FileObject",
         "@id": f"{asset['asset_id']}_mock.csv",
@@ -78,7 +79,7 @@ def _file(asset: Mapping[str, Any], base: str) -> dict[str, Any]:
     }
 
 
-def _records(asset: Mapping[str, Any]) -> dict[str, Any]:
+def _records(asset: JsonMapping) -> JsonObject:
     table = f"{asset['asset_id']}_mock"
     return {
         "@type": "cr:RecordSet",
@@ -89,7 +90,7 @@ def _records(asset: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _field(number: int, column: Mapping[str, Any], table: str) -> dict[str, Any]:
+def _field(number: int, column: JsonMapping, table: str) -> JsonObject:
     words = [column.get("description", ""), f"unit: {column['unit']}" if column.get("unit") else ""]
     return {
         "@type": "cr:Field",

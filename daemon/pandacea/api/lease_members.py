@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pandacea.domain.access import AccessDecision, CachedLease, Denied, Unknown
 from pandacea.domain.charge import Charge, count_used
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
-def lease_members(lease: CachedLease) -> dict[str, Any]:
+def lease_members(lease: CachedLease) -> JsonObject:
     """Return terms and approval of a lease."""
     return {
         "lease_id": lease.lease_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -19,6 +19,7 @@ from pandacea.flows.ports import Catalogue, Clock, LeaseCache
 from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.unit_of_work import Database
 from pandacea.flows.uploads import UploadStore
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Readiness:
     """Whether a computation sent now would run, and for each part `ok` or the reason why not."""
 
     ready: bool
-    parts: dict[str, Any]
+    parts: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class NodeContext:
     streams: StreamLimiter
     uploads: UploadStore
     approve: CodeApprovalPorts
-    well_known: dict[str, Any]
+    well_known: JsonObject
     readiness: Callable[[], Readiness]
     """Answers from memory, without I/O."""
     rates: RateLimits = field(default_factory=RateLimits)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
 from pandacea.errors import Broken, DaemonError, Unavailable
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.problems import PROBLEM_KINDS, ProblemKind, ProtocolError
 from pandacea_sdk.protocol.signing import ACCEPT_SIGNATURE
 
@@ -22,10 +22,10 @@ _HIDDEN: Final = "The node cannot serve this now; its operator can read why in i
 
 
 def problem_body(
-    code: str, detail: str, request_id: str, kind: ProblemKind, *, pointer: str | None = None, more: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    code: str, detail: str, request_id: str, kind: ProblemKind, *, pointer: str | None = None, more: JsonMapping | None = None
+) -> JsonObject:
     """Return the members of a problem in a stable order; `more` adds members such as `line` and `retry_after`."""
-    body: dict[str, Any] = {
+    body: JsonObject = {
         "type": f"urn:pandacea:problem:{code}",
         "title": kind.title,
         "status": kind.status,

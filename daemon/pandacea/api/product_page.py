@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from html import escape
 from typing import Any, Final
 
 from pandacea.domain.printable import printable
+from pandacea_sdk.protocol.json_types import JsonMapping
 
 _POLICY: Final = {
     "approved-code": "Only scripts that the Earner has read and approved run on this data.",
@@ -72,7 +73,7 @@ CONTENT_SECURITY_POLICY: Final = (
 """The page's Content-Security-Policy: its own style and nothing else."""
 
 
-def render_products_page(documents: Sequence[Mapping[str, Any]], earner: str) -> bytes:
+def render_products_page(documents: Sequence[JsonMapping], earner: str) -> bytes:
     """Render the list of products on offer."""
     rows = "".join(
         f'<tr><td class="name"><a href="/products/{_text(one["product_id"])}">{_text(one["name"])}</a></td>'
@@ -91,14 +92,14 @@ def render_products_page(documents: Sequence[Mapping[str, Any]], earner: str) ->
 
 
 def render_product_page(
-    document: Mapping[str, Any],
+    document: JsonMapping,
     *,
     version: str,
     signature: str,
     product_hash: str,
     earner: str,
-    limits: Mapping[str, Any],
-    environment: Mapping[str, Any] | None,
+    limits: JsonMapping,
+    environment: JsonMapping | None,
 ) -> bytes:
     """Render one product: its tables, its rules, and how to use it."""
     tags = "".join(f"<li>{_text(word)}</li>" for word in document["keywords"])
@@ -130,7 +131,7 @@ def render_product_page(
     return _page(str(document["name"]), "".join(parts))
 
 
-def _asset(product_id: str, asset: Mapping[str, Any]) -> str:
+def _asset(product_id: str, asset: JsonMapping) -> str:
     rows = "".join(_column(column) for column in asset["schema"] or [])
     mock = asset.get("mock")
     link = (
@@ -149,7 +150,7 @@ def _asset(product_id: str, asset: Mapping[str, Any]) -> str:
     )
 
 
-def _column(column: Mapping[str, Any]) -> str:
+def _column(column: JsonMapping) -> str:
     label = ' <span class="label">label</span>' if column.get("label") else ""
     return (
         f'<tr><td class="name">{_text(column["name"])}{label}</td><td><code>{_text(column["type"])}</code></td>'
@@ -158,7 +159,7 @@ def _column(column: Mapping[str, Any]) -> str:
     )
 
 
-def _range(column: Mapping[str, Any]) -> str:
+def _range(column: JsonMapping) -> str:
     if column.get("categories"):
         shown = [str(one) for one in column["categories"][:12]]
         more = len(column["categories"]) - len(shown)
@@ -196,7 +197,7 @@ def _facts(facts: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def _sentences(rules: Mapping[str, Any]) -> str:
+def _sentences(rules: JsonMapping) -> str:
     said = [
         _POLICY[rules["policy"]],
         _RELEASE[rules["release"]],
@@ -209,7 +210,7 @@ def _sentences(rules: Mapping[str, Any]) -> str:
     return "<ul>" + "".join(f"<li>{_text(one)}</li>" for one in said) + "</ul>"
 
 
-def _usage(document: Mapping[str, Any], product_hash: str, earner: str) -> str:
+def _usage(document: JsonMapping, product_hash: str, earner: str) -> str:
     first = document["assets"][0]["asset_id"]
     script = (
         "from pandacea_sdk.client import PandaceaClient\n\n"
@@ -227,7 +228,7 @@ def _usage(document: Mapping[str, Any], product_hash: str, earner: str) -> str:
     )
 
 
-def _limits(limits: Mapping[str, Any]) -> str:
+def _limits(limits: JsonMapping) -> str:
     shown = [
         ("Memory", _bytes(limits["memory_bytes"])),
         ("Processors", f"{limits['cpus']:g}"),
@@ -239,7 +240,7 @@ def _limits(limits: Mapping[str, Any]) -> str:
     return _facts(shown)
 
 
-def _environment(environment: Mapping[str, Any] | None) -> str:
+def _environment(environment: JsonMapping | None) -> str:
     if not environment:
         return ""
     digest = f'<p class="soft">{_text(environment["kind"])}, <code>{_text(environment["environment"])}</code></p>'

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from aiohttp import web
 
@@ -16,6 +16,7 @@ from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.errors import ProblemError
 from pandacea.flows.unit_of_work import StoredArtifact
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.responses import output_members
 
 CHUNK_BYTES: Final = 3 * 65_536
@@ -28,7 +29,7 @@ _RETRYABLE: Final = frozenset({Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED, F
 async def status_response(request: web.Request, job: Job, node: NodeContext) -> web.StreamResponse:
     """Answer GET results: the state of a computation, with its result once it has one and while that is kept."""
     state = visible_state(job, node)
-    answer: dict[str, Any] = {"computation_id": job.computation_id, "status": state.value}
+    answer: JsonObject = {"computation_id": job.computation_id, "status": state.value}
     if state not in TERMINAL:
         return web.json_response(answer, headers={"Retry-After": "1"})
     if job.has_result and job.removed_at is None:
@@ -63,7 +64,7 @@ def _code_of(job: Job) -> str:
     return "computation-interrupted" if job.failure in _RETRYABLE else "computation-failed"
 
 
-async def _stream(request: web.Request, first: dict[str, Any], job: Job, node: NodeContext) -> web.StreamResponse:
+async def _stream(request: web.Request, first: JsonObject, job: Job, node: NodeContext) -> web.StreamResponse:
     """Stream the answer: artifacts may have a hundred megabytes, and the lease is checked before each chunk."""
     async with node.database.read_session() as view:
         kept = await view.jobs.list_artifacts(job.computation_id)
@@ -86,10 +87,10 @@ async def _stream(request: web.Request, first: dict[str, Any], job: Job, node: N
     return response
 
 
-def _frame(first: dict[str, Any], job: Job) -> tuple[bytes, bytes]:
+def _frame(first: JsonObject, job: Job) -> tuple[bytes, bytes]:
     """Return the JSON before and after the artifacts' members."""
     results = {**output_members(job.output), "artifacts": {}}
-    answer: dict[str, Any] = {
+    answer: JsonObject = {
         **first,
         "success": job.failure is None,
     }

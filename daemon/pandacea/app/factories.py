@@ -19,7 +19,8 @@ from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.server import Listener, Tls
 from pandacea.chain.confidence import Confidence, ConfidenceKind
 from pandacea.chain.endpoints import EndpointPool
-from pandacea.chain.follower import Follower, FollowOptions
+from pandacea.chain.follow_options import FollowOptions
+from pandacea.chain.follower import Follower
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sending.fees import FeeLimits
 from pandacea.chain.sending.finalized_leases import FollowedLeases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 
 from pandacea import __version__, keys
 from pandacea.api.auth import AUTHENTICATOR, Authenticator, LeaseSpenders
@@ -27,6 +27,7 @@ from pandacea.flows.accept_job import SubmitPorts
 from pandacea.flows.approve_code import CodeApprovalPorts
 from pandacea.flows.uploads import UploadStore
 from pandacea.tasks import TaskSupervisor
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.signing import CLOCK_SKEW_SECONDS, SigningPolicy
 
 SPENDER_RATE: Final = (50.0, 200.0)
@@ -111,15 +112,15 @@ def _authenticator(
     )
 
 
-def _well_known(config: Config, adapters: Adapters) -> dict[str, Any]:
-    environment: dict[str, Any] = {
+def _well_known(config: Config, adapters: Adapters) -> JsonObject:
+    environment: JsonObject = {
         "kind": adapters.identity.kind,
         "environment": adapters.identity.environment,
         "guest": adapters.identity.guest,
     }
     if adapters.identity.packages:
         environment["packages"] = list(adapters.identity.packages)
-    document: dict[str, Any] = {
+    document: JsonObject = {
         "chain_id": adapters.chain_id,
         "contract": adapters.contract,
         "earner": config.earner.address,
@@ -147,7 +148,7 @@ def _readiness(
         "results": submit.results.find_disk_shortage(submit.limits) and "the disk has no room for another result",
         "node": "it is stopping" if workers.stopping else supervisor.first_ended and f"its task {supervisor.first_ended} has ended",
     }
-    parts: dict[str, Any] = {name: reason or "ok" for name, reason in reasons.items()}
+    parts: JsonObject = {name: reason or "ok" for name, reason in reasons.items()}
     parts |= {
         "head": status.head_number,
         "confident": status.confident_block,

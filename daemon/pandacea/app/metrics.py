@@ -26,6 +26,7 @@ _CHAIN: Final = {
     "deepest_reorg": ("pandacea_chain_deepest_reorg_blocks", "Deepest reorganisation seen", "gauge"),
     "odd_logs": ("pandacea_chain_odd_logs_total", "Logs of the contract that could not be read", "counter"),
     "healed_logs": ("pandacea_chain_healed_logs_total", "Logs an endpoint had left out, found by the second pass", "counter"),
+    "rebuilt_leases": ("pandacea_chain_rebuilt_leases_total", "Leases that gained an event by a later reading", "counter"),
     "failovers": ("pandacea_rpc_failovers_total", "Times another endpoint was followed", "counter"),
     "contradictions": ("pandacea_chain_contradictions", "Endpoints that contradict what was final", "gauge"),
 }

@@ -6,13 +6,13 @@ import base64
 import json
 import time
 from decimal import Decimal
-from typing import Any
 
 from pandacea.domain.code_review import escape_hidden
 from pandacea.domain.printable import printable
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
-def render_answer(verb: str, answer: dict[str, Any]) -> str:
+def render_answer(verb: str, answer: JsonObject) -> str:
     """Render the answer to a verb."""
     if verb == "results list":
         return "\n".join(_held_row(one) for one in answer["results"]) or "No result is held."
@@ -36,7 +36,7 @@ def render_answer(verb: str, answer: dict[str, Any]) -> str:
     return f"{named} is {answer['state']} now."
 
 
-def _lease_answer(verb: str, answer: dict[str, Any]) -> str:
+def _lease_answer(verb: str, answer: JsonObject) -> str:
     if verb == "leases show":
         return _lease_page(answer)
     if verb == "leases reread":
@@ -44,7 +44,7 @@ def _lease_answer(verb: str, answer: dict[str, Any]) -> str:
     return f"{answer['lease_id']} is acknowledged now: its approval counts."
 
 
-def _difference_row(one: dict[str, Any]) -> str:
+def _difference_row(one: JsonObject) -> str:
     before, after = one["before"], one["after"]
     if before is None:
         return f"{one['lease_id']}  was not known; {after['status']} now"
@@ -52,7 +52,7 @@ def _difference_row(one: dict[str, Any]) -> str:
     return f"{one['lease_id']}  {', '.join(changed) or 'events were missing that change no term'}"
 
 
-def _lease_page(one: dict[str, Any]) -> str:
+def _lease_page(one: JsonObject) -> str:
     product = "unknown" if one["data_product_id"] is None else one["product_id"] or "none that is on offer here"
     reason = one["by"] or "nobody has looked at it yet"
     return "\n".join(
@@ -72,17 +72,17 @@ def _lease_page(one: dict[str, Any]) -> str:
     )
 
 
-def _product_row(one: dict[str, Any]) -> str:
+def _product_row(one: JsonObject) -> str:
     price = f"{_ether(one['price_wei'])} ether"
     return f"{one['product_id']:<32} {printable(one['name'], limit=60):<40} {price:>20}  {', '.join(one['assets'])}"
 
 
-def _held_row(one: dict[str, Any]) -> str:
+def _held_row(one: JsonObject) -> str:
     ended = one["failure"] or "completed"
     return f"{one['computation_id']}  {_local_time(one['finished_at'])}  {ended:<16} {one['stored_bytes']:>10,} bytes  {one['product_id']}"
 
 
-def _result_page(one: dict[str, Any]) -> str:
+def _result_page(one: JsonObject) -> str:
     output = base64.b64decode(one["output"])
     text = output.decode("utf-8", "backslashreplace")
     more = one["output_bytes"] - len(output)
@@ -115,7 +115,7 @@ def _result_page(one: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _code_row(one: dict[str, Any]) -> str:
+def _code_row(one: JsonObject) -> str:
     lease = "has a lease" if one["has_lease"] else "no lease"
     return (
         f"{one['code_id']}  {_local_time(one['created_at'])}  {one['state']:<8} {one['bytes']:>7,} bytes  {one['product_id']}  "
@@ -123,7 +123,7 @@ def _code_row(one: dict[str, Any]) -> str:
     ).rstrip()
 
 
-def _code_page(one: dict[str, Any]) -> str:
+def _code_page(one: JsonObject) -> str:
     numbered = enumerate(escape_hidden(one["code"]).split("\n"), 1)
     inputs = ", ".join(f"{printable(name)} = {asset}" for name, asset in sorted(one["inputs"].items())) or "none"
     warnings = [f"line {item['line']:>4}: {printable(item['why'], limit=400)}" for item in one["warnings"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from pandacea.catalogue.mock import MAX_ROWS
 from pandacea.domain.ids import ASSET_ID
 from pandacea.domain.table import SUFFIXES, ColumnDescription, DeclaredAsset, Recipe, SourceFormat
 from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 KEYS: Final = ("file", "format", "drop", "keep", "keep_flagged", "separator", "table", "description", "columns", "mock")
 COLUMN_KEYS: Final = ("unit", "description", "minimum", "maximum", "categories", "missing", "label")
@@ -40,7 +40,7 @@ def parse_asset(asset_id: str, given: Any, data_dir: Path) -> DeclaredAsset:
     _check_keys(entry, KEYS, f"asset {asset_id}")
     source = _file(asset_id, entry.get("file"), data_dir)
     given_mock: Any = entry.get("mock")
-    mock: dict[str, Any] = given_mock or {}
+    mock: JsonObject = given_mock or {}
     _check_keys(mock, MOCK_KEYS, f"asset {asset_id}.mock")
     columns = entry.get("columns") or {}
     if not isinstance(columns, dict):
@@ -122,7 +122,7 @@ def _bound(where: str, value: Any) -> float | str | None:
     return value
 
 
-def _recipe(asset_id: str, entry: Mapping[str, Any], source: Path) -> Recipe:
+def _recipe(asset_id: str, entry: JsonMapping, source: Path) -> Recipe:
     where = f"asset {asset_id}"
     given = entry.get("format")
     try:

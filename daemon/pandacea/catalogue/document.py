@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pandacea.catalogue.products_file import DeclaredProduct
 from pandacea.domain.ids import AssetId
 from pandacea.domain.product import Asset, rounded_rows
 from pandacea.domain.table import ColumnDescription, DeclaredAsset, TableColumn, TableShape
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
-def published_columns(shape: TableShape, descriptions: Mapping[str, ColumnDescription]) -> list[dict[str, Any]]:
+def published_columns(shape: TableShape, descriptions: Mapping[str, ColumnDescription]) -> list[JsonObject]:
     """Return a table's columns as published: name, type, rounded share of missing values, and what the Earner typed."""
     return [
         {
@@ -28,7 +28,7 @@ def _missing(shape: TableShape, column: TableColumn, description: ColumnDescript
     return shape.missing_share(column) if description.missing is None else description.missing
 
 
-def build_document(declared: DeclaredProduct, assets: Mapping[AssetId, Asset]) -> dict[str, Any]:
+def build_document(declared: DeclaredProduct, assets: Mapping[AssetId, Asset]) -> JsonObject:
     """Return the document of one product version; its sha-256 (RFC 8785) is the version."""
     return {
         "product_id": declared.product_id,
@@ -42,10 +42,10 @@ def build_document(declared: DeclaredProduct, assets: Mapping[AssetId, Asset]) -
     }
 
 
-def _asset(declared: DeclaredAsset, asset: Asset) -> dict[str, Any]:
+def _asset(declared: DeclaredAsset, asset: Asset) -> JsonObject:
     if asset.shape is None:
         raise ValueError(f"asset {asset.asset_id} has no shape: its table was never converted")
-    published: dict[str, Any] = {
+    published: JsonObject = {
         "asset_id": asset.asset_id,
         "description": declared.description,
         "schema": published_columns(asset.shape, declared.columns),

@@ -11,9 +11,11 @@ import datetime as dt
 import io
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Final
+
+from pandacea_sdk.protocol.json_types import JsonMapping
 
 _CATEGORY: Final = re.compile(r"category\[(.+)\]")
 _DECIMAL: Final = re.compile(r"decimal\d*\((\d+), ?(-?\d+)\)")
@@ -27,7 +29,7 @@ MAX_ROWS: Final = 10_000
 Cell = Callable[[random.Random], str]
 
 
-def mock_csv(columns: Sequence[Mapping[str, Any]], rows: int, seed: int) -> bytes:
+def mock_csv(columns: Sequence[JsonMapping], rows: int, seed: int) -> bytes:
     """Return the mock as CSV text. `columns`: as published (`name`, `type`, `missing`, `minimum`, `maximum`, `categories`)."""
     generator = random.Random(seed)  # noqa: S311 - plausible rows, no secrets
     cells = [_column(column) for column in columns]
@@ -39,7 +41,7 @@ def mock_csv(columns: Sequence[Mapping[str, Any]], rows: int, seed: int) -> byte
     return out.getvalue().encode()
 
 
-def _column(column: Mapping[str, Any]) -> Cell:
+def _column(column: JsonMapping) -> Cell:
     value, missing = _values(column), float(column.get("missing", 0))
 
     def cell(generator: random.Random) -> str:
@@ -50,7 +52,7 @@ def _column(column: Mapping[str, Any]) -> Cell:
     return cell
 
 
-def _values(column: Mapping[str, Any]) -> Cell:
+def _values(column: JsonMapping) -> Cell:
     kind = str(column["type"])
     if inner := _CATEGORY.fullmatch(kind):
         kind = inner[1]

@@ -16,6 +16,7 @@ from pandacea.domain.ids import PRODUCT_ID, AssetId, ProductId, Wei
 from pandacea.domain.product import LiveOutput, Policy, Rehearsal, Release, Rules
 from pandacea.domain.table import DeclaredAsset
 from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.json_types import JsonObject
 
 PRODUCTS_FILE: Final = "products.yaml"
 WEI_PER_UNIT: Final = {"wei": 1, "gwei": 10**9, "ether": 10**18, "eth": 10**18}
@@ -73,7 +74,7 @@ def read_products(data_dir: Path, name: str = PRODUCTS_FILE) -> list[DeclaredPro
     return products
 
 
-def parse_product(entry: dict[str, Any], data_dir: Path) -> DeclaredProduct:
+def parse_product(entry: JsonObject, data_dir: Path) -> DeclaredProduct:
     """Read one product, an entry as in products.yaml. Raises BadConfig."""
     return _product(Path("products add"), data_dir, entry, "the new product")
 
@@ -105,7 +106,7 @@ def _product(path: Path, data_dir: Path, entry: Any, where: str) -> DeclaredProd
     )
 
 
-def _text(path: Path, where: str, entry: dict[str, Any], key: str, default: str) -> str:
+def _text(path: Path, where: str, entry: JsonObject, key: str, default: str) -> str:
     value = entry.get(key, default)
     if not isinstance(value, str):
         raise BadConfig(f"{path}: {where}.{key} is {value!r}; it must be text.")

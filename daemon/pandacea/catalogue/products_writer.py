@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
 from pandacea.catalogue.products_file import PRODUCTS_FILE, DeclaredProduct, read_products
 from pandacea.errors import BadConfig
 from pandacea.files.durable import fsync_path, rename_durably
+from pandacea_sdk.protocol.json_types import JsonObject
 
 _HEAD: Final = "# What this node offers. Every key: docs/products.md\nproducts:\n"
 
@@ -20,7 +21,7 @@ def check_id_is_free(data_dir: Path, product_id: str) -> None:
         raise BadConfig(f"{data_dir / PRODUCTS_FILE} has a product {product_id!r} already: edit it there, or remove it first.")
 
 
-def add_entry(data_dir: Path, entry: dict[str, Any]) -> DeclaredProduct:
+def add_entry(data_dir: Path, entry: JsonObject) -> DeclaredProduct:
     """Append a product and return it as it is read back; the file is replaced at once or not at all.
 
     Raises:
@@ -47,7 +48,7 @@ def remove_entry(data_dir: Path, product_id: str) -> None:
     _replace(path, _HEAD + body if left else _HEAD.rstrip("\n") + " []\n", data_dir)
 
 
-def _read_entries(text: str) -> list[dict[str, Any]]:
+def _read_entries(text: str) -> list[JsonObject]:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -41,6 +41,8 @@ class FollowCounters:
     """Logs with a known topic that do not decode as its event."""
     healed_logs: int = 0
     """Logs that only a second request returned."""
+    rebuilt_leases: int = 0
+    """Leases that gained an event by a later reading."""
     lagging_heads: int = 0
     """Heads older than the last processed block."""
 

@@ -6,18 +6,17 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
 from pandacea.chain.approvals.proof import ApprovalProver
 from pandacea.chain.approvals.queue import ProofQueue
-from pandacea.chain.confidence import DEFAULT_CONFIDENCE, Confidence
 from pandacea.chain.contract_versions import ContractVersion, V0EventCompleter, detect_contract_version, find_deploy_block
 from pandacea.chain.cross_check import CrossCheck
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.finality import FinalityViolatedError
+from pandacea.chain.follow_options import FollowOptions
 from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.logs import LogReader
 from pandacea.chain.metrics import ChainMetrics, collect_metrics
@@ -25,14 +24,14 @@ from pandacea.chain.new_heads import NewHeadsSubscription
 from pandacea.chain.profiles import describe_missing_tags
 from pandacea.chain.pruning import LeasePruner
 from pandacea.chain.rereading.lease_rereader import LeaseDifference
-from pandacea.chain.rereading.parts import Rereading, RereadOptions
+from pandacea.chain.rereading.parts import Rereading
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault
-from pandacea.chain.source import SETTLE_EVERY_BLOCKS, ChainSource, find_tags
+from pandacea.chain.source import ChainSource, find_tags
 from pandacea.chain.spenders.accounts import SpenderAccounts
 from pandacea.chain.v0_disputes import V0DisputePoller
 from pandacea.domain.chain_view import ChainUpdate, ChainView
-from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.ids import LeaseId
 from pandacea.errors import Broken, Unavailable
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import apply_update, refresh_leases
@@ -46,32 +45,6 @@ WATCHDOG_POLL_FACTOR: Final = 4
 
 RELOAD_SECONDS: Final = 1.0
 """Between two attempts to read back a database that failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class FollowOptions:
-    """What to follow, and how. Intervals and ages in seconds."""
-
-    contract: Address
-    earner: Address
-    chain_id: int
-    approvers: frozenset[Address] = frozenset()
-    """Addresses besides the Earner whose signature approves: this node's operator key."""
-    deploy_block: int | None = None
-    """None: found by asking for the contract's code at earlier blocks."""
-    confidence: Confidence = DEFAULT_CONFIDENCE
-    poll_interval: float = 1.0
-    max_head_age: float = 300.0
-    max_silence: float = 60.0
-    settle_every: int = SETTLE_EVERY_BLOCKS
-    cross_check_interval: float = 15.0
-    reread: RereadOptions = field(default_factory=RereadOptions)
-    contract_wallets: frozenset[Address] = frozenset()
-    """Spenders that the operator named as contract wallets."""
-    ws_url: str | None = None
-    """A WebSocket endpoint whose notifications wake the follower."""
-    announce: bool = False
-    """Whether life-cycle messages go into the outbox (a broker is configured)."""
 
 
 class Follower:

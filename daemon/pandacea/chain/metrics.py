@@ -28,6 +28,7 @@ class ChainMetrics:
     deepest_reorg: int
     odd_logs: int
     healed_logs: int
+    rebuilt_leases: int
     lagging_heads: int
     failovers: int
     contradictions: int
@@ -61,6 +62,7 @@ def collect_metrics(
         deepest_reorg=0 if counters is None else counters.deepest_reorg,
         odd_logs=0 if counters is None else counters.odd_logs,
         healed_logs=0 if counters is None else counters.healed_logs,
+        rebuilt_leases=0 if counters is None else counters.rebuilt_leases,
         lagging_heads=0 if counters is None else counters.lagging_heads,
         failovers=endpoints.failovers,
         contradictions=len(lease_cache.contradictions),

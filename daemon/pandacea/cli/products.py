@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pandacea.cli.command import Commands, add_command, load_config_quietly
 from pandacea.cli.control import add_control_command
 from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.json_types import JsonObject
 
 if TYPE_CHECKING:
     from pandacea.app.commands.add_product import AddProductRequest
@@ -82,7 +83,7 @@ def read_add_request(parsed: argparse.Namespace) -> AddProductRequest:
     rules = {key: getattr(parsed, key) for key in RULES if getattr(parsed, key)}
     if rules:
         given["rules"] = rules
-    asset: dict[str, Any] = {key: getattr(parsed, key) for key in ("separator", "table", "format") if getattr(parsed, key)}
+    asset: JsonObject = {key: getattr(parsed, key) for key in ("separator", "table", "format") if getattr(parsed, key)}
     if asset.get("separator") == "\\t":
         asset["separator"] = "\t"
     asset |= {key: _split_list(getattr(parsed, key)) for key in ("drop", "keep") if getattr(parsed, key)}
@@ -108,10 +109,10 @@ def _split_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _read_columns(texts: list[str]) -> dict[str, Any]:
+def _read_columns(texts: list[str]) -> JsonObject:
     import yaml
 
-    columns: dict[str, Any] = {}
+    columns: JsonObject = {}
     for text in texts:
         try:
             described = yaml.safe_load(text)

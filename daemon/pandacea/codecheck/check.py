@@ -8,12 +8,13 @@ import json
 import sys
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from weakref import WeakValueDictionary
 
 from pandacea.codecheck.limited_child import LimitedChild
 from pandacea.domain.code_rules import CodeRules, CodeViolation, ImportedModule, check_imports, check_text
 from pandacea.errors import ProblemError
+from pandacea_sdk.protocol.json_types import JsonObject
 
 CHILD: Final = Path(__file__).with_name("check_child.py")
 CACHE_SIZE: Final = 256
@@ -65,7 +66,7 @@ class ChildCodeChecker:
             self._verdicts.popitem(last=False)
         return violation
 
-    def _judge(self, found: dict[str, Any]) -> CodeViolation | None:
+    def _judge(self, found: JsonObject) -> CodeViolation | None:
         if "imports" in found:
             return check_imports((ImportedModule(module, line) for module, line in found["imports"]), self._rules)
         if "syntax" in found:

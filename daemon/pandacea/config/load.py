@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pandacea.config.secret_file import read_secret
 from pandacea.config.sections import Config
 from pandacea.errors import BadConfig
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.redaction import redact_url
 
 VARIABLE_PREFIX: Final = "PANDACEA_"
@@ -90,7 +91,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     return _resolve_defaults(config, base, path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -122,7 +123,7 @@ def find_placeholders(text: str) -> list[str]:
     return list(_find_placeholders(yaml.safe_load(text)))
 
 
-def _find_placeholders(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
+def _find_placeholders(tree: JsonMapping, above: str = "") -> dict[str, str]:
     """Find the keys whose value is a placeholder of the template, `<what to put there>`, and what to put there."""
     found: dict[str, str] = {}
     for key, value in tree.items():
@@ -139,7 +140,7 @@ def _origin(key: str, origins: Mapping[str, str], path: Path) -> str:
     return f"{path}" if variable is None else f"The environment variable {variable}"
 
 
-def _set_key(tree: dict[str, Any], key: str, value: Any) -> None:
+def _set_key(tree: JsonObject, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for name in parents:
         inner = tree.setdefault(name, {})
@@ -149,14 +150,14 @@ def _set_key(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _resolve_path(tree: dict[str, Any], key: str, base: Path) -> None:
+def _resolve_path(tree: JsonObject, key: str, base: Path) -> None:
     section, name = key.split(".")
     inner = tree.get(section)
     if isinstance(inner, dict) and isinstance(inner.get(name), str):
         inner[name] = str(base / Path(inner[name]).expanduser())
 
 
-def _apply_credentials(tree: dict[str, Any], variables: Mapping[str, str]) -> None:
+def _apply_credentials(tree: JsonObject, variables: Mapping[str, str]) -> None:
     folder = variables.get("CREDENTIALS_DIRECTORY")
     if folder:
         for name, key in CREDENTIALS.items():
@@ -165,7 +166,7 @@ def _apply_credentials(tree: dict[str, Any], variables: Mapping[str, str]) -> No
                 _set_key(tree, key, file.read_text(encoding="utf-8").rstrip("\r\n"))
 
 
-def _apply_environment(tree: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+def _apply_environment(tree: JsonObject, variables: Mapping[str, str]) -> dict[str, str]:
     """Set the environment's values in the tree; returns which variable gave which key."""
     origins: dict[str, str] = {}
     for name, key in SHORT_VARIABLES.items():

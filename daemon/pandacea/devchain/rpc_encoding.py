@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pandacea.devchain.model import IncludedTransaction, MinedBlock, MinedLog
+from pandacea_sdk.protocol.json_types import JsonObject
 
 _LEGACY, _ACCESS_LIST = 0, 1
 
@@ -29,7 +30,7 @@ def encode_bloom(value: int) -> str:
     return encode_data(value.to_bytes(256, "big"))
 
 
-def encode_block(found: MinedBlock, *, full: bool) -> dict[str, Any]:
+def encode_block(found: MinedBlock, *, full: bool) -> JsonObject:
     """Encode a block; `full`: with whole transactions instead of their hashes."""
     header = found.header
     return {
@@ -62,11 +63,11 @@ def encode_block(found: MinedBlock, *, full: bool) -> dict[str, Any]:
     }
 
 
-def encode_transaction(mined: IncludedTransaction, found: MinedBlock) -> dict[str, Any]:
+def encode_transaction(mined: IncludedTransaction, found: MinedBlock) -> JsonObject:
     """Encode a transaction with every signed field, so that a reader can recompute its hash and sender."""
     signed = mined.transaction
     kind = _kind(signed)
-    shown: dict[str, Any] = {
+    shown: JsonObject = {
         "type": encode_quantity(kind),
         "hash": encode_data(mined.hash),
         "nonce": encode_quantity(signed.nonce),
@@ -102,7 +103,7 @@ def encode_transaction(mined: IncludedTransaction, found: MinedBlock) -> dict[st
     }
 
 
-def encode_receipt(mined: IncludedTransaction, found: MinedBlock) -> dict[str, Any]:
+def encode_receipt(mined: IncludedTransaction, found: MinedBlock) -> JsonObject:
     """Encode a transaction's receipt."""
     kind = _kind(mined.transaction)
     return {
@@ -123,7 +124,7 @@ def encode_receipt(mined: IncludedTransaction, found: MinedBlock) -> dict[str, A
     }
 
 
-def encode_log(log: MinedLog) -> dict[str, Any]:
+def encode_log(log: MinedLog) -> JsonObject:
     """Encode a log with its position."""
     return {
         "address": encode_data(log.address),

@@ -10,6 +10,7 @@ from pandacea.devchain.ledger import CHAIN_ID, GAS_PRICE_WEI, PRIORITY_FEE_WEI, 
 from pandacea.devchain.model import ZERO_ADDRESS, CallRequest, MinedBlock, MinedLog
 from pandacea.errors import Refused
 from pandacea_sdk.protocol.ids import HEX_BYTES
+from pandacea_sdk.protocol.json_types import JsonObject
 
 _HEAD_TAGS: Final = frozenset({"latest", "safe", "finalized", "pending"})
 """All mean the head here: there are no reorgs and no pending transactions."""
@@ -94,31 +95,31 @@ def _call_of(params: list[Any]) -> CallRequest:
     )
 
 
-def get_block_by_number(ledger: DevLedger, params: list[Any]) -> dict[str, Any] | None:
+def get_block_by_number(ledger: DevLedger, params: list[Any]) -> JsonObject | None:
     """Answer eth_getBlockByNumber; null beyond the head."""
     found = _block(ledger, _param(params, 0, "block"))
     return None if found is None else rpc_encoding.encode_block(found, full=bool(params[1:] and params[1]))
 
 
-def get_block_by_hash(ledger: DevLedger, params: list[Any]) -> dict[str, Any] | None:
+def get_block_by_hash(ledger: DevLedger, params: list[Any]) -> JsonObject | None:
     """Answer eth_getBlockByHash; null for an unknown hash."""
     found = ledger.find_block(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if found is None else rpc_encoding.encode_block(found, full=bool(params[1:] and params[1]))
 
 
-def get_transaction_by_hash(ledger: DevLedger, params: list[Any]) -> dict[str, Any] | None:
+def get_transaction_by_hash(ledger: DevLedger, params: list[Any]) -> JsonObject | None:
     """Answer eth_getTransactionByHash; null for a transaction that is not mined."""
     mined = ledger.find_transaction(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if mined is None else rpc_encoding.encode_transaction(mined, ledger.blocks[mined.block_number])
 
 
-def get_transaction_receipt(ledger: DevLedger, params: list[Any]) -> dict[str, Any] | None:
+def get_transaction_receipt(ledger: DevLedger, params: list[Any]) -> JsonObject | None:
     """Answer eth_getTransactionReceipt; null for a transaction that is not mined."""
     mined = ledger.find_transaction(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if mined is None else rpc_encoding.encode_receipt(mined, ledger.blocks[mined.block_number])
 
 
-def get_logs(ledger: DevLedger, params: list[Any]) -> list[dict[str, Any]]:
+def get_logs(ledger: DevLedger, params: list[Any]) -> list[JsonObject]:
     """Answer eth_getLogs by range or by block hash (EIP-234); a range beyond the head is not an error."""
     asked = _param(params, 0, "filter")
     if not isinstance(asked, Mapping):
@@ -198,7 +199,7 @@ def get_storage_at(ledger: DevLedger, params: list[Any]) -> str:
     return rpc_encoding.encode_word(ledger.state_at(_known(ledger, params, 2)).get_storage(_address(params), slot))
 
 
-def fee_history(ledger: DevLedger, params: list[Any]) -> dict[str, Any]:
+def fee_history(ledger: DevLedger, params: list[Any]) -> JsonObject:
     """Answer eth_feeHistory; the next block's base fee is taken to be the head's, and each reward the suggested one."""
     count = min(max(1, _int(_param(params, 0, "count"), "count")), MAX_FEE_HISTORY_BLOCKS)
     newest = _known(ledger, params, 1).header.block_number

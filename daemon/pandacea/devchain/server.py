@@ -17,6 +17,7 @@ from pandacea.devchain.ledger import DevLedger
 from pandacea.devchain.model import DevAccount, ExecutionReverted, TransactionRefused
 from pandacea.devchain.rpc_methods import METHODS, InvalidParams
 from pandacea.errors import Refused
+from pandacea_sdk.protocol.json_types import JsonObject
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 HOST: Final = "127.0.0.1"
@@ -92,7 +93,7 @@ class DevChain:
             return web.json_response([await self._answer_one(entry) for entry in asked])
         return web.json_response(await self._answer_one(asked))
 
-    async def _answer_one(self, asked: Any) -> dict[str, Any]:
+    async def _answer_one(self, asked: Any) -> JsonObject:
         if not isinstance(asked, Mapping) or not isinstance(asked.get("method"), str):
             return _error(None, _INVALID_REQUEST, "a request is an object with a method")
         identity, method, params = asked.get("id"), asked["method"], asked.get("params") or []
@@ -158,6 +159,6 @@ class _NoMethod(Refused):
 _CODES: Final[Mapping[type[Refused], int]] = {InvalidParams: _INVALID_PARAMS, _NoMethod: _NO_METHOD}
 
 
-def _error(identity: Any, code: int, message: str, data: str | None = None) -> dict[str, Any]:
-    error: dict[str, Any] = {"code": code, "message": message}
+def _error(identity: Any, code: int, message: str, data: str | None = None) -> JsonObject:
+    error: JsonObject = {"code": code, "message": message}
     return {"jsonrpc": "2.0", "id": identity, "error": error if data is None else {**error, "data": data}}

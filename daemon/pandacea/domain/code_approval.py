@@ -11,6 +11,7 @@ from typing import Any
 
 from pandacea.domain.ids import Address, Hash32, ProductId
 from pandacea.domain.params_schema import NO_PARAMS, find_violation
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class CodeState(StrEnum):
@@ -33,7 +34,7 @@ class CodeRecord:
     """variable name -> asset id"""
     uploads: Sequence[str]
     """File names under /workspace/in that it may be given: their bytes change from run to run, as params do."""
-    params_schema: dict[str, Any]
+    params_schema: JsonObject
     note: str
     submitter: Address
     known: bool
@@ -54,7 +55,7 @@ class CodeSubmission:
     code: str
     inputs: Mapping[str, str]
     uploads: Sequence[str] = ()
-    params_schema: dict[str, Any] = field(default_factory=lambda: dict(NO_PARAMS))
+    params_schema: JsonObject = field(default_factory=lambda: dict(NO_PARAMS))
     note: str = ""
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class FindingState(StrEnum):
@@ -31,6 +32,6 @@ class Finding:
         """Whether the node may start with it."""
         return self.state is not FindingState.FAIL
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the row as JSON; a script reads `ok`."""
         return {**asdict(self), "state": self.state.value, "ok": self.ok}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from pandacea.domain.charge import Charge
 from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId, LeaseKey, ProductId
 from pandacea.domain.outcome import Failure
 from pandacea.domain.product import LiveOutput, Release
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class Mode(StrEnum):
@@ -95,12 +96,12 @@ class Job:
     finished_at: float | None = None
     failure: Failure | None = None
     detail: str = ""
-    error: dict[str, Any] | None = None
+    error: JsonObject | None = None
     output: bytes = b""
     truncated: bool = False
     manifest: str | None = None
     result_hash: Hash32 | None = None
-    receipt: dict[str, Any] | None = None
+    receipt: JsonObject | None = None
     removed_at: float | None = None
     """When the result's bytes were thrown away."""
     live_at: float | None = None

@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from pandacea_sdk.protocol.json_types import JsonObject
+
 MAX_DEPTH: Final = 8
 """Levels that a schema may be nested."""
 MAX_NODES: Final = 256
@@ -37,7 +39,7 @@ KEYWORDS: Final[dict[str, frozenset[str]]] = {
 }
 ANYWHERE: Final = frozenset({"description"})
 
-NO_PARAMS: Final[dict[str, Any]] = {"type": "object", "properties": {}}
+NO_PARAMS: Final[JsonObject] = {"type": "object", "properties": {}}
 """The schema of a script that was submitted without one: an empty object."""
 
 
@@ -68,7 +70,7 @@ def check_schema(schema: Any) -> None:
         )
 
 
-def count_free_bytes(schema: dict[str, Any]) -> int:
+def count_free_bytes(schema: JsonObject) -> int:
     """Count the bytes that params of a checked schema can carry at most, beyond what the schema itself fixes.
 
     A string counts 3 bytes a character, a number 8, a choice or a boolean 1; an array its items, as many as it may have. Names and the
@@ -113,14 +115,14 @@ def _check(schema: Any, pointer: str, depth: int, nodes: list[int]) -> None:
     _CHECKS[kind](schema, pointer, depth, nodes)
 
 
-def _check_fixed(schema: dict[str, Any], pointer: str) -> None:
+def _check_fixed(schema: JsonObject, pointer: str) -> None:
     if set(schema) - ANYWHERE not in ({"const"}, {"enum"}):
         raise BadSchema(pointer, "`const` and `enum` stand alone.")
     if "enum" in schema and (not isinstance(schema["enum"], list) or not 0 < len(schema["enum"]) <= MAX_NODES):
         raise BadSchema(f"{pointer}/enum", f"`enum` is a list of 1 to {MAX_NODES} values.")
 
 
-def _check_object(schema: dict[str, Any], pointer: str, depth: int, nodes: list[int]) -> None:
+def _check_object(schema: JsonObject, pointer: str, depth: int, nodes: list[int]) -> None:
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, dict):
         raise BadSchema(f"{pointer}/properties", "`properties` is an object.")
@@ -132,7 +134,7 @@ def _check_object(schema: dict[str, Any], pointer: str, depth: int, nodes: list[
         _check(part, f"{pointer}/properties/{_escaped(name)}", depth + 1, nodes)
 
 
-def _check_array(schema: dict[str, Any], pointer: str, depth: int, nodes: list[int]) -> None:
+def _check_array(schema: JsonObject, pointer: str, depth: int, nodes: list[int]) -> None:
     if "items" not in schema or not _is_count(schema.get("maxItems")):
         raise BadSchema(pointer, "An array has `items` and `maxItems`.")
     if not _is_count(schema.get("minItems", 0)):
@@ -140,7 +142,7 @@ def _check_array(schema: dict[str, Any], pointer: str, depth: int, nodes: list[i
     _check(schema["items"], f"{pointer}/items", depth + 1, nodes)
 
 
-def _check_string(schema: dict[str, Any], pointer: str, _depth: int, _nodes: list[int]) -> None:
+def _check_string(schema: JsonObject, pointer: str, _depth: int, _nodes: list[int]) -> None:
     longest = schema.get("maxLength")
     if not isinstance(longest, int) or not _is_count(longest) or longest > MAX_STRING:
         raise BadSchema(
@@ -148,17 +150,17 @@ def _check_string(schema: dict[str, Any], pointer: str, _depth: int, _nodes: lis
         )
 
 
-def _check_number(schema: dict[str, Any], pointer: str, _depth: int, _nodes: list[int]) -> None:
+def _check_number(schema: JsonObject, pointer: str, _depth: int, _nodes: list[int]) -> None:
     for word in ("minimum", "maximum"):
         if word in schema and not _is_number(schema[word]):
             raise BadSchema(f"{pointer}/{word}", f"`{word}` is a number.")
 
 
-def _check_plain(_schema: dict[str, Any], _pointer: str, _depth: int, _nodes: list[int]) -> None:
+def _check_plain(_schema: JsonObject, _pointer: str, _depth: int, _nodes: list[int]) -> None:
     return
 
 
-_CHECKS: Final[dict[str, Callable[[dict[str, Any], str, int, list[int]], None]]] = {
+_CHECKS: Final[dict[str, Callable[[JsonObject, str, int, list[int]], None]]] = {
     "object": _check_object,
     "array": _check_array,
     "string": _check_string,
@@ -169,7 +171,7 @@ _CHECKS: Final[dict[str, Callable[[dict[str, Any], str, int, list[int]], None]]]
 }
 
 
-def find_violation(schema: dict[str, Any], value: Any, pointer: str = "") -> str | None:
+def find_violation(schema: JsonObject, value: Any, pointer: str = "") -> str | None:
     """Say why a value does not fit a checked schema, with the pointer of the fault; None when it fits."""
     where = pointer or "/"
     if "const" in schema:
@@ -183,11 +185,11 @@ def find_violation(schema: dict[str, Any], value: Any, pointer: str = "") -> str
     return _VIOLATIONS[schema["type"]](schema, value, pointer)
 
 
-def _string_violation(schema: dict[str, Any], value: str, pointer: str) -> str | None:
+def _string_violation(schema: JsonObject, value: str, pointer: str) -> str | None:
     return None if len(value) <= schema["maxLength"] else f"params{pointer or '/'} may have {schema['maxLength']} characters"
 
 
-def _number_violation(schema: dict[str, Any], value: float, pointer: str) -> str | None:
+def _number_violation(schema: JsonObject, value: float, pointer: str) -> str | None:
     where = pointer or "/"
     if value < schema.get("minimum", value):
         return f"params{where} must be {schema['minimum']} or more"
@@ -196,11 +198,11 @@ def _number_violation(schema: dict[str, Any], value: float, pointer: str) -> str
     return None
 
 
-def _no_violation(_schema: dict[str, Any], _value: Any, _pointer: str) -> str | None:
+def _no_violation(_schema: JsonObject, _value: Any, _pointer: str) -> str | None:
     return None
 
 
-def _object_violation(schema: dict[str, Any], value: dict[str, Any], pointer: str) -> str | None:
+def _object_violation(schema: JsonObject, value: JsonObject, pointer: str) -> str | None:
     properties = schema.get("properties", {})
     for name in schema.get("required", []):
         if name not in value:
@@ -214,7 +216,7 @@ def _object_violation(schema: dict[str, Any], value: dict[str, Any], pointer: st
     return None
 
 
-def _array_violation(schema: dict[str, Any], value: list[Any], pointer: str) -> str | None:
+def _array_violation(schema: JsonObject, value: list[Any], pointer: str) -> str | None:
     if not schema.get("minItems", 0) <= len(value) <= schema["maxItems"]:
         return f"params{pointer or '/'} must have {schema.get('minItems', 0)} to {schema['maxItems']} items"
     for index, part in enumerate(value):
@@ -224,7 +226,7 @@ def _array_violation(schema: dict[str, Any], value: list[Any], pointer: str) -> 
     return None
 
 
-_VIOLATIONS: Final[dict[str, Callable[[dict[str, Any], Any, str], str | None]]] = {
+_VIOLATIONS: Final[dict[str, Callable[[JsonObject, Any, str], str | None]]] = {
     "object": _object_violation,
     "array": _array_violation,
     "string": _string_violation,

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from pandacea.domain.ids import AssetId, Hash32, ProductId, Wei
 from pandacea.domain.table import TableShape
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class Policy(StrEnum):
@@ -57,7 +57,7 @@ class Rules:
     show_messages: bool = False
     """Whether a script's exception message (which may quote data) is in the result, beside its class and line."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the rules as published in the catalogue and in the signed product version."""
         return {
             "policy": self.policy.value,
@@ -108,7 +108,7 @@ class Product:
     rules: Rules
     price: Wei
     assets: Mapping[AssetId, Asset]
-    document: dict[str, Any] = field(repr=False)
+    document: JsonObject = field(repr=False)
     """The signed document, as the catalogue shows it."""
     signature: str = field(repr=False, default="")
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
+
 MAX_COLUMNS: Final = 10_000
 MAX_NAME_BYTES: Final = 256
 TYPE_WORD: Final = re.compile(r"[a-z][A-Za-z0-9_\[\]<>(), :=+/-]{0,199}")
@@ -86,13 +88,13 @@ class TableShape:
     columns: tuple[TableColumn, ...]
     rows: int | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return `schema` (a list of columns) and `rows`: a conversion's report and the node's own record. `from_json` reads it."""
         columns = [{"name": one.name, "type": one.type, "missing": one.missing, "flags": list(one.flags)} for one in self.columns]
         return {"schema": columns, "rows": self.rows}
 
     @classmethod
-    def from_json(cls, stated: Mapping[str, Any]) -> TableShape:
+    def from_json(cls, stated: JsonMapping) -> TableShape:
         """Check and read a shape, which may come from a sandbox that read a hostile file.
 
         Raises:
@@ -152,9 +154,9 @@ class ColumnDescription:
     label: bool = False
     """The outcome that scripts are to predict."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the description as published: only what was stated."""
-        stated: dict[str, Any] = {
+        stated: JsonObject = {
             "unit": self.unit,
             "description": self.description,
             "minimum": self.minimum,

@@ -17,9 +17,10 @@ from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, UnitOfWork
 from pandacea.tasks import log_task_failure
+from pandacea_sdk.protocol.json_types import JsonObject
 
 CANCELLED_DETAIL: Final = "Cancelled by its Spender."
-_CANCELLED_ERROR: Final[dict[str, Any]] = {"type": Failure.CANCELLED.value, "message": CANCELLED_DETAIL}
+_CANCELLED_ERROR: Final[JsonObject] = {"type": Failure.CANCELLED.value, "message": CANCELLED_DETAIL}
 _removals: Final[set[asyncio.Task[None]]] = set()
 """Referenced until they end, because the event loop keeps only weak references."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class ChainUnitOfWork(Protocol):
 
     async def find_known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
 
-    async def put_event_message(self, seen: ChainEvent, topic: str, payload: dict[str, Any], now: float) -> None: ...
+    async def put_event_message(self, seen: ChainEvent, topic: str, payload: JsonObject, now: float) -> None: ...
 
     def after_commit(self, callback: Callable[[], None]) -> None: ...
 

@@ -27,6 +27,7 @@ from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS
 from pandacea.flows.ports import Clock, LeaseCache, SandboxJob
 from pandacea.flows.sign_result import ExecutedInputs, ResultSigner
 from pandacea.flows.unit_of_work import Database, OutboxMessage, StoredArtifact, UnitOfWork
+from pandacea_sdk.protocol.json_types import JsonObject
 
 log = structlog.get_logger(__name__)
 
@@ -263,10 +264,10 @@ def _notify(computation_id: str, state: JobState, ports: FinishPorts) -> None:
         ports.notifier.notify(computation_id)
 
 
-def _public_error(row: Job, outcome: Outcome) -> dict[str, Any] | None:
+def _public_error(row: Job, outcome: Outcome) -> JsonObject | None:
     if outcome.failure is None:
         return None
-    error: dict[str, Any] = {"type": outcome.failure.value, "message": public_detail(outcome)}
+    error: JsonObject = {"type": outcome.failure.value, "message": public_detail(outcome)}
     if outcome.script_error is not None:
         error |= {"exception": printable(outcome.script_error.type, limit=100), "line": outcome.script_error.line}
         if row.show_messages:

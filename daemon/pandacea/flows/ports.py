@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from pandacea.domain.access import CachedLease, ChainStatus
 from pandacea.domain.ids import Address, AssetId, ComputationId, Hash32, LeaseId
@@ -16,6 +16,7 @@ from pandacea.domain.outcome import Outcome
 from pandacea.domain.product import Product
 from pandacea.domain.table import Recipe, TableShape
 from pandacea.errors import Refused
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class Clock(Protocol):
@@ -230,7 +231,7 @@ class FinalizedLeases(Protocol):
 class MessageBroker(Protocol):
     """Publishes events of the node over MQTT."""
 
-    async def publish(self, topic: str, payload: dict[str, Any]) -> None:
+    async def publish(self, topic: str, payload: JsonObject) -> None:
         """Publish one message, at least once.
 
         Raises:

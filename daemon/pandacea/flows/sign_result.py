@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
-from typing import Any
 
 from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.job import Job, Mode
@@ -13,6 +12,7 @@ from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Artifact, Outcome
 from pandacea.flows.ports import SandboxIdentity, SandboxJob
 from pandacea_sdk.protocol.hashing import Signer
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.manifest import Digest, Manifest, ManifestInput, SandboxRecord, canonical_json, hash_manifest
 from pandacea_sdk.protocol.receipt import Receipt
 
@@ -23,7 +23,7 @@ class SignedResult:
 
     manifest: str
     result_hash: Hash32
-    receipt: dict[str, Any]
+    receipt: JsonObject
 
 
 class SigningRefused(Exception):

@@ -18,6 +18,7 @@ from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Asset, Product
 from pandacea.domain.table import TableShape
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class OutboxMessage:
     channel: Channel
     key: str
     topic: str
-    payload: dict[str, Any]
+    payload: JsonObject
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pandacea.domain.limits import MIB
 from pandacea.domain.printable import printable
@@ -26,6 +26,7 @@ from pandacea.sandbox.session import (
     run_exchange,
     send_packet,
 )
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.strict_json import check_depth
 
@@ -93,7 +94,7 @@ async def _exchange(instance: SandboxInstance, job: ConversionJob, on_progress: 
 
 async def _send_conversion(instance: SandboxInstance, job: ConversionJob) -> None:
     recipe, limits = job.recipe, job.limits
-    header: dict[str, Any] = {
+    header: JsonObject = {
         "kind": "convert",
         "format": recipe.format.value,
         "separator": recipe.separator,

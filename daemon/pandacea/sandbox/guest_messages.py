@@ -15,6 +15,7 @@ from typing import Any, Final
 from pandacea.domain.outcome import ScriptError
 from pandacea.domain.printable import printable
 from pandacea.sandbox.guest import packets
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.problems import ProtocolError
 from pandacea_sdk.protocol.strict_json import check_depth
 
@@ -184,7 +185,7 @@ def parse_message(packet: bytes) -> GuestMessage:
 class _Fields:
     """Typed access to the members of one JSON object; an invalid member raises MalformedMessageError."""
 
-    def __init__(self, tag: bytes, members: dict[str, Any]) -> None:
+    def __init__(self, tag: bytes, members: JsonObject) -> None:
         self._tag, self._members = tag, members
 
     def text(self, name: str, limit: int) -> str:
@@ -235,7 +236,7 @@ class _Fields:
         return MalformedMessageError(f"a {self._tag!r} {what} {name}")
 
 
-def _read_object(tag: bytes, payload: bytes) -> dict[str, Any]:
+def _read_object(tag: bytes, payload: bytes) -> JsonObject:
     if len(payload) > MAX_JSON_BYTES:
         raise MalformedMessageError(f"{len(payload)} bytes of JSON in a {tag!r}")
     try:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pandacea.domain.ids import AssetId, ComputationId
 from pandacea.domain.limits import MIB, Limits
@@ -21,6 +21,7 @@ from pandacea.sandbox import proc_masks
 from pandacea.sandbox.seccomp.bpf import syscall_number
 from pandacea.sandbox.seccomp.rules import DENIED
 from pandacea.sandbox.settings import GUEST_UID
+from pandacea_sdk.protocol.json_types import JsonObject
 
 RunJob = Callable[[SandboxJob, Callable[[SandboxEvent], None]], Awaitable[Outcome]]
 
@@ -88,7 +89,7 @@ class _SelfTest:
         self.uids: list[int | None] = []
         """What the first line of each probe's output says; None where it is not a number."""
 
-    async def _run_probe(self, name: str, params: dict[str, Any], seconds: float, inputs: tuple[InputTable, ...] = ()) -> Outcome:
+    async def _run_probe(self, name: str, params: JsonObject, seconds: float, inputs: tuple[InputTable, ...] = ()) -> Outcome:
         results = self._folder / f"results-{name}"
         results.mkdir()
         job = SandboxJob(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +23,7 @@ from pandacea.store.database_engine import DatabaseEngine, WriteTransaction
 from pandacea.store.deployments import DeploymentRow, DeploymentScope, DeploymentTable
 from pandacea.store.leases import LeaseTable
 from pandacea.store.outbox import OutboxTable
+from pandacea_sdk.protocol.json_types import JsonObject
 
 PAGE_ROWS: Final = 5_000
 """Leases read at once when the lease cache is filled."""
@@ -161,7 +162,7 @@ class SqlChainUnitOfWork:
         """Return those of the leases whose creation was seen."""
         return await _find_known(self.chain, self.leases, ids)
 
-    async def put_event_message(self, seen: ChainEvent, topic: str, payload: dict[str, Any], now: float) -> None:
+    async def put_event_message(self, seen: ChainEvent, topic: str, payload: JsonObject, now: float) -> None:
         """Put one life-cycle message into the outbox, once per event: a reorganisation that brings it back does not repeat it."""
         key = f"chain:{self._scope.id}:{seen.block_hash}:{seen.log_index}:{seen.part}"
         if not await self._outbox.has_message(key):

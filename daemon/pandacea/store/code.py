@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import JSON, Column, Index, Text, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
@@ -12,6 +12,7 @@ from sqlmodel import Field, SQLModel
 
 from pandacea.domain.code_approval import CodeRecord, CodeState
 from pandacea.domain.ids import Address
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class CodeSubmissionRow(SQLModel, table=True):
@@ -26,7 +27,7 @@ class CodeSubmissionRow(SQLModel, table=True):
     code_sha256: str = Field(max_length=64)
     inputs: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     uploads: list[str] = Field(sa_column=Column(JSON, nullable=False))
-    params_schema: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    params_schema: JsonObject = Field(sa_column=Column(JSON, nullable=False))
     note: str = Field(sa_column=Column(Text, nullable=False))
     submitter: str = Field(max_length=42)
     known: bool

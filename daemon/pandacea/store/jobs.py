@@ -35,6 +35,7 @@ from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Release
 from pandacea.flows.unit_of_work import HeldRow, StartCriteria, StoredArtifact, StoredResult, UnseenRuns
 from pandacea.store.bulk import IN_LIST_SIZE, split_chunks
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class JobRow(SQLModel, table=True):
@@ -64,7 +65,7 @@ class JobRow(SQLModel, table=True):
     product_version: str = Field(max_length=66)
     code: str = Field(sa_column=Column(Text, nullable=False))
     params: str = Field(sa_column=Column(Text, nullable=False))
-    inputs: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
+    inputs: list[JsonObject] = Field(sa_column=Column(JSON, nullable=False))
     uploads: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     policy_decision: str = Field(max_length=128)
     release: str = Field(max_length=16)
@@ -82,12 +83,12 @@ class JobRow(SQLModel, table=True):
     finished_at: float | None = None
     failure: str | None = Field(default=None, max_length=32)
     detail: str = Field(sa_column=Column(Text, nullable=False))
-    error: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    error: JsonObject | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     output: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     truncated: bool
     manifest: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     result_hash: str | None = Field(default=None, max_length=66)
-    receipt: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    receipt: JsonObject | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     removed_at: float | None = None
     live_at: float | None = None
     cancel_asked: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, insert, select, update
 from sqlalchemy.engine import RowMapping
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
 from pandacea.flows.unit_of_work import Channel, OutboxEntry, OutboxMessage
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class OutboxRow(SQLModel, table=True):
@@ -25,7 +26,7 @@ class OutboxRow(SQLModel, table=True):
     channel: str = Field(max_length=16)
     key: str = Field(max_length=160, unique=True)
     topic: str = Field(max_length=64)
-    payload: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    payload: JsonObject = Field(sa_column=Column(JSON, nullable=False))
     created_at: float
     next_at: float
     attempts: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import JSON, BigInteger, Column, ColumnElement, LargeBinary, Text, UniqueConstraint, insert, select, update
 from sqlmodel import Field, SQLModel
@@ -12,6 +12,7 @@ from pandacea.domain.ids import AssetId, Hash32
 from pandacea.domain.product import Asset, Product
 from pandacea.domain.table import TableShape
 from pandacea.store.database_engine import DatabaseEngine
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 class ProductRow(SQLModel, table=True):
@@ -32,7 +33,7 @@ class ProductVersionRow(SQLModel, table=True):
 
     version: str = Field(primary_key=True, max_length=66)
     product_id: str = Field(foreign_key="product.product_id", index=True, max_length=64)
-    document: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    document: JsonObject = Field(sa_column=Column(JSON, nullable=False))
     signature: str = Field(max_length=132)
     created_at: float
 
@@ -52,7 +53,7 @@ class AssetVersionRow(SQLModel, table=True):
     format: str = Field(max_length=16)
     size: int = Field(sa_type=BigInteger)
     rows: int | None = Field(default=None, sa_type=BigInteger)
-    table_schema: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    table_schema: list[JsonObject] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     recipe: str | None = Field(default=None, index=True, max_length=64)
     """sha-256 over the source's bytes and how it was read."""
     stamp: str | None = Field(default=None, sa_column=Column(Text, nullable=True))

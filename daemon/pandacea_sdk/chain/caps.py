@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pandacea_sdk.chain.errors import FeeAboveCap
 from pandacea_sdk.errors import usage_error
 from pandacea_sdk.protocol.contract import BadValueError, check_number
+from pandacea_sdk.protocol.json_types import JsonMapping
 
 MAX_FEE: Final = 10**16
 """Wei for one transaction's gas: 0.01 of the native coin."""
@@ -58,7 +59,7 @@ class Caps:
         self._check_fee(action, gas * price)
         return {"gasPrice": price}
 
-    def price_gas(self, action: str, gas: int, base: int, tip: int) -> Mapping[str, Any]:
+    def price_gas(self, action: str, gas: int, base: int, tip: int) -> JsonMapping:
         """Return the EIP-1559 fields for a base fee and a tip, in wei per gas.
 
         The price may rise to twice the base fee (six full blocks in a row, an eighth each), as far as `max_fee` allows.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pandacea_sdk.protocol.contract import Revert
+from pandacea_sdk.protocol.json_types import JsonMapping
 
 
 class ChainError(Exception):
@@ -34,7 +34,7 @@ class ContractReverted(ChainError):
         super().__init__(f"{action} was refused by the contract{where}: {revert}")
         self.action, self.revert, self.transaction_hash = action, revert, transaction_hash
         self.name: str = revert.name
-        self.values: Mapping[str, Any] = revert.values
+        self.values: JsonMapping = revert.values
 
 
 class NotMined(ChainError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from pandacea_sdk.protocol.ids import LeaseStatus
+from pandacea_sdk.protocol.json_types import JsonMapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class OnChainLease:
     arbiter: str
 
     @classmethod
-    def from_struct(cls, lease_id: str, answer: Mapping[str, Any]) -> Self:
+    def from_struct(cls, lease_id: str, answer: JsonMapping) -> Self:
         """Build it from the struct that `getLease` returns.
 
         Raises:

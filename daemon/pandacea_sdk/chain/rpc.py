@@ -11,6 +11,7 @@ import aiohttp
 
 from pandacea_sdk.chain.errors import RpcRefused, RpcUnavailable
 from pandacea_sdk.protocol.ids import HEX_BYTES, HEX_QUANTITY
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.limits import MIB
 from pandacea_sdk.protocol.loopback import is_loopback
 from pandacea_sdk.protocol.redaction import redact_url
@@ -81,7 +82,7 @@ class JsonRpcClient:
             raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which are not hex bytes")
         return bytes.fromhex(found[2:])
 
-    async def _post(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, request: JsonObject) -> JsonObject:
         if self._session is None:
             raise RuntimeError("use `async with` to open the connection first")
         try:

@@ -15,6 +15,7 @@ from pandacea_sdk.chain.rpc import JsonRpcClient
 from pandacea_sdk.protocol.addresses import to_checksum_address
 from pandacea_sdk.protocol.contract import ContractAbi, ContractEvent
 from pandacea_sdk.protocol.ids import HEX_QUANTITY
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class MinedTransaction:
     events: tuple[ContractEvent, ...]
     """The contract's own events, decoded, in order."""
 
-    def event(self, name: str) -> Mapping[str, Any]:
+    def event(self, name: str) -> JsonMapping:
         """Return the values of the one event with this name."""
         (found,) = (event for event in self.events if event.name == name)
         return found.values
@@ -72,7 +73,7 @@ class TransactionSender:
             RpcRefused, RpcUnavailable: the endpoint refused it, or did not answer.
             NotMined: it was sent and is not in a block in time.
         """
-        fields: dict[str, Any] = {"value": value, "data": "0x" + data.hex()}
+        fields: JsonObject = {"value": value, "data": "0x" + data.hex()}
         if to is not None:
             fields["to"] = to
         asked = {**fields, "value": hex(value), "from": self._account.address}
@@ -81,7 +82,7 @@ class TransactionSender:
         self._caps.check_gas(action, gas)
         async with self._lock:
             nonce = await self._rpc.call_for_quantity("eth_getTransactionCount", self._account.address, "pending")
-            transaction: dict[str, Any] = {
+            transaction: JsonObject = {
                 **fields,
                 **await self._fees(action, gas),
                 "gas": gas,
@@ -108,7 +109,7 @@ class TransactionSender:
             tip = DEFAULT_PRIORITY_FEE
         return self._caps.price_gas(action, gas, int(base, 16), tip)
 
-    async def _outcome(self, action: str, sent: str, asked: dict[str, Any]) -> MinedTransaction:
+    async def _outcome(self, action: str, sent: str, asked: JsonObject) -> MinedTransaction:
         found = await self._mined(sent)
         try:
             if int(found["status"], 16) == 1:
@@ -123,7 +124,7 @@ class TransactionSender:
             raise ContractReverted(action, error.revert, sent) from None
         raise ContractReverted(action, self._abi.decode_revert(b""), sent)
 
-    def _read(self, sent: str, found: dict[str, Any]) -> MinedTransaction:
+    def _read(self, sent: str, found: JsonObject) -> MinedTransaction:
         logs = (self._abi.decode_event([_bytes(topic) for topic in log["topics"]], _bytes(log["data"])) for log in found["logs"])
         return MinedTransaction(
             transaction_hash=sent,
@@ -134,7 +135,7 @@ class TransactionSender:
             events=tuple(event for event in logs if event is not None),
         )
 
-    async def _mined(self, sent: str) -> dict[str, Any]:
+    async def _mined(self, sent: str) -> JsonObject:
         wait = _FIRST_WAIT
         try:
             async with asyncio.timeout(self._timeout):

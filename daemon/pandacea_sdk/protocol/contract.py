@@ -18,6 +18,7 @@ from eth_abi.exceptions import DecodingError
 from pandacea_sdk.protocol.addresses import has_wrong_checksum
 from pandacea_sdk.protocol.hashing import hash_abi_words, hex32, keccak256
 from pandacea_sdk.protocol.ids import ADDRESS_ANY_CASE, HEX_BYTES, LeaseStatus
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 _ERROR_STRING: Final = bytes.fromhex("08c379a0")  # Error(string)
 _PANIC: Final = bytes.fromhex("4e487b71")  # Panic(uint256)
@@ -31,7 +32,7 @@ class Revert:
     """Why a call was reverted: the error's name, its values by parameter name, and its meaning from the contract's documentation."""
 
     name: str
-    values: Mapping[str, Any]
+    values: JsonMapping
     notice: str
 
     def __str__(self) -> str:
@@ -45,7 +46,7 @@ class ContractEvent:
     """One log of the contract, decoded: its name and its values by parameter name."""
 
     name: str
-    values: Mapping[str, Any]
+    values: JsonMapping
 
 
 class BadValueError(ValueError):
@@ -55,14 +56,14 @@ class BadValueError(ValueError):
 class ContractAbi:
     """Encoder and decoder for one compiled contract (an artifact of `contracts/`)."""
 
-    def __init__(self, artifact: Mapping[str, Any]) -> None:
+    def __init__(self, artifact: JsonMapping) -> None:
         """`artifact`: as `contracts/compile.js` writes it; it has no bytecode where the contract is not deployed from here."""
-        self.abi: list[dict[str, Any]] = artifact["abi"]
+        self.abi: list[JsonObject] = artifact["abi"]
         self.bytecode: str | None = artifact.get("bytecode")
         self.runtime_code_hash: str | None = artifact.get("runtimeCodeHash")
         """keccak256 of the deployed code, in hex: the same for every deployment, as there are no immutables."""
         self._notices: Mapping[str, str] = artifact.get("errorNotices", {})
-        self._functions: dict[str, dict[str, Any]] = {abi_signature(item): item for item in self.abi if item["type"] == "function"}
+        self._functions: dict[str, JsonObject] = {abi_signature(item): item for item in self.abi if item["type"] == "function"}
         self._errors = {function_selector(abi_signature(item)): item for item in self.abi if item["type"] == "error"}
         self._events = {keccak256(abi_signature(item).encode()): item for item in self.abi if item["type"] == "event"}
 
@@ -139,7 +140,7 @@ class ContractAbi:
         """The first four bytes of an error's hash: what CommitmentRefused names as its reason."""
         return next("0x" + head.hex() for head, item in self._errors.items() if item["name"] == name)
 
-    def _function(self, name: str) -> dict[str, Any]:
+    def _function(self, name: str) -> JsonObject:
         whole = "(" in name
         found = {text: item for text, item in self._functions.items() if (text if whole else item["name"]) == name}
         if len(found) != 1:
@@ -227,7 +228,7 @@ def check_number(value: Any, bits: int, what: str) -> int:
     return value
 
 
-def canonical_type(parameter: Mapping[str, Any]) -> str:
+def canonical_type(parameter: JsonMapping) -> str:
     """Write the canonical type of a parameter, in which tuples are spelled out."""
     kind: str = parameter["type"]
     if not kind.startswith("tuple"):
@@ -235,7 +236,7 @@ def canonical_type(parameter: Mapping[str, Any]) -> str:
     return f"({','.join(canonical_type(one) for one in parameter['components'])}){kind.removeprefix('tuple')}"
 
 
-def abi_signature(item: Mapping[str, Any]) -> str:
+def abi_signature(item: JsonMapping) -> str:
     """Write the signature of a function, error or event: `name(type,type)`."""
     return f"{item['name']}({','.join(canonical_type(one) for one in item['inputs'])})"
 
@@ -252,7 +253,7 @@ def _decode(types: list[str], data: bytes) -> tuple[Any, ...]:
         raise ValueError(f"these bytes are not ({','.join(types)}): {error}") from error
 
 
-def _encoded(where: str, parameters: Sequence[Mapping[str, Any]], values: Sequence[Any]) -> bytes:
+def _encoded(where: str, parameters: Sequence[JsonMapping], values: Sequence[Any]) -> bytes:
     if len(values) != len(parameters):
         names = ", ".join(one["name"] for one in parameters) or "nothing"
         raise BadValueError(f"{where} takes {len(parameters)} values ({names}), not {len(values)}")
@@ -260,7 +261,7 @@ def _encoded(where: str, parameters: Sequence[Mapping[str, Any]], values: Sequen
     return encode([canonical_type(one) for one in parameters], inward)
 
 
-def _inward(what: str, parameter: Mapping[str, Any], value: Any) -> Any:
+def _inward(what: str, parameter: JsonMapping, value: Any) -> Any:
     """Check a value for `eth_abi`, which pads short bytes silently and whose errors do not name the argument."""
     kind: str = parameter["type"]
     if kind.endswith("[]"):
@@ -317,7 +318,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:80] + "…"
 
 
-def _outward(parameter: Mapping[str, Any], value: Any) -> Any:
+def _outward(parameter: JsonMapping, value: Any) -> Any:
     if parameter["type"].endswith("[]"):
         one = {**parameter, "type": parameter["type"].removesuffix("[]")}
         return [_outward(one, part) for part in value]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pandacea_sdk.protocol.ids import ADDRESS, HASH32
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Deployment:
         path.write_text(self.to_json(), encoding="utf-8")
 
 
-def _check(found: dict[str, Any]) -> None:
+def _check(found: JsonObject) -> None:
     for name, least in (("chain_id", 1), ("deploy_block", 0)):
         value = found[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:

@@ -14,6 +14,7 @@ import rfc8785
 from pandacea_sdk.protocol import strict_json
 from pandacea_sdk.protocol.hashing import sha256_hex
 from pandacea_sdk.protocol.ids import ASSET_ID, HASH32, SHA256_HEX
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.limits import MAX_CODE_BYTES, MAX_INPUTS, MAX_UPLOADS, MAX_VARIABLE_CHARACTERS
 from pandacea_sdk.protocol.problems import ProtocolError
 
@@ -54,9 +55,9 @@ class ExecuteRequest:
         """Write the parameters as RFC 8785 JSON, in which 1.0 is 1: the manifest hashes these bytes, and the script gets them parsed."""
         return rfc8785.dumps(self.params)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Build the request body; optional members are left out where they have their defaults."""
-        body: dict[str, Any] = {
+        body: JsonObject = {
             "lease_id": self.lease_id,
             "code": self.code,
             "inputs": [{"asset_id": item.asset_id, "variable_name": item.variable_name} for item in self.inputs],
@@ -226,7 +227,7 @@ def _mode(value: Any) -> Mode:
     return "mock"
 
 
-def _object(value: Any, pointer: str, fields: Mapping[str, bool]) -> dict[str, Any]:
+def _object(value: Any, pointer: str, fields: Mapping[str, bool]) -> JsonObject:
     if not isinstance(value, dict):
         raise _wrong_type(value, "an object", pointer)
     for name in value:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import rfc8785
 
 from pandacea_sdk.protocol.hashing import hex32
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.strict_json import MAX_INTEGER
 
 MANIFEST_FORMAT: Final = "pandacea-manifest/1"
@@ -85,7 +86,7 @@ class Manifest:
     blinding: bytes
     """32 random bytes, so that the result hash on a public chain tells nothing about a result that could be guessed."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Build the manifest's JSON object, ready for RFC 8785."""
         if len(self.blinding) != 32:
             raise ValueError(f"blinding is 32 random bytes, got {len(self.blinding)}")
@@ -129,7 +130,7 @@ class Manifest:
         }
 
 
-def canonical_json(manifest: Mapping[str, Any]) -> bytes:
+def canonical_json(manifest: JsonMapping) -> bytes:
     """Write a manifest as RFC 8785 JSON: the bytes that are hashed.
 
     Raises:
@@ -141,12 +142,12 @@ def canonical_json(manifest: Mapping[str, Any]) -> bytes:
         raise ValueError("a key of the manifest holds half of a surrogate pair") from error
 
 
-def hash_manifest(manifest: Mapping[str, Any]) -> str:
+def hash_manifest(manifest: JsonMapping) -> str:
     """Compute the result hash: sha-256 of the canonical manifest as bytes32 in hex. The receipt signs it, the chain may keep it."""
     return hex32(hashlib.sha256(canonical_json(manifest)).digest())
 
 
-def replayable_members(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def replayable_members(manifest: JsonMapping) -> JsonObject:
     """Select the members of a manifest that a replay must reproduce."""
     return {name: value for name, value in manifest.items() if name not in EXCLUDED_FROM_REPLAY}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Final, Literal, NotRequired, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
+
+from pandacea_sdk.protocol.json_types import JsonObject
 
 Status = Literal["pending", "running", "held", "completed", "failed", "cancelled"]
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
@@ -63,7 +65,7 @@ class ExecuteAnswer(TypedDict):
     success: bool
     computation_id: str
     results: Results
-    manifest: NotRequired[dict[str, Any]]
+    manifest: NotRequired[JsonObject]
     """Comes with `result_hash` and `receipt`; a rehearsal has none of them, as nobody signs it."""
     result_hash: NotRequired[str]
     receipt: NotRequired[ReceiptJson]
@@ -80,7 +82,7 @@ class StatusAnswer(TypedDict):
     reason: NotRequired[str]
     success: NotRequired[bool]
     results: NotRequired[Results]
-    manifest: NotRequired[dict[str, Any]]
+    manifest: NotRequired[JsonObject]
     result_hash: NotRequired[str]
     receipt: NotRequired[ReceiptJson]
     mode: NotRequired[Literal["mock"]]
@@ -104,7 +106,7 @@ class WellKnown(TypedDict):
     earner: str
     authorities: list[str]
     version: str
-    environment: NotRequired[dict[str, Any]]
+    environment: NotRequired[JsonObject]
     signer: NotRequired[str]
     signature: NotRequired[str]
 
@@ -150,11 +152,11 @@ class ProductAnswer(ProductShort):
 
     dataProductId: str
     description: str
-    rules: dict[str, Any]
-    assets: list[dict[str, Any]]
-    limits: dict[str, Any]
-    environment: dict[str, Any] | None
-    document: dict[str, Any]
+    rules: JsonObject
+    assets: list[JsonObject]
+    limits: JsonObject
+    environment: JsonObject | None
+    document: JsonObject
     signature: str
 
 

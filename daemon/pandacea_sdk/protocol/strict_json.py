@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.problems import ProtocolError
 
 TYPE_NAMES: Final[Mapping[type, str]] = {
@@ -44,7 +45,7 @@ class _DoubtfulError(Exception):
     """A key needs the careful check."""
 
 
-def _undoubted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _undoubted(pairs: list[tuple[str, Any]]) -> JsonObject:
     """Build an object whose keys are all ASCII and different, as nearly all are."""
     found = dict(pairs)
     if len(found) != len(pairs) or not all(map(str.isascii, found)):
@@ -145,8 +146,8 @@ def _settle(value: Any, pointer: str, *, surrogates: bool) -> Any:
     return value
 
 
-def _object(pairs: _Pairs, pointer: str, *, surrogates: bool) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _object(pairs: _Pairs, pointer: str, *, surrogates: bool) -> JsonObject:
+    result: JsonObject = {}
     normal: set[str] = set()
     for key, item in pairs:
         if surrogates:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import sha256_hex
 from pandacea_sdk.protocol.ids import HASH32
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.limits import MIB
 from pandacea_sdk.protocol.manifest import MANIFEST_FORMAT, hash_manifest
 from pandacea_sdk.protocol.problems import ProtocolError
@@ -75,7 +76,7 @@ class VerifiedResult:
     signer: str
     contract: str
     request_compared: bool
-    manifest: Mapping[str, Any] = field(repr=False)
+    manifest: JsonMapping = field(repr=False)
     output: bytes = field(repr=False)
     artifacts: Mapping[str, bytes] = field(repr=False)
     on_chain: ChainCheck | None = None
@@ -141,9 +142,9 @@ def decode_base64(text: Any, what: str) -> bytes:
         raise _answer(f"{what} is not base64") from None
 
 
-def _check_manifest(manifest: Mapping[str, Any], expected: ExpectedResult, contract: str, computation: str) -> None:
+def _check_manifest(manifest: JsonMapping, expected: ExpectedResult, contract: str, computation: str) -> None:
     lease_id = manifest.get("lease_id")
-    facts: dict[str, Any] = {
+    facts: JsonObject = {
         "format": MANIFEST_FORMAT,
         "contract": contract,
         "request_hash": expected.request_hash,
@@ -169,9 +170,9 @@ def _check_manifest(manifest: Mapping[str, Any], expected: ExpectedResult, contr
         raise _manifest("its inputs are not the ones that were asked for")
 
 
-def _facts(request: ExecuteRequest) -> dict[str, Any]:
+def _facts(request: ExecuteRequest) -> JsonObject:
     """List what a manifest must say about a request."""
-    facts: dict[str, Any] = {
+    facts: JsonObject = {
         "code_sha256": request.code_sha256(),
         "params_sha256": sha256_hex(request.params_bytes()),
         "uploads": dict(request.uploads),
@@ -183,7 +184,7 @@ def _facts(request: ExecuteRequest) -> dict[str, Any]:
     return facts
 
 
-def _bytes(results: Mapping[str, Any], manifest: Mapping[str, Any], max_bytes: int) -> tuple[bytes, dict[str, bytes]]:
+def _bytes(results: JsonMapping, manifest: JsonMapping, max_bytes: int) -> tuple[bytes, dict[str, bytes]]:
     artifacts, stated = _mapping(results, "artifacts"), _mapping(manifest, "artifacts")
     if artifacts.keys() != stated.keys():
         raise ProtocolError("bytes-mismatch", "The artifacts are not the ones that the manifest lists.")
@@ -212,14 +213,14 @@ def _named(item: Any) -> tuple[Any, Any] | None:
     return (item.get("asset_id"), item.get("variable_name")) if isinstance(item, Mapping) else None
 
 
-def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+def _mapping(value: Any, name: str) -> JsonMapping:
     member = value.get(name) if isinstance(value, Mapping) else None
     if not isinstance(member, Mapping):
         raise _answer(f"{name} is missing or not an object")
     return member
 
 
-def _text(value: Mapping[str, Any], name: str) -> str:
+def _text(value: JsonMapping, name: str) -> str:
     member = value.get(name)
     if not isinstance(member, str):
         raise _answer(f"{name} is missing or not a string")

@@ -13,6 +13,7 @@ from pandacea.api.openapi import schemas
 from pandacea.api.openapi.operation import JSON, Auth, Operation, find_operation, path_template
 from pandacea.api.problems import MEDIA_TYPE
 from pandacea_sdk.protocol import problems
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.problems import PROBLEM_KINDS
 from pandacea_sdk.protocol.responses import Problem
 
@@ -43,7 +44,7 @@ def list_routes(app: web.Application) -> dict[tuple[str, str], Operation | None]
     return found
 
 
-def build_document(app: web.Application, version: str) -> dict[str, Any]:
+def build_document(app: web.Application, version: str) -> JsonObject:
     """Build the OpenAPI document of an application's routes.
 
     Raises:
@@ -53,7 +54,7 @@ def build_document(app: web.Application, version: str) -> dict[str, Any]:
     if missing := sorted(key for key, operation in served.items() if operation is None):
         raise LookupError(f"routes without @operation on their handler: {missing}")
     operations = [operation for operation in served.values() if operation is not None]
-    paths: dict[str, dict[str, Any]] = {}
+    paths: dict[str, JsonObject] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
     return {
@@ -80,19 +81,19 @@ def build_document(app: web.Application, version: str) -> dict[str, Any]:
     }
 
 
-def encode_document(document: dict[str, Any]) -> bytes:
+def encode_document(document: JsonObject) -> bytes:
     """Encode the document as GET /openapi.json serves it."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _build_schemas(operations: Iterable[Operation]) -> dict[str, Any]:
+def _build_schemas(operations: Iterable[Operation]) -> JsonObject:
     """Return the schemas that operations refer to, by name."""
     found = set().union(*(schemas.referenced(answer) for operation in operations for answer in operation.answers.values()))
     named = {kind.__name__: schemas.object_schema(kind) for kind in sorted(found | {Problem}, key=lambda kind: str(kind.__name__))}
     return named | {"ExecuteRequest": schemas.execute_request_schema(), "CodeRequest": schemas.code_request_schema()}
 
 
-def _describe(operation: Operation) -> dict[str, Any]:
+def _describe(operation: Operation) -> JsonObject:
     responses = {str(status): _answer(answer) for status, answer in operation.answers.items()}
     for status, codes in sorted(_codes(operation).items()):
         content = {MEDIA_TYPE: {"schema": schemas.problem_schema(sorted(codes))}}
@@ -100,7 +101,7 @@ def _describe(operation: Operation) -> dict[str, Any]:
             responses[str(status)].setdefault("content", {}).update(content)
         else:
             responses[str(status)] = {"description": "; ".join(sorted(codes)), "content": content}
-    described: dict[str, Any] = {
+    described: JsonObject = {
         "operationId": f"{operation.method.lower()}{re.sub(r'[^A-Za-z0-9]+', '_', operation.path)}",
         "summary": operation.summary,
         "security": _SECURITY[operation.auth],
@@ -125,12 +126,12 @@ def _codes(operation: Operation) -> dict[int, set[str]]:
     return by_status
 
 
-def _answer(answer: Any) -> dict[str, Any]:
+def _answer(answer: Any) -> JsonObject:
     if answer is None:
         return {"description": "Done."}
     if isinstance(answer, str):
         schemas_of_media = {JSON: {}, "application/ld+json": {"schema": {"type": "object"}}}
-        media: dict[str, Any] = schemas_of_media.get(answer, {"schema": {"type": "string"}})
+        media: JsonObject = schemas_of_media.get(answer, {"schema": {"type": "string"}})
         return {"description": answer, "content": {answer: media}}
     described = " ".join((answer.__doc__ or answer.__name__).split())
     return {"description": described, "content": {JSON: {"schema": schemas.schema_of(answer)}}}

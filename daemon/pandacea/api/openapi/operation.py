@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from aiohttp.typedefs import Handler
 
 from pandacea_sdk.protocol.ids import HASH32
+from pandacea_sdk.protocol.json_types import JsonObject
 
 H = TypeVar("H", bound=Handler)
 
@@ -64,9 +65,9 @@ class Operation:
     """Status -> a TypedDict of the protocol, a media type, or None for an empty body."""
     codes: tuple[str, ...] = ()
     """Problem codes beyond those that every route may answer."""
-    request: dict[str, Any] | None = None
+    request: JsonObject | None = None
     """Media type -> content of the request body; None: it takes no body."""
-    parameters: tuple[dict[str, Any], ...] = ()
+    parameters: tuple[JsonObject, ...] = ()
 
     @property
     def path(self) -> str:
@@ -82,8 +83,8 @@ def operation(
     answers: dict[int, Any],
     codes: tuple[str, ...] = (),
     *,
-    request: dict[str, Any] | None = None,
-    parameters: tuple[dict[str, Any], ...] = (),
+    request: JsonObject | None = None,
+    parameters: tuple[JsonObject, ...] = (),
 ) -> Callable[[H], H]:
     """Describe a handler; `routes.add_routes` serves it there, and `openapi.document` publishes the description."""
     described = Operation(method, route, summary, auth, answers, codes, request, parameters)
@@ -106,17 +107,17 @@ def path_template(route: str) -> str:
     return _PATTERN.sub(r"{\1}", route)
 
 
-def path_parameter(name: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+def path_parameter(name: str, schema: JsonObject | None = None) -> JsonObject:
     """Describe a parameter of the path; a string unless `schema` says otherwise."""
     return {"name": name, "in": "path", "required": True, "schema": schema or {"type": "string"}}
 
 
-def header_parameter(name: str, description: str) -> dict[str, Any]:
+def header_parameter(name: str, description: str) -> JsonObject:
     """Describe an optional header."""
     return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
 
 
-def json_request(schema: str) -> dict[str, Any]:
+def json_request(schema: str) -> JsonObject:
     """Describe a JSON body by the name of its schema in the document's components."""
     return {JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
 

@@ -7,9 +7,10 @@ import hashlib
 import json
 import re
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 from pandacea.api.problems import MEDIA_TYPE
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.problems import PROBLEM_KINDS
 
 _STYLE: Final = (
@@ -26,7 +27,7 @@ PAGE_POLICY: Final = (
 """The page's Content-Security-Policy: its own style and nothing else."""
 
 
-def render_page(document: dict[str, Any]) -> bytes:
+def render_page(document: JsonObject) -> bytes:
     """Render the document for GET /docs."""
     info = document["info"]
     parts = [
@@ -43,7 +44,7 @@ def render_page(document: dict[str, Any]) -> bytes:
     return "\n".join(parts).encode()
 
 
-def _section(method: str, path: str, operation: dict[str, Any]) -> str:
+def _section(method: str, path: str, operation: JsonObject) -> str:
     auth = " or ".join(name for scheme in operation["security"] for name in scheme) or "public"
     lines = [f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{_code(operation['summary'])} <em>({escape(auth)})</em></p>"]
     if "parameters" in operation:
@@ -59,7 +60,7 @@ def _section(method: str, path: str, operation: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-def _contents(response: dict[str, Any]) -> str:
+def _contents(response: JsonObject) -> str:
     shown = []
     for media, content in response.get("content", {}).items():
         schema = content.get("schema", {})

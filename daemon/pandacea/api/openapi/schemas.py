@@ -8,9 +8,10 @@ from typing import Any, Final, NotRequired, get_args, get_origin, get_type_hints
 
 from pandacea_sdk.protocol import execute_request, limits
 from pandacea_sdk.protocol.ids import ASSET_ID, HASH32, SHA256_HEX
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.problems import PROBLEM_KINDS
 
-Schema = dict[str, Any]
+Schema = JsonObject
 
 _PLAIN: Final[dict[Any, Schema]] = {
     str: {"type": "string"},

@@ -15,6 +15,7 @@ from pandacea.api.openapi.operation import HTML, Auth, operation, path_parameter
 from pandacea.domain.product import Asset, Product
 from pandacea.errors import ProblemError
 from pandacea_sdk.protocol import responses
+from pandacea_sdk.protocol.json_types import JsonObject
 
 PRODUCTS: Final = "/api/v1/products"
 PRODUCT: Final = PRODUCTS + "/{product_id}"
@@ -158,7 +159,7 @@ def _html(body: bytes) -> web.Response:
     )
 
 
-def _short(product: Product) -> dict[str, Any]:
+def _short(product: Product) -> JsonObject:
     document = product.document
     return {
         "productId": product.product_id,
@@ -170,7 +171,7 @@ def _short(product: Product) -> dict[str, Any]:
     }
 
 
-def _whole(product: Product, node: NodeContext) -> dict[str, Any]:
+def _whole(product: Product, node: NodeContext) -> JsonObject:
     return {
         **_short(product),
         "dataProductId": product.product_hash,
@@ -184,7 +185,7 @@ def _whole(product: Product, node: NodeContext) -> dict[str, Any]:
     }
 
 
-def _asset(product: Product, asset: dict[str, Any]) -> dict[str, Any]:
+def _asset(product: Product, asset: JsonObject) -> JsonObject:
     if "mock" not in asset:
         return asset
     place = MOCK.format(product_id=product.product_id, asset_id=asset["asset_id"])

@@ -17,6 +17,7 @@ from pandacea.errors import ProblemError
 from pandacea.flows.approve_code import NOTE_CHARACTERS, find_submission, submit_code
 from pandacea_sdk.protocol import problems, responses, strict_json
 from pandacea_sdk.protocol.execute_request import UPLOAD_NAME, check_execute_request
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.limits import MAX_UPLOADS
 from pandacea_sdk.protocol.problems import ProtocolError
 
@@ -76,8 +77,8 @@ async def get_code_state(request: web.Request) -> web.Response:
     return web.json_response(_answer(await find_submission(code_id, node.database)))
 
 
-def _answer(submission: CodeRecord) -> dict[str, Any]:
-    answer: dict[str, Any] = {
+def _answer(submission: CodeRecord) -> JsonObject:
+    answer: JsonObject = {
         "code_id": submission.code_id,
         "product_id": submission.product_id,
         "code_sha256": submission.code_sha256,
@@ -118,7 +119,7 @@ def read_submission(raw: bytes) -> CodeSubmission:
     return CodeSubmission(ProductId(product_id), asked.code, inputs, _uploads(body.get("uploads", [])), schema, note)
 
 
-def _text(body: dict[str, Any], name: str) -> str:
+def _text(body: JsonObject, name: str) -> str:
     value = body[name]
     if not isinstance(value, str):
         raise ProtocolError("wrong-type", f"{name} must be a string.", f"/{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -15,6 +15,7 @@ from pandacea.domain.ids import LeaseId
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.errors import Refused, Unavailable
 from pandacea.flows.live_output import LiveFeed, StreamCursor, record_shown, wait_for_event
+from pandacea_sdk.protocol.json_types import JsonObject
 from pandacea_sdk.protocol.responses import output_members
 
 HEARTBEAT_SECONDS: Final = 15.0
@@ -103,7 +104,7 @@ class _Stream:
 
     async def _send_state(self, state: JobState) -> None:
         self._last_state = state
-        data: dict[str, Any] = {"status": state.value}
+        data: JsonObject = {"status": state.value}
         if state in TERMINAL and self._job.error is not None:
             data["error"] = self._job.error
         await self._send_event("state", data)
@@ -135,7 +136,7 @@ class _Stream:
             return min(HEARTBEAT_SECONDS, max(shown - self._node.clock.now(), 0.01))
         return HEARTBEAT_SECONDS
 
-    async def _send_event(self, kind: str, data: dict[str, Any]) -> None:
+    async def _send_event(self, kind: str, data: JsonObject) -> None:
         # JSON in ASCII on one line: nothing that a script writes can end the event or begin another.
         text = json.dumps(data, separators=(",", ":"), allow_nan=False)
         await self._write(f"event: {kind}\nid: {self._cursor}\ndata: {text}\n\n".encode())

@@ -31,6 +31,7 @@ from pandacea.domain.printable import printable
 from pandacea.domain.product import Asset, LiveOutput, Policy, Rehearsal, Release
 from pandacea.domain.table import TableColumn, TableShape
 from pandacea.errors import BadConfig, Refused
+from pandacea_sdk.protocol.json_types import JsonObject
 
 UNPUBLISHED: Final = "made when the product is published"
 _RANGED: Final = re.compile(r"u?int|float|decimal|date|timestamp")
@@ -41,9 +42,9 @@ class AddProductRequest:
     """The options of `products add`. What they do not give is asked for, or with `yes` left at the strictest value."""
 
     file: Path
-    entry: dict[str, Any]
+    entry: JsonObject
     """Keys of a product in products.yaml that were given: id, name, description, price, keywords, rules."""
-    asset: dict[str, Any]
+    asset: JsonObject
     """Keys of its asset that were given: drop, keep, separator, table, format, mock, columns."""
     label: str | None = None
     yes: bool = False
@@ -124,12 +125,12 @@ def _progress(say: Callable[[str], None]) -> Callable[[float, float], None]:
     return progress
 
 
-def _complete_entry(request: AddProductRequest, entry: dict[str, Any], asset_entry: dict[str, Any], shape: TableShape) -> None:
+def _complete_entry(request: AddProductRequest, entry: JsonObject, asset_entry: JsonObject, shape: TableShape) -> None:
     """Complete both entries: columns, what they hold, the label, the rules. Every answer is checked when it is given."""
     dropped = _choose_columns(request, asset_entry, shape.columns)
     keep = asset_entry.get("keep")
     kept = [one for one in shape.columns if one.name not in dropped and (keep is None or one.name in keep)]
-    columns: dict[str, Any] = asset_entry.setdefault("columns", {})
+    columns: JsonObject = asset_entry.setdefault("columns", {})
     names = {column.name for column in kept}
     for name in columns:
         if name not in names:
@@ -160,7 +161,7 @@ def _list_kept(kept: Sequence[TableColumn]) -> str:
     return f"kept are: {', '.join(printable(column.name) for column in kept[:30])}."
 
 
-def _choose_columns(request: AddProductRequest, asset_entry: dict[str, Any], columns: Sequence[TableColumn]) -> set[str]:
+def _choose_columns(request: AddProductRequest, asset_entry: JsonObject, columns: Sequence[TableColumn]) -> set[str]:
     """Show every column that may identify people and ask about it; return the dropped ones. Those that stay go into the entry."""
     dropped = set(asset_entry.get("drop") or [])
     flagged = [column for column in columns if column.flags]
@@ -188,24 +189,24 @@ def _choose_columns(request: AddProductRequest, asset_entry: dict[str, Any], col
     return dropped
 
 
-def _ask_about_column(request: AddProductRequest, column: TableColumn, columns: dict[str, Any]) -> None:
+def _ask_about_column(request: AddProductRequest, column: TableColumn, columns: JsonObject) -> None:
     """Ask what a column holds, where no option says it."""
     name, known = printable(column.name), columns.get(column.name, {})
 
-    def checked(more: dict[str, Any]) -> dict[str, Any]:
+    def checked(more: JsonObject) -> JsonObject:
         parse_description(f"column {name}", known | more)
         return more
 
-    def bounds(text: str) -> dict[str, Any]:
+    def bounds(text: str) -> JsonObject:
         low, dots, high = text.partition("..")
         if text and not (low.strip() and dots and high.strip()):
             raise BadConfig(f"{text!r} is not a range; write for example 0..100, or Enter for none.")
         return checked({"minimum": _scalar(low), "maximum": _scalar(high)} if text else {})
 
-    def categories(text: str) -> dict[str, Any]:
+    def categories(text: str) -> JsonObject:
         return checked({"categories": [word.strip() for word in text.split(",") if word.strip()]} if text else {})
 
-    more: dict[str, Any] = {}
+    more: JsonObject = {}
     if _RANGED.match(column.type) and not {"minimum", "maximum"} & set(known):
         question = f"{name} ({column.type}): plausible range, e.g. 0..100, rounder than your data's own extremes? [none] "
         more = prompt_until_valid(request.prompt, request.write, question, bounds)
@@ -223,7 +224,7 @@ def _scalar(text: str) -> Any:
         return text  # `parse_description` says what is wrong with it
 
 
-def _ask_about_product(request: AddProductRequest, entry: dict[str, Any]) -> None:
+def _ask_about_product(request: AddProductRequest, entry: JsonObject) -> None:
     """Ask for name, description, price and rules, where no option gives them. A price is never assumed."""
     if "price" not in entry and request.yes:
         raise BadConfig("no price is stated, and --yes does not decide that: --price '0.02 ether', or --price 0 for nothing.")
@@ -266,7 +267,7 @@ def _choice_reader(kind: type[StrEnum]) -> Callable[[str], str]:
     return read
 
 
-def equivalent_command(request: AddProductRequest, entry: dict[str, Any], asset_entry: dict[str, Any]) -> str:
+def equivalent_command(request: AddProductRequest, entry: JsonObject, asset_entry: JsonObject) -> str:
     """Return the command line that gives what was answered so far, so that no answer is given twice."""
     words = ["pandacea", "products", "add", str(request.file)]
     for key, value in entry.items():
@@ -325,7 +326,7 @@ def _show_public(request: AddProductRequest, config: Config, stated: DeclaredPro
     request.write(f"The same as the page that people will see: {page}\n")
 
 
-def warn_about_rules(public: dict[str, Any]) -> list[str]:
+def warn_about_rules(public: JsonObject) -> list[str]:
     """Return what the Earner should know about the chosen rules."""
     found = []
     if public["rules"]["policy"] == Policy.ANY_CODE:

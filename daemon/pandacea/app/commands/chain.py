@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 
 from pandacea.app import factories
 from pandacea.app.commands.prompts import Prompt, Write, prompt_yes_no
 from pandacea.config import Config
 from pandacea.errors import Unavailable
 from pandacea.store.chain_store import count_chain_rows, delete_deployment
+from pandacea_sdk.protocol.json_types import JsonObject
 
 _CONFIRM: Final = "Forget this, and read the chain again at the next start?"
 
 
-async def rebuild_chain(config: Config, *, yes: bool, write: Write, prompt: Prompt) -> dict[str, Any] | None:
+async def rebuild_chain(config: Config, *, yes: bool, write: Write, prompt: Prompt) -> JsonObject | None:
     """Forget the blocks, events, leases and proofs of the configured contract; None: the answer was no.
 
     Jobs, charges, results and products stay, and so do the other contracts that this database followed. No endpoint is asked.

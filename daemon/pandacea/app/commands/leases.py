@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from pandacea.api.lease_members import lease_members, refusal_reason, usage_members
 from pandacea.app import factories
@@ -24,11 +24,12 @@ from pandacea.flows.settlement_report import make_report
 from pandacea.flows.unit_of_work import OutboxEntry
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
+from pandacea_sdk.protocol.json_types import JsonObject
 
 RUNNING_NODE: Final = "the running node"
 
 
-async def list_leases(config: Config) -> list[dict[str, Any]]:
+async def list_leases(config: Config) -> list[JsonObject]:
     """List every approved lease of this Earner: status, terms, usage, why its approval counts, why it would be refused now.
 
     What only a running node's memory holds (a lease that another endpoint, or a v0 contract without an event, shows as disputed) is
@@ -85,7 +86,7 @@ async def list_leases(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def _settlement_members(lease: CachedLease, waiting: Sequence[OutboxEntry]) -> dict[str, Any]:
+def _settlement_members(lease: CachedLease, waiting: Sequence[OutboxEntry]) -> JsonObject:
     """Return how many results are committed, how many are delivered and not, since when and why, and when the price may be taken back."""
     report = make_report(waiting, time.time())
     refundable = report.waiting and not lease.committed_count and lease.expires_at is not None
@@ -107,7 +108,7 @@ def _product_facts(lease: CachedLease, offered: set[str]) -> ProductFacts | None
 _CONFIRM_ACKNOWLEDGE: Final = "Did you approve this lease, with these terms?"
 
 
-async def acknowledge_lease(config: Config, lease_id: str, *, yes: bool, write: Write, prompt: Prompt) -> dict[str, Any] | None:
+async def acknowledge_lease(config: Config, lease_id: str, *, yes: bool, write: Write, prompt: Prompt) -> JsonObject | None:
     """Show the terms of an approved lease, ask whether the operator approved them, and acknowledge it. None: the answer was no.
 
     A running node does it; when none runs, this process does.

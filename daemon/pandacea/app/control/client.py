@@ -7,7 +7,6 @@ import json
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 from pandacea.app import factories
 from pandacea.app.control.leases import LeaseControl
@@ -19,9 +18,10 @@ from pandacea.errors import Broken, Refused
 from pandacea.flows.live_output import JobNotifier
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
-async def call_node(config: Config, verb: str, arguments: Arguments) -> dict[str, Any]:
+async def call_node(config: Config, verb: str, arguments: Arguments) -> JsonObject:
     """Send a verb to the running node; when none runs, take the node's lock and carry it out here.
 
     Raises:
@@ -45,7 +45,7 @@ async def call_node(config: Config, verb: str, arguments: Arguments) -> dict[str
         return await server.handle(verb, arguments)
 
 
-async def call_running_node(config: Config, verb: str, arguments: Arguments) -> dict[str, Any] | None:
+async def call_running_node(config: Config, verb: str, arguments: Arguments) -> JsonObject | None:
     """Send a verb to the running node; None: no node runs.
 
     Raises:
@@ -58,7 +58,7 @@ async def call_running_node(config: Config, verb: str, arguments: Arguments) -> 
         return None
 
 
-async def _send(state_dir: Path, verb: str, arguments: Arguments) -> dict[str, Any]:
+async def _send(state_dir: Path, verb: str, arguments: Arguments) -> JsonObject:
     folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{SOCKET_NAME}", limit=MAX_LINE_BYTES)
@@ -75,5 +75,5 @@ async def _send(state_dir: Path, verb: str, arguments: Arguments) -> dict[str, A
     reply = json.loads(line)
     if "problem" in reply:
         raise Refused(reply["problem"]["detail"])
-    answer: dict[str, Any] = reply["answer"]
+    answer: JsonObject = reply["answer"]
     return answer

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import structlog
 
@@ -18,6 +17,7 @@ from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter
 from pandacea.flows.ports import Clock
 from pandacea.store.products import SqlProductStore
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 Reread = Callable[[LeaseId | None], Awaitable[Sequence[LeaseDifference]]]
 """Reads one lease, or all (None), again; returns what changed."""
@@ -45,7 +45,7 @@ class LeaseControl:
         self._open_store, self._products, self._clock, self._cache = open_store, products, clock, cache
         self._reread = reread
 
-    async def describe_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def describe_lease(self, arguments: JsonMapping) -> JsonObject:
         """Return the terms of an approved lease, and why its approval counts or does not.
 
         Raises:
@@ -54,11 +54,11 @@ class LeaseControl:
         """
         return await self._row(await load_approval(_lease_id(arguments), await self._open_store()))
 
-    async def describe_contested(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def describe_contested(self, _arguments: JsonMapping) -> JsonObject:
         """Return the leases that the running node refuses for what only its memory holds: it is not in the database."""
         return {"contested": sorted(self._list_contested())}
 
-    async def acknowledge_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def acknowledge_lease(self, arguments: JsonMapping) -> JsonObject:
         """Acknowledge the approval of a lease whose terms were shown.
 
         Raises:
@@ -71,7 +71,7 @@ class LeaseControl:
         log.info("lease.acknowledged", lease_id=approved.lease.key.lease_id, terms=terms, by=attested_by)
         return await self._row(approved)
 
-    async def reread_leases(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def reread_leases(self, arguments: JsonMapping) -> JsonObject:
         """Read the lease `id`, or without one every lease, again from the chain; return what changed.
 
         Raises:
@@ -90,7 +90,7 @@ class LeaseControl:
             ]
         }
 
-    async def _row(self, approved: ApprovalReport) -> dict[str, Any]:
+    async def _row(self, approved: ApprovalReport) -> JsonObject:
         lease, product = approved.lease, approved.lease.data_product_id
         return {
             **lease_members(CachedLease.from_lease(lease, approved.proof_status)),
@@ -103,7 +103,7 @@ class LeaseControl:
         }
 
 
-def _state_members(record: LeaseRecord | None) -> dict[str, Any] | None:
+def _state_members(record: LeaseRecord | None) -> JsonObject | None:
     if record is None:
         return None
     lease = record.lease
@@ -116,7 +116,7 @@ def _state_members(record: LeaseRecord | None) -> dict[str, Any] | None:
     }
 
 
-def _lease_id(arguments: Mapping[str, Any]) -> LeaseId:
+def _lease_id(arguments: JsonMapping) -> LeaseId:
     text = str(arguments["id"])
     if not HASH32.fullmatch(text.lower()):
         raise Refused(f"{text[:80]!r} is not a lease id; `pandacea leases` shows them: 0x and 64 hex digits.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pandacea.catalogue.products_file import PRODUCTS_FILE, DeclaredProduct, read_products
 from pandacea.catalogue.registry import ProductCatalogue
 from pandacea.errors import BadConfig, Refused
 from pandacea.store.products import SqlProductStore
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 _NOT_READ: Final = "Taken up by the next start; `pandacea doctor` reads its files now."
 _NEWER: Final = "Stated since the node read products.yaml: `pandacea products reload`."
@@ -22,7 +23,7 @@ class ProductControl:
         """`catalogue`: the running node's; None where no node runs, and nothing can be reloaded."""
         self._store, self._data_dir, self._catalogue = store, data_dir, catalogue
 
-    async def list_products(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def list_products(self, _arguments: JsonMapping) -> JsonObject:
         """Return the products on offer, in short, and those declared but not on offer, with the reason."""
         products = [
             {"product_id": one.product_id, "name": one.document["name"], "price_wei": one.document["price_wei"]}
@@ -31,7 +32,7 @@ class ProductControl:
         ]
         return {"products": products, "not_offered": self._list_not_offered({one["product_id"] for one in products})}
 
-    async def describe_product(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def describe_product(self, arguments: JsonMapping) -> JsonObject:
         """Return all that is public of one product.
 
         Raises:
@@ -42,7 +43,7 @@ class ProductControl:
                 return {"product_id": one.product_id, "version": one.version, "signature": one.signature, "document": one.document}
         raise Refused(f"No product {arguments['id']!r} is on offer; `pandacea products list` says which are.")
 
-    async def reload_products(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def reload_products(self, _arguments: JsonMapping) -> JsonObject:
         """Register what products.yaml and its files say now.
 
         Raises:

@@ -10,10 +10,10 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -38,6 +38,7 @@ from pandacea.flows.release import (
     write_output_file,
 )
 from pandacea.flows.unit_of_work import HeldRow
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ _SHORTEST_PREFIX: Final = 6
 SHOWN_OUTPUT_BYTES: Final = 65_536
 """Bytes of a held result's output in the answer of `results show`; the whole of it is in a file that the answer names."""
 
-Arguments = Mapping[str, Any]
+Arguments = JsonMapping
 """Arguments of a verb, from JSON."""
 
 
@@ -63,7 +64,7 @@ class ControlServer:
         self._database = ports.database
         self._clock = clock
         self._reviewer = ChildCodeReviewer()
-        self._verbs: dict[str, Callable[[Arguments], Awaitable[dict[str, Any]]]] = {
+        self._verbs: dict[str, Callable[[Arguments], Awaitable[JsonObject]]] = {
             "results list": self._list_results,
             "results show": self._describe_result,
             "results release": self._release_result,
@@ -81,7 +82,7 @@ class ControlServer:
             "leases reread": leases.reread_leases,
         }
 
-    async def handle(self, verb: str, arguments: Arguments) -> dict[str, Any]:
+    async def handle(self, verb: str, arguments: Arguments) -> JsonObject:
         """Carry out one verb.
 
         Raises:
@@ -92,10 +93,10 @@ class ControlServer:
             raise Refused(f"The node does not know {verb!r}; it may be older than this command.")
         return await handler(arguments)
 
-    async def _list_results(self, _arguments: Arguments) -> dict[str, Any]:
+    async def _list_results(self, _arguments: Arguments) -> JsonObject:
         return {"results": [_job_row(job) for job in await list_held(self._ports)]}
 
-    async def _describe_result(self, arguments: Arguments) -> dict[str, Any]:
+    async def _describe_result(self, arguments: Arguments) -> JsonObject:
         job, artifacts = await load_result(await self._held_id(arguments), self._ports)
         folder = self._ports.results.path_of(job.computation_id)
         file = await write_output_file(job, self._ports) if job.state is JobState.HELD else None
@@ -113,7 +114,7 @@ class ControlServer:
             "artifacts": [{"name": item.name, "size": item.size, "file": str(folder / item.file)} for item in artifacts],
         }
 
-    async def _release_result(self, arguments: Arguments) -> dict[str, Any]:
+    async def _release_result(self, arguments: Arguments) -> JsonObject:
         computation_id, seen = await self._held_id(arguments), str(arguments.get("seen") or "")
         if not seen:
             raise Refused(
@@ -123,7 +124,7 @@ class ControlServer:
         log.info("result.released", computation_id=job.computation_id, charge=job.charge.value)
         return {"computation_id": job.computation_id, "state": job.state.value}
 
-    async def _refuse_result(self, arguments: Arguments) -> dict[str, Any]:
+    async def _refuse_result(self, arguments: Arguments) -> JsonObject:
         job = await refuse_result(await self._held_id(arguments), str(arguments.get("reason") or ""), self._ports)
         log.info("result.refused", computation_id=job.computation_id)
         return {"computation_id": job.computation_id, "state": job.state.value}
@@ -135,11 +136,11 @@ class ControlServer:
         known = [record.code_id for record in await approve_code.list_submissions(self._database)]
         return _expand_id(str(arguments["id"]), known)
 
-    async def _list_code(self, arguments: Arguments) -> dict[str, Any]:
+    async def _list_code(self, arguments: Arguments) -> JsonObject:
         state = None if arguments.get("all") else CodeState.PENDING
         return {"scripts": [_code_row(record) for record in await approve_code.list_submissions(self._database, state)]}
 
-    async def _describe_code(self, arguments: Arguments) -> dict[str, Any]:
+    async def _describe_code(self, arguments: Arguments) -> JsonObject:
         record = await approve_code.find_submission(await self._code_id(arguments), self._database)
         warnings = await self._reviewer.review_code(record.code)
         covered = {
@@ -151,7 +152,7 @@ class ControlServer:
         }
         return _code_row(record) | covered | {"warnings": [{"line": warning.line, "why": warning.reason} for warning in warnings]}
 
-    async def _decide_code(self, arguments: Arguments, state: CodeState) -> dict[str, Any]:
+    async def _decide_code(self, arguments: Arguments, state: CodeState) -> JsonObject:
         code_id, reason = await self._code_id(arguments), str(arguments.get("reason") or "")
         record = await approve_code.decide_code(code_id, state, reason, self._database, self._clock)
         log.info("code.decided", code_id=record.code_id, state=state.value)
@@ -170,7 +171,7 @@ def _expand_id(prefix: str, ids: Sequence[str]) -> str:
     return found[0] if len(found) == 1 else prefix
 
 
-def _job_row(job: Job | HeldRow) -> dict[str, Any]:
+def _job_row(job: Job | HeldRow) -> JsonObject:
     return {
         "computation_id": job.computation_id,
         "state": job.state.value,
@@ -184,7 +185,7 @@ def _job_row(job: Job | HeldRow) -> dict[str, Any]:
     }
 
 
-def _code_row(record: CodeRecord) -> dict[str, Any]:
+def _code_row(record: CodeRecord) -> JsonObject:
     return {
         "code_id": record.code_id,
         "product_id": record.product_id,

@@ -19,6 +19,7 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_messages import RpcTransaction
 from pandacea.domain.ids import Address, Hash32
 from pandacea_sdk.protocol.hashing import HALF_ORDER
+from pandacea_sdk.protocol.json_types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ async def fetch_signed_transaction(endpoint: Endpoint, tx_hash: Hash32) -> Recov
         UnprovableError: as `recover_transaction`.
         RpcFault: the endpoint failed, or does not have the transaction.
     """
-    answer = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], dict[str, Any])
+    answer = await endpoint.call_nullable("eth_getTransactionByHash", [tx_hash], JsonObject)
     if answer is None:
         raise endpoint.inconsistent_fault("eth_getTransactionByHash", f"has a log but not its transaction {tx_hash}")
     try:

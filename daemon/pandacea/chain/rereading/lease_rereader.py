@@ -242,6 +242,7 @@ class LeaseRereader:
 
     async def _note_repair(self, endpoint: Endpoint, lease_id: LeaseId, before: LeaseRecord | None) -> LeaseDifference:
         self.repaired_leases += 1
+        self.source.counters.rebuilt_leases += 1
         log.warning("chain.lease_rebuilt", lease_id=lease_id, endpoint=endpoint.name)
         return LeaseDifference(lease_id, before, await load_record(lease_id, self.chain_store))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 from eth_account.signers.local import LocalAccount
@@ -17,6 +17,7 @@ from pandacea.chain.sending.fees import FeeQuote
 from pandacea.domain.ids import Address, Hash32
 from pandacea.flows.chain_store import SentTransaction
 from pandacea_sdk.protocol.contract import lease_agreement
+from pandacea_sdk.protocol.json_types import JsonObject
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,7 @@ class MinedAttempt(NamedTuple):
 
 def sign_attempt(attempt: Attempt, account: LocalAccount, sender: Address, now: float) -> SentTransaction:
     """Sign an attempt: of type 2, or of type 0 where the chain has no EIP-1559. Nothing is stored or sent."""
-    fields: dict[str, Any] = {
+    fields: JsonObject = {
         "chainId": attempt.chain_id,
         "nonce": attempt.nonce,
         "to": to_checksum_address(attempt.to),

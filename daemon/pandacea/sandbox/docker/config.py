@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pandacea.domain.limits import SHM_BYTES
 from pandacea.sandbox import guest_files, proc_masks
 from pandacea.sandbox.backend import TMP_DIR, WORKSPACE_DIR, InstanceShape
 from pandacea.sandbox.seccomp.docker_profile import docker_profile
 from pandacea.sandbox.settings import DockerSettings
+from pandacea_sdk.protocol.json_types import JsonObject
 
 NODE_LABEL: Final = "org.pandacea.instance"
 SANDBOX_LABEL: Final = "org.pandacea.box"
@@ -31,7 +32,7 @@ def container_config(
     socket_folder: Path,
     name: str,
     uid: int,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the body of POST /containers/create (Docker Engine API 1.40 and later)."""
     start = {
         "socket": GUEST_SOCKET,
@@ -46,7 +47,7 @@ def container_config(
     mounts += [_bind(staged / proc_masks.MASKS_FOLDER / name, f"/proc/{name}") for name in proc_masks.FIXED]
     if settings.environment is not None:
         mounts.append(_bind(settings.environment.resolve(), guest_files.ENVIRONMENT_FOLDER))
-    host: dict[str, Any] = {
+    host: JsonObject = {
         "NetworkMode": "none",
         "IpcMode": "private",
         "CgroupnsMode": "private",
@@ -90,7 +91,7 @@ def container_config(
     }
 
 
-def _bind(source: Path, target: str) -> dict[str, Any]:
+def _bind(source: Path, target: str) -> JsonObject:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True, "BindOptions": {"Propagation": "rprivate"}}
 
 

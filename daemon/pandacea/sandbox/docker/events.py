@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import aiodocker
 import aiohttp
 
 from pandacea.sandbox.docker.config import NODE_LABEL, SANDBOX_LABEL
 from pandacea.tasks import RestartedTask
+from pandacea_sdk.protocol.json_types import JsonObject
 
 _RETRY_SECONDS: Final = 0.5
 
@@ -75,7 +76,7 @@ class EngineEvents:
                 event.set()
             await asyncio.sleep(_RETRY_SECONDS)
 
-    def _handle_event(self, event: dict[str, Any]) -> None:
+    def _handle_event(self, event: JsonObject) -> None:
         name = event.get("Actor", {}).get("Attributes", {}).get(SANDBOX_LABEL)
         if not isinstance(name, str):
             return

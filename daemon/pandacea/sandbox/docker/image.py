@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiodocker
 
@@ -16,6 +16,7 @@ from pandacea.sandbox.docker.engine import ANSWER_SECONDS, ENGINE_ERRORS
 from pandacea.sandbox.environments.build import LOCK_FILE
 from pandacea.sandbox.guest_files import ENVIRONMENT_FOLDER
 from pandacea.sandbox.settings import DockerSettings
+from pandacea_sdk.protocol.json_types import JsonObject
 
 _CACHE_FILE: Final = "image-packages.json"
 _LOCK_BYTES: Final = 1 << 20
@@ -82,7 +83,7 @@ def parse_lock_packages(lock: bytes) -> tuple[str, ...]:
 
 async def read_image_lock(engine: aiodocker.Docker, image: str, node_label: str) -> bytes:
     """Copy the lock out of a container that is never started; if the node crashes meanwhile, the sweep at the next start removes it."""
-    config: dict[str, Any] = {"Image": image, "Cmd": ["true"], "NetworkDisabled": True, "Labels": {NODE_LABEL: node_label}}
+    config: JsonObject = {"Image": image, "Cmd": ["true"], "NetworkDisabled": True, "Labels": {NODE_LABEL: node_label}}
     container = await engine.containers.create(config)
     try:
         with await container.get_archive(f"{ENVIRONMENT_FOLDER}/{LOCK_FILE}") as archive:

@@ -10,7 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import aiodocker
 
@@ -21,6 +21,7 @@ from pandacea.sandbox.environments import lock as lock_script
 from pandacea.sandbox.environments.build import LOCK_FILE, Environment, public_pins
 from pandacea.sandbox.guest_files import ENVIRONMENT_FOLDER
 from pandacea.sandbox.settings import GUEST_UID
+from pandacea_sdk.protocol.json_types import JsonObject
 
 _GLIBC_MINORS: Final = (36, 34, 31, 28, 27, 17)
 """Minor versions N of manylinux_2_N wheels that Debian 12 and later run, newest first."""
@@ -128,7 +129,7 @@ def _pack_wheels(wheels: Path) -> IO[bytes]:
 
 async def _install_and_commit(engine: aiodocker.Docker, image: str, name: str, archive: IO[bytes]) -> None:
     """Install the packages in a container without network and commit it. Raises Broken with pip's output."""
-    config: dict[str, Any] = {
+    config: JsonObject = {
         "Image": image,
         "User": "0:0",
         "Cmd": ["/bin/sh", "-c", _INSTALL_SCRIPT],

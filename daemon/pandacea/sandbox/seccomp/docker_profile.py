@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Final
 
 from pandacea.sandbox.seccomp.rules import GROUPS, ArgumentIn, ArgumentWithoutBits, NullPointerBeside, SyscallGroup
+from pandacea_sdk.protocol.json_types import JsonObject
 
 _ARCHITECTURES: Final = ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]
 
@@ -15,16 +16,16 @@ def docker_profile() -> str:
 
     Conditions that the format cannot express are left to the inner program.
     """
-    rules: list[dict[str, Any]] = []
+    rules: list[JsonObject] = []
     for group in GROUPS:
         rules.extend(_rules(group))
     return json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "architectures": _ARCHITECTURES, "syscalls": rules})
 
 
-def _rules(group: SyscallGroup) -> list[dict[str, Any]]:
+def _rules(group: SyscallGroup) -> list[JsonObject]:
     if isinstance(group.when, NullPointerBeside):
         return []  # the engine's compiler lets the rule without a condition win; the inner program, installed later, decides
-    rule: dict[str, Any] = {"names": list(group.calls), "action": "SCMP_ACT_ALLOW", "comment": f"{group.name}: {group.reason}"}
+    rule: JsonObject = {"names": list(group.calls), "action": "SCMP_ACT_ALLOW", "comment": f"{group.name}: {group.reason}"}
     if group.answer:
         rule |= {"action": "SCMP_ACT_ERRNO", "errnoRet": group.answer}
     if isinstance(group.when, ArgumentIn):
