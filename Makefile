@@ -7,7 +7,7 @@ SANDBOX := .sandbox
 NPM := npm --silent
 
 .NOTPARALLEL:
-.PHONY: help setup venv venv-dev sandbox demo test test-long fresh release soak check format contracts contracts-fresh mutants syscalls gas image clean
+.PHONY: help setup venv venv-dev sandbox demo test test-long fresh release soak check format contracts contracts-fresh invariants mutants syscalls gas image clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -33,7 +33,7 @@ test: venv-dev sandbox  ## Every check and every test, with real parts
 	@$(MAKE) --no-print-directory check
 	@sh .ci/test
 
-test-long: venv-dev sandbox  ## The same with the randomised suites at full size
+test-long: venv-dev sandbox invariants  ## The same with the randomised suites at full size, and a second tool's invariants
 	@sh .ci/system-packages test
 	@PANDACEA_TEST_SCALE=10 sh .ci/test
 
@@ -69,6 +69,9 @@ contracts/node_modules: contracts/package-lock.json
 	@sh .ci/system-packages node-js
 	@cd contracts && $(NPM) ci --no-fund --no-audit
 	@touch $@
+
+invariants: contracts/node_modules  ## The contract against an oracle of its own, by forge; FOUNDRY_INVARIANT_RUNS=1000 for more than 200 histories
+	@cd contracts/invariants && $(NPM) ci --no-fund --no-audit && node_modules/.bin/forge test
 
 mutants: venv-dev contracts/node_modules  ## Change the contract in each place and see whether the tests notice; ARGS="--only splitDispute --jobs 4"
 	@$(BIN)/python contracts/mutants.py $(ARGS)

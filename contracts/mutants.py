@@ -19,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -351,7 +351,11 @@ def judge_all(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, str, s
                 return mutant, "killed", killer
             return mutant, "equivalent" if mutant.name in EQUIVALENT else "ALIVE", EQUIVALENT.get(mutant.name, "")
 
-        running = [pool.submit(judge, mutant, code) for mutant, code in compile_all(mutants)]
+        running: deque[Future[tuple[Mutant, str, str]]] = deque()
+        for mutant, code in compile_all(mutants):
+            running.append(pool.submit(judge, mutant, code))
+            while running and running[0].done():
+                yield running.popleft().result()
         for future in running:
             yield future.result()
 
