@@ -138,7 +138,10 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
         adapters.clock,
         ProductControl(adapters.products, config.privacy.data_dir, adapters.catalogue),
         LeaseControl(
-            lambda: _open_chain_store(adapters.follower), adapters.products, adapters.clock, adapters.follower.lease_cache,
+            lambda: _open_chain_store(adapters.follower),
+            adapters.products,
+            adapters.clock,
+            adapters.follower.lease_cache,
             adapters.follower.lease_cache.list_contested,
         ),
     )

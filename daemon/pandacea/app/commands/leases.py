@@ -21,7 +21,6 @@ from pandacea.errors import Unavailable
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase
 
-
 RUNNING_NODE: Final = "the running node"
 
 
