@@ -134,7 +134,7 @@ class Follower:
             self._pruner = LeasePruner(self.chain_store)
         else:
             self._v0_disputes = V0DisputePoller(self.endpoints, self.lease_cache, options.contract)
-        self.cross_check = CrossCheck(self.endpoints, self.lease_cache, options.contract, deploy)
+        self.cross_check = CrossCheck(self.endpoints, self.lease_cache, options.contract, deploy, self.chain_store)
         self.rereading = Rereading(
             self.endpoints,
             self.source,

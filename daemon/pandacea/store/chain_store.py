@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -16,7 +16,7 @@ from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
 from pandacea.flows.chain_store import ApprovedLease
 from pandacea.flows.unit_of_work import Channel, OutboxMessage
-from pandacea.store import plain_keys
+from pandacea.store import cross_checks, plain_keys
 from pandacea.store.bulk import with_placeholders
 from pandacea.store.chain import ChainTable
 from pandacea.store.database_engine import DatabaseEngine, WriteTransaction
@@ -133,6 +133,17 @@ class SqlChainStore:
             settled = await LeaseTable(connection, self.scope).load_settled(ids)
             return settled, await ChainTable(connection, self.scope).list_events(ids)
 
+    async def load_cross_check(self, endpoint: str) -> tuple[int, dict[LeaseId, bool]] | None:
+        """Return up to which block an endpoint's denials were read, and lease -> whether it is denied there; None: not yet."""
+        async with self.read_connection() as connection:
+            return await cross_checks.load_cross_check(connection, self.scope.id, endpoint)
+
+    async def save_cross_check(self, endpoint: str, settled_to: int, denials: Mapping[LeaseId, bool]) -> None:
+        """Store up to which block an endpoint's denials were read, and what they are."""
+        async with self.unit_of_work() as tx:
+            await cross_checks.save_cross_check(tx.connection, self.scope.id, endpoint, settled_to, denials)
+            await tx.commit()
+
     async def list_plain_keys(self) -> set[Address]:
         """List every Spender that is known to be a plain key."""
         async with self.read_connection() as connection:
@@ -209,6 +220,7 @@ async def delete_deployment(database: DatabaseEngine, chain_id: int, contract: A
             leases = LeaseTable(tx.connection, scope)
             await leases.delete_all()
             await leases.delete_proofs()
+            await cross_checks.delete_cross_checks(tx.connection, row.key)
             await deployments.delete_deployment(row.key)
         await tx.commit()
 
@@ -216,6 +228,7 @@ async def delete_deployment(database: DatabaseEngine, chain_id: int, contract: A
 async def _reset(tx: SqlChainUnitOfWork, deployment: int, earner: Address, interface: str, base: BlockRef) -> None:
     await tx.chain.delete_all()
     await tx.leases.delete_all()
+    await cross_checks.delete_cross_checks(tx.connection, deployment)
     await DeploymentTable(tx.connection).update_owner(deployment, earner=earner, interface=interface)
     await tx.chain.save_view(ChainView(base))
 

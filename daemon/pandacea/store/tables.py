@@ -2,6 +2,7 @@
 
 from pandacea.store.chain import ChainBlockRow, ChainEventRow, SettledRangeRow
 from pandacea.store.code import CodeSubmissionRow
+from pandacea.store.cross_checks import CrossCheckRow
 from pandacea.store.deployments import DeploymentRow
 from pandacea.store.generations import GenerationRow
 from pandacea.store.jobs import JobArtifactRow, JobRow
@@ -19,6 +20,7 @@ __all__ = [
     "ChainBlockRow",
     "ChainEventRow",
     "CodeSubmissionRow",
+    "CrossCheckRow",
     "DeploymentRow",
     "GenerationRow",
     "HolderRow",
