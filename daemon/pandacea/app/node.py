@@ -147,7 +147,11 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
         adapters.clock,
         ProductControl(adapters.products, config.privacy.data_dir, adapters.catalogue),
         LeaseControl(
-            lambda: _open_chain_store(adapters.follower), adapters.products, adapters.clock, adapters.follower.lease_cache
+            lambda: _open_chain_store(adapters.follower),
+            adapters.products,
+            adapters.clock,
+            adapters.follower.lease_cache,
+            poster,
         ),
     )
     await serve_control_socket(control, config.store.state_dir, stack)
@@ -239,6 +243,7 @@ def _make_settlement_loops(config: Config, adapters: Adapters, poster: ChainSend
         Loop("resend", lambda: _resend(poster), idle=RESEND_SECONDS, retry=RESEND_SECONDS),
         Loop("close", lambda: close_leases(close), idle=CLOSE_SECONDS, retry=CLOSE_SECONDS),
         Loop("settlement-report", watch.look, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
+        Loop("lease-requests", watch.look_for_requests, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
         Loop("settlement-check", watch.look_for_obstacles, idle=OBSTACLE_SECONDS, retry=RESEND_SECONDS, log_level="info"),
     ]
 

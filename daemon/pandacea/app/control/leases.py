@@ -8,13 +8,14 @@ from typing import Any
 import structlog
 
 from pandacea.api.lease_members import lease_members
+from pandacea.app.control.ids import expand_id
 from pandacea.domain.access import CachedLease
 from pandacea.domain.ids import HASH32, LeaseId
-from pandacea.errors import Refused
+from pandacea.errors import Refused, Unavailable
 from pandacea.flows.approval_proof import ApprovalReport, acknowledge_lease, load_approval
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter
-from pandacea.flows.ports import Clock
+from pandacea.flows.ports import Clock, ResultPoster
 from pandacea.store.products import SqlProductStore
 
 log = structlog.get_logger(__name__)
@@ -29,8 +30,13 @@ class LeaseControl:
         products: SqlProductStore,
         clock: Clock,
         cache: LeaseCacheWriter | None = None,
+        sender: ResultPoster | None = None,
     ) -> None:
-        """`open_store` returns the contract's rows, or raises Unavailable. `cache`: the running node's; None where no node runs."""
+        """`open_store` returns the contract's rows, or raises Unavailable.
+
+        `cache` and `sender` are the running node's; None where no node runs.
+        """
+        self._sender = sender
         self._open_store, self._products, self._clock, self._cache = open_store, products, clock, cache
 
     async def describe_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +60,40 @@ class LeaseControl:
         approved = await acknowledge_lease(_lease_id(arguments), terms, attested_by, at, store, self._cache)
         log.info("lease.acknowledged", lease_id=approved.lease.key.lease_id, terms=terms, by=attested_by)
         return await self._row(approved)
+
+    async def approve_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Approve a lease that waits; its id may be shortened.
+
+        Raises:
+            Refused: no such lease waits, no node runs, or the contract does not take it; the reason.
+        """
+        return await self._send("approveLease", arguments)
+
+    async def cancel_lease(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuse a lease that waits, or cancel an approved one: its Spender has the whole price back. Only the Earner's own key may.
+
+        Raises:
+            Refused: no such lease is open, no node runs, or the contract does not take it; the reason.
+        """
+        return await self._send("cancelLease", arguments)
+
+    async def _send(self, call: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if self._sender is None:
+            raise Refused("No node runs here, and only a running node sends transactions. Start it: pandacea run")
+        store = await self._open_store()
+        known: list[LeaseId] = await store.list_waiting()
+        if call == "cancelLease":
+            async for page in store.load_approved():
+                known += [row.lease_id for row in page]
+        lease_id = _lease_id({"id": expand_id(str(arguments["id"]), sorted(set(known)))})
+        if lease_id not in known:
+            raise Refused(f"No lease {lease_id} of this Earner waits here; `pandacea leases` shows them.")
+        try:
+            await self._sender.call_lease(call, lease_id)
+        except Unavailable as error:
+            raise Refused(error.detail) from error
+        log.info("lease.sent", call=call, lease_id=lease_id)
+        return {"lease_id": lease_id, "sent": call}
 
     async def _row(self, approved: ApprovalReport) -> dict[str, Any]:
         lease, product = approved.lease, approved.lease.data_product_id
