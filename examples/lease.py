@@ -75,7 +75,8 @@ async def take_step(asked: argparse.Namespace) -> str:
             case "approve":
                 await chain.approve(asked.lease)
             case "execute":
-                await chain.execute(asked.lease)
+                if (await chain.lease(asked.lease)).status.name.lower() == "approved":  # else the node was first
+                    await chain.execute(asked.lease)
             case "finalize":
                 await chain.finalize(asked.lease)
             case "withdraw":
@@ -93,7 +94,7 @@ async def wait_for_commitment(chain: LeaseChain, lease_id: str) -> None:
             while (await chain.lease(lease_id)).committed == 0:
                 await asyncio.sleep(0.5)
     except TimeoutError:
-        raise TimeoutError(f"nothing was committed within {COMMIT_SECONDS} s; is settlement.post_results true?") from None
+        raise TimeoutError(f"nothing was committed within {COMMIT_SECONDS} s; what does `pandacea leases` say?") from None
 
 
 if __name__ == "__main__":

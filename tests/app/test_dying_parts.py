@@ -43,6 +43,7 @@ ENDING = (
     "resend",
     "close",
     "settlement-report",
+    "lease-requests",
     "settlement-check",
     "presence",
     "announce",

@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import FlakyStrategyDefinition
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from pandacea.domain.charge import FAILED_RUNS_FREE, Charge
+from pandacea.domain.charge import FAILED_RUNS_FREE, FREE_OUTPUT_BYTES, Charge
 from pandacea.domain.ids import AssetId, ComputationId, LeaseKey
 from pandacea.domain.job import TERMINAL, Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome, ScriptError
@@ -55,7 +55,9 @@ KEY = LeaseKey(CHAIN_ID, CONTRACT, LEASE_ID)
 
 ENDS: dict[str, Outcome | Exception] = {
     "completed": Outcome(None, "", b"x", exit_status=0, code_started=True),
-    "script-error": Outcome(Failure.SCRIPT_ERROR, "", b"", script_error=ScriptError("E", 1, "m"), exit_status=1, code_started=True),
+    "script-error": Outcome(
+        Failure.SCRIPT_ERROR, "", b"a,b\n" * 500, script_error=ScriptError("E", 1, "m"), exit_status=1, code_started=True
+    ),
     "time-limit": Outcome(Failure.TIME_LIMIT, "", b"", code_started=True),
     "guest-died": Outcome(Failure.GUEST_DIED, "", b"", code_started=True),
     "engine-failed": Outcome(Failure.SANDBOX_FAILED, "", b"", code_started=True),
@@ -358,8 +360,21 @@ class Charging(RuleBasedStateMachine):
             if entry.mock:
                 assert (job.charge, job.receipt, job.manifest, job.result_hash) == (Charge.FREE, None, None, None)
         assert {key for key, entry in self.ledger.items() if entry.mock}.isdisjoint(self.runner.run(self._committed()))
+        self._nobody_keeps_work_and_price(jobs.values())
         assert self._count(Charge.CHARGED) + self._count(Charge.RESERVED) <= MOST
         assert self._count(Charge.ALLOWANCE) <= FAILED_RUNS_FREE
+
+    def _nobody_keeps_work_and_price(self, jobs: Iterable[Job]) -> None:
+        """What a Spender may read of a run beyond a failed run's few bytes is on its way to the chain: the price is not refunded."""
+        committed = self.runner.run(self._committed())
+        for job in jobs:
+            readable = job.state in {JobState.COMPLETED, JobState.FAILED} and job.mode is Mode.LIVE and not _emptied(job)
+            if readable and (self.runner.run(self._artifacts(job)) or len(job.output) > FREE_OUTPUT_BYTES):
+                assert job.computation_id in committed, (job.state, job.charge, job.failure)
+
+    async def _artifacts(self, job: Job) -> int:
+        async with SqlDatabase(self.database).read_session() as session:
+            return len(await session.jobs.list_artifacts(job.computation_id))
 
     # -- how ------------------------------------------------------------------------------------------------------------------
 

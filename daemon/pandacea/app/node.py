@@ -158,6 +158,7 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
             adapters.follower.lease_cache,
             adapters.follower.reread_leases,
             adapters.follower.lease_cache.list_contested,
+            poster,
         ),
     )
     await serve_control_socket(control, config.store.state_dir, stack)
@@ -251,6 +252,7 @@ def _make_settlement_loops(config: Config, adapters: Adapters, poster: ChainSend
         Loop("resend", lambda: _resend(poster), idle=RESEND_SECONDS, retry=RESEND_SECONDS),
         Loop("close", lambda: close_leases(close), idle=CLOSE_SECONDS, retry=CLOSE_SECONDS),
         Loop("settlement-report", watch.update, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
+        Loop("lease-requests", watch.look_for_requests, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
         Loop("settlement-check", watch.look_for_obstacles, idle=OBSTACLE_SECONDS, retry=RESEND_SECONDS, log_level="info"),
     ]
 

@@ -7,9 +7,10 @@ import structlog
 from pandacea.app.startup import Adapters
 from pandacea.chain.sending.obstacles import find_obstacles
 from pandacea.chain.sending.sender import ChainSender
-from pandacea.domain.ids import Address
+from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Unavailable
 from pandacea.flows.commit_results import Posting
+from pandacea.flows.requested_leases import list_requested
 from pandacea.flows.settlement_report import SettlementReport, report_settlement
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,7 @@ class SettlementWatch:
         self.report = SettlementReport()
         self.obstacles: list[str] = []
         self._told: str | None = None
+        self._requested: set[LeaseId] = set()
 
     @property
     def trouble(self) -> str | None:
@@ -43,6 +45,32 @@ class SettlementWatch:
         if (told is None) != (self._told is None):
             log.warning("settlement.behind" if told else "settlement.caught_up", reason=told, waiting=self.report.waiting)
         self._told = told
+
+    async def look_for_requests(self) -> None:
+        """Log each lease that waits for the Earner, once.
+
+        Raises:
+            Unavailable: the chain was not read yet, or the database does not answer.
+        """
+        follower = self._adapters.follower
+        view = follower.lease_cache.chain_view
+        if follower.chain_store is None or view is None:
+            raise Unavailable("The node has not read the chain yet.")
+        waiting = await list_requested(follower.chain_store, view, self._adapters.clock.now())
+        for one in waiting:
+            if one.lease_id not in self._requested:
+                product = None
+                if one.data_product_id is not None:
+                    product = await self._adapters.products.find_offered_id(one.data_product_id)
+                log.info(
+                    "lease.requested",
+                    lease_id=one.lease_id,
+                    spender=one.spender,
+                    product_id=product,
+                    price_wei=str(one.price_wei),
+                    decide_until=one.decide_until,
+                )
+        self._requested = {one.lease_id for one in waiting}
 
     async def look_for_obstacles(self) -> None:
         """Ask the chain whether the node can settle at all, and log what is new.

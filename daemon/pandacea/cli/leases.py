@@ -7,17 +7,33 @@ import asyncio
 import json
 import sys
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 from pandacea.cli.command import Commands, add_command, load_config_quietly
 from pandacea.cli.control import run_control_verb
 
+_LAST_TIME: Final = 253_402_300_799
+"""The last second that a date can name."""
+_SENT: Final = {
+    "approve": "approve a lease that waits",
+    "refuse": "refuse a lease that waits: its Spender has the price back (only with the Earner's own key)",
+    "cancel": "cancel an approved lease: its Spender has the whole price back (only with the Earner's own key)",
+}
+"""What a running node sends to the contract."""
+
 
 def lease_commands(commands: Commands) -> None:
-    """Add `leases`, which lists them, and its actions `acknowledge` and `reread`."""
+    """Add `leases`, which lists them, and its actions."""
     leases = add_command(commands, "leases", _leases, "show which leases the node believes, and why")
     leases.add_argument("--json", action="store_true", help="print JSON")
     actions = leases.add_subparsers(metavar="ACTION")
+    for verb, summary in _SENT.items():
+        action = add_command(actions, verb, _send, summary, config=False)
+        action.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="default: ./config.yaml")
+        action.add_argument("id", metavar="LEASE_ID", help="or the beginning of it")
+        action.set_defaults(verb=verb)
     acknowledge = add_command(
         actions,
         "acknowledge",
@@ -42,24 +58,50 @@ def lease_commands(commands: Commands) -> None:
 
 
 def _leases(parsed: argparse.Namespace) -> int:
-    from pandacea.app.commands.leases import list_leases
+    from pandacea.app.commands.leases import list_leases, list_requested_leases
 
     config = load_config_quietly(parsed)
-    rows = asyncio.run(list_leases(config))
+    waiting, rows = asyncio.run(list_requested_leases(config)), asyncio.run(list_leases(config))
     if parsed.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([{**row, "status": "created"} for row in waiting] + rows, indent=2))
         return 0
+    for row in waiting:
+        product = row["product_id"] or "a product that is not offered here"
+        asked = "" if row["asking_wei"] is None else f" (you ask {format_ether(int(row['asking_wei']))})"
+        print(
+            f"{row['lease_id']}  waits for you until {_time(row['decide_until'])}: pandacea leases approve {row['lease_id'][:10]}"
+        )
+        computations = f"{row['max_computations']} computations of {product}"
+        price = f"{format_ether(int(row['price_wei']))}{asked}"
+        print(f"  {row['spender']} pays {price} for {computations}, until {_time(row['expires_at'])}")
     for row in rows:
         count = f"{row['used']}/{row['max_computations']} used"
         print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
         if row["uncommitted"]:
             until = row["refundable_from"]
-            refundable = "" if until is None else f", refundable from {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M} UTC"
+            refundable = "" if until is None else f", refundable from {_time(until)}"
             why = row["uncommitted_reason"] or "on its way"
             print(f"  {row['uncommitted']} delivered, not committed{refundable}: {why}")
     if not rows:
         print("No approved lease of this Earner is known yet.")
     return 0
+
+
+def _send(parsed: argparse.Namespace) -> int:
+    from pandacea.app.commands.leases import send_for_lease
+
+    answer = asyncio.run(send_for_lease(load_config_quietly(parsed), parsed.verb, parsed.id))
+    print(f"{answer['sent']} of {answer['lease_id']} is on its way; `pandacea leases` shows when the chain has it.")
+    return 0
+
+
+def format_ether(wei: int) -> str:
+    """Write an amount in ether, exactly."""
+    return f"{Decimal(wei) / 10**18:f} ether"
+
+
+def _time(seconds: int | None) -> str:
+    return "for ever" if seconds is None else f"{datetime.fromtimestamp(min(seconds, _LAST_TIME), UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _acknowledge(parsed: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from pandacea.cli.control import control_commands
 from pandacea.cli.devchain import devchain_command
 from pandacea.cli.doctor import render_findings
 from pandacea.cli.keys import key_commands
-from pandacea.cli.leases import lease_commands
+from pandacea.cli.leases import format_ether, lease_commands
 from pandacea.cli.products import product_commands
 from pandacea.errors import BadConfig, Broken, DaemonError
 
@@ -78,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
     key_commands(commands)
     devchain_command(commands)
     chain_commands(commands)
+    withdraw = add_command(
+        commands, "withdraw", _withdraw, "take the Earner's money out of the contract, with the Earner's own key"
+    )
+    withdraw.add_argument("--keystore", type=Path, required=True, help="the Earner's own; it is read once and never kept")
+    withdraw.add_argument("--passphrase-file", type=Path, help="default: ask at the terminal")
     lease_commands(commands)
     control_commands(commands)
     product_commands(commands)
@@ -137,6 +142,41 @@ def _deploy(parsed: argparse.Namespace) -> int:
         raise Broken(f"The contract was not deployed: {problem}") from problem
     record.write(parsed.record)
     print(f"LeaseAgreement {record.address} on chain {record.chain_id}, block {record.deploy_block}; record: {parsed.record}")
+    return 0
+
+
+def _withdraw(parsed: argparse.Namespace) -> int:
+    from pandacea import keys
+    from pandacea.app import factories
+    from pandacea.app.commands.leases import list_leases
+    from pandacea_sdk.chain import ChainError, ContractReverted, LeaseChain
+
+    config = load_config_quietly(parsed)
+    if keys.keystore_address(parsed.keystore) != config.earner.address.lower():
+        raise BadConfig(
+            f"{parsed.keystore} is not the key of the Earner {config.earner.address}; the money is that address's alone."
+        )
+    account = keys.unlock_keystore(parsed.keystore, keys.read_passphrase(parsed.passphrase_file)).account()
+    executed = [row["lease_id"] for row in asyncio.run(list_leases(config)) if row["status"] == "executed"]
+    contract = factories.resolve_contract(config)
+
+    async def take() -> int:
+        url = config.blockchain.rpc_url[0].url
+        # The node sends over the configured endpoint, too, whatever its scheme.
+        async with LeaseChain(url, contract.address, key=account, any_code=True, allow_http=True) as chain:
+            for lease_id in executed:
+                try:
+                    await chain.finalize(lease_id)
+                    print(f"{lease_id} is finalized: its price is yours.")
+                except ContractReverted as refused:
+                    print(f"{lease_id} cannot be finalized yet: {refused}")
+            return await chain.withdraw() if await chain.credit_of(account.address) else 0
+
+    try:
+        taken = asyncio.run(take())
+    except ChainError as problem:
+        raise Broken(f"Nothing was withdrawn: {problem}") from problem
+    print(f"{format_ether(taken)} withdrawn to {account.address}." if taken else "The contract holds nothing for the Earner yet.")
     return 0
 
 

@@ -12,6 +12,10 @@ FAILED_RUNS_FREE: Final = 5
 """Runs of a lease that may end in the script's own exception before such a run costs a computation."""
 
 
+FREE_OUTPUT_BYTES: Final = 300
+"""Bytes of output that a run returns for which the allowance pays: enough to mend a script, too little to carry a table away."""
+
+
 class Charge(StrEnum):
     """How a job counts against its lease's `max_computations`."""
 

@@ -6,17 +6,17 @@ Whatever stands in the way (a disk, a database, a result that cannot be signed, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import structlog
 
-from pandacea.domain.charge import Charge, charge_at_end, count_used
+from pandacea.domain.charge import FREE_OUTPUT_BYTES, Charge, charge_at_end, count_used
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome, not_stored_detail
 from pandacea.domain.printable import printable
-from pandacea.domain.product import Release
+from pandacea.domain.product import LiveOutput, Release
 from pandacea.errors import Unavailable
 from pandacea.files.generation import GenerationFile
 from pandacea.files.results import ResultStore
@@ -217,6 +217,11 @@ async def _decide_end(
     charge = _charge_at_end(row, outcome, state, started=started, failed_runs=counts.get(Charge.ALLOWANCE, 0))
     if not signed:
         charge = row.charge_for_mode(Charge.RETURNED)
+    elif row.mode is Mode.LIVE and _is_free_failure(row, outcome, counts, started=started):
+        if _has_shown_more(row, outcome, ports):
+            charge = row.charge_for_mode(Charge.CHARGED)
+        else:
+            outcome, kept = reduce_failed_run(outcome), []
     values: dict[str, Any] = {
         "charge": charge,
         "finished_at": now,
@@ -240,6 +245,36 @@ async def _decide_end(
         if charge is Charge.CHARGED and state is not JobState.HELD and outcome.failure != Failure.LEASE_LOST:
             messages.append(result_commitment(row, result.result_hash))
     return _End(state, values, messages, kept)
+
+
+def _is_free_failure(row: Job, outcome: Outcome, counts: Mapping[Charge, int], *, started: bool) -> bool:
+    """Whether the allowance of failed runs pays for this one, now or when it is released."""
+    failed_runs = counts.get(Charge.ALLOWANCE, 0)
+    charge = charge_at_end(outcome.failure, code_started=started, released=row.live_at is not None, failed_runs=failed_runs)
+    return charge is Charge.ALLOWANCE
+
+
+def _has_shown_more(row: Job, outcome: Outcome, ports: FinishPorts) -> bool:
+    """Whether more of a run was streamed while it ran than the allowance gives: then it is charged, and keeps what it left."""
+    if row.live_at is None or row.effective_live_output is not LiveOutput.FULL:
+        return False
+    feed = ports.notifier.find_feed(row.computation_id)
+    return len(outcome.output) > FREE_OUTPUT_BYTES or (feed is not None and feed.reports > 0)
+
+
+def reduce_failed_run(outcome: Outcome) -> Outcome:
+    """Return of a run what the allowance of failed runs gives: class, line, message, and the end of the output; no artifacts."""
+    raised = outcome.script_error
+    if raised is not None:
+        raised = replace(raised, message=raised.message[:FREE_OUTPUT_BYTES])
+    cut = len(outcome.output) > FREE_OUTPUT_BYTES
+    return replace(
+        outcome,
+        script_error=raised,
+        output=outcome.output[-FREE_OUTPUT_BYTES:],
+        truncated=outcome.truncated or cut,
+        artifacts=(),
+    )
 
 
 def _state_at_end(row: Job, outcome: Outcome, *, started: bool) -> JobState:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pandacea.domain.charge import Charge, charge_at_end
+from pandacea.domain.charge import FREE_OUTPUT_BYTES, Charge, charge_at_end
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.domain.printable import printable
@@ -119,6 +119,8 @@ async def release_result(computation_id: str, ports: ReleasePorts, *, seen_diges
         counts = await work.jobs.count_by_charge(job.lease_key)
         failed_runs = counts.get(Charge.ALLOWANCE, 0)
         charge = job.charge_for_mode(charge_at_end(job.failure, code_started=True, released=True, failed_runs=failed_runs))
+        if charge is Charge.ALLOWANCE and (len(job.output) > FREE_OUTPUT_BYTES or await work.jobs.list_artifacts(computation_id)):
+            charge = Charge.CHARGED  # held before the allowance was bounded: what it left is handed over, so it is paid
         state = JobState.COMPLETED if job.failure is None else JobState.FAILED
         await work.jobs.change_state(computation_id, JobState.HELD, state, charge=charge, finished_at=now)
         await work.outbox.put_message(job_message(replace(job, state=state), failure=job.failure), now)

@@ -122,6 +122,11 @@ class SqlChainStore:
         async with self.read_connection() as connection:
             return await _find_known(ChainTable(connection, self.scope), LeaseTable(connection, self.scope), ids)
 
+    async def list_waiting(self) -> list[LeaseId]:
+        """List the leases that nobody approved when they were settled, and those created since."""
+        async with self.read_connection() as connection:
+            return await LeaseTable(connection, self.scope).list_waiting()
+
     async def list_payable(self) -> list[LeaseId]:
         """List settled leases that are open, have a price, and have a committed result."""
         async with self.read_connection() as connection:

@@ -189,6 +189,15 @@ class LeaseTable:
         chain_id, contract = self._scope.chain_id, self._scope.contract
         return {row[0]: _read_lease(row, LeaseKey(chain_id, contract, LeaseId(row[0]))) for row in rows if _is_readable(row)}
 
+    async def list_waiting(self) -> list[LeaseId]:
+        """List the leases that nobody approved, as settled or seen since."""
+        sql = with_placeholders(
+            self._connection,
+            "SELECT lease_id FROM lease WHERE deployment = ? AND approved_block IS NULL AND status = 'created' "
+            "UNION SELECT lease_id FROM chain_event WHERE deployment = ? AND kind = 'LeaseCreated'",
+        )
+        return [LeaseId(row[0]) for row in (await self._connection.exec_driver_sql(sql, (self._scope.id, self._scope.id))).all()]
+
     async def list_payable(self) -> list[LeaseId]:
         """List the approved and executed leases that have a price and a committed result."""
         sql = with_placeholders(

@@ -7,7 +7,7 @@ import pwd
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 from pandacea.api.lease_members import lease_members, refusal_reason, usage_members
@@ -15,11 +15,13 @@ from pandacea.app import factories
 from pandacea.app.commands.prompts import Prompt, Write, prompt_yes_no
 from pandacea.app.control.client import call_node, call_running_node
 from pandacea.app.render import render_answer
+from pandacea.catalogue.products_file import DeclaredProduct, read_products
 from pandacea.config import Config
 from pandacea.domain.access import CachedLease, ProductFacts, may_run
 from pandacea.domain.ids import Address, LeaseId, LeaseKey
-from pandacea.errors import Unavailable
+from pandacea.errors import DaemonError, Unavailable
 from pandacea.flows.commit_results import COMMIT_GRACE_SECONDS, waiting_by_lease
+from pandacea.flows.requested_leases import list_requested
 from pandacea.flows.settlement_report import make_report
 from pandacea.flows.unit_of_work import OutboxEntry
 from pandacea.store.products import SqlProductStore
@@ -84,6 +86,42 @@ async def list_leases(config: Config) -> list[JsonObject]:
                     }
                 )
     return rows
+
+
+async def list_requested_leases(config: Config) -> list[JsonObject]:
+    """List the leases that wait for the Earner: Spender, product, price and asking price, expiry, until when to decide.
+
+    Raises:
+        Unavailable: the contract has not been followed here yet, on the configured chain.
+    """
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(factories.open_database(config))
+        store = await factories.open_chain_store(config, engine)
+        view = await store.find_view()
+        assert view is not None  # open_chain_store looked
+        products, rows = SqlProductStore(engine), []
+        asking = {str(one.product_id): str(one.price) for one in _declared(config)}
+        for one in await list_requested(store, view, time.time()):
+            product = None if one.data_product_id is None else await products.find_offered_id(one.data_product_id)
+            asked = None if product is None else asking.get(product)
+            rows.append({**asdict(one), "price_wei": str(one.price_wei), "product_id": product, "asking_wei": asked})
+    return rows
+
+
+def _declared(config: Config) -> Sequence[DeclaredProduct]:
+    try:
+        return read_products(config.privacy.data_dir)
+    except DaemonError:
+        return []  # a file that cannot be read has a row of doctor; the leases are shown all the same
+
+
+async def send_for_lease(config: Config, verb: str, lease_id: str) -> JsonObject:
+    """Let the running node approve, refuse or cancel a lease; its id may be shortened.
+
+    Raises:
+        Refused: it cannot be done as asked; the reason, the contract's where it gave one.
+    """
+    return await call_node(config, f"leases {verb}", {"id": lease_id})
 
 
 def _settlement_members(lease: CachedLease, waiting: Sequence[OutboxEntry]) -> JsonObject:

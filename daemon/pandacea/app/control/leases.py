@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 import structlog
 
 from pandacea.api.lease_members import lease_members
+from pandacea.app.control.ids import expand_id
 from pandacea.chain.rereading.lease_rereader import LeaseDifference
 from pandacea.domain.access import CachedLease
 from pandacea.domain.ids import HASH32, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
-from pandacea.errors import Refused
+from pandacea.errors import Refused, Unavailable
 from pandacea.flows.approval_proof import ApprovalReport, acknowledge_lease, load_approval
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import LeaseCacheWriter
-from pandacea.flows.ports import Clock
+from pandacea.flows.ports import Clock, ResultPoster
 from pandacea.store.products import SqlProductStore
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
@@ -36,12 +37,15 @@ class LeaseControl:
         cache: LeaseCacheWriter | None = None,
         reread: Reread | None = None,
         list_contested: Callable[[], Collection[LeaseId]] = tuple,
+        sender: ResultPoster | None = None,
     ) -> None:
-        """`open_store` returns the contract's rows, or raises Unavailable. `cache`, `reread`: the running node's; None where none runs.
+        """`open_store` returns the contract's rows, or raises Unavailable.
+
+        `cache`, `reread` and `sender` are the running node's; None where no node runs.
 
         `list_contested`: the leases that an endpoint of the running node shows as denied while the followed one does not.
         """
-        self._list_contested = list_contested
+        self._list_contested, self._sender = list_contested, sender
         self._open_store, self._products, self._clock, self._cache = open_store, products, clock, cache
         self._reread = reread
 
@@ -89,6 +93,40 @@ class LeaseControl:
                 for one in changed
             ]
         }
+
+    async def approve_lease(self, arguments: JsonMapping) -> JsonObject:
+        """Approve a lease that waits; its id may be shortened.
+
+        Raises:
+            Refused: no such lease waits, no node runs, or the contract does not take it; the reason.
+        """
+        return await self._send("approveLease", arguments)
+
+    async def cancel_lease(self, arguments: JsonMapping) -> JsonObject:
+        """Refuse a lease that waits, or cancel an approved one: its Spender has the whole price back. Only the Earner's own key may.
+
+        Raises:
+            Refused: no such lease is open, no node runs, or the contract does not take it; the reason.
+        """
+        return await self._send("cancelLease", arguments)
+
+    async def _send(self, call: str, arguments: JsonMapping) -> JsonObject:
+        if self._sender is None:
+            raise Refused("No node runs here, and only a running node sends transactions. Start it: pandacea run")
+        store = await self._open_store()
+        known: list[LeaseId] = await store.list_waiting()
+        if call == "cancelLease":
+            async for page in store.load_approved():
+                known += [row.lease_id for row in page]
+        lease_id = _lease_id({"id": expand_id(str(arguments["id"]), sorted(set(known)))})
+        if lease_id not in known:
+            raise Refused(f"No lease {lease_id} of this Earner waits here; `pandacea leases` shows them.")
+        try:
+            await self._sender.call_lease(call, lease_id)
+        except Unavailable as error:
+            raise Refused(error.detail) from error
+        log.info("lease.sent", call=call, lease_id=lease_id)
+        return {"lease_id": lease_id, "sent": call}
 
     async def _row(self, approved: ApprovalReport) -> JsonObject:
         lease, product = approved.lease, approved.lease.data_product_id

@@ -10,13 +10,14 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from pandacea.app.control.ids import expand_id
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
 from pandacea.codecheck.review import ChildCodeReviewer
@@ -24,7 +25,6 @@ from pandacea.domain.code_approval import CodeRecord, CodeState
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import MIB
 from pandacea.domain.params_schema import count_free_bytes
-from pandacea.domain.printable import printable
 from pandacea.errors import DaemonError, Refused
 from pandacea.flows import approve_code
 from pandacea.flows.ports import Clock
@@ -46,8 +46,6 @@ SOCKET_NAME: Final = "desk.sock"
 """File name in the state folder. Commands and nodes of other versions know it: it stays."""
 MAX_LINE_BYTES: Final = 16 * MIB
 """Bytes of one request or answer: one line of JSON each."""
-_SHORTEST_PREFIX: Final = 6
-"""Characters of an id, `0x` among them, that are enough to name it."""
 SHOWN_OUTPUT_BYTES: Final = 65_536
 """Bytes of a held result's output in the answer of `results show`; the whole of it is in a file that the answer names."""
 
@@ -80,6 +78,9 @@ class ControlServer:
             "leases contested": leases.describe_contested,
             "leases acknowledge": leases.acknowledge_lease,
             "leases reread": leases.reread_leases,
+            "leases approve": leases.approve_lease,
+            "leases refuse": leases.cancel_lease,
+            "leases cancel": leases.cancel_lease,
         }
 
     async def handle(self, verb: str, arguments: Arguments) -> JsonObject:
@@ -130,11 +131,11 @@ class ControlServer:
         return {"computation_id": job.computation_id, "state": job.state.value}
 
     async def _held_id(self, arguments: Arguments) -> str:
-        return _expand_id(str(arguments["id"]), [job.computation_id for job in await list_held(self._ports)])
+        return expand_id(str(arguments["id"]), [job.computation_id for job in await list_held(self._ports)])
 
     async def _code_id(self, arguments: Arguments) -> str:
         known = [record.code_id for record in await approve_code.list_submissions(self._database)]
-        return _expand_id(str(arguments["id"]), known)
+        return expand_id(str(arguments["id"]), known)
 
     async def _list_code(self, arguments: Arguments) -> JsonObject:
         state = None if arguments.get("all") else CodeState.PENDING
@@ -157,18 +158,6 @@ class ControlServer:
         record = await approve_code.decide_code(code_id, state, reason, self._database, self._clock)
         log.info("code.decided", code_id=record.code_id, state=state.value)
         return _code_row(record)
-
-
-def _expand_id(prefix: str, ids: Sequence[str]) -> str:
-    """Return the one id that begins with `prefix`; `prefix` itself where it is too short, whole, or begins none of them.
-
-    Raises:
-        Refused: several ids begin with it.
-    """
-    found = sorted({known for known in ids if known.startswith(prefix.lower())}) if len(prefix) >= _SHORTEST_PREFIX else []
-    if len(found) > 1 and prefix not in found:
-        raise Refused(f"{len(found)} ids begin with {printable(prefix, limit=80)}; say more of it, for example {found[0][:20]}.")
-    return found[0] if len(found) == 1 else prefix
 
 
 def _job_row(job: Job | HeldRow) -> JsonObject:

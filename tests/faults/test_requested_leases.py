@@ -1,0 +1,81 @@
+"""A lease from its request to its approval, by the node: what waits is seen, and is approved by the beginning of its id."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from pandacea.app.control.leases import LeaseControl
+from pandacea.clock import SystemClock
+from pandacea.errors import Refused
+from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.requested_leases import list_requested
+from pandacea.store.products import SqlProductStore
+from tests.chain.anvil import EARNER, SPENDER, AnvilAgreement
+from tests.faults.settling import SettlingNode, settling_node
+
+
+def _control(earner: SettlingNode, *, running: bool = True) -> LeaseControl:
+    async def open_store() -> ChainStore:
+        assert earner.node.follower.chain_store is not None
+        return earner.node.follower.chain_store
+
+    products = SqlProductStore(earner.node.database)
+    cache = earner.node.lease_cache
+    return LeaseControl(open_store, products, SystemClock(), cache, sender=earner.sender if running else None)
+
+
+async def _waiting(earner: SettlingNode, *, after: float = 0.0) -> list[str]:
+    await earner.node.wait_for_head()
+    store = earner.node.follower.chain_store
+    assert store is not None
+    return [one.lease_id for one in await list_requested(store, earner.node.view, time.time() + after)]
+
+
+async def test_what_waits_is_seen_and_approved(agreement: AnvilAgreement, tmp_path: Path) -> None:
+    """With its terms, before and after it is settled; ten characters of its id approve it; a second approval is nothing to do."""
+    async with settling_node(agreement, tmp_path) as earner:
+        lease = await agreement.create(price=2_000)
+        assert await _waiting(earner) == [lease]
+        await earner.chain.mine_blocks(12)
+        [one] = await list_requested(await _store(earner), earner.node.view, time.time())
+        assert (one.lease_id, one.spender, one.price_wei) == (lease, SPENDER.address.lower(), 2_000)
+        assert time.time() + 6 * 86_400 < one.decide_until <= time.time() + 8 * 86_400
+        answer = await _control(earner).approve_lease({"id": lease[:10]})
+        assert answer == {"lease_id": lease, "sent": "approveLease"}
+        assert await _waiting(earner) == []
+        with pytest.raises(Refused, match="waits here"):
+            await _control(earner).approve_lease({"id": lease})
+
+
+async def _store(earner: SettlingNode) -> ChainStore:
+    await earner.node.wait_for_head()
+    assert earner.node.follower.chain_store is not None
+    return earner.node.follower.chain_store
+
+
+async def test_a_request_ends_with_its_week(agreement: AnvilAgreement, tmp_path: Path) -> None:
+    """The contract takes no approval after seven days, nor after the expiry."""
+    async with settling_node(agreement, tmp_path) as earner:
+        await agreement.create(days=30)
+        short = await agreement.create(days=1)
+        assert len(await _waiting(earner)) == 2
+        assert short not in await _waiting(earner, after=86_400 + 60)
+        assert await _waiting(earner, after=8 * 86_400) == []
+
+
+async def test_only_the_earners_own_key_gives_the_price_back(agreement: AnvilAgreement, tmp_path: Path) -> None:
+    """The operator is told so by the contract; the Earner's key refuses a request and cancels an approved lease."""
+    async with settling_node(agreement, tmp_path) as earner:
+        lease = await agreement.create()
+        await earner.node.wait_for_head()
+        with pytest.raises(Refused, match="NotParty"):
+            await _control(earner).cancel_lease({"id": lease})
+        with pytest.raises(Refused, match="No node runs"):
+            await _control(earner, running=False).cancel_lease({"id": lease})
+    async with settling_node(agreement, tmp_path, account=EARNER, name_operator=False) as earner:
+        await _control(earner).cancel_lease({"id": lease[:12]})
+        await earner.node.wait_for_head()
+        assert (await earner.node.read_rows())[lease].lease.status.value == "cancelled"
