@@ -59,7 +59,7 @@ class KnownLeases(InMemoryLeaseCache):
         return cached_lease(lease_id=lease_id)
 
 
-class World:
+class TwoChains:
     """A chain of 1000 blocks, settled to 960; OLD is cancelled in block 900, NEW in block 990."""
 
     def __init__(self, database: DatabaseEngine) -> None:
@@ -109,14 +109,14 @@ class World:
 
 
 @pytest.fixture
-async def world(database: DatabaseEngine) -> World:
+async def world(database: DatabaseEngine) -> TwoChains:
     """A contract that is followed from block 0."""
-    built = World(database)
+    built = TwoChains(database)
     await built.store.open_deployment(EARNER, "v1", 0, BlockRef(BlockNumber(-1), NO_HASH, NO_HASH, Timestamp(0)))
     return built
 
 
-async def test_a_denial_near_the_head_is_seen_in_the_first_round_and_old_ones_within_the_budget(world: World) -> None:
+async def test_a_denial_near_the_head_is_seen_in_the_first_round_and_old_ones_within_the_budget(world: TwoChains) -> None:
     """A hundred and twenty ranges of history, sixteen a round; what is not settled is read every round beside them."""
     assert await world.round() <= 2 * RANGES_PER_ROUND
     assert world.cache.list_contested() == {NEW}
@@ -125,7 +125,7 @@ async def test_a_denial_near_the_head_is_seen_in_the_first_round_and_old_ones_wi
     assert len(settled) == len(set(settled)), "nothing below finality is read twice"
 
 
-async def test_a_fault_keeps_what_was_read_before_it(world: World) -> None:
+async def test_a_fault_keeps_what_was_read_before_it(world: TwoChains) -> None:
     """It used to begin again from the deployment, and so with one fault in each pass it never ended."""
     world.other.fails_in = 7
     assert await world.round() == 7
@@ -135,7 +135,7 @@ async def test_a_fault_keeps_what_was_read_before_it(world: World) -> None:
     assert settled == sorted(set(settled))
 
 
-async def test_a_restart_goes_on_where_it_was(world: World) -> None:
+async def test_a_restart_goes_on_where_it_was(world: TwoChains) -> None:
     """A denial that was found stands from the first round on; at most 512 blocks without any are read again."""
     await world.rounds_until(OLD, NEW)
     while (await world.round()) > 4:
@@ -147,7 +147,7 @@ async def test_a_restart_goes_on_where_it_was(world: World) -> None:
     assert min(first for first, _ in world.other.ranges) > 400
 
 
-async def test_a_denial_that_was_near_the_head_is_not_forgotten_when_it_becomes_final(world: World) -> None:
+async def test_a_denial_that_was_near_the_head_is_not_forgotten_when_it_becomes_final(world: TwoChains) -> None:
     """Although the history before it has not been read yet."""
     await world.round()
     for _ in range(40):
@@ -157,7 +157,7 @@ async def test_a_denial_that_was_near_the_head_is_not_forgotten_when_it_becomes_
     assert NEW in world.cache.list_contested()
 
 
-async def test_a_denial_that_a_reorganisation_removed_is_withdrawn(world: World) -> None:
+async def test_a_denial_that_a_reorganisation_removed_is_withdrawn(world: TwoChains) -> None:
     """What is above finality is read anew in every round."""
     await world.round()
     assert world.cache.list_contested() == {NEW}
@@ -168,7 +168,7 @@ async def test_a_denial_that_a_reorganisation_removed_is_withdrawn(world: World)
     assert world.cache.list_contested() == set()
 
 
-async def test_the_url_is_not_in_the_database(world: World, tmp_path: Path) -> None:
+async def test_the_url_is_not_in_the_database(world: TwoChains, tmp_path: Path) -> None:
     """It may hold a key."""
     await world.rounds_until(OLD, NEW)
     async with world.store.read_connection() as connection:

@@ -17,7 +17,7 @@ from pandacea.chain.sending.finalized_leases import FollowedLeases
 from pandacea.chain.sending.sender import ChainSender
 from pandacea.domain.ids import Address
 from pandacea.flows.chain_store import SentTransaction
-from pandacea.flows.commit_results import CommitPorts, deliver_commitments
+from pandacea.flows.settlement.commit_results import CommitPorts, deliver_commitments
 from pandacea.flows.unit_of_work import Channel, OutboxMessage
 from pandacea.store.sent_transactions import SqlSentTransactionStore
 from pandacea.store.unit_of_work import SqlDatabase

@@ -9,9 +9,9 @@ import pytest
 from pandacea.chain.contract_versions import ContractVersion
 from pandacea.chain.sending.obstacles import find_obstacles
 from pandacea.domain.ids import Address
-from pandacea.flows.close_leases import ClosePorts, close_leases
-from pandacea.flows.commit_results import Posting
-from pandacea.flows.settlement_report import report_settlement
+from pandacea.flows.settlement.close_leases import ClosePorts, close_leases
+from pandacea.flows.settlement.commit_results import Posting
+from pandacea.flows.settlement.report import report_settlement
 from tests.chain.anvil import EARNER, OPERATOR, AnvilAgreement
 from tests.faults.settling import DEPTH, SettlingNode, settling_node, word
 

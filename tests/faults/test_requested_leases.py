@@ -11,7 +11,7 @@ from pandacea.app.control.leases import LeaseControl
 from pandacea.clock import SystemClock
 from pandacea.errors import Refused
 from pandacea.flows.chain_store import ChainStore
-from pandacea.flows.requested_leases import list_requested
+from pandacea.flows.settlement.requested_leases import list_requested
 from pandacea.store.products import SqlProductStore
 from tests.chain.anvil import EARNER, SPENDER, AnvilAgreement
 from tests.faults.settling import SettlingNode, settling_node

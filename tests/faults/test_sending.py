@@ -8,7 +8,7 @@ import pytest
 
 from pandacea.chain.sending.fees import FeeLimits
 from pandacea.errors import Unavailable
-from pandacea.flows.commit_results import ON_ITS_WAY
+from pandacea.flows.settlement.commit_results import ON_ITS_WAY
 from tests.chain.anvil import EARNER, OPERATOR, STRANGER, Anvil, AnvilAgreement, encode_call
 from tests.faults.proxy import After, Before, FaultProxy, ProxyAnswer, answer_first
 from tests.faults.settling import DEPTH, settling_node, word

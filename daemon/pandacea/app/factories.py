@@ -32,9 +32,9 @@ from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.limits import MIB
 from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.files.results import ResultStore
-from pandacea.flows.commit_results import Posting
 from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.release import ReleasePorts
+from pandacea.flows.settlement.commit_results import Posting
 from pandacea.flows.unit_of_work import Channel
 from pandacea.mqtt import MqttPublisher, MqttSettings
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings

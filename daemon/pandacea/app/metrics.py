@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from pandacea.chain.follower import Follower
-from pandacea.flows.settlement_report import SettlementReport
+from pandacea.flows.settlement.report import SettlementReport
 
 _CHAIN: Final = {
     "head": ("pandacea_chain_head_block", "Highest block number any endpoint has told", "gauge"),

@@ -36,14 +36,14 @@ from pandacea.files.results import ResultStore
 from pandacea.files.upload_files import UploadFiles
 from pandacea.flows.accept_job import QueueLimits, SubmitPorts
 from pandacea.flows.chain_store import ChainStore
-from pandacea.flows.close_leases import ClosePorts, close_leases
-from pandacea.flows.commit_results import CommitPorts, deliver_commitments
 from pandacea.flows.execute import ExecutePorts, run_next_job
 from pandacea.flows.finish import recover_jobs
 from pandacea.flows.outbox import deliver_events
 from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.restore import RestorePorts, begin_generation
 from pandacea.flows.retention import RetentionPorts, apply_retention
+from pandacea.flows.settlement.close_leases import ClosePorts, close_leases
+from pandacea.flows.settlement.commit_results import CommitPorts, deliver_commitments
 from pandacea.flows.sign_result import ResultSigner
 from pandacea.flows.uploads import UploadQuota, UploadStore
 from pandacea.tasks import Loop, TaskSupervisor

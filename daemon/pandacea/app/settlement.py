@@ -9,9 +9,9 @@ from pandacea.chain.sending.obstacles import find_obstacles
 from pandacea.chain.sending.sender import ChainSender
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Unavailable
-from pandacea.flows.commit_results import Posting
-from pandacea.flows.requested_leases import list_requested
-from pandacea.flows.settlement_report import SettlementReport, report_settlement
+from pandacea.flows.settlement.commit_results import Posting
+from pandacea.flows.settlement.report import SettlementReport, report_settlement
+from pandacea.flows.settlement.requested_leases import list_requested
 
 log = structlog.get_logger(__name__)
 

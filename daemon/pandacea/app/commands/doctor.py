@@ -23,7 +23,7 @@ from pandacea.config import Config
 from pandacea.domain.finding import Finding, FindingState
 from pandacea.domain.ids import Address
 from pandacea.errors import BadConfig, Broken, DaemonError
-from pandacea.flows.settlement_report import report_settlement
+from pandacea.flows.settlement.report import report_settlement
 from pandacea.sandbox.diagnose import diagnose_sandbox as examine_sandbox
 from pandacea.store.unit_of_work import SqlDatabase
 from pandacea_sdk.protocol.redaction import redact_url

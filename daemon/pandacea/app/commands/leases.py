@@ -20,9 +20,9 @@ from pandacea.config import Config
 from pandacea.domain.access import CachedLease, ProductFacts, may_run
 from pandacea.domain.ids import Address, LeaseId, LeaseKey
 from pandacea.errors import DaemonError, Unavailable
-from pandacea.flows.commit_results import COMMIT_GRACE_SECONDS, waiting_by_lease
-from pandacea.flows.requested_leases import list_requested
-from pandacea.flows.settlement_report import make_report
+from pandacea.flows.settlement.commit_results import COMMIT_GRACE_SECONDS, waiting_by_lease
+from pandacea.flows.settlement.report import make_report
+from pandacea.flows.settlement.requested_leases import list_requested
 from pandacea.flows.unit_of_work import OutboxEntry
 from pandacea.store.products import SqlProductStore
 from pandacea.store.unit_of_work import SqlDatabase

@@ -8,7 +8,7 @@ from pandacea.chain.contract_versions import ContractVersion
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.sending.fees import FeeLimits, parse_wei, quote_fees
 from pandacea.domain.ids import Address
-from pandacea.flows.commit_results import Posting
+from pandacea.flows.settlement.commit_results import Posting
 from pandacea_sdk.protocol.contract import lease_agreement
 
 COMMIT_GAS: Final = 100_000

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pandacea.flows.commit_results import ON_ITS_WAY, waiting_by_lease
 from pandacea.flows.ports import Clock
+from pandacea.flows.settlement.commit_results import ON_ITS_WAY, waiting_by_lease
 from pandacea.flows.unit_of_work import Database, OutboxEntry
 
 NORMAL_SECONDS: Final = 1_800.0

@@ -11,8 +11,8 @@ from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease import LeaseStatus
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
-from pandacea.flows.commit_results import Posting, waiting_by_lease
 from pandacea.flows.ports import FinalizedLeases, ResultPoster
+from pandacea.flows.settlement.commit_results import Posting, waiting_by_lease
 from pandacea.flows.unit_of_work import Database
 
 log = structlog.get_logger(__name__)
