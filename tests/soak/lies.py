@@ -110,6 +110,7 @@ async def soak_with_lies(seed: int, seconds: float, liars: int, folder: Path, sa
             reread=QUICK,
             cross_check_interval=2.0,
             timeout=10.0,
+            deploy_block=agreement.block,
         )
         await stack.enter_async_context(node)
         traffic = Traffic(agreement, random.Random(f"{seed} traffic"), DEEPEST)
@@ -191,7 +192,7 @@ async def _heal(node: FollowingNode, agreement: AnvilAgreement, report: LiesRepo
     report.repaired = node.follower.rereading.rereader.repaired_leases
     report.differences = [*wrong]
     if not wrong:
-        async with rebuilt_node(agreement, folder) as other:
+        async with rebuilt_node(agreement, folder, deploy_block=agreement.block) as other:
             mine, theirs = await node.read_rows(), await other.read_rows()
         report.differences = [f"{one}: {mine.get(one)} is {theirs.get(one)}" for one in theirs if mine.get(one) != theirs[one]]
 
