@@ -39,7 +39,7 @@ OnProgress = Callable[[float, float], None]
 
 
 async def run_conversion_job(instance: SandboxInstance, job: ConversionJob, on_progress: OnProgress) -> TableShape:
-    """Run a conversion to its end; see `flows.conversion.TableConverter`."""
+    """Run a conversion to its end; see `flows.ports.TableConverter`."""
     limits = job.limits
     try:
         report = await run_exchange(instance, _exchange(instance, job, on_progress), limits.time_seconds)

@@ -32,7 +32,7 @@ _DESTROY_SECONDS: Final = 60.0
 
 
 class SandboxService:
-    """Implements `flows.ports.Sandbox` and `flows.conversion.TableConverter` with instances of one backend and a pool of warm ones."""
+    """Implements `flows.ports.Sandbox` and `flows.ports.TableConverter` with instances of one backend and a pool of warm ones."""
 
     def __init__(self, backend: SandboxBackend, pool: PoolSettings, *, state_dir: Path, self_tested: bool) -> None:
         """`self_tested`: whether `start` runs the self-test; `state_dir` holds its files."""
