@@ -46,8 +46,11 @@ async def test_what_waits_is_seen_and_approved(agreement: AnvilAgreement, tmp_pa
         answer = await _control(earner).approve_lease({"id": lease[:10]})
         assert answer == {"lease_id": lease, "sent": "approveLease"}
         assert await _waiting(earner) == []
+        before = await earner.nonce()
+        await _control(earner).approve_lease({"id": lease})
+        assert await earner.nonce() == before, "it is on its way already"
         with pytest.raises(Refused, match="waits here"):
-            await _control(earner).approve_lease({"id": lease})
+            await _control(earner).approve_lease({"id": "0x" + "ab" * 32})
 
 
 async def _store(earner: SettlingNode) -> ChainStore:
