@@ -47,16 +47,16 @@ def abi_word(value: str | int) -> str:
     return hashing.abi_word(value).hex()
 
 
-async def fetch_arbiter(endpoint: Endpoint, contract: Address, lease_id: LeaseId) -> Address:
-    """Ask which arbiter a v1 lease has.
+async def fetch_arbiter(endpoint: Endpoint, contract: Address, lease_id: LeaseId) -> Address | None:
+    """Ask which arbiter a v1 lease has; None: what the endpoint shows is not such a lease.
 
     Raises:
-        RpcFault: the endpoint failed, does not know the lease, or answered with something else.
+        RpcFault: the endpoint failed, or does not know the lease.
     """
     answer = await endpoint.eth_call(contract, GET_LEASE_SELECTOR + abi_word(lease_id), "latest")
     word = answer[_ARBITER_WORD * 32 : (_ARBITER_WORD + 1) * 32]
     if len(word) != 32 or any(word[:12]):
-        raise endpoint.inconsistent_fault("eth_call", f"getLease({lease_id}) answered {len(answer)} bytes without an arbiter")
+        return None
     return Address("0x" + word[12:].hex())
 
 

@@ -170,6 +170,8 @@ class ApprovalProver:
         if lease.data_product_id is None or lease.expires_at is None:
             return False
         arbiter = await fetch_arbiter(endpoint, self.contract, lease.key.lease_id)
+        if arbiter is None:
+            return False
         data = NONCE_OF_SELECTOR + abi_word(lease.spender)
         for block, tries in ((lease.created_block, NEAR_NONCES), ("latest", FAR_NONCES)):
             try:
