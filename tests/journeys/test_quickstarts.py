@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
-from tests.journeys.conftest import ENVIRONMENT, System, system
+from tests.journeys.conftest import ENVIRONMENT, PRODUCT, System, system
 from tests.journeys.terminal import Terminal, clone, lines_of, share_libraries, terminal
 from tests.prerequisites import ROOT, free_port, skip_or_fail
 
@@ -89,12 +89,18 @@ def test_the_example_of_a_spenders_side_runs(weather: System, tmp_path: Path) ->
 
 
 def test_the_blocks_of_the_sdks_page_run_as_they_are_written(weather: System, tmp_path: Path) -> None:
-    """The first with a script of its name and a lease; the second with the key of a wallet's owner."""
-    first, second = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sdk.md").read_text(), re.DOTALL)[:2]
+    """A script of its name and a lease; a lease made of the signed catalogue; the key of a wallet's owner."""
+    first, lease, wallet = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sdk.md").read_text(), re.DOTALL)[:3]
     (tmp_path / "train.py").write_text("open('model_weights.pth', 'wb').write(features.to_csv().encode())")
     program = first.replace("http://localhost:8080", weather.url).replace("0x…", weather.lease(computations=1))
     program += "\nassert weights.startswith(b',wind,sun'), weights\n"
-    program += f"owner_key = {'5a' * 32!r}\n{second}"
+    program += (
+        lease.replace("http://localhost:8080", weather.url)
+        .replace("https://…", weather.rpc_url)
+        .replace("0x…", weather.contract)
+        .replace('"diabetes"', f"{PRODUCT!r}")
+    )
+    program += f"\nassert len(lease_id) == 66, lease_id\nowner_key = {'5a' * 32!r}\n{wallet}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "PANDACEA_PRIVATE_KEY": weather.accounts[2]["private_key"]}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
