@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -23,6 +24,7 @@ async def test_the_age_of_each_block_at_the_head_is_observed(monkeypatch: pytest
     follower = Follower(cast("Any", None), cast("Any", None), clock, options)
     follower.observe_lag = observed.append
     follower.chain_store = cast("Any", object())
+    follower.rereading = cast("Any", SimpleNamespace(report_doubts=None))
     follower.caught_up.set()
 
     async def apply(update: ChainView, *_: object) -> ChainView:
