@@ -20,7 +20,7 @@ from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
 from pandacea.sandbox.diagnose import diagnose_sandbox
 from pandacea.sandbox.docker.backend import DockerSandbox
 from pandacea.sandbox.select_backend import select_backend
-from pandacea.sandbox.selftest import ProbeResult, RunJob, run_self_test
+from pandacea.sandbox.selftest import ProbeResult, RunJob, _check_uids, run_self_test
 from pandacea.sandbox.settings import BubblewrapSettings, DockerSettings, PoolSettings
 from tests.run_id import instance_name
 from tests.sandbox.harness import IMAGE, Laboratory
@@ -142,3 +142,19 @@ async def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
     assert [row.state for row in rows] == [FindingState.OK, FindingState.FAIL]
     assert "the socket unix:///nowhere/docker.sock is not there" in rows[0].detail
     assert "pandacea environment build" in rows[1].remedy
+
+
+@pytest.mark.parametrize(
+    ("found", "passed"),
+    [
+        ([10_001, 10_002, 10_003], True),
+        ([10_001, 10_002], True),
+        ([10_001], False),
+        ([], False),
+        ([10_001, 10_001], False),
+        ([10_001, 0], False),
+    ],
+)
+def test_each_instance_that_said_its_uid_has_one_of_its_own(found: list[int], passed: bool) -> None:
+    """Two say it at least; the one that the time limit ends may be too late for it on a slow machine."""
+    assert _check_uids(found, range(10_001, 11_025)).passed is passed

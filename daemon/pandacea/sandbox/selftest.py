@@ -73,12 +73,15 @@ async def run_self_test(
     return (*probes, _check_uids(test.uids, uids))
 
 
-def _check_uids(found: Sequence[int | None], uids: range | None) -> ProbeResult:
-    """Check the uids of three simultaneous instances: three of the range, or, where there is no range, all the usual one."""
-    detail = "three at once: " + ", ".join(map(str, found))
+def _check_uids(found: Sequence[int], uids: range | None) -> ProbeResult:
+    """Check the uids of simultaneous instances: each one of the range, or, where there is no range, all the usual one.
+
+    Two have said theirs at least; the third, which the time limit ends, is often too late for it on a slow machine.
+    """
+    detail = f"{len(found)} at once: " + ", ".join(map(str, found))
     if uids is None:
-        return ProbeResult("uid: the one that scripts see", set(found) == {GUEST_UID}, detail)
-    unique = len(set(found)) == len(found) and all(uid in uids for uid in found)
+        return ProbeResult("uid: the one that scripts see", len(found) > 1 and set(found) == {GUEST_UID}, detail)
+    unique = 1 < len(found) == len(set(found)) and all(uid in uids for uid in found)
     return ProbeResult("uid: a sandbox's own while it lives", unique, detail)
 
 
@@ -86,8 +89,8 @@ class _SelfTest:
     def __init__(self, run: RunJob, limits: Limits, folder: Path, leaves_no_access_time: bool) -> None:
         self._run, self._limits, self._folder = run, limits, folder
         self._leaves_no_access_time = leaves_no_access_time
-        self.uids: list[int | None] = []
-        """What the first line of each probe's output says; None where it is not a number."""
+        self.uids: list[int] = []
+        """What the first line of each probe's output says, where the probe came to say it."""
 
     async def _run_probe(self, name: str, params: JsonObject, seconds: float, inputs: tuple[InputTable, ...] = ()) -> Outcome:
         results = self._folder / f"results-{name}"
@@ -105,7 +108,8 @@ class _SelfTest:
         )
         outcome = await self._run(job, lambda _: None)
         first = outcome.output.split(b"\n", 1)[0]
-        self.uids.append(int(first) if first.isdigit() else None)
+        if first.isdigit():
+            self.uids.append(int(first))
         return outcome
 
     async def probe_isolation(self) -> tuple[ProbeResult, ...]:
