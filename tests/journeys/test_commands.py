@@ -96,8 +96,9 @@ def test_doctor_passes_where_everything_is_here(tmp_path: Path) -> None:
         done = pandacea("doctor", "--json", "--config", str(tmp_path / "config.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(done.stdout)
-    assert [row["check"] for row in rows][:7] == [
-        *("keystore", "data folder", "products and data", "chain endpoints", "server address", "sandbox", "sandbox environment")
+    assert [row["check"] for row in rows][:8] == [
+        *("keystore", "data folder", "products and data", "chain endpoints", "settlement"),
+        *("server address", "sandbox", "sandbox environment"),
     ]
     assert {row["state"] for row in rows} <= {"ok", "weaker"}
     for subject in ("network", "uid", "root file system", "memory", "pids", "disk", "time", "system calls: namespaces"):

@@ -68,7 +68,8 @@ async def run_checks(config: Config) -> list[Finding]:
             f"see who has the port: `ss -ltnp 'sport = :{config.server.port}'`, and correct the section server of the configuration",
         ),
     ]
-    return [*[await _finding(*check) for check in checks], await _settlement_finding(config), *await _sandbox(config)]
+    *found, address = [await _finding(*check) for check in checks]
+    return [*found, await _settlement_finding(config), address, *await _sandbox(config)]
 
 
 async def _finding(group: str, name: str, check: Check, remedy: str) -> Finding:
