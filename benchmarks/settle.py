@@ -85,7 +85,7 @@ async def count_transactions(earner: SettlingNode, seed: int) -> float:
 
 
 async def measure() -> dict[str, float]:
-    """Measure each figure of the table once."""
+    """Measure each figure once, on one chain, and return them by name."""
     with tempfile.TemporaryDirectory() as folder:
         async with Anvil("--slots-in-an-epoch", "40") as chain:
             agreement = await chain.deploy_agreement()

@@ -70,7 +70,7 @@ async def commit(url: str, address: str, folder: Path, lease: str, kill_at: int)
 
 
 async def rpc(url: str, method: str, *params: Any) -> Any:
-    """Call one JSON-RPC method of anvil."""
+    """Call a method of anvil over a connection of its own."""
     async with aiohttp.ClientSession() as session:
         chain = Anvil()
         chain.url, chain._session = url, session

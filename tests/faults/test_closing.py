@@ -24,6 +24,7 @@ def _closing(earner: SettlingNode) -> ClosePorts:
 
 
 async def _status(earner: SettlingNode, lease_id: str) -> str:
+    await earner.let_mine()
     await earner.node.wait_for_head()
     return str((await earner.node.read_rows())[lease_id].lease.status.value)
 

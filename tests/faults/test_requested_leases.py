@@ -28,6 +28,7 @@ def _control(earner: SettlingNode, *, running: bool = True) -> LeaseControl:
 
 
 async def _waiting(earner: SettlingNode, *, after: float = 0.0) -> list[str]:
+    await earner.let_mine()
     await earner.node.wait_for_head()
     store = earner.node.follower.chain_store
     assert store is not None
@@ -46,6 +47,7 @@ async def test_what_waits_is_seen_and_approved(agreement: AnvilAgreement, tmp_pa
         answer = await _control(earner).approve_lease({"id": lease[:10]})
         assert answer == {"lease_id": lease, "sent": "approveLease"}
         assert await _waiting(earner) == []
+        await earner.let_mine()
         before = await earner.nonce()
         await _control(earner).approve_lease({"id": lease})
         assert await earner.nonce() == before, "it is on its way already"
@@ -80,5 +82,6 @@ async def test_only_the_earners_own_key_gives_the_price_back(agreement: AnvilAgr
             await _control(earner, running=False).cancel_lease({"id": lease})
     async with settling_node(agreement, tmp_path, account=EARNER, name_operator=False) as earner:
         await _control(earner).cancel_lease({"id": lease[:12]})
+        await earner.let_mine()
         await earner.node.wait_for_head()
         assert (await earner.node.read_rows())[lease].lease.status.value == "cancelled"

@@ -251,7 +251,7 @@ def _make_settlement_loops(config: Config, adapters: Adapters, poster: ChainSend
         Loop("settle", lambda: deliver_commitments(commit)),
         Loop("resend", lambda: _resend(poster), idle=RESEND_SECONDS, retry=RESEND_SECONDS),
         Loop("close", lambda: close_leases(close), idle=CLOSE_SECONDS, retry=CLOSE_SECONDS),
-        Loop("settlement-report", watch.update, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
+        Loop("settlement-report", watch.look_at_backlog, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
         Loop("lease-requests", watch.look_for_requests, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
         Loop("settlement-check", watch.look_for_obstacles, idle=OBSTACLE_SECONDS, retry=RESEND_SECONDS, log_level="info"),
     ]

@@ -20,7 +20,7 @@ class SettlementWatch:
     """How settlement stood at the last look."""
 
     def __init__(self, adapters: Adapters, sender: ChainSender, earner: Address, posting: Posting) -> None:
-        """Nothing is asked before `update` and `look_for_obstacles`."""
+        """Nothing is asked before `look_at_backlog` and `look_for_obstacles`."""
         self._adapters, self._sender, self._earner, self._posting = adapters, sender, earner, posting
         self.report = SettlementReport()
         self.obstacles: list[str] = []
@@ -34,7 +34,7 @@ class SettlementWatch:
         parts = ([backlog] if backlog else []) + self.obstacles
         return " ".join(parts) or None
 
-    async def update(self) -> None:
+    async def look_at_backlog(self) -> None:
         """Count what waits, and log it when it becomes trouble.
 
         Raises:
