@@ -148,7 +148,7 @@ class Law(RuleBasedStateMachine):
         step = self.luck.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         idle = all(lease.status in FINAL_STATUSES for lease in self.model.leases.values())
         if self.luck.random() < 0.7 and (idle or self.model.paused):
-            step = "pause_or_not" if self.model.paused else "create"
+            step = self.luck.choice(["pause_or_not", "create"]) if self.model.paused else "create"
         self.same_second = step != "wait" and self.luck.random() < 0.2
         note(f"second {self.evm.now + (not self.same_second)}: {step}")
         getattr(self, step)()
@@ -267,7 +267,7 @@ class Law(RuleBasedStateMachine):
 
     def pause_or_not(self) -> None:
         """Mostly off, so that something can begin."""
-        paused = self.luck.random() < 0.2
+        paused = self.luck.random() < 0.3
         by = self.luck.choice([self.owner, self.owner, self.arbiters[0]])
         self.step(lambda: self.model.pause(by, paused), self.evm.abi.encode_call("pause" if paused else "unpause"), by)
 
