@@ -370,7 +370,7 @@ def test_contract_and_law_never_differ() -> None:
     """Over random histories: same answers, same statuses, same money, and a way out for all of it whoever refuses."""
     _walk(HISTORIES)
     if HISTORIES >= ENOUGH:
-        for _ in range(4):  # what chance left out of the first histories comes by in some more
+        for _ in range(16):  # what chance left out of the first histories comes by in some more
             if REACHED >= WANTED:
                 break
             _walk(ENOUGH // 4)

@@ -21,6 +21,7 @@ import pytest
 from pandacea import keys
 from pandacea.sandbox.bubblewrap.cgroups import NodeCgroup
 from pandacea_sdk.chain import LeaseChain, deploy
+from pandacea_sdk.chain.errors import RpcRefused
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import PandaceaError
 from tests.prerequisites import ROOT, free_port, skip_or_fail
@@ -136,9 +137,20 @@ class System:
     async def _lease(self, spender: int, computations: int, approve: bool) -> str:
         lease_id = await self.create_lease(spender, computations)
         if approve:
-            async with self.earner() as chain:
-                await chain.approve(lease_id)
+            await self._approve(lease_id)
         return lease_id
+
+    async def _approve(self, lease_id: str) -> None:
+        """Approve a lease with the node's own key: where the node sent a transaction at the same moment, the nonce is taken, so again."""
+        async with asyncio.timeout(30), self.earner() as chain:
+            while True:
+                try:
+                    await chain.approve(lease_id)
+                except RpcRefused as refused:
+                    if "nonce" not in str(refused):
+                        raise
+                else:
+                    return
 
     def earner(self) -> LeaseChain:
         """The Earner's transactions on the chain."""

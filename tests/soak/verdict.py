@@ -15,7 +15,7 @@ import aiohttp
 
 from pandacea.domain.approval_proof import COUNTED_PROOFS
 from pandacea.domain.ids import Address
-from pandacea.domain.lease import FINAL_STATUSES
+from pandacea.domain.lease import FINAL_STATUSES, LeaseStatus
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.database_engine import DatabaseEngine
@@ -114,8 +114,8 @@ def _wrong_answers(mine: Mapping[str, LeaseRecord], said: Mapping[str, dict[str,
     for lease_id, held in mine.items():
         lease = held.lease
         if lease.approved_block is None:
-            if lease_id in said:
-                yield f"{lease_id}: nobody approved it, and it is {said[lease_id]}"
+            if (waits := said.get(lease_id)) and (waits["status"], lease.status) != ("created", LeaseStatus.CREATED):
+                yield f"{lease_id}: nobody approved it, it is {lease.status.value}, and `pandacea leases` says {waits}"
             continue
         want = {
             "status": lease.status.value,
