@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 import structlog
+from structlog.typing import EventDict, Processor
 
 from pandacea.domain.printable import printable
 from pandacea_sdk.protocol.redaction import redact_urls_in
@@ -23,7 +23,7 @@ def configure_logging(level: str = "info", fmt: str = "auto", stream: TextIO | N
     out = stream or sys.stderr
     console = fmt == "console" or (fmt == "auto" and out.isatty())
     threshold = getattr(logging, level.upper())
-    shared: list[Any] = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -31,7 +31,7 @@ def configure_logging(level: str = "info", fmt: str = "auto", stream: TextIO | N
         redact,
     ]
     if console:
-        renderer: Any = structlog.dev.ConsoleRenderer(colors=out.isatty())
+        renderer: Processor = structlog.dev.ConsoleRenderer(colors=out.isatty())
     else:
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
@@ -48,7 +48,7 @@ def configure_logging(level: str = "info", fmt: str = "auto", stream: TextIO | N
     root.setLevel(max(threshold, logging.WARNING))
 
 
-def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Hide secrets by name, shorten URLs to their host, and make hostile text printable."""
     for name, value in list(event.items()):
         if SECRET_NAMES.search(name):

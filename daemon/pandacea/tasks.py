@@ -6,9 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 
 from pandacea.errors import Broken, DaemonError, Unavailable
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 T = TypeVar("T")
 
@@ -19,14 +22,16 @@ IDLE_SECONDS: Final = 1.0
 TOLERATED_SECONDS: Final = 5.0
 """Before the next step of a loop whose step failed in a way that may pass."""
 
-TaskBody = Coroutine[Any, Any, Any]
+TaskBody = Coroutine[Any, Any, object]
+"""What a task runs. Only the event loop sees what a coroutine yields and is sent."""
 
 
-def get_logger() -> Any:
+def get_logger() -> FilteringBoundLogger:
     """Return the log. It is imported here because the sandbox's tests run its modules with the standard library alone."""
     import structlog
 
-    return structlog.get_logger(__name__)
+    log: FilteringBoundLogger = structlog.get_logger(__name__)
+    return log
 
 
 class TaskEnded(Exception):
@@ -38,8 +43,8 @@ class TaskSupervisor:
 
     def __init__(self) -> None:
         """Start with no task."""
-        self._tasks: dict[asyncio.Task[Any], str] = {}
-        self._first: tuple[str, asyncio.Task[Any]] | None = None
+        self._tasks: dict[asyncio.Task[object], str] = {}
+        self._first: tuple[str, asyncio.Task[object]] | None = None
         self._ended = asyncio.Event()
 
     @property
@@ -52,14 +57,14 @@ class TaskSupervisor:
         """The name of the first task that ended by itself."""
         return None if self._first is None else self._first[0]
 
-    def start_task(self, body: TaskBody, name: str) -> asyncio.Task[Any]:
+    def start_task(self, body: TaskBody, name: str) -> asyncio.Task[object]:
         """Run `body` as a task until `stop_tasks`."""
-        task: asyncio.Task[Any] = asyncio.create_task(body, name=name)
+        task: asyncio.Task[object] = asyncio.create_task(body, name=name)
         self._tasks[task] = name
         task.add_done_callback(self._note_end)
         return task
 
-    async def stop_tasks(self, *tasks: asyncio.Task[Any]) -> None:
+    async def stop_tasks(self, *tasks: asyncio.Task[object]) -> None:
         """Cancel the given tasks, or all, and wait for their ends."""
         ending = tasks or tuple(self._tasks)
         for task in ending:
@@ -84,7 +89,7 @@ class TaskSupervisor:
             raise problem
         raise TaskEnded(f"The node's task {name} returned, and it never should.")
 
-    def _note_end(self, task: asyncio.Task[Any]) -> None:
+    def _note_end(self, task: asyncio.Task[object]) -> None:
         name = self._tasks.pop(task, None)
         if name is None:
             return  # it was stopped
@@ -121,7 +126,7 @@ class RestartedTask:
         self.restarts = 0
         self._make_body = make_body
         self._restart_seconds = restart_seconds
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -149,7 +154,7 @@ class RestartedTask:
         self._task = asyncio.create_task(self._make_body(), name=self.name)
         self._task.add_done_callback(self._note_end)
 
-    def _note_end(self, task: asyncio.Task[Any]) -> None:
+    def _note_end(self, task: asyncio.Task[object]) -> None:
         problem = None if task.cancelled() else task.exception()
         if task is not self._task:
             return  # it was stopped
@@ -158,7 +163,7 @@ class RestartedTask:
         self._timer = asyncio.get_running_loop().call_later(self._restart_seconds, self._begin)
 
 
-def log_task_failure(task: asyncio.Task[Any]) -> None:
+def log_task_failure(task: asyncio.Task[object]) -> None:
     """Log what a task raised; add it as the done-callback of a task that nobody waits for."""
     if not task.cancelled() and (problem := task.exception()) is not None:
         get_logger().error("task.failed", task=task.get_name(), exc_info=problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,13 +123,13 @@ class SimulatedEndpoint(Endpoint):
         self.fault_rate = fault_rate
         self.behind = 0
 
-    async def call_nullable(self, method: str, params: list[Any], shape: type[Any]) -> Any:
+    async def call_nullable(self, method: str, params: Sequence[Any], shape: type[Any]) -> Any:
         self.calls += 1
         if self.rng.random() < self.fault_rate:
             raise RpcFault(
                 self.rng.choice([FaultKind.NETWORK, FaultKind.RANGE, FaultKind.RATE_LIMIT]), self.name, method, "simulated"
             )
-        answer = self._answer(method, params)
+        answer = self._answer(method, list(params))
         return None if answer is None else msgspec.convert(answer, shape)
 
     def _answer(self, method: str, params: list[Any]) -> Any:

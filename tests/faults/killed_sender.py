@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ async def commit(url: str, address: str, folder: Path, lease: str, kill_at: int)
 
     asked = Endpoint.call_nullable
 
-    async def call_nullable(self: Endpoint, method: str, params: list[Any], shape: Any) -> Any:
+    async def call_nullable(self: Endpoint, method: str, params: Sequence[Any], shape: Any) -> Any:
         if method == "eth_sendRawTransaction":
             step()
         answer = await asked(self, method, params, shape)

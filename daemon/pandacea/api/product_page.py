@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 from pandacea.domain.printable import printable
 from pandacea_sdk.protocol.json_types import JsonMapping
@@ -170,7 +170,7 @@ def _range(column: JsonMapping) -> str:
     return f"{_text(_figure(low))} to {_text(_figure(high))}"
 
 
-def _figure(value: Any) -> str:
+def _figure(value: object) -> str:
     return "…" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -255,7 +255,7 @@ def _bytes(size: int) -> str:
     return f"{size / (1 << 20):g} MiB" if size >= 1 << 20 else f"{size / 1024:g} KiB"
 
 
-def _text(value: Any, limit: int = 500, *, newlines: bool = False) -> str:
+def _text(value: object, limit: int = 500, *, newlines: bool = False) -> str:
     """Return a text of an Earner, or of anybody, escaped for the page."""
     return escape(printable(str(value), limit=limit, newlines=newlines), quote=True)
 

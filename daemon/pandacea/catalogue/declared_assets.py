@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pandacea.catalogue.mock import MAX_ROWS
 from pandacea.domain.ids import ASSET_ID
@@ -28,7 +28,7 @@ class BadAsset(BadConfig):
     """An asset of products.yaml cannot be used."""
 
 
-def parse_asset(asset_id: str, given: Any, data_dir: Path) -> DeclaredAsset:
+def parse_asset(asset_id: str, given: object, data_dir: Path) -> DeclaredAsset:
     """Read one asset: nothing, a file name, or a mapping.
 
     Raises:
@@ -36,12 +36,9 @@ def parse_asset(asset_id: str, given: Any, data_dir: Path) -> DeclaredAsset:
     """
     if not ASSET_ID.fullmatch(asset_id):
         raise BadAsset(f"the asset id {asset_id!r} must match {ASSET_ID.pattern}.")
-    entry = {"file": given} if isinstance(given, str) else given or {}
-    _check_keys(entry, KEYS, f"asset {asset_id}")
+    entry = _check_keys({"file": given} if isinstance(given, str) else given or {}, KEYS, f"asset {asset_id}")
     source = _file(asset_id, entry.get("file"), data_dir)
-    given_mock: Any = entry.get("mock")
-    mock: JsonObject = given_mock or {}
-    _check_keys(mock, MOCK_KEYS, f"asset {asset_id}.mock")
+    mock = _check_keys(entry.get("mock") or {}, MOCK_KEYS, f"asset {asset_id}.mock")
     columns = entry.get("columns") or {}
     if not isinstance(columns, dict):
         raise BadAsset(f"asset {asset_id}.columns must map column names to what they hold.")
@@ -56,28 +53,28 @@ def parse_asset(asset_id: str, given: Any, data_dir: Path) -> DeclaredAsset:
     )
 
 
-def parse_description(where: str, given: Any) -> ColumnDescription:
+def parse_description(where: str, given: object) -> ColumnDescription:
     """Read what an Earner declares about one column. Raises BadAsset."""
-    _check_keys(given, COLUMN_KEYS, where)
-    low, high = (_bound(f"{where}.{key}", given.get(key)) for key in ("minimum", "maximum"))
+    entry = _check_keys(given, COLUMN_KEYS, where)
+    low, high = (_bound(f"{where}.{key}", entry.get(key)) for key in ("minimum", "maximum"))
     if low is not None and high is not None and _is_reversed(low, high):
         raise BadAsset(f"{where}: minimum {low!r} is above maximum {high!r}, or one is a date and the other a number.")
-    categories = given.get("categories") or []
+    categories = entry.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(one, str | int | float) for one in categories):
         raise BadAsset(f"{where}.categories must be a list of texts.")
-    missing = given.get("missing")
+    missing = entry.get("missing")
     if missing is not None and (isinstance(missing, bool) or not isinstance(missing, int | float) or not 0 <= missing <= 1):
         raise BadAsset(f"{where}.missing is {missing!r}; it is a share: from 0 to 1.")
-    if not isinstance(given.get("label", False), bool):
-        raise BadAsset(f"{where}.label is {given['label']!r}; allowed: true, false.")
+    if not isinstance(entry.get("label", False), bool):
+        raise BadAsset(f"{where}.label is {entry['label']!r}; allowed: true, false.")
     return ColumnDescription(
-        unit=_text(f"{where}.unit", given.get("unit", "")),
-        description=_text(f"{where}.description", given.get("description", "")),
+        unit=_text(f"{where}.unit", entry.get("unit", "")),
+        description=_text(f"{where}.description", entry.get("description", "")),
         minimum=low,
         maximum=high,
         categories=tuple(str(one) for one in categories),
         missing=None if missing is None else float(missing),
-        label=given.get("label", False),
+        label=entry.get("label", False),
     )
 
 
@@ -88,27 +85,29 @@ def _is_reversed(low: float | str, high: float | str) -> bool:
     return low > high
 
 
-def _check_keys(entry: Any, keys: tuple[str, ...], where: str) -> None:
+def _check_keys(entry: object, keys: tuple[str, ...], where: str) -> JsonObject:
+    """Return a mapping that has no other keys than these. Raises BadAsset."""
     if not isinstance(entry, dict):
         raise BadAsset(f"{where} must be a mapping with the keys {', '.join(keys)}.")
     for key in entry:
         if key not in keys:
             raise BadAsset(f"{where}.{key} is not a key; allowed here: {', '.join(keys)}.")
+    return entry
 
 
-def _text(where: str, value: Any) -> str:
+def _text(where: str, value: object) -> str:
     if not isinstance(value, str) or len(value) > _TEXT_CHARACTERS:
         raise BadAsset(f"{where} must be text of at most {_TEXT_CHARACTERS} characters.")
     return value
 
 
-def _count(where: str, value: Any, maximum: int) -> int:
+def _count(where: str, value: object, maximum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
         raise BadAsset(f"{where} is {value!r}; it must be a whole number from 0 to {maximum}.")
     return value
 
 
-def _bound(where: str, value: Any) -> float | str | None:
+def _bound(where: str, value: object) -> float | str | None:
     if isinstance(value, dt.date):  # YAML reads an unquoted date as one
         return value.isoformat()
     if isinstance(value, str):
@@ -140,7 +139,7 @@ def _recipe(asset_id: str, entry: JsonMapping, source: Path) -> Recipe:
     return Recipe(source_format, drop or (), keep, separator, table)
 
 
-def _names(where: str, value: Any) -> tuple[str, ...] | None:
+def _names(where: str, value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -148,7 +147,7 @@ def _names(where: str, value: Any) -> tuple[str, ...] | None:
     return tuple(value)
 
 
-def _file(asset_id: str, name: Any, data_dir: Path) -> Path:
+def _file(asset_id: str, name: object, data_dir: Path) -> Path:
     if name is not None and (not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts):
         raise BadAsset(f"asset {asset_id}.file is {name!r}; it must be a file's name in {data_dir}.")
     names = [name] if name else [asset_id + suffix for suffix in SUFFIXES]

@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from pandacea_sdk.protocol.json_types import JsonMapping
 
@@ -95,7 +95,7 @@ def _decimals(scale: int, low: Decimal, high: Decimal) -> Cell:
     return lambda generator: str((low + (high - low) * Decimal(str(round(generator.random(), 6)))).quantize(unit))
 
 
-def _times(kind: str, low: Any, high: Any) -> Cell:
+def _times(kind: str, low: object, high: object) -> Cell:
     start = dt.datetime.fromisoformat(str(low)) if low else dt.datetime.combine(_FIRST_DAY, dt.time())
     end = dt.datetime.fromisoformat(str(high)) if high else start + dt.timedelta(days=_DAYS)
     start, end = start.replace(tzinfo=None), end.replace(tzinfo=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
@@ -79,7 +79,7 @@ def parse_product(entry: JsonObject, data_dir: Path) -> DeclaredProduct:
     return _product(Path("products add"), data_dir, entry, "the new product")
 
 
-def _product(path: Path, data_dir: Path, entry: Any, where: str) -> DeclaredProduct:
+def _product(path: Path, data_dir: Path, entry: object, where: str) -> DeclaredProduct:
     if not isinstance(entry, dict):
         raise BadConfig(f"{path}: {where} must be a mapping with the keys {', '.join(PRODUCT_KEYS)}.")
     for key in entry:
@@ -113,7 +113,7 @@ def _text(path: Path, where: str, entry: JsonObject, key: str, default: str) -> 
     return value
 
 
-def parse_price_field(path: Path, where: str, value: Any) -> Wei:
+def parse_price_field(path: Path, where: str, value: object) -> Wei:
     """Read a price of products.yaml. Raises BadConfig."""
     try:
         return parse_price(value)
@@ -121,7 +121,7 @@ def parse_price_field(path: Path, where: str, value: Any) -> Wei:
         raise BadConfig(f"{path}: {where}.price is {value!r}; {error.detail}") from error
 
 
-def parse_price(value: Any) -> Wei:
+def parse_price(value: object) -> Wei:
     """Read a price: a whole number of wei, or "0.02 ether". Raises BadConfig."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value))
     try:
@@ -133,11 +133,11 @@ def parse_price(value: Any) -> Wei:
     return Wei(int(amount))
 
 
-def _rules(path: Path, where: str, given: Any) -> Rules:
+def _rules(path: Path, where: str, given: object) -> Rules:
     names = [field.name for field in fields(Rules)]
     if not isinstance(given, dict):
         raise BadConfig(f"{path}: {where}.rules must be a mapping with the keys {', '.join(names)}.")
-    values: dict[str, Any] = {}
+    values: JsonObject = {}
     for key, value in given.items():
         kind = _ENUMS.get(key)
         if key not in names:
@@ -152,7 +152,7 @@ def _rules(path: Path, where: str, given: Any) -> Rules:
     return Rules(**values)
 
 
-def _asset(path: Path, data_dir: Path, where: str, asset_id: str, given: Any) -> DeclaredAsset:
+def _asset(path: Path, data_dir: Path, where: str, asset_id: str, given: object) -> DeclaredAsset:
     try:
         return parse_asset(asset_id, given, data_dir)
     except BadAsset as error:

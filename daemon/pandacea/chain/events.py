@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pandacea.chain.rpc_messages import RpcLog
 from pandacea.domain.chain_view import ChainEvent
@@ -41,8 +41,9 @@ def function_selector(signature: str) -> str:
     return "0x" + keccak256(signature.encode())[:4].hex()
 
 
-# Builders take topics and data as they came. They are typed loosely on purpose: a NewType is a call, and there are a hundred
-# thousand logs; their results are typed.
+_Hex: TypeAlias = Any
+"""Hex text as it came, for whichever NewType of text an event takes: a NewType is a call, and there are a hundred thousand logs."""
+_Topics = list[_Hex]
 
 
 def _word(data: str, index: int) -> int:
@@ -50,17 +51,17 @@ def _word(data: str, index: int) -> int:
     return int(data[start : start + 64], 16)
 
 
-def _created(topics: list[Any], data: Any) -> LeaseEvent:
+def _created(topics: _Topics, data: _Hex) -> LeaseEvent:
     _, lease_id, spender, earner = topics
     if spender[:26] != _ADDRESS_PADDING or earner[:26] != _ADDRESS_PADDING:
         raise ValueError("an address of more than 20 bytes")
     price: Any = int(data, 16)
-    by: Any = "0x" + spender[26:]
-    to: Any = "0x" + earner[26:]
+    by: _Hex = "0x" + spender[26:]
+    to: _Hex = "0x" + earner[26:]
     return LeaseCreated(lease_id, by, to, price)
 
 
-def _terms(topics: list[Any], data: Any) -> LeaseEvent:
+def _terms(topics: _Topics, data: _Hex) -> LeaseEvent:
     expires: Any = int(data[2:66], 16)
     computations = int(data[66:130], 16)
     if expires > _UINT64 or computations > _UINT32:
@@ -68,33 +69,33 @@ def _terms(topics: list[Any], data: Any) -> LeaseEvent:
     return LeaseTerms(topics[1], topics[2], expires, computations)
 
 
-def _approved(topics: list[Any], _: Any) -> LeaseEvent:
+def _approved(topics: _Topics, _: _Hex) -> LeaseEvent:
     return LeaseApproved(topics[1])
 
 
-def _committed(topics: list[Any], data: Any) -> LeaseEvent:
+def _committed(topics: _Topics, data: _Hex) -> LeaseEvent:
     return ResultCommitted(topics[1], topics[2], data)
 
 
-def _executed(topics: list[Any], _: Any) -> LeaseEvent:
+def _executed(topics: _Topics, _: _Hex) -> LeaseEvent:
     return LeaseExecuted(topics[1])
 
 
-def _cancelled(topics: list[Any], _: Any) -> LeaseEvent:
+def _cancelled(topics: _Topics, _: _Hex) -> LeaseEvent:
     return LeaseCancelled(topics[1])
 
 
-def _finalized(topics: list[Any], data: Any) -> LeaseEvent:
+def _finalized(topics: _Topics, data: _Hex) -> LeaseEvent:
     return LeaseFinalized(topics[1], _address(topics[2]), int(data, 16))
 
 
-def _raised(topics: list[Any], data: Any) -> LeaseEvent:
+def _raised(topics: _Topics, data: _Hex) -> LeaseEvent:
     if len(data) < 2 + 128:
         raise ValueError("no stake")
     return DisputeRaised(topics[1], _address(topics[2]), _address(topics[3]), _reason(data), Wei(_word(data, 1)))
 
 
-def _resolved(topics: list[Any], data: Any) -> LeaseEvent:
+def _resolved(topics: _Topics, data: _Hex) -> LeaseEvent:
     return DisputeResolved(topics[1], _word(data, 0) != 0, Wei(_word(data, 1)))
 
 
@@ -119,7 +120,7 @@ LEASE_CREATED_TOPIC: Final = event_topic("LeaseCreated(bytes32,address,address,u
 LEASE_EXECUTED_TOPIC: Final = event_topic("LeaseExecuted(bytes32)")
 
 # Number of topics, characters of data (0x and two a byte; 0: the builder checks), and the builder.
-_EVENTS: Final[Mapping[str, tuple[int, int, Callable[[list[Any], Any], LeaseEvent]]]] = {
+_EVENTS: Final[Mapping[str, tuple[int, int, Callable[[_Topics, _Hex], LeaseEvent]]]] = {
     LEASE_CREATED_TOPIC: (4, 2 + 64, _created),
     event_topic("LeaseTerms(bytes32,bytes32,uint64,uint32)"): (3, 2 + 128, _terms),
     event_topic("LeaseApproved(bytes32)"): (2, 2, _approved),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -36,7 +36,7 @@ from pandacea.errors import Broken, Unavailable
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.follow import apply_update, refresh_leases
 from pandacea.flows.ports import Clock
-from pandacea.tasks import retry_until_available, run_until_one_ends
+from pandacea.tasks import TaskBody, retry_until_available, run_until_one_ends
 
 log = structlog.get_logger(__name__)
 
@@ -224,7 +224,7 @@ class Follower:
         assert self.cross_check is not None
         assert self.rereading is not None
         assert self.spender_accounts is not None
-        parts: dict[str, Coroutine[Any, Any, Any]] = {
+        parts: dict[str, TaskBody] = {
             "chain-follow": self._follow(),
             "chain-proof-queue": self.proof_queue.run(self.caught_up),
             "chain-spender-accounts": self.spender_accounts.run(self.caught_up),

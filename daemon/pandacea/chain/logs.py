@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from eth_utils.crypto import keccak
 
@@ -14,6 +14,7 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import RpcLog, parse_quantity
 from pandacea.domain.ids import HASH32, Address, Hash32
+from pandacea_sdk.protocol.json_types import JsonObject
 
 FIRST_SPAN_BLOCKS: Final = 64
 MAX_SPAN_BLOCKS: Final = 50_000
@@ -92,7 +93,7 @@ class LogReader:
             raise endpoint.inconsistent_fault("eth_getLogs", f"logs of a block other than {block_hash}")
         return checked
 
-    def _filter(self, **where: str) -> dict[str, Any]:
+    def _filter(self, **where: str) -> JsonObject:
         return {"address": self.contract, "topics": [list(self.topics), *self.indexed_filters], **where}
 
     def _grow(self, url: str, span: int, count: int, *, whole: bool) -> None:

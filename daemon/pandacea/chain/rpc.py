@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -39,7 +40,7 @@ class RawHttpProvider(AsyncJSONBaseProvider):
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 10.0))
         self._session: aiohttp.ClientSession | None = None
 
-    async def make_request(self, method: RPCEndpoint, params: Any) -> Any:
+    async def make_request(self, method: RPCEndpoint, params: object) -> Any:
         """Post one request; return (HTTP status, Retry-After in seconds, body)."""
         body = msgspec.json.encode(self.form_request(method, params))
         async with self._open().post(self.endpoint_uri, data=body, allow_redirects=False) as answer:
@@ -109,7 +110,7 @@ class Endpoint:
         """Whether chain id and code were checked since its last network fault."""
         self.head = -1
 
-    async def call_method(self, method: str, params: list[Any], shape: type[T]) -> T:
+    async def call_method(self, method: str, params: Sequence[object], shape: type[T]) -> T:
         """Call a method and decode the answer into `shape`.
 
         Raises:
@@ -129,7 +130,7 @@ class Endpoint:
                 return answer
         raise AssertionError("unreachable")
 
-    async def call_nullable(self, method: str, params: list[Any], shape: type[T]) -> T | None:
+    async def call_nullable(self, method: str, params: Sequence[object], shape: type[T]) -> T | None:
         """Call a method whose answer may be null (a transaction or a block that the endpoint does not have)."""
         self.calls += 1
         try:
@@ -230,7 +231,7 @@ class Endpoint:
         except ValueError as error:
             raise self._fault(FaultKind.MALFORMED, method, str(error)) from error
 
-    async def call_quantity(self, method: str, params: list[Any]) -> int:
+    async def call_quantity(self, method: str, params: Sequence[object]) -> int:
         """Call a method whose answer is one number."""
         return self.parse_number(await self.call_method(method, params, str), method)
 
@@ -244,7 +245,7 @@ class Endpoint:
         await asyncio.sleep(0)
 
 
-_decoders: dict[Any, Any] = {}
+_decoders: dict[object, Any] = {}
 
 
 def _decoder(shape: type[T]) -> msgspec.json.Decoder[RpcResponse[T]]:

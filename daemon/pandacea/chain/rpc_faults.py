@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from pandacea.chain.rpc_messages import JsonRpcError
 from pandacea.errors import Unavailable
@@ -46,7 +46,7 @@ class RpcFault(Unavailable):
         *,
         retry_after: int = 0,
         range_hint: RangeHint | None = None,
-        data: Any = None,
+        data: object = None,
         rpc_code: int = 0,
     ) -> None:
         """`endpoint`: its redacted name; `retry_after`: seconds, 0 when the endpoint named none; `data`: of the JSON-RPC error."""
@@ -125,7 +125,7 @@ def classify_rpc_error(error: JsonRpcError) -> tuple[FaultKind, RangeHint | None
     return FaultKind.ERROR, None
 
 
-def _hint(message: str, data: Any) -> RangeHint | None:
+def _hint(message: str, data: object) -> RangeHint | None:
     if isinstance(data, dict) and isinstance(data.get("from"), str) and isinstance(data.get("to"), str):
         found = _range(data["from"], data["to"])
         if found is not None:

@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from pandacea.config.secret_file import read_secret
 from pandacea.config.sections import Config
@@ -110,7 +111,7 @@ def _read(path: Path) -> JsonObject:
     return tree
 
 
-def _load_yaml(text: str) -> Any:
+def _load_yaml(text: str) -> object:
     loader = _UniqueKeyLoader(text)
     try:
         return loader.get_single_data()
@@ -140,7 +141,7 @@ def _origin(key: str, origins: Mapping[str, str], path: Path) -> str:
     return f"{path}" if variable is None else f"The environment variable {variable}"
 
 
-def _set_key(tree: JsonObject, key: str, value: Any) -> None:
+def _set_key(tree: JsonObject, key: str, value: object) -> None:
     *parents, last = key.split(".")
     for name in parents:
         inner = tree.setdefault(name, {})
@@ -195,7 +196,7 @@ def _apply_environment(tree: JsonObject, variables: Mapping[str, str]) -> dict[s
     return origins
 
 
-def _value(variable: str, key: str, text: str) -> Any:
+def _value(variable: str, key: str, text: str) -> object:
     """Read a variable's value as YAML; secrets and addresses stay text, whatever they look like."""
     if key in SECRET_KEYS or _HEX_NUMBER.fullmatch(text):
         return text
@@ -214,7 +215,7 @@ def _sentences(problem: ValidationError) -> dict[str, str]:
     return sentences
 
 
-def _sentence(error: Any) -> tuple[str, str]:
+def _sentence(error: ErrorDetails) -> tuple[str, str]:
     where = [str(part) for part in error["loc"] if not str(part).startswith(("literal[", "Confirmations"))]
     key = ".".join(where)
     model = _find_section(where[:-1])
@@ -235,17 +236,17 @@ def _sentence(error: Any) -> tuple[str, str]:
 
 
 def _find_section(where: list[str]) -> type[BaseModel] | None:
-    model: Any = Config
+    model: type[BaseModel] = Config
     for name in where:
         field = model.model_fields.get(name)
         if field is None:
             return None
         kinds = [field.annotation, *get_args(field.annotation)]
-        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if model is None:
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if section is None:
             return None
-    found: type[BaseModel] = model
-    return found
+        model = section
+    return model
 
 
 def _list_keys(model: type[BaseModel] | None) -> str:

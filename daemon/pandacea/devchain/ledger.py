@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import rlp
-from eth.abc import BlockHeaderAPI, ComputationAPI, StateAPI
+from eth.abc import BlockHeaderAPI, ComputationAPI, ReceiptAPI, SignedTransactionAPI, StateAPI
 from eth.exceptions import Revert, VMError
 from eth.vm.spoof import SpoofTransaction
 from eth_account import Account as EthAccount
@@ -199,7 +199,7 @@ class DevLedger:
         following: int = self.head.header.timestamp + 1
         return max(following, int(self.now()))
 
-    def _mine_block(self, applied: list[tuple[Any, Any]]) -> None:
+    def _mine_block(self, applied: list[tuple[SignedTransactionAPI, ReceiptAPI]]) -> None:
         if not applied:
             self._chain.set_header_timestamp(self._next_timestamp())
         self._backend.mine_blocks(1)
@@ -212,7 +212,9 @@ class DevLedger:
             self._mined[mined.hash] = mined
             self._logs.extend(mined.logs)
 
-    def _included(self, header: BlockHeaderAPI, applied: list[tuple[Any, Any]]) -> Iterator[IncludedTransaction]:
+    def _included(
+        self, header: BlockHeaderAPI, applied: list[tuple[SignedTransactionAPI, ReceiptAPI]]
+    ) -> Iterator[IncludedTransaction]:
         used, log_index = 0, 0
         for position, (transaction, receipt) in enumerate(applied):
             transaction_hash, sender = bytes(transaction.hash), bytes(transaction.sender)

@@ -139,7 +139,7 @@ def encode_log(log: MinedLog) -> JsonObject:
     }
 
 
-def _kind(signed: Any) -> int:
+def _kind(signed: object) -> int:
     return getattr(signed, "type_id", None) or _LEGACY  # a legacy transaction has the attribute, with None
 
 

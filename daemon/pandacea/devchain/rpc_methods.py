@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from eth_typing import Address
+
 from pandacea.devchain import rpc_encoding
 from pandacea.devchain.ledger import CHAIN_ID, GAS_PRICE_WEI, PRIORITY_FEE_WEI, DevLedger
 from pandacea.devchain.model import ZERO_ADDRESS, CallRequest, MinedBlock, MinedLog
@@ -30,16 +32,18 @@ class UnknownBlock(Refused):
     code = "block-unknown"
 
 
-Method = Callable[[DevLedger, list[Any]], Any]
+Params = list[Any]
+"""The parameters of one call, each of any JSON type."""
+Method = Callable[[DevLedger, Params], object]
 
 
-def _param(params: list[Any], position: int, name: str) -> Any:
+def _param(params: Params, position: int, name: str) -> Any:
     if position >= len(params):
         raise InvalidParams(f"parameter {position + 1} ({name}) is missing")
     return params[position]
 
 
-def _bytes(value: Any, name: str, size: int | None = None) -> bytes:
+def _bytes(value: object, name: str, size: int | None = None) -> bytes:
     if not isinstance(value, str) or not HEX_BYTES.fullmatch(value):
         raise InvalidParams(f"{name} must be 0x and an even number of hex digits, not {value!r}")
     found = bytes.fromhex(value[2:])
@@ -48,7 +52,7 @@ def _bytes(value: Any, name: str, size: int | None = None) -> bytes:
     return found
 
 
-def _int(value: Any, name: str) -> int:
+def _int(value: object, name: str) -> int:
     try:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -57,7 +61,7 @@ def _int(value: Any, name: str) -> int:
         raise InvalidParams(f"{name} must be a hex quantity, not {value!r}") from None
 
 
-def _block(ledger: DevLedger, tag: Any) -> MinedBlock | None:
+def _block(ledger: DevLedger, tag: object) -> MinedBlock | None:
     if isinstance(tag, Mapping):  # EIP-1898
         if "blockHash" in tag:
             return ledger.find_block(_bytes(tag["blockHash"], "blockHash", 32))
@@ -68,13 +72,13 @@ def _block(ledger: DevLedger, tag: Any) -> MinedBlock | None:
     return ledger.blocks[number] if 0 <= number < len(ledger.blocks) else None
 
 
-def _bound(ledger: DevLedger, tag: Any) -> int:
+def _bound(ledger: DevLedger, tag: object) -> int:
     if tag is None or tag in _HEAD_TAGS:
         return ledger.head_number
     return 0 if tag == "earliest" else _int(tag, "block")
 
 
-def _known(ledger: DevLedger, params: list[Any], position: int) -> MinedBlock:
+def _known(ledger: DevLedger, params: Params, position: int) -> MinedBlock:
     tag = params[position] if position < len(params) else "latest"
     found = _block(ledger, tag)
     if found is None:
@@ -82,7 +86,7 @@ def _known(ledger: DevLedger, params: list[Any], position: int) -> MinedBlock:
     return found
 
 
-def _call_of(params: list[Any]) -> CallRequest:
+def _call_of(params: Params) -> CallRequest:
     asked = _param(params, 0, "transaction")
     if not isinstance(asked, Mapping):
         raise InvalidParams(f"a transaction is an object, not {asked!r}")
@@ -95,31 +99,31 @@ def _call_of(params: list[Any]) -> CallRequest:
     )
 
 
-def get_block_by_number(ledger: DevLedger, params: list[Any]) -> JsonObject | None:
+def get_block_by_number(ledger: DevLedger, params: Params) -> JsonObject | None:
     """Answer eth_getBlockByNumber; null beyond the head."""
     found = _block(ledger, _param(params, 0, "block"))
     return None if found is None else rpc_encoding.encode_block(found, full=bool(params[1:] and params[1]))
 
 
-def get_block_by_hash(ledger: DevLedger, params: list[Any]) -> JsonObject | None:
+def get_block_by_hash(ledger: DevLedger, params: Params) -> JsonObject | None:
     """Answer eth_getBlockByHash; null for an unknown hash."""
     found = ledger.find_block(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if found is None else rpc_encoding.encode_block(found, full=bool(params[1:] and params[1]))
 
 
-def get_transaction_by_hash(ledger: DevLedger, params: list[Any]) -> JsonObject | None:
+def get_transaction_by_hash(ledger: DevLedger, params: Params) -> JsonObject | None:
     """Answer eth_getTransactionByHash; null for a transaction that is not mined."""
     mined = ledger.find_transaction(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if mined is None else rpc_encoding.encode_transaction(mined, ledger.blocks[mined.block_number])
 
 
-def get_transaction_receipt(ledger: DevLedger, params: list[Any]) -> JsonObject | None:
+def get_transaction_receipt(ledger: DevLedger, params: Params) -> JsonObject | None:
     """Answer eth_getTransactionReceipt; null for a transaction that is not mined."""
     mined = ledger.find_transaction(_bytes(_param(params, 0, "hash"), "hash", 32))
     return None if mined is None else rpc_encoding.encode_receipt(mined, ledger.blocks[mined.block_number])
 
 
-def get_logs(ledger: DevLedger, params: list[Any]) -> list[JsonObject]:
+def get_logs(ledger: DevLedger, params: Params) -> list[JsonObject]:
     """Answer eth_getLogs by range or by block hash (EIP-234); a range beyond the head is not an error."""
     asked = _param(params, 0, "filter")
     if not isinstance(asked, Mapping):
@@ -139,13 +143,13 @@ def get_logs(ledger: DevLedger, params: list[Any]) -> list[JsonObject]:
     return [rpc_encoding.encode_log(log) for log in ledger.list_logs(first, last) if _matches(log, addresses, topics)]
 
 
-def _addresses(asked: Any) -> frozenset[bytes] | None:
+def _addresses(asked: object) -> frozenset[bytes] | None:
     if not asked:
         return None
     return frozenset(_bytes(entry, "address", 20) for entry in (asked if isinstance(asked, list) else [asked]))
 
 
-def _topics(asked: Any) -> list[frozenset[bytes] | None]:
+def _topics(asked: object) -> list[frozenset[bytes] | None]:
     if asked is not None and not isinstance(asked, list):
         raise InvalidParams(f"topics is a list, not {asked!r}")
     return [
@@ -164,42 +168,42 @@ def _matches(log: MinedLog, addresses: frozenset[bytes] | None, topics: list[fro
     return all(wanted is None or topic in wanted for wanted, topic in zip(topics, log.topics, strict=False))
 
 
-def eth_call(ledger: DevLedger, params: list[Any]) -> str:
+def eth_call(ledger: DevLedger, params: Params) -> str:
     """Answer eth_call: the returned bytes."""
     return rpc_encoding.encode_data(ledger.run_call(_call_of(params), _known(ledger, params, 1)))
 
 
-def estimate_gas(ledger: DevLedger, params: list[Any]) -> str:
+def estimate_gas(ledger: DevLedger, params: Params) -> str:
     """Answer eth_estimateGas: gas as a QUANTITY."""
     return rpc_encoding.encode_quantity(ledger.estimate_gas(_call_of(params), _known(ledger, params, 1)))
 
 
-def _address(params: list[Any]) -> Any:
-    return _bytes(_param(params, 0, "address"), "address", 20)
+def _address(params: Params) -> Address:
+    return Address(_bytes(_param(params, 0, "address"), "address", 20))
 
 
-def get_balance(ledger: DevLedger, params: list[Any]) -> str:
+def get_balance(ledger: DevLedger, params: Params) -> str:
     """Answer eth_getBalance: wei as a QUANTITY."""
     return rpc_encoding.encode_quantity(ledger.state_at(_known(ledger, params, 1)).get_balance(_address(params)))
 
 
-def get_code(ledger: DevLedger, params: list[Any]) -> str:
+def get_code(ledger: DevLedger, params: Params) -> str:
     """Answer eth_getCode: empty without code."""
     return rpc_encoding.encode_data(ledger.state_at(_known(ledger, params, 1)).get_code(_address(params)))
 
 
-def get_transaction_count(ledger: DevLedger, params: list[Any]) -> str:
+def get_transaction_count(ledger: DevLedger, params: Params) -> str:
     """Answer eth_getTransactionCount: the account's nonce."""
     return rpc_encoding.encode_quantity(ledger.state_at(_known(ledger, params, 1)).get_nonce(_address(params)))
 
 
-def get_storage_at(ledger: DevLedger, params: list[Any]) -> str:
+def get_storage_at(ledger: DevLedger, params: Params) -> str:
     """Answer eth_getStorageAt: a word of 32 bytes."""
     slot = _int(_param(params, 1, "slot"), "slot")
     return rpc_encoding.encode_word(ledger.state_at(_known(ledger, params, 2)).get_storage(_address(params), slot))
 
 
-def fee_history(ledger: DevLedger, params: list[Any]) -> JsonObject:
+def fee_history(ledger: DevLedger, params: Params) -> JsonObject:
     """Answer eth_feeHistory; the next block's base fee is taken to be the head's, and each reward the suggested one."""
     count = min(max(1, _int(_param(params, 0, "count"), "count")), MAX_FEE_HISTORY_BLOCKS)
     newest = _known(ledger, params, 1).header.block_number
@@ -218,7 +222,7 @@ def fee_history(ledger: DevLedger, params: list[Any]) -> JsonObject:
     )
 
 
-def increase_time(ledger: DevLedger, params: list[Any]) -> str:
+def increase_time(ledger: DevLedger, params: Params) -> str:
     """Answer evm_increaseTime: move the time, mine a block, and return the new head's timestamp."""
     ledger.advance_time(_int(_param(params, 0, "seconds"), "seconds"))
     return rpc_encoding.encode_quantity(ledger.head.header.timestamp)

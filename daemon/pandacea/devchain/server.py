@@ -8,14 +8,14 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from aiohttp import web
 
 from pandacea.devchain import rpc_encoding
 from pandacea.devchain.ledger import DevLedger
 from pandacea.devchain.model import DevAccount, ExecutionReverted, TransactionRefused
-from pandacea.devchain.rpc_methods import METHODS, InvalidParams
+from pandacea.devchain.rpc_methods import METHODS, InvalidParams, Params
 from pandacea.errors import Refused
 from pandacea_sdk.protocol.json_types import JsonObject
 
@@ -93,7 +93,7 @@ class DevChain:
             return web.json_response([await self._answer_one(entry) for entry in asked])
         return web.json_response(await self._answer_one(asked))
 
-    async def _answer_one(self, asked: Any) -> JsonObject:
+    async def _answer_one(self, asked: object) -> JsonObject:
         if not isinstance(asked, Mapping) or not isinstance(asked.get("method"), str):
             return _error(None, _INVALID_REQUEST, "a request is an object with a method")
         identity, method, params = asked.get("id"), asked["method"], asked.get("params") or []
@@ -106,7 +106,7 @@ class DevChain:
         except Refused as error:
             return _error(identity, _CODES.get(type(error), _SERVER_ERROR), error.detail)
 
-    async def _run(self, method: str, params: list[Any]) -> Any:
+    async def _run(self, method: str, params: Params) -> object:
         if method == "eth_sendRawTransaction":
             return rpc_encoding.encode_data(await self._send(params))
         found = METHODS.get(method)
@@ -117,7 +117,7 @@ class DevChain:
 
     # ---------------------------------------------------------------------------------------------- mining
 
-    async def _send(self, params: list[Any]) -> bytes:
+    async def _send(self, params: Params) -> bytes:
         if not params or not isinstance(params[0], str):
             raise InvalidParams("parameter 1 (raw transaction) is missing")
         try:
@@ -159,6 +159,6 @@ class _NoMethod(Refused):
 _CODES: Final[Mapping[type[Refused], int]] = {InvalidParams: _INVALID_PARAMS, _NoMethod: _NO_METHOD}
 
 
-def _error(identity: Any, code: int, message: str, data: str | None = None) -> JsonObject:
+def _error(identity: object, code: int, message: str, data: str | None = None) -> JsonObject:
     error: JsonObject = {"code": code, "message": message}
     return {"jsonrpc": "2.0", "id": identity, "error": error if data is None else {**error, "data": data}}

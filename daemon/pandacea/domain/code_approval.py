@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from pandacea.domain.ids import Address, Hash32, ProductId
 from pandacea.domain.params_schema import NO_PARAMS, find_violation
@@ -83,7 +82,7 @@ class CodeDecision:
 
 
 def find_approval(
-    submissions: Sequence[CodeRecord], inputs: Mapping[str, str], uploads: Sequence[str], params: Any, columns: Mapping[str, str]
+    submissions: Sequence[CodeRecord], inputs: Mapping[str, str], uploads: Sequence[str], params: object, columns: Mapping[str, str]
 ) -> CodeDecision:
     """Find the approval that covers a request.
 

@@ -180,7 +180,7 @@ def _next_codes(transition: LeaseTransition) -> tuple[int, ...]:
 _COMMIT: Final = _next_codes(LeaseTransition.COMMIT)
 _RESOLVE_VALID: Final = _next_codes(LeaseTransition.RESOLVE_VALID)
 _RESOLVE_INVALID: Final = _next_codes(LeaseTransition.RESOLVE_INVALID)
-_TRANSITIONS: Final[dict[type[Any], tuple[int, tuple[int, ...]]]] = {
+_TRANSITIONS: Final[dict[type[LeaseEvent], tuple[int, tuple[int, ...]]]] = {
     LeaseApproved: (0, _next_codes(LeaseTransition.APPROVE)),
     LeaseExecuted: (1, _next_codes(LeaseTransition.EXECUTE)),
     LeaseCancelled: (2, _next_codes(LeaseTransition.CANCEL)),

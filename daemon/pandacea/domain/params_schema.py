@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from pandacea_sdk.protocol.json_types import JsonObject
 
@@ -96,7 +96,7 @@ def count_free_bytes(schema: JsonObject) -> int:
     return 0
 
 
-def _check(schema: Any, pointer: str, depth: int, nodes: list[int]) -> None:
+def _check(schema: object, pointer: str, depth: int, nodes: list[int]) -> None:
     nodes[0] += 1
     if nodes[0] > MAX_NODES or depth > MAX_DEPTH:
         raise BadSchema(pointer, f"A schema may have {MAX_NODES} parts, nested {MAX_DEPTH} deep.")
@@ -171,7 +171,7 @@ _CHECKS: Final[dict[str, Callable[[JsonObject, str, int, list[int]], None]]] = {
 }
 
 
-def find_violation(schema: JsonObject, value: Any, pointer: str = "") -> str | None:
+def find_violation(schema: JsonObject, value: object, pointer: str = "") -> str | None:
     """Say why a value does not fit a checked schema, with the pointer of the fault; None when it fits."""
     where = pointer or "/"
     if "const" in schema:
@@ -198,7 +198,7 @@ def _number_violation(schema: JsonObject, value: float, pointer: str) -> str | N
     return None
 
 
-def _no_violation(_schema: JsonObject, _value: Any, _pointer: str) -> str | None:
+def _no_violation(_schema: JsonObject, _value: object, _pointer: str) -> str | None:
     return None
 
 
@@ -216,7 +216,7 @@ def _object_violation(schema: JsonObject, value: JsonObject, pointer: str) -> st
     return None
 
 
-def _array_violation(schema: JsonObject, value: list[Any], pointer: str) -> str | None:
+def _array_violation(schema: JsonObject, value: list[object], pointer: str) -> str | None:
     if not schema.get("minItems", 0) <= len(value) <= schema["maxItems"]:
         return f"params{pointer or '/'} must have {schema.get('minItems', 0)} to {schema['maxItems']} items"
     for index, part in enumerate(value):
@@ -237,16 +237,16 @@ _VIOLATIONS: Final[dict[str, Callable[[JsonObject, Any, str], str | None]]] = {
 }
 
 
-def _is_of(kind: str, value: Any) -> bool:
+def _is_of(kind: str, value: object) -> bool:
     if kind == "integer":
         return _is_number(value) and float(value).is_integer()
     if kind == "number":
         return _is_number(value)
-    kinds: dict[str, Any] = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    kinds: dict[str, type] = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
     return isinstance(value, kinds[kind])
 
 
-def _same(left: Any, right: Any) -> bool:
+def _same(left: object, right: object) -> bool:
     """Compare as JSON does: 1 equals 1.0, and true does not equal 1."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
@@ -257,11 +257,11 @@ def _same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

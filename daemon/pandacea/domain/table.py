@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
@@ -115,7 +115,7 @@ class TableShape:
         return round(column.missing / self.rows, 1) if self.rows else 0.0
 
 
-def _column(stated: Any, rows: int | None) -> TableColumn:
+def _column(stated: object, rows: int | None) -> TableColumn:
     if not isinstance(stated, dict):
         raise BadShape("a column is not an object")
     name, kind, missing, flags = stated.get("name"), stated.get("type"), stated.get("missing", 0), stated.get("flags", [])
@@ -135,7 +135,7 @@ def _has_surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _count(value: Any) -> bool:
+def _count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 

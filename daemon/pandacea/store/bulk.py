@@ -11,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 T = TypeVar("T")
 
+DbRow = Sequence[Any]
+"""A row's values in the order of its statement's columns; the statement decides the type of each."""
+
 IN_LIST_SIZE: Final = 2_000
 """Values of one IN list; SQLite and PostgreSQL allow 32,766 parameters."""
 
@@ -53,15 +56,15 @@ def select_statement(columns: Iterable[str], source: str) -> str:
     return f"SELECT {', '.join(columns)} {source}"
 
 
-async def execute_many(connection: AsyncConnection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+async def execute_many(connection: AsyncConnection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
     """Execute one statement for many rows of parameters."""
     if rows:
         await connection.exec_driver_sql(sql, list(rows))
 
 
-async def select_in(connection: AsyncConnection, sql: str, fixed: tuple[Any, ...], values: Sequence[str]) -> list[Sequence[Any]]:
+async def select_in(connection: AsyncConnection, sql: str, fixed: tuple[object, ...], values: Sequence[str]) -> list[DbRow]:
     """Select rows by many values: `(IN)` at the end of `sql` becomes a list of them, chunk by chunk; `fixed`: the parameters before it."""
-    found: list[Sequence[Any]] = []
+    found: list[DbRow] = []
     for chunk in split_chunks(values, IN_LIST_SIZE):
         # Not cached: there is a text for every length.
         query = place_parameters(connection.dialect.name, sql.replace("(IN)", f"({', '.join('?' * len(chunk))})"))

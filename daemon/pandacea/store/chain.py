@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
 from typing import Any, Final, get_args
 
@@ -15,7 +15,7 @@ from sqlmodel import Field, SQLModel
 from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import LeaseEvent, is_well_formed
-from pandacea.store.bulk import execute_many, select_in, upsert_statement, with_placeholders
+from pandacea.store.bulk import DbRow, execute_many, select_in, upsert_statement, with_placeholders
 from pandacea.store.deployments import DeploymentRow, DeploymentScope
 
 log = structlog.get_logger(__name__)
@@ -73,13 +73,13 @@ _range: Final = SQLModel.metadata.tables["settled_range"]
 _block: Final = SQLModel.metadata.tables["chain_block"]
 _event: Final = SQLModel.metadata.tables["chain_event"]
 
-_EVENT_TYPES: Final[dict[str, Any]] = {kind.__name__: kind for kind in get_args(LeaseEvent)}
+_EVENT_TYPES: Final[dict[str, Callable[..., LeaseEvent]]] = {kind.__name__: kind for kind in get_args(LeaseEvent)}
 _SELECT_EVENTS: Final = (
     "SELECT block_number, block_hash, log_index, tx_hash, kind, arguments, part FROM chain_event WHERE deployment = ? AND "
 )
 
 
-def _read_events(rows: Iterable[Sequence[Any]]) -> list[ChainEvent]:
+def _read_events(rows: Iterable[DbRow]) -> list[ChainEvent]:
     """Read rows as events, in the order they happened; an event with a malformed id is left out, for no lease can be changed by it."""
     found = []
     for number, block_hash, index, transaction, kind, arguments, part in rows:
@@ -103,7 +103,7 @@ class ChainTable:
         """Return the view as it was last committed."""
         base = BlockRef(BlockNumber(row.base_number), Hash32(row.base_hash), Hash32(row.base_parent), Timestamp(row.base_timestamp))
         query = "SELECT number, hash, parent, timestamp FROM chain_block WHERE deployment = ? AND number > ? ORDER BY number"
-        rows: Any = (await self._execute(query, base.number)).all()
+        rows: Sequence[DbRow] = (await self._execute(query, base.number)).all()
         blocks = tuple(BlockRef(number, block_hash, parent, time) for number, block_hash, parent, time in rows)
         return ChainView(base, blocks, BlockNumber(row.safe_number), BlockNumber(row.finalized_number))
 
@@ -181,7 +181,7 @@ class ChainTable:
     async def find_backfill_range(self, now: float = 0.0) -> tuple[int, int, str, float] | None:
         """Return the range (first, last, digest, due at) that is to be read first among those due at `now`, or None."""
         query = "SELECT first, last, digest, due_at FROM settled_range WHERE deployment = ? AND due_at <= ? ORDER BY due_at, first LIMIT 1"
-        row: Any = (await self._execute(query, now)).first()
+        row: DbRow | None = (await self._execute(query, now)).first()
         return None if row is None else (row[0], row[1], row[2], row[3])
 
     async def delete_backfill_range(self, first: int) -> None:
@@ -190,7 +190,7 @@ class ChainTable:
 
     async def find_scanned_block(self) -> int:
         """Return the last block that the slow scan read; -1 before its first step."""
-        row: Any = (await self._execute("SELECT scanned_number FROM deployment WHERE id = ?")).one()
+        row: DbRow = (await self._execute("SELECT scanned_number FROM deployment WHERE id = ?")).one()
         return int(row[0])
 
     async def save_scanned_block(self, number: int) -> None:

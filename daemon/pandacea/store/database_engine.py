@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from sqlalchemy.engine import URL, make_url
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from pandacea.errors import BadConfig, Broken, Unavailable
 from pandacea.store import driver, engines
+from pandacea.store.bulk import DbRow
 from pandacea.store.writer_lock import DatabaseTakenError, WriterSession, acquire_with_retry, hold_lock_file
 
 log = structlog.get_logger(__name__)
@@ -181,7 +182,7 @@ class DatabaseEngine:
                 if sqlite is not None:
                     await sqlite.execute("PRAGMA foreign_keys=ON")
 
-    async def execute_autocommit(self, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
+    async def execute_autocommit(self, statement: str, values: tuple[object, ...]) -> Sequence[DbRow]:
         """Execute one statement of the driver's as a transaction of its own, durable when this returns its rows.
 
         It is for tables that are written alone, and does not wait for other writes. In SQLite, where a transaction locks the whole

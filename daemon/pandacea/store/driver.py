@@ -13,6 +13,8 @@ from typing import Any, Self, TypeVar
 
 import aiosqlite
 
+from pandacea.store.bulk import DbRow
+
 T = TypeVar("T")
 
 
@@ -62,8 +64,8 @@ class SqliteCursor:
     def __init__(self, connection: SqliteConnection) -> None:
         """Open nothing before a statement is executed."""
         self._connection = connection
-        self._rows: list[Any] = []
-        self.description: Any = None
+        self._rows: list[DbRow] = []
+        self.description: object = None
         self.rowcount = -1
         self.lastrowid: int | None = None
 
@@ -71,11 +73,11 @@ class SqliteCursor:
         """Return the cursor itself."""
         return self
 
-    async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Self:
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> Self:
         """Execute a statement and fetch its rows."""
         return await self._run(lambda connection: connection.execute(statement, parameters))
 
-    async def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Self:
+    async def executemany(self, statement: str, parameters: Iterable[Sequence[object]]) -> Self:
         """Execute a statement for many rows of parameters."""
         return await self._run(lambda connection: connection.executemany(statement, parameters))
 
@@ -89,7 +91,7 @@ class SqliteCursor:
         await self._connection.run_on_thread(whole)
         return self
 
-    async def fetchall(self) -> list[Any]:
+    async def fetchall(self) -> list[DbRow]:
         """Return the rows that were fetched, once."""
         rows, self._rows = self._rows, []
         return rows

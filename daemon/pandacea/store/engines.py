@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection
@@ -13,6 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pandacea.store import driver
+from pandacea.store.writer_lock import PostgresSession
 
 SQLITE_PRAGMAS: Final = (
     "PRAGMA journal_mode=WAL",
@@ -74,15 +75,15 @@ def _set_pragmas(connection: DBAPIConnection | sqlite3.Connection) -> None:
 
 
 def create_postgresql_engines(
-    url: URL, session: Callable[[], Awaitable[Any]] | None
+    url: URL, session: Callable[[], Awaitable[PostgresSession]] | None
 ) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
     """Create three engines: a writer of one connection (made by `session` when given), readers, and one for autocommit statements."""
 
-    async def connect() -> Any:
+    async def connect() -> PostgresSession:
         return await connect_postgresql(url)
 
     # Parameters are scripts, nonces and results: they must not appear in an error's text.
-    shared: dict[str, Any] = {"max_overflow": 0, "pool_pre_ping": True, "hide_parameters": True}
+    shared: dict[str, object] = {"max_overflow": 0, "pool_pre_ping": True, "hide_parameters": True}
     writer = create_async_engine(url, async_creator=session or connect, pool_size=1, **shared)
     # A read transaction sees one state of the database, whatever is committed meanwhile; SQLite's readers do by themselves.
     reader = create_async_engine(url, async_creator=connect, pool_size=4, isolation_level="REPEATABLE READ", **shared)
@@ -90,10 +91,15 @@ def create_postgresql_engines(
     return writer, reader, aside
 
 
-async def connect_postgresql(url: URL) -> Any:
+async def connect_postgresql(url: URL) -> PostgresSession:
     """Open one asyncpg connection."""
     import asyncpg
 
     _, options = url.get_dialect()().create_connect_args(url)
-    limits: dict[str, Any] = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS, "server_settings": SERVER_SETTINGS}
-    return await asyncpg.connect(**limits, **options)
+    limits: dict[str, object] = {
+        "timeout": CONNECT_SECONDS,
+        "command_timeout": STATEMENT_SECONDS,
+        "server_settings": SERVER_SETTINGS,
+    }
+    session: PostgresSession = await asyncpg.connect(**limits, **options)
+    return session

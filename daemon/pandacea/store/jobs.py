@@ -136,7 +136,7 @@ def _read(row: RowMapping) -> Job:
     return Job(**values)
 
 
-def _signs_or_charges(values: Mapping[str, Any]) -> bool:
+def _signs_or_charges(values: Mapping[str, object]) -> bool:
     signs = any(values.get(name) is not None for name in ("manifest", "receipt", "result_hash"))
     return signs or values.get("charge", Charge.FREE) != Charge.FREE
 
@@ -265,7 +265,7 @@ class JobTable:
             for row in rows
         ]
 
-    async def change_state(self, computation_id: str, source: JobState, target: JobState, **values: Any) -> bool:
+    async def change_state(self, computation_id: str, source: JobState, target: JobState, **values: object) -> bool:
         """Change the state of a job; False when it is not in `source` any more, so that of two workers one succeeds.
 
         Raises:

@@ -14,7 +14,7 @@ from pandacea.domain.ids import ADDRESS, HASH32, ComputationId, LeaseId, LeaseKe
 from pandacea.domain.lease import NO_EXPIRY, LeaseStatus
 from pandacea.domain.lease_record import STATUS_CODE, STATUSES, LeaseRecord
 from pandacea.flows.chain_store import ApprovedLease, StoredProof
-from pandacea.store.bulk import execute_many, select_in, select_statement, upsert_statement, with_placeholders
+from pandacea.store.bulk import DbRow, execute_many, select_in, select_statement, upsert_statement, with_placeholders
 from pandacea.store.deployments import DeploymentScope
 
 _STATUS_TEXT: Final = tuple(str(status.value) for status in STATUSES)
@@ -97,7 +97,7 @@ _SELECT_LEASES: Final = select_statement(
 )
 
 
-def _read_lease(row: Sequence[Any], key: LeaseKey) -> LeaseRecord:
+def _read_lease(row: DbRow, key: LeaseKey) -> LeaseRecord:
     (_, spender, earner, price, created, status, product, expires, most, committed, *facts, for_spender, approved_tx, seen_at) = row
     held = LeaseRecord(key, spender, earner, Wei(int(price)), created, seen_at=seen_at)
     held.status = STATUS_CODE[LeaseStatus(status)]
@@ -109,7 +109,7 @@ def _read_lease(row: Sequence[Any], key: LeaseKey) -> LeaseRecord:
     return held
 
 
-def _is_readable(row: Sequence[Any]) -> bool:
+def _is_readable(row: DbRow) -> bool:
     """Whether its ids are well-formed: an earlier version stored whatever an endpoint had sent. Such a lease gives no access."""
     lease_id, spender, earner, _, _, _, product, *_ = row
     forms = ((HASH32, lease_id), (ADDRESS, spender), (ADDRESS, earner), (HASH32, product))
@@ -124,7 +124,7 @@ def _unpack_ids(packed: bytes) -> frozenset[ComputationId]:
     return frozenset(ComputationId("0x" + packed[start : start + 32].hex()) for start in range(0, len(packed), 32))
 
 
-def _write_lease(deployment: int, lease_id: LeaseId, held: LeaseRecord) -> tuple[Any, ...]:
+def _write_lease(deployment: int, lease_id: LeaseId, held: LeaseRecord) -> tuple[object, ...]:
     product, expires, most = held.terms
     return (
         deployment,

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol
 
 from sqlalchemy import Column, Integer
 from sqlmodel import Field, SQLModel
@@ -80,10 +80,20 @@ async def acquire_with_retry(acquire: Callable[[], Awaitable[None]], what: str) 
             return
 
 
+class PostgresSession(Protocol):
+    """The part of an asyncpg connection that the lock needs; asyncpg itself has no types."""
+
+    async def fetchval(self, query: str, *values: object) -> object:
+        """Execute a query and return the first column of its first row; None: it has no row."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close the connection, within so many seconds."""
+
+
 class WriterSession:
     """Connects the one session that may write to a PostgreSQL database: it has the lock, or it is not opened."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[PostgresSession]]) -> None:
         """`connect` gives an asyncpg connection."""
         self._connect = connect
         self._fencing_token = secrets.token_hex(16)
@@ -91,7 +101,7 @@ class WriterSession:
         self.superseded = asyncio.Event()
         """Set when another node wrote while this one's session was lost: what this process holds in memory is out of date."""
 
-    async def __call__(self) -> Any:
+    async def __call__(self) -> PostgresSession:
         """Connect and acquire the lock.
 
         Raises:
@@ -109,7 +119,7 @@ class WriterSession:
             raise
         return connection
 
-    async def write_fencing_token(self, execute: Callable[[str, tuple[Any, ...]], Awaitable[Any]]) -> None:
+    async def write_fencing_token(self, execute: Callable[[str, tuple[object, ...]], Awaitable[object]]) -> None:
         """Write this start's fencing token, in a transaction of the writer at the newest schema."""
         await execute(
             "INSERT INTO holder (id, word) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET word = excluded.word",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pandacea_sdk.protocol.contract import Revert
 from pandacea_sdk.protocol.json_types import JsonMapping
 
@@ -19,7 +17,7 @@ class RpcUnavailable(ChainError):
 class RpcRefused(ChainError):
     """The RPC endpoint answered with an error of its own: see `code`, `message` and `data`, as it sent them."""
 
-    def __init__(self, method: str, code: int, message: str, data: Any = None) -> None:
+    def __init__(self, method: str, code: int, message: str, data: object = None) -> None:
         """`code`, `message` and `data`: members of the JSON-RPC 2.0 error."""
         super().__init__(f"{method} was refused by the RPC endpoint: {message} (code {code})")
         self.method, self.code, self.message, self.data = method, code, message, data

@@ -316,7 +316,7 @@ class LeaseChain:
         except (KeyError, TypeError, ValueError) as error:
             raise RpcUnavailable(f"the endpoint's newest block has no timestamp: {str(head)[:80]!r}") from error
 
-    async def view(self, function: str, *values: Any, abi: ContractAbi | None = None) -> Any:
+    async def view(self, function: str, *values: object, abi: ContractAbi | None = None) -> Any:
         """Call a view by its name; `abi`: of another version of the contract."""
         known = abi or self._abi
         asked = {"to": self.contract, "data": "0x" + raise_usage_errors(known.encode_call, function, *values).hex()}
@@ -326,12 +326,12 @@ class LeaseChain:
         except ValueError as error:
             raise RpcUnavailable(f"the endpoint's answer to {function} cannot be read: {error}") from error
 
-    async def _write(self, function: str, *values: Any, value: int = 0) -> MinedTransaction:
+    async def _write(self, function: str, *values: object, value: int = 0) -> MinedTransaction:
         if self._sender is None:
             raise ChainError(f"{function} needs a key: pass `key` to write")
         return await self._sender.send(function.partition("(")[0], self.contract, self._calldata(function, *values), value)
 
-    def _calldata(self, function: str, *values: Any) -> bytes:
+    def _calldata(self, function: str, *values: object) -> bytes:
         return raise_usage_errors(self._abi.encode_call, function, *values)
 
 

@@ -51,7 +51,7 @@ class JsonRpcClient:
             await self._session.close()
             self._session = None
 
-    async def call(self, method: str, *params: Any) -> Any:
+    async def call(self, method: str, *params: object) -> Any:
         """Call a method and return its `result`, which may be null.
 
         Raises:
@@ -68,14 +68,14 @@ class JsonRpcClient:
             raise RpcUnavailable(f"{self._name} answered {method} with neither result nor error")
         return answer["result"]
 
-    async def call_for_quantity(self, method: str, *params: Any) -> int:
+    async def call_for_quantity(self, method: str, *params: object) -> int:
         """Call a method that answers with a number."""
         found = await self.call(method, *params)
         if not isinstance(found, str) or not HEX_QUANTITY.fullmatch(found):
             raise RpcUnavailable(f"{self._name} answered {method} with {str(found)[:80]!r}, which is not a hex quantity")
         return int(found, 16)
 
-    async def call_for_bytes(self, method: str, *params: Any) -> bytes:
+    async def call_for_bytes(self, method: str, *params: object) -> bytes:
         """Call a method that answers with bytes."""
         found = await self.call(method, *params)
         if not isinstance(found, str) or not HEX_BYTES.fullmatch(found):

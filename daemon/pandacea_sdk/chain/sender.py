@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from eth_account.signers.local import LocalAccount
 
@@ -163,7 +163,7 @@ async def decode_reverts(abi: ContractAbi, action: str, call: Awaitable[T]) -> T
         raise ContractReverted(action, abi.decode_revert(data or b"")) from None
 
 
-def _revert_data(data: Any) -> bytes | None:
+def _revert_data(data: object) -> bytes | None:
     """Find revert data in an error's `data`: endpoints send it as text, with or without a word before it, or in an object."""
     if isinstance(data, dict):
         data = data.get("data") or data.get("result")

@@ -67,7 +67,7 @@ class ContractAbi:
         self._errors = {function_selector(abi_signature(item)): item for item in self.abi if item["type"] == "error"}
         self._events = {keccak256(abi_signature(item).encode()): item for item in self.abi if item["type"] == "event"}
 
-    def encode_call(self, name: str, *values: Any) -> bytes:
+    def encode_call(self, name: str, *values: object) -> bytes:
         """Encode a call of a function, given by its name, or by its whole signature where the name is overloaded.
 
         Raises:
@@ -87,7 +87,7 @@ class ContractAbi:
         read = [_outward(parameter, value) for parameter, value in zip(outputs, found, strict=True)]
         return read[0] if len(read) == 1 else tuple(read)
 
-    def encode_creation(self, *values: Any) -> bytes:
+    def encode_creation(self, *values: object) -> bytes:
         """Encode the data of a transaction that deploys the contract with these constructor arguments.
 
         Raises:
@@ -202,7 +202,7 @@ def derive_lease_id(
     )
 
 
-def check_address(value: Any, what: str = "the address") -> str:
+def check_address(value: object, what: str = "the address") -> str:
     """Check an address and return it in lower case; a mixed-case one must fit its checksum (EIP-55), which catches most typing errors.
 
     Raises:
@@ -215,7 +215,7 @@ def check_address(value: Any, what: str = "the address") -> str:
     return value.lower()
 
 
-def check_number(value: Any, bits: int, what: str) -> int:
+def check_number(value: object, bits: int, what: str) -> int:
     """Check that a value is a whole number from 0 to 2**bits - 1 and return it.
 
     Raises:
@@ -246,14 +246,14 @@ def function_selector(text: str) -> bytes:
     return keccak256(text.encode())[:_SELECTOR_BYTES]
 
 
-def _decode(types: list[str], data: bytes) -> tuple[Any, ...]:
+def _decode(types: list[str], data: bytes) -> tuple[object, ...]:
     try:
         return tuple(decode(types, data))
     except (DecodingError, OverflowError, UnicodeDecodeError) as error:
         raise ValueError(f"these bytes are not ({','.join(types)}): {error}") from error
 
 
-def _encoded(where: str, parameters: Sequence[JsonMapping], values: Sequence[Any]) -> bytes:
+def _encoded(where: str, parameters: Sequence[JsonMapping], values: Sequence[object]) -> bytes:
     if len(values) != len(parameters):
         names = ", ".join(one["name"] for one in parameters) or "nothing"
         raise BadValueError(f"{where} takes {len(parameters)} values ({names}), not {len(values)}")
@@ -261,7 +261,7 @@ def _encoded(where: str, parameters: Sequence[JsonMapping], values: Sequence[Any
     return encode([canonical_type(one) for one in parameters], inward)
 
 
-def _inward(what: str, parameter: JsonMapping, value: Any) -> Any:
+def _inward(what: str, parameter: JsonMapping, value: object) -> object:
     """Check a value for `eth_abi`, which pads short bytes silently and whose errors do not name the argument."""
     kind: str = parameter["type"]
     if kind.endswith("[]"):
@@ -290,7 +290,7 @@ def _inward(what: str, parameter: JsonMapping, value: Any) -> Any:
     return value
 
 
-def _bytes(what: str, value: Any, size: int | None) -> bytes:
+def _bytes(what: str, value: object, size: int | None) -> bytes:
     if isinstance(value, bytes | bytearray):
         raw = bytes(value)
     elif isinstance(value, str) and HEX_BYTES.fullmatch(value):
@@ -313,7 +313,7 @@ def _utf8(what: str, value: str) -> None:
         raise BadValueError(f"{what} holds half of a surrogate pair, which UTF-8 cannot carry") from None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "…"
 

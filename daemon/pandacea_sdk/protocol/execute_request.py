@@ -99,7 +99,7 @@ def parse_execute_request(raw: bytes) -> ExecuteRequest:
     return check_execute_request(strict_json.parse_json(raw))
 
 
-def check_execute_request(body: Any) -> ExecuteRequest:
+def check_execute_request(body: object) -> ExecuteRequest:
     """Check a body that was parsed by `strict_json.parse_json` (or built by the SDK).
 
     Raises:
@@ -117,7 +117,7 @@ def check_execute_request(body: Any) -> ExecuteRequest:
     )
 
 
-def check_lease_id(value: Any, pointer: str = "/lease_id") -> str:
+def check_lease_id(value: object, pointer: str = "/lease_id") -> str:
     """Check a lease id (`0x` and 64 lower-case hex digits) and return it.
 
     Raises:
@@ -158,7 +158,7 @@ def check_variable_name(name: str, pointer: str) -> str:
     return name
 
 
-def _code(value: Any) -> str:
+def _code(value: object) -> str:
     code = _string(value, "/code")
     size = len(code.encode())
     if size > MAX_CODE_BYTES:
@@ -172,7 +172,7 @@ def _code(value: Any) -> str:
     return code
 
 
-def _inputs(value: Any) -> tuple[ComputationInput, ...]:
+def _inputs(value: object) -> tuple[ComputationInput, ...]:
     items = _array(value, "/inputs")
     if len(items) > MAX_INPUTS:
         raise ProtocolError("too-many-inputs", f"At most {MAX_INPUTS} inputs are taken, not {len(items)}.", "/inputs")
@@ -196,7 +196,7 @@ def _inputs(value: Any) -> tuple[ComputationInput, ...]:
     return tuple(found)
 
 
-def _uploads(value: Any) -> dict[str, str]:
+def _uploads(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise _wrong_type(value, "an object of name -> sha-256", "/uploads")
     if len(value) > MAX_UPLOADS:
@@ -210,7 +210,7 @@ def _uploads(value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def _product_version(value: Any) -> str | None:
+def _product_version(value: object) -> str | None:
     if value is None:
         return None
     text = _string(value, "/product_version")
@@ -219,15 +219,15 @@ def _product_version(value: Any) -> str | None:
     return text
 
 
-def _mode(value: Any) -> Mode:
+def _mode(value: object) -> Mode:
     if value is None:
         return "live"
-    if _string(value, "/mode") != "mock":
-        raise ProtocolError("bad-mode", f'mode must be "mock" or be left out; {_shown(value)} is not known.', "/mode")
+    if (mode := _string(value, "/mode")) != "mock":
+        raise ProtocolError("bad-mode", f'mode must be "mock" or be left out; {_shown(mode)} is not known.', "/mode")
     return "mock"
 
 
-def _object(value: Any, pointer: str, fields: Mapping[str, bool]) -> JsonObject:
+def _object(value: object, pointer: str, fields: Mapping[str, bool]) -> JsonObject:
     if not isinstance(value, dict):
         raise _wrong_type(value, "an object", pointer)
     for name in value:
@@ -243,19 +243,19 @@ def _object(value: Any, pointer: str, fields: Mapping[str, bool]) -> JsonObject:
     return value
 
 
-def _array(value: Any, pointer: str) -> list[Any]:
+def _array(value: object, pointer: str) -> list[object]:
     if not isinstance(value, list):
         raise _wrong_type(value, "an array", pointer)
     return value
 
 
-def _string(value: Any, pointer: str) -> str:
+def _string(value: object, pointer: str) -> str:
     if not isinstance(value, str):
         raise _wrong_type(value, "a string", pointer)
     return value
 
 
-def _wrong_type(value: Any, wanted: str, pointer: str) -> ProtocolError:
+def _wrong_type(value: object, wanted: str, pointer: str) -> ProtocolError:
     where = pointer or "The body"
     return ProtocolError("wrong-type", f"{where} must be {wanted}, it is {strict_json.TYPE_NAMES[type(value)]}.", pointer)
 

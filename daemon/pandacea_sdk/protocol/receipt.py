@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pandacea_sdk.protocol.hashing import Signer, abi_word, hash_abi_words, keccak256, recover_address
 from pandacea_sdk.protocol.ids import ADDRESS, HASH32
@@ -73,7 +73,7 @@ class Receipt:
         }
 
 
-def parse_receipt(value: Any) -> tuple[Receipt, str]:
+def parse_receipt(value: object) -> tuple[Receipt, str]:
     """Read and check a receipt; returns it with the address whose key signed it.
 
     Raises:

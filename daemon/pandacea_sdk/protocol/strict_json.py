@@ -37,7 +37,7 @@ MAX_INTEGER: Final = 2**53 - 1
 _BRACKETS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
-class _Pairs(list[tuple[str, Any]]):
+class _Pairs(list[tuple[str, object]]):
     """An object's members in the order of the text, before its keys are checked."""
 
 
@@ -45,7 +45,7 @@ class _DoubtfulError(Exception):
     """A key needs the careful check."""
 
 
-def _undoubted(pairs: list[tuple[str, Any]]) -> JsonObject:
+def _undoubted(pairs: list[tuple[str, object]]) -> JsonObject:
     """Build an object whose keys are all ASCII and different, as nearly all are."""
     found = dict(pairs)
     if len(found) != len(pairs) or not all(map(str.isascii, found)):
@@ -79,7 +79,7 @@ def parse_json(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     return _settle(value, "", surrogates=b"\\u" in raw)
 
 
-def _decoder(pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
+def _decoder(pairs_hook: Callable[[list[tuple[str, object]]], object]) -> json.JSONDecoder:
     return json.JSONDecoder(object_pairs_hook=pairs_hook, parse_int=_integer, parse_float=_number, parse_constant=_constant)
 
 
@@ -135,7 +135,7 @@ def _short(literal: str) -> str:
     return literal if len(literal) <= 24 else f"{literal[:20]}… ({len(literal)} digits)"
 
 
-def _settle(value: Any, pointer: str, *, surrogates: bool) -> Any:
+def _settle(value: object, pointer: str, *, surrogates: bool) -> object:
     """Turn pairs into dicts and check their keys, naming the place of a fault. The recursion is bounded by `check_depth`."""
     if isinstance(value, _Pairs):
         return _object(value, pointer, surrogates=surrogates)

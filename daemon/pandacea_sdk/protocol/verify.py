@@ -128,7 +128,7 @@ def verify_result(answer: Any, expected: ExpectedResult) -> VerifiedResult:
     return VerifiedResult(answer["success"], computation, digest, signer, contract, compared, manifest, output, artifacts)
 
 
-def decode_base64(text: Any, what: str) -> bytes:
+def decode_base64(text: object, what: str) -> bytes:
     """Decode standard base64 strictly; `what` names the member in the message.
 
     Raises:
@@ -204,16 +204,16 @@ def _bytes(results: JsonMapping, manifest: JsonMapping, max_bytes: int) -> tuple
     return output, found
 
 
-def _check_bytes(what: str, raw: bytes, stated: Any) -> None:
+def _check_bytes(what: str, raw: bytes, stated: object) -> None:
     if not isinstance(stated, Mapping) or stated.get("size") != len(raw) or stated.get("sha256") != sha256_hex(raw):
         raise ProtocolError("bytes-mismatch", f"The bytes of {what} are not the ones that the manifest names.")
 
 
-def _named(item: Any) -> tuple[Any, Any] | None:
+def _named(item: object) -> tuple[object, object] | None:
     return (item.get("asset_id"), item.get("variable_name")) if isinstance(item, Mapping) else None
 
 
-def _mapping(value: Any, name: str) -> JsonMapping:
+def _mapping(value: object, name: str) -> JsonMapping:
     member = value.get(name) if isinstance(value, Mapping) else None
     if not isinstance(member, Mapping):
         raise _answer(f"{name} is missing or not an object")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from aiohttp.typedefs import Handler
 
@@ -61,7 +61,7 @@ class Operation:
     """Path as aiohttp takes it: a parameter may have a pattern, `{name:.+}`."""
     summary: str
     auth: Auth
-    answers: dict[int, Any]
+    answers: dict[int, object]
     """Status -> a TypedDict of the protocol, a media type, or None for an empty body."""
     codes: tuple[str, ...] = ()
     """Problem codes beyond those that every route may answer."""
@@ -80,7 +80,7 @@ def operation(
     route: str,
     summary: str,
     auth: Auth,
-    answers: dict[int, Any],
+    answers: dict[int, object],
     codes: tuple[str, ...] = (),
     *,
     request: JsonObject | None = None,

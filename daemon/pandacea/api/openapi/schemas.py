@@ -13,7 +13,7 @@ from pandacea_sdk.protocol.problems import PROBLEM_KINDS
 
 Schema = JsonObject
 
-_PLAIN: Final[dict[Any, Schema]] = {
+_PLAIN: Final[dict[object, Schema]] = {
     str: {"type": "string"},
     int: {"type": "integer"},
     float: {"type": "number"},
@@ -44,7 +44,7 @@ def schema_of(kind: Any) -> Schema:
     raise TypeError(f"no schema for {kind!r}")
 
 
-def object_schema(kind: Any) -> Schema:
+def object_schema(kind: type) -> Schema:
     """Return the schema of a TypedDict itself. Answers may gain members: readers must ignore those they do not know."""
     hints = get_type_hints(kind, include_extras=True)
     return {
@@ -56,9 +56,9 @@ def object_schema(kind: Any) -> Schema:
     }
 
 
-def referenced(kind: Any) -> set[Any]:
+def referenced(kind: Any) -> set[type]:
     """Return the TypedDicts that a type's schema refers to at any depth, the type itself included."""
-    found: set[Any] = set()
+    found: set[type] = set()
     if is_typeddict(kind):
         found.add(kind)
         for hint in get_type_hints(kind, include_extras=True).values():

@@ -6,7 +6,6 @@ Sources: EIP-155 (legacy with a chain id), EIP-2930, EIP-1559, EIP-4844, EIP-770
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import rlp
@@ -86,7 +85,7 @@ def recover_transaction(transaction: RpcTransaction) -> RecoveredTransaction:
         raise UnprovableError(f"{type(error).__name__}: {error}") from error
 
 
-def _legacy(transaction: RpcTransaction) -> tuple[int, list[Any], list[Any], bytes]:
+def _legacy(transaction: RpcTransaction) -> tuple[int, list[object], list[int], bytes]:
     v = int(transaction.v or "", 16)
     if v < 35:
         raise UnprovableError("it signs no chain id (before EIP-155), so it may be of any chain")
@@ -102,7 +101,7 @@ def _legacy(transaction: RpcTransaction) -> tuple[int, list[Any], list[Any], byt
     return chain_id, [*head, chain_id, 0, 0], [parity, v, int(transaction.r or "", 16), int(transaction.s or "", 16)], b""
 
 
-def _typed(transaction: RpcTransaction, kind: int) -> tuple[int, list[Any], list[Any], bytes]:
+def _typed(transaction: RpcTransaction, kind: int) -> tuple[int, list[object], list[int], bytes]:
     chain_id = int(transaction.chain_id or "", 16)
     access = [[_bytes(entry.address), [_bytes(key) for key in entry.storage_keys]] for entry in transaction.access_list or []]
     fees = (
@@ -110,7 +109,7 @@ def _typed(transaction: RpcTransaction, kind: int) -> tuple[int, list[Any], list
         if kind == 1
         else [int(transaction.max_priority_fee_per_gas or "", 16), int(transaction.max_fee_per_gas or "", 16)]
     )
-    unsigned: list[Any] = [
+    unsigned: list[object] = [
         chain_id,
         int(transaction.nonce, 16),
         *fees,

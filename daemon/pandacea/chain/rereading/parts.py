@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
 
 from pandacea.chain.backfill_check import BackfillChecker
 from pandacea.chain.contract_versions import ContractVersion
@@ -21,6 +20,7 @@ from pandacea.domain.ids import LeaseId
 from pandacea.flows.backfill_check import LATER_SECONDS
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.ports import Clock
+from pandacea.tasks import TaskBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ class Rereading:
             self.states = LeaseStateChecker(endpoints, lease_cache, source.contract, self.rereader, options.turn_seconds)
             self.rereader.on_denied = self.states.forget_denial
 
-    def make_parts(self, caught_up: asyncio.Event) -> dict[str, Coroutine[Any, Any, Any]]:
+    def make_parts(self, caught_up: asyncio.Event) -> dict[str, TaskBody]:
         """Make the coroutines to run, by name."""
-        parts: dict[str, Coroutine[Any, Any, Any]] = {
+        parts: dict[str, TaskBody] = {
             "chain-reread": self.rereader.run(caught_up),
             "chain-backfill-check": self.backfill_checker.run(self._options.range_interval, caught_up),
             "chain-unexplained-blocks": self.unexplained.run(caught_up),

@@ -6,7 +6,7 @@ No answer here is final: an endpoint may lag behind the chain or lie. What the c
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from pandacea.chain.rpc_faults import RpcFault
 from pandacea.domain.ids import Address
@@ -58,7 +58,7 @@ def insufficient_funds(sender: Address) -> Unavailable:
 
 def revert_of(fault: RpcFault) -> Revert | None:
     """Decode the custom error in a JSON-RPC error's data: a hex string, or an object that holds one (providers differ)."""
-    data: Any = fault.data
+    data = fault.data
     if isinstance(data, dict):
         data = data.get("data") or data.get("result")
     if not isinstance(data, str) or not data.startswith("0x") or len(data) < 10:

@@ -39,7 +39,7 @@ class ScratchBuffer:
         self.size = 0
 
     def append(self, data: Any) -> None:
-        """Append bytes to the scratch file."""
+        """Append bytes to the scratch file: a numpy array or a pyarrow buffer, which no type of Python 3.11 joins."""
         view = memoryview(data).cast("B")
         if not view:
             return
@@ -60,7 +60,7 @@ class ScratchBuffer:
                 offset, left = offset + done, left - done
 
 
-def stored_type(kind: Any) -> Any:
+def stored_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that a column is stored with: extension types become their storage, 32-bit offsets and views 64-bit offsets."""
     if isinstance(kind, pa.BaseExtensionType):
         return stored_type(kind.storage_type)
@@ -79,15 +79,15 @@ def stored_type(kind: Any) -> Any:
 class ColumnSpool:
     """Spools one column to the scratch file. Every piece but the last has a multiple of eight rows, so that bitmaps join at whole bytes."""
 
-    def __init__(self, scratch: int, kind: Any) -> None:
+    def __init__(self, scratch: int, kind: pa.DataType) -> None:
         self.arrow_type = kind
         self.rows = self.nulls = self.missing = 0
         """`missing` counts nulls and NaN, `nulls` what the bitmap marks."""
         self._valid, self._values, self._data = ScratchBuffer(scratch), ScratchBuffer(scratch), ScratchBuffer(scratch)
-        self._categories: Any = None
-        self._in_memory: list[Any] = []
+        self._categories: pa.Array | None = None
+        self._in_memory: list[pa.Array] = []
 
-    def add_piece(self, piece: Any) -> None:
+    def add_piece(self, piece: pa.Array) -> None:
         """Append an array of this column's type. Raises ConversionRefused."""
         if self.rows % 8:
             raise ValueError("the piece before this one had rows that are not a multiple of eight")
@@ -117,17 +117,17 @@ class ColumnSpool:
     def _variable(self) -> bool:
         return bool(pa.types.is_large_string(self.arrow_type) or pa.types.is_large_binary(self.arrow_type))
 
-    def _keep_in_memory(self, piece: Any) -> None:
+    def _keep_in_memory(self, piece: pa.Array) -> None:
         self._in_memory.append(piece)
         if sum(one.nbytes for one in self._in_memory) > MAX_IN_MEMORY_BYTES:
             raise ConversionRefused(
                 f"a nested column ({self.arrow_type}) holds more than {MAX_IN_MEMORY_BYTES >> 20} MiB; store it as plain columns or drop it"
             )
 
-    def _add_fixed(self, piece: Any, width: int) -> None:
+    def _add_fixed(self, piece: pa.Array, width: int) -> None:
         self._values.append(piece.buffers()[1].slice(piece.offset * width, len(piece) * width))
 
-    def _add_variable(self, piece: Any) -> None:
+    def _add_variable(self, piece: pa.Array) -> None:
         _, offsets, data = piece.buffers()
         ends = np.frombuffer(offsets, np.int64, len(piece) + 1, piece.offset * 8)
         base = self._data.size
@@ -137,7 +137,7 @@ class ColumnSpool:
         if data is not None:
             self._data.append(data.slice(int(ends[0]), int(ends[-1] - ends[0])))
 
-    def _to_codes(self, piece: Any) -> Any:
+    def _to_codes(self, piece: pa.Array) -> pa.Array:
         """Return the piece's codes in the dictionary of the whole column, which grows in order of appearance."""
         words = piece.dictionary
         if words.null_count or (self._categories is None and len(words) != pc.count_distinct(words).as_py()):
@@ -154,7 +154,7 @@ class ColumnSpool:
             raise ConversionRefused(f"a column's categories take more than {MAX_IN_MEMORY_BYTES >> 20} MiB; store it as plain text")
         return pc.fill_null(piece.indices.cast(pa.int32()), 0)
 
-    def to_array(self, placeholders: PlaceholderMemory) -> Any:
+    def to_array(self, placeholders: PlaceholderMemory) -> pa.Array:
         """Return the whole column as an array of placeholders, which are replaced while the file is written."""
         kind, rows = self.arrow_type, self.rows
         if pa.types.is_null(kind):
@@ -190,7 +190,7 @@ class PlaceholderMemory:
         self._used = 0
         self.buffers: dict[int, ScratchBuffer] = {}
 
-    def reserve(self, buffer: ScratchBuffer, last: int | None = None) -> Any:
+    def reserve(self, buffer: ScratchBuffer, last: int | None = None) -> pa.Buffer:
         """Return a placeholder for a buffer. `last`: the integer that its last eight bytes must hold before it is written."""
         address = self._base + self._used
         if last is not None:
@@ -207,7 +207,7 @@ class _ScratchFiller:
         self._out, self._placeholders, self._position = out, placeholders, 0
         self.closed = False
 
-    def write(self, data: Any) -> int:
+    def write(self, data: pa.Buffer | bytes) -> int:
         buffer = self._placeholders.buffers.get(data.address) if isinstance(data, pa.Buffer) else None
         size = data.size if isinstance(data, pa.Buffer) else len(data)
         if buffer is None:
@@ -243,9 +243,9 @@ def write_arrow_file(out: int, names: list[str], columns: list[ColumnSpool], met
         writer.write_batch(batch)
 
 
-def align_batches(batches: Iterator[Any]) -> Iterator[Any]:
+def align_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Yield the same rows in batches of a multiple of eight, but for the last."""
-    left: Any = None
+    left: pa.RecordBatch | None = None
     for batch in batches:
         whole = batch
         if left is not None:

@@ -11,11 +11,15 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import hardening, packets
+from .packets import JsonObject
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from .arrow_batch import ColumnSpool
     from .read_arrow import ArrowReader, ParquetReader
 
@@ -44,12 +48,12 @@ class _Table(NamedTuple):
     metadata: dict[bytes, bytes]
 
 
-def run_conversion(sock: socket.socket, header: dict[str, Any], source: int, outputs: list[int]) -> None:
+def run_conversion(sock: socket.socket, header: JsonObject, source: int, outputs: list[int]) -> None:
     """Convert, send the report, and return. `outputs`: descriptors of the scratch file and of the table, both empty and writable."""
     caps = header["caps"]
     max_data_bytes = _reserved_data_bytes() + caps["memory_bytes"]  # a MemoryError that can be reported, before the kernel kills
     hardening.set_rlimits({"RLIMIT_CORE": 0, "RLIMIT_FSIZE": caps["table_bytes"], "RLIMIT_DATA": max_data_bytes})
-    report: dict[str, Any]
+    report: JsonObject
     try:
         report = _convert(sock, header, source, outputs)
     except MemoryError:
@@ -75,7 +79,7 @@ def _reserved_data_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _convert(sock: socket.socket, header: dict[str, Any], source: int, outputs: list[int]) -> dict[str, Any]:
+def _convert(sock: socket.socket, header: JsonObject, source: int, outputs: list[int]) -> JsonObject:
     import pyarrow as pa
 
     from .arrow_batch import ConversionRefused
@@ -89,18 +93,18 @@ def _convert(sock: socket.socket, header: dict[str, Any], source: int, outputs: 
 
 
 class _Conversion:
-    def __init__(self, sock: socket.socket, header: dict[str, Any], source: int, outputs: list[int]) -> None:
+    def __init__(self, sock: socket.socket, header: JsonObject, source: int, outputs: list[int]) -> None:
         self._sock, self._header, self._source, self._outputs = sock, header, source, outputs
         self._caps = header["caps"]
         self._progress_sent_at = 0.0
         self._flags: dict[str, list[str]] = {}
         self._sample_types: dict[str, str] = {}
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> JsonObject:
         """Return the report: schema, rows, flags; or, when the source is only inspected, names, types and flags of a sample."""
         readers = {"csv": self._read_csv, "parquet": self._read_parquet, "arrow": self._read_arrow, "sqlite": self._read_sqlite}
         table = readers[self._header["format"]]()
-        schema: list[dict[str, Any]]
+        schema: list[JsonObject]
         if self._header["look"]:
             schema = [{"name": name, "type": self._sample_types[name], "flags": self._flags[name]} for name in table.names]
             return {"schema": schema, "rows": None}
@@ -178,7 +182,9 @@ class _Conversion:
         columns = self._append_batches(names, batches, pa.schema(list(types.items())), 0)
         return _Table(names, columns, _MISSING_AS_NAN)
 
-    def _append_batches(self, names: list[str], batches: Iterator[Any], schema: Any, total: int) -> list[ColumnSpool]:
+    def _append_batches(
+        self, names: list[str], batches: Iterator[pa.RecordBatch], schema: pa.Schema, total: int
+    ) -> list[ColumnSpool]:
         """Spool batches, as they come, to one column each."""
         from .arrow_batch import align_batches, stored_type
 
@@ -193,7 +199,7 @@ class _Conversion:
             self._send_progress(done, max(total, done))
         return columns
 
-    def _new_column(self, arrow_type: Any) -> ColumnSpool:
+    def _new_column(self, arrow_type: pa.DataType) -> ColumnSpool:
         from .arrow_batch import ColumnSpool
 
         return ColumnSpool(self._outputs[0], arrow_type)
@@ -225,14 +231,14 @@ class _Conversion:
             raise ConversionRefused("no column is left to keep")
         return kept
 
-    def _inspect_first(self, batches: Iterator[Any], fields: list[Any]) -> None:
+    def _inspect_first(self, batches: Iterator[pa.RecordBatch], fields: list[pa.Field | tuple[str, pa.DataType]]) -> None:
         """Inspect the first batch, or an empty frame of these fields when there is none."""
         import pyarrow as pa
 
         first = next(batches, None)
         self._inspect_frame((pa.schema(fields).empty_table() if first is None else first).to_pandas())
 
-    def _inspect_frame(self, frame: Any) -> None:
+    def _inspect_frame(self, frame: pd.DataFrame) -> None:
         """Note types and flags of a sample's columns."""
         import pyarrow as pa
 
@@ -243,7 +249,7 @@ class _Conversion:
             except (pa.ArrowException, TypeError, ValueError):
                 self._sample_types[str(name)] = "mixed"
 
-    def _flag_columns(self, frame: Any) -> None:
+    def _flag_columns(self, frame: pd.DataFrame) -> None:
         from .pii_flags import flag_column
 
         self._flags = {str(name): flag_column(str(name), frame[name]) for name in frame.columns}
@@ -260,7 +266,7 @@ def _rows_per_piece(piece_bytes: int, row_bytes: float) -> int:
     return max(8, min(_MAX_PIECE_ROWS, int(piece_bytes / max(row_bytes, 1.0)) // 8 * 8))
 
 
-def _type_name(arrow_type: Any) -> str:
+def _type_name(arrow_type: pa.DataType) -> str:
     """Return a type's name in the catalogue."""
     text = str(arrow_type)
     if text.startswith("dictionary<"):
@@ -269,7 +275,7 @@ def _type_name(arrow_type: Any) -> str:
     return _TYPE_NAMES.get(text, text)
 
 
-def _parse_type(name: str) -> Any:
+def _parse_type(name: str) -> pa.DataType:
     """Return the Arrow type of a catalogue's name. Raises ConversionRefused."""
     import pyarrow as pa
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from typing import Any
+from typing import TYPE_CHECKING
+
+from .packets import JsonObject
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
 
 
 class FrameError(Exception):
     """The bytes behind a descriptor are not a table of the stated format."""
 
 
-def load_frame(descriptor: int, form: str) -> Any:
+def load_frame(descriptor: int, form: str) -> pd.DataFrame:
     """Return a DataFrame that the script may write to; the file itself never changes.
 
     Raises:
@@ -30,21 +37,21 @@ def load_frame(descriptor: int, form: str) -> Any:
         os.close(descriptor)
 
 
-def _csv(descriptor: int) -> Any:
+def _csv(descriptor: int) -> pd.DataFrame:
     import pandas as pd
 
     with open(os.dup(descriptor), "rb") as file:
         return pd.read_csv(file)
 
 
-def _parquet(descriptor: int) -> Any:
+def _parquet(descriptor: int) -> pd.DataFrame:
     import pandas as pd
 
     with open(os.dup(descriptor), "rb") as file:
         return pd.read_parquet(file)
 
 
-def _arrow(descriptor: int) -> Any:
+def _arrow(descriptor: int) -> pd.DataFrame:
     """Map an Arrow IPC file privately: pages are read when touched and copied when written (MAP_PRIVATE)."""
     import pandas as pd
     import pyarrow as pa
@@ -57,9 +64,10 @@ def _arrow(descriptor: int) -> Any:
     metadata = reader.schema.metadata or {}
     dtypes = _plain_dtypes(json.loads(metadata.get(b"pandas", b"{}")))
     if reader.num_record_batches != 1 or dtypes is None:
-        return reader.read_all().to_pandas()
+        frame: pd.DataFrame = reader.read_all().to_pandas()
+        return frame
     batch = reader.get_batch(0)
-    columns: dict[str, Any] = {}
+    columns: dict[str, np.ndarray | pd.Series | None] = {}
     rest = []
     for index, field in enumerate(batch.schema):
         columns[field.name] = _map_column(batch.column(index), mapped, whole, dtypes.get(field.name))
@@ -73,7 +81,7 @@ def _arrow(descriptor: int) -> Any:
     return pd.DataFrame(columns, index=pd.RangeIndex(batch.num_rows), copy=False)
 
 
-def _plain_dtypes(stated: dict[str, Any]) -> dict[str, str] | None:
+def _plain_dtypes(stated: JsonObject) -> dict[str, str] | None:
     """Return pandas' name of each column's type, or None when the frame has an index or labels that pyarrow must rebuild."""
     index = stated.get("index_columns", [])
     default = not index or (
@@ -86,7 +94,7 @@ def _plain_dtypes(stated: dict[str, Any]) -> dict[str, str] | None:
     return {one["field_name"]: one["numpy_type"] for one in stated.get("columns", [])}
 
 
-def _map_column(array: Any, mapped: mmap.mmap, whole: Any, dtype_name: str | None) -> Any:
+def _map_column(array: pa.Array, mapped: mmap.mmap, whole: pa.Buffer, dtype_name: str | None) -> np.ndarray | None:
     """Return a numeric column without missing values as an array over the mapping itself; None when it must be converted."""
     import numpy as np
     import pyarrow as pa
@@ -101,7 +109,7 @@ def _map_column(array: Any, mapped: mmap.mmap, whole: Any, dtype_name: str | Non
     return np.frombuffer(mapped, dtype, len(array), values.address - whole.address + array.offset * dtype.itemsize)
 
 
-def _missing_as_nan(values: Any) -> Any:
+def _missing_as_nan(values: pd.Series) -> pd.Series:
     """Replace null by NaN, as in the frame that pandas reads from a text file."""
     if values.dtype != object:
         return values

@@ -16,6 +16,8 @@ import struct
 from collections.abc import Iterable
 from typing import Any, Final
 
+JsonObject = dict[str, Any]
+"""What a packet of JSON holds. The guest has this name of its own: it runs without the rest of the node."""
 MAX_PAYLOAD: Final = 65_536
 """Bytes that follow a tag."""
 VERSION: Final = 1
@@ -47,7 +49,7 @@ TABLE: Final = b"T"  # a piece of a conversion's JSON report
 DONE: Final = b"Z"  # everything has been sent
 
 
-def hello_message(threads: int, uid: int) -> dict[str, Any]:
+def hello_message(threads: int, uid: int) -> JsonObject:
     """Return a guest's first message. The node refuses a guest with more than one thread, because a fork copies only one."""
     return {"version": VERSION, "threads": threads, "uid": uid, "pid": os.getpid(), "python": platform.python_version()}
 
@@ -57,7 +59,7 @@ def send(sock: socket.socket, tag: bytes, payload: bytes | memoryview = b"") -> 
     sock.sendmsg((tag, payload))
 
 
-def send_json(sock: socket.socket, tag: bytes, value: dict[str, Any]) -> None:
+def send_json(sock: socket.socket, tag: bytes, value: JsonObject) -> None:
     """Send one packet of JSON."""
     send(sock, tag, json.dumps(value).encode("utf-8", "backslashreplace"))
 

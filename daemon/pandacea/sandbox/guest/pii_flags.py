@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NAME_PATTERNS: Final = {
     "its name says that it names people": (
@@ -42,7 +45,7 @@ _LARGE_SHARE: Final = 0.5
 """A share of the rows."""
 
 
-def flag_column(name: str, values: Any) -> list[str]:
+def flag_column(name: str, values: pd.Series) -> list[str]:
     """Return the reasons why a column may identify people; an empty list: none was found. `values`: a sample as a pandas Series."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     reasons = [reason for reason, pattern in _NAME_PATTERNS.items() if re.search(pattern, words)]
@@ -74,6 +77,6 @@ def flag_column(name: str, values: Any) -> list[str]:
     return reasons
 
 
-def _looks_measured(values: Any) -> bool:
+def _looks_measured(values: pd.Series) -> bool:
     """Whether unique integers look measured rather than assigned: they spread far wider than there are rows."""
     return bool(float(values.max()) - float(values.min()) > 1000 * len(values)) and not bool((values > 0).all())

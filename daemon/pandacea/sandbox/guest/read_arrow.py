@@ -8,12 +8,13 @@ import mmap
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .arrow_batch import ConversionRefused, stored_type
+from .packets import JsonObject
 
 _DTYPE: Final = re.compile(
     r"object|str|string(\[[a-z_]+\])?|category|bool(ean)?|u?int(8|16|32|64)|U?Int(8|16|32|64)|[fF]loat(16|32|64)"
@@ -38,7 +39,7 @@ class ParquetReader:
         if promised > max_bytes:
             raise ConversionRefused(f"its row groups unpack to {promised} bytes, more than the {max_bytes} a table may have")
 
-    def iter_batches(self, kept: list[str], rows: int) -> Iterator[Any]:
+    def iter_batches(self, kept: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the kept columns, `rows` at a time. Raises ConversionRefused."""
         done = 0
         try:
@@ -70,7 +71,7 @@ class ArrowReader:
             raise ConversionRefused(f"it cannot be read as Arrow: {_describe_error(error)}") from error
         self.rows = 0
 
-    def iter_batches(self, kept: list[str], rows: int) -> Iterator[Any]:
+    def iter_batches(self, kept: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the kept columns, `rows` at a time. Raises ConversionRefused."""
         done = 0
         try:
@@ -83,7 +84,7 @@ class ArrowReader:
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise ConversionRefused(f"after row {done} it cannot be read as Arrow: {_describe_error(error)}") from error
 
-    def _all(self) -> Iterator[Any]:
+    def _all(self) -> Iterator[pa.RecordBatch]:
         if self._stream is not None:
             yield from self._stream
         else:
@@ -95,7 +96,7 @@ def _describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _validate_batch(batch: Any, kept: list[str]) -> Any:
+def _validate_batch(batch: pa.RecordBatch, kept: list[str]) -> pa.RecordBatch:
     """Return the batch's kept columns in the types that tables are stored with. Raises pyarrow's own errors."""
     batch.validate(full=True)
     arrays, fields = [], []
@@ -111,7 +112,7 @@ def _validate_batch(batch: Any, kept: list[str]) -> Any:
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def reduce_pandas_metadata(schema: Any, kept: list[str]) -> tuple[list[str], dict[bytes, bytes]]:
+def reduce_pandas_metadata(schema: pa.Schema, kept: list[str]) -> tuple[list[str], dict[bytes, bytes]]:
     """Reduce what pandas wrote beside the columns to names, known types and the index.
 
     Returns index columns to keep beside the kept ones, and the metadata.
@@ -136,7 +137,7 @@ def reduce_pandas_metadata(schema: Any, kept: list[str]) -> tuple[list[str], dic
     return also, {b"pandas": json.dumps(reduced).encode()}
 
 
-def _is_range(one: Any) -> bool:
+def _is_range(one: object) -> bool:
     return (
         isinstance(one, dict)
         and one.get("kind") == "range"
@@ -144,7 +145,7 @@ def _is_range(one: Any) -> bool:
     )
 
 
-def _reduce_column(one: dict[str, Any]) -> dict[str, Any]:
+def _reduce_column(one: JsonObject) -> JsonObject:
     known = isinstance(one.get("numpy_type"), str) and _DTYPE.fullmatch(one["numpy_type"])
     facts = one.get("metadata") if isinstance(one.get("metadata"), dict) else None
     return {

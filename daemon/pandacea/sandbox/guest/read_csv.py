@@ -36,7 +36,7 @@ _DOUBTFUL: Final = r"\s*[+-]?[0-9]+\s*|-.*|#N/A( N/A)?|#NA|1\.#(IND|QNAN)|<NA>|N
 _LARGEST: Final = {"": 2**63 - 1, "+": 2**63 - 1, "-": 2**63}
 _SEPARATORS: Final = ";\t|"
 _SAMPLE_ROWS: Final = 100_000
-NewColumn = Callable[[Any], ColumnSpool]
+NewColumn = Callable[[pa.DataType], ColumnSpool]
 """Begins a column of an Arrow type."""
 
 
@@ -47,7 +47,7 @@ class _ColumnKinds:
         self.kinds: set[str] = set()
         self.missing = self.empty = False
 
-    def add_piece(self, values: Any) -> str | None:
+    def add_piece(self, values: pd.Series) -> str | None:
         """Note one piece and return its kind, or None when every value is missing."""
         missing = bool(values.isna().any())
         self.missing |= missing
@@ -70,15 +70,15 @@ class _ColumnKinds:
         return "?" if kinds != {"u"} or self.missing else "u"
 
 
-def _kind(values: Any) -> str:
+def _kind(values: pd.Series) -> str:
     if values.dtype.kind in "iufb":
         return str(values.dtype.kind)
-    if values.dtype == object and values.dropna().map(type).eq(bool).all():
+    if values.dtype == object and set(values.dropna().map(type)) <= {bool}:
         return "b"
     return "s"
 
 
-def _classes(texts: Any) -> Any:
+def _classes(texts: pd.Series) -> pd.Series:
     """Return the class of each text, as far as texts differ in what pandas infers from them."""
     signed = texts.str.strip().str.startswith("-").eq(True)  # the parser of unsigned numbers stops at a sign, whatever follows
     classes = pd.Series("text", index=texts.index, dtype=object)
@@ -135,17 +135,17 @@ class CsvReader:
         file = io.BufferedReader(io.FileIO(os.dup(self._descriptor)))  # pandas' reader keeps it open
         return pd.read_csv(file, sep=self._separator, low_memory=False, **options)
 
-    def read_sample(self) -> Any:
+    def read_sample(self) -> pd.DataFrame:
         """Return a frame of the first rows. Raises ConversionRefused."""
         try:
-            piece = self._open(nrows=_SAMPLE_ROWS)
+            piece: pd.DataFrame = self._open(nrows=_SAMPLE_ROWS)
         except (ValueError, OverflowError) as error:
             raise self._refusal(error) from error
         self._check_width(piece, 2)
         return piece
 
     def read_columns(
-        self, kept: list[str], new_column: NewColumn, rows: int, on_sample: Callable[[Any], None]
+        self, kept: list[str], new_column: NewColumn, rows: int, on_sample: Callable[[pd.DataFrame], None]
     ) -> list[ColumnSpool]:
         """Return the kept columns. `rows`: of a piece, a multiple of eight. `on_sample` is called with the first rows.
 
@@ -158,7 +158,7 @@ class CsvReader:
             raise self._refusal(error) from error
 
     def _read_columns(
-        self, kept: list[str], new_column: NewColumn, rows: int, on_sample: Callable[[Any], None]
+        self, kept: list[str], new_column: NewColumn, rows: int, on_sample: Callable[[pd.DataFrame], None]
     ) -> list[ColumnSpool]:
         seen = {name: _ColumnKinds() for name in kept}
         columns: dict[str, tuple[str, ColumnSpool] | None] = dict.fromkeys(kept)
@@ -213,7 +213,7 @@ class CsvReader:
         # Where pandas gives up on unsigned numbers it keeps the texts as they are, "NA" too.
         return _RAW if "missing" in first and inferred.notna().all() else _kind(inferred)
 
-    def _check_width(self, piece: Any, first: int) -> None:
+    def _check_width(self, piece: pd.DataFrame, first: int) -> None:
         if not isinstance(piece.index, pd.RangeIndex):
             raise ConversionRefused(
                 f"line {first}: this row has more values than the header has names; name every column, or mend the row"
@@ -257,7 +257,9 @@ class CsvReader:
         return line, tail.count(self._separator) + 1
 
 
-def _append_piece(columns: dict[str, Any], name: str, kind: str | None, values: Any, new_column: NewColumn) -> bool:
+def _append_piece(
+    columns: dict[str, tuple[str, ColumnSpool] | None], name: str, kind: str | None, values: pd.Series, new_column: NewColumn
+) -> bool:
     """Append a piece as the kind it was inferred to be; return False when the pieces before it were of another kind."""
     have = columns[name]
     if have is None:
@@ -269,7 +271,7 @@ def _append_piece(columns: dict[str, Any], name: str, kind: str | None, values: 
     return True
 
 
-def _to_arrow(values: Any, kind: str) -> Any:
+def _to_arrow(values: pd.Series, kind: str) -> pa.Array:
     """Return a piece in Arrow's layout; a missing number is NaN, as in the frame it came from."""
     if kind == "f":
         return pa.array(values.to_numpy("float64"), from_pandas=False)
@@ -279,7 +281,7 @@ def _to_arrow(values: Any, kind: str) -> Any:
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
-def read_typed_csv(descriptor: int, types: dict[str, Any], new_column: NewColumn) -> list[ColumnSpool]:
+def read_typed_csv(descriptor: int, types: dict[str, pa.DataType], new_column: NewColumn) -> list[ColumnSpool]:
     """Read a small CSV file (a mock) with the column types of another table (the one it stands for)."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(os.dup(descriptor), "rb") as file:
@@ -294,7 +296,7 @@ def read_typed_csv(descriptor: int, types: dict[str, Any], new_column: NewColumn
     return columns
 
 
-def _as_type(texts: Any, kind: Any) -> Any:
+def _as_type(texts: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return texts.cast(kind.value_type).dictionary_encode().cast(kind)
     if pa.types.is_null(kind) or pa.types.is_nested(kind):

@@ -9,7 +9,7 @@ import mmap
 import os
 import sqlite3
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
@@ -17,6 +17,8 @@ from .arrow_batch import ConversionRefused
 
 _ARROW_TYPES: Final = {"integer": pa.int64(), "real": pa.float64(), "text": pa.large_string(), "blob": pa.large_binary()}
 _MAGIC: Final = b"SQLite format 3\0"
+_Value = int | float | str | bytes | None
+"""What SQLite stores in one place of a table."""
 
 
 class SqliteReader:
@@ -68,14 +70,14 @@ class SqliteReader:
             raise ConversionRefused(f"there is no table {table!r}; there are: {', '.join(bases[:20])}")
         return table
 
-    def column_types(self, kept: list[str]) -> dict[str, Any]:
+    def column_types(self, kept: list[str]) -> dict[str, pa.DataType]:
         """Return the Arrow type of each column, from what its cells hold. Raises ConversionRefused when a column mixes texts and numbers."""
         try:
             return {name: self._column_type(name) for name in kept}
         except sqlite3.Error as error:
             raise ConversionRefused(f"it cannot be read as SQLite: {error}") from error
 
-    def _column_type(self, name: str) -> Any:
+    def _column_type(self, name: str) -> pa.DataType:
         column = _quote_identifier(name)
         storage = {str(row[0]) for row in self._db.execute(f"SELECT DISTINCT typeof({column}) FROM {self._quoted}")}
         missing = "null" in storage
@@ -94,7 +96,7 @@ class SqliteReader:
             )
         return _ARROW_TYPES[storage.pop()]
 
-    def iter_batches(self, types: dict[str, Any], rows: int) -> Iterator[Any]:
+    def iter_batches(self, types: dict[str, pa.DataType], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the kept columns, `rows` at a time. Raises ConversionRefused."""
         columns = ", ".join(_quote_identifier(name) for name in types)
         schema = pa.schema(list(types.items()))
@@ -119,7 +121,7 @@ def _private_copy(descriptor: int) -> mmap.mmap:
     return content
 
 
-def _to_arrow(values: tuple[Any, ...], kind: Any) -> Any:
+def _to_arrow(values: tuple[_Value, ...], kind: pa.DataType) -> pa.Array:
     if pa.types.is_float64(kind):
         return pa.array([float("nan") if value is None else float(value) for value in values], kind)
     return pa.array(values, kind)

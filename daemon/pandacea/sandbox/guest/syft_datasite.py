@@ -14,7 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
+
+from .packets import JsonObject
 
 OWNER: Final = "earner@pandacea.invalid"
 FOLDER: Final = "/tmp/syftbox"
@@ -27,7 +29,7 @@ MARKER: Final = b"syft"
 _tables: dict[str, tuple[int, str]] = {}
 
 
-def keep_descriptor(entry: dict[str, Any], descriptor: int) -> None:
+def keep_descriptor(entry: JsonObject, descriptor: int) -> None:
     """Duplicate a table's descriptor and keep it for the datasite."""
     name = entry["asset_id"]
     if name not in _tables:
