@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 from eth_account.signers.local import LocalAccount
 
 from pandacea import keys
@@ -16,7 +15,7 @@ from pandacea.domain.ids import Address, LeaseId
 from pandacea.flows.settlement.close_leases import ClosePorts, close_leases
 from pandacea.flows.settlement.commit_results import Posting
 from tests.chain.anvil import EARNER, OPERATOR, SPENDER, AnvilAgreement, encode_call
-from tests.faults.settling import SettlingNode, settling_node
+from tests.faults.settling import SettlingNode, settling_node, write_config
 
 PRICE = 3 * 10**15
 WEEK = 7 * 86_400
@@ -66,23 +65,10 @@ class Earner:
 
     def __init__(self, node: SettlingNode, folder: Path) -> None:
         self.node = node
-        self.config, self.keystore, self.passphrase = folder / "config.yaml", folder / "earner.json", folder / "passphrase"
+        self.config, self.keystore, self.passphrase = write_config(node, folder), folder / "earner.json", folder / "passphrase"
         self.passphrase.touch(mode=0o600)
         self.passphrase.write_text(PASSPHRASE + "\n")
         keys.import_key(self.keystore, bytes(EARNER.key), PASSPHRASE)
-        settings = {
-            "blockchain": {
-                "rpc_url": node.chain.url,
-                "chain_id": node.chain.chain_id,
-                "contract_address": node.agreement.address,
-                "confidence": {"confirmations": 3},
-            },
-            "earner": {"address": EARNER.address, "keystore": "earner.json", "passphrase_file": "passphrase"},
-            "privacy": {"data_dir": "data"},
-            "store": {"state_dir": ".", "url": f"sqlite+aiosqlite:///{folder / 'node.db'}"},
-        }
-        (folder / "data").mkdir()
-        self.config.write_text(yaml.safe_dump(settings))
 
     async def withdraw(self) -> str:
         """Type `pandacea withdraw` with the Earner's key; return what it prints."""

@@ -15,6 +15,7 @@ from pandacea.cli.command import Handler, add_command, load_config_quietly
 from pandacea.cli.control import control_commands
 from pandacea.cli.devchain import devchain_command
 from pandacea.cli.doctor import render_findings
+from pandacea.cli.income import income_command
 from pandacea.cli.keys import key_commands
 from pandacea.cli.leases import format_ether, lease_commands
 from pandacea.cli.products import product_commands
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     )
     withdraw.add_argument("--keystore", type=Path, required=True, help="the Earner's own; it is read once and never kept")
     withdraw.add_argument("--passphrase-file", type=Path, help="default: ask at the terminal")
+    income_command(commands)
     lease_commands(commands)
     control_commands(commands)
     product_commands(commands)
