@@ -115,6 +115,8 @@ def test_the_page_escapes_every_word_and_loads_nothing(tmp_path: Path) -> None:
     assert "\\u202ereversed" in page
     assert "1.5 ether" in page
     assert "Fewer than 10 rows" in page
+    assert "5 runs that fail" in page
+    assert "last 300 bytes of output come back, and no files" in page
     assert "default-src 'none'" in CONTENT_SECURITY_POLICY
 
 

@@ -249,6 +249,11 @@ class AnvilAgreement:
         """Execute a lease; return the receipt."""
         return await self.chain.send_transaction(by, self.address, encode_call("executeLease(bytes32)", lease_id))
 
+    async def credit_of(self, address: str) -> int:
+        """Return what the contract owes an account, in wei."""
+        call = {"to": self.address, "data": encode_call("creditOf(address)", address)}
+        return int(await self.chain.call_method("eth_call", call, "latest"), 16)
+
 
 def abi_word(value: str | int) -> str:
     """Encode an ABI word of 64 hex digits."""

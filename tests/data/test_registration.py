@@ -24,6 +24,7 @@ from pandacea.domain.table import TableShape
 from pandacea.errors import BadConfig
 from pandacea.store.products import SqlProductStore
 from tests.data.conftest import SIGNATURE
+from tests.fakes import FakeClock
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -68,6 +69,19 @@ async def test_unchanged_content_is_the_same_version(catalogue: ProductCatalogue
     first = await register_product(catalogue, data_dir)
     os.utime(data_dir / "people.csv", (1, 1))
     assert (await register_product(catalogue, data_dir)).version == first.version
+
+
+async def test_another_key_signs_the_same_version_again(
+    catalogue: ProductCatalogue, product_store: SqlProductStore, tables: TableStore, data_dir: Path
+) -> None:
+    """A replaced operator's signature is refused by Spenders before they pay: the new one's takes its place, served and stored."""
+    (data_dir / "people.csv").write_text(PEOPLE)
+    declare(data_dir, {"drop": ["name"]})
+    first = await register_product(catalogue, data_dir)
+    new = "0x" + "6b" * 65
+    second = await register_product(ProductCatalogue(product_store, lambda _digest: new, FakeClock(), tables), data_dir)
+    assert (second.version, second.signature) == (first.version, new)
+    assert await product_store.find_signature(first.version) == new
 
 
 async def test_changed_content_is_a_new_version_and_the_old_table_stays(

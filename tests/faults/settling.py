@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
@@ -154,6 +155,25 @@ class SettlingNode:
         await self.agreement.approve(lease_id)
         await self.chain.mine_blocks(DEPTH + 8)
         return lease_id
+
+
+def write_config(node: SettlingNode, folder: Path) -> Path:
+    """Write a configuration of such a node, for the commands that read its database; return the file."""
+    (folder / "data").mkdir()
+    settings = {
+        "blockchain": {
+            "rpc_url": node.chain.url,
+            "chain_id": node.chain.chain_id,
+            "contract_address": node.agreement.address,
+            "confidence": {"confirmations": DEPTH},
+        },
+        "earner": {"address": EARNER.address, "keystore": "operator.json"},
+        "privacy": {"data_dir": "data"},
+        "store": {"state_dir": ".", "url": f"sqlite+aiosqlite:///{folder / 'node.db'}"},
+    }
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
 
 
 @asynccontextmanager

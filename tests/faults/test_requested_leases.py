@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from pandacea import keys
+from pandacea.app.commands.earner_key import cancel_with_key, unlock_earner_key
 from pandacea.app.control.leases import LeaseControl
 from pandacea.clock import SystemClock
-from pandacea.errors import Refused
+from pandacea.config import load_config
+from pandacea.errors import BadConfig, Refused
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.settlement.requested_leases import list_requested
 from pandacea.store.products import SqlProductStore
-from tests.chain.anvil import EARNER, SPENDER, AnvilAgreement
-from tests.faults.settling import SettlingNode, settling_node
+from tests.chain.anvil import EARNER, OPERATOR, SPENDER, AnvilAgreement
+from tests.faults.settling import SettlingNode, settling_node, write_config
 
 
 def _control(earner: SettlingNode, *, running: bool = True) -> LeaseControl:
@@ -24,7 +27,9 @@ def _control(earner: SettlingNode, *, running: bool = True) -> LeaseControl:
 
     products = SqlProductStore(earner.node.database)
     cache = earner.node.lease_cache
-    return LeaseControl(open_store, products, SystemClock(), cache, sender=earner.sender if running else None)
+    sender = earner.sender if running else None
+    own_key = earner.sender.address == EARNER.address.lower()
+    return LeaseControl(open_store, products, SystemClock(), cache, sender=sender, own_key=own_key)
 
 
 async def _waiting(earner: SettlingNode, *, after: float = 0.0) -> list[str]:
@@ -72,12 +77,14 @@ async def test_a_request_ends_with_its_week(agreement: AnvilAgreement, tmp_path:
 
 
 async def test_only_the_earners_own_key_gives_the_price_back(agreement: AnvilAgreement, tmp_path: Path) -> None:
-    """The operator is told so by the contract; the Earner's key refuses a request and cancels an approved lease."""
+    """With the operator's key the command says what to do, and sends nothing; the Earner's own key refuses a request."""
     async with settling_node(agreement, tmp_path) as earner:
         lease = await agreement.create()
         await earner.node.wait_for_head()
-        with pytest.raises(Refused, match="NotParty"):
+        before = await earner.nonce()
+        with pytest.raises(Refused, match="pandacea leases cancel LEASE_ID --keystore FILE"):
             await _control(earner).cancel_lease({"id": lease})
+        assert await earner.nonce() == before
         with pytest.raises(Refused, match="No node runs"):
             await _control(earner, running=False).cancel_lease({"id": lease})
     async with settling_node(agreement, tmp_path, account=EARNER, name_operator=False) as earner:
@@ -85,3 +92,29 @@ async def test_only_the_earners_own_key_gives_the_price_back(agreement: AnvilAgr
         await earner.let_mine()
         await earner.node.wait_for_head()
         assert (await earner.node.read_rows())[lease].lease.status.value == "cancelled"
+
+
+async def test_the_earners_key_cancels_beside_a_node_with_the_operators(agreement: AnvilAgreement, tmp_path: Path) -> None:
+    """`--keystore`: a lease that waits and one that is approved, by the beginning of the id; another key's file is not taken."""
+    async with settling_node(agreement, tmp_path) as earner:
+        config = load_config(write_config(earner, tmp_path))
+        approved, waiting = await earner.lease(), await agreement.create()
+        await earner.node.wait_for_head()
+        for lease in (approved, waiting):
+            assert await cancel_with_key(config, EARNER, lease[:12]) == lease
+            await earner.node.wait_for_head()
+            assert (await earner.node.read_rows())[lease].lease.status.value == "cancelled"
+        with pytest.raises(Refused, match="WrongStatus"):
+            await cancel_with_key(config, EARNER, approved)
+        keys.import_key(tmp_path / "operator.json", bytes(OPERATOR.key), "a passphrase of the test")
+        with pytest.raises(BadConfig, match="not the key of the Earner"):
+            unlock_earner_key(config, tmp_path / "operator.json", None)
+
+
+async def test_an_operator_that_is_not_named_is_told_what_to_do(agreement: AnvilAgreement, tmp_path: Path) -> None:
+    """The contract takes approvals from the Earner and its operator; the command says how a key becomes the operator."""
+    async with settling_node(agreement, tmp_path, name_operator=False) as earner:
+        lease = await agreement.create()
+        await earner.node.wait_for_head()
+        with pytest.raises(Refused, match="setOperator"):
+            await _control(earner).approve_lease({"id": lease})

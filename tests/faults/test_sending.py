@@ -324,19 +324,6 @@ async def test_an_estimate_of_half_a_million_gas_is_no_obstacle(agreement: Anvil
         assert await earner.committed(lease, "a")
 
 
-async def test_h7_one_endpoint_behind_does_not_end_a_commitment(agreement: AnvilAgreement, tmp_path: Path) -> None:
-    """WrongStatus of a node that has not seen the approval yet is a reason to wait, not a verdict."""
-    lease_word = "00" * 32
-    stale = {"code": 3, "message": "execution reverted", "data": _wrong_status(lease_word)}
-    await _delivered_after_one_wrong_answer(agreement, tmp_path, _say_once("eth_estimateGas", ProxyAnswer(error=stale)), None)
-
-
-def _wrong_status(lease_word: str) -> str:
-    from pandacea_sdk.protocol.contract import lease_agreement
-
-    return lease_agreement().error_selector("WrongStatus") + lease_word + f"{1:064x}"
-
-
 async def test_one_endpoint_that_names_another_hash(agreement: AnvilAgreement, tmp_path: Path) -> None:
     """What an endpoint says is committed counts for nothing: the followed chain's events do."""
 

@@ -124,7 +124,7 @@ class Charging(RuleBasedStateMachine):
         """Begin with a fresh database."""
         self.release = Release.HOLD if hold else Release.AUTO
         if self.postgres is None:
-            shutil.copy(_template(), self.folder / "node.db")
+            shutil.copy(migrated_template(), self.folder / "node.db")
             self.url = f"sqlite+aiosqlite:///{self.folder / 'node.db'}"
         else:
             self.url = self.postgres.url(self.runner.run(self.postgres.create_migrated_database()))
@@ -516,7 +516,7 @@ def _end(play: Play, how: Outcome | Exception) -> None:
         play.end.set_result(how)
 
 
-def _template() -> Path:
+def migrated_template() -> Path:
     """A migrated, empty database, made once."""
     global _made  # noqa: PLW0603  # made once for all examples
     if _made is None:

@@ -26,6 +26,9 @@ async def test_a_version_is_published_once_and_replaced_by_the_next(database: Da
     assert [version.version for version in await book.list_current_versions()] == [second.version]
     assert await book.find_signature(first.version) == first.signature
     assert await book.find_signature(Hash32("0x" + "8" * 64)) is None
+    await book.publish_version(replace(second, signature="0x03"), 4.0)
+    (current,) = await book.list_current_versions()
+    assert (current.signature, current.created_at) == ("0x03", 3.0), "another key signs the same version"
 
 
 async def test_a_product_is_withdrawn_and_offered_again(database: DatabaseEngine, tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ async def test_an_attempt_is_kept_as_it_was_signed(database: DatabaseEngine) -> 
     assert await sent.list_from_nonce(FIRST.chain_id, ME, FIRST.nonce + 1) == []
     assert await sent.list_since(FIRST.chain_id, ME, 1500.0) == [second]
     await sent.update_state(FIRST, "lost")
-    await sent.update_state(second, "mined", 2**40)
-    assert await sent.list_open(FIRST.chain_id, ME) == [replace(second, state="mined", mined_block=2**40)]
+    await sent.update_state(second, "mined", 2**40, 2**200)
+    assert await sent.list_open(FIRST.chain_id, ME) == [replace(second, state="mined", mined_block=2**40, paid=2**200)]
+    await sent.update_state(second, "signed")
+    assert await sent.list_open(FIRST.chain_id, ME) == [replace(second, state="signed")], "a reorganisation took it back"
 
 
 async def test_a_nonce_is_never_used_for_two_things(database: DatabaseEngine) -> None:

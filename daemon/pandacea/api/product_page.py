@@ -9,6 +9,7 @@ from decimal import Decimal
 from html import escape
 from typing import Final
 
+from pandacea.domain.charge import FAILED_RUNS_FREE, FREE_OUTPUT_BYTES
 from pandacea.domain.printable import printable
 from pandacea_sdk.protocol.json_types import JsonMapping
 
@@ -206,6 +207,8 @@ def _sentences(rules: JsonMapping) -> str:
         "A failed script's own error message is part of its result."
         if rules["show_messages"]
         else "Of a failed script's error, class and line are told, not the message.",
+        f"A lease gives {FAILED_RUNS_FREE} runs that fail by the script's own error for nothing, to mend it by: class and line of the "
+        f"error and the last {FREE_OUTPUT_BYTES} bytes of output come back, and no files; whatever gives more is paid for.",
     ]
     return "<ul>" + "".join(f"<li>{_text(one)}</li>" for one in said) + "</ul>"
 

@@ -159,6 +159,7 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
             adapters.follower.reread_leases,
             adapters.follower.lease_cache.list_contested,
             poster,
+            own_key=poster.address == config.earner.address,
         ),
     )
     await serve_control_socket(control, config.store.state_dir, stack)

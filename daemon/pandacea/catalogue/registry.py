@@ -93,14 +93,15 @@ class ProductCatalogue:
         signed = build_document(declared, assets)
         version = Hash32("0x" + hashlib.sha256(rfc8785.dumps(signed)).hexdigest())
         known_signature = await self._store.find_signature(version)
-        signature = (
-            known_signature if known_signature is not None else await asyncio.to_thread(self._sign, bytes.fromhex(version[2:]))
-        )
+        # Each time: where the key changed since, Spenders would refuse an offer that the replaced operator signed.
+        signature = await asyncio.to_thread(self._sign, bytes.fromhex(version[2:]))
         product_hash = Hash32("0x" + keccak256(declared.product_id.encode()).hex())
         product = Product(declared.product_id, product_hash, version, declared.rules, declared.price, assets, signed, signature)
         await self._store.publish_version(product, self._clock.now())
         if known_signature is None:
             log.info("product.published", product_id=declared.product_id, version=version, assets=sorted(assets))
+        elif known_signature != signature:
+            log.info("product.signed_again", product_id=declared.product_id, version=version, reason="the signing key changed")
         return product
 
     async def _make_asset(

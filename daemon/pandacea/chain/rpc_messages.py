@@ -150,6 +150,10 @@ class TransactionReceipt(msgspec.Struct, rename="camel"):
     block_number: str
     status: str = "0x1"
     logs: list[RpcLog] = []
+    gas_used: str | None = None
+    effective_gas_price: str | None = None
+    l1_fee: str | None = None
+    """What an OP-stack chain takes for the parent chain's data, on top of gas."""
 
 
 class BlockReceipt(msgspec.Struct, rename="camel"):

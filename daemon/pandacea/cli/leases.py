@@ -34,6 +34,9 @@ def lease_commands(commands: Commands) -> None:
         action.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="default: ./config.yaml")
         action.add_argument("id", metavar="LEASE_ID", help="or the beginning of it")
         action.set_defaults(verb=verb)
+        if verb != "approve":
+            action.add_argument("--keystore", type=Path, help="the Earner's own key, where the node works with its operator's")
+            action.add_argument("--passphrase-file", type=Path, help="of --keystore; default: ask at the terminal")
     acknowledge = add_command(
         actions,
         "acknowledge",
@@ -69,17 +72,17 @@ def _leases(parsed: argparse.Namespace) -> int:
         product = row["product_id"] or "a product that is not offered here"
         asked = "" if row["asking_wei"] is None else f" (you ask {format_ether(int(row['asking_wei']))})"
         print(
-            f"{row['lease_id']}  waits for you until {_time(row['decide_until'])}: pandacea leases approve {row['lease_id'][:10]}"
+            f"{row['lease_id']}  waits for you until {format_time(row['decide_until'])}: pandacea leases approve {row['lease_id'][:10]}"
         )
         computations = f"{row['max_computations']} computations of {product}"
         price = f"{format_ether(int(row['price_wei']))}{asked}"
-        print(f"  {row['spender']} pays {price} for {computations}, until {_time(row['expires_at'])}")
+        print(f"  {row['spender']} pays {price} for {computations}, until {format_time(row['expires_at'])}")
     for row in rows:
         count = f"{row['used']}/{row['max_computations']} used"
         print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
         if row["uncommitted"]:
             until = row["refundable_from"]
-            refundable = "" if until is None else f", refundable from {_time(until)}"
+            refundable = "" if until is None else f", refundable from {format_time(until)}"
             why = row["uncommitted_reason"] or "on its way"
             print(f"  {row['uncommitted']} delivered, not committed{refundable}: {why}")
     if not rows:
@@ -90,8 +93,19 @@ def _leases(parsed: argparse.Namespace) -> int:
 def _send(parsed: argparse.Namespace) -> int:
     from pandacea.app.commands.leases import send_for_lease
 
+    if getattr(parsed, "keystore", None) is not None:
+        return _cancel_with_key(parsed)
     answer = asyncio.run(send_for_lease(load_config_quietly(parsed), parsed.verb, parsed.id))
     print(f"{answer['sent']} of {answer['lease_id']} is on its way; `pandacea leases` shows when the chain has it.")
+    return 0
+
+
+def _cancel_with_key(parsed: argparse.Namespace) -> int:
+    from pandacea.app.commands.earner_key import cancel_with_key, unlock_earner_key
+
+    config = load_config_quietly(parsed)
+    account = unlock_earner_key(config, parsed.keystore, parsed.passphrase_file)
+    print(f"{asyncio.run(cancel_with_key(config, account, parsed.id))} is cancelled: its Spender has the price back.")
     return 0
 
 
@@ -100,7 +114,8 @@ def format_ether(wei: int) -> str:
     return f"{Decimal(wei) / 10**18:f} ether"
 
 
-def _time(seconds: int | None) -> str:
+def format_time(seconds: int | None) -> str:
+    """Write a time in Unix seconds as people read it; None: for ever."""
     return "for ever" if seconds is None else f"{datetime.fromtimestamp(min(seconds, _LAST_TIME), UTC):%Y-%m-%d %H:%M} UTC"
 
 

@@ -14,7 +14,9 @@ from pandacea.cli.chain import chain_commands
 from pandacea.cli.command import Handler, add_command, load_config_quietly
 from pandacea.cli.control import control_commands
 from pandacea.cli.devchain import devchain_command
+from pandacea.cli.disputes import disputes_command
 from pandacea.cli.doctor import render_findings
+from pandacea.cli.income import income_command
 from pandacea.cli.keys import key_commands
 from pandacea.cli.leases import format_ether, lease_commands
 from pandacea.cli.products import product_commands
@@ -83,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
     )
     withdraw.add_argument("--keystore", type=Path, required=True, help="the Earner's own; it is read once and never kept")
     withdraw.add_argument("--passphrase-file", type=Path, help="default: ask at the terminal")
+    income_command(commands)
+    disputes_command(commands)
     lease_commands(commands)
     control_commands(commands)
     product_commands(commands)
@@ -146,17 +150,13 @@ def _deploy(parsed: argparse.Namespace) -> int:
 
 
 def _withdraw(parsed: argparse.Namespace) -> int:
-    from pandacea import keys
     from pandacea.app import factories
+    from pandacea.app.commands.earner_key import unlock_earner_key
     from pandacea.app.commands.leases import list_leases
     from pandacea_sdk.chain import ChainError, ContractReverted, LeaseChain
 
     config = load_config_quietly(parsed)
-    if keys.keystore_address(parsed.keystore) != config.earner.address.lower():
-        raise BadConfig(
-            f"{parsed.keystore} is not the key of the Earner {config.earner.address}; the money is that address's alone."
-        )
-    account = keys.unlock_keystore(parsed.keystore, keys.read_passphrase(parsed.passphrase_file)).account()
+    account = unlock_earner_key(config, parsed.keystore, parsed.passphrase_file)
     executed = [row["lease_id"] for row in asyncio.run(list_leases(config)) if row["status"] == "executed"]
     contract = factories.resolve_contract(config)
 

@@ -167,6 +167,8 @@ class SentTransaction:
     state: str
     """`signed`, `mined`, `final` or `lost`."""
     mined_block: int | None = None
+    paid: int | None = None
+    """Wei that it cost, once it is mined; None: not mined, or by a version that did not keep it."""
 
 
 class SentTransactionStore(Protocol):
@@ -180,4 +182,6 @@ class SentTransactionStore(Protocol):
 
     async def insert_attempt(self, row: SentTransaction) -> None: ...
 
-    async def update_state(self, row: SentTransaction, state: str, mined_block: int | None = None) -> None: ...
+    async def update_state(
+        self, row: SentTransaction, state: str, mined_block: int | None = None, paid: int | None = None
+    ) -> None: ...

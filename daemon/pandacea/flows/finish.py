@@ -222,6 +222,9 @@ async def _decide_end(
             charge = row.charge_for_mode(Charge.CHARGED)
         else:
             outcome, kept = reduce_failed_run(outcome), []
+    if row.mode is Mode.LIVE and charge is Charge.RETURNED:
+        # What costs nothing gives nothing: an engine, or a disk that a script helped to fill, may fail after the output came.
+        outcome, kept = replace(outcome, output=b"", artifacts=(), script_error=None, truncated=False), []
     values: dict[str, Any] = {
         "charge": charge,
         "finished_at": now,

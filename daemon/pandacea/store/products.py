@@ -110,7 +110,7 @@ class SqlProductStore:
         return None if row is None else str(row[0])
 
     async def publish_version(self, product: Product, now: float) -> None:
-        """Make a version the current one; publishing it again changes nothing. `now` in Unix seconds."""
+        """Make a version the current one; publishing it again changes its signature, if anything. `now` in Unix seconds."""
         named = _product.c.product_id == product.product_id
         async with self._database.write_transaction() as tx:
             if (await tx.connection.execute(select(_product.c.product_id).where(named))).first() is None:
@@ -127,6 +127,9 @@ class SqlProductStore:
                     "created_at": now,
                 }
                 await tx.connection.execute(insert(_version), [values])
+            else:
+                signed = update(_version).where(_version.c.version == product.version).values(signature=product.signature)
+                await tx.connection.execute(signed)
             current = update(_product).where(named).values(current_version=product.version, withdrawn_at=None)
             await tx.connection.execute(current)
             await tx.commit()

@@ -36,6 +36,8 @@ class SentTransactionRow(SQLModel, table=True):
     state: str = Field(max_length=12)
     """`signed`, `mined` (seen in a block), `final` (settled), `lost` (its nonce was used otherwise or it reverted)."""
     mined_block: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    paid: str | None = Field(default=None, max_length=78)
+    """Wei that it cost, decimal; NULL: not mined, or mined before this was kept."""
 
 
 _sent: Final = SQLModel.metadata.tables["sent_transaction"]
@@ -62,25 +64,31 @@ class SqlSentTransactionStore:
         """List every attempt with this nonce or a higher one, whatever its state."""
         return await self._select((_sent.c.chain_id == chain_id) & (_sent.c.sender == sender) & (_sent.c.nonce >= nonce))
 
+    async def list_mined(self, chain_id: int) -> list[SentTransaction]:
+        """List the attempts of any key of this node that are in a block of a chain."""
+        return await self._select((_sent.c.chain_id == chain_id) & _sent.c.state.in_(("mined", "final")))
+
     async def insert_attempt(self, row: SentTransaction) -> None:
         """Insert an attempt durably, before it is sent."""
         async with self._database.write_transaction() as tx:
             values = {name: getattr(row, name) for name in [column.name for column in _sent.columns]}
             for name in ("max_cost", "max_fee", "priority_fee"):
                 values[name] = str(values[name])
+            values["paid"] = None if row.paid is None else str(row.paid)
             await tx.connection.execute(_sent.insert().values(values))
             await tx.commit()
 
-    async def update_state(self, row: SentTransaction, state: str, mined_block: int | None = None) -> None:
-        """Write the state of an attempt."""
+    async def update_state(self, row: SentTransaction, state: str, mined_block: int | None = None, paid: int | None = None) -> None:
+        """Write the state of an attempt, and what it cost in wei where it is mined."""
         key = (
             (_sent.c.chain_id == row.chain_id)
             & (_sent.c.sender == row.sender)
             & (_sent.c.nonce == row.nonce)
             & (_sent.c.attempt == row.attempt)
         )
+        cost = None if paid is None else str(paid)
         async with self._database.write_transaction() as tx:
-            await tx.connection.execute(_sent.update().where(key).values(state=state, mined_block=mined_block))
+            await tx.connection.execute(_sent.update().where(key).values(state=state, mined_block=mined_block, paid=cost))
             await tx.commit()
 
     async def _select(self, condition: ColumnElement[bool]) -> list[SentTransaction]:
@@ -108,4 +116,5 @@ def _row(row: Row[Any]) -> SentTransaction:
         at=row.at,
         state=row.state,
         mined_block=row.mined_block,
+        paid=None if row.paid is None else int(row.paid),
     )

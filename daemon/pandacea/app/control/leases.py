@@ -38,16 +38,20 @@ class LeaseControl:
         reread: Reread | None = None,
         list_contested: Callable[[], Collection[LeaseId]] = tuple,
         sender: ResultPoster | None = None,
+        *,
+        own_key: bool = True,
     ) -> None:
         """`open_store` returns the contract's rows, or raises Unavailable.
 
         `cache`, `reread` and `sender` are the running node's; None where no node runs.
 
+        `own_key`: whether the node's key is the Earner's own, not its operator's.
+
         `list_contested`: the leases that an endpoint of the running node shows as denied while the followed one does not.
         """
         self._list_contested, self._sender = list_contested, sender
         self._open_store, self._products, self._clock, self._cache = open_store, products, clock, cache
-        self._reread = reread
+        self._reread, self._own_key = reread, own_key
 
     async def describe_lease(self, arguments: JsonMapping) -> JsonObject:
         """Return the terms of an approved lease, and why its approval counts or does not.
@@ -113,6 +117,11 @@ class LeaseControl:
     async def _send(self, call: str, arguments: JsonMapping) -> JsonObject:
         if self._sender is None:
             raise Refused("No node runs here, and only a running node sends transactions. Start it: pandacea run")
+        if call == "cancelLease" and not self._own_key:
+            raise Refused(
+                "The contract gives a price back on the word of the Earner's own key only, and this node works with its operator's; "
+                "nothing was sent. Name the key: pandacea leases cancel LEASE_ID --keystore FILE"
+            )
         store = await self._open_store()
         known: list[LeaseId] = await store.list_waiting()
         if call == "cancelLease":
@@ -124,7 +133,8 @@ class LeaseControl:
         try:
             await self._sender.call_lease(call, lease_id)
         except Unavailable as error:
-            raise Refused(error.detail) from error
+            named = " Let the Earner name this node's key: setOperator." if "NotEarnerOrOperator" in error.detail else ""
+            raise Refused(error.detail + named) from error
         log.info("lease.sent", call=call, lease_id=lease_id)
         return {"lease_id": lease_id, "sent": call}
 

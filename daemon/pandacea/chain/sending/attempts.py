@@ -13,7 +13,7 @@ from eth_utils.address import to_checksum_address
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_messages import TransactionReceipt, parse_data
 from pandacea.chain.sending.calldata import calldata_of
-from pandacea.chain.sending.fees import FeeQuote
+from pandacea.chain.sending.fees import FeeQuote, parse_wei
 from pandacea.domain.ids import Address, Hash32
 from pandacea.flows.chain_store import SentTransaction
 from pandacea_sdk.protocol.contract import lease_agreement
@@ -97,6 +97,14 @@ async def find_mined(endpoint: Endpoint, attempts: Sequence[SentTransaction]) ->
         if receipt is not None and receipt.block_number:
             return MinedAttempt(row, endpoint.parse_number(receipt.block_number, _RECEIPT), receipt)
     return None
+
+
+def cost_of(endpoint: Endpoint, receipt: TransactionReceipt) -> int | None:
+    """Return what a mined transaction cost in wei, the parent chain's fee included; None: the endpoint does not tell."""
+    if receipt.gas_used is None or receipt.effective_gas_price is None:
+        return None
+    used, price = (parse_wei(endpoint, text, _RECEIPT) for text in (receipt.gas_used, receipt.effective_gas_price))
+    return used * price + (0 if receipt.l1_fee is None else parse_wei(endpoint, receipt.l1_fee, _RECEIPT))
 
 
 def log_outcome(endpoint: Endpoint, mined: MinedAttempt) -> None:

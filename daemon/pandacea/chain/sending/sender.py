@@ -19,7 +19,7 @@ from eth_account.signers.local import LocalAccount
 from pandacea.chain.endpoints import EndpointPool
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
-from pandacea.chain.sending.attempts import FILL, Attempt, MinedAttempt, find_mined, log_outcome, sign_attempt
+from pandacea.chain.sending.attempts import FILL, Attempt, MinedAttempt, cost_of, find_mined, log_outcome, sign_attempt
 from pandacea.chain.sending.calldata import commitments_in, encode_commitments
 from pandacea.chain.sending.fees import DAY_SECONDS, FeeLimits, FeeQuote, minimum_tip_of, parse_wei, quote_fees
 from pandacea.chain.sending.key_lock import hold_key
@@ -313,7 +313,8 @@ class ChainSender:
         if mined.row.state != "mined":
             log_outcome(endpoint, mined)
         if final or mined.row.state != "mined" or mined.row.mined_block != mined.block:
-            await self._store.update_state(mined.row, "final" if final else "mined", mined.block)
+            cost = cost_of(endpoint, mined.receipt)
+            await self._store.update_state(mined.row, "final" if final else "mined", mined.block, cost)
         for row in attempts if final else ():
             self._sent_at.pop(row.tx_hash, None)
             self._undone_at.pop(row.tx_hash, None)

@@ -1,0 +1,53 @@
+"""Calls that the contract takes from the Earner's own key only: the key is read once, used, and never kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eth_account.signers.local import LocalAccount
+
+from pandacea import keys
+from pandacea.app import factories
+from pandacea.app.control.ids import expand_id
+from pandacea.config import Config
+from pandacea.domain.ids import LeaseId
+from pandacea.errors import BadConfig, Broken, Refused
+from pandacea_sdk.chain import ChainError, ContractReverted, LeaseChain
+
+
+def unlock_earner_key(config: Config, keystore: Path, passphrase_file: Path | None) -> LocalAccount:
+    """Unlock the Earner's own key.
+
+    Raises:
+        BadConfig: the keystore is another key's, or the passphrase does not open it.
+    """
+    if keys.keystore_address(keystore) != config.earner.address.lower():
+        raise BadConfig(f"{keystore} is not the key of the Earner {config.earner.address}; the money is that address's alone.")
+    return keys.unlock_keystore(keystore, keys.read_passphrase(passphrase_file)).account()
+
+
+async def cancel_with_key(config: Config, account: LocalAccount, lease_id: str) -> LeaseId:
+    """Refuse or cancel a lease with the Earner's own key: its Spender has the whole price back. Its id may be shortened.
+
+    Raises:
+        Refused: no such lease is known here, or the contract does not take it; the reason.
+        Broken: the chain cannot be asked.
+    """
+    async with factories.open_database(config) as engine:
+        store = await factories.open_chain_store(config, engine)
+        known: list[LeaseId] = await store.list_waiting()
+        async for page in store.load_approved():
+            known += [row.lease_id for row in page]
+    wanted = LeaseId(expand_id(lease_id, sorted(set(known))))
+    if wanted not in known:
+        raise Refused(f"No lease {wanted} of this Earner is known here; `pandacea leases` shows them.")
+    url, contract = config.blockchain.rpc_url[0].url, factories.resolve_contract(config)
+    try:
+        # The node sends over the configured endpoint, too, whatever its scheme.
+        async with LeaseChain(url, contract.address, key=account, any_code=True, allow_http=True) as chain:
+            await chain.cancel(wanted)
+    except ContractReverted as refused:
+        raise Refused(f"The contract refuses: {refused}") from refused
+    except ChainError as problem:
+        raise Broken(f"Nothing was cancelled: {problem}") from problem
+    return wanted
