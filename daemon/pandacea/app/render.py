@@ -152,6 +152,14 @@ def _code_page(one: JsonObject) -> str:
     )
 
 
+def render_audit_row(one: JsonObject) -> str:
+    """Render one row of the audit log: number, time, event, who, and the ids and states that it names."""
+    shown = ("computation_id", "lease_id", "code_id", "state", "failure", "left", "charge", "reason", "result_hash")
+    named = "  ".join(f"{name}={printable(str(one[name]), limit=200)}" for name in shown if one.get(name) is not None)
+    at = _local_time(one.get("at"))
+    return f"{one.get('seq', '?'):>6}  {at}  {printable(str(one.get('event')))}  {printable(str(one.get('by')))}  {named}".rstrip()
+
+
 def _local_time(seconds: float | None) -> str:
     return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
