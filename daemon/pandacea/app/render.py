@@ -30,6 +30,8 @@ def render_answer(verb: str, answer: JsonObject) -> str:
     if verb == "products reload":
         rejected = [f"{one['product_id']} is NOT on offer: {printable(one['detail'], limit=2000)}" for one in answer["troubles"]]
         return "\n".join([f"On offer: {', '.join(answer['products']) or 'nothing'}", *rejected])
+    if verb == "replay":
+        return _replay_page(answer)
     if verb.startswith("leases "):
         return _lease_answer(verb, answer)
     named = answer.get("computation_id") or answer.get("code_id")
@@ -150,6 +152,14 @@ def _code_page(one: JsonObject) -> str:
             f"pandacea code reject {one['code_id']} --reason ...",
         ]
     )
+
+
+def _replay_page(one: JsonObject) -> str:
+    if one["equal"]:
+        return f"{one['computation_id']} repeated: output, artifacts and exit are, byte for byte, those signed as {one['result_hash']}."
+    how = "did not repeat" if one["ran"] else "cannot be repeated"
+    rows = [f"  {printable(item['what'], limit=200)}: {printable(item['reason'], limit=400)}" for item in one["differences"]]
+    return "\n".join([f"{one['computation_id']} {how}:", *rows])
 
 
 def render_audit_row(one: JsonObject) -> str:

@@ -23,6 +23,7 @@ from pandacea.app.control.accounts import name_operator
 from pandacea.app.control.ids import expand_id
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
+from pandacea.app.control.replays import ReplayControl
 from pandacea.codecheck.review import ChildCodeReviewer
 from pandacea.domain.code_approval import CodeRecord, CodeState
 from pandacea.domain.job import Job, JobState
@@ -60,7 +61,14 @@ Arguments = JsonMapping
 class ControlServer:
     """Carries out verbs such as `results list`; every answer is JSON."""
 
-    def __init__(self, ports: ReleasePorts, clock: Clock, products: ProductControl, leases: LeaseControl) -> None:
+    def __init__(
+        self,
+        ports: ReleasePorts,
+        clock: Clock,
+        products: ProductControl,
+        leases: LeaseControl,
+        replays: ReplayControl | None = None,
+    ) -> None:
         """Act through the flows, in this process."""
         self._ports = ports
         self._database = ports.database
@@ -78,6 +86,7 @@ class ControlServer:
             "products list": products.list_products,
             "products show": products.describe_product,
             "products reload": products.reload_products,
+            "replay": (replays or ReplayControl()).replay,
             "leases show": leases.describe_lease,
             "leases contested": leases.describe_contested,
             "leases acknowledge": leases.acknowledge_lease,
