@@ -51,7 +51,9 @@ async def test_neither_the_seal_nor_the_database_takes_a_rehearsal(served: Serve
     play = await served.stage.next_play()
     job = await served.row(identity)
     with pytest.raises(SigningRefused, match="mock"):
-        served.world.execute.signer.sign_result(job, ExecutedInputs.from_job(job), COMPLETED, index=1, finished_at=0)
+        served.world.execute.signer.sign_result(
+            job, ExecutedInputs.from_job(job), COMPLETED, index=1, finished_at=0, audit_head="0" * 64
+        )
     with pytest.raises(SigningRefused, match="no commitment"):
         ExecutedInputs.from_sandbox_job(play.job)
     books = served.world.submit.database

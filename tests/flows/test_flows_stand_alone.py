@@ -24,6 +24,7 @@ ENTRY_POINTS: Final = {
     "outbox": {"deliver_events"},
     "rehearse": {"rehearse"},
     "release": {"release_result", "refuse_result", "refuse_expired"},
+    "replay": {"replay_computation"},
     "restore": {"begin_generation"},
     "retention": {"apply_retention"},
     "submit": {"submit_job"},

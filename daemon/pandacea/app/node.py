@@ -16,6 +16,7 @@ from pandacea.app import factories
 from pandacea.app.background import supervise_task
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
+from pandacea.app.control.replays import ReplayControl
 from pandacea.app.control.server import ControlServer, serve_control_socket
 from pandacea.app.http_api import serve_http
 from pandacea.app.metrics import collect_metrics
@@ -40,6 +41,7 @@ from pandacea.flows.execute import ExecutePorts, run_next_job
 from pandacea.flows.finish import recover_jobs
 from pandacea.flows.outbox import deliver_events
 from pandacea.flows.privacy import PrivacyService
+from pandacea.flows.replay import ReplayPorts
 from pandacea.flows.restore import RestorePorts, begin_generation
 from pandacea.flows.retention import RetentionPorts, apply_retention
 from pandacea.flows.settlement.close_leases import ClosePorts, close_leases
@@ -161,6 +163,7 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
             poster,
             own_key=poster.address == config.earner.address,
         ),
+        ReplayControl(_make_replay_ports(adapters, results, uploads)),
     )
     await serve_control_socket(control, config.store.state_dir, stack)
     return await serve_http(config, adapters, submit, uploads, workers, watch, supervisor, stack, requests_since), workers
@@ -188,6 +191,18 @@ def _make_execute_ports(
         check_lease=adapters.follower.check_before_run,
         is_stopping=lambda: workers.stopping,
         observe_phase=adapters.metrics.observe_job,
+    )
+
+
+def _make_replay_ports(adapters: Adapters, results: ResultStore, uploads: UploadStore) -> ReplayPorts:
+    return ReplayPorts(
+        database=adapters.database,
+        products=adapters.products,
+        sandbox=adapters.sandbox,
+        identity=adapters.identity,
+        upload_files=uploads.files,
+        results=results,
+        clock=adapters.clock,
     )
 
 

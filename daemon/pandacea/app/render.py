@@ -30,6 +30,8 @@ def render_answer(verb: str, answer: JsonObject) -> str:
     if verb == "products reload":
         rejected = [f"{one['product_id']} is NOT on offer: {printable(one['detail'], limit=2000)}" for one in answer["troubles"]]
         return "\n".join([f"On offer: {', '.join(answer['products']) or 'nothing'}", *rejected])
+    if verb == "replay":
+        return _replay_page(answer)
     if verb.startswith("leases "):
         return _lease_answer(verb, answer)
     named = answer.get("computation_id") or answer.get("code_id")
@@ -150,6 +152,22 @@ def _code_page(one: JsonObject) -> str:
             f"pandacea code reject {one['code_id']} --reason ...",
         ]
     )
+
+
+def _replay_page(one: JsonObject) -> str:
+    if one["equal"]:
+        return f"{one['computation_id']} repeated: output, artifacts and exit are, byte for byte, those signed as {one['result_hash']}."
+    how = "did not repeat" if one["ran"] else "cannot be repeated"
+    rows = [f"  {printable(item['what'], limit=200)}: {printable(item['reason'], limit=400)}" for item in one["differences"]]
+    return "\n".join([f"{one['computation_id']} {how}:", *rows])
+
+
+def render_audit_row(one: JsonObject) -> str:
+    """Render one row of the audit log: number, time, event, who, and the ids and states that it names."""
+    shown = ("computation_id", "lease_id", "code_id", "state", "failure", "left", "charge", "reason", "result_hash")
+    named = "  ".join(f"{name}={printable(str(one[name]), limit=200)}" for name in shown if one.get(name) is not None)
+    at = _local_time(one.get("at"))
+    return f"{one.get('seq', '?'):>6}  {at}  {printable(str(one.get('event')))}  {printable(str(one.get('by')))}  {named}".rstrip()
 
 
 def _local_time(seconds: float | None) -> str:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from pandacea import __version__
+from pandacea.cli.audit import audit_commands
 from pandacea.cli.chain import chain_commands
 from pandacea.cli.command import Handler, add_command, load_config_quietly
 from pandacea.cli.control import control_commands
@@ -90,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     lease_commands(commands)
     control_commands(commands)
     product_commands(commands)
+    audit_commands(commands)
 
     environment = commands.add_parser("environment", help="the sandbox's packages").add_subparsers(required=True, metavar="ACTION")
     build = add_command(environment, "build", _environment_build, "build the bubblewrap environment", config=False)

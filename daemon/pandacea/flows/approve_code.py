@@ -11,6 +11,7 @@ from pandacea.domain.ids import Address
 from pandacea.domain.params_schema import BadSchema, check_schema
 from pandacea.domain.printable import printable
 from pandacea.errors import ProblemError
+from pandacea.flows.audit_entries import BY_OPERATOR
 from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseCache
 from pandacea.flows.unit_of_work import Database
 
@@ -104,8 +105,10 @@ async def find_submission(code_id: str, database: Database) -> CodeRecord:
     return found
 
 
-async def decide_code(code_id: str, state: CodeState, reason: str, database: Database, clock: Clock) -> CodeRecord:
-    """Store the Earner's decision. A later one replaces it, for jobs that are submitted from then on.
+async def decide_code(
+    code_id: str, state: CodeState, reason: str, database: Database, clock: Clock, *, by: str = BY_OPERATOR
+) -> CodeRecord:
+    """Store the Earner's decision, made by `by`. A later one replaces it, for jobs that are submitted from then on.
 
     Raises:
         ProblemError: `code-unknown`.
@@ -114,6 +117,8 @@ async def decide_code(code_id: str, state: CodeState, reason: str, database: Dat
     shown_reason = printable(reason.strip(), limit=REASON_CHARACTERS)
     async with database.unit_of_work() as work:
         await work.code.record_decision(code_id, state, shown_reason, clock.now())
+        members = {"code_id": code_id, "product_id": found.product_id, "code_sha256": found.code_sha256, "reason": shown_reason}
+        await work.audit.append_entry(f"code-{state.value}", clock.now(), by, members)
         await work.commit()
     return replace(found, state=state, reason=shown_reason)
 

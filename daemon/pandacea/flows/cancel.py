@@ -12,6 +12,7 @@ from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Release
 from pandacea.errors import ProblemError
 from pandacea.files.results import ResultStore
+from pandacea.flows.audit_entries import audit_job
 from pandacea.flows.job_events import CLEARED_RESULT, job_message
 from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
@@ -84,5 +85,6 @@ async def _drop(job: Job, work: UnitOfWork, now: float) -> None:
     else:
         values |= CLEARED_RESULT | {"removed_at": now}
         await work.jobs.delete_artifacts(job.computation_id)
+        await work.audit.append_entry("result-cancelled", now, job.spender, audit_job(job))
     await work.jobs.change_state(job.computation_id, job.state, JobState.CANCELLED, **values)
     await work.outbox.put_message(job_message(replace(job, state=JobState.CANCELLED)), now)

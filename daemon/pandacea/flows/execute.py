@@ -17,6 +17,7 @@ from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome, not_stored_detail
 from pandacea.errors import Broken, Unavailable
 from pandacea.files.upload_files import UploadFiles
+from pandacea.flows.audit_entries import audit_run
 from pandacea.flows.cancel import CANCELLED_DETAIL
 from pandacea.flows.finish import COMMITTED_DETAIL, FinishPorts, empty_outcome, end_run, finish_run, retry_write
 from pandacea.flows.job_events import job_message
@@ -136,6 +137,8 @@ async def _claim_job(ports: ExecutePorts, modes: Collection[Mode]) -> tuple[Job 
         )
         running = replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1)
         await work.outbox.put_message(job_message(running), now)
+        if job.mode is Mode.LIVE and not isinstance(decision, Denied):
+            await work.audit.append_entry("run-started", now, job.spender, audit_run(running))
         work.after_commit(lambda: _open_feed(running, ports))
         await work.commit()
     return running, decision, generation

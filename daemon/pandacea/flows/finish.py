@@ -20,6 +20,7 @@ from pandacea.domain.product import LiveOutput, Release
 from pandacea.errors import Unavailable
 from pandacea.files.generation import GenerationFile
 from pandacea.files.results import ResultStore
+from pandacea.flows.audit_entries import BY_NODE, audit_run_end
 from pandacea.flows.cancel import CANCELLED_DETAIL
 from pandacea.flows.job_events import CLEARED_RESULT, job_message, result_commitment
 from pandacea.flows.live_output import JobNotifier
@@ -27,6 +28,7 @@ from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS
 from pandacea.flows.ports import Clock, LeaseCache, SandboxJob
 from pandacea.flows.sign_result import ExecutedInputs, ResultSigner
 from pandacea.flows.unit_of_work import Database, OutboxMessage, StoredArtifact, UnitOfWork
+from pandacea_sdk.protocol.audit import RUN_ENDED
 from pandacea_sdk.protocol.json_types import JsonObject
 
 log = structlog.get_logger(__name__)
@@ -184,6 +186,8 @@ async def finish_run(
         end = await _decide_end(row, outcome, work, ports, executed, signed=signed)
         await work.jobs.change_state(job.computation_id, JobState.RUNNING, end.state, **end.values)
         await work.jobs.insert_artifacts(job.computation_id, end.artifacts)
+        if row.mode is Mode.LIVE:
+            await work.audit.append_entry(RUN_ENDED, end.values["finished_at"], BY_NODE, audit_run_end(row, end.state, end.values))
         for message in end.messages:
             await work.outbox.put_message(message, ports.clock.now())
         work.after_commit(lambda: _notify(job.computation_id, end.state, ports))
@@ -242,7 +246,10 @@ async def _decide_end(
         lease = ports.leases.find_lease(row.lease_id)
         used = count_used(counts, lease.committed_count if lease else 0)
         index = min(used if row.charge is Charge.CHARGED else used + 1, row.max_computations)
-        result = ports.signer.sign_result(row, executed or ExecutedInputs.from_job(row), outcome, index=index, finished_at=now)
+        _, head = await work.audit.find_head()
+        result = ports.signer.sign_result(
+            row, executed or ExecutedInputs.from_job(row), outcome, index=index, finished_at=now, audit_head=head
+        )
         values |= {"manifest": result.manifest, "result_hash": result.result_hash, "receipt": result.receipt}
         # A lost lease takes no commitment; a held result is committed when it is released, or never.
         if charge is Charge.CHARGED and state is not JobState.HELD and outcome.failure != Failure.LEASE_LOST:

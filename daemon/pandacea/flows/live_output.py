@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from pandacea.domain.job import TERMINAL, JobState
+from pandacea.domain.job import TERMINAL, JobState, Mode
 from pandacea.domain.product import LiveOutput
+from pandacea.flows.audit_entries import BY_NODE, audit_job
 from pandacea.flows.ports import Clock, OutputWritten, ProgressReported, SandboxEvent
 from pandacea.flows.unit_of_work import Database
 
@@ -94,7 +95,10 @@ async def record_shown(computation_id: str, database: Database, clock: Clock) ->
     False when the computation does not run any more and has no result to show.
     """
     async with database.unit_of_work() as work:
+        before = await work.jobs.find_job(computation_id)
         if await work.jobs.mark_shown(computation_id, clock.now()):
+            if before is not None and before.mode is Mode.LIVE and before.live_at is None:
+                await work.audit.append_entry("output-shown", clock.now(), BY_NODE, audit_job(before))
             await work.commit()
             return True
         job = await work.jobs.find_job(computation_id)

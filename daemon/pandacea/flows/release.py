@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from pandacea.domain.charge import FREE_OUTPUT_BYTES, Charge, charge_at_end
-from pandacea.domain.job import Job, JobState
+from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure
 from pandacea.domain.printable import printable
 from pandacea.errors import ProblemError
 from pandacea.files.results import ResultStore
+from pandacea.flows.audit_entries import BY_NODE, BY_OPERATOR, audit_job
 from pandacea.flows.job_events import CLEARED_RESULT, job_message, result_commitment
 from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.ports import Clock
@@ -98,10 +99,10 @@ async def digest_result(job: Job, artifacts: Sequence[StoredArtifact], ports: Re
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def release_result(computation_id: str, ports: ReleasePorts, *, seen_digest: str | None = None) -> Job:
+async def release_result(computation_id: str, ports: ReleasePorts, *, seen_digest: str | None = None, by: str = BY_OPERATOR) -> Job:
     """Release a held result: from this commit on its Spender may read it, and its hash goes on-chain.
 
-    `seen_digest`: of what was looked at (`digest_result`); None only where no person looked.
+    `seen_digest`: of what was looked at (`digest_result`); None only where no person looked. `by`: who releases it, for the audit log.
 
     Raises:
         ProblemError: `computation-unknown`, `not-held`, `result-damaged`, `result-not-seen`: what is stored is not what was looked at.
@@ -126,12 +127,15 @@ async def release_result(computation_id: str, ports: ReleasePorts, *, seen_diges
         await work.outbox.put_message(job_message(replace(job, state=state), failure=job.failure), now)
         if charge is Charge.CHARGED and job.result_hash is not None:
             await work.outbox.put_message(result_commitment(job, job.result_hash), now)
+        if job.mode is Mode.LIVE:
+            looked = {"state": state.value, "charge": charge.value, "looked_at": seen_digest is not None}
+            await work.audit.append_entry("result-released", now, by, audit_job(job) | looked)
         work.after_commit(lambda: ports.notifier.notify(computation_id))
         await work.commit()
     return replace(job, state=state, charge=charge)
 
 
-async def refuse_result(computation_id: str, reason: str, ports: ReleasePorts) -> Job:
+async def refuse_result(computation_id: str, reason: str, ports: ReleasePorts, *, by: str = BY_OPERATOR) -> Job:
     """Refuse a held result for good: bytes, manifest and receipt are thrown away, the reason is all that its Spender learns.
 
     Raises:
@@ -156,6 +160,8 @@ async def refuse_result(computation_id: str, reason: str, ports: ReleasePorts) -
             **CLEARED_RESULT,
         )
         await work.outbox.put_message(job_message(replace(job, state=JobState.FAILED), failure=failure), now)
+        if job.mode is Mode.LIVE:
+            await work.audit.append_entry("result-refused", now, by, audit_job(job) | {"reason": shown_reason})
         work.after_commit(lambda: ports.notifier.notify(computation_id))
         await work.commit()
     await ports.results.remove_folder(computation_id)
@@ -167,7 +173,7 @@ async def refuse_expired(ports: ReleasePorts) -> int:
     limit = ports.clock.now() - ports.hold_seconds
     expired = [job for job in await list_held(ports) if (job.finished_at or job.created_at) < limit]
     for job in expired:
-        await refuse_result(job.computation_id, f"nobody decided within {ports.hold_seconds / 86_400:.0f} days.", ports)
+        await refuse_result(job.computation_id, f"nobody decided within {ports.hold_seconds / 86_400:.0f} days.", ports, by=BY_NODE)
     return len(expired)
 
 

@@ -12,6 +12,7 @@ from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.errors import Broken
 from pandacea.files.generation import GenerationFile
+from pandacea.flows.audit_entries import BY_NODE
 from pandacea.flows.job_events import job_message
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, Generation
@@ -61,6 +62,9 @@ async def begin_generation(ports: RestorePorts) -> int:
     number = max(stored.number, in_file or 0) + 1
     async with ports.database.unit_of_work() as work:
         await work.generation.save(Generation(number, floor))
+        if put_back:
+            members = {"database_generation": stored.number, "file_generation": in_file, "jobs_ended": ended}
+            await work.audit.append_entry("database-put-back", ports.clock.now(), BY_NODE, members)
         await work.commit()
     try:
         await ports.file.raise_to(number)

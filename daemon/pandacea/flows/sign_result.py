@@ -70,7 +70,9 @@ class ResultSigner:
     threads: int
     node_version: str
 
-    def sign_result(self, job: Job, executed: ExecutedInputs, outcome: Outcome, *, index: int, finished_at: float) -> SignedResult:
+    def sign_result(
+        self, job: Job, executed: ExecutedInputs, outcome: Outcome, *, index: int, finished_at: float, audit_head: str
+    ) -> SignedResult:
         """Build the manifest of a run and sign its receipt.
 
         Args:
@@ -79,13 +81,14 @@ class ResultSigner:
             outcome: what the sandbox reported; its output and artifacts are named by digest.
             index: this is computation `index` (from 1) of the lease's `max_computations`.
             finished_at: Unix seconds.
+            audit_head: hash of the audit log's last row before the one that records this result.
 
         Raises:
             SigningRefused: it was a rehearsal.
         """
         if job.mode is not Mode.LIVE:
             raise SigningRefused(f"{job.computation_id} ran in mode {job.mode.value}, and only a run on leased rows is signed")
-        document = self._manifest(job, executed, outcome, index, finished_at).to_json()
+        document = self._manifest(job, executed, outcome, index, finished_at, audit_head).to_json()
         digest = Hash32(hash_manifest(document))
         receipt = Receipt(
             chain_id=job.chain_id,
@@ -98,7 +101,9 @@ class ResultSigner:
         )
         return SignedResult(canonical_json(document).decode(), digest, dict(receipt.sign(self.signer)))
 
-    def _manifest(self, job: Job, executed: ExecutedInputs, outcome: Outcome, index: int, finished_at: float) -> Manifest:
+    def _manifest(
+        self, job: Job, executed: ExecutedInputs, outcome: Outcome, index: int, finished_at: float, audit_head: str
+    ) -> Manifest:
         return Manifest(
             chain_id=job.chain_id,
             contract=job.contract,
@@ -131,7 +136,7 @@ class ResultSigner:
             output=Digest(hashlib.sha256(outcome.output).hexdigest(), len(outcome.output)),
             artifacts={item.name: _digest(item) for item in outcome.artifacts},
             retry=max(job.attempt - 1, 0),
-            audit_head=None,
+            audit_head=audit_head,
             started_at=job.started_at or job.created_at,
             finished_at=finished_at,
             blinding=secrets.token_bytes(32),

@@ -18,7 +18,8 @@ from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Asset, Product
 from pandacea.domain.table import TableShape
-from pandacea_sdk.protocol.json_types import JsonObject
+from pandacea_sdk.protocol.audit import AuditRow
+from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,15 @@ class CommitmentRows(Protocol):
     async def is_committed(self, lease: LeaseKey, computation_id: ComputationId) -> bool: ...
 
 
+class AuditRows(Protocol):
+    """The audit log, inside one unit of work or read session."""
+
+    async def find_head(self) -> tuple[int, str]: ...
+    async def append_entry(self, event: str, at: float, by: str, members: JsonMapping) -> None: ...
+    async def list_rows(self, after: int = 0, limit: int = 1000) -> list[AuditRow]: ...
+    async def list_signed(self) -> list[tuple[str, object, str | None]]: ...
+
+
 class ReadSession(Protocol):
     """Reads that all see the database at one moment."""
 
@@ -223,6 +233,8 @@ class ReadSession(Protocol):
     def generation(self) -> GenerationRows: ...
     @property
     def commitments(self) -> CommitmentRows: ...
+    @property
+    def audit(self) -> AuditRows: ...
 
 
 class UnitOfWork(ReadSession, Protocol):

@@ -1,5 +1,6 @@
 """Every table of the node: importing this module fills `SQLModel.metadata`."""
 
+from pandacea.store.audit import AuditLogRow
 from pandacea.store.chain import ChainBlockRow, ChainEventRow, SettledRangeRow
 from pandacea.store.code import CodeSubmissionRow
 from pandacea.store.cross_checks import CrossCheckRow
@@ -17,6 +18,7 @@ from pandacea.store.writer_lock import HolderRow
 
 __all__ = [
     "AssetVersionRow",
+    "AuditLogRow",
     "ChainBlockRow",
     "ChainEventRow",
     "CodeSubmissionRow",

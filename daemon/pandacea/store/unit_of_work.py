@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pandacea.flows.unit_of_work import Channel
 from pandacea.store import nonces
+from pandacea.store.audit import AuditTable
 from pandacea.store.code import CodeTable
 from pandacea.store.commitments import CommitmentTable
 from pandacea.store.database_engine import DatabaseEngine, WriteTransaction
@@ -29,6 +30,7 @@ class SqlReadSession:
         self.outbox = OutboxTable(connection, channels)
         self.generation = GenerationTable(connection)
         self.commitments = CommitmentTable(connection)
+        self.audit = AuditTable(connection)
 
 
 class SqlUnitOfWork(SqlReadSession):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -13,6 +12,7 @@ from typing import Final
 from pandacea.api.lease_members import lease_members, refusal_reason, usage_members
 from pandacea.app import factories
 from pandacea.app.commands.prompts import Prompt, Write, prompt_yes_no
+from pandacea.app.control.accounts import name_operator
 from pandacea.app.control.client import call_node, call_running_node
 from pandacea.app.render import render_answer
 from pandacea.catalogue.products_file import DeclaredProduct, read_products
@@ -161,12 +161,5 @@ async def acknowledge_lease(config: Config, lease_id: str, *, yes: bool, write: 
         write("Nothing was written.")
         return None
     return await call_node(
-        config, "leases acknowledge", {"id": lease_id, "terms": shown["terms"], "by": f"operator {_account_name()}"}
+        config, "leases acknowledge", {"id": lease_id, "terms": shown["terms"], "by": name_operator(os.getuid())}
     )
-
-
-def _account_name() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # an account without a name, as in many containers
-        return f"uid {os.getuid()}"

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from pandacea.app import factories
+from pandacea.app.control.accounts import name_operator
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
 from pandacea.app.control.server import MAX_LINE_BYTES, SOCKET_NAME, Arguments, ControlServer
@@ -42,7 +43,7 @@ async def call_node(config: Config, verb: str, arguments: Arguments) -> JsonObje
             ProductControl(products, config.privacy.data_dir),
             LeaseControl(lambda: factories.open_chain_store(config, engine), products, clock),
         )
-        return await server.handle(verb, arguments)
+        return await server.handle(verb, {**arguments, "by": name_operator(os.getuid())})
 
 
 async def call_running_node(config: Config, verb: str, arguments: Arguments) -> JsonObject | None:

@@ -10,6 +10,8 @@ import asyncio
 import base64
 import json
 import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,9 +19,11 @@ from typing import Final
 
 import structlog
 
+from pandacea.app.control.accounts import name_operator
 from pandacea.app.control.ids import expand_id
 from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
+from pandacea.app.control.replays import ReplayControl
 from pandacea.codecheck.review import ChildCodeReviewer
 from pandacea.domain.code_approval import CodeRecord, CodeState
 from pandacea.domain.job import Job, JobState
@@ -27,6 +31,7 @@ from pandacea.domain.limits import MIB
 from pandacea.domain.params_schema import count_free_bytes
 from pandacea.errors import DaemonError, Refused
 from pandacea.flows import approve_code
+from pandacea.flows.audit_entries import BY_OPERATOR
 from pandacea.flows.ports import Clock
 from pandacea.flows.release import (
     ReleasePorts,
@@ -56,7 +61,14 @@ Arguments = JsonMapping
 class ControlServer:
     """Carries out verbs such as `results list`; every answer is JSON."""
 
-    def __init__(self, ports: ReleasePorts, clock: Clock, products: ProductControl, leases: LeaseControl) -> None:
+    def __init__(
+        self,
+        ports: ReleasePorts,
+        clock: Clock,
+        products: ProductControl,
+        leases: LeaseControl,
+        replays: ReplayControl | None = None,
+    ) -> None:
         """Act through the flows, in this process."""
         self._ports = ports
         self._database = ports.database
@@ -74,6 +86,7 @@ class ControlServer:
             "products list": products.list_products,
             "products show": products.describe_product,
             "products reload": products.reload_products,
+            "replay": (replays or ReplayControl()).replay,
             "leases show": leases.describe_lease,
             "leases contested": leases.describe_contested,
             "leases acknowledge": leases.acknowledge_lease,
@@ -121,12 +134,14 @@ class ControlServer:
             raise Refused(
                 f"Look at it first: `pandacea results show {computation_id}` ends with the line that releases what it showed."
             )
-        job = await release_result(computation_id, self._ports, seen_digest=seen)
+        job = await release_result(computation_id, self._ports, seen_digest=seen, by=_account_of(arguments))
         log.info("result.released", computation_id=job.computation_id, charge=job.charge.value)
         return {"computation_id": job.computation_id, "state": job.state.value}
 
     async def _refuse_result(self, arguments: Arguments) -> JsonObject:
-        job = await refuse_result(await self._held_id(arguments), str(arguments.get("reason") or ""), self._ports)
+        job = await refuse_result(
+            await self._held_id(arguments), str(arguments.get("reason") or ""), self._ports, by=_account_of(arguments)
+        )
         log.info("result.refused", computation_id=job.computation_id)
         return {"computation_id": job.computation_id, "state": job.state.value}
 
@@ -155,9 +170,19 @@ class ControlServer:
 
     async def _decide_code(self, arguments: Arguments, state: CodeState) -> JsonObject:
         code_id, reason = await self._code_id(arguments), str(arguments.get("reason") or "")
-        record = await approve_code.decide_code(code_id, state, reason, self._database, self._clock)
+        record = await approve_code.decide_code(code_id, state, reason, self._database, self._clock, by=_account_of(arguments))
         log.info("code.decided", code_id=record.code_id, state=state.value)
         return _code_row(record)
+
+
+def _account_of(arguments: Arguments) -> str:
+    return str(arguments.get("by") or BY_OPERATOR)
+
+
+def _peer_account(writer: asyncio.StreamWriter) -> str:
+    """Return the account of the process at the other end, as the kernel names it: the audit log does not take its word for it."""
+    packed = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return name_operator(struct.unpack("3i", packed)[1])
 
 
 def _job_row(job: Job | HeldRow) -> JsonObject:
@@ -195,7 +220,8 @@ async def serve_control_socket(server: ControlServer, state_dir: Path, stack: As
         try:
             request = json.loads(await reader.readline())
             try:
-                reply = {"answer": await server.handle(str(request["verb"]), request.get("asked", {}))}
+                asked = {**request.get("asked", {}), "by": _peer_account(writer)}
+                reply = {"answer": await server.handle(str(request["verb"]), asked)}
             except DaemonError as problem:
                 reply = {"problem": {"code": problem.code, "detail": problem.detail}}
             writer.write(json.dumps(reply).encode() + b"\n")
