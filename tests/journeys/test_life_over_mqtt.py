@@ -10,6 +10,7 @@ from typing import Any
 import aiomqtt
 
 from tests.journeys.conftest import INPUTS, System, system
+from tests.messages import check_message
 from tests.mqtt.broker import Mosquitto
 from tests.prerequisites import free_port
 
@@ -44,11 +45,11 @@ async def lives(built: System, mosquitto: Mosquitto) -> Heard:
         await asyncio.to_thread(built.start)
         await hears(heard, "status", state="online")
         lease_id = await asyncio.to_thread(built.lease)
-        await hears(heard, "leases/LeaseApproved")
+        await hears(heard, f"leases/{lease_id}/LeaseApproved")
         script = built.folder / "script.py"
         script.write_text("print(len(features))")
         answer = await asyncio.to_thread(built.client().execute_computation, lease_id, script, INPUTS)
-        await hears(heard, "computations/completed", computation_id=answer["computation_id"])
+        await hears(heard, f"computations/{answer['computation_id']}/completed")
         built.stop(kill=True)
         await hears(heard, "status", state="offline")
         dead = len(heard)
@@ -62,18 +63,24 @@ async def lives(built: System, mosquitto: Mosquitto) -> Heard:
 
 
 def test_a_node_tells_its_life_and_its_sudden_death(tmp_path: Path) -> None:
-    """Online, each lease event and each state of a computation in order, the broker's word when it is killed, and no news twice."""
+    """Online, each lease event and each state of a computation in order, the broker's word when it is killed, and what is told twice has one id."""
     mosquitto = Mosquitto(tmp_path, free_port())
     with system(tmp_path / "node", "bubblewrap", mqtt={"host": "127.0.0.1", "port": mosquitto.port}) as built:
         heard = asyncio.run(lives(built, mosquitto))
-    assert [topic for topic, _ in heard if topic.startswith("leases/")] == [
-        "leases/LeaseCreated",
-        "leases/LeaseTerms",
-        "leases/LeaseApproved",
+    for _, payload in heard:
+        check_message(payload)
+    # A node killed before it noted the broker's word sends again, under the same id.
+    events = list({payload["id"]: payload for topic, payload in heard if topic != "status"}.values())
+    assert [
+        payload["type"] for payload in events if payload["type"].startswith("leases.") and payload["type"] != "leases.requested"
+    ] == [
+        "leases.LeaseCreated",
+        "leases.LeaseTerms",
+        "leases.LeaseApproved",
     ]
-    assert [payload["state"] for topic, payload in heard if topic.startswith("computations/")] == [
+    assert [payload["data"]["state"] for payload in events if payload["type"].startswith("computations.")] == [
         "pending",
         "running",
         "completed",
     ]
-    assert "200" not in json.dumps([payload for topic, payload in heard if topic.startswith("computations/")]), "never content"
+    assert "200" not in json.dumps([payload["data"] for payload in events if "state" in payload["data"]]), "never content"

@@ -229,11 +229,15 @@ async def open_follower(
         # The head of a chain that mines on demand stands still.
         max_head_age=0 if chain.development else chain.max_head_age_seconds,
         contract_wallets=frozenset(map(Address, chain.contract_wallets)),
-        announce=config.mqtt.host is not None,
+        announce=delivery_channels(config) != {Channel.CHAIN},
         ws_url=chain.ws_url,
     )
+
+    def open_store(chain_id: int) -> SqlChainStore:
+        return SqlChainStore(engine, chain_id, contract.address, delivery_channels(config))
+
     try:
-        yield Follower(endpoints, lambda chain_id: SqlChainStore(engine, chain_id, contract.address), SystemClock(), options)
+        yield Follower(endpoints, open_store, SystemClock(), options)
     finally:
         for endpoint in endpoints.members:
             await endpoint.close()
@@ -293,6 +297,11 @@ def delivery_channels(config: Config) -> frozenset[Channel]:
     return frozenset({Channel.CHAIN}) | ({Channel.MQTT} if config.mqtt.host is not None else set())
 
 
+def open_books(config: Config, engine: DatabaseEngine) -> SqlDatabase:
+    """Return the database as the flows see it, with the channels that this node delivers on."""
+    return SqlDatabase(engine, delivery_channels(config))
+
+
 def make_release_ports(config: Config, database: SqlDatabase, notifier: JobNotifier) -> ReleasePorts:
     """Return what decisions on held results work with."""
     results = ResultStore(config.store.state_dir / "results", config.store.max_results_mb * MIB)
@@ -300,16 +309,36 @@ def make_release_ports(config: Config, database: SqlDatabase, notifier: JobNotif
 
 
 def make_publisher(config: Config) -> MqttPublisher | None:
-    """Make the MQTT publisher; None: no broker is configured."""
+    """Make the MQTT publisher; None: no broker is configured.
+
+    Raises:
+        BadConfig: a file of `mqtt.tls_ca`, `tls_certificate` or `tls_key` cannot be used.
+    """
     mqtt = config.mqtt
     if mqtt.host is None:
         return None
     password = None if mqtt.password is None else mqtt.password.get_secret_value()
-    return MqttPublisher(
-        MqttSettings(
-            mqtt.host, mqtt.port, mqtt.username, password, tls=mqtt.tls, topic_prefix=mqtt.topic, node_name=config.earner.address
-        )
+    settings = MqttSettings(
+        mqtt.host,
+        mqtt.port,
+        mqtt.username,
+        password,
+        tls=mqtt.tls,
+        topic_prefix=mqtt.topic,
+        node_name=config.earner.address,
+        tls_ca=mqtt.tls_ca,
+        tls_certificate=mqtt.tls_certificate,
+        tls_key=mqtt.tls_key,
     )
+    try:
+        settings.make_tls_context()
+    except OSError as problem:
+        files = ", ".join(str(file) for file in (mqtt.tls_ca, mqtt.tls_certificate, mqtt.tls_key) if file is not None)
+        raise BadConfig(
+            f"mqtt.tls_ca, tls_certificate or tls_key cannot be used ({files}): {problem}. They are PEM files that the node's user can "
+            "read; the key has no passphrase and belongs to the certificate."
+        ) from problem
+    return MqttPublisher(settings)
 
 
 def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = None) -> tuple[DockerSettings, BubblewrapSettings]:

@@ -94,7 +94,7 @@ async def open_adapters(config: Config, supervisor: TaskSupervisor, stack: Async
     await _wait_for_endpoints(follower, following)
     return Adapters(
         engine=engine,
-        database=SqlDatabase(engine, factories.delivery_channels(config)),
+        database=factories.open_books(config, engine),
         products=products,
         catalogue=catalogue,
         follower=follower,

@@ -347,8 +347,24 @@ class MqttSection(Section):
     """Given by the systemd credential `mqtt-password`, or PANDACEA_MQTT__PASSWORD; never write it into the file."""
     tls: bool = False
     """Connect with TLS."""
+    tls_ca: Path | None = None
+    """PEM file of the authorities that may sign the broker's certificate, in place of the system's. Read at each connection."""
+    tls_certificate: Path | None = None
+    """PEM file of the node's own certificate, where the broker asks for one; with `tls_key`."""
+    tls_key: Path | None = None
+    """PEM file of that certificate's key, mode 600."""
     topic: str = Field(default="pandacea", pattern=r"^[A-Za-z0-9_/-]{1,64}$")
     """First levels of every topic."""
+    backlog: int = Field(default=10_000, ge=1)
+    """Messages that wait for a broker that is down; beyond it the oldest are dropped, counted and logged."""
+
+    @model_validator(mode="after")
+    def _tls_whole(self) -> MqttSection:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if not self.tls and (self.tls_ca or self.tls_certificate):
+            raise ValueError("tls_ca and tls_certificate are given, but tls is false; set tls: true")
+        return self
 
 
 class TelemetrySection(Section):

@@ -12,8 +12,9 @@ from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Release
 from pandacea.errors import ProblemError
 from pandacea.files.results import ResultStore
-from pandacea.flows.job_events import CLEARED_RESULT, job_message
+from pandacea.flows.job_events import CLEARED_RESULT
 from pandacea.flows.live_output import JobNotifier
+from pandacea.flows.messages import computation_event
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, UnitOfWork
 from pandacea.tasks import log_task_failure
@@ -85,4 +86,4 @@ async def _drop(job: Job, work: UnitOfWork, now: float) -> None:
         values |= CLEARED_RESULT | {"removed_at": now}
         await work.jobs.delete_artifacts(job.computation_id)
     await work.jobs.change_state(job.computation_id, job.state, JobState.CANCELLED, **values)
-    await work.outbox.put_message(job_message(replace(job, state=JobState.CANCELLED)), now)
+    await work.outbox.put_event(computation_event(replace(job, state=JobState.CANCELLED)), now)

@@ -16,8 +16,9 @@ from pandacea.domain.outcome import Failure
 from pandacea.domain.printable import printable
 from pandacea.errors import ProblemError
 from pandacea.files.results import ResultStore
-from pandacea.flows.job_events import CLEARED_RESULT, job_message, result_commitment
+from pandacea.flows.job_events import CLEARED_RESULT, result_commitment
 from pandacea.flows.live_output import JobNotifier
+from pandacea.flows.messages import computation_event
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, HeldRow, StoredArtifact
 
@@ -123,7 +124,7 @@ async def release_result(computation_id: str, ports: ReleasePorts, *, seen_diges
             charge = Charge.CHARGED  # held before the allowance was bounded: what it left is handed over, so it is paid
         state = JobState.COMPLETED if job.failure is None else JobState.FAILED
         await work.jobs.change_state(computation_id, JobState.HELD, state, charge=charge, finished_at=now)
-        await work.outbox.put_message(job_message(replace(job, state=state), failure=job.failure), now)
+        await work.outbox.put_event(computation_event(replace(job, state=state), job.failure), now)
         if charge is Charge.CHARGED and job.result_hash is not None:
             await work.outbox.put_message(result_commitment(job, job.result_hash), now)
         work.after_commit(lambda: ports.notifier.notify(computation_id))
@@ -155,7 +156,7 @@ async def refuse_result(computation_id: str, reason: str, ports: ReleasePorts) -
             error={"type": failure.value, "message": detail},
             **CLEARED_RESULT,
         )
-        await work.outbox.put_message(job_message(replace(job, state=JobState.FAILED), failure=failure), now)
+        await work.outbox.put_event(computation_event(replace(job, state=JobState.FAILED), failure), now)
         work.after_commit(lambda: ports.notifier.notify(computation_id))
         await work.commit()
     await ports.results.remove_folder(computation_id)
