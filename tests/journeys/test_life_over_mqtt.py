@@ -1,8 +1,9 @@
-"""What a home's automation hears of a node: a real node, a real broker, and a subscriber that was there before."""
+"""What a home's automation hears of a node: a real node, a real broker with a subscriber that was there before, and a webhook."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.journeys.conftest import INPUTS, System, system
 from tests.messages import check_message
 from tests.mqtt.broker import Mosquitto
 from tests.prerequisites import free_port
+from tests.webhooks.receiver import Receiver, receiving
 
 Heard = list[tuple[str, dict[str, Any]]]
 
@@ -34,7 +36,7 @@ async def hears(heard: Heard, topic: str, after: int = 0, **wanted: str) -> None
             await asyncio.sleep(0.05)
 
 
-async def lives(built: System, mosquitto: Mosquitto) -> Heard:
+async def lives(built: System, mosquitto: Mosquitto, receiver: Receiver) -> Heard:
     """One life of a node and the beginning of the next, as a subscriber hears it."""
     heard: Heard = []
     listening = asyncio.Event()
@@ -55,6 +57,10 @@ async def lives(built: System, mosquitto: Mosquitto) -> Heard:
         dead = len(heard)
         await asyncio.to_thread(built.start)
         await hears(heard, "status", dead, state="online")
+        wanted = {payload["id"] for topic, payload in heard if topic != "status"}
+        async with asyncio.timeout(30):
+            while not wanted <= {headers["webhook-id"] for headers, _ in receiver.requests}:
+                await asyncio.sleep(0.05)
     finally:
         subscriber.cancel()
         await asyncio.gather(subscriber, return_exceptions=True)
@@ -63,10 +69,20 @@ async def lives(built: System, mosquitto: Mosquitto) -> Heard:
 
 
 def test_a_node_tells_its_life_and_its_sudden_death(tmp_path: Path) -> None:
-    """Online, each lease event and each state of a computation in order, the broker's word when it is killed, and what is told twice has one id."""
+    """Online, each lease event and each state of a computation in order, the broker's word at its death; one id for what comes twice."""
     mosquitto = Mosquitto(tmp_path, free_port())
-    with system(tmp_path / "node", "bubblewrap", mqtt={"host": "127.0.0.1", "port": mosquitto.port}) as built:
-        heard = asyncio.run(lives(built, mosquitto))
+    secret, port = tmp_path / "webhook-secret", free_port()
+    secret.touch(mode=0o600)
+    secret.write_text(f"whsec_{base64.b64encode(b'only for tests, 32 bytes of them').decode()}\n")
+    webhooks = {"url": f"http://127.0.0.1:{port}/hook", "secret_file": str(secret), "allow_private": True}
+
+    async def live(built: System) -> Heard:
+        async with receiving(port=port) as receiver:
+            return await lives(built, mosquitto, receiver)
+
+    mqtt = {"host": "127.0.0.1", "port": mosquitto.port}
+    with system(tmp_path / "node", "bubblewrap", mqtt=mqtt, webhooks=webhooks) as built:
+        heard = asyncio.run(live(built))
     for _, payload in heard:
         check_message(payload)
     # A node killed before it noted the broker's word sends again, under the same id.

@@ -38,7 +38,7 @@ from pandacea.flows.accept_job import QueueLimits, SubmitPorts
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.execute import ExecutePorts, run_next_job
 from pandacea.flows.finish import recover_jobs
-from pandacea.flows.outbox import Backlog, deliver_events
+from pandacea.flows.outbox import Backlog, deliver_events, deliver_webhooks
 from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.restore import RestorePorts, begin_generation
 from pandacea.flows.retention import RetentionPorts, apply_retention
@@ -268,4 +268,8 @@ def _make_event_loops(config: Config, adapters: Adapters, stack: AsyncExitStack,
         backlogs.append(mqtt)
         loops.append(Loop("presence", publisher.announce_online, idle=PRESENCE_SECONDS))
         loops.append(Loop("announce", lambda: deliver_events(adapters.database, publisher, adapters.clock, mqtt)))
+    if (sender := factories.make_webhook_sender(config)) is not None:
+        webhook = Backlog(Channel.WEBHOOK, config.webhooks.backlog)
+        backlogs.append(webhook)
+        loops.append(Loop("webhook", lambda: deliver_webhooks(adapters.database, sender, adapters.clock, webhook)))
     return loops

@@ -49,6 +49,7 @@ PATH_KEYS: Final = (
     "server.tls_certificate",
     "server.tls_key",
     "store.state_dir",
+    "webhooks.secret_file",
 )
 _PLACEHOLDER: Final = re.compile(r"<(.+)>")
 _HEX_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]+")

@@ -8,16 +8,25 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, get_args
 
 from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, ComputationId, Hash32, LeaseId
-from pandacea.domain.job import Job
+from pandacea.domain.job import Job, JobState
+from pandacea.domain.lease import LeaseEvent
 from pandacea.domain.outcome import Failure
 from pandacea_sdk.protocol.json_types import JsonObject
 
 _LEFT_OUT: Final = frozenset({"reason"})
 """Arguments of contract events that a party wrote as free text, of any length: the chain has them."""
+
+EVENT_TYPES: Final = (
+    *(f"computations.{state}" for state in JobState),
+    "results.committed",
+    "leases.requested",
+    *(f"leases.{event.__name__}" for event in get_args(LeaseEvent)),
+)
+"""Every type that a receiver can choose."""
 
 
 @dataclass(frozen=True, slots=True)
