@@ -140,18 +140,22 @@ async def test_a_message_that_is_not_taken_does_not_hold_up_the_others(database:
     assert backlog.waiting == 1
 
 
-async def test_a_receiver_that_is_down_gets_what_waited(database: DatabaseEngine) -> None:
+async def test_a_receiver_that_is_down_gets_what_waited(database: DatabaseEngine, capsys: pytest.CaptureFixture[str]) -> None:
     """The words of the failure name the receiver, not the path, which may be a secret."""
     books, clock = SqlDatabase(database, WEBHOOK_ONLY), FakeClock()
-    port = free_port()
+    port, backlog = free_port(), Backlog(Channel.WEBHOOK)
     await put_events(books, clock, event(1))
     url = f"http://127.0.0.1:{port}/secret-path"
-    assert await deliver_webhooks(books, sender(url), clock) == 0
+    for _ in range(3):
+        assert await deliver_webhooks(books, sender(url), clock, backlog) == 0
+        clock.time += 60
     assert "secret-path" not in await refusal(sender(url))
-    clock.time += 60
+    clock.time += 600
     async with receiving(port=port) as receiver:
-        assert await deliver_webhooks(books, sender(url), clock) == 1
+        assert await deliver_webhooks(books, sender(url), clock, backlog) == 1
     assert len(receiver.requests) == 1
+    logged = "".join(capsys.readouterr())
+    assert (logged.count("messages.wait"), logged.count("messages.delivered_again")) == (1, 1), "not once for each try"
 
 
 async def test_a_slow_receiver_costs_no_more_than_the_timeout() -> None:

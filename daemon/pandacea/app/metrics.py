@@ -54,12 +54,13 @@ def collect_metrics(
     yield GaugeMetricFamily("pandacea_settlement_waiting", waiting, value=settlement.waiting)
     oldest = "How long the oldest of them has waited, in seconds"
     yield GaugeMetricFamily("pandacea_settlement_oldest_seconds", oldest, value=settlement.oldest_seconds)
-    yield from _collect_backlogs(backlogs)
+    yield from collect_backlogs(backlogs)
     free = shutil.disk_usage(state_dir).free
     yield GaugeMetricFamily("pandacea_disk_free_bytes", "Free bytes where results are kept", value=free)
 
 
-def _collect_backlogs(backlogs: Sequence[Backlog]) -> Iterator[Metric]:
+def collect_backlogs(backlogs: Sequence[Backlog]) -> Iterator[Metric]:
+    """Yield how many events wait for each listener, since when, and how many were dropped."""
     waiting = GaugeMetricFamily("pandacea_messages_waiting", "Events that wait for a listener", labels=["channel"])
     oldest = GaugeMetricFamily("pandacea_messages_oldest_seconds", "How long the oldest has waited, in seconds", labels=["channel"])
     dropped = CounterMetricFamily("pandacea_messages_dropped_total", "Events dropped untold since the start", labels=["channel"])

@@ -44,6 +44,8 @@ class Backlog:
     oldest_seconds: float = 0.0
     dropped: int = 0
     """Since the node started."""
+    trouble: str | None = None
+    """Why the last delivery failed; None: it did not."""
 
 
 async def deliver_events(database: Database, broker: MessageBroker, clock: Clock, backlog: Backlog | None = None) -> int:
@@ -88,6 +90,9 @@ async def _deliver_due(backlog: Backlog, send: Callable[[OutboxMessage], Awaitab
         except Refused as problem:
             note = f"refused: {problem.detail}"
         except Unavailable as problem:
+            if backlog.trouble is None:
+                log.warning("messages.wait", channel=channel.value, reason=problem.detail)
+            backlog.trouble = problem.detail
             if channel.is_ordered or entry.attempts + 1 < MAX_WEBHOOK_ATTEMPTS:
                 async with database.unit_of_work() as work:
                     await work.outbox.retry_message(entry.id, clock.now() + _pause(channel, entry.attempts), problem.detail)
@@ -99,6 +104,9 @@ async def _deliver_due(backlog: Backlog, send: Callable[[OutboxMessage], Awaitab
             await work.commit()
         if note is not None:
             _count_dropped(backlog, 1, note)
+        elif backlog.trouble is not None:
+            log.info("messages.delivered_again", channel=channel.value)
+            backlog.trouble = None
         done += 1
     return done
 
