@@ -37,8 +37,10 @@ MAX_ANSWER_BYTES: Final = 16 * 1024
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # the specification's mark, not a secret
 MIN_SECRET_BYTES: Final = 24
 MAX_SECRET_BYTES: Final = 64
-_TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_TRANSLATED: Final = IPv6Network("64:ff9b::/96")
 """NAT64: the last 32 bits are an IPv4 address."""
+_PUBLIC_IPV6: Final = IPv6Network("2000::/3")
+"""All that is assigned to the Internet; what lies elsewhere (local NAT64, site-local) some versions of Python call global."""
 
 
 FindFault = Callable[[str], str | None]
@@ -171,7 +173,7 @@ def find_address_fault(address: str, *, allow_private: bool, is_plain: bool) -> 
     one = _unwrap_address(ip_address(address.partition("%")[0]))
     if one.is_multicast or one.is_unspecified or (isinstance(one, IPv4Address) and one == IPv4Address("255.255.255.255")):
         return f"{one} is nobody's address"
-    if one.is_global:
+    if one.is_global and (isinstance(one, IPv4Address) or one in _PUBLIC_IPV6):
         return "plain http is for private addresses only; use https" if is_plain else None
     if not allow_private:
         return f"{one} is not a public address; webhooks.allow_private permits it"
@@ -182,6 +184,6 @@ def _unwrap_address(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Add
     """Return the IPv4 address that an IPv6 address stands for: mapped, NAT64, 6to4 or Teredo; else the address itself."""
     if isinstance(address, IPv4Address):
         return address
-    if any(address in network for network in _TRANSLATED) or (int(address) >> 32 == 0 and int(address) > 1):
+    if address in _TRANSLATED or (int(address) >> 32 == 0 and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else address)

@@ -260,6 +260,10 @@ async def test_a_name_that_resolves_differently_the_second_time_is_caught() -> N
         ("2002:7f00:1::", False, False, False),  # 6to4 of 127.0.0.1
         ("::7f00:1", False, False, False),
         ("fe80::1%eth0", False, False, False),
+        ("fec0::1", False, False, False),  # site-local, of old
+        ("64:ff9b:1::5db8:d822", False, False, False),  # a network's own NAT64
+        ("64:ff9b::5db8:d822", False, False, True),  # NAT64 of 93.184.216.34
+        ("64:ff9b::a00:1", False, False, False),  # and of 10.0.0.1
         ("0.0.0.0", True, True, False),
     ],
 )
