@@ -7,6 +7,7 @@ import json
 import ssl
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import aiomqtt
@@ -35,6 +36,23 @@ class MqttSettings:
     """First levels of every topic."""
     node_name: str
     """The level below `topic_prefix`: the Earner's address."""
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    def make_tls_context(self) -> ssl.SSLContext | None:
+        """Read authorities and certificate anew, since both are renewed while the node runs; None: without TLS.
+
+        Raises:
+            OSError: a file cannot be read, is not PEM, or key and certificate do not fit.
+        """
+        if not self.tls:
+            return None
+        context = ssl.create_default_context(cafile=self.tls_ca)
+        if self.tls_certificate is not None:
+            # A key with a passphrase would be asked for at the terminal.
+            context.load_cert_chain(self.tls_certificate, self.tls_key, password=lambda: "")
+        return context
 
 
 class MqttPublisher:
@@ -96,7 +114,7 @@ class MqttPublisher:
                 password=settings.password,
                 will=will,
                 timeout=TIMEOUT_SECONDS,
-                tls_context=ssl.create_default_context() if settings.tls else None,
+                tls_context=settings.make_tls_context(),
             )
             await self._stack.enter_async_context(client)
             self._client = client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import subprocess
 import sys
@@ -47,6 +48,7 @@ ENDING = (
     "settlement-check",
     "presence",
     "announce",
+    "webhook",
     "housekeeping",
     "watchdog",
 )
@@ -80,7 +82,7 @@ class NodeTask:
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[NodeTask]:
-    """A node with every kind of loop, its broker and its pool included; nobody listens where the broker should be."""
+    """A node with every kind of loop, its broker, webhook and pool included; nobody listens where these should be."""
     async with started(tmp_path) as built:
         yield built
 
@@ -94,8 +96,12 @@ async def started(folder: Path) -> AsyncIterator[NodeTask]:
         record = await deploy(chain.url, deployer.private_key, arbiter=arbiter.address)
         record.write(folder / "deployment.json")
         built = NodeTask(free_port())
+        secret = folder / "webhook-secret"
+        secret.touch(mode=0o600)
+        secret.write_text(f"whsec_{base64.b64encode(bytes(32)).decode()}")
         sections = {
             "mqtt": {"host": "127.0.0.1", "port": free_port()},
+            "webhooks": {"url": f"https://127.0.0.1:{free_port()}/", "secret_file": str(secret)},
             "settlement": {"post_results": True},
             "privacy": {"pool_size": 1},
             "server": {"grace_seconds": 1},

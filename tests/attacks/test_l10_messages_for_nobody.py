@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pandacea.domain.ids import ComputationId, Hash32, LeaseId
 from pandacea.errors import Unavailable
-from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS, deliver_events
+from pandacea.flows.messages import commitment_event
+from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS, Backlog, deliver_events
 from pandacea.flows.unit_of_work import Channel, OutboxMessage
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.unit_of_work import SqlDatabase
@@ -35,9 +37,10 @@ async def test_without_a_broker_nothing_is_written_and_what_was_is_dropped(datab
         await work.commit()
     async with silent.unit_of_work() as work:
         await work.outbox.put_message(message(2), clock.now())
+        await work.outbox.put_event(commitment_event(LeaseId("0x1"), ComputationId("0x2"), Hash32("0x3")), clock.now())
         await work.outbox.put_message(OutboxMessage(Channel.CHAIN, "c", "commitResult", {}), clock.now())
         assert len(await work.outbox.fetch_due(Channel.MQTT, clock.now())) == 1, "the second was not written"
-        await work.outbox.prune_messages(clock.now() - KEEP_DELIVERED_SECONDS, clock.now() - KEEP_WAITING_SECONDS)
+        await work.outbox.prune_messages(clock.now() - KEEP_DELIVERED_SECONDS)
         assert (
             len(await work.outbox.fetch_due(Channel.MQTT, clock.now())),
             len(await work.outbox.fetch_due(Channel.CHAIN, clock.now())),
@@ -47,16 +50,17 @@ async def test_without_a_broker_nothing_is_written_and_what_was_is_dropped(datab
 
 async def test_news_older_than_a_week_is_dropped_and_commitments_are_not(database: DatabaseEngine) -> None:
     """A broker that was away for long hears the last days; what must go on-chain waits for ever."""
-    clock, books = FakeClock(), SqlDatabase(database)
+    clock, books, broker, backlog = FakeClock(), SqlDatabase(database), Broker(), Backlog(Channel.MQTT)
     async with books.unit_of_work() as work:
         await work.outbox.put_message(message(1), clock.now())
         await work.outbox.put_message(OutboxMessage(Channel.CHAIN, "c", "commitResult", {}), clock.now())
         clock.time += KEEP_WAITING_SECONDS + 1
         await work.outbox.put_message(message(2), clock.now())
-        assert await work.outbox.prune_messages(clock.now() - KEEP_DELIVERED_SECONDS, clock.now() - KEEP_WAITING_SECONDS) == 1
-        assert [one.message.payload for one in await work.outbox.fetch_due(Channel.MQTT, clock.now())] == [{"n": 2}]
-        assert len(await work.outbox.fetch_due(Channel.CHAIN, clock.now())) == 1
         await work.commit()
+    assert await deliver_events(books, broker, clock, backlog) == 1
+    assert (broker.heard, backlog.dropped) == ([2], 1)
+    async with books.read_session() as session:
+        assert len(await session.outbox.fetch_due(Channel.CHAIN, clock.now())) == 1
 
 
 async def test_an_outage_keeps_the_order(database: DatabaseEngine) -> None:

@@ -55,6 +55,36 @@ def test_defaults_are_the_specified_ones(tmp_path: Path) -> None:
     assert config.settlement.post_results == "priced"
 
 
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("{url: http://receiver.example/, secret_file: s}", "https://"),
+        ("{url: 'ftp://receiver.example/', secret_file: s, allow_private: true}", "https://"),
+        ("{url: 'https://me:word@receiver.example/', secret_file: s}", "neither user, password"),
+        ("{url: 'https://receiver.example/'}", "secret_file must be given"),
+        ("{url: 'https://receiver.example/', secret_file: s, events: [computations.done]}", "computations.done"),
+    ],
+)
+def test_a_webhook_is_refused_unless_it_is_safe_and_whole(tmp_path: Path, section: str, words: str) -> None:
+    """Each sentence says what is wrong; a password in the URL is not shown again."""
+    said = refused(tmp_path, f"{GOOD}\nwebhooks: {section}\n")
+    assert words in said
+    assert "me:word" not in said
+
+
+def test_a_webhook_as_the_documents_show_it(tmp_path: Path) -> None:
+    """The secret's file is taken from the configuration's folder; http is for private addresses, which must be allowed."""
+    section = "{url: 'http://10.0.0.7/hook', secret_file: keys/webhook-secret, events: [results.committed], allow_private: true}"
+    config = load_config(write(tmp_path, f"{GOOD}\nwebhooks: {section}\n"), {})
+    assert config.webhooks.secret_file == tmp_path / "keys/webhook-secret"
+
+
+def test_tls_of_the_broker_is_whole(tmp_path: Path) -> None:
+    """A certificate without its key, or files without TLS, would be ignored silently."""
+    assert "go together" in refused(tmp_path, f"{GOOD}\nmqtt: {{tls: true, tls_certificate: c.pem}}\n")
+    assert "tls is false" in refused(tmp_path, f"{GOOD}\nmqtt: {{tls_ca: ca.pem}}\n")
+
+
 def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
     """A service's working directory does not decide which keystore is opened."""
     assert load_config(write(tmp_path, GOOD), {}).earner.keystore == tmp_path / "keys/operator.json"

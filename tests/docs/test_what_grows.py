@@ -12,7 +12,7 @@ from pandacea.api.connection_guard import HttpLimits
 from pandacea.api.nonces import MemoryNonces
 from pandacea.api.rate_limit import MAX_STREAMS, RateLimits
 from pandacea.app import http_api
-from pandacea.config.sections import PrivacySection, StoreSection
+from pandacea.config.sections import MqttSection, PrivacySection, StoreSection
 from pandacea.domain.limits import MIB
 from pandacea.files.results import ResultStore
 from pandacea.flows import approve_code, outbox, retention
@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_the_code() -> None:
     )
     check_figures("nonces of Spenders", http_api.SPENDER_RATE[1], http_api.SPENDER_RATE[0], 15)
     check_figures("nonces of strangers", MemoryNonces(lambda: 0.0, 0)._max_rows)
-    check_figures("messages", outbox.KEEP_DELIVERED_SECONDS / HOUR)
+    check_figures("messages", MqttSection().backlog, outbox.KEEP_DELIVERED_SECONDS / HOUR, outbox.KEEP_WAITING_SECONDS / DAY)
     check_figures(
         "connections",
         edge.connections,

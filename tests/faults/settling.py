@@ -128,7 +128,11 @@ class SettlingNode:
 
     async def _outbox(self) -> Sequence[Any]:
         async with self.node.database.read_connection() as connection:
-            return (await connection.exec_driver_sql("SELECT key, result, done_at FROM outbox ORDER BY id")).mappings().all()
+            return (
+                (await connection.exec_driver_sql("SELECT key, result, done_at FROM outbox WHERE channel = 'chain' ORDER BY id"))
+                .mappings()
+                .all()
+            )
 
     async def rows(self) -> list[SentTransaction]:
         """List every signed attempt."""

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from pandacea import keys
 from pandacea.app.commands.earner_key import cancel_with_key, unlock_earner_key
 from pandacea.app.control.leases import LeaseControl
+from pandacea.app.settlement import SettlementWatch
+from pandacea.app.startup import Adapters
 from pandacea.clock import SystemClock
 from pandacea.config import load_config
 from pandacea.errors import BadConfig, Refused
 from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.settlement.commit_results import Posting
 from pandacea.flows.settlement.requested_leases import list_requested
+from pandacea.flows.unit_of_work import Channel
 from pandacea.store.products import SqlProductStore
 from tests.chain.anvil import EARNER, OPERATOR, SPENDER, AnvilAgreement
 from tests.faults.settling import SettlingNode, settling_node, write_config
+from tests.messages import check_message
 
 
 def _control(earner: SettlingNode, *, running: bool = True) -> LeaseControl:
@@ -58,6 +65,28 @@ async def test_what_waits_is_seen_and_approved(agreement: AnvilAgreement, tmp_pa
         assert await earner.nonce() == before, "it is on its way already"
         with pytest.raises(Refused, match="waits here"):
             await _control(earner).approve_lease({"id": "0x" + "ab" * 32})
+
+
+async def test_a_lease_that_waits_is_told_once(agreement: AnvilAgreement, tmp_path: Path) -> None:
+    """Whoever listens hears what there is to decide and until when; another look, and another start, tell nothing new."""
+    async with settling_node(agreement, tmp_path) as earner:
+        lease = await agreement.create(price=2_000)
+        assert await _waiting(earner) == [lease]
+        parts = SimpleNamespace(
+            follower=earner.node.follower,
+            database=earner.database,
+            products=SqlProductStore(earner.node.database),
+            clock=SystemClock(),
+        )
+        for _ in range(2):
+            watch = SettlementWatch(cast("Adapters", parts), earner.sender, EARNER.address, Posting.PRICED)
+            await watch.look_for_requests()
+            await watch.look_for_requests()
+        async with earner.database.read_session() as session:
+            told = [entry.message for entry in await session.outbox.fetch_due(Channel.MQTT, time.time() + 1)]
+        [requested] = [one for one in told if one.topic == f"leases/{lease}/requested"]
+        check_message(requested.payload)
+        assert requested.payload["data"]["price_wei"] == "2000"
 
 
 async def _store(earner: SettlingNode) -> ChainStore:

@@ -64,7 +64,7 @@ async def test_a_completed_run_is_sealed_charged_and_announced(world: World) -> 
     async with world.submit.database.read_session() as session:
         told = await session.outbox.fetch_due(Channel.MQTT, world.clock.now())
         commitments = await session.outbox.fetch_due(Channel.CHAIN, world.clock.now())
-    assert [waiting.message.payload["state"] for waiting in told] == ["pending", "running", "completed"]
+    assert [waiting.message.payload["data"]["state"] for waiting in told] == ["pending", "running", "completed"]
     assert [waiting.message.payload["result_hash"] for waiting in commitments] == [job.result_hash]
 
 

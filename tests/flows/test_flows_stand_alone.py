@@ -21,7 +21,7 @@ ENTRY_POINTS: Final = {
     "finish": {"recover_jobs"},
     "follow": {"apply_update", "refresh_leases"},
     "live_output": {"record_shown"},
-    "outbox": {"deliver_events"},
+    "outbox": {"deliver_events", "deliver_webhooks"},
     "rehearse": {"rehearse"},
     "release": {"release_result", "refuse_result", "refuse_expired"},
     "replay": {"replay_computation"},

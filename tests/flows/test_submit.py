@@ -37,7 +37,7 @@ async def test_an_approved_lease_makes_a_pending_job(world: World) -> None:
     assert job is not None
     assert (job.state, job.charge) == (JobState.PENDING, Charge.RESERVED)
     assert job.inputs == [{"asset_id": "a", "variable_name": "table", "commitment": "1" * 64}]
-    assert [waiting.message.payload["state"] for waiting in messages] == ["pending"]
+    assert [waiting.message.payload["data"]["state"] for waiting in messages] == ["pending"]
     assert world.woken
 
 

@@ -1,10 +1,16 @@
-"""`pandacea keys`: the address alone on standard output, the key from a pipe or a file, never from the command line."""
+"""`pandacea keys`: the address alone on standard output, the key from a prompt, a pipe or a file, never from the command line."""
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from eth_keyfile.keyfile import create_keyfile_json
 
 from pandacea import keys
 from pandacea_sdk.chain import LeaseChain
@@ -13,6 +19,7 @@ from pandacea_sdk.errors import UsageError
 from pandacea_sdk.protocol.addresses import to_checksum_address
 from pandacea_sdk.protocol.hashing import KeySigner
 from tests.journeys.conftest import pandacea
+from tests.prerequisites import ROOT
 
 PRIVATE = "5a" * 32
 ADDRESS = to_checksum_address(KeySigner(PRIVATE).address)
@@ -66,3 +73,61 @@ def test_a_keystores_name_as_a_key_says_how_to_open_it(tmp_path: Path) -> None:
     keys.import_key(tmp_path / "k.json", PRIVATE, "only for tests")
     account = load_account(tmp_path / "k.json", "only for tests")
     assert LeaseChain("http://127.0.0.1:1", "0x" + "12" * 20, key=account).address == ADDRESS.lower()
+
+
+def import_at_terminal(keystore: Path, passphrase: str, typed: str) -> tuple[int, str]:
+    """Run `pandacea keys import` on a terminal of its own and type; returns the exit status and all that the terminal showed."""
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover - the child
+        os.environ["PYTHONPATH"] = str(ROOT / "daemon")
+        arguments = ["keys", "import", str(keystore), "--passphrase-file", passphrase]
+        os.execv(sys.executable, [sys.executable, "-m", "pandacea", *arguments])
+    shown = b""
+    try:
+        while b"not shown" not in shown:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, typed.encode() + b"\n")
+        with suppress(OSError):  # EIO: the other side has ended
+            while chunk := os.read(terminal, 4096):
+                shown += chunk
+    finally:
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), shown.decode()
+
+
+def test_a_key_typed_at_the_terminal_is_not_shown(tmp_path: Path, passphrase: str) -> None:
+    """Neither the screen nor its history has it; the file is the node's alone and opens as one that the node made."""
+    status, shown = import_at_terminal(tmp_path / "k.json", passphrase, f"0x{PRIVATE}")
+    assert status == 0, shown
+    assert ADDRESS in shown
+    assert PRIVATE[:8] not in shown
+    keys.require_private(tmp_path / "k.json")
+    assert (tmp_path / "k.json").stat().st_mode & 0o777 == 0o600
+    assert keys.unlock_keystore(tmp_path / "k.json", "only for tests").address == ADDRESS.lower()
+
+
+def test_another_wallets_keystore_is_imported_and_nothing_is_overwritten(tmp_path: Path, passphrase: str) -> None:
+    """PBKDF2, as some wallets write it, becomes the node's own form; a file that is there stays as it is."""
+    foreign, target = tmp_path / "wallet.json", tmp_path / "k.json"
+    foreign.write_text(json.dumps(create_keyfile_json(bytes.fromhex(PRIVATE), b"the wallet's", kdf="pbkdf2", iterations=1000)))
+    command = ("keys", "import", str(target), "--passphrase-file", passphrase, "--keystore", str(foreign))
+    wrong = pandacea(*command, said="not the wallet's\n")
+    assert wrong.returncode == 2
+    assert "does not open" in wrong.stderr
+    assert not target.exists()
+    done = pandacea(*command, said="the wallet's\n")
+    assert (done.returncode, done.stdout.strip()) == (0, ADDRESS)
+    assert json.loads(target.read_text())["crypto"]["kdf"] == "scrypt"
+    before = target.read_bytes()
+    again = pandacea(*command, said="the wallet's\n")
+    assert again.returncode == 2
+    assert "never overwritten" in again.stderr
+    assert target.read_bytes() == before
+
+
+def test_the_environment_is_no_place_for_the_key(tmp_path: Path, passphrase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable would be seen by every process of the same user, so none is read: without input there is no key."""
+    monkeypatch.setenv("PANDACEA_PRIVATE_KEY", PRIVATE)
+    assert pandacea("keys", "import", str(tmp_path / "k.json"), "--passphrase-file", passphrase, said="").returncode == 2
+    assert not (tmp_path / "k.json").exists()

@@ -13,6 +13,7 @@ import pandacea.store.tables
 from pandacea.errors import Broken
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import VERSIONS, upgrade
+from tests.messages import check_message
 
 
 def differences(connection: Connection) -> list[Any]:
@@ -58,7 +59,7 @@ async def test_a_database_of_an_older_schema_is_upgraded_and_keeps_its_rows(empt
 async def test_the_revisions_tested_are_all_there_are(database: DatabaseEngine) -> None:
     """A new migration wants its old schema tested."""
     async with database.read_connection() as connection:
-        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "0014"
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "0015"
 
 
 async def test_results_released_while_nothing_was_committed_wait_for_it(empty_url: str) -> None:
@@ -91,6 +92,64 @@ def _insert_jobs(connection: Connection) -> None:
     for name, change in changes.items():
         row = {**base, "computation_id": name, "state": "completed", "charge": "charged", "failure": None, **change}
         connection.execute(job.insert().values(row))
+
+
+async def test_messages_that_wait_for_the_broker_get_their_new_topic(empty_url: str) -> None:
+    """What an earlier version wrote is told in the new form; what was delivered, and the chain's messages, stay as they are."""
+    database = await DatabaseEngine.open(empty_url)
+    async with database.write_transaction() as tx:
+        await tx.connection.run_sync(lambda connection: _to(connection, "0012"))
+        await tx.connection.run_sync(_insert_messages)
+        await tx.commit()
+    await upgrade(database)
+    async with database.read_connection() as connection:
+        rows = await connection.run_sync(_read_messages)
+    computation, lease = "0x" + "c" * 64, "0x" + "1" * 64
+    assert [topic for topic, _ in rows] == [
+        f"computations/{computation}/completed",
+        f"leases/{lease}/DisputeRaised",
+        "computations/failed",
+        "commitResult",
+    ]
+    assert [(payload["type"], payload["timestamp"], payload["data"]["lease_id"]) for _, payload in rows[:2]] == [
+        ("computations.completed", "1970-01-01T00:00:05.000Z", lease),
+        ("leases.DisputeRaised", "1970-01-01T00:00:05.000Z", lease),
+    ]
+    for _, payload in rows[:2]:
+        check_message(payload)
+    assert rows[2][1] == rows[3][1] == {"as": "it was"}
+    await database.close()
+
+
+def _insert_messages(connection: Connection) -> None:
+    metadata = MetaData()
+    metadata.reflect(connection, only=["outbox"])
+    lease = "0x" + "1" * 64
+    event = {
+        "event": "DisputeRaised",
+        "block": 7,
+        "block_hash": "0x" + "b" * 64,
+        "log_index": 0,
+        "transaction": "0x" + "a" * 64,
+        "arguments": {"lease_id": lease, "reason": "words of a stranger"},
+    }
+    state = {"computation_id": "0x" + "c" * 64, "lease_id": lease, "state": "completed", "failure": None}
+    told = {"as": "it was"}
+    for channel, topic, payload, done_at in (
+        ("mqtt", "computations/completed", state, None),
+        ("mqtt", "leases/DisputeRaised", event, None),
+        ("mqtt", "computations/failed", told, 6.0),
+        ("chain", "commitResult", told, None),
+    ):
+        row = {"channel": channel, "key": f"{channel}:{topic}", "topic": topic, "payload": payload, "done_at": done_at}
+        connection.execute(metadata.tables["outbox"].insert().values({**row, "created_at": 5.0, "next_at": 5.0, "attempts": 0}))
+
+
+def _read_messages(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
+    metadata = MetaData()
+    metadata.reflect(connection, only=["outbox"])
+    table = metadata.tables["outbox"]
+    return [(row.topic, row.payload) for row in connection.execute(table.select().order_by(table.c.id))]
 
 
 async def test_upgrading_twice_changes_nothing(database: DatabaseEngine) -> None:

@@ -8,7 +8,10 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
+from pandacea.app.metrics import collect_backlogs
+from pandacea.flows.outbox import Backlog
 from pandacea.flows.ports import JobPhase
+from pandacea.flows.unit_of_work import Channel
 from pandacea.telemetry.metrics import MetricsServer, NodeMetrics
 
 
@@ -39,6 +42,17 @@ def test_the_text_is_prometheus_exposition() -> None:
             'pandacea_rpc_errors_total{endpoint="a\\"\\nb 1"} 3.0\n'
         )
     )
+
+
+def test_what_waits_for_each_listener_is_shown() -> None:
+    """Depth, age and losses, by channel: an operator can alert on a broker that is away."""
+    metrics = NodeMetrics()
+    backlogs = [Backlog(Channel.MQTT, waiting=3, oldest_seconds=60.0, dropped=2), Backlog(Channel.WEBHOOK)]
+    metrics.add_source(lambda: collect_backlogs(backlogs))
+    read = samples(metrics.render().decode())
+    for channel, figures in (("mqtt", (3, 60, 2)), ("webhook", (0, 0, 0))):
+        names = ("waiting", "oldest_seconds", "dropped_total")
+        assert tuple(read[f"pandacea_messages_{name}", channel] for name in names) == figures
 
 
 async def test_it_is_served_on_loopback() -> None:

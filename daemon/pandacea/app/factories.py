@@ -27,6 +27,7 @@ from pandacea.chain.sending.finalized_leases import FollowedLeases
 from pandacea.chain.sending.sender import ChainSender
 from pandacea.clock import SystemClock
 from pandacea.config import Config, read_docker_host
+from pandacea.config.secret_file import read_secret
 from pandacea.config.sections import Confirmations, ServerSection
 from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.limits import MIB
@@ -44,6 +45,7 @@ from pandacea.store.migrate import upgrade
 from pandacea.store.sent_transactions import SqlSentTransactionStore
 from pandacea.store.unit_of_work import SqlDatabase
 from pandacea.store.writer_lock import hold_lock_file
+from pandacea.webhooks import WebhookSender, WebhookSettings, parse_secret
 from pandacea_sdk.protocol.contract import lease_agreement
 from pandacea_sdk.protocol.deployment import Deployment
 
@@ -229,11 +231,15 @@ async def open_follower(
         # The head of a chain that mines on demand stands still.
         max_head_age=0 if chain.development else chain.max_head_age_seconds,
         contract_wallets=frozenset(map(Address, chain.contract_wallets)),
-        announce=config.mqtt.host is not None,
+        announce=delivery_channels(config) != {Channel.CHAIN},
         ws_url=chain.ws_url,
     )
+
+    def open_store(chain_id: int) -> SqlChainStore:
+        return SqlChainStore(engine, chain_id, contract.address, delivery_channels(config), config.webhooks.events)
+
     try:
-        yield Follower(endpoints, lambda chain_id: SqlChainStore(engine, chain_id, contract.address), SystemClock(), options)
+        yield Follower(endpoints, open_store, SystemClock(), options)
     finally:
         for endpoint in endpoints.members:
             await endpoint.close()
@@ -290,7 +296,13 @@ def posting_of(config: Config) -> Posting:
 
 def delivery_channels(config: Config) -> frozenset[Channel]:
     """Return the channels that messages are delivered on; nothing is put into the outbox for others."""
-    return frozenset({Channel.CHAIN}) | ({Channel.MQTT} if config.mqtt.host is not None else set())
+    listening = {Channel.MQTT: config.mqtt.host is not None, Channel.WEBHOOK: config.webhooks.url is not None}
+    return frozenset({Channel.CHAIN, *(channel for channel, listens in listening.items() if listens)})
+
+
+def open_books(config: Config, engine: DatabaseEngine) -> SqlDatabase:
+    """Return the database as the flows see it, with the channels that this node delivers on."""
+    return SqlDatabase(engine, delivery_channels(config), config.webhooks.events)
 
 
 def make_release_ports(config: Config, database: SqlDatabase, notifier: JobNotifier) -> ReleasePorts:
@@ -300,16 +312,49 @@ def make_release_ports(config: Config, database: SqlDatabase, notifier: JobNotif
 
 
 def make_publisher(config: Config) -> MqttPublisher | None:
-    """Make the MQTT publisher; None: no broker is configured."""
+    """Make the MQTT publisher; None: no broker is configured.
+
+    Raises:
+        BadConfig: a file of `mqtt.tls_ca`, `tls_certificate` or `tls_key` cannot be used.
+    """
     mqtt = config.mqtt
     if mqtt.host is None:
         return None
     password = None if mqtt.password is None else mqtt.password.get_secret_value()
-    return MqttPublisher(
-        MqttSettings(
-            mqtt.host, mqtt.port, mqtt.username, password, tls=mqtt.tls, topic_prefix=mqtt.topic, node_name=config.earner.address
-        )
+    settings = MqttSettings(
+        mqtt.host,
+        mqtt.port,
+        mqtt.username,
+        password,
+        tls=mqtt.tls,
+        topic_prefix=mqtt.topic,
+        node_name=config.earner.address,
+        tls_ca=mqtt.tls_ca,
+        tls_certificate=mqtt.tls_certificate,
+        tls_key=mqtt.tls_key,
     )
+    try:
+        settings.make_tls_context()
+    except OSError as problem:
+        files = ", ".join(str(file) for file in (mqtt.tls_ca, mqtt.tls_certificate, mqtt.tls_key) if file is not None)
+        raise BadConfig(
+            f"mqtt.tls_ca, tls_certificate or tls_key cannot be used ({files}): {problem}. They are PEM files that the node's user can "
+            "read; the key has no passphrase and belongs to the certificate."
+        ) from problem
+    return MqttPublisher(settings)
+
+
+def make_webhook_sender(config: Config) -> WebhookSender | None:
+    """Make the sender of events to the webhook; None: none is configured.
+
+    Raises:
+        BadConfig: `webhooks.secret_file` cannot be read, can be read by others, or holds no signing secret.
+    """
+    webhooks = config.webhooks
+    if webhooks.url is None or webhooks.secret_file is None:
+        return None
+    secret = parse_secret(read_secret(webhooks.secret_file, "webhooks.secret_file"))
+    return WebhookSender(WebhookSettings(webhooks.url, secret, webhooks.allow_private))
 
 
 def sandbox_settings(config: Config, *, purpose: str = "", pool: int | None = None) -> tuple[DockerSettings, BubblewrapSettings]:

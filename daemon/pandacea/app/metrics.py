@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from pandacea.chain.follower import Follower
+from pandacea.flows.outbox import Backlog
 from pandacea.flows.settlement.report import SettlementReport
 
 _CHAIN: Final = {
@@ -32,7 +33,9 @@ _CHAIN: Final = {
 }
 
 
-def collect_metrics(follower: Follower, settlement: SettlementReport, state_dir: Path) -> Iterator[Metric]:
+def collect_metrics(
+    follower: Follower, settlement: SettlementReport, backlogs: Sequence[Backlog], state_dir: Path
+) -> Iterator[Metric]:
     """Yield what is read at each scrape, from memory."""
     chain = follower.collect_metrics()
     yield GaugeMetricFamily("pandacea_ready", "1 when leases may be believed", value=0 if chain.not_ready_reason else 1)
@@ -51,5 +54,18 @@ def collect_metrics(follower: Follower, settlement: SettlementReport, state_dir:
     yield GaugeMetricFamily("pandacea_settlement_waiting", waiting, value=settlement.waiting)
     oldest = "How long the oldest of them has waited, in seconds"
     yield GaugeMetricFamily("pandacea_settlement_oldest_seconds", oldest, value=settlement.oldest_seconds)
+    yield from collect_backlogs(backlogs)
     free = shutil.disk_usage(state_dir).free
     yield GaugeMetricFamily("pandacea_disk_free_bytes", "Free bytes where results are kept", value=free)
+
+
+def collect_backlogs(backlogs: Sequence[Backlog]) -> Iterator[Metric]:
+    """Yield how many events wait for each listener, since when, and how many were dropped."""
+    waiting = GaugeMetricFamily("pandacea_messages_waiting", "Events that wait for a listener", labels=["channel"])
+    oldest = GaugeMetricFamily("pandacea_messages_oldest_seconds", "How long the oldest has waited, in seconds", labels=["channel"])
+    dropped = CounterMetricFamily("pandacea_messages_dropped_total", "Events dropped untold since the start", labels=["channel"])
+    for one in backlogs:
+        waiting.add_metric([one.channel.value], one.waiting)
+        oldest.add_metric([one.channel.value], one.oldest_seconds)
+        dropped.add_metric([one.channel.value], one.dropped)
+    yield from (waiting, oldest, dropped)

@@ -39,7 +39,7 @@ from pandacea.flows.accept_job import QueueLimits, SubmitPorts
 from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.execute import ExecutePorts, run_next_job
 from pandacea.flows.finish import recover_jobs
-from pandacea.flows.outbox import deliver_events
+from pandacea.flows.outbox import Backlog, deliver_events, deliver_webhooks
 from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.replay import ReplayPorts
 from pandacea.flows.restore import RestorePorts, begin_generation
@@ -47,6 +47,7 @@ from pandacea.flows.retention import RetentionPorts, apply_retention
 from pandacea.flows.settlement.close_leases import ClosePorts, close_leases
 from pandacea.flows.settlement.commit_results import CommitPorts, deliver_commitments
 from pandacea.flows.sign_result import ResultSigner
+from pandacea.flows.unit_of_work import Channel
 from pandacea.flows.uploads import UploadQuota, UploadStore
 from pandacea.tasks import Loop, TaskSupervisor
 from pandacea.telemetry.metrics import MetricsServer
@@ -135,17 +136,18 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
     )
     poster = factories.make_poster(config, adapters.follower, adapters.engine, adapters.contract, adapters.signer)
     watch = SettlementWatch(adapters, poster, Address(config.earner.address), factories.posting_of(config))
+    backlogs: list[Backlog] = []
     loops = [
         *workers.loops,
         *_make_settlement_loops(config, adapters, poster, watch),
-        *_make_event_loops(config, adapters, stack),
+        *_make_event_loops(config, adapters, stack, backlogs),
         Loop("housekeeping", lambda: _apply_retention(retention), idle=RETENTION_SECONDS),
     ]
     supervise_task(supervisor, adapters.engine.wait_until_superseded(), "database", stack)
     for loop in loops:
         supervise_task(supervisor, loop.run(), loop.name, stack)
     if config.telemetry.metrics_port is not None:
-        adapters.metrics.add_source(lambda: collect_metrics(adapters.follower, watch.report, config.store.state_dir))
+        adapters.metrics.add_source(lambda: collect_metrics(adapters.follower, watch.report, backlogs, config.store.state_dir))
         metrics_server = MetricsServer(config.telemetry.metrics_port, adapters.metrics)
         await metrics_server.start()
         stack.push_async_callback(metrics_server.stop)
@@ -273,10 +275,17 @@ def _make_settlement_loops(config: Config, adapters: Adapters, poster: ChainSend
     ]
 
 
-def _make_event_loops(config: Config, adapters: Adapters, stack: AsyncExitStack) -> list[Loop]:
+def _make_event_loops(config: Config, adapters: Adapters, stack: AsyncExitStack, backlogs: list[Backlog]) -> list[Loop]:
+    """Make the loops that tell events; what waits for each channel is kept in `backlogs`."""
     loops = []
     if (publisher := factories.make_publisher(config)) is not None:
         stack.push_async_callback(publisher.close)
+        mqtt = Backlog(Channel.MQTT, config.mqtt.backlog)
+        backlogs.append(mqtt)
         loops.append(Loop("presence", publisher.announce_online, idle=PRESENCE_SECONDS))
-        loops.append(Loop("announce", lambda: deliver_events(adapters.database, publisher, adapters.clock)))
+        loops.append(Loop("announce", lambda: deliver_events(adapters.database, publisher, adapters.clock, mqtt)))
+    if (sender := factories.make_webhook_sender(config)) is not None:
+        webhook = Backlog(Channel.WEBHOOK, config.webhooks.backlog)
+        backlogs.append(webhook)
+        loops.append(Loop("webhook", lambda: deliver_webhooks(adapters.database, sender, adapters.clock, webhook)))
     return loops

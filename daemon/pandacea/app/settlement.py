@@ -9,6 +9,7 @@ from pandacea.chain.sending.obstacles import find_obstacles
 from pandacea.chain.sending.sender import ChainSender
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Unavailable
+from pandacea.flows.messages import request_event
 from pandacea.flows.settlement.commit_results import Posting
 from pandacea.flows.settlement.report import SettlementReport, report_settlement
 from pandacea.flows.settlement.requested_leases import list_requested
@@ -47,7 +48,9 @@ class SettlementWatch:
         self._told = told
 
     async def look_for_requests(self) -> None:
-        """Log each lease that waits for the Earner, once.
+        """Log each lease that waits for the Earner, once, and tell those who listen.
+
+        After a restart it is told once more, under the same id, unless the first telling is still in the outbox.
 
         Raises:
             Unavailable: the chain was not read yet, or the database does not answer.
@@ -62,6 +65,10 @@ class SettlementWatch:
                 product = None
                 if one.data_product_id is not None:
                     product = await self._adapters.products.find_offered_id(one.data_product_id)
+                event = request_event(one.lease_id, one.spender, product, one.price_wei, one.decide_until)
+                async with self._adapters.database.unit_of_work() as work:
+                    await work.outbox.put_event(event, self._adapters.clock.now())
+                    await work.commit()
                 log.info(
                     "lease.requested",
                     lease_id=one.lease_id,

@@ -66,6 +66,8 @@ async def open_adapters(config: Config, supervisor: TaskSupervisor, stack: Async
     listener = factories.listener_of(config.server)
     check_binding(listener)
     factories.require_data_folder(config)
+    factories.make_publisher(config)  # the files that they name are read, so that a bad one ends the start now
+    factories.make_webhook_sender(config)
     signer = factories.unlock_signer(config)
     contract = factories.resolve_contract(config)
     await stack.enter_async_context(factories.lock_state_dir(config.store.state_dir))
@@ -94,7 +96,7 @@ async def open_adapters(config: Config, supervisor: TaskSupervisor, stack: Async
     await _wait_for_endpoints(follower, following)
     return Adapters(
         engine=engine,
-        database=SqlDatabase(engine, factories.delivery_channels(config)),
+        database=factories.open_books(config, engine),
         products=products,
         catalogue=catalogue,
         follower=follower,

@@ -33,4 +33,4 @@ class FollowOptions:
     ws_url: str | None = None
     """A WebSocket endpoint whose notifications wake the follower."""
     announce: bool = False
-    """Whether life-cycle messages go into the outbox (a broker is configured)."""
+    """Whether life-cycle messages go into the outbox (somebody listens)."""

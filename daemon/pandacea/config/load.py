@@ -42,11 +42,15 @@ PATH_KEYS: Final = (
     "blockchain.deployment",
     "earner.keystore",
     "earner.passphrase_file",
+    "mqtt.tls_ca",
+    "mqtt.tls_certificate",
+    "mqtt.tls_key",
     "privacy.data_dir",
     "privacy.environment",
     "server.tls_certificate",
     "server.tls_key",
     "store.state_dir",
+    "webhooks.secret_file",
 )
 _PLACEHOLDER: Final = re.compile(r"<(.+)>")
 _HEX_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]+")

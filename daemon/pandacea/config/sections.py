@@ -5,12 +5,14 @@ from __future__ import annotations
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, SecretStr, TypeAdapter, model_validator
 
 from pandacea.domain.endpoint_operator import normalize_url
 from pandacea.domain.ids import ADDRESS, HASH32
 from pandacea.domain.limits import MIB, RESERVED_MEMORY_BYTES, Limits
+from pandacea.flows.messages import EVENT_TYPES
 from pandacea_sdk.protocol.addresses import has_wrong_checksum
 from pandacea_sdk.protocol.loopback import is_loopback
 
@@ -347,8 +349,56 @@ class MqttSection(Section):
     """Given by the systemd credential `mqtt-password`, or PANDACEA_MQTT__PASSWORD; never write it into the file."""
     tls: bool = False
     """Connect with TLS."""
+    tls_ca: Path | None = None
+    """PEM file of the authorities that may sign the broker's certificate, in place of the system's. Read at each connection."""
+    tls_certificate: Path | None = None
+    """PEM file of the node's own certificate, where the broker asks for one; with `tls_key`."""
+    tls_key: Path | None = None
+    """PEM file of that certificate's key, mode 600."""
     topic: str = Field(default="pandacea", pattern=r"^[A-Za-z0-9_/-]{1,64}$")
     """First levels of every topic."""
+    backlog: int = Field(default=10_000, ge=1)
+    """Messages that wait for a broker that is down; beyond it the oldest are dropped, counted and logged."""
+
+    @model_validator(mode="after")
+    def _tls_whole(self) -> MqttSection:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if not self.tls and (self.tls_ca or self.tls_certificate):
+            raise ValueError("tls_ca and tls_certificate are given, but tls is false; set tls: true")
+        return self
+
+
+class WebhooksSection(Section):
+    """The one HTTPS address that events are sent to."""
+
+    url: str | None = None
+    """Receiver, `https://...`; without it nothing is sent. Never a private, loopback or link-local address unless `allow_private`."""
+    secret_file: Path | None = None
+    """File of mode 600 with the signing secret: `whsec_` and base64 of 24 to 64 random bytes."""
+    events: tuple[str, ...] = ()
+    """Types of events to send, as docs/messages.md lists them. Default: all."""
+    allow_private: bool = False
+    """Allow a receiver on a private, loopback or link-local address, and plain http to such a one."""
+    backlog: int = Field(default=10_000, ge=1)
+    """Messages that wait for a receiver that is down; beyond it the oldest are dropped, counted and logged."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> WebhooksSection:
+        if self.url is None:
+            return self
+        parts = urlsplit(self.url)
+        if parts.scheme not in ({"https", "http"} if self.allow_private else {"https"}) or not parts.hostname:
+            raise ValueError(
+                "url must begin with https:// and name a host; http:// is for private addresses, with allow_private: true"
+            )
+        if parts.username is not None or parts.password is not None or parts.fragment:
+            raise ValueError("url must hold neither user, password nor fragment; the receiver knows the node by the signature")
+        if self.secret_file is None:
+            raise ValueError("secret_file must be given with url: the receiver verifies with it that a message is yours")
+        if unknown := sorted(set(self.events) - set(EVENT_TYPES)):
+            raise ValueError(f"events names {', '.join(unknown)}; allowed are {', '.join(EVENT_TYPES)}")
+        return self
 
 
 class TelemetrySection(Section):
@@ -378,6 +428,7 @@ class Config(Section):
     store: StoreSection = StoreSection()
     settlement: SettlementSection = SettlementSection()
     mqtt: MqttSection = MqttSection()
+    webhooks: WebhooksSection = WebhooksSection()
     telemetry: TelemetrySection = TelemetrySection()
     log: LogSection = LogSection()
 

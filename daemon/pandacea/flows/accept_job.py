@@ -14,7 +14,7 @@ from pandacea.domain.limits import MIB, Limits
 from pandacea.domain.product import Product, Release
 from pandacea.errors import ProblemError, Unavailable
 from pandacea.files.results import ResultStore
-from pandacea.flows.job_events import job_message
+from pandacea.flows.messages import computation_event
 from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseCache
 from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.result_quota import require_room
@@ -159,7 +159,7 @@ async def insert_job(work: UnitOfWork, job: Job, caller: Caller, ports: SubmitPo
     if await work.jobs.find_job(job.computation_id) is not None:
         raise ProblemError("request-replayed", "This very request made a computation before; sign a new one with a new nonce.")
     await work.jobs.insert_job(job)
-    await work.outbox.put_message(job_message(job), job.created_at)
+    await work.outbox.put_event(computation_event(job), job.created_at)
     work.after_commit(ports.wake_workers)
     await work.commit()
 

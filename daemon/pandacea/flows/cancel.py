@@ -13,8 +13,9 @@ from pandacea.domain.product import Release
 from pandacea.errors import ProblemError
 from pandacea.files.results import ResultStore
 from pandacea.flows.audit_entries import audit_job
-from pandacea.flows.job_events import CLEARED_RESULT, job_message
+from pandacea.flows.job_events import CLEARED_RESULT
 from pandacea.flows.live_output import JobNotifier
+from pandacea.flows.messages import computation_event
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, UnitOfWork
 from pandacea.tasks import log_task_failure
@@ -87,4 +88,4 @@ async def _drop(job: Job, work: UnitOfWork, now: float) -> None:
         await work.jobs.delete_artifacts(job.computation_id)
         await work.audit.append_entry("result-cancelled", now, job.spender, audit_job(job))
     await work.jobs.change_state(job.computation_id, job.state, JobState.CANCELLED, **values)
-    await work.outbox.put_message(job_message(replace(job, state=JobState.CANCELLED)), now)
+    await work.outbox.put_event(computation_event(replace(job, state=JobState.CANCELLED)), now)

@@ -11,7 +11,6 @@ from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
-from pandacea_sdk.protocol.json_types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ class ChainUnitOfWork(Protocol):
 
     async def find_known(self, ids: Sequence[LeaseId]) -> set[LeaseId]: ...
 
-    async def put_event_message(self, seen: ChainEvent, topic: str, payload: JsonObject, now: float) -> None: ...
+    async def put_lease_event(self, seen: ChainEvent, now: float) -> None: ...
 
     def after_commit(self, callback: Callable[[], None]) -> None: ...
 

@@ -20,8 +20,8 @@ from pandacea.files.upload_files import UploadFiles
 from pandacea.flows.audit_entries import audit_run
 from pandacea.flows.cancel import CANCELLED_DETAIL
 from pandacea.flows.finish import COMMITTED_DETAIL, FinishPorts, empty_outcome, end_run, finish_run, retry_write
-from pandacea.flows.job_events import job_message
 from pandacea.flows.live_output import LiveFeed
+from pandacea.flows.messages import computation_event
 from pandacea.flows.ports import Catalogue, CodeStarted, InputTable, JobPhase, SandboxEvent, SandboxJob, TableFormat
 from pandacea.flows.privacy import AccessRequest, PrivacyService
 from pandacea.flows.result_quota import find_shortage, list_full_spenders
@@ -136,7 +136,7 @@ async def _claim_job(ports: ExecutePorts, modes: Collection[Mode]) -> tuple[Job 
             job.computation_id, JobState.PENDING, JobState.RUNNING, started_at=now, attempt=job.attempt + 1
         )
         running = replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1)
-        await work.outbox.put_message(job_message(running), now)
+        await work.outbox.put_event(computation_event(running), now)
         if job.mode is Mode.LIVE and not isinstance(decision, Denied):
             await work.audit.append_entry("run-started", now, job.spender, audit_run(running))
         work.after_commit(lambda: _open_feed(running, ports))

@@ -22,9 +22,10 @@ from pandacea.files.generation import GenerationFile
 from pandacea.files.results import ResultStore
 from pandacea.flows.audit_entries import BY_NODE, audit_run_end
 from pandacea.flows.cancel import CANCELLED_DETAIL
-from pandacea.flows.job_events import CLEARED_RESULT, job_message, result_commitment
+from pandacea.flows.job_events import CLEARED_RESULT, result_commitment
 from pandacea.flows.live_output import JobNotifier
-from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS
+from pandacea.flows.messages import Event, computation_event
+from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS
 from pandacea.flows.ports import Clock, LeaseCache, SandboxJob
 from pandacea.flows.sign_result import ExecutedInputs, ResultSigner
 from pandacea.flows.unit_of_work import Database, OutboxMessage, StoredArtifact, UnitOfWork
@@ -92,8 +93,8 @@ async def recover_jobs(ports: FinishPorts) -> None:
         log.warning("jobs.interrupted", count=len(left))
     await _remove_unknown_results(ports)
     now = ports.clock.now()
-    async with ports.database.unit_of_work() as work:  # before anything is delivered: a broker must not hear old news
-        await work.outbox.prune_messages(now - KEEP_DELIVERED_SECONDS, now - KEEP_WAITING_SECONDS)
+    async with ports.database.unit_of_work() as work:
+        await work.outbox.prune_messages(now - KEEP_DELIVERED_SECONDS)
         await work.commit()
 
 
@@ -188,8 +189,9 @@ async def finish_run(
         await work.jobs.insert_artifacts(job.computation_id, end.artifacts)
         if row.mode is Mode.LIVE:
             await work.audit.append_entry(RUN_ENDED, end.values["finished_at"], BY_NODE, audit_run_end(row, end.state, end.values))
-        for message in end.messages:
-            await work.outbox.put_message(message, ports.clock.now())
+        await work.outbox.put_event(end.event, ports.clock.now())
+        if end.commitment is not None:
+            await work.outbox.put_message(end.commitment, ports.clock.now())
         work.after_commit(lambda: _notify(job.computation_id, end.state, ports))
         await work.commit()
     if not end.artifacts:
@@ -203,7 +205,8 @@ class _End:
     state: JobState
     values: dict[str, Any]
     """Columns of the job's row."""
-    messages: list[OutboxMessage]
+    event: Event
+    commitment: OutboxMessage | None
     artifacts: list[StoredArtifact]
 
 
@@ -239,7 +242,7 @@ async def _decide_end(
         "truncated": outcome.truncated,
         "stored_bytes": len(outcome.output) + sum(item.size for item in outcome.artifacts),
     }
-    messages = [job_message(replace(row, state=state), failure=outcome.failure)]
+    event, commitment = computation_event(replace(row, state=state), outcome.failure), None
     if state is JobState.CANCELLED and row.release == Release.HOLD:
         values |= CLEARED_RESULT | {"removed_at": now}  # as one that was cancelled after its run: the two must not differ
     elif charge in SIGNED_CHARGES:
@@ -253,8 +256,8 @@ async def _decide_end(
         values |= {"manifest": result.manifest, "result_hash": result.result_hash, "receipt": result.receipt}
         # A lost lease takes no commitment; a held result is committed when it is released, or never.
         if charge is Charge.CHARGED and state is not JobState.HELD and outcome.failure != Failure.LEASE_LOST:
-            messages.append(result_commitment(row, result.result_hash))
-    return _End(state, values, messages, kept)
+            commitment = result_commitment(row, result.result_hash)
+    return _End(state, values, event, commitment, kept)
 
 
 def _is_free_failure(row: Job, outcome: Outcome, counts: Mapping[Charge, int], *, started: bool) -> bool:

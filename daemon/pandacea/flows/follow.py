@@ -6,7 +6,6 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from itertools import repeat
 from typing import NamedTuple, Protocol
 
@@ -55,7 +54,7 @@ async def apply_update(
 ) -> ChainView:
     """Make one update durable and then visible; returns the view that it leads to.
 
-    `messages_at`: Unix seconds at which the MQTT messages of its events are due; None: no messages (a backfill, or no broker).
+    `messages_at`: Unix seconds at which its events are told; None: to nobody (a backfill, or nobody listens).
     `report_doubts`: called after the commit with what an incomplete reading gives away; None: nobody asks (a backfill).
     `reread_at`: Unix seconds from which a range settled near the head is read once more.
 
@@ -89,7 +88,9 @@ async def apply_update(
         await tx.chain.save_view(after)
         if messages_at is not None:
             known_to = view.tip.number if update.undo_to is None else update.undo_to.number
-            await _put_messages(tx, [seen for seen in events if seen.block > known_to], messages_at)
+            for seen in events:
+                if seen.block > known_to:
+                    await tx.put_lease_event(seen, messages_at)
         tx.after_commit(lambda: cache.apply_changes(after, changes))
         if report_doubts is not None and (update.events or changes):
             contradictory, unknown = find_contradictions(changes), {seen.event.lease_id for seen in update.events} - ids
@@ -217,18 +218,3 @@ def current_proof_status(record: LeaseRecord | None, proof: StoredProof | None) 
     return evaluate_proof(
         digest_lease_terms(record.lease), record.approved_tx, (proof.status, proof.terms_digest, proof.approved_tx)
     )
-
-
-async def _put_messages(tx: ChainUnitOfWork, events: Sequence[ChainEvent], at: float) -> None:
-    for seen in events:
-        name = type(seen.event).__name__
-        payload = {
-            "event": name,
-            "block": seen.block,
-            "block_hash": seen.block_hash,
-            "log_index": seen.log_index,
-            "transaction": seen.transaction,
-            # uint256 and hostile text: numbers beyond 2^53 travel as strings.
-            "arguments": {k: v if isinstance(v, bool) else str(v) for k, v in asdict(seen.event).items()},
-        }
-        await tx.put_event_message(seen, f"leases/{name}", payload, at)

@@ -240,6 +240,18 @@ class MessageBroker(Protocol):
         ...
 
 
+class WebhookReceiver(Protocol):
+    """Takes events of the node over HTTP."""
+
+    async def send(self, payload: JsonObject, now: float) -> None:
+        """Send one signed event, at least once; `now` in Unix seconds.
+
+        Raises:
+            Unavailable: the receiver did not take it.
+        """
+        ...
+
+
 class Catalogue(Protocol):
     """The products on offer, in memory."""
 

@@ -17,8 +17,9 @@ from pandacea.domain.printable import printable
 from pandacea.errors import ProblemError
 from pandacea.files.results import ResultStore
 from pandacea.flows.audit_entries import BY_NODE, BY_OPERATOR, audit_job
-from pandacea.flows.job_events import CLEARED_RESULT, job_message, result_commitment
+from pandacea.flows.job_events import CLEARED_RESULT, result_commitment
 from pandacea.flows.live_output import JobNotifier
+from pandacea.flows.messages import computation_event
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, HeldRow, StoredArtifact
 
@@ -124,7 +125,7 @@ async def release_result(computation_id: str, ports: ReleasePorts, *, seen_diges
             charge = Charge.CHARGED  # held before the allowance was bounded: what it left is handed over, so it is paid
         state = JobState.COMPLETED if job.failure is None else JobState.FAILED
         await work.jobs.change_state(computation_id, JobState.HELD, state, charge=charge, finished_at=now)
-        await work.outbox.put_message(job_message(replace(job, state=state), failure=job.failure), now)
+        await work.outbox.put_event(computation_event(replace(job, state=state), job.failure), now)
         if charge is Charge.CHARGED and job.result_hash is not None:
             await work.outbox.put_message(result_commitment(job, job.result_hash), now)
         if job.mode is Mode.LIVE:
@@ -159,7 +160,7 @@ async def refuse_result(computation_id: str, reason: str, ports: ReleasePorts, *
             error={"type": failure.value, "message": detail},
             **CLEARED_RESULT,
         )
-        await work.outbox.put_message(job_message(replace(job, state=JobState.FAILED), failure=failure), now)
+        await work.outbox.put_event(computation_event(replace(job, state=JobState.FAILED), failure), now)
         if job.mode is Mode.LIVE:
             await work.audit.append_entry("result-refused", now, by, audit_job(job) | {"reason": shown_reason})
         work.after_commit(lambda: ports.notifier.notify(computation_id))

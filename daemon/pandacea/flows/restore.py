@@ -13,7 +13,7 @@ from pandacea.domain.outcome import Failure
 from pandacea.errors import Broken
 from pandacea.files.generation import GenerationFile
 from pandacea.flows.audit_entries import BY_NODE
-from pandacea.flows.job_events import job_message
+from pandacea.flows.messages import computation_event
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, Generation
 
@@ -94,8 +94,8 @@ async def _end_open_jobs(ports: RestorePorts) -> int:
             if job is None:
                 continue
             await work.jobs.change_state(computation_id, job.state, JobState.FAILED, **_interrupted(job, ports.clock.now()))
-            message = job_message(replace(job, state=JobState.FAILED), failure=Failure.INTERRUPTED)
-            await work.outbox.put_message(message, ports.clock.now())
+            event = computation_event(replace(job, state=JobState.FAILED), Failure.INTERRUPTED)
+            await work.outbox.put_event(event, ports.clock.now())
             await work.commit()
     return len(found)
 

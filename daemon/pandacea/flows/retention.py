@@ -9,7 +9,7 @@ from pandacea.domain.job import Mode
 from pandacea.domain.limits import Limits
 from pandacea.files.results import ResultStore
 from pandacea.flows.approve_code import KEEP_STRANGERS_SECONDS, KEEP_UNDECIDED_SECONDS
-from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS, KEEP_WAITING_SECONDS
+from pandacea.flows.outbox import KEEP_DELIVERED_SECONDS
 from pandacea.flows.ports import Clock
 from pandacea.flows.release import ReleasePorts, refuse_expired
 from pandacea.flows.result_quota import Eviction
@@ -57,7 +57,7 @@ async def apply_retention(ports: RetentionPorts) -> int:
         gone = [*rehearsed, *await work.jobs.list_uncharged(now - ports.keep_results_seconds, MAX_UNCHARGED_ROWS)]
         await work.jobs.delete_jobs(gone)
         await work.jobs.clear_scripts(now - ports.keep_scripts_seconds)
-        await work.outbox.prune_messages(now - KEEP_DELIVERED_SECONDS, now - KEEP_WAITING_SECONDS)
+        await work.outbox.prune_messages(now - KEEP_DELIVERED_SECONDS)
         await work.code.prune_submissions(now - KEEP_UNDECIDED_SECONDS, now - KEEP_STRANGERS_SECONDS)
         await work.commit()
     for computation_id in gone:

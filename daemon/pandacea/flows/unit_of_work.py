@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pandacea.domain.charge import Charge
 from pandacea.domain.code_approval import CodeRecord, CodeState
@@ -18,6 +18,7 @@ from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Asset, Product
 from pandacea.domain.table import TableShape
+from pandacea.flows.messages import Event
 from pandacea_sdk.protocol.audit import AuditRow
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 
@@ -88,12 +89,20 @@ class Channel(StrEnum):
     """Where an outbox message is delivered."""
 
     MQTT = "mqtt"
+    WEBHOOK = "webhook"
     CHAIN = "chain"
 
     @property
     def is_ordered(self) -> bool:
-        """Whether a message waits for the one before it: a subscriber keeps the last state it heard, a commitment stands alone."""
+        """Whether a message waits for the one before it: a subscriber keeps the last state it heard, a commitment stands alone.
+
+        A webhook's messages say when they happened, and one that its receiver cannot take must not hold up the rest.
+        """
         return self is Channel.MQTT
+
+
+LISTENER_CHANNELS: Final = (Channel.MQTT, Channel.WEBHOOK)
+"""Where events are told; each has messages, a bound and a delivery of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,15 @@ class OutboxEntry:
     message: OutboxMessage
     note: str | None = None
     """Why it was not delivered the last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingMessages:
+    """What waits on one channel."""
+
+    count: int
+    oldest_at: float | None
+    """When the oldest was put there, in Unix seconds; None: nothing waits."""
 
 
 class JobRows(Protocol):
@@ -180,10 +198,13 @@ class OutboxRows(Protocol):
     """The outbox, inside one unit of work or read session."""
 
     async def put_message(self, message: OutboxMessage, now: float) -> None: ...
+    async def put_event(self, event: Event, now: float) -> None: ...
     async def fetch_due(self, channel: Channel, now: float, limit: int = 100) -> list[OutboxEntry]: ...
     async def mark_delivered(self, row_id: int, now: float, result: str | None = None) -> None: ...
     async def retry_message(self, row_id: int, next_at: float, reason: str) -> None: ...
-    async def prune_messages(self, delivered_before: float, waiting_before: float) -> int: ...
+    async def measure_waiting(self, channel: Channel) -> WaitingMessages: ...
+    async def drop_waiting(self, channel: Channel, keep: int, before: float) -> int: ...
+    async def prune_messages(self, delivered_before: float) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)

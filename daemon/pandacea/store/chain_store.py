@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -15,7 +15,8 @@ from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
 from pandacea.flows.chain_store import ApprovedLease
-from pandacea.flows.unit_of_work import Channel, OutboxMessage
+from pandacea.flows.messages import lease_event
+from pandacea.flows.unit_of_work import Channel
 from pandacea.store import cross_checks, plain_keys
 from pandacea.store.bulk import with_placeholders
 from pandacea.store.chain import ChainTable
@@ -23,7 +24,6 @@ from pandacea.store.database_engine import DatabaseEngine, WriteTransaction
 from pandacea.store.deployments import DeploymentRow, DeploymentScope, DeploymentTable
 from pandacea.store.leases import LeaseTable
 from pandacea.store.outbox import OutboxTable
-from pandacea_sdk.protocol.json_types import JsonObject
 
 PAGE_ROWS: Final = 5_000
 """Leases read at once when the lease cache is filled."""
@@ -32,9 +32,17 @@ PAGE_ROWS: Final = 5_000
 class SqlChainStore:
     """`flows.chain_store.ChainStore` on SQLite or PostgreSQL."""
 
-    def __init__(self, database: DatabaseEngine, chain_id: int, contract: Address) -> None:
-        """Nothing is read before `open_deployment` or `find_view`."""
+    def __init__(
+        self,
+        database: DatabaseEngine,
+        chain_id: int,
+        contract: Address,
+        channels: Collection[Channel] = frozenset(Channel),
+        webhook_events: Collection[str] = (),
+    ) -> None:
+        """Nothing is read before `open_deployment` or `find_view`. `channels`, `webhook_events`: as of `SqlDatabase`."""
         self._database = database
+        self._channels, self._webhook_events = channels, webhook_events
         self.chain_id = chain_id
         self.contract = contract
         self.scope = DeploymentScope(chain_id, contract)
@@ -83,7 +91,7 @@ class SqlChainStore:
         """
         try:
             async with self._database.write_transaction() as tx:
-                yield SqlChainUnitOfWork(tx, self.scope)
+                yield SqlChainUnitOfWork(tx, self.scope, OutboxTable(tx.connection, self._channels, self._webhook_events))
         except (SQLAlchemyError, OSError) as problem:
             raise Unavailable(_failure_reason(problem)) from problem
 
@@ -164,25 +172,23 @@ class SqlChainStore:
 class SqlChainUnitOfWork:
     """A transaction of the follower on SQLite or PostgreSQL."""
 
-    def __init__(self, tx: WriteTransaction, scope: DeploymentScope) -> None:
+    def __init__(self, tx: WriteTransaction, scope: DeploymentScope, outbox: OutboxTable) -> None:
         """Read and write the rows of one deployment through one transaction."""
         self.connection = tx.connection
         self.chain = ChainTable(tx.connection, scope)
         self.leases = LeaseTable(tx.connection, scope)
         self.after_commit = tx.after_commit
         self.commit = tx.commit
-        self._outbox = OutboxTable(tx.connection)
+        self._outbox = outbox
         self._scope = scope
 
     async def find_known(self, ids: Sequence[LeaseId]) -> set[LeaseId]:
         """Return those of the leases whose creation was seen."""
         return await _find_known(self.chain, self.leases, ids)
 
-    async def put_event_message(self, seen: ChainEvent, topic: str, payload: JsonObject, now: float) -> None:
-        """Put one life-cycle message into the outbox, once per event: a reorganisation that brings it back does not repeat it."""
-        key = f"chain:{self._scope.id}:{seen.block_hash}:{seen.log_index}:{seen.part}"
-        if not await self._outbox.has_message(key):
-            await self._outbox.put_message(OutboxMessage(Channel.MQTT, key, topic, payload), now)
+    async def put_lease_event(self, seen: ChainEvent, now: float) -> None:
+        """Tell an event to those who listen, once: a reorganisation that brings it back into the same block does not repeat it."""
+        await self._outbox.put_event(lease_event(seen, self._scope.chain_id, self._scope.contract), now)
 
 
 async def list_followed_chains(database: DatabaseEngine, contract: Address) -> list[int]:

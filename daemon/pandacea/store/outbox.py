@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, insert, select, update
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel
 
-from pandacea.flows.unit_of_work import Channel, OutboxEntry, OutboxMessage
+from pandacea.flows.messages import Event
+from pandacea.flows.unit_of_work import LISTENER_CHANNELS, Channel, OutboxEntry, OutboxMessage, WaitingMessages
 from pandacea_sdk.protocol.json_types import JsonObject
 
 
@@ -25,7 +26,7 @@ class OutboxRow(SQLModel, table=True):
     )
     channel: str = Field(max_length=16)
     key: str = Field(max_length=160, unique=True)
-    topic: str = Field(max_length=64)
+    topic: str = Field(max_length=160)
     payload: JsonObject = Field(sa_column=Column(JSON, nullable=False))
     created_at: float
     next_at: float
@@ -40,10 +41,19 @@ _outbox: Final = SQLModel.metadata.tables["outbox"]
 class OutboxTable:
     """The outbox as one connection sees it."""
 
-    def __init__(self, connection: AsyncConnection, channels: Collection[Channel] = frozenset(Channel)) -> None:
-        """Reads may use any connection; writes need the transaction's. `channels`: those that this node delivers on."""
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        channels: Collection[Channel] = frozenset(Channel),
+        webhook_events: Collection[str] = (),
+    ) -> None:
+        """Reads may use any connection; writes need the transaction's.
+
+        `channels`: those that this node delivers on. `webhook_events`: types of events that the webhook hears; empty: all.
+        """
         self._connection = connection
         self._channels = channels
+        self._webhook_events = webhook_events
 
     async def put_message(self, message: OutboxMessage, now: float) -> None:
         """Add one message to this transaction, unless this node does not deliver on its channel."""
@@ -59,6 +69,17 @@ class OutboxTable:
             "attempts": 0,
         }
         await self._connection.execute(insert(_outbox), [row])
+
+    async def put_event(self, event: Event, now: float) -> None:
+        """Add an event to this transaction for each channel on which somebody listens, unless it is there already."""
+        for channel in LISTENER_CHANNELS:
+            if channel not in self._channels or (
+                channel is Channel.WEBHOOK and self._webhook_events and event.type not in self._webhook_events
+            ):
+                continue
+            key = f"{channel}:{event.key}"
+            if not await self.has_message(key):
+                await self.put_message(OutboxMessage(channel, key, event.topic, event.to_payload(now)), now)
 
     async def fetch_due(self, channel: Channel, now: float, limit: int = 100) -> list[OutboxEntry]:
         """Return the messages that are due, in order; on an ordered channel all of them wait for the first one's next attempt."""
@@ -84,18 +105,29 @@ class OutboxTable:
         """Whether a message with this key was put and is not pruned yet."""
         return (await self._connection.execute(select(_outbox.c.id).where(_outbox.c.key == key))).first() is not None
 
-    async def prune_messages(self, delivered_before: float, waiting_before: float) -> int:
-        """Delete what was delivered before a time, and what will not be delivered any more; returns how many.
+    async def measure_waiting(self, channel: Channel) -> WaitingMessages:
+        """Return how many messages wait on a channel, and since when the oldest does."""
+        waits = (_outbox.c.channel == channel) & _outbox.c.done_at.is_(None)
+        query = select(func.count(), func.min(_outbox.c.created_at)).select_from(_outbox).where(waits)
+        count, oldest = (await self._connection.execute(query)).one()
+        return WaitingMessages(int(count), oldest)
 
-        Args:
-            delivered_before: Unix seconds.
-            waiting_before: Unix seconds; what was put into an ordered channel before and still waits is too old to be sent.
+    async def drop_waiting(self, channel: Channel, keep: int, before: float) -> int:
+        """Delete the oldest messages that wait on a channel beyond the newest `keep`, and those put there before a time (Unix seconds).
+
+        Returns how many went.
         """
-        waits = _outbox.c.done_at.is_(None)
-        stale = waits & _outbox.c.channel.in_([one for one in Channel if one.is_ordered]) & (_outbox.c.created_at < waiting_before)
-        undeliverable = waits & _outbox.c.channel.in_([one for one in Channel if one.is_ordered and one not in self._channels])
+        waits = (_outbox.c.channel == channel) & _outbox.c.done_at.is_(None)
+        kept_from = (select(_outbox.c.id).where(waits).order_by(_outbox.c.id.desc()).offset(keep - 1).limit(1)).scalar_subquery()
+        gone = waits & ((_outbox.c.created_at < before) | (_outbox.c.id < kept_from))
+        return int((await self._connection.execute(delete(_outbox).where(gone))).rowcount)
+
+    async def prune_messages(self, delivered_before: float) -> int:
+        """Delete what was delivered before a time (Unix seconds), and what waits for a listener that is not configured any more."""
+        deaf = [one for one in LISTENER_CHANNELS if one not in self._channels]
+        undeliverable = _outbox.c.done_at.is_(None) & _outbox.c.channel.in_(deaf)
         delivered = _outbox.c.done_at.is_not(None) & (_outbox.c.done_at < delivered_before)
-        return int((await self._connection.execute(delete(_outbox).where(delivered | stale | undeliverable))).rowcount)
+        return int((await self._connection.execute(delete(_outbox).where(delivered | undeliverable))).rowcount)
 
 
 def _read(row: RowMapping) -> OutboxEntry:

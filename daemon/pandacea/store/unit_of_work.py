@@ -22,12 +22,12 @@ from pandacea.store.uploads import UploadTable
 class SqlReadSession:
     """A read that sees one state of the database."""
 
-    def __init__(self, connection: AsyncConnection, channels: Collection[Channel]) -> None:
+    def __init__(self, connection: AsyncConnection, channels: Collection[Channel], webhook_events: Collection[str]) -> None:
         """Read the tables through one connection."""
         self.jobs = JobTable(connection)
         self.uploads = UploadTable(connection)
         self.code = CodeTable(connection)
-        self.outbox = OutboxTable(connection, channels)
+        self.outbox = OutboxTable(connection, channels, webhook_events)
         self.generation = GenerationTable(connection)
         self.commitments = CommitmentTable(connection)
         self.audit = AuditTable(connection)
@@ -36,9 +36,9 @@ class SqlReadSession:
 class SqlUnitOfWork(SqlReadSession):
     """A transaction, rolled back unless committed."""
 
-    def __init__(self, tx: WriteTransaction, channels: Collection[Channel]) -> None:
+    def __init__(self, tx: WriteTransaction, channels: Collection[Channel], webhook_events: Collection[str]) -> None:
         """Read and write the tables through one transaction."""
-        super().__init__(tx.connection, channels)
+        super().__init__(tx.connection, channels, webhook_events)
         self.tx = tx
 
     def after_commit(self, callback: Callable[[], None]) -> None:
@@ -53,22 +53,29 @@ class SqlUnitOfWork(SqlReadSession):
 class SqlDatabase:
     """`flows.unit_of_work.Database` on SQLite or PostgreSQL."""
 
-    def __init__(self, database: DatabaseEngine, channels: Collection[Channel] = frozenset(Channel)) -> None:
-        """`database`: the node's one engine; `channels`: those that this node delivers on, messages for others are not stored."""
+    def __init__(
+        self, database: DatabaseEngine, channels: Collection[Channel] = frozenset(Channel), webhook_events: Collection[str] = ()
+    ) -> None:
+        """Read and write through the node's one engine.
+
+        `channels`: those that this node delivers on, messages for others are not stored. `webhook_events`: types of events that its
+        webhook hears; empty: all.
+        """
         self._database = database
         self._channels = channels
+        self._webhook_events = webhook_events
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[SqlUnitOfWork]:
         """Open a transaction; it is rolled back unless committed."""
         async with self._database.write_transaction() as tx:
-            yield SqlUnitOfWork(tx, self._channels)
+            yield SqlUnitOfWork(tx, self._channels, self._webhook_events)
 
     @asynccontextmanager
     async def read_session(self) -> AsyncIterator[SqlReadSession]:
         """Open a read that sees one state of the database."""
         async with self._database.read_connection() as connection:
-            yield SqlReadSession(connection, self._channels)
+            yield SqlReadSession(connection, self._channels, self._webhook_events)
 
     async def spend_nonces(self, rows: Sequence[tuple[str, str, int]]) -> list[bool]:
         """Insert (keyid, nonce, expires) rows durably; for each, True when the nonce was new."""

@@ -18,7 +18,6 @@ from pandacea.config import Config
 from pandacea.errors import Broken, Refused
 from pandacea.flows.live_output import JobNotifier
 from pandacea.store.products import SqlProductStore
-from pandacea.store.unit_of_work import SqlDatabase
 from pandacea_sdk.protocol.json_types import JsonObject
 
 
@@ -35,7 +34,7 @@ async def call_node(config: Config, verb: str, arguments: Arguments) -> JsonObje
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(factories.lock_state_dir(config.store.state_dir))
         engine = await stack.enter_async_context(factories.open_database(config, exclusive=True))
-        database = SqlDatabase(engine, factories.delivery_channels(config))
+        database = factories.open_books(config, engine)
         clock, products = SystemClock(), SqlProductStore(engine)
         server = ControlServer(
             factories.make_release_ports(config, database, JobNotifier()),

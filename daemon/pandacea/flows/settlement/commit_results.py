@@ -18,6 +18,7 @@ from pandacea.domain.ids import ComputationId, Hash32, LeaseId
 from pandacea.domain.lease import FINAL_STATUSES, NO_EXPIRY
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
+from pandacea.flows.messages import commitment_event
 from pandacea.flows.ports import Clock, Commitment, FinalizedLeases, ResultPoster
 from pandacea.flows.unit_of_work import Channel, Database, OutboxEntry
 
@@ -30,6 +31,7 @@ SENT_SECONDS: Final = 30.0
 MAX_BACKOFF_SECONDS: Final = 300.0
 MAX_WAITING: Final = 1_000
 """Messages that one step looks at."""
+COMMITTED: Final = "committed"
 ON_ITS_WAY: Final = "sent; it counts as delivered once its block is final"
 
 
@@ -84,6 +86,8 @@ async def _record_ends(entries: Sequence[OutboxEntry], ends: Mapping[int, str], 
     async with ports.database.unit_of_work() as work:
         for entry in entries:
             await work.outbox.mark_delivered(entry.id, ports.clock.now(), ends[entry.id])
+            if ends[entry.id] == COMMITTED:
+                await work.outbox.put_event(commitment_event(*commitment_of(entry)), ports.clock.now())
         await work.commit()
     for entry in entries:
         if ends[entry.id].startswith("refused"):
@@ -139,7 +143,7 @@ def find_end(one: Commitment, leases: Mapping[LeaseId, LeaseRecord], timestamp: 
         return None
     lease = record.lease
     if one.computation_id in lease.committed:
-        return "committed"
+        return COMMITTED
     if lease.status in FINAL_STATUSES:
         return f"refused: the lease is {lease.status.value} on-chain"
     if len(lease.committed) >= lease.max_computations:
