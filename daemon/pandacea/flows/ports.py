@@ -89,6 +89,8 @@ class SandboxIdentity:
     """sha-256 hex of the guest program."""
     packages: tuple[str, ...] = ()
     """`name==version` lines, sorted: what a script may import. Published, not in the manifest: `environment` names them."""
+    modules: tuple[str, ...] = ()
+    """The top-level modules that these packages bring; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
