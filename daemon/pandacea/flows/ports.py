@@ -68,7 +68,7 @@ class SandboxJob:
     """File name under /workspace/in -> the node's file."""
     limits: Limits
     seed: int
-    """What the script's random generators start from; 31 bits."""
+    """What the script's random generators start from; 32 bits."""
     threads: int
     """Threads that the script's libraries may use."""
     results_dir: Path
