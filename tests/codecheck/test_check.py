@@ -108,6 +108,27 @@ async def test_the_earner_chooses_what_is_refused() -> None:
     assert (caught.value.code, caught.value.context["line"]) == ("code-import-missing", 2)
 
 
+async def test_a_missing_module_is_said_with_what_is_there_and_how_to_ask() -> None:
+    """A slip of the keyboard is recognised; an import whose error the script catches is its own affair, and Python's modules are known."""
+    checker = ChildCodeChecker(available=frozenset({"numpy", "seaborn", "sklearn"}))
+    with pytest.raises(ProblemError) as caught:
+        await checker.check_code("import seaborne")
+    assert "has no module seaborne; did you mean seaborn? It has numpy, sklearn, seaborn and more" in caught.value.detail
+    assert "/.well-known/pandacea" in caught.value.detail
+    assert "pandacea environment add" in caught.value.detail
+    with pytest.raises(ProblemError) as caught:
+        await checker.check_code("import " + "x" * 90_000)
+    assert len(caught.value.detail) < 500
+    for guarded in ("ImportError", "(KeyError, ModuleNotFoundError)", "Exception"):
+        await checker.check_code(f"import json, numpy.random\ntry:\n  if 1:\n    import cupy\nexcept {guarded}:\n  cupy = None")
+    for unguarded in ("try:\n  x = 1\nexcept ImportError:\n  import cupy", "try:\n  import cupy\nexcept KeyError:\n  pass"):
+        with pytest.raises(ProblemError):
+            await checker.check_code(unguarded)
+    with pytest.raises(ProblemError) as caught:
+        await checker.check_code("try:\n  import os\nexcept ImportError:\n  pass")
+    assert caught.value.code == "code-import-refused"
+
+
 async def test_a_script_seen_before_is_not_parsed_again() -> None:
     """The verdict depends on the text alone: asking twice costs one process."""
     checker = ChildCodeChecker()

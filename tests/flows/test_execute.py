@@ -49,6 +49,17 @@ async def row(world: World, computation_id: str) -> Job:
     return job
 
 
+@pytest.mark.parametrize("seed", [2**32 - 1, 0, None])
+async def test_the_seed_of_a_request_is_used_and_stated(world: World, seed: int | None) -> None:
+    """The sandbox gets it and the manifest names it; without one both have the one that the computation's id gives."""
+    computation_id = (await submit_job(computation_request(seed=seed), caller(1), world.submit)).job.computation_id
+    assert await run_next_job(world.execute)
+    job = await row(world, computation_id)
+    assert job.manifest is not None
+    expected = int(computation_id[2:10], 16) % 2**31 if seed is None else seed
+    assert (world.sandbox.jobs[-1].seed, json.loads(job.manifest)["sandbox"]["seed"]) == (expected, expected)
+
+
 async def test_a_completed_run_is_sealed_charged_and_announced(world: World) -> None:
     """Manifest, receipt, charge, MQTT message and commitment belong to one commit."""
     computation_id = await started(world)

@@ -14,6 +14,17 @@ from tests.fakes import cached_lease
 from tests.jobs.conftest import EXECUTE, OTHER, SPENDER, Served, results
 
 
+async def test_a_seed_reaches_the_sandbox(served: Served) -> None:
+    """The largest one as well; what is no seed is refused with its place."""
+    waiting = asyncio.create_task(served.send("POST", EXECUTE, served.body(seed=2**32 - 1)))
+    play = await served.stage.next_play()
+    assert play.job.seed == 2**32 - 1
+    play.ends()
+    assert (await waiting).json["manifest"]["sandbox"]["seed"] == 2**32 - 1
+    refused = await served.send("POST", EXECUTE, served.body(seed=2**32))
+    assert (refused.status, refused.code, refused.json["pointer"]) == (400, "bad-seed", "/seed")
+
+
 async def test_a_retry_with_its_key_gets_the_computation_it_made(served: Served) -> None:
     """One computation, however often it is asked for; the second token replaces the first, which may never have come."""
     first = await served.send("POST", EXECUTE, served.body(), Prefer="respond-async", Idempotency_Key="k")

@@ -96,6 +96,11 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
     "version-type": (body(product_version=2), "wrong-type", "/product_version"),
     "mode": (body(mode="fast"), "bad-mode", "/mode"),
     "mode-live": (body(mode="live"), "bad-mode", "/mode"),
+    "seed": (body(seed=2**32), "bad-seed", "/seed"),
+    "seed-negative": (body(seed=-1), "bad-seed", "/seed"),
+    "seed-fraction": (body(seed=1.5), "wrong-type", "/seed"),
+    "seed-truth": (body(seed=True), "wrong-type", "/seed"),
+    "seed-text": (body(seed="7"), "wrong-type", "/seed"),
     "mode-type": (body(mode=True), "wrong-type", "/mode"),
 }
 
@@ -130,6 +135,9 @@ def test_optional_members_may_be_left_out() -> None:
     """A minimal body is enough."""
     request = check_execute_request(body())
     assert (request.params, request.uploads, request.product_version, request.mode) == ({}, {}, None, "live")
+    assert request.seed is None
+    seeded = check_execute_request(body(seed=2**32 - 1))
+    assert (seeded.seed, seeded.to_json()["seed"]) == (2**32 - 1, 2**32 - 1)
     with pytest.raises(ProtocolError) as caught:
         check_execute_request(body(lease_id=..., mode="mock"))
     assert caught.value.code == "missing-field", "a rehearsal needs a lease, too"

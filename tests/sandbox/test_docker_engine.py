@@ -17,7 +17,7 @@ import pytest
 from pandacea.errors import Broken, Unavailable
 from pandacea.sandbox.backend import InstanceShape
 from pandacea.sandbox.docker.backend import DockerSandbox
-from pandacea.sandbox.docker.image import parse_lock_packages, read_image_packages
+from pandacea.sandbox.docker.image import parse_lock, read_image_contents
 from pandacea.sandbox.settings import DockerSettings, PoolSettings
 from tests.engine import prepare
 from tests.run_id import instance_name
@@ -55,14 +55,14 @@ async def test_an_image_is_read_once(settings: DockerSettings) -> None:
     settings.state_dir.mkdir()
     async with aiodocker.Docker() as engine:
         ids = [str((await engine.images.inspect(name))["Id"]) for name in (settings.image, prepare.BASE)]
-        first = await read_image_packages(engine, ids[0], settings.node_label, settings.state_dir)
+        first = await read_image_contents(engine, ids[0], settings.node_label, settings.state_dir)
     closed = engine  # whoever asks it now fails
-    assert await read_image_packages(closed, ids[0], settings.node_label, settings.state_dir) == first
+    assert await read_image_contents(closed, ids[0], settings.node_label, settings.state_dir) == first
     async with aiodocker.Docker() as engine:
-        assert await read_image_packages(engine, ids[1], settings.node_label, settings.state_dir) == (), (
+        assert await read_image_contents(engine, ids[1], settings.node_label, settings.state_dir) == ((), ()), (
             "Debian alone carries no lock"
         )
-        assert await read_image_packages(engine, ids[0], settings.node_label, settings.state_dir) == first
+        assert await read_image_contents(engine, ids[0], settings.node_label, settings.state_dir) == first
     assert containers(settings.node_label) == []
 
 
@@ -78,7 +78,7 @@ async def test_an_image_without_a_lock_is_said(settings: DockerSettings) -> None
 @pytest.mark.parametrize("lock", [b"", b"[]", b"{}", b"\xff", b'{"packages": 7}'])
 def test_a_spoilt_lock_names_nothing(lock: bytes) -> None:
     """Whatever stands in the file."""
-    assert parse_lock_packages(lock) == ()
+    assert parse_lock(lock) == ((), ())
 
 
 async def test_an_unknown_runtime_is_named_at_start(settings: DockerSettings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,22 @@ def test_identity_depends_on_packages_and_python_only() -> None:
     assert one == lock.identity("3.11.7", ["a==1", "b==2"])
     assert one != lock.identity("3.11.7", ["a==1", "b==3"])
     assert one != lock.identity("3.12.0", ["a==1", "b==2"])
+
+
+def test_modules_of_an_environment_are_known(tmp_path: Path) -> None:
+    """From the lock; where an earlier build's lock does not name them, from the folder. Metadata and libraries are no modules."""
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    for name in ("sklearn", "scikit_learn.libs", "scikit_learn-1.9.1.dist-info", "__pycache__"):
+        (packages / name).mkdir(parents=True)
+    for name in ("six.py", "_cffi.cpython-311-x86_64-linux-gnu.so", "distutils-precedence.pth"):
+        (packages / name).touch()
+    names = ["_cffi", "six", "sklearn"]
+    assert lock.list_modules(str(packages)) == names
+    written = {"python": "3.11.7", "base_prefix": "/usr", "interpreter": sys.executable, "packages": ["six==1"]}
+    (tmp_path / "pandacea-environment.json").write_text(json.dumps(written))
+    assert list(read_environment(tmp_path).modules) == names
+    (tmp_path / "pandacea-environment.json").write_text(json.dumps(written | {"modules": ["six"]}))
+    assert read_environment(tmp_path).modules == ("six",)
 
 
 def test_build_then_add(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def _make_submit_ports(
         leases=adapters.follower.lease_cache,
         catalogue=adapters.catalogue,
         privacy=privacy,
-        checker=ChildCodeChecker(refused_imports=frozenset(section.refused_imports)),
+        checker=ChildCodeChecker(frozenset(section.refused_imports), frozenset(adapters.identity.modules) or None),
         clock=adapters.clock,
         limits=section.limits.to_limits(),
         queue=QueueLimits(section.queue_per_spender, section.queue_total, section.queue_seconds),

@@ -34,8 +34,9 @@ class ChildCodeChecker:
         available: frozenset[str] | None = None,
         python: str = sys.executable,
     ) -> None:
-        """`available`: top-level modules of the environment, None when not known; `python`: whose grammar counts."""
-        self._rules = CodeRules(refused_imports=refused_imports, available=available)
+        """`available`: modules of the environment beside Python's own, None when not known; `python`: whose grammar counts."""
+        known = None if available is None else available | sys.stdlib_module_names
+        self._rules = CodeRules(refused_imports=refused_imports, available=known)
         self._child = LimitedChild(CHILD, python)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By owner; a lock is dropped with the last check that waits for it."""
@@ -68,7 +69,7 @@ class ChildCodeChecker:
 
     def _judge(self, found: JsonObject) -> CodeViolation | None:
         if "imports" in found:
-            return check_imports((ImportedModule(module, line) for module, line in found["imports"]), self._rules)
+            return check_imports((ImportedModule(*entry) for entry in found["imports"]), self._rules)
         if "syntax" in found:
             return CodeViolation("code-syntax", f"The script does not compile: {found['syntax']}.", found["line"])
         return CodeViolation(

@@ -12,6 +12,7 @@ import sys
 MAX_IMPORTS = 1000
 MEMORY_BYTES = 512 * 1024 * 1024
 CPU_SECONDS = 4
+IMPORT_ERRORS = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 
 def set_limits() -> None:
@@ -28,19 +29,34 @@ def set_limits() -> None:
 
 
 def find_imports(tree: ast.AST) -> list[list[object]]:
-    """Return [module, line] of each import statement, and of each call that imports a module named by a literal."""
+    """Return [module, line, optional] of each import statement, and of each call that imports a module named by a literal.
+
+    Optional: it stands in a `try` whose handler takes the ImportError, so the script can do without.
+    """
     found: list[list[object]] = []
-    for node in ast.walk(tree):
+    pending = [(tree, False)]
+    while pending:
+        node, optional = pending.pop()
         if isinstance(node, ast.Import):
-            found += [[alias.name, node.lineno] for alias in node.names]
+            found += [[alias.name, node.lineno, optional] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append(["" if node.level else node.module or "", node.lineno])
+            found.append(["" if node.level else node.module or "", node.lineno, optional])
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
             if name in {"__import__", "import_module"} and isinstance(node.args[0].value, str):
-                found.append([node.args[0].value, node.lineno])
+                found.append([node.args[0].value, node.lineno, optional])
+        tried = set(node.body) if isinstance(node, ast.Try) and takes_import_error(node) else set()
+        pending += [(child, optional or child in tried) for child in ast.iter_child_nodes(node)]
     found.sort(key=lambda item: int(str(item[1])))
     return found[:MAX_IMPORTS]
+
+
+def takes_import_error(node: ast.Try) -> bool:
+    """Whether a handler of this statement takes an ImportError."""
+    kinds = [
+        kind for handler in node.handlers for kind in (handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type])
+    ]
+    return any(kind is None or (isinstance(kind, ast.Name) and kind.id in IMPORT_ERRORS) for kind in kinds)
 
 
 def inspect_script(code: str) -> dict[str, object]:

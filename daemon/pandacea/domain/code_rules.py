@@ -6,6 +6,7 @@ charged run that could not have worked, and apply what the Earner refuses by nam
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,12 @@ from typing import Final
 from pandacea.domain.limits import MAX_CODE_BYTES
 
 _COOKIE: Final = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+_MENTIONED: Final = (
+    *("numpy", "pandas", "pyarrow", "scipy", "sklearn", "statsmodels", "xgboost", "lightgbm", "torch", "matplotlib", "seaborn"),
+    *("safetensors", "skops", "syft"),
+)
+"""Modules that a refusal names as being there, where they are; the whole list is published."""
+_SHOWN_CHARACTERS: Final = 60
 _UTF8: Final = frozenset({"utf-8", "utf8", "utf_8", "u8"})
 
 
@@ -28,10 +35,14 @@ class CodeRules:
 
 @dataclass(frozen=True, slots=True)
 class ImportedModule:
-    """One import as written: `a.b` as a dotted name, `""` for a relative one; the line counts from 1."""
+    """One import as written: `a.b` as a dotted name, `""` for a relative one; the line counts from 1.
+
+    `optional`: the script catches its ImportError.
+    """
 
     module: str
     line: int
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +83,20 @@ def check_imports(imports: Iterable[ImportedModule], rules: CodeRules) -> CodeVi
                 f"This node refuses scripts that import {top}. Data comes in as variables; files go to the working folder.",
                 found.line,
             )
-        if rules.available is not None and top not in rules.available:
-            return CodeViolation("code-import-missing", f"The environment has no module {ascii(top)[1:-1]}.", found.line)
+        if rules.available is not None and top not in rules.available and not found.optional:
+            return CodeViolation("code-import-missing", _explain_missing(top, rules.available), found.line)
     return None
+
+
+def _explain_missing(module: str, available: frozenset[str]) -> str:
+    """Say what is missing, what is there, and how to get more; `module` is the script's, of any length."""
+    close = difflib.get_close_matches(module, available, 1, 0.8) if len(module) <= _SHOWN_CHARACTERS else []
+    there = ", ".join(name for name in _MENTIONED if name in available)
+    return (
+        f"The environment has no module {ascii(module[:_SHOWN_CHARACTERS])[1:-1]}{f'; did you mean {close[0]}?' if close else '.'} "
+        f"{f'It has {there} and more: a' if there else 'A'}ll its packages are listed under environment at /.well-known/pandacea. "
+        "Ask the Earner for others (pandacea environment add NAME), or catch the ImportError if the script can do without."
+    )
 
 
 def _line_of(code: str, what: str) -> int:

@@ -110,6 +110,8 @@ class Job:
     """Its Spender asked to cancel it while it ran: whatever comes of the run, it ends CANCELLED."""
     stored_bytes: int = 0
     """Bytes that its result takes: output and artifacts."""
+    seed: int | None = None
+    """What its Spender wants the random generators to start from (32 bits); None: derived from the computation id."""
 
     @property
     def lease_key(self) -> LeaseKey:

@@ -45,6 +45,8 @@ class ComputationRequest:
     body_sha256: str
     idempotency_key: str | None
     wants_token: bool
+    seed: int | None = None
+    """What the script's random generators start from (32 bits); None: the node chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def build_job(
         queue_deadline=now + ports.queue.max_wait_seconds,
         idempotency_key=request.idempotency_key,
         token_sha256=None if token is None else hash_job_token(token),
+        seed=request.seed,
     )
 
 

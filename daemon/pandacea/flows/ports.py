@@ -68,7 +68,7 @@ class SandboxJob:
     """File name under /workspace/in -> the node's file."""
     limits: Limits
     seed: int
-    """What the script's random generators start from; 31 bits."""
+    """What the script's random generators start from; 32 bits."""
     threads: int
     """Threads that the script's libraries may use."""
     results_dir: Path
@@ -89,6 +89,8 @@ class SandboxIdentity:
     """sha-256 hex of the guest program."""
     packages: tuple[str, ...] = ()
     """`name==version` lines, sorted: what a script may import. Published, not in the manifest: `environment` names them."""
+    modules: tuple[str, ...] = ()
+    """The top-level modules that these packages bring; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,9 @@ class ResultSigner:
 
 
 def seed_of(job: Job) -> int:
-    """Return the seed of a script's random generators (31 bits): derived from the computation id, so that a replay starts from it, too."""
+    """Return the seed of a script's random generators: the request's, else 31 bits of the computation id; a replay starts from it, too."""
+    if job.seed is not None:
+        return job.seed
     return int(job.computation_id[2:10], 16) & 0x7FFF_FFFF
 
 

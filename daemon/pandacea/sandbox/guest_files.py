@@ -17,6 +17,9 @@ GUEST_FOLDER: Final = "/opt/pandacea/guest"
 ENVIRONMENT_FOLDER: Final = "/opt/pandacea/env"
 """Where a sandbox finds the packages."""
 INNER_FILTER_FILE: Final = GUEST_FOLDER + "/inner.bpf"
+_FONTS_FILE: Final = "fonts.conf"
+_FONTS: Final = b'<?xml version="1.0"?>\n<fontconfig/>\n'
+"""A configuration without a font of the machine's: matplotlib asks fontconfig, which prints an error where it finds none."""
 PYTHON_FLAGS: Final = ("-P", "-s", "-S", "-B", "-X", "utf8", "-c")
 START_CODE: Final = (
     f"import sys; sys.path.insert(0, {GUEST_FOLDER!r}); from guest.boot import main; sys.path.pop(0); main(sys.argv[1])"
@@ -34,6 +37,8 @@ GUEST_ENVIRON: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
+    "MPLBACKEND": "Agg",  # there is no screen
+    "FONTCONFIG_FILE": f"{GUEST_FOLDER}/{_FONTS_FILE}",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's jemalloc starts a thread at import; who forks must have none
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # a fork copies, and its end frees, half the page tables; imports fault less, too
@@ -43,7 +48,7 @@ GUEST_ENVIRON: Final = {
 
 @dataclass(frozen=True, slots=True)
 class GuestProgram:
-    """`folder` holds the package `guest`, the inner filter and the masks of /proc; `digest` is the SHA-256 (hex) over the first two."""
+    """`folder`: the package `guest`, inner filter, font configuration, masks of /proc; `digest`: SHA-256 (hex) of all but the masks."""
 
     folder: Path
     digest: str
@@ -57,6 +62,7 @@ def stage_guest(state_dir: Path, memory_bytes: int) -> GuestProgram:
     source = Path(guest.__file__).parent
     files = {f"guest/{path.name}": path.read_bytes() for path in sorted(source.glob("*.py"))}
     files["inner.bpf"] = assemble_filter(boot=False)
+    files[_FONTS_FILE] = _FONTS
     digest = hashlib.sha256()
     for name, content in sorted(files.items()):
         digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())

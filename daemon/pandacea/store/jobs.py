@@ -93,6 +93,7 @@ class JobRow(SQLModel, table=True):
     live_at: float | None = None
     cancel_asked: bool
     stored_bytes: int = Field(sa_type=BigInteger)
+    seed: int | None = Field(default=None, sa_type=BigInteger)
     ran_until: float | None = None
     """When its run ended, in Unix seconds; unlike `finished_at` it does not change when the Earner decides on a held result."""
 
@@ -117,7 +118,7 @@ FAIRNESS_SECONDS = 3600.0
 
 
 _RESULT_COLUMNS = frozenset(
-    {"output", "truncated", "manifest", "result_hash", "receipt", "removed_at", "live_at", "cancel_asked", "stored_bytes"}
+    {"output", "truncated", "manifest", "result_hash", "receipt", "removed_at", "live_at", "cancel_asked", "stored_bytes", "seed"}
 )
 """Columns of a result, and those stored behind them in a row: to read one of them is to read through the whole output."""
 _COLUMNS_BEFORE_RESULT = [_job.c[field.name] for field in fields(Job) if field.name not in _RESULT_COLUMNS]

@@ -46,6 +46,8 @@ class ExecuteRequest:
     uploads: Mapping[str, str] = field(default_factory=dict)
     product_version: str | None = None
     mode: Mode = "live"
+    seed: int | None = None
+    """What the script's random generators start from; None: the node derives one from the computation's id."""
 
     def code_sha256(self) -> str:
         """Compute the sha-256 of the script's UTF-8 bytes, as 64 hex digits."""
@@ -70,6 +72,8 @@ class ExecuteRequest:
             body["product_version"] = self.product_version
         if self.mode != "live":
             body["mode"] = self.mode
+        if self.seed is not None:
+            body["seed"] = self.seed
         return body
 
     def to_bytes(self) -> bytes:
@@ -86,7 +90,10 @@ _FIELDS: Final = {
     "uploads": False,
     "product_version": False,
     "mode": False,
+    "seed": False,
 }
+MAX_SEED: Final = 2**32 - 1
+"""The largest seed that numpy takes."""
 _INPUT_FIELDS: Final = {"asset_id": True, "variable_name": True}
 
 
@@ -114,6 +121,7 @@ def check_execute_request(body: object) -> ExecuteRequest:
         uploads=_uploads(members.get("uploads", {})),
         product_version=_product_version(members.get("product_version")),
         mode=_mode(members.get("mode")),
+        seed=_seed(members.get("seed")),
     )
 
 
@@ -225,6 +233,16 @@ def _mode(value: object) -> Mode:
     if (mode := _string(value, "/mode")) != "mock":
         raise ProtocolError("bad-mode", f'mode must be "mock" or be left out; {_shown(mode)} is not known.', "/mode")
     return "mock"
+
+
+def _seed(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong_type(value, "a whole number", "/seed")
+    if not 0 <= value <= MAX_SEED:
+        raise ProtocolError("bad-seed", f"seed must be from 0 to {MAX_SEED}; {value} is not.", "/seed")
+    return value
 
 
 def _object(value: object, pointer: str, fields: Mapping[str, bool]) -> JsonObject:

@@ -51,6 +51,7 @@ BODY_PROBLEMS: Final = {
     "bad-upload": ProblemKind(400, "Not a usable upload"),
     "bad-product-version": ProblemKind(400, "Not a product version"),
     "bad-mode": ProblemKind(400, "Not a mode"),
+    "bad-seed": ProblemKind(400, "Not a seed"),
     "code-empty": ProblemKind(400, "The script is empty"),
     "code-too-large": ProblemKind(413, "The script is too large"),
 }

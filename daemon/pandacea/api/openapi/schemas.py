@@ -111,6 +111,12 @@ def execute_request_schema() -> Schema:
             },
             "product_version": {"type": "string", "pattern": _HASH},
             "mode": {"type": "string", "enum": ["mock"]},
+            "seed": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": execute_request.MAX_SEED,
+                "description": "What random, numpy and torch start from; left out: derived from the computation's id.",
+            },
         },
     }
 

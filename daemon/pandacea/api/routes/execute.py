@@ -76,6 +76,7 @@ async def post_execute(request: web.Request) -> web.StreamResponse:
         body_sha256=hashlib.sha256(body).hexdigest(),
         idempotency_key=signer.idempotency_key,
         wants_token=background,
+        seed=asked.seed,
     )
     caller = Caller(Address(signer.address), Hash32(signer.request_hash))
     accept = rehearse if rehearsal else submit_job

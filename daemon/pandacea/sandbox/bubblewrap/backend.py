@@ -90,7 +90,8 @@ class BubblewrapBackend:
             raise Broken(
                 f"files cannot be opened through a read-only mount here (Linux 5.12 or newer is needed): {self._opener.reason}"
             )
-        return SandboxIdentity("bubblewrap", self._environment.identity, self._guest.digest, self._environment.packages)
+        found = self._environment
+        return SandboxIdentity("bubblewrap", found.identity, self._guest.digest, found.packages, found.modules)
 
     async def _open_cgroups(self) -> None:
         """Create the node's control group. Raises Broken where that is impossible and the configuration does not allow to go without."""

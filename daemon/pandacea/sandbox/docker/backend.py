@@ -22,7 +22,7 @@ from pandacea.sandbox.backend import InstanceShape
 from pandacea.sandbox.docker.config import GUEST_SOCKET, NODE_LABEL, container_config
 from pandacea.sandbox.docker.engine import ENGINE_ERRORS, open_engine, require_runtime
 from pandacea.sandbox.docker.events import EngineEvents
-from pandacea.sandbox.docker.image import find_image, find_packages
+from pandacea.sandbox.docker.image import find_contents, find_image
 from pandacea.sandbox.environments.build import LOCK_FILE
 from pandacea.sandbox.guest_files import GuestProgram, stage_guest
 from pandacea.sandbox.readonly_open import InputOpener, open_for_guest
@@ -105,8 +105,8 @@ class DockerBackend:
             shutil.rmtree(left)
         self._events = EngineEvents(self._engine, settings.node_label, self._on_oom)
         self._events.start()
-        packages = await find_packages(self._engine, self._image, settings)
-        if not packages:
+        contents = await find_contents(self._engine, self._image, settings)
+        if not contents.packages:
             self.warnings.append(f"{settings.image} carries no {LOCK_FILE}: which packages a script finds is not published")
         self._opener = InputOpener()
         if not self._opener.read_only:
@@ -114,7 +114,7 @@ class DockerBackend:
                 f"no read-only mount can be made here ({self._opener.reason}): a script that opens its table again moves the file's "
                 "access time, which a later script can read"
             )
-        return SandboxIdentity("docker", self._image, self._guest.digest, packages)
+        return SandboxIdentity("docker", self._image, self._guest.digest, contents.packages, contents.modules)
 
     def open_input(self, path: Path) -> int:
         assert self._opener is not None, "open() comes first"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiodocker
 
@@ -18,9 +18,16 @@ from pandacea.sandbox.guest_files import ENVIRONMENT_FOLDER
 from pandacea.sandbox.settings import DockerSettings
 from pandacea_sdk.protocol.json_types import JsonObject
 
-_CACHE_FILE: Final = "image-packages.json"
+_CACHE_FILE: Final = "image-contents.json"
 _LOCK_BYTES: Final = 1 << 20
 _NOT_FOUND: Final = 404
+
+
+class ImageContents(NamedTuple):
+    """What a lock names: sorted `name==version` lines, and the top-level modules that they bring. Empty: not known."""
+
+    packages: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 async def find_image(engine: aiodocker.Docker, image: str) -> str:
@@ -39,23 +46,23 @@ async def find_image(engine: aiodocker.Docker, image: str) -> str:
         ) from error
 
 
-async def find_packages(engine: aiodocker.Docker, image: str, settings: DockerSettings) -> tuple[str, ...]:
-    """Return the packages that a script finds, as sorted `name==version` lines; empty where there is no lock.
+async def find_contents(engine: aiodocker.Docker, image: str, settings: DockerSettings) -> ImageContents:
+    """Return the packages and modules that a script finds; empty where there is no lock.
 
     Raises:
         Broken: the image could not be read.
     """
     if settings.environment is not None:
         lock = settings.environment / LOCK_FILE
-        return parse_lock_packages(lock.read_bytes() if lock.exists() else b"")
+        return parse_lock(lock.read_bytes() if lock.exists() else b"")
     try:
-        return await read_image_packages(engine, image, settings.node_label, settings.state_dir)
+        return await read_image_contents(engine, image, settings.node_label, settings.state_dir)
     except ENGINE_ERRORS as error:
         raise Broken(f"the container engine failed to read the image {settings.image}: {error}; restart it") from error
 
 
-async def read_image_packages(engine: aiodocker.Docker, image: str, node_label: str, state_dir: Path) -> tuple[str, ...]:
-    """Return an image's packages as sorted `name==version` lines; empty if its build left no lock. Cached in `state_dir` by image id.
+async def read_image_contents(engine: aiodocker.Docker, image: str, node_label: str, state_dir: Path) -> ImageContents:
+    """Return an image's packages and modules; empty if its build left no lock. Cached in `state_dir` by image id.
 
     Raises:
         aiodocker.DockerError, aiohttp.ClientError: the engine did not answer.
@@ -64,21 +71,22 @@ async def read_image_packages(engine: aiodocker.Docker, image: str, node_label: 
     try:
         known = json.loads(cache.read_text(encoding="utf-8"))
         if known["image"] == image:
-            return tuple(known["packages"])
+            return ImageContents(tuple(known["packages"]), tuple(known["modules"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not read yet, or the cache is damaged: read the image
-    packages = parse_lock_packages(await read_image_lock(engine, image, node_label))
-    replace_file(cache, json.dumps({"image": image, "packages": packages}).encode())
-    return packages
+    contents = parse_lock(await read_image_lock(engine, image, node_label))
+    replace_file(cache, json.dumps({"image": image, **contents._asdict()}).encode())
+    return contents
 
 
-def parse_lock_packages(lock: bytes) -> tuple[str, ...]:
-    """Return the packages of a lock; empty when it is not a lock."""
+def parse_lock(lock: bytes) -> ImageContents:
+    """Return the packages and modules of a lock; empty when it is not a lock. Locks of earlier builds name no modules."""
     try:
-        packages = json.loads(lock)["packages"]
-        return tuple(sorted(str(line) for line in packages))
-    except (ValueError, KeyError, TypeError):
-        return ()
+        found = json.loads(lock)
+        packages = tuple(sorted(str(line) for line in found["packages"]))
+        return ImageContents(packages, tuple(sorted(str(name) for name in found.get("modules", ()))))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ImageContents()
 
 
 async def read_image_lock(engine: aiodocker.Docker, image: str, node_label: str) -> bytes:

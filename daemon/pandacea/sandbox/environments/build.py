@@ -34,6 +34,8 @@ class Environment:
     packages: tuple[str, ...]
     identity: str
     """`sha256:` and the digest (hex) of Python's version and the packages."""
+    modules: tuple[str, ...] = ()
+    """The top-level modules of the packages; empty: not known."""
 
 
 def default_requirements() -> Path:
@@ -56,12 +58,18 @@ def read_environment(folder: Path) -> Environment:
             python=lock["python"],
             packages=tuple(lock["packages"]),
             identity=lock_script.identity(lock["python"], lock["packages"]),
+            modules=tuple(lock.get("modules") or _list_modules(folder)),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Broken(f"{folder} does not contain a sandbox environment ({error})", remedy=_build_remedy(folder)) from error
     if not Path(environment.interpreter).exists():
         raise Broken(f"the Python of {folder}, {environment.interpreter}, is missing", remedy=_build_remedy(folder))
     return environment
+
+
+def _list_modules(folder: Path) -> list[str]:
+    """Look for the modules themselves, for an environment whose lock does not name them."""
+    return sorted({name for found in folder.glob("lib/python*/site-packages") for name in lock_script.list_modules(str(found))})
 
 
 def _build_remedy(folder: Path) -> str:

@@ -18,7 +18,7 @@ _COMMAND_SECONDS: Final = 3600
 _PACKAGES_PER_RUN: Final = 6
 """Packages in one run of pip: a run keeps its files only when all are downloaded, so an interruption loses at most this many."""
 _NEEDED_GB: Final = 3.5
-"""Disk in GB for download and installation of the pinned list with the CPU build of torch (1.7 GB installed)."""
+"""Disk in GB for download and installation of the pinned list with the CPU build of torch (1.9 GB installed)."""
 _RETRY_REMEDY: Final = "run the same command again: what was downloaded is kept"
 _UNREACHABLE: Final = re.compile(
     r"NewConnectionError|NameResolutionError|ProxyError|Max retries exceeded|Connection(?:Reset|Refused)?Error|ReadTimeout|"

@@ -19,9 +19,9 @@ import traceback
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from . import hardening, load_frame, packets, seeds, syft_datasite
+from . import collect_artifacts, figures, hardening, hints, load_frame, one_process, packets, seeds, syft_datasite
 
 SCRIPT: Final = "script.py"
 # script process -> supervisor
@@ -35,6 +35,13 @@ _PROGRESS_SECONDS: Final = 0.05
 """The shortest time between two reports of progress."""
 _WATCHED_NICENESS: Final = 10
 """Niceness of a script whose memory its supervisor watches, so that the supervisor runs on time however busy the script is."""
+
+
+class StatusChannel(Protocol):
+    """Where the script's process reports to: the supervisor's socket, or whatever a rehearsal at home reads."""
+
+    def send(self, message: bytes, /) -> object:
+        """Send one message, a tag byte and its body."""
 
 
 class _UnreadableAssetError(Exception):
@@ -55,8 +62,7 @@ def become_script(job: dict[str, Any], inputs: list[tuple[dict[str, Any], int]],
         frames = _load_frames(inputs, names_files=job["names_files"])
         status.send(LOADED + LOAD_SECONDS.pack(time.monotonic() - started))
         params, code = _read_code(code_from)
-        seeds.seed_generators(int(job["seed"]), int(job["threads"]))
-        exit_status = _execute(code, params, frames, status)
+        exit_status = execute_script(code, params, frames, status, job)
     except _UnreadableAssetError as error:
         status.send(UNREADABLE + json.dumps({"asset_id": error.asset_id, "message": str(error)[:_MESSAGE_CHARACTERS]}).encode())
     finally:
@@ -96,8 +102,23 @@ def _read_code(code_from: int) -> tuple[Any, str]:
         return params, pipe.read().decode("utf-8")
 
 
-def _execute(code: str, params: Any, frames: dict[str, Any], status: socket.socket) -> int:
-    """Execute the script as `__main__` and return the exit status that a shell would show."""
+def execute_script(
+    code: str,
+    params: Any,
+    frames: dict[str, Any],
+    status: StatusChannel,
+    job: dict[str, Any],
+    folder: str = collect_artifacts.WORKSPACE,
+) -> int:
+    """Execute the script as `__main__` and return the exit status that a shell would show.
+
+    `job`: `seed`, `threads` and `caps`. `folder`: the working folder, whose files are the script's artifacts.
+    """
+    seeds.seed_generators(int(job["seed"]), int(job["threads"]))
+    one_process.keep_in_one_process(int(job["threads"]))
+    figures.watch_figures()
+    # A Python that the script starts finds the packages, too.
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
     module = types.ModuleType("__main__")
     descriptors = syft_datasite.install_import_hook()
     if descriptors:
@@ -111,11 +132,12 @@ def _execute(code: str, params: Any, frames: dict[str, Any], status: socket.sock
     exit_status = 0
     try:
         exec(compile(code, SCRIPT, "exec"), module.__dict__)  # noqa: S102 - running the script is what this process is for
+        figures.save_open_figures(folder, job["caps"])
     except SystemExit as leaving:
         exit_status = _handle_system_exit(leaving, status)
     except BaseException as error:  # noqa: BLE001 - whatever the script raised is its result
         exit_status = 1
-        _report_exception(error, status)
+        _report_exception(error, status, hint=_find_hint(error, frames, folder))
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - what the interpreter does at its end
         atexit._run_exitfuncs()  # noqa: SLF001 - the same
@@ -126,7 +148,15 @@ def _execute(code: str, params: Any, frames: dict[str, Any], status: socket.sock
     return exit_status
 
 
-def _handle_system_exit(leaving: SystemExit, status: socket.socket) -> int:
+def _find_hint(error: BaseException, frames: dict[str, Any], folder: str) -> str | None:
+    try:
+        uploads = os.path.join(folder, collect_artifacts.UPLOADS)
+        return hints.find_hint(error, frames, os.listdir(uploads) if os.path.isdir(uploads) else ())
+    except BaseException:  # noqa: BLE001 - the script's own exception class may do anything; it is reported without a hint
+        return None
+
+
+def _handle_system_exit(leaving: SystemExit, status: StatusChannel) -> int:
     if leaving.code is None:
         return 0
     if isinstance(leaving.code, int):
@@ -138,8 +168,11 @@ def _handle_system_exit(leaving: SystemExit, status: socket.socket) -> int:
     return 1
 
 
-def _report_exception(error: BaseException, status: socket.socket, *, quiet: bool = False) -> None:
-    """Print the traceback as Python would, without the guest's frames, and send class, line and message to the supervisor."""
+def _report_exception(error: BaseException, status: StatusChannel, *, quiet: bool = False, hint: str | None = None) -> None:
+    """Print the traceback as Python would, without the guest's frames, and send class, line and message to the supervisor.
+
+    The hint ends the message, and stands below the traceback.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     line = next((frame.lineno for frame in reversed(frames) if frame.filename == SCRIPT), None)
     if isinstance(error, SyntaxError) and error.filename == SCRIPT:
@@ -149,6 +182,8 @@ def _report_exception(error: BaseException, status: socket.socket, *, quiet: boo
         message = str(error)
     except BaseException:  # noqa: BLE001 - the script's own __str__
         message = "(its message could not be made)"
+    if hint is not None:
+        message = f"{message[: _MESSAGE_CHARACTERS // 2]} (hint: {hint})"
     report = {
         "type": type(error).__name__[:200],
         "line": line,
@@ -163,11 +198,13 @@ def _report_exception(error: BaseException, status: socket.socket, *, quiet: boo
             while trace is not None and trace.tb_frame.f_code.co_filename != SCRIPT:
                 trace = trace.tb_next
             traceback.print_exception(type(error), error, trace)
+            if hint is not None:
+                sys.stderr.write(f"Hint: {hint}.\n")
     except (OSError, ValueError, RecursionError, MemoryError):
         return  # the script closed the descriptors or left no memory: its exit status still shows that it failed
 
 
-def _progress_function(status: socket.socket) -> Callable[[float, float], None]:
+def _progress_function(status: StatusChannel) -> Callable[[float, float], None]:
     """Return the function that the script calls to report its progress."""
     last_sent = 0.0
 
