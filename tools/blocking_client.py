@@ -18,10 +18,12 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "daemon"))
 
 from pandacea_sdk import async_client  # noqa: E402  # the path is set above
+from pandacea_sdk.jobs import AsyncJobHandle  # noqa: E402  # the path is set above
 
 FILE: Final = ROOT / "daemon" / "pandacea_sdk" / "client.py"
-TWINS: Final[dict[str, str]] = {}
-"""Handles that the client returns: asynchronous class -> its synchronous twin."""
+HANDLES: Final = (AsyncJobHandle,)
+"""What the client's methods return besides values; each has a synchronous twin."""
+TWINS: Final = {one.__name__: one.__name__.removeprefix("Async") for one in HANDLES}
 BY_HAND: Final = frozenset({"close"})
 """What `loop_thread.BlockingClient` has."""
 HEADER: Final = '''\
@@ -39,19 +41,24 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
-from pandacea_sdk.async_client import AsyncPandaceaClient, Uploads
+from pandacea_sdk.async_client import AsyncPandaceaClient
 from pandacea_sdk.errors import PandaceaError
+from pandacea_sdk.event_stream import JobEvent
+from pandacea_sdk.jobs import AsyncJobHandle
 from pandacea_sdk.loop_thread import BlockingClient
 from pandacea_sdk.prepare import Inputs
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.verify import VerifiedResult
+from pandacea_sdk.results import RunResult
+from pandacea_sdk.run_methods import Uploads
+from pandacea_sdk.scripts import Code
 
 '''
 CLIENT: Final = '''
@@ -62,8 +69,19 @@ class PandaceaClient(BlockingClient):
     """
 
 '''
+HANDLE: Final = '''
+class {twin}:
+    """{doc}"""
+
+    def __init__(self, inner: {cls}, client: PandaceaClient) -> None:
+        """Made by the client's methods."""
+        self._inner = inner
+        self._client = client
+        self._loop = client._loop  # noqa: SLF001  # the client's own thread
+
+'''
 FOOTER: Final = """
-__all__ = ["AsyncPandaceaClient", "PandaceaClient", "PandaceaError", "decode_artifact", "load_weights", "save_artifacts"]
+__all__ = ["AsyncPandaceaClient", "JobHandle", "PandaceaClient", "PandaceaError", "decode_artifact", "load_weights", "save_artifacts"]
 """
 
 
@@ -71,6 +89,10 @@ def render_client() -> str:
     """The text of client.py, formatted."""
     parts = [HEADER, CLIENT, _constructor(async_client.AsyncPandaceaClient)]
     parts += _methods(async_client.AsyncPandaceaClient, "self._client", "self")
+    for handle in HANDLES:
+        name = handle.__name__
+        parts.append(HANDLE.format(twin=TWINS[name], cls=name, doc=inspect.getdoc(handle)))
+        parts += _methods(handle, "self._inner", "self._client")
     text = "".join((*parts, FOOTER))
     formatted = subprocess.run(
         [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(FILE), "-"],
@@ -122,9 +144,9 @@ def _method(name: str, member: Any, cls: type, inner: str, owner: str) -> str:
     signature = inspect.signature(member)
     call = f"{inner}.{name}({_arguments(list(signature.parameters.values())[1:])})"
     if inspect.isasyncgenfunction(member):
-        body = [f"return {owner}._loop.iterate({call})"]
+        body = [f"return self._loop.iterate({call})"]
     elif inspect.iscoroutinefunction(member):
-        body = [_returned(f"{owner}._loop.run({call})", signature.return_annotation, owner)]
+        body = [_returned(f"self._loop.run({call})", signature.return_annotation, owner)]
     else:
         body = [_returned(call, signature.return_annotation, owner)]
     return _function(name, signature, inspect.getdoc(member), body)

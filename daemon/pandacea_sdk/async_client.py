@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,18 +16,17 @@ from pandacea_sdk.computations import RESULTS_PATH, Computations
 from pandacea_sdk.credentials import account_of, find_signer
 from pandacea_sdk.errors import NodeError, usage_error
 from pandacea_sdk.node import NodeConnection, parse_object
-from pandacea_sdk.prepare import Inputs, build_request, encode_json, list_inputs, read_content, read_script
+from pandacea_sdk.prepare import Inputs, encode_json, list_inputs, make_request, read_content, read_script
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.verify import VerifiedResult
+from pandacea_sdk.run_methods import RunMethods, Uploads
 from pandacea_sdk.transport import Origin, Transport
 
-Uploads = Mapping[str, bytes | str | os.PathLike[str]]
 
-
-class AsyncPandaceaClient:
+class AsyncPandaceaClient(RunMethods):
     """Client of one node for a Spender. Use it in `async with`, or call `close`."""
 
     def __init__(
@@ -184,12 +182,7 @@ class AsyncPandaceaClient:
                 manifest, receipt or chain contradict each other.
         """
         given = {} if uploads is None else {name: read_content(content) for name, content in uploads.items()}
-        body: JsonObject = {"lease_id": lease_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
-        optional = {"params": params, "product_version": product_version, "mode": mode}
-        body |= {name: value for name, value in optional.items() if value is not None}
-        if given:
-            body["uploads"] = {name: hashlib.sha256(content).hexdigest() for name, content in given.items()}
-        request = build_request(body)
+        request = make_request(lease_id, read_script(code_path), inputs, params, given, product_version, mode)
         deadline = time.monotonic() + timeout
         for content in given.values():
             await self.upload(content)
@@ -246,13 +239,6 @@ class AsyncPandaceaClient:
         return await self._computations.verify(answer, request)
 
     # ------------------------------------------------------------------------------------------------ everything else
-
-    async def upload(self, content: bytes | str | os.PathLike[str]) -> str:
-        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it."""
-        raw = read_content(content)
-        digest = hashlib.sha256(raw).hexdigest()
-        await self._node.send_signed("PUT", f"/api/v1/privacy/uploads/{digest}", body=raw)
-        return digest
 
     async def submit_code(
         self,

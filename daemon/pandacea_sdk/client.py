@@ -12,19 +12,24 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
-from pandacea_sdk.async_client import AsyncPandaceaClient, Uploads
+from pandacea_sdk.async_client import AsyncPandaceaClient
 from pandacea_sdk.errors import PandaceaError
+from pandacea_sdk.event_stream import JobEvent
+from pandacea_sdk.jobs import AsyncJobHandle
 from pandacea_sdk.loop_thread import BlockingClient
 from pandacea_sdk.prepare import Inputs
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.verify import VerifiedResult
+from pandacea_sdk.results import RunResult
+from pandacea_sdk.run_methods import Uploads
+from pandacea_sdk.scripts import Code
 
 
 class PandaceaClient(BlockingClient):
@@ -80,6 +85,107 @@ class PandaceaClient(BlockingClient):
             tls=tls,
         )
         super().__init__(self._client)
+
+    def submit(
+        self,
+        code: Code,
+        lease: str,
+        inputs: Inputs,
+        *,
+        params: Any = None,
+        uploads: Uploads | None = None,
+        product_version: str | None = None,
+        mode: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> JobHandle:
+        """Submit code on leased data and return a handle on the computation, without waiting for its end.
+
+        Args:
+            code: a function, a file, or a string of source (with a line break). Of a function the source is sent: it may use its
+                parameters, builtins and what it imports or defines itself. What it returns becomes an artifact (docs/sdk.md).
+            lease: the lease's id.
+            inputs: `{"df": "patients"}`: variable, or parameter of the function -> asset.
+            params: any JSON value; the script's `params`.
+            uploads: name -> bytes or file; the script finds them at /workspace/in/NAME, a function in its parameter `uploads`.
+            product_version: refuse to run on any other version of the product.
+            mode: `mock` rehearses on mock rows, uncharged and unsigned.
+            idempotency_key: the caller's own, 1 to 128 of A-Z a-z 0-9 _ . : -. The same key with the same request, sent again by this
+                process or another, gives the same computation, uncharged; with another request it is refused. Default: a new computation.
+
+        Raises:
+            UsageError: the code cannot be sent; its `line` says where. Nothing was sent.
+            PandaceaError: as `execute_computation`.
+        """
+        return JobHandle(
+            self._loop.run(
+                self._client.submit(
+                    code,
+                    lease,
+                    inputs,
+                    params=params,
+                    uploads=uploads,
+                    product_version=product_version,
+                    mode=mode,
+                    idempotency_key=idempotency_key,
+                )
+            ),
+            self,
+        )
+
+    def run(
+        self,
+        code: Code,
+        lease: str,
+        inputs: Inputs,
+        *,
+        params: Any = None,
+        uploads: Uploads | None = None,
+        product_version: str | None = None,
+        mode: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float = 3600.0,
+    ) -> RunResult:
+        """Run code on leased data and return its verified result: `submit`, then `wait`.
+
+        Raises:
+            StillRunning: it has not ended within `timeout` seconds; its `computation_id` is for `job`.
+            PandaceaError: as `submit` and `AsyncJobHandle.wait`.
+        """
+        return self._loop.run(
+            self._client.run(
+                code,
+                lease,
+                inputs,
+                params=params,
+                uploads=uploads,
+                product_version=product_version,
+                mode=mode,
+                idempotency_key=idempotency_key,
+                timeout=timeout,
+            )
+        )
+
+    def job(self, computation_id: str, *, mode: str | None = None) -> JobHandle:
+        """Make a handle on a computation that this client, or another with the same key, submitted before; nothing is sent.
+
+        Its result is then verified against the computation's id, as `result` says. `mode`: `mock` for a rehearsal.
+
+        Raises:
+            UsageError: it is not a computation's id.
+        """
+        return JobHandle(self._client.job(computation_id, mode=mode), self)
+
+    def source(self, code: Code, inputs: Inputs) -> str:
+        """Return the text that is sent, hashed and approved for this code.
+
+        Raises:
+            UsageError: the code cannot be sent; its `line` says where.
+        """
+        return self._client.source(code, inputs)
+
+    def upload(self, content: bytes | str | os.PathLike[str]) -> str:
+        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it."""
+        return self._loop.run(self._client.upload(content))
 
     @property
     def address(self) -> str:
@@ -223,10 +329,6 @@ class PandaceaClient(BlockingClient):
         """
         return self._loop.run(self._client.verify(answer, request))
 
-    def upload(self, content: bytes | str | os.PathLike[str]) -> str:
-        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it."""
-        return self._loop.run(self._client.upload(content))
-
     def submit_code(
         self,
         code_path: str | os.PathLike[str],
@@ -303,4 +405,55 @@ class PandaceaClient(BlockingClient):
         return AsyncPandaceaClient.load_weights(content, **options)
 
 
-__all__ = ["AsyncPandaceaClient", "PandaceaClient", "PandaceaError", "decode_artifact", "load_weights", "save_artifacts"]
+class JobHandle:
+    """A computation on a node, by its id."""
+
+    def __init__(self, inner: AsyncJobHandle, client: PandaceaClient) -> None:
+        """Made by the client's methods."""
+        self._inner = inner
+        self._client = client
+        self._loop = client._loop  # noqa: SLF001  # the client's own thread
+
+    @property
+    def id(self) -> str:
+        """The computation's id, `0x` and 64 hex digits: keep it, and `client.job(id)` finds the computation again."""
+        return self._inner.id
+
+    def status(self) -> str:
+        """Fetch its state: pending, running, held, completed, failed or cancelled."""
+        return self._loop.run(self._inner.status())
+
+    def wait(self, timeout: float = 3600.0) -> RunResult:
+        """Wait until it has ended, fetch its artifacts to files, and verify all of it.
+
+        Args:
+            timeout: seconds until the end of the computation; the artifacts may take longer.
+
+        Raises:
+            StillRunning: it has not ended; nothing is lost, wait again.
+            JobError: it has no result.
+            UntrustedResult: bytes, manifest, receipt or chain contradict each other.
+        """
+        return self._loop.run(self._inner.wait(timeout))
+
+    def cancel(self) -> None:
+        """Cancel it: while it waits it is not charged, while it runs its sandbox is destroyed."""
+        self._loop.run(self._inner.cancel())
+
+    def stream(self) -> Iterator[JobEvent]:
+        """Iterate over its states, progress and output as they come, until it has ended; a broken connection is continued.
+
+        What of progress and output is shown is the product's rule `live_output`.
+        """
+        return self._loop.iterate(self._inner.stream())
+
+
+__all__ = [
+    "AsyncPandaceaClient",
+    "JobHandle",
+    "PandaceaClient",
+    "PandaceaError",
+    "decode_artifact",
+    "load_weights",
+    "save_artifacts",
+]

@@ -29,6 +29,11 @@ PAIRS = [(AsyncPandaceaClient, blocking.PandaceaClient)]
 PAIRS += [(getattr(TOOL, asynchronous), getattr(blocking, twin)) for asynchronous, twin in TOOL.TWINS.items()]
 
 
+def function_of(member: Any) -> Any:
+    """The function behind a method, a property or a static method."""
+    return member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+
+
 def surface(cls: type) -> dict[str, Any]:
     """Public members of a class and of its bases."""
     return {name: inspect.getattr_static(cls, name) for name in dir(cls) if not name.startswith("_")}
@@ -46,8 +51,7 @@ def test_both_have_the_same_surface(asynchronous: type, twin: type) -> None:
     assert here.keys() == there.keys()
     for name, static in here.items():
         assert type(static) is type(there[name]), name
-        pair: list[Any] = [static, there[name]]
-        member, other = (one.fget if isinstance(one, property) else getattr(one, "__func__", one) for one in pair)
+        member, other = function_of(static), function_of(there[name])
         assert not inspect.iscoroutinefunction(other), name
         ours, theirs = inspect.signature(member), inspect.signature(other)
         assert [(one.name, one.kind, one.default) for one in ours.parameters.values()] == [
