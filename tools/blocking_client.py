@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT / "daemon"))
 
 from pandacea_sdk import async_client  # noqa: E402  # the path is set above
 from pandacea_sdk.jobs import AsyncJobHandle  # noqa: E402  # the path is set above
+from pandacea_sdk.waiting import AsyncCodeHandle, AsyncLeaseHandle  # noqa: E402  # the path is set above
 
 FILE: Final = ROOT / "daemon" / "pandacea_sdk" / "client.py"
-HANDLES: Final = (AsyncJobHandle,)
+HANDLES: Final = (AsyncJobHandle, AsyncLeaseHandle, AsyncCodeHandle)
 """What the client's methods return besides values; each has a synchronous twin."""
 TWINS: Final = {one.__name__: one.__name__.removeprefix("Async") for one in HANDLES}
 BY_HAND: Final = frozenset({"close"})
@@ -43,7 +44,7 @@ import os
 import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
 from pandacea_sdk.async_client import AsyncPandaceaClient
@@ -59,6 +60,7 @@ from pandacea_sdk.protocol.verify import VerifiedResult
 from pandacea_sdk.results import RunResult
 from pandacea_sdk.run_methods import Uploads
 from pandacea_sdk.scripts import Code
+from pandacea_sdk.waiting import AsyncCodeHandle, AsyncLeaseHandle, Identified, LeaseBill, LeaseUsage
 
 '''
 CLIENT: Final = '''
@@ -81,7 +83,17 @@ class {twin}:
 
 '''
 FOOTER: Final = """
-__all__ = ["AsyncPandaceaClient", "JobHandle", "PandaceaClient", "PandaceaError", "decode_artifact", "load_weights", "save_artifacts"]
+__all__ = [
+    "AsyncPandaceaClient",
+    "CodeHandle",
+    "JobHandle",
+    "LeaseHandle",
+    "PandaceaClient",
+    "PandaceaError",
+    "decode_artifact",
+    "load_weights",
+    "save_artifacts",
+]
 """
 
 

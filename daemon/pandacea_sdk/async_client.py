@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from pandacea_sdk import artifacts, mocks, offers
+from pandacea_sdk import artifacts, mocks
+from pandacea_sdk.agreement_methods import AgreementMethods
 from pandacea_sdk.computations import RESULTS_PATH, Computations
-from pandacea_sdk.credentials import account_of, find_signer
+from pandacea_sdk.credentials import find_signer
 from pandacea_sdk.errors import NodeError, usage_error
 from pandacea_sdk.node import NodeConnection, parse_object
-from pandacea_sdk.prepare import Inputs, encode_json, list_inputs, make_request, read_content, read_script
+from pandacea_sdk.prepare import Inputs, make_request, read_content, read_script
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.ids import ADDRESS, HASH32
@@ -26,7 +26,7 @@ from pandacea_sdk.run_methods import RunMethods, Uploads
 from pandacea_sdk.transport import Origin, Transport
 
 
-class AsyncPandaceaClient(RunMethods):
+class AsyncPandaceaClient(RunMethods, AgreementMethods):
     """Client of one node for a Spender. Use it in `async with`, or call `close`."""
 
     def __init__(
@@ -94,57 +94,6 @@ class AsyncPandaceaClient(RunMethods):
             UsageError: no key was given.
         """
         return self._node.address
-
-    # ------------------------------------------------------------------------------------------------ leases
-
-    async def create_lease(
-        self,
-        product_id: str,
-        *,
-        computations: int = 1,
-        days: int = 7,
-        max_price: int = 0,
-        arbiter: str | None = None,
-        max_fee: int = 10**16,
-        max_tip: int | None = None,
-    ) -> str:
-        """Create a lease on a product at its signed price, and pay that price into the contract. Returns the lease's id.
-
-        The client needs `rpc_url`, `contract` and a key with a balance. Earner, contract and price come from what the node signed; on
-        your own endpoint chain, code, the signers, and the arbiter are checked before anything is sent. The Earner must approve the
-        lease within 7 days; `lease(id)` says when it may be used.
-
-        Args:
-            product_id: as the catalogue names it.
-            computations: how many the lease allows.
-            days: until it expires, at most 730.
-            max_price: the most wei you pay for the whole lease; a product that costs more is refused.
-            arbiter: the only address that may judge a dispute; default: whoever is appointed, unless a side of the lease.
-            max_fee: the most wei for the transaction's gas; the default is 0.01 of the native coin.
-            max_tip: the most wei per gas on top of the base fee; default: 2 gwei, or the base fee where that is more.
-
-        Raises:
-            UsageError: the price is above `max_price`, or an argument cannot be used.
-            RequestError: `product-unknown`.
-            UntrustedResult: the offer contradicts itself, its signature or the chain. In all of these nothing was paid.
-            LeaseError: the contract refused it.
-            NodeUnavailable: node or endpoint do not answer.
-            chain.FeeAboveCap, chain.NotMined: see there.
-        """
-        if self._rpc_url is None:
-            raise usage_error("create_lease needs your own endpoint and the contract: PandaceaClient(..., rpc_url=, contract=).")
-        return await offers.create_lease(
-            self._node,
-            self._rpc_url,
-            account_of(self._node.signer),
-            product_id,
-            computations=computations,
-            days=days,
-            max_price=max_price,
-            arbiter=arbiter,
-            max_fee=max_fee,
-            max_tip=max_tip,
-        )
 
     # ------------------------------------------------------------------------------------------------ computations
 
@@ -239,34 +188,6 @@ class AsyncPandaceaClient(RunMethods):
         return await self._computations.verify(answer, request)
 
     # ------------------------------------------------------------------------------------------------ everything else
-
-    async def submit_code(
-        self,
-        code_path: str | os.PathLike[str],
-        inputs: Inputs,
-        product_id: str,
-        *,
-        uploads: Sequence[str] = (),
-        params_schema: JsonMapping | None = None,
-        note: str = "",
-    ) -> JsonObject:
-        """Submit a script for the Earner's approval, before paying for a lease. Needs a key, not a lease.
-
-        Args:
-            code_path: the script.
-            inputs: as in `execute_computation`; the approval covers this mapping of assets to variables.
-            product_id: the product whose assets the script reads.
-            uploads: names of the uploads that requests with this script will have.
-            params_schema: a JSON schema of its `params`; default: `params` must be empty.
-            note: text for the Earner.
-
-        Returns:
-            `{"code_id", "status", ...}`; `code_state(code_id)` returns the decision.
-        """
-        body: JsonObject = {"product_id": product_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
-        optional = {"uploads": list(uploads), "params_schema": params_schema, "note": note}
-        body |= {name: value for name, value in optional.items() if value}
-        return parse_object(await self._node.send_signed("POST", "/api/v1/privacy/code", body=encode_json(body)))
 
     async def code_state(self, code_id: str) -> JsonObject:
         """Fetch the Earner's decision about a submitted script, and the reason."""

@@ -14,7 +14,7 @@ import os
 import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
 from pandacea_sdk.async_client import AsyncPandaceaClient
@@ -30,6 +30,7 @@ from pandacea_sdk.protocol.verify import VerifiedResult
 from pandacea_sdk.results import RunResult
 from pandacea_sdk.run_methods import Uploads
 from pandacea_sdk.scripts import Code
+from pandacea_sdk.waiting import AsyncCodeHandle, AsyncLeaseHandle, Identified, LeaseBill, LeaseUsage
 
 
 class PandaceaClient(BlockingClient):
@@ -86,10 +87,134 @@ class PandaceaClient(BlockingClient):
         )
         super().__init__(self._client)
 
+    def create_lease(
+        self,
+        product_id: str,
+        *,
+        computations: int = 1,
+        days: int = 7,
+        max_price: int = 0,
+        arbiter: str | None = None,
+        max_fee: int = 10000000000000000,
+        max_tip: int | None = None,
+    ) -> str:
+        """Create a lease on a product at its signed price, and pay that price into the contract. Returns the lease's id.
+
+        The client needs `rpc_url`, `contract` and a key with a balance. Earner, contract and price come from what the node signed; on
+        your own endpoint chain, code, the signers, and the arbiter are checked before anything is sent. The Earner must approve the
+        lease within 7 days; `lease(id)` says when it may be used.
+
+        Args:
+            product_id: as the catalogue names it.
+            computations: how many the lease allows.
+            days: until it expires, at most 730.
+            max_price: the most wei you pay for the whole lease; a product that costs more is refused.
+            arbiter: the only address that may judge a dispute; default: whoever is appointed, unless a side of the lease.
+            max_fee: the most wei for the transaction's gas; the default is 0.01 of the native coin.
+            max_tip: the most wei per gas on top of the base fee; default: 2 gwei, or the base fee where that is more.
+
+        Raises:
+            UsageError: the price is above `max_price`, or an argument cannot be used.
+            RequestError: `product-unknown`.
+            UntrustedResult: the offer contradicts itself, its signature or the chain. In all of these nothing was paid.
+            LeaseError: the contract refused it.
+            NodeUnavailable: node or endpoint do not answer.
+            chain.FeeAboveCap, chain.NotMined: see there.
+        """
+        return self._loop.run(
+            self._client.create_lease(
+                product_id,
+                computations=computations,
+                days=days,
+                max_price=max_price,
+                arbiter=arbiter,
+                max_fee=max_fee,
+                max_tip=max_tip,
+            )
+        )
+
+    def request_lease(
+        self,
+        product: str | JsonMapping,
+        *,
+        computations: int = 1,
+        days: int = 7,
+        max_price: int = 0,
+        arbiter: str | None = None,
+        max_fee: int = 10000000000000000,
+        max_tip: int | None = None,
+    ) -> LeaseHandle:
+        """Create a lease as `create_lease` does and return a handle on it, which has the bill and waits for the approval.
+
+        Args:
+            product: an id, or what `product` returned; whatever that says, price and Earner are asked of the node again and verified.
+            computations: how many the lease allows.
+            days: until it expires, at most 730.
+            max_price: the most wei you pay for the whole lease.
+            arbiter: as in `create_lease`.
+            max_fee: the most wei for the transaction's gas.
+            max_tip: as in `create_lease`.
+
+        Raises:
+            PandaceaError: as `create_lease`; nothing was paid.
+        """
+        return LeaseHandle(
+            self._loop.run(
+                self._client.request_lease(
+                    product,
+                    computations=computations,
+                    days=days,
+                    max_price=max_price,
+                    arbiter=arbiter,
+                    max_fee=max_fee,
+                    max_tip=max_tip,
+                )
+            ),
+            self,
+        )
+
+    def open_lease(self, lease_id: str) -> LeaseHandle:
+        """Make a handle on a lease that was made before; nothing is sent.
+
+        Raises:
+            UsageError: it is not a lease's id.
+        """
+        return LeaseHandle(self._client.open_lease(lease_id), self)
+
+    def submit_code(
+        self,
+        code: Code,
+        product: str | JsonMapping,
+        inputs: Inputs,
+        *,
+        uploads: Sequence[str] = (),
+        params_schema: JsonMapping | None = None,
+        note: str = "",
+    ) -> CodeHandle:
+        """Submit a script for the Earner's approval, before paying for a lease. Needs a key, not a lease.
+
+        Args:
+            code: as in `submit`; the text that `source` returns is approved, and runs only unchanged.
+            product: the product whose assets the script reads, as an id or as `product` returned it.
+            inputs: as in `execute_computation`; the approval covers this mapping of assets to variables.
+            uploads: names of the uploads that requests with this script will have.
+            params_schema: a JSON schema of its `params`; default: `params` must be empty.
+            note: text for the Earner.
+
+        Returns:
+            A handle: `wait_approved(hours=2)`; `code_state(handle.id)` fetches the decision, too.
+        """
+        return CodeHandle(
+            self._loop.run(
+                self._client.submit_code(code, product, inputs, uploads=uploads, params_schema=params_schema, note=note)
+            ),
+            self,
+        )
+
     def submit(
         self,
         code: Code,
-        lease: str,
+        lease: str | Identified,
         inputs: Inputs,
         *,
         params: Any = None,
@@ -103,7 +228,7 @@ class PandaceaClient(BlockingClient):
         Args:
             code: a function, a file, or a string of source (with a line break). Of a function the source is sent: it may use its
                 parameters, builtins and what it imports or defines itself. What it returns becomes an artifact (docs/sdk.md).
-            lease: the lease's id.
+            lease: the lease's id, or a handle on it.
             inputs: `{"df": "patients"}`: variable, or parameter of the function -> asset.
             params: any JSON value; the script's `params`.
             uploads: name -> bytes or file; the script finds them at /workspace/in/NAME, a function in its parameter `uploads`.
@@ -135,7 +260,7 @@ class PandaceaClient(BlockingClient):
     def run(
         self,
         code: Code,
-        lease: str,
+        lease: str | Identified,
         inputs: Inputs,
         *,
         params: Any = None,
@@ -195,52 +320,6 @@ class PandaceaClient(BlockingClient):
             UsageError: no key was given.
         """
         return self._client.address
-
-    def create_lease(
-        self,
-        product_id: str,
-        *,
-        computations: int = 1,
-        days: int = 7,
-        max_price: int = 0,
-        arbiter: str | None = None,
-        max_fee: int = 10000000000000000,
-        max_tip: int | None = None,
-    ) -> str:
-        """Create a lease on a product at its signed price, and pay that price into the contract. Returns the lease's id.
-
-        The client needs `rpc_url`, `contract` and a key with a balance. Earner, contract and price come from what the node signed; on
-        your own endpoint chain, code, the signers, and the arbiter are checked before anything is sent. The Earner must approve the
-        lease within 7 days; `lease(id)` says when it may be used.
-
-        Args:
-            product_id: as the catalogue names it.
-            computations: how many the lease allows.
-            days: until it expires, at most 730.
-            max_price: the most wei you pay for the whole lease; a product that costs more is refused.
-            arbiter: the only address that may judge a dispute; default: whoever is appointed, unless a side of the lease.
-            max_fee: the most wei for the transaction's gas; the default is 0.01 of the native coin.
-            max_tip: the most wei per gas on top of the base fee; default: 2 gwei, or the base fee where that is more.
-
-        Raises:
-            UsageError: the price is above `max_price`, or an argument cannot be used.
-            RequestError: `product-unknown`.
-            UntrustedResult: the offer contradicts itself, its signature or the chain. In all of these nothing was paid.
-            LeaseError: the contract refused it.
-            NodeUnavailable: node or endpoint do not answer.
-            chain.FeeAboveCap, chain.NotMined: see there.
-        """
-        return self._loop.run(
-            self._client.create_lease(
-                product_id,
-                computations=computations,
-                days=days,
-                max_price=max_price,
-                arbiter=arbiter,
-                max_fee=max_fee,
-                max_tip=max_tip,
-            )
-        )
 
     def execute_computation(
         self,
@@ -328,33 +407,6 @@ class PandaceaClient(BlockingClient):
             UntrustedResult: its `code` says which parts contradict each other.
         """
         return self._loop.run(self._client.verify(answer, request))
-
-    def submit_code(
-        self,
-        code_path: str | os.PathLike[str],
-        inputs: Inputs,
-        product_id: str,
-        *,
-        uploads: Sequence[str] = (),
-        params_schema: JsonMapping | None = None,
-        note: str = "",
-    ) -> JsonObject:
-        """Submit a script for the Earner's approval, before paying for a lease. Needs a key, not a lease.
-
-        Args:
-            code_path: the script.
-            inputs: as in `execute_computation`; the approval covers this mapping of assets to variables.
-            product_id: the product whose assets the script reads.
-            uploads: names of the uploads that requests with this script will have.
-            params_schema: a JSON schema of its `params`; default: `params` must be empty.
-            note: text for the Earner.
-
-        Returns:
-            `{"code_id", "status", ...}`; `code_state(code_id)` returns the decision.
-        """
-        return self._loop.run(
-            self._client.submit_code(code_path, inputs, product_id, uploads=uploads, params_schema=params_schema, note=note)
-        )
 
     def code_state(self, code_id: str) -> JsonObject:
         """Fetch the Earner's decision about a submitted script, and the reason."""
@@ -448,9 +500,86 @@ class JobHandle:
         return self._loop.iterate(self._inner.stream())
 
 
+class LeaseHandle:
+    """A lease, by its id: waited for, and looked at."""
+
+    def __init__(self, inner: AsyncLeaseHandle, client: PandaceaClient) -> None:
+        """Made by the client's methods."""
+        self._inner = inner
+        self._client = client
+        self._loop = client._loop  # noqa: SLF001  # the client's own thread
+
+    @property
+    def id(self) -> str:
+        """The lease's id, `0x` and 64 hex digits: keep it, and `client.open_lease(id)` makes this handle again."""
+        return self._inner.id
+
+    @property
+    def bill(self) -> LeaseBill | None:
+        """What it cost; None where another process made it."""
+        return self._inner.bill
+
+    def status(self) -> LeaseUsage:
+        """Fetch how this node sees the lease: what of it is used, reserved and left, until when, and why it would refuse.
+
+        Raises:
+            LeaseError: `lease-unknown`, `unknown-spender`: it was not approved yet, or is not yours.
+        """
+        return self._loop.run(self._inner.status())
+
+    def wait(self, timeout: float = 604800.0) -> Self:
+        """Wait until this node would run a computation under it: the Earner approved it, and the chain shows it deeply enough.
+
+        Args:
+            timeout: seconds; the Earner has 7 days to approve.
+
+        Raises:
+            StillWaiting: not within `timeout` seconds.
+            LeaseError: it ended; `lease.status()` says how.
+        """
+        self._loop.run(self._inner.wait(timeout))
+        return self
+
+
+class CodeHandle:
+    """A script that was handed in for the Earner's approval."""
+
+    def __init__(self, inner: AsyncCodeHandle, client: PandaceaClient) -> None:
+        """Made by the client's methods."""
+        self._inner = inner
+        self._client = client
+        self._loop = client._loop  # noqa: SLF001  # the client's own thread
+
+    @property
+    def id(self) -> str:
+        """The id of script, inputs, uploads and params schema together; `client.code_state(id)` fetches the decision."""
+        return self._inner.id
+
+    @property
+    def answer(self) -> JsonMapping:
+        """The node's answer to the submission: `{"code_id", "status", ...}`."""
+        return self._inner.answer
+
+    def status(self) -> str:
+        """Fetch the decision: pending, approved or rejected."""
+        return self._loop.run(self._inner.status())
+
+    def wait_approved(self, hours: float = 24.0) -> Self:
+        """Wait until the Earner approved it.
+
+        Raises:
+            StillWaiting: nobody decided within `hours`.
+            CodeError: it was rejected; the message is the Earner's reason.
+        """
+        self._loop.run(self._inner.wait_approved(hours))
+        return self
+
+
 __all__ = [
     "AsyncPandaceaClient",
+    "CodeHandle",
     "JobHandle",
+    "LeaseHandle",
     "PandaceaClient",
     "PandaceaError",
     "decode_artifact",

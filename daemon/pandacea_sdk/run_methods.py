@@ -18,6 +18,7 @@ from pandacea_sdk.protocol.ids import HASH32
 from pandacea_sdk.protocol.signing import IDEMPOTENCY_KEY
 from pandacea_sdk.results import RunResult
 from pandacea_sdk.scripts import Code, read_code
+from pandacea_sdk.waiting import Identified, id_of
 
 Uploads = Mapping[str, bytes | str | os.PathLike[str]]
 SUBMIT_SECONDS = 120.0
@@ -33,7 +34,7 @@ class RunMethods:
     async def submit(
         self,
         code: Code,
-        lease: str,
+        lease: str | Identified,
         inputs: Inputs,
         *,
         params: Any = None,
@@ -47,7 +48,7 @@ class RunMethods:
         Args:
             code: a function, a file, or a string of source (with a line break). Of a function the source is sent: it may use its
                 parameters, builtins and what it imports or defines itself. What it returns becomes an artifact (docs/sdk.md).
-            lease: the lease's id.
+            lease: the lease's id, or a handle on it.
             inputs: `{"df": "patients"}`: variable, or parameter of the function -> asset.
             params: any JSON value; the script's `params`.
             uploads: name -> bytes or file; the script finds them at /workspace/in/NAME, a function in its parameter `uploads`.
@@ -64,7 +65,7 @@ class RunMethods:
             raise usage_error(f"idempotency_key is {idempotency_key[:40]!a}: give 1 to 128 letters, digits or one of _ . : -")
         script = read_code(code, inputs, has_params=params is not None, has_uploads=bool(uploads))
         given = {} if uploads is None else {name: read_content(content) for name, content in uploads.items()}
-        request = make_request(lease, script.text, inputs, params, given, product_version, mode)
+        request = make_request(id_of(lease), script.text, inputs, params, given, product_version, mode)
         for content in given.values():
             await self.upload(content)
         made = await self._computations.submit(request, time.monotonic() + SUBMIT_SECONDS, idempotency_key)
@@ -73,7 +74,7 @@ class RunMethods:
     async def run(
         self,
         code: Code,
-        lease: str,
+        lease: str | Identified,
         inputs: Inputs,
         *,
         params: Any = None,
