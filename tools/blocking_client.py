@@ -48,6 +48,7 @@ from typing import Any, Self
 
 from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
 from pandacea_sdk.async_client import AsyncPandaceaClient
+from pandacea_sdk.catalogues import Discovery
 from pandacea_sdk.errors import PandaceaError
 from pandacea_sdk.event_stream import JobEvent
 from pandacea_sdk.jobs import AsyncJobHandle

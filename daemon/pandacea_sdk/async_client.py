@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import ssl
 import time
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,9 +14,10 @@ from urllib.parse import quote
 
 from pandacea_sdk import artifacts, mocks
 from pandacea_sdk.agreement_methods import AgreementMethods
+from pandacea_sdk.catalogues import Discovery, discover_products, list_products
 from pandacea_sdk.computations import RESULTS_PATH, Computations
 from pandacea_sdk.credentials import find_signer
-from pandacea_sdk.errors import NodeError, usage_error
+from pandacea_sdk.errors import usage_error
 from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.prepare import Inputs, make_request, read_content, read_script
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
@@ -195,19 +198,7 @@ class AsyncPandaceaClient(RunMethods, AgreementMethods):
 
     async def products(self) -> list[JsonObject]:
         """Fetch the list of all products on offer."""
-        found: list[JsonObject] = []
-        cursor = ""
-        for _ in range(1000):
-            page = parse_object(
-                await self._node.get_public(f"/api/v1/products?cursor={quote(cursor, safe='')}" if cursor else "/api/v1/products")
-            )
-            data, cursor = page.get("data"), page.get("nextCursor") or ""
-            if not isinstance(data, list) or not isinstance(cursor, str):
-                raise NodeError("bad-answer", "The node's list of products does not have the expected shape.")
-            found += [item for item in data if isinstance(item, dict)]
-            if not cursor:
-                break
-        return found
+        return await list_products(self._node)
 
     async def product(self, product_id: str) -> JsonObject:
         """Fetch one product: schema, mock rows, price, rules, environment, version."""
@@ -226,6 +217,31 @@ class AsyncPandaceaClient(RunMethods, AgreementMethods):
             reply = await self._node.get_public(quote(target))
             found[asset_id] = mocks.check_mock(asset_id, reply.body, sha256)
         return mocks.save_mock_files(product, found, folder)
+
+    async def mock_data(self, product: str | JsonMapping, table: str) -> Any:
+        """Download the mock rows of one table, check them against the product's document, and return them as a DataFrame (needs pandas).
+
+        Raises:
+            UsageError: the product has no such table with mock rows, or pandas is missing.
+            UntrustedResult: the mock is not the one that the product's document names.
+        """
+        described = await self.product(product) if isinstance(product, str) else product
+        schema = mocks.find_schema(described, table)
+        target, sha256 = mocks.mock_targets(described)[table]
+        reply = await self._node.get_public(quote(target))
+        return mocks.read_frame(BytesIO(mocks.check_mock(table, reply.body, sha256)), schema)
+
+    async def discover_products(self, urls: Sequence[str], *, insecure_http: bool = False) -> Discovery:
+        """Fetch the products of several nodes, with this client's timeout and certificate authorities.
+
+        Args:
+            urls: addresses of nodes.
+            insecure_http: allow plain http to other machines.
+
+        Returns:
+            `products`: each with its node's `url`; `unreachable`: address -> why it gave no list.
+        """
+        return await discover_products(urls, lambda url: self._node.transport.sibling(url, insecure_http=insecure_http))
 
     async def lease(self, lease_id: str) -> JsonObject:
         """Fetch how the node sees one of your leases, and why it would refuse a computation."""

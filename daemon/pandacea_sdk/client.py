@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from pandacea_sdk.artifacts import decode_artifact, load_weights, save_artifacts
 from pandacea_sdk.async_client import AsyncPandaceaClient
+from pandacea_sdk.catalogues import Discovery
 from pandacea_sdk.errors import PandaceaError
 from pandacea_sdk.event_stream import JobEvent
 from pandacea_sdk.jobs import AsyncJobHandle
@@ -428,6 +429,27 @@ class PandaceaClient(BlockingClient):
             UntrustedResult: a mock is not the one that the product's document names.
         """
         return self._loop.run(self._client.save_mocks(product_id, folder))
+
+    def mock_data(self, product: str | JsonMapping, table: str) -> Any:
+        """Download the mock rows of one table, check them against the product's document, and return them as a DataFrame (needs pandas).
+
+        Raises:
+            UsageError: the product has no such table with mock rows, or pandas is missing.
+            UntrustedResult: the mock is not the one that the product's document names.
+        """
+        return self._loop.run(self._client.mock_data(product, table))
+
+    def discover_products(self, urls: Sequence[str], *, insecure_http: bool = False) -> Discovery:
+        """Fetch the products of several nodes, with this client's timeout and certificate authorities.
+
+        Args:
+            urls: addresses of nodes.
+            insecure_http: allow plain http to other machines.
+
+        Returns:
+            `products`: each with its node's `url`; `unreachable`: address -> why it gave no list.
+        """
+        return self._loop.run(self._client.discover_products(urls, insecure_http=insecure_http))
 
     def lease(self, lease_id: str) -> JsonObject:
         """Fetch how the node sees one of your leases, and why it would refuse a computation."""

@@ -108,6 +108,14 @@ class Transport:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
+    def sibling(self, base_url: str, *, insecure_http: bool = False) -> Transport:
+        """Make a transport to another node with the same timeout and certificate authorities, and without a key.
+
+        Raises:
+            UsageError: as `Origin.from_url`.
+        """
+        return Transport(Origin.from_url(base_url, insecure_http=insecure_http), None, timeout=self._timeout, tls=self._tls)
+
     async def close(self) -> None:
         """Close the connections to the node."""
         if self._session is not None:
