@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import io
+import json
 import os
 import re
 import unicodedata
@@ -100,6 +101,34 @@ def load_weights(content: bytes, **options: Any) -> Any:
     if options.pop("weights_only", True) is not True:
         raise usage_error("load_weights is for weights only; a pickle from somebody else runs their code.")
     return torch.load(io.BytesIO(content), **({"map_location": "cpu"} | options), weights_only=True)
+
+
+def load_weights_named(name: str, content: bytes, **options: Any) -> Any:
+    """Load weights by their file's ending without running code: `.safetensors`, `.npz`, `.npy`, `.json`; others as `load_weights`.
+
+    Arrays come as numpy's, by their names.
+
+    Raises:
+        UsageError: the library that reads this ending is missing, or the bytes are not what the ending says.
+    """
+    ending = name.rpartition(".")[2].lower()
+    try:
+        if ending == "safetensors":
+            from safetensors.numpy import load
+
+            return load(content)
+        if ending in {"npz", "npy"}:
+            import numpy as np
+
+            found = np.load(io.BytesIO(content), allow_pickle=False)
+            return dict(found) if ending == "npz" else found
+        if ending == "json":
+            return json.loads(content)
+    except ImportError as error:
+        raise usage_error(f"{name!a} needs {error.name}: pip install {str(error.name).partition('.')[0]}.") from None
+    except Exception as error:  # each library has errors of its own
+        raise usage_error(f"{name!a} cannot be read as .{ending}: {error}") from error
+    return load_weights(content, **options)
 
 
 def _write(root: Path, segments: tuple[str, ...], content: bytes) -> Path:

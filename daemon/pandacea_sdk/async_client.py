@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from pandacea_sdk import artifacts, mocks, offers
+from pandacea_sdk import artifacts, mocks
+from pandacea_sdk.agreement_methods import AgreementMethods
+from pandacea_sdk.catalogues import Discovery, discover_products, list_products
 from pandacea_sdk.computations import RESULTS_PATH, Computations
-from pandacea_sdk.credentials import account_of, find_signer
-from pandacea_sdk.errors import NodeError, usage_error
+from pandacea_sdk.credentials import find_signer
+from pandacea_sdk.errors import usage_error
 from pandacea_sdk.node import NodeConnection, parse_object
-from pandacea_sdk.prepare import Inputs, build_request, encode_json, list_inputs, read_content, read_script
+from pandacea_sdk.prepare import Inputs, make_request, read_content, read_script
 from pandacea_sdk.protocol.execute_request import ExecuteRequest
 from pandacea_sdk.protocol.hashing import Signer
 from pandacea_sdk.protocol.ids import ADDRESS, HASH32
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 from pandacea_sdk.protocol.verify import VerifiedResult
+from pandacea_sdk.run_methods import RunMethods, Uploads
 from pandacea_sdk.transport import Origin, Transport
 
-Uploads = Mapping[str, bytes | str | os.PathLike[str]]
 
-
-class AsyncPandaceaClient:
+class AsyncPandaceaClient(RunMethods, AgreementMethods):
     """Client of one node for a Spender. Use it in `async with`, or call `close`."""
 
     def __init__(
@@ -97,57 +98,6 @@ class AsyncPandaceaClient:
         """
         return self._node.address
 
-    # ------------------------------------------------------------------------------------------------ leases
-
-    async def create_lease(
-        self,
-        product_id: str,
-        *,
-        computations: int = 1,
-        days: int = 7,
-        max_price: int = 0,
-        arbiter: str | None = None,
-        max_fee: int = 10**16,
-        max_tip: int | None = None,
-    ) -> str:
-        """Create a lease on a product at its signed price, and pay that price into the contract. Returns the lease's id.
-
-        The client needs `rpc_url`, `contract` and a key with a balance. Earner, contract and price come from what the node signed; on
-        your own endpoint chain, code, the signers, and the arbiter are checked before anything is sent. The Earner must approve the
-        lease within 7 days; `lease(id)` says when it may be used.
-
-        Args:
-            product_id: as the catalogue names it.
-            computations: how many the lease allows.
-            days: until it expires, at most 730.
-            max_price: the most wei you pay for the whole lease; a product that costs more is refused.
-            arbiter: the only address that may judge a dispute; default: whoever is appointed, unless a side of the lease.
-            max_fee: the most wei for the transaction's gas; the default is 0.01 of the native coin.
-            max_tip: the most wei per gas on top of the base fee; default: 2 gwei, or the base fee where that is more.
-
-        Raises:
-            UsageError: the price is above `max_price`, or an argument cannot be used.
-            RequestError: `product-unknown`.
-            UntrustedResult: the offer contradicts itself, its signature or the chain. In all of these nothing was paid.
-            LeaseError: the contract refused it.
-            NodeUnavailable: node or endpoint do not answer.
-            chain.FeeAboveCap, chain.NotMined: see there.
-        """
-        if self._rpc_url is None:
-            raise usage_error("create_lease needs your own endpoint and the contract: PandaceaClient(..., rpc_url=, contract=).")
-        return await offers.create_lease(
-            self._node,
-            self._rpc_url,
-            account_of(self._node.signer),
-            product_id,
-            computations=computations,
-            days=days,
-            max_price=max_price,
-            arbiter=arbiter,
-            max_fee=max_fee,
-            max_tip=max_tip,
-        )
-
     # ------------------------------------------------------------------------------------------------ computations
 
     async def execute_computation(
@@ -184,12 +134,7 @@ class AsyncPandaceaClient:
                 manifest, receipt or chain contradict each other.
         """
         given = {} if uploads is None else {name: read_content(content) for name, content in uploads.items()}
-        body: JsonObject = {"lease_id": lease_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
-        optional = {"params": params, "product_version": product_version, "mode": mode}
-        body |= {name: value for name, value in optional.items() if value is not None}
-        if given:
-            body["uploads"] = {name: hashlib.sha256(content).hexdigest() for name, content in given.items()}
-        request = build_request(body)
+        request = make_request(lease_id, read_script(code_path), inputs, params, given, product_version, mode)
         deadline = time.monotonic() + timeout
         for content in given.values():
             await self.upload(content)
@@ -247,60 +192,13 @@ class AsyncPandaceaClient:
 
     # ------------------------------------------------------------------------------------------------ everything else
 
-    async def upload(self, content: bytes | str | os.PathLike[str]) -> str:
-        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it."""
-        raw = read_content(content)
-        digest = hashlib.sha256(raw).hexdigest()
-        await self._node.send_signed("PUT", f"/api/v1/privacy/uploads/{digest}", body=raw)
-        return digest
-
-    async def submit_code(
-        self,
-        code_path: str | os.PathLike[str],
-        inputs: Inputs,
-        product_id: str,
-        *,
-        uploads: Sequence[str] = (),
-        params_schema: JsonMapping | None = None,
-        note: str = "",
-    ) -> JsonObject:
-        """Submit a script for the Earner's approval, before paying for a lease. Needs a key, not a lease.
-
-        Args:
-            code_path: the script.
-            inputs: as in `execute_computation`; the approval covers this mapping of assets to variables.
-            product_id: the product whose assets the script reads.
-            uploads: names of the uploads that requests with this script will have.
-            params_schema: a JSON schema of its `params`; default: `params` must be empty.
-            note: text for the Earner.
-
-        Returns:
-            `{"code_id", "status", ...}`; `code_state(code_id)` returns the decision.
-        """
-        body: JsonObject = {"product_id": product_id, "code": read_script(code_path), "inputs": list_inputs(inputs)}
-        optional = {"uploads": list(uploads), "params_schema": params_schema, "note": note}
-        body |= {name: value for name, value in optional.items() if value}
-        return parse_object(await self._node.send_signed("POST", "/api/v1/privacy/code", body=encode_json(body)))
-
     async def code_state(self, code_id: str) -> JsonObject:
         """Fetch the Earner's decision about a submitted script, and the reason."""
         return parse_object(await self._node.send_signed("GET", f"/api/v1/privacy/code/{quote(code_id, safe='')}"))
 
     async def products(self) -> list[JsonObject]:
         """Fetch the list of all products on offer."""
-        found: list[JsonObject] = []
-        cursor = ""
-        for _ in range(1000):
-            page = parse_object(
-                await self._node.get_public(f"/api/v1/products?cursor={quote(cursor, safe='')}" if cursor else "/api/v1/products")
-            )
-            data, cursor = page.get("data"), page.get("nextCursor") or ""
-            if not isinstance(data, list) or not isinstance(cursor, str):
-                raise NodeError("bad-answer", "The node's list of products does not have the expected shape.")
-            found += [item for item in data if isinstance(item, dict)]
-            if not cursor:
-                break
-        return found
+        return await list_products(self._node)
 
     async def product(self, product_id: str) -> JsonObject:
         """Fetch one product: schema, mock rows, price, rules, environment, version."""
@@ -319,6 +217,31 @@ class AsyncPandaceaClient:
             reply = await self._node.get_public(quote(target))
             found[asset_id] = mocks.check_mock(asset_id, reply.body, sha256)
         return mocks.save_mock_files(product, found, folder)
+
+    async def mock_data(self, product: str | JsonMapping, table: str) -> Any:
+        """Download the mock rows of one table, check them against the product's document, and return them as a DataFrame (needs pandas).
+
+        Raises:
+            UsageError: the product has no such table with mock rows, or pandas is missing.
+            UntrustedResult: the mock is not the one that the product's document names.
+        """
+        described = await self.product(product) if isinstance(product, str) else product
+        schema = mocks.find_schema(described, table)
+        target, sha256 = mocks.mock_targets(described)[table]
+        reply = await self._node.get_public(quote(target))
+        return mocks.read_frame(BytesIO(mocks.check_mock(table, reply.body, sha256)), schema)
+
+    async def discover_products(self, urls: Sequence[str], *, insecure_http: bool = False) -> Discovery:
+        """Fetch the products of several nodes, with this client's timeout and certificate authorities.
+
+        Args:
+            urls: addresses of nodes.
+            insecure_http: allow plain http to other machines.
+
+        Returns:
+            `products`: each with its node's `url`; `unreachable`: address -> why it gave no list.
+        """
+        return await discover_products(urls, lambda url: self._node.transport.sibling(url, insecure_http=insecure_http))
 
     async def lease(self, lease_id: str) -> JsonObject:
         """Fetch how the node sees one of your leases, and why it would refuse a computation."""

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from pandacea_sdk.errors import (
     NodeError,
     NodeUnavailable,
     PandaceaError,
+    SignatureError,
     StillRunning,
     UntrustedResult,
     error_from_protocol,
@@ -46,6 +47,8 @@ class _SubmittedRequest:
     request: ExecuteRequest
     request_hashes: set[str] = field(default_factory=set)
     token: str | None = None
+    by_anyone: bool = False
+    """The Idempotency-Key is the caller's own: another process may have signed the request that made the job."""
 
 
 class Computations:
@@ -62,15 +65,38 @@ class Computations:
     async def submit_and_wait(self, request: ExecuteRequest, deadline: float, timeout: float) -> JsonObject:
         """Submit a request and wait for its verified answer. `deadline`: of the monotonic clock; `timeout`: its seconds, for messages."""
         asked = _SubmittedRequest(request)
-        reply = await self._submit(asked, deadline)
-        answer = parse_object(reply)
-        computation_id = _computation_id(answer)
-        self._remember(computation_id, asked)
+        reply, answer = await self._submit(asked, deadline, secrets.token_urlsafe(16))
         if reply.status == 202:
-            token = answer.get("job_token")
-            asked.token = token if isinstance(token, str) else None
+            computation_id = _computation_id(answer)
             answer = await self._poll_until_ended(computation_id, asked, deadline, timeout, _location(reply, answer))
         return await self._verify_ended(answer, asked, rehearsed=request.mode == "mock")
+
+    async def submit(self, request: ExecuteRequest, deadline: float, idempotency_key: str | None) -> str:
+        """Submit a request without waiting for its end; returns the computation's id.
+
+        `idempotency_key`: the caller's own; sent again with the same request, by this process or another, it gives the same computation.
+        """
+        asked = _SubmittedRequest(request, by_anyone=idempotency_key is not None)
+        _, answer = await self._submit(asked, deadline, idempotency_key or secrets.token_urlsafe(16))
+        return _computation_id(answer)
+
+    async def wait_for_record(self, computation_id: str, mode: str | None, timeout: float) -> JsonObject:
+        """Wait for a computation and verify all of it but the artifacts' bytes, which the answer leaves out."""
+        asked = self._asked.get(computation_id)
+        deadline = time.monotonic() + timeout
+        location = RESULTS_PATH + computation_id
+        answer = await self._poll_until_ended(computation_id, asked, deadline, timeout, location, more="&artifacts=none")
+        if _computation_id(answer) != computation_id:
+            raise UntrustedResult("bad-answer", "The node answered with another computation than the one requested.")
+        if isinstance(answer.get("results"), dict) and not isinstance(answer["results"].get("artifact_sizes"), dict):
+            raise NodeError("bad-answer", "The node does not name the artifacts' sizes; it is of a version before this client's.")
+        rehearsed = mode == "mock" if asked is None else asked.request.mode == "mock"
+        return await self._verify_ended(answer, asked, rehearsed=rehearsed)
+
+    def find_request(self, computation_id: str) -> ExecuteRequest | None:
+        """Find the request of a computation that this client submitted; None: another did, or it was forgotten."""
+        asked = self._asked.get(computation_id)
+        return None if asked is None else asked.request
 
     async def wait_for_result(self, computation_id: str, mode: str | None, timeout: float) -> JsonObject:
         """Wait for a computation and verify it. See `AsyncPandaceaClient.result`."""
@@ -93,13 +119,13 @@ class Computations:
             asked = _SubmittedRequest(request, {stated} if isinstance(stated, str) else set())
         return await self._verify(answer, asked)
 
-    async def _submit(self, asked: _SubmittedRequest, deadline: float) -> Reply:
+    async def _submit(self, asked: _SubmittedRequest, deadline: float, key: str) -> tuple[Reply, JsonObject]:
         """Send a request until it is answered. All attempts carry one Idempotency-Key, so they make one computation."""
         body = asked.request.to_bytes()
         chain_id = await self._node.chain_id()
         headers = {
             "Content-Type": "application/json",
-            "Idempotency-Key": secrets.token_urlsafe(16),
+            "Idempotency-Key": key,
             "Prefer": "respond-async, wait=10",
         }
 
@@ -109,10 +135,22 @@ class Computations:
             asked.request_hashes.add(self._node.transport.hash_signed_request("POST", target, headers | signed, chain_id))
             return await self._node.transport.send("POST", target, headers=headers | signed, body=body)
 
-        return await self._node.transport.with_retries(attempt, max(deadline - time.monotonic(), 1))
+        reply = await self._node.transport.with_retries(attempt, max(deadline - time.monotonic(), 1))
+        answer = parse_object(reply)
+        token = answer.get("job_token")
+        asked.token = token if isinstance(token, str) else None
+        self._remember(_computation_id(answer), asked)
+        return reply, answer
 
     async def _poll_until_ended(
-        self, computation_id: str, asked: _SubmittedRequest | None, deadline: float, patience: float, location: str
+        self,
+        computation_id: str,
+        asked: _SubmittedRequest | None,
+        deadline: float,
+        patience: float,
+        location: str,
+        *,
+        more: str = "",
     ) -> JsonObject:
         """Long-poll until the computation has ended, or raise StillRunning at the deadline."""
         while True:
@@ -120,15 +158,20 @@ class Computations:
             if left <= 0:
                 raise StillRunning(computation_id, patience)
             wait = max(0, min(LONG_POLL_SECONDS, int(left)))
-            answer = await self._poll(location, wait, asked.token if asked else None, left)
+            target = f"{location}?wait={wait}{more}"
+            try:
+                answer = await self._poll(target, wait, asked.token if asked else None, left)
+            except SignatureError as error:
+                if asked is None or asked.token is None or error.code != "job-token-invalid":
+                    raise
+                asked.token = None  # another process sent the request again, which gave it a token of its own
+                continue
             if answer.get("status") in ENDED:
                 return answer
             if answer.get("status") == "held" or wait == 0:
                 await asyncio.sleep(min(5.0, max(deadline - time.monotonic(), 0)))
 
-    async def _poll(self, location: str, wait: int, token: str | None, seconds: float) -> JsonObject:
-        target = f"{location}?wait={wait}"
-
+    async def _poll(self, target: str, wait: int, token: str | None, seconds: float) -> JsonObject:
         async def attempt() -> Reply:
             if token is not None:
                 return await self._node.transport.send("GET", target, headers={JOB_TOKEN_HEADER: token}, seconds=wait + 60)
@@ -161,31 +204,39 @@ class Computations:
             answer["on_chain"] = asdict(verified.on_chain)
         return answer
 
+    def verifier(self, computation_id: str, chain_id: int) -> Callable[[JsonMapping], VerifiedResult]:
+        """Return what verifies answers of this computation without asking anybody."""
+        asked = self._asked.get(computation_id)
+        return lambda answer: self._verify_offline(answer, asked, chain_id)
+
     async def _verify(self, answer: JsonMapping, asked: _SubmittedRequest | None) -> VerifiedResult:
+        chain_id = await self._node.chain_id()
+        verified = self._verify_offline(answer, asked, chain_id)
+        if self._rpc_url is None or self._node.contract is None:
+            return verified
+        try:
+            check = await check_on_chain(verified, answer, self._rpc_url, self._node.contract, chain_id)
+        except NodeUnavailable:
+            if "artifacts" in answer["results"]:  # without them it is quickly asked for again
+                self._keep(verified.computation_id, dict(answer))
+            raise
+        return replace(verified, on_chain=check)
+
+    def _verify_offline(self, answer: JsonMapping, asked: _SubmittedRequest | None, chain_id: int) -> VerifiedResult:
         manifest = answer.get("manifest")
         stated = manifest.get("request_hash") if isinstance(manifest, Mapping) else None
-        if asked is not None and stated not in asked.request_hashes:
+        if asked is not None and not asked.by_anyone and stated not in asked.request_hashes:
             raise UntrustedResult(
                 "bad-manifest", "The manifest names a request that this client did not sign; keep the answer and ask the Earner."
             )
         if not isinstance(stated, str) or not HASH32.fullmatch(stated):
             raise UntrustedResult("bad-manifest", "The manifest names no request; keep the answer and ask the Earner.")
         request = None if asked is None else asked.request
-        expected = ExpectedResult(
-            request, stated, await self._node.chain_id(), self._node.address, self._node.contract, _computation_id(answer)
-        )
+        expected = ExpectedResult(request, stated, chain_id, self._node.address, self._node.contract, _computation_id(answer))
         try:
-            verified = verify_result(answer, expected)
+            return verify_result(answer, expected)
         except ProtocolError as error:
             raise error_from_protocol(error) from None
-        if self._rpc_url is None or self._node.contract is None:
-            return verified
-        try:
-            check = await check_on_chain(verified, answer, self._rpc_url, self._node.contract, expected.chain_id)
-        except NodeUnavailable:
-            self._keep(verified.computation_id, dict(answer))
-            raise
-        return replace(verified, on_chain=check)
 
     def _keep(self, computation_id: str, answer: JsonObject) -> None:
         self._unchecked[computation_id] = answer

@@ -109,6 +109,7 @@ _SINGLE: Final[dict[str, type[PandaceaError]]] = {
     "product-unknown": RequestError,
     "asset-outside-product": RequestError,
     "product-version-moved": RequestError,
+    "idempotency-conflict": RequestError,
 }
 
 

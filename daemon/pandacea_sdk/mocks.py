@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,21 +70,43 @@ def load_mock_frames(folder: str | os.PathLike[str]) -> JsonObject:
     Raises:
         UsageError: pandas is missing, or the folder holds no saved mocks.
     """
-    try:
-        import pandas as pd
-    except ImportError:
-        raise usage_error("Mock frames need pandas: pip install pandas pyarrow.") from None
     place = Path(folder)
     try:
         product = json.loads((place / PRODUCT_FILE).read_text(encoding="utf-8"))
         schemas = {asset["asset_id"]: asset["schema"] for asset in product["document"]["assets"] if "mock" in asset}
     except (OSError, ValueError, KeyError, TypeError):
         raise usage_error(f"{place} holds no saved mocks; client.save_mocks(product_id, folder) writes them.") from None
-    made = {}
-    for asset_id, schema in schemas.items():
-        texts = pd.read_csv(place / f"{asset_id}_mock.csv", dtype="str", keep_default_na=False, na_values=[""])
-        made[asset_id] = texts.assign(**{one["name"]: _typed(texts[one["name"]], one["type"]) for one in schema})
-    return made
+    return {asset_id: read_frame(place / f"{asset_id}_mock.csv", schema) for asset_id, schema in schemas.items()}
+
+
+def read_frame(file: Path | BytesIO, schema: Sequence[JsonMapping]) -> Any:
+    """Read mock rows as a DataFrame with the types of the private table. Needs pandas.
+
+    Raises:
+        UsageError: pandas is missing.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise usage_error("Mock frames need pandas: pip install pandas pyarrow.") from None
+    texts = pd.read_csv(file, dtype="str", keep_default_na=False, na_values=[""])
+    return texts.assign(**{one["name"]: _typed(texts[one["name"]], one["type"]) for one in schema})
+
+
+def find_schema(product: JsonMapping, asset_id: str) -> list[JsonMapping]:
+    """Find the columns of a table in a product's description.
+
+    Raises:
+        UsageError: the product has no such table with mock rows; with those that it has.
+    """
+    targets = mock_targets(product)
+    if asset_id not in targets:
+        raise usage_error(f"{product['productId']!a} has no table {asset_id!a} with mock rows; it has {', '.join(targets)}.")
+    try:
+        found: list[JsonMapping] = next(one["schema"] for one in product["document"]["assets"] if one["asset_id"] == asset_id)
+    except (KeyError, TypeError):
+        raise NodeError("bad-answer", "The node's description of the product does not have the expected shape.") from None
+    return found
 
 
 def _typed(texts: Any, kind: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,28 @@ def list_inputs(inputs: Inputs) -> list[dict[str, str]]:
         f'inputs is {ascii(inputs)[:80]}: give {{"variable": "asset id"}}, such as {{"df": "patients"}}, '
         'or [{"asset_id": "patients", "variable_name": "df"}].'
     )
+
+
+def make_request(
+    lease_id: str,
+    code: str,
+    inputs: Inputs,
+    params: Any,
+    uploads: Mapping[str, bytes],
+    product_version: str | None,
+    mode: str | None,
+) -> ExecuteRequest:
+    """Make the request of a call's arguments; None: left out.
+
+    Raises:
+        PandaceaError: as `list_inputs` and `build_request`.
+    """
+    body: JsonObject = {"lease_id": lease_id, "code": code, "inputs": list_inputs(inputs)}
+    optional = {"params": params, "product_version": product_version, "mode": mode}
+    body |= {name: value for name, value in optional.items() if value is not None}
+    if uploads:
+        body["uploads"] = {name: hashlib.sha256(content).hexdigest() for name, content in uploads.items()}
+    return build_request(body)
 
 
 def build_request(body: JsonObject) -> ExecuteRequest:

@@ -88,6 +88,15 @@ class Reply:
             raise NodeError("bad-answer", f"The node's answer cannot be read: {error.detail}", status=self.status) from None
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedReply:
+    """A node's answer that is not a problem, and the pieces of its body as they come."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    pieces: AsyncIterator[bytes] = field(repr=False)
+
+
 class Transport:
     """HTTP connections to one node."""
 
@@ -98,6 +107,14 @@ class Transport:
         self._timeout = timeout
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+
+    def sibling(self, base_url: str, *, insecure_http: bool = False) -> Transport:
+        """Make a transport to another node with the same timeout and certificate authorities, and without a key.
+
+        Raises:
+            UsageError: as `Origin.from_url`.
+        """
+        return Transport(Origin.from_url(base_url, insecure_http=insecure_http), None, timeout=self._timeout, tls=self._tls)
 
     async def close(self) -> None:
         """Close the connections to the node."""
@@ -155,6 +172,21 @@ class Transport:
                 raise _refusal(answer, raw)
             return Reply(answer.status, answer.headers, raw)
 
+    @asynccontextmanager
+    async def open_stream(
+        self, target: str, *, chain_id: int, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[StreamedReply]:
+        """Send a signed GET and read its answer piece by piece; `timeout` bounds the wait for each piece, not the whole.
+
+        Raises:
+            PandaceaError: as `send`, also while pieces are read.
+        """
+        sent = {**(headers or {}), **self.sign_headers("GET", target, chain_id, headers)}
+        async with self._open("GET", target, sent, None, None, streamed=True) as answer:
+            if answer.status >= 300:
+                raise _refusal(answer, await _bounded(answer, MIB))
+            yield StreamedReply(answer.status, answer.headers, answer.content.iter_any())
+
     async def with_retries(self, attempt: Callable[[], Awaitable[Reply]], seconds: float) -> Reply:
         """Call `attempt` until it succeeds, at most `MAX_ATTEMPTS` times within `seconds`; only for what may safely happen twice."""
         deadline = time.monotonic() + seconds
@@ -177,7 +209,14 @@ class Transport:
 
     @asynccontextmanager
     async def _open(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, seconds: float | None
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        seconds: float | None,
+        *,
+        streamed: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True, limit=16)
@@ -188,7 +227,8 @@ class Transport:
                 trust_env=False,
                 headers={"Accept-Encoding": "identity", "User-Agent": "pandacea-sdk"},
             )
-        limits = aiohttp.ClientTimeout(total=seconds or self._timeout, sock_connect=10)
+        total = None if streamed else seconds or self._timeout
+        limits = aiohttp.ClientTimeout(total=total, sock_connect=10, sock_read=self._timeout if streamed else None)
         try:
             async with self._session.request(
                 method,

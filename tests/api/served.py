@@ -25,7 +25,9 @@ from pandacea.api.routes import add_routes
 from pandacea.api.routes.about import publish_openapi
 from pandacea.api.server import HttpServer, Listener, create_app
 from pandacea.app.background import supervise_task
+from pandacea.domain.code_approval import CodeState
 from pandacea.domain.ids import Address, Timestamp
+from pandacea.flows.approve_code import decide_code
 from pandacea.flows.execute import run_next_job
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
@@ -48,9 +50,18 @@ class ServedNode:
     described: dict[str, Any]
     world: World
 
+    loop: asyncio.AbstractEventLoop | None = None
+    """The loop on which it serves, when that is another thread's."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def decide(self, code_id: str, state: CodeState, reason: str = "") -> None:
+        """Decide on a script as the Earner; called from another thread than the node's."""
+        assert self.loop is not None
+        work = decide_code(code_id, state, reason, self.world.submit.database, self.world.clock)
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
 
 async def assemble(
@@ -149,7 +160,9 @@ def served(folder: Path) -> Iterator[ServedNode]:
     thread.start()
     stack = AsyncExitStack()
     try:
-        yield asyncio.run_coroutine_threadsafe(assemble(folder, stack), loop).result(30)
+        made = asyncio.run_coroutine_threadsafe(assemble(folder, stack), loop).result(30)
+        made.loop = loop
+        yield made
     finally:
         with contextlib.suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(30)

@@ -137,3 +137,22 @@ async def test_a_result_without_artifacts_is_whole_too(served: Served) -> None:
     waiting = asyncio.create_task(served.send("POST", EXECUTE, served.body()))
     (await served.stage.next_play()).ends()
     assert (await waiting).json["results"] == {"output": "", "artifacts": {}}
+
+
+async def test_a_result_can_be_read_without_the_bytes_of_its_artifacts(served: Served) -> None:
+    """`?artifacts=none`: manifest, receipt and output as in the whole answer, and names and sizes instead of base64."""
+    computation_id = await completed(served)
+    whole = (await served.send("GET", results(computation_id))).json
+    short = (await served.send("GET", results(computation_id, "?artifacts=none"))).json
+    assert short["results"] == {"output": whole["results"]["output"], "artifact_sizes": {"weights.pt": len(BYTES)}}
+    assert {**short, "results": None} == {**whole, "results": None}
+    assert (await served.send("GET", results(computation_id, "?artifacts=some"))).code == "bad-parameter"
+
+
+async def test_a_lost_lease_also_closes_the_answer_without_bytes(served: Served) -> None:
+    """What names and sizes say leaves as little as the bytes."""
+    computation_id = await completed(served)
+    served.lease(status=LeaseStatus.CANCELLED)
+    answer = await served.send("GET", results(computation_id, "?artifacts=none"))
+    assert answer.status == 403
+    assert b"weights" not in answer.body

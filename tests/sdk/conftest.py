@@ -47,6 +47,12 @@ class FakeNode:
     by_key: dict[str, str] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)
     polls: int = 0
+    pieces: list[bytes] = field(default_factory=list)
+    """What each connection for an artifact sends before it breaks, in turn; afterwards the rest is sent."""
+    streams: list[bytes] = field(default_factory=list)
+    """What each connection for events sends before it ends, in turn."""
+    seen_headers: list[dict[str, str]] = field(default_factory=list)
+    """Of requests for artifacts and events."""
 
     @property
     def url(self) -> str:
@@ -170,7 +176,35 @@ def _routes(node: FakeNode) -> web.Application:
             return problem_response("computation-unknown", 404)
         if node.polls < node.polls_until_ended:
             return await answered(request, {"computation_id": computation, "status": "running"})
-        return await answered(request, node.jobs[computation] | {"status": "completed"})
+        ended = node.jobs[computation] | {"status": "completed"}
+        if request.query.get("artifacts") == "none":
+            results = {name: value for name, value in ended["results"].items() if name != "artifacts"}
+            sizes = {name: len(base64.b64decode(text)) for name, text in ended["results"]["artifacts"].items()}
+            ended["results"] = results | {"artifact_sizes": sizes}
+        return await answered(request, ended)
+
+    async def artifact(request: web.Request) -> web.StreamResponse:
+        await node.verify_request(request)
+        node.seen_headers.append(dict(request.headers))
+        if node.hook is not None and isinstance(changed := await node.hook(request, {}), web.StreamResponse):
+            return changed
+        start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        response = web.StreamResponse(status=206 if start else 200, headers={"Content-Length": str(len(WEIGHTS) - start)})
+        if start:
+            response.headers["Content-Range"] = f"bytes {start}-{len(WEIGHTS) - 1}/{len(WEIGHTS)}"
+        await response.prepare(request)
+        if node.pieces:
+            await response.write(node.pieces.pop(0))
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        await response.write(WEIGHTS[start:])
+        return response
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        await node.verify_request(request)
+        node.seen_headers.append(dict(request.headers))
+        return web.Response(body=node.streams.pop(0), content_type="text/event-stream")
 
     async def upload(request: web.Request) -> web.StreamResponse:
         await node.verify_request(request)
@@ -193,6 +227,8 @@ def _routes(node: FakeNode) -> web.Application:
     app.router.add_get("/.well-known/pandacea", well_known)
     app.router.add_post("/api/v1/privacy/execute", execute)
     app.router.add_get("/api/v1/privacy/results/{id}", result)
+    app.router.add_get("/api/v1/privacy/results/{id}/artifacts/{name}", artifact)
+    app.router.add_get("/api/v1/privacy/results/{id}/events", events)
     app.router.add_put("/api/v1/privacy/uploads/{digest}", upload)
     app.router.add_route("*", "/{rest:.*}", echo)
     return app

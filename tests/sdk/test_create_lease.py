@@ -232,3 +232,16 @@ def test_both_clients_have_the_same_methods() -> None:
     """What a page says of one holds for the other."""
     names = {name for name in dir(AsyncPandaceaClient) if not name.startswith("_")}
     assert names == {name for name in dir(PandaceaClient) if not name.startswith("_")}
+
+
+async def test_a_requested_lease_is_a_handle_with_its_bill(market: OfferedMarket) -> None:
+    """Price, Earner and contract as signed and paid; a price above the most that is agreed to is refused before anything is sent."""
+    async with market.client() as client, LeaseChain(market.anvil.url, market.offered.record) as chain:
+        with pytest.raises(UsageError, match=f"max_price={PRICE}"):
+            await client.request_lease("diabetes", computations=20, days=30)
+        assert not [method for method, _ in market.proxy.calls if method == "eth_sendRawTransaction"]
+        handle = await client.request_lease(market.offered.product(), computations=20, days=30, max_price=PRICE)
+        assert (await chain.lease(handle.id)).max_computations == 20
+        assert handle.bill is not None
+        assert (handle.bill.price, handle.bill.earner) == (PRICE, EARNER.address.lower())
+        assert str(handle.bill).startswith("diabetes: 0.001 for 20 computations in 30 days")

@@ -26,14 +26,19 @@ _RETRYABLE: Final = frozenset({Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED, F
 """Failures caused by the node: the same request, sent again, may succeed."""
 
 
-async def status_response(request: web.Request, job: Job, node: NodeContext) -> web.StreamResponse:
-    """Answer GET results: the state of a computation, with its result once it has one and while that is kept."""
+async def status_response(
+    request: web.Request, job: Job, node: NodeContext, *, artifacts: bool = True
+) -> web.StreamResponse:
+    """Answer GET results: the state of a computation, with its result once it has one and while that is kept.
+
+    `artifacts` False: their names and sizes instead of their bytes.
+    """
     state = visible_state(job, node)
     answer: JsonObject = {"computation_id": job.computation_id, "status": state.value}
     if state not in TERMINAL:
         return web.json_response(answer, headers={"Retry-After": "1"})
     if job.has_result and job.removed_at is None:
-        return await _stream(request, answer, job, node)
+        return await _stream(request, answer, job, node) if artifacts else await _record_response(answer, job, node)
     answer["reason"] = job.detail
     if job.error is not None:
         answer["error"] = job.error
@@ -87,9 +92,24 @@ async def _stream(request: web.Request, first: JsonObject, job: Job, node: NodeC
     return response
 
 
+async def _record_response(first: JsonObject, job: Job, node: NodeContext) -> web.Response:
+    """Answer with all of a result but its artifacts' bytes, for clients that fetch each one by itself."""
+    async with node.database.read_session() as view:
+        kept = await view.jobs.list_artifacts(job.computation_id)
+    sizes = {item.name: item.size for item in kept}
+    text = await asyncio.to_thread(_result_json, first, job, {**output_members(job.output), "artifact_sizes": sizes})
+    require_readable(job, node)
+    return web.Response(text=text, content_type="application/json")
+
+
 def _frame(first: JsonObject, job: Job) -> tuple[bytes, bytes]:
     """Return the JSON before and after the artifacts' members."""
-    results = {**output_members(job.output), "artifacts": {}}
+    text = _result_json(first, job, {**output_members(job.output), "artifacts": {}})
+    # `results` is the last member and `artifacts` the last of it: the text ends in the two objects' closing braces.
+    return text[:-3].encode(), b"}}}"
+
+
+def _result_json(first: JsonObject, job: Job, results: JsonObject) -> str:
     answer: JsonObject = {
         **first,
         "success": job.failure is None,
@@ -100,9 +120,7 @@ def _frame(first: JsonObject, job: Job) -> tuple[bytes, bytes]:
         answer |= {"manifest": json.loads(job.manifest), "result_hash": job.result_hash, "receipt": job.receipt}
     if job.error is not None:
         answer["error"] = job.error
-    text = json.dumps(answer | {"results": results}, separators=(",", ":"))
-    # `results` is the last member and `artifacts` the last of it: the text ends in the two objects' closing braces.
-    return text[:-3].encode(), b"}}}"
+    return json.dumps(answer | {"results": results}, separators=(",", ":"))
 
 
 async def artifact_chunks(

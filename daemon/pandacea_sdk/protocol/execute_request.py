@@ -77,8 +77,8 @@ class ExecuteRequest:
         return body
 
     def to_bytes(self) -> bytes:
-        """The request body as UTF-8 JSON."""
-        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode()
+        """The request body as UTF-8 JSON, members sorted: the same request made by another process has the same bytes."""
+        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
 
 
 # Which members an object may have, and whether each must be there.

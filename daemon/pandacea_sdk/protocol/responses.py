@@ -42,7 +42,10 @@ class Results(TypedDict):
     output: str
     output_base64: NotRequired[str]
     """The exact bytes, present only where `output` cannot carry them."""
-    artifacts: dict[str, str]
+    artifacts: NotRequired[dict[str, str]]
+    """Absent where they were not asked for (`?artifacts=none`)."""
+    artifact_sizes: NotRequired[dict[str, int]]
+    """Present instead: bytes of each. Fetch them at `artifacts/{name}`."""
 
 
 class ReceiptJson(TypedDict):

@@ -48,7 +48,7 @@ _KEYID: Final = re.compile(r"erc8128:([1-9][0-9]{0,77}):(0x[0-9a-fA-F]{40})")
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{22,64}")
 _BYTES: Final = re.compile(r":([A-Za-z0-9+/=]+):")
 _VISIBLE: Final = re.compile(r"[\x20-\x7e]+")
-_IDEMPOTENCY_KEY: Final = re.compile(r'[A-Za-z0-9_.:-]{1,128}|"[A-Za-z0-9_.:-]{1,128}"')
+IDEMPOTENCY_KEY: Final = re.compile(r'[A-Za-z0-9_.:-]{1,128}|"[A-Za-z0-9_.:-]{1,128}"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ def parse_signed_request(head: RequestHead, policy: SigningPolicy, now: float) -
     split_target(head.target)
     check_content_encoding(head)
     idempotency_key = covered.get("idempotency-key")
-    if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+    if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
         raise ProtocolError("bad-idempotency-key", "Idempotency-Key must be 1 to 128 letters, digits or one of _ . : -")
     return SignedRequest(
         address=address,

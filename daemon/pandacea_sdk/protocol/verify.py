@@ -85,6 +85,8 @@ class VerifiedResult:
 def verify_result(answer: Any, expected: ExpectedResult) -> VerifiedResult:
     """Verify the response to `expected.request` or, where that is not known, the result of `expected.computation_id`.
 
+    An answer without the artifacts' bytes (it has `artifact_sizes`) is verified but for them: compare each file with the manifest.
+
     Raises:
         ProtocolError: `bad-answer` (it does not have the shape of a result), `bad-manifest` (it is about something else than was asked),
             `bytes-mismatch` (output or an artifact is not what the manifest says), `bad-receipt`. The message names the member.
@@ -185,7 +187,13 @@ def _facts(request: ExecuteRequest) -> JsonObject:
 
 
 def _bytes(results: JsonMapping, manifest: JsonMapping, max_bytes: int) -> tuple[bytes, dict[str, bytes]]:
-    artifacts, stated = _mapping(results, "artifacts"), _mapping(manifest, "artifacts")
+    stated = _mapping(manifest, "artifacts")
+    if "artifact_sizes" in results:
+        _check_sizes(_mapping(results, "artifact_sizes"), stated)
+        artifacts: JsonMapping = {}
+        stated = {}
+    else:
+        artifacts = _mapping(results, "artifacts")
     if artifacts.keys() != stated.keys():
         raise ProtocolError("bytes-mismatch", "The artifacts are not the ones that the manifest lists.")
     if sum(len(text) for text in artifacts.values() if isinstance(text, str)) * 3 // 4 > max_bytes:
@@ -202,6 +210,11 @@ def _bytes(results: JsonMapping, manifest: JsonMapping, max_bytes: int) -> tuple
         found[name] = decode_base64(text, f"the artifact {name!a}")
         _check_bytes(f"the artifact {name!a}", found[name], stated[name])
     return output, found
+
+
+def _check_sizes(sizes: JsonMapping, stated: JsonMapping) -> None:
+    if sizes != {name: one.get("size") if isinstance(one, Mapping) else None for name, one in stated.items()}:
+        raise ProtocolError("bytes-mismatch", "The artifacts' names and sizes are not the ones that the manifest lists.")
 
 
 def _check_bytes(what: str, raw: bytes, stated: object) -> None:

@@ -51,18 +51,24 @@ _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
             "description": "Answer when the computation ends, at most so many seconds later.",
             "schema": {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
         },
+        {
+            "name": "artifacts",
+            "in": "query",
+            "description": "`none`: the artifacts' names and sizes (`results.artifact_sizes`) instead of their bytes.",
+            "schema": {"type": "string", "enum": ["none"]},
+        },
     ),
 )
 async def get_status(request: web.Request) -> web.StreamResponse:
-    """Answer with the state of a computation; `?wait=N` waits for its end, at most N seconds."""
+    """Answer with the state of a computation; `?wait=N` waits for its end, at most N seconds; `?artifacts=none` leaves bytes out."""
     node = request.app[NODE]
     job = await load_readable_job(request, node)
-    seconds = _wait(request)
+    seconds, artifacts = _wait(request), _wants_artifacts(request)
     if seconds and not is_settled(job, node):
         with node.streams.hold(job.spender):
             job = await wait_until_settled(request, job, node, seconds)
         require_readable(job, node)
-    return await status_response(request, job, node)
+    return await status_response(request, job, node, artifacts=artifacts)
 
 
 @operation(
@@ -165,6 +171,13 @@ def _wait(request: web.Request) -> float:
     if not text.isascii() or not text.isdigit() or int(text[:9]) > MAX_WAIT_SECONDS:
         raise ProtocolError("bad-parameter", f"wait is a whole number of seconds, at most {MAX_WAIT_SECONDS}.")
     return float(text)
+
+
+def _wants_artifacts(request: web.Request) -> bool:
+    choice = request.query.get("artifacts")
+    if choice not in {None, "none"}:
+        raise ProtocolError("bad-parameter", 'artifacts is "none", or left out for their bytes in base64.')
+    return choice is None
 
 
 def _artifact_unknown() -> ProblemError:
