@@ -12,7 +12,7 @@ from pandacea.domain.ids import Address, BlockNumber, ComputationId, Hash32, Lea
 from pandacea.domain.job import JobState
 from pandacea.domain.lease import DisputeRaised, LeaseTerms
 from pandacea.domain.outcome import Failure
-from pandacea.flows.messages import commitment_event, lease_event, request_event
+from pandacea.flows.messages import auto_approval_event, commitment_event, lease_event, request_event
 from tests.messages import SCHEMA, check_message
 from tests.prerequisites import ROOT
 
@@ -37,6 +37,7 @@ def test_every_event_has_the_published_form() -> None:
     for event in (
         lease_event(seen(terms), 1, CONTRACT),
         request_event(LEASE, SPENDER, None, 10**30, 1_800_000_000),
+        auto_approval_event(LEASE, "auto-anyone"),
         commitment_event(LEASE, ComputationId("0x" + "d" * 64), WORD),
     ):
         check_message(event.to_payload(1_700_000_000.5))

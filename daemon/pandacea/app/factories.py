@@ -29,6 +29,7 @@ from pandacea.clock import SystemClock
 from pandacea.config import Config, read_docker_host
 from pandacea.config.secret_file import read_secret
 from pandacea.config.sections import Confirmations, ServerSection
+from pandacea.domain.auto_approval import ApprovalPolicy
 from pandacea.domain.ids import Address, Hash32
 from pandacea.domain.limits import MIB
 from pandacea.errors import BadConfig, Broken, Unavailable
@@ -285,6 +286,17 @@ def make_poster(
         FollowedLeases(follower).confident_block,
         keystore=config.earner.keystore,
         limits=limits,
+    )
+
+
+def approval_policy_of(config: Config) -> ApprovalPolicy | None:
+    """Return by which rules leases are approved without anybody looking; None: by none."""
+    stated = config.approval
+    if not stated.auto:
+        return None
+    spenders = frozenset(Address(one) for one in stated.spenders)
+    return ApprovalPolicy(
+        stated.min_price_per_gas, stated.min_remaining_seconds, stated.per_spender_per_day, stated.per_day, spenders
     )
 
 

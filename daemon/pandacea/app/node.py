@@ -29,6 +29,7 @@ from pandacea.chain.sending.finalized_leases import FollowedLeases
 from pandacea.chain.sending.sender import ChainSender
 from pandacea.codecheck.check import ChildCodeChecker
 from pandacea.config import Config
+from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address
 from pandacea.domain.limits import MIB
 from pandacea.errors import Unavailable
@@ -44,11 +45,13 @@ from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.replay import ReplayPorts
 from pandacea.flows.restore import RestorePorts, begin_generation
 from pandacea.flows.retention import RetentionPorts, apply_retention
+from pandacea.flows.settlement.approve_leases import ApprovePorts, approve_requested
 from pandacea.flows.settlement.close_leases import ClosePorts, close_leases
 from pandacea.flows.settlement.commit_results import CommitPorts, deliver_commitments
 from pandacea.flows.sign_result import ResultSigner
 from pandacea.flows.unit_of_work import Channel
 from pandacea.flows.uploads import UploadQuota, UploadStore
+from pandacea.store.sent_transactions import SqlSentTransactionStore
 from pandacea.tasks import Loop, TaskSupervisor
 from pandacea.telemetry.metrics import MetricsServer
 from pandacea.telemetry.notify import ServiceManager
@@ -140,6 +143,7 @@ async def _start(config: Config, supervisor: TaskSupervisor, stack: AsyncExitSta
     loops = [
         *workers.loops,
         *_make_settlement_loops(config, adapters, poster, watch),
+        *_make_approval_loops(config, adapters, poster),
         *_make_event_loops(config, adapters, stack, backlogs),
         Loop("housekeeping", lambda: _apply_retention(retention), idle=RETENTION_SECONDS),
     ]
@@ -273,6 +277,22 @@ def _make_settlement_loops(config: Config, adapters: Adapters, poster: ChainSend
         Loop("lease-requests", watch.look_for_requests, idle=RESEND_SECONDS, retry=RESEND_SECONDS),
         Loop("settlement-check", watch.look_for_obstacles, idle=OBSTACLE_SECONDS, retry=RESEND_SECONDS, log_level="info"),
     ]
+
+
+def _make_approval_loops(config: Config, adapters: Adapters, poster: ChainSender) -> list[Loop]:
+    policy = factories.approval_policy_of(config)
+    if policy is None:
+        return []
+
+    def read_chain() -> tuple[ChainStore, ChainView]:
+        store, view = adapters.follower.chain_store, adapters.follower.lease_cache.chain_view
+        if store is None or view is None:
+            raise Unavailable("The node has not read the chain yet.")
+        return store, view
+
+    sent = SqlSentTransactionStore(adapters.engine)
+    ports = ApprovePorts(adapters.database, read_chain, sent, poster, adapters.catalogue, adapters.clock, policy)
+    return [Loop("lease-approvals", lambda: approve_requested(ports), idle=RESEND_SECONDS, retry=RESEND_SECONDS)]
 
 
 def _make_event_loops(config: Config, adapters: Adapters, stack: AsyncExitStack, backlogs: list[Backlog]) -> list[Loop]:

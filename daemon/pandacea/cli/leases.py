@@ -80,6 +80,8 @@ def _leases(parsed: argparse.Namespace) -> int:
     for row in rows:
         count = f"{row['used']}/{row['max_computations']} used"
         print(f"{row['lease_id']}  {row['status']:<10} approval {row['approval']:<13} {count:<12} {row['reason'] or 'may run'}")
+        if row["approved_by_rule"]:
+            print(f"  approved without anybody looking, by the rule {row['approved_by_rule']}")
         if row["uncommitted"]:
             until = row["refundable_from"]
             refundable = "" if until is None else f", refundable from {format_time(until)}"

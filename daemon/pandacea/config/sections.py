@@ -336,6 +336,23 @@ class SettlementSection(Section):
     """Highest fees of a day together, in ether."""
 
 
+class ApprovalSection(Section):
+    """Leases that are approved without anybody looking at them."""
+
+    auto: bool = False
+    """Approve a requested lease by itself when every rule here holds. The others wait for `pandacea leases approve`."""
+    min_price_per_gas: float = Field(default=3, ge=1)
+    """The price is at least the product's, and so many times the gas of the lease's whole life at the fee of now."""
+    min_remaining_seconds: float = Field(default=86_400, ge=0)
+    """The lease still runs for at least so long."""
+    per_spender_per_day: int = Field(default=3, ge=0)
+    """Approvals for one Spender within 24 hours, those by hand included."""
+    per_day: int = Field(default=20, ge=0)
+    """Approvals within 24 hours, those by hand included."""
+    spenders: tuple[HexAddress, ...] = ()
+    """Only these; empty: anybody."""
+
+
 class MqttSection(Section):
     """The broker that events are published to."""
 
@@ -427,6 +444,7 @@ class Config(Section):
     server: ServerSection = ServerSection()
     store: StoreSection = StoreSection()
     settlement: SettlementSection = SettlementSection()
+    approval: ApprovalSection = ApprovalSection()
     mqtt: MqttSection = MqttSection()
     webhooks: WebhooksSection = WebhooksSection()
     telemetry: TelemetrySection = TelemetrySection()

@@ -24,6 +24,7 @@ EVENT_TYPES: Final = (
     *(f"computations.{state}" for state in JobState),
     "results.committed",
     "leases.requested",
+    "leases.auto-approved",
     *(f"leases.{event.__name__}" for event in get_args(LeaseEvent)),
 )
 """Every type that a receiver can choose."""
@@ -107,3 +108,9 @@ def request_event(lease_id: LeaseId, spender: str, product_id: str | None, price
         "decide_until": decide_until,
     }
     return Event(f"requested:{lease_id}", "leases", lease_id, "requested", data)
+
+
+def auto_approval_event(lease_id: LeaseId, rule: str) -> Event:
+    """Build the event of an approval that was sent by a rule of `approval.auto`, without a person."""
+    data: JsonObject = {"lease_id": lease_id, "event": "auto-approved", "rule": rule}
+    return Event(f"auto-approved:{lease_id}", "leases", lease_id, "auto-approved", data)

@@ -80,7 +80,7 @@ async def _find_credit(lease: Lease, earner: Address, endpoints: EndpointPool) -
 def _gas_cost(row: SentTransaction) -> GasCost:
     leases = tuple(one.lease_id for one in commitments_in(row.raw))
     if not leases and not row.purpose.startswith(FILL):
-        leases = (LeaseId(row.purpose.partition(":")[2]),)
+        leases = (LeaseId(row.purpose.split(":")[1]),)
     return GasCost(row.max_cost if row.paid is None else row.paid, leases, row.at, is_bound=row.paid is None)
 
 

@@ -20,11 +20,13 @@ from pandacea.config import Config
 from pandacea.domain.access import CachedLease, ProductFacts, may_run
 from pandacea.domain.ids import Address, LeaseId, LeaseKey
 from pandacea.errors import DaemonError, Unavailable
+from pandacea.flows.settlement.approve_leases import approved_lease, rule_of
 from pandacea.flows.settlement.commit_results import COMMIT_GRACE_SECONDS, waiting_by_lease
 from pandacea.flows.settlement.report import make_report
 from pandacea.flows.settlement.requested_leases import list_requested
 from pandacea.flows.unit_of_work import OutboxEntry
 from pandacea.store.products import SqlProductStore
+from pandacea.store.sent_transactions import SqlSentTransactionStore
 from pandacea.store.unit_of_work import SqlDatabase
 from pandacea_sdk.protocol.json_types import JsonObject
 
@@ -54,6 +56,8 @@ async def list_leases(config: Config) -> list[JsonObject]:
         status = replace(follower.lease_cache.chain_status(), not_ready_reason=None)
         offered = await SqlProductStore(engine).list_offered_hashes()
         rows = []
+        sent = await SqlSentTransactionStore(engine).list_mined(contract.chain_id)
+        rules = {approved_lease(row): rule_of(row) for row in sent}
         waiting = await waiting_by_lease(SqlDatabase(engine))
         async with SqlDatabase(engine).read_session() as session:
             for lease_id in follower.lease_cache.list_ids():
@@ -82,6 +86,7 @@ async def list_leases(config: Config) -> list[JsonObject]:
                         "spender": lease.spender,
                         **usage,
                         "reason": refusal_reason(decision),
+                        "approved_by_rule": rules.get(lease_id),
                         **_settlement_members(lease, waiting.get(lease_id, [])),
                     }
                 )

@@ -98,16 +98,28 @@ class ChainSender:
                     break
             return answers
 
-    async def call_lease(self, name: str, lease_id: LeaseId) -> None:
+    async def call_lease(self, name: str, lease_id: LeaseId, note: str = "") -> None:
         """Sign and send `executeLease`, `approveLease`, `cancelLease` or `finalizeLease` of a lease, unless it is on its way.
+
+        `note`: kept with the transaction.
 
         Raises:
             Unavailable: not now; the contract's reason, where it gave one.
         """
         async with self._exclusive_endpoint() as endpoint:
             purpose = f"{name}:{lease_id}"
-            if all(row.purpose != purpose for row in await self._look_after(endpoint)):
+            if not any(row.purpose.startswith(purpose) for row in await self._look_after(endpoint)):
+                purpose += f":{note}" if note else ""
                 await self._send_new(endpoint, purpose, lease_agreement().encode_call(name, lease_id))
+
+    async def fetch_fee(self) -> int:
+        """Return the fee cap per gas that a transaction would offer now, in wei.
+
+        Raises:
+            Unavailable: no endpoint tells.
+        """
+        async with self._exclusive_endpoint() as endpoint:
+            return (await quote_fees(endpoint, minimum_tip=self._minimum_tip)).max_fee
 
     async def resend_undone(self) -> int:
         """Look at every transaction that is not final: send again what was dropped or undone, replace what is stuck; return how many.
