@@ -26,9 +26,7 @@ _RETRYABLE: Final = frozenset({Failure.QUEUE_DEADLINE, Failure.SANDBOX_FAILED, F
 """Failures caused by the node: the same request, sent again, may succeed."""
 
 
-async def status_response(
-    request: web.Request, job: Job, node: NodeContext, *, artifacts: bool = True
-) -> web.StreamResponse:
+async def status_response(request: web.Request, job: Job, node: NodeContext, *, artifacts: bool = True) -> web.StreamResponse:
     """Answer GET results: the state of a computation, with its result once it has one and while that is kept.
 
     `artifacts` False: their names and sizes instead of their bytes.

@@ -63,7 +63,7 @@ async def open_adapters(config: Config, supervisor: TaskSupervisor, stack: Async
     Raises:
         BadConfig, Broken: something must be corrected before the node can start; the text says what.
     """
-    listener = factories.listener_of(config.server)
+    listener = factories.listener_of(config.server, config.store.upload_mb)
     check_binding(listener)
     factories.require_data_folder(config)
     signer = factories.unlock_signer(config)
