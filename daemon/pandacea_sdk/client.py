@@ -310,7 +310,10 @@ class PandaceaClient(BlockingClient):
         return self._client.source(code, inputs)
 
     def upload(self, content: bytes | str | os.PathLike[str]) -> str:
-        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it."""
+        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it.
+
+        What the node has already, and keeps for a while, is not sent again.
+        """
         return self._loop.run(self._client.upload(content))
 
     @property

@@ -6,13 +6,13 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from pandacea_sdk.computations import Computations
-from pandacea_sdk.errors import usage_error
+from pandacea_sdk.errors import PandaceaError, usage_error
 from pandacea_sdk.jobs import AsyncJobHandle
-from pandacea_sdk.node import NodeConnection
+from pandacea_sdk.node import NodeConnection, parse_object
 from pandacea_sdk.prepare import Inputs, make_request, read_content
 from pandacea_sdk.protocol.ids import HASH32
 from pandacea_sdk.protocol.signing import IDEMPOTENCY_KEY
@@ -21,8 +21,12 @@ from pandacea_sdk.scripts import Code, read_code
 from pandacea_sdk.waiting import Identified, id_of
 
 Uploads = Mapping[str, bytes | str | os.PathLike[str]]
-SUBMIT_SECONDS = 120.0
+SUBMIT_SECONDS: Final = 120.0
 """How long a submission is tried."""
+ASKED_FIRST_BYTES: Final = 4096
+"""A smaller upload is sent without asking whether the node has it."""
+KEPT_SECONDS: Final = 300.0
+"""An upload that the node keeps for less than this is sent again, which keeps it longer."""
 
 
 class RunMethods:
@@ -123,8 +127,23 @@ class RunMethods:
         return read_code(code, inputs).text
 
     async def upload(self, content: bytes | str | os.PathLike[str]) -> str:
-        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it."""
+        """Upload data for a script, which itself has at most 100 KB; returns its sha-256, by which a request names it.
+
+        What the node has already, and keeps for a while, is not sent again.
+        """
         raw = read_content(content)
         digest = hashlib.sha256(raw).hexdigest()
-        await self._node.send_signed("PUT", f"/api/v1/privacy/uploads/{quote(digest)}", body=raw)
+        target = f"/api/v1/privacy/uploads/{quote(digest)}"
+        if len(raw) < ASKED_FIRST_BYTES or not await self._has_upload(target, len(raw)):
+            await self._node.send_signed("PUT", target, body=raw)
         return digest
+
+    async def _has_upload(self, target: str, size: int) -> bool:
+        try:
+            stated = parse_object(await self._node.send_signed("GET", target))
+        except PandaceaError as error:
+            if error.status in {404, 405}:  # it is not there, or the node is of a version that cannot say
+                return False
+            raise
+        until = stated.get("kept_until")
+        return stated.get("size") == size and isinstance(until, int) and until > time.time() + KEPT_SECONDS

@@ -185,3 +185,20 @@ async def test_a_full_disk_takes_no_uploads(served: Served) -> None:
     """503, before the bytes."""
     served.world.uploads.files = replace(served.world.uploads.files, free_bytes=lambda _: 10)
     assert (await send(served)).code == "disk-full"
+
+
+async def test_whether_an_upload_is_here_can_be_asked_before_it_is_sent(served: Served) -> None:
+    """Size and time; absent, expired and another's look alike; asking keeps it no longer."""
+    assert (await served.send("GET", put(DATA))).code == "upload-unknown"
+    await send(served)
+    answer = await served.send("GET", put(DATA))
+    assert answer.json == {
+        "sha256": hashlib.sha256(DATA).hexdigest(),
+        "size": 600,
+        "kept_until": answer.json["kept_until"],
+    }
+    assert 90 < answer.json["kept_until"] - served.clock.now() <= 100
+    assert (await served.send("GET", put(DATA), signer=OTHER)).code == "unknown-spender"
+    assert (await served.send("GET", "/api/v1/privacy/uploads/ABC")).code == "bad-upload"
+    served.clock.added += 101
+    assert (await served.send("GET", put(DATA))).code == "upload-unknown"

@@ -16,10 +16,12 @@ from aiohttp import web
 from pandacea.domain.outcome import Artifact, Failure, Outcome, ScriptError
 from pandacea.domain.product import LiveOutput, Policy, Release, Rules
 from pandacea.flows.ports import CodeStarted, OutputWritten, ProgressReported, SandboxEvent, SandboxJob
+from pandacea.flows.uploads import UploadQuota
 from pandacea_sdk.async_client import AsyncPandaceaClient
 from pandacea_sdk.client import PandaceaClient
 from pandacea_sdk.errors import JobError, NodeError, NodeUnavailable, RequestError, StillRunning, UntrustedResult, UsageError
 from pandacea_sdk.event_stream import JobEvent
+from pandacea_sdk.transport import Reply, Transport
 from tests.api.served import ServedNode, served
 from tests.fakes import LEASE_ID
 from tests.sdk.conftest import LEASE, WEIGHTS, FakeNode
@@ -353,3 +355,27 @@ def test_a_node_that_is_gone_is_said_after_some_tries(
         job.wait()
     node.pieces = []
     assert job.wait().artifacts["model_weights.pth"] == WEIGHTS
+
+
+def test_an_upload_that_the_node_has_is_not_sent_again(
+    real: ServedNode, client: PandaceaClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked first, by any process with the key; what the node would drop soon is sent again."""
+    weights = b"w" * 5000
+    sent: list[str] = []
+    plain = Transport.send
+
+    async def recorded(self: Transport, method: str, target: str, **options: Any) -> Reply:
+        sent.append(f"{method} {len(options.get('body') or b'')}")
+        return await plain(self, method, target, **options)
+
+    monkeypatch.setattr(Transport, "send", recorded)
+    real.world.uploads.quota = UploadQuota(keep_seconds=1000.0)
+    digest = client.upload(weights)
+    with PandaceaClient(real.url, key="11" * 32) as other:
+        assert other.upload(weights) == digest
+        assert [one for one in sent if one.startswith("PUT")] == ["PUT 5000"]
+        real.world.uploads.quota = UploadQuota(keep_seconds=100.0)
+        other.upload(b"x" * 5000)
+        other.upload(b"x" * 5000)
+    assert [one for one in sent if one.startswith("PUT")] == ["PUT 5000"] * 3

@@ -148,8 +148,8 @@ def require_data_folder(config: Config) -> None:
         raise BadConfig(f"privacy.data_dir {folder} {what}", remedy=f"correct the name, or run `mkdir -m 700 {folder}`")
 
 
-def listener_of(section: ServerSection) -> Listener:
-    """Return where and how the HTTP server listens."""
+def listener_of(section: ServerSection, upload_mb: int) -> Listener:
+    """Return where and how the HTTP server listens. `upload_mb`: the largest body, that of an upload, in MiB."""
     tls = Tls(section.tls_certificate, section.tls_key) if section.tls_certificate and section.tls_key else None
     return Listener(
         section.host,
@@ -158,7 +158,7 @@ def listener_of(section: ServerSection) -> Listener:
         behind_proxy=section.behind_proxy,
         proxies=section.trusted_proxies,
         grace_seconds=section.grace_seconds,
-        limits=HttpLimits(connections=section.max_connections),
+        limits=HttpLimits(connections=section.max_connections, upload_bytes=upload_mb * MIB),
     )
 
 

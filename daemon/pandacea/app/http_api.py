@@ -50,7 +50,7 @@ async def serve_http(
     Raises:
         BadConfig: the address cannot be bound, or the TLS certificate cannot be used.
     """
-    listener = factories.listener_of(config.server)
+    listener = factories.listener_of(config.server, config.store.upload_mb)
     app = create_app(listener.limits)
     app[STATE].observe_request = adapters.metrics.observe_request
     app[AUTHENTICATOR] = _authenticator(config, adapters, supervisor, stack, requests_since)

@@ -257,6 +257,7 @@ def _make_stores(config: Config, adapters: Adapters) -> tuple[ResultStore, Uploa
     for name in ("results", "uploads"):
         (store.state_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     quota = UploadQuota(
+        max_bytes=store.upload_mb * MIB,
         max_spender_bytes=store.uploads_mb_per_spender * MIB,
         max_total_bytes=store.uploads_mb * MIB,
         keep_seconds=store.keep_uploads_seconds,

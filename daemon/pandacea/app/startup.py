@@ -63,7 +63,7 @@ async def open_adapters(config: Config, supervisor: TaskSupervisor, stack: Async
     Raises:
         BadConfig, Broken: something must be corrected before the node can start; the text says what.
     """
-    listener = factories.listener_of(config.server)
+    listener = factories.listener_of(config.server, config.store.upload_mb)
     check_binding(listener)
     factories.require_data_folder(config)
     factories.make_publisher(config)  # the files that they name are read, so that a bad one ends the start now

@@ -318,6 +318,8 @@ class StoreSection(Section):
     where leases run for more than fifty days."""
     keep_uploads_seconds: float = Field(default=86_400, ge=60)
     """An upload is deleted this long after it was last sent, unless a waiting computation names it."""
+    upload_mb: int = Field(default=64, ge=1, le=4096)
+    """One upload, in MiB; no more than `uploads_mb_per_spender` is of use."""
     uploads_mb: int = Field(default=2048, ge=1)
     """All uploads together, in MiB."""
     uploads_mb_per_spender: int = Field(default=256, ge=1)

@@ -69,6 +69,11 @@ class UploadStore:
             finally:
                 part.unlink(missing_ok=True)
 
+    async def find_upload(self, spender: Address, sha256: str) -> tuple[int, float] | None:
+        """Find a Spender's own upload: (bytes, Unix seconds until which it is kept); None: it is not here."""
+        async with self.database.read_session() as session:
+            return await session.uploads.find_upload(spender, sha256, self.clock.now())
+
     @contextmanager
     def _reserved(self, spender: Address, size: int) -> Iterator[None]:
         """Count an upload against the quota while it is being received."""

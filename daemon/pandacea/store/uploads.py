@@ -44,6 +44,12 @@ class UploadTable:
         found = (await self._connection.execute(select(_upload.c.size).where(here))).scalar_one_or_none()
         return None if found is None else int(found)
 
+    async def find_upload(self, spender: Address, sha256: str, now: float) -> tuple[int, float] | None:
+        """Return bytes and expiry (Unix seconds) of a Spender's upload; None: it is not here, or has expired."""
+        here = _here(spender, sha256) & (_upload.c.expires_at > now)
+        found = (await self._connection.execute(select(_upload.c.size, _upload.c.expires_at).where(here))).one_or_none()
+        return None if found is None else (int(found[0]), float(found[1]))
+
     async def count_usage(self, spender: Address | None = None) -> tuple[int, int]:
         """Count (files, bytes) of a Spender, or of all Spenders."""
         query = select(func.count(), func.coalesce(func.sum(_upload.c.size), 0))

@@ -174,6 +174,14 @@ class CodeAnswer(TypedDict):
     location: NotRequired[str]
 
 
+class UploadAnswer(TypedDict):
+    """200 of GET uploads: an upload of the caller. `kept_until`: Unix seconds."""
+
+    sha256: str
+    size: int
+    kept_until: int
+
+
 class Live(TypedDict):
     """200 of GET healthz: the process answers."""
 

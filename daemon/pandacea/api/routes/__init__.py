@@ -13,6 +13,7 @@ HANDLERS: Final = (
     results.delete_computation,
     results.get_artifact,
     events.get_events,
+    uploads.get_upload,
     uploads.put_upload,
     code.post_code,
     code.get_code_state,

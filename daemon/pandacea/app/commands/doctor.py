@@ -105,7 +105,7 @@ async def _data_folder(config: Config) -> str:
 
 async def _address(config: Config) -> str:
     """Return that the server's address is free, or served by the node of this very configuration."""
-    listener = factories.listener_of(config.server)
+    listener = factories.listener_of(config.server, config.store.upload_mb)
     check_binding(listener)
     try:
         await check_free(listener)
