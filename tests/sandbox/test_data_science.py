@@ -109,6 +109,24 @@ async def test_forked_workers_work(laboratory: Laboratory, start: str) -> None:
     assert (outcome.failure, outcome.output) == (None, b"[0, 2, 4, 6]\n")
 
 
+@pytest.mark.parametrize("start", ["multiprocessing.Pool(200)", "concurrent.futures.ProcessPoolExecutor(max_workers=200)"])
+async def test_more_workers_than_processes_allowed_are_fewer(laboratory: Laboratory, start: str) -> None:
+    """A quarter of `pids`; an executor that could not fork would wait for ever."""
+    code = f"import concurrent.futures, multiprocessing\nwith {start} as pool:\n    print(len(list(pool.map(abs, range(300)))))\n"
+    outcome = await run(laboratory, code)
+    assert outcome.failure is None, outcome
+    assert b"300" in outcome.output
+    assert b"has 16 workers instead of 200" in outcome.output
+
+
+async def test_all_processors_for_a_booster_is_not_too_many(laboratory: Laboratory) -> None:
+    """OpenMP starts at most 32 threads, however many the script or the machine's number of processors asks for."""
+    code = "import lightgbm, numpy as np\nx = np.random.rand(2000, 4)\n"
+    code += "lightgbm.LGBMClassifier(n_estimators=3, n_jobs=200, verbose=-1).fit(x, x[:, 0] > 0.5)\nprint('fitted')\n"
+    outcome = await run(laboratory, code)
+    assert (outcome.failure, outcome.output) == (None, b"fitted\n")
+
+
 async def test_tensors_pass_between_processes(laboratory: Laboratory) -> None:
     """A queue carries them by value; by descriptor, torch's own way, the reader would wait for ever."""
     code = (

@@ -245,7 +245,7 @@ class PrivacySection(Section):
     refused_imports: tuple[str, ...] = ("os", "sys")
     """Modules whose import is refused early, with a clear error. The sandbox is the boundary, not this."""
     threads: int = Field(default=1, ge=1, le=64)
-    """Threads of torch and BLAS in a computation; 1 keeps results reproducible."""
+    """Threads of torch, BLAS and joblib in a computation; 1 keeps results reproducible. OpenMP starts at most 32."""
     limits: LimitsSection = LimitsSection()
     """The limits of one computation."""
 

@@ -34,6 +34,7 @@ GUEST_ENVIRON: Final = {
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1",
+    "OMP_THREAD_LIMIT": "32",  # n_jobs=-1 means all of the machine's processors, which may be more than pids allows
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",

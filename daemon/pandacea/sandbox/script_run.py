@@ -67,6 +67,7 @@ def job_packets(job: SandboxJob, instance: SandboxInstance) -> Iterator[tuple[by
             "artifacts_bytes": limits.artifacts_bytes,
             "artifact_count": limits.artifact_count,
             "artifact_depth": limits.artifact_depth,
+            "pids": limits.pids,
             "watched_memory_bytes": instance.watched_memory_bytes,
         },
         "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1024, "RLIMIT_FSIZE": limits.workspace_bytes},

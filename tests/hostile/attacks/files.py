@@ -41,7 +41,7 @@ print(sorted(names))
 allowed = {"PATH", "HOME", "LANG", "TZ", "PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
            "ARROW_DEFAULT_MEMORY_POOL", "JE_ARROW_MALLOC_CONF", "HOSTNAME", "LD_LIBRARY_PATH", "PWD", "LC_CTYPE", "USER", "CUDA_MODULE_LOADING",
            "LOGNAME", "TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TRITON_CACHE_DIR", "SKLEARN_CACHE", "GLIBC_TUNABLES",
-           "MPLBACKEND", "FONTCONFIG_FILE", "PYTHONPATH"}
+           "MPLBACKEND", "OMP_THREAD_LIMIT", "FONTCONFIG_FILE", "PYTHONPATH"}
 (held if names <= allowed else broken)(sorted(names - allowed))
 (held if socket.gethostname() == "sandbox" else broken)(socket.gethostname())
 """,

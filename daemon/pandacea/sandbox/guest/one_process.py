@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
@@ -24,12 +25,17 @@ class StartMethodError(RuntimeError):
     """A way to start processes that cannot work in a sandbox."""
 
 
-def keep_in_one_process(threads: int) -> None:
-    """Adapt joblib, torch and multiprocessing, those imported already and those imported later. `threads`: how many joblib may use."""
+def keep_in_one_process(threads: int, pids: int) -> None:
+    """Adapt joblib, torch and multiprocessing, those imported already and those imported later. `threads`: how many joblib may use.
+
+    `pids`: how many processes and threads the sandbox may have; pools take at most a quarter of them.
+    """
     after_import.run_after_import(
         {
             "multiprocessing.context": _adapt_multiprocessing,
             "multiprocessing.managers": _adapt_managers,
+            "multiprocessing.pool": lambda module: _cap_workers(module.Pool, "processes", pids // 4),
+            "concurrent.futures.process": lambda module: _cap_workers(module.ProcessPoolExecutor, "max_workers", pids // 4),
             "joblib.parallel": lambda module: _adapt_joblib(module, threads),
             "joblib.externals.loky.backend.popen_loky_posix": _adapt_loky,
             "torch.utils.data.dataloader": _adapt_data_loader,
@@ -56,6 +62,25 @@ def _adapt_multiprocessing(module: Any) -> None:
     fork = module._concrete_contexts.get("fork")
     if fork is not None:  # the default of Python 3.14 is another
         module._default_context._default_context = fork
+
+
+def _cap_workers(pool: Any, parameter: str, largest: int) -> None:
+    """Keep a pool below the limit on processes: by default it has the machine's processors, and an executor that cannot fork hangs."""
+    original = pool.__init__
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def capped(*args: Any, **keywords: Any) -> None:
+        bound = signature.bind(*args, **keywords)
+        wanted = bound.arguments.get(parameter)
+        if wanted is None:
+            bound.arguments[parameter] = min(os.cpu_count() or 1, largest)
+        elif wanted > largest:
+            bound.arguments[parameter] = largest
+            _write_note(f"{pool.__name__} has {largest} workers instead of {wanted}")
+        original(*bound.args, **bound.kwargs)
+
+    pool.__init__ = capped
 
 
 def _adapt_managers(module: Any) -> None:

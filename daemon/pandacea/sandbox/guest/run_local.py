@@ -26,8 +26,8 @@ ENVIRONMENT: Final = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
 }
 """Variables that a sandbox sets and that change a script's numbers."""
-CAPS: Final = {"artifact_count": 256, "artifact_bytes": 64 * 1024 * 1024, "artifacts_bytes": 256 * 1024 * 1024}
-"""Used for figures that were left open."""
+CAPS: Final = {"artifact_count": 256, "artifact_bytes": 64 * 1024 * 1024, "artifacts_bytes": 256 * 1024 * 1024, "pids": 64}
+"""A node's default limits: for figures that were left open, and for pools."""
 
 
 class _Report:

@@ -115,7 +115,7 @@ def execute_script(
     `job`: `seed`, `threads` and `caps`. `folder`: the working folder, whose files are the script's artifacts.
     """
     seeds.seed_generators(int(job["seed"]), int(job["threads"]))
-    one_process.keep_in_one_process(int(job["threads"]))
+    one_process.keep_in_one_process(int(job["threads"]), int(job["caps"]["pids"]))
     figures.watch_figures()
     # A Python that the script starts finds the packages, too.
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
