@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from pandacea.domain.audit_entries import BY_OPERATOR
 from pandacea.domain.code_approval import CodeRecord, CodeState, CodeSubmission
 from pandacea.domain.ids import Address
 from pandacea.domain.params_schema import BadSchema, check_schema
 from pandacea.domain.printable import printable
 from pandacea.errors import ProblemError
-from pandacea.flows.audit_entries import BY_OPERATOR
 from pandacea.flows.ports import Catalogue, Clock, CodeChecker, LeaseCache
 from pandacea.flows.unit_of_work import Database
 

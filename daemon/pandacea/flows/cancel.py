@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import replace
 from typing import Any, Final
 
+from pandacea.domain.audit_entries import audit_job
 from pandacea.domain.charge import Charge
 from pandacea.domain.job import TERMINAL, Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.domain.product import Release
 from pandacea.errors import ProblemError
 from pandacea.files.results import ResultStore
-from pandacea.flows.audit_entries import audit_job
 from pandacea.flows.job_events import CLEARED_RESULT
 from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.messages import computation_event

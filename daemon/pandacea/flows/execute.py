@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from pandacea.domain.access import AccessDecision, Denied, Unknown, may_continue
+from pandacea.domain.audit_entries import audit_run
 from pandacea.domain.charge import Charge, count_use
 from pandacea.domain.ids import AssetId, LeaseId
 from pandacea.domain.job import Job, JobState, Mode
@@ -17,7 +18,6 @@ from pandacea.domain.limits import Limits
 from pandacea.domain.outcome import Failure, Outcome, not_stored_detail
 from pandacea.errors import Broken, Unavailable
 from pandacea.files.upload_files import UploadFiles
-from pandacea.flows.audit_entries import audit_run
 from pandacea.flows.cancel import CANCELLED_DETAIL
 from pandacea.flows.finish import COMMITTED_DETAIL, FinishPorts, empty_outcome, end_run, finish_run, retry_write
 from pandacea.flows.live_output import LiveFeed

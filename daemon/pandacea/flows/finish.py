@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from pandacea.domain.audit_entries import BY_NODE, audit_run_end
 from pandacea.domain.charge import FREE_OUTPUT_BYTES, Charge, charge_at_end, count_used
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure, Outcome, not_stored_detail
@@ -20,7 +21,6 @@ from pandacea.domain.product import LiveOutput, Release
 from pandacea.errors import Unavailable
 from pandacea.files.generation import GenerationFile
 from pandacea.files.results import ResultStore
-from pandacea.flows.audit_entries import BY_NODE, audit_run_end
 from pandacea.flows.cancel import CANCELLED_DETAIL
 from pandacea.flows.job_events import CLEARED_RESULT, result_commitment
 from pandacea.flows.live_output import JobNotifier

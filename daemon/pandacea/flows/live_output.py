@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from pandacea.domain.audit_entries import BY_NODE, audit_job
 from pandacea.domain.job import TERMINAL, JobState, Mode
 from pandacea.domain.product import LiveOutput
-from pandacea.flows.audit_entries import BY_NODE, audit_job
 from pandacea.flows.ports import Clock, OutputWritten, ProgressReported, SandboxEvent
 from pandacea.flows.unit_of_work import Database
 

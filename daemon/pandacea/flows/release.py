@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from pandacea.domain.audit_entries import BY_NODE, BY_OPERATOR, audit_job
 from pandacea.domain.charge import FREE_OUTPUT_BYTES, Charge, charge_at_end
 from pandacea.domain.job import Job, JobState, Mode
 from pandacea.domain.outcome import Failure
 from pandacea.domain.printable import printable
 from pandacea.errors import ProblemError
 from pandacea.files.results import ResultStore
-from pandacea.flows.audit_entries import BY_NODE, BY_OPERATOR, audit_job
 from pandacea.flows.job_events import CLEARED_RESULT, result_commitment
 from pandacea.flows.live_output import JobNotifier
 from pandacea.flows.messages import computation_event

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pandacea.domain.audit_entries import BY_OPERATOR, audit_job
 from pandacea.domain.charge import Charge
 from pandacea.domain.ids import AssetId
 from pandacea.domain.job import TERMINAL, Job, JobState, Mode
@@ -21,7 +22,6 @@ from pandacea.domain.outcome import Outcome
 from pandacea.errors import ProblemError, Refused
 from pandacea.files.results import ResultStore
 from pandacea.files.upload_files import UploadFiles
-from pandacea.flows.audit_entries import BY_OPERATOR, audit_job
 from pandacea.flows.finish import reduce_failed_run
 from pandacea.flows.ports import Clock, InputTable, Sandbox, SandboxEvent, SandboxIdentity, SandboxJob, TableFormat
 from pandacea.flows.unit_of_work import Database, ProductStore, StoredArtifact

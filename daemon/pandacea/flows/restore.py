@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import structlog
 
+from pandacea.domain.audit_entries import BY_NODE
 from pandacea.domain.charge import Charge
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.outcome import Failure
 from pandacea.errors import Broken
 from pandacea.files.generation import GenerationFile
-from pandacea.flows.audit_entries import BY_NODE
 from pandacea.flows.messages import computation_event
 from pandacea.flows.ports import Clock
 from pandacea.flows.unit_of_work import Database, Generation

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from pandacea.app.control.ids import expand_id
+from pandacea.domain.audit_entries import BY_OPERATOR
 from pandacea.domain.job import JobState
 from pandacea.errors import Refused
-from pandacea.flows.audit_entries import BY_OPERATOR
 from pandacea.flows.replay import ReplayPorts, replay_computation
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
 

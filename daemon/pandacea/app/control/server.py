@@ -25,13 +25,13 @@ from pandacea.app.control.leases import LeaseControl
 from pandacea.app.control.products import ProductControl
 from pandacea.app.control.replays import ReplayControl
 from pandacea.codecheck.review import ChildCodeReviewer
+from pandacea.domain.audit_entries import BY_OPERATOR
 from pandacea.domain.code_approval import CodeRecord, CodeState
 from pandacea.domain.job import Job, JobState
 from pandacea.domain.limits import MIB
 from pandacea.domain.params_schema import count_free_bytes
 from pandacea.errors import DaemonError, Refused
 from pandacea.flows import approve_code
-from pandacea.flows.audit_entries import BY_OPERATOR
 from pandacea.flows.ports import Clock
 from pandacea.flows.release import (
     ReleasePorts,
