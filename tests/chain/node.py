@@ -25,7 +25,7 @@ from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Broken
-from pandacea.flows.follow import fold_events
+from pandacea.flows.following.follow import fold_events
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade

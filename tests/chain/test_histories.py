@@ -26,9 +26,9 @@ from pandacea.domain.chain_view import BEFORE_GENESIS, NO_HASH, BlockRef
 from pandacea.domain.ids import Address, AssetId, BlockNumber, Hash32, LeaseId, LeaseKey, Timestamp
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
-from pandacea.flows.approval_proof import save_proof
-from pandacea.flows.chain_store import StoredProof
-from pandacea.flows.follow import apply_update, refresh_leases
+from pandacea.flows.following.approval_proof import save_proof
+from pandacea.flows.following.chain_store import StoredProof
+from pandacea.flows.following.follow import apply_update, refresh_leases
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade

@@ -34,7 +34,7 @@ from pandacea.domain.ids import HASH32, Address, BlockNumber, Hash32, LeaseKey, 
 from pandacea.domain.lease import is_well_formed
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Broken
-from pandacea.flows.follow import apply_update, refresh_leases
+from pandacea.flows.following.follow import apply_update, refresh_leases
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade

@@ -18,7 +18,7 @@ from pandacea.chain.sending.fees import FeeLimits
 from pandacea.chain.sending.finalized_leases import FollowedLeases
 from pandacea.chain.sending.sender import ChainSender
 from pandacea.domain.ids import Address
-from pandacea.flows.chain_store import SentTransaction
+from pandacea.flows.following.chain_store import SentTransaction
 from pandacea.flows.settlement.commit_results import CommitPorts, deliver_commitments
 from pandacea.flows.unit_of_work import Channel, OutboxMessage
 from pandacea.store.sent_transactions import SqlSentTransactionStore

@@ -14,7 +14,7 @@ from pandacea.config.sections import ApprovalSection
 from pandacea.domain.auto_approval import ApprovalPolicy, life_gas
 from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId, Wei
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.flows.settlement.approve_leases import ApprovePorts, approve_requested
 from pandacea.flows.unit_of_work import Channel
 from tests.chain.anvil import PRODUCT, SPENDER, STRANGER, AnvilAgreement

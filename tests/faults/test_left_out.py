@@ -17,7 +17,7 @@ from pandacea.domain.access import Denied, Granted, ProductFacts, may_run
 from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
 from pandacea.domain.lease import LeaseStatus
 from pandacea.errors import Refused
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.products import SqlProductStore
 from tests.chain.anvil import EARNER, PRODUCT, SPENDER, Anvil, AnvilAgreement

@@ -9,7 +9,7 @@ from typing import Any
 from pandacea.chain.rereading.parts import RereadOptions
 from pandacea.domain.chain_view import ChainUpdate
 from pandacea.domain.lease import LeaseStatus
-from pandacea.flows.follow import apply_update
+from pandacea.flows.following.follow import apply_update
 from tests.chain.anvil import STRANGER, Anvil
 from tests.chain.emitter import Emitter, committed, created, finalized, lease_number, log, raised, resolved, simple, terms
 from tests.chain.node import FollowingNode, assert_equals_rebuild

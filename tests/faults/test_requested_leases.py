@@ -17,7 +17,7 @@ from pandacea.app.startup import Adapters
 from pandacea.clock import SystemClock
 from pandacea.config import load_config
 from pandacea.errors import BadConfig, Refused
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.flows.settlement.commit_results import Posting
 from pandacea.flows.settlement.requested_leases import list_requested
 from pandacea.flows.unit_of_work import Channel

@@ -13,9 +13,9 @@ from pandacea.domain.chain_view import NO_HASH, BlockRef, ChainEvent, ChainUpdat
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp, Wei
 from pandacea.domain.lease import LeaseApproved, LeaseCancelled, LeaseCreated, LeaseEvent, LeaseTerms
 from pandacea.errors import Refused
-from pandacea.flows.approval_proof import acknowledge_lease, load_approval, save_proof
-from pandacea.flows.chain_store import StoredProof
-from pandacea.flows.follow import LeaseChange, apply_update
+from pandacea.flows.following.approval_proof import acknowledge_lease, load_approval, save_proof
+from pandacea.flows.following.chain_store import StoredProof
+from pandacea.flows.following.follow import LeaseChange, apply_update
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade

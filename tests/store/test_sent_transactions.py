@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from pandacea.domain.ids import Address, Hash32
-from pandacea.flows.chain_store import SentTransaction
+from pandacea.flows.following.chain_store import SentTransaction
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.sent_transactions import SqlSentTransactionStore
 

@@ -37,9 +37,9 @@ from pandacea.files.generation import GenerationFile
 from pandacea.files.results import ResultStore
 from pandacea.files.upload_files import UploadFiles
 from pandacea.flows.accept_job import QueueLimits, SubmitPorts
-from pandacea.flows.chain_store import ChainStore
 from pandacea.flows.execute import ExecutePorts, run_next_job
 from pandacea.flows.finish import recover_jobs
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.flows.outbox import Backlog, deliver_events, deliver_webhooks
 from pandacea.flows.privacy import PrivacyService
 from pandacea.flows.replay import ReplayPorts

@@ -16,8 +16,8 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
 from pandacea.domain.chain_view import ChainEvent
-from pandacea.flows.backfill_check import LATER_SECONDS, check_range, replace_range_digest
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.backfill_check import LATER_SECONDS, check_range, replace_range_digest
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.flows.ports import Clock
 from pandacea.tasks import run_every
 

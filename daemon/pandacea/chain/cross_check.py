@@ -21,7 +21,7 @@ from pandacea.domain.access import CachedLease
 from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease import DisputeRaised, DisputeResolved, LeaseCancelled, LeaseStatus
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.tasks import run_every
 
 log = structlog.get_logger(__name__)

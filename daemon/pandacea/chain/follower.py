@@ -33,8 +33,8 @@ from pandacea.chain.v0_disputes import V0DisputePoller
 from pandacea.domain.chain_view import ChainUpdate, ChainView
 from pandacea.domain.ids import LeaseId
 from pandacea.errors import Broken, Unavailable
-from pandacea.flows.chain_store import ChainStore
-from pandacea.flows.follow import apply_update, refresh_leases
+from pandacea.flows.following.chain_store import ChainStore
+from pandacea.flows.following.follow import apply_update, refresh_leases
 from pandacea.flows.ports import Clock
 from pandacea.tasks import TaskBody, retry_until_available, run_until_one_ends
 

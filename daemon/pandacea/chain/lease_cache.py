@@ -19,8 +19,8 @@ from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import BEFORE_GENESIS, BlockRef, ChainView
 from pandacea.domain.ids import HASH32, Address, BlockNumber, LeaseId, Timestamp
 from pandacea.domain.printable import printable
-from pandacea.flows.chain_store import ApprovedLease
-from pandacea.flows.follow import LeaseChange
+from pandacea.flows.following.chain_store import ApprovedLease
+from pandacea.flows.following.follow import LeaseChange
 from pandacea.flows.ports import Clock
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from pandacea.domain.approval_proof import ProofStatus, digest_terms, evaluate_p
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId, Timestamp
 from pandacea.domain.lease import NO_EXPIRY
 from pandacea.domain.lease_record import FINAL_CODES, STATUSES, LeaseRecord
-from pandacea.flows.chain_store import ApprovedLease
+from pandacea.flows.following.chain_store import ApprovedLease
 
 _PACKED: Final = struct.Struct(">20s20siqIIqBBB")
 # spender, earner, product (index in a list, -1: none), expiry (-1: none), max, committed, approved block, status, flags, proof status

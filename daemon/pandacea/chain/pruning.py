@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from pandacea.errors import Unavailable
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.chain_store import ChainStore
 
 log = structlog.get_logger(__name__)
 

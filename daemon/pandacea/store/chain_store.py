@@ -14,7 +14,7 @@ from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
-from pandacea.flows.chain_store import ApprovedLease
+from pandacea.flows.following.chain_store import ApprovedLease
 from pandacea.flows.messages import lease_event
 from pandacea.flows.unit_of_work import Channel
 from pandacea.store import cross_checks, plain_keys
@@ -30,7 +30,7 @@ PAGE_ROWS: Final = 5_000
 
 
 class SqlChainStore:
-    """`flows.chain_store.ChainStore` on SQLite or PostgreSQL."""
+    """`flows.following.chain_store.ChainStore` on SQLite or PostgreSQL."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.ids import ADDRESS, HASH32, ComputationId, LeaseId, LeaseKey, Wei
 from pandacea.domain.lease import NO_EXPIRY, LeaseStatus
 from pandacea.domain.lease_record import STATUS_CODE, STATUSES, LeaseRecord
-from pandacea.flows.chain_store import ApprovedLease, StoredProof
+from pandacea.flows.following.chain_store import ApprovedLease, StoredProof
 from pandacea.store.bulk import DbRow, execute_many, select_in, select_statement, upsert_statement, with_placeholders
 from pandacea.store.deployments import DeploymentScope
 

@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel
 
 from pandacea.domain.ids import Address, Hash32
 from pandacea.errors import Unavailable
-from pandacea.flows.chain_store import SentTransaction
+from pandacea.flows.following.chain_store import SentTransaction
 from pandacea.store.database_engine import DatabaseEngine
 
 
@@ -44,7 +44,7 @@ _sent: Final = SQLModel.metadata.tables["sent_transaction"]
 
 
 class SqlSentTransactionStore:
-    """`flows.chain_store.SentTransactionStore` on SQLite or PostgreSQL; each call is a transaction of its own."""
+    """`flows.following.chain_store.SentTransactionStore` on SQLite or PostgreSQL; each call is a transaction of its own."""
 
     def __init__(self, database: DatabaseEngine) -> None:
         """`database`: the node's one engine."""

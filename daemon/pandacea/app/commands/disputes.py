@@ -14,7 +14,7 @@ from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.lease import Lease
 from pandacea.domain.printable import printable
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import fold_events
+from pandacea.flows.following.follow import fold_events
 from pandacea.store.products import SqlProductStore
 from pandacea_sdk.protocol.contract import lease_agreement
 

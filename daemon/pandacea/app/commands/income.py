@@ -15,8 +15,8 @@ from pandacea.config import Config
 from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.lease import Lease, LeaseStatus
-from pandacea.flows.chain_store import SentTransaction
-from pandacea.flows.follow import fold_events
+from pandacea.flows.following.chain_store import SentTransaction
+from pandacea.flows.following.follow import fold_events
 from pandacea.flows.settlement.income import GasCost, IncomeRow, LeaseIncome, sum_income
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.products import SqlProductStore

@@ -13,9 +13,9 @@ from pandacea.domain.access import CachedLease
 from pandacea.domain.ids import HASH32, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Refused, Unavailable
-from pandacea.flows.approval_proof import ApprovalReport, acknowledge_lease, load_approval
-from pandacea.flows.chain_store import ChainStore
-from pandacea.flows.follow import LeaseCacheWriter
+from pandacea.flows.following.approval_proof import ApprovalReport, acknowledge_lease, load_approval
+from pandacea.flows.following.chain_store import ChainStore
+from pandacea.flows.following.follow import LeaseCacheWriter
 from pandacea.flows.ports import Clock, ResultPoster
 from pandacea.store.products import SqlProductStore
 from pandacea_sdk.protocol.json_types import JsonMapping, JsonObject
@@ -70,7 +70,7 @@ class LeaseControl:
         """Acknowledge the approval of a lease whose terms were shown.
 
         Raises:
-            Refused: as `flows.approval_proof.acknowledge_lease`.
+            Refused: as `flows.following.approval_proof.acknowledge_lease`.
             Unavailable: the database cannot be asked.
         """
         terms, attested_by, at = str(arguments["terms"]), str(arguments["by"]), int(self._clock.now())

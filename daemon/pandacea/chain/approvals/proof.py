@@ -35,7 +35,7 @@ from pandacea.domain.approval_proof import ProofStatus, digest_lease_terms
 from pandacea.domain.ids import Address, BlockNumber, Hash32, LeaseId
 from pandacea.domain.lease import Lease
 from pandacea.domain.lease_record import LeaseRecord
-from pandacea.flows.chain_store import StoredProof
+from pandacea.flows.following.chain_store import StoredProof
 from pandacea_sdk.protocol.approval import parse_approval_call
 from pandacea_sdk.protocol.contract import derive_lease_id
 

@@ -17,8 +17,8 @@ from pandacea.chain.rpc_faults import ANSWER_FAULTS, RpcFault
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.ids import LeaseId
 from pandacea.errors import Unavailable
-from pandacea.flows.approval_proof import load_lease, save_proof
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.approval_proof import load_lease, save_proof
+from pandacea.flows.following.chain_store import ChainStore
 
 log = structlog.get_logger(__name__)
 

@@ -23,8 +23,8 @@ from pandacea.domain.chain_view import ChainEvent
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
-from pandacea.flows.backfill_check import RereadOutcome, list_contradictory_leases, load_record, rebuild_lease
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.backfill_check import RereadOutcome, list_contradictory_leases, load_record, rebuild_lease
+from pandacea.flows.following.chain_store import ChainStore
 
 log = structlog.get_logger(__name__)
 

@@ -17,8 +17,8 @@ from pandacea.chain.rereading.unexplained_blocks import RECEIPTS_SECONDS, WAIT_S
 from pandacea.chain.rpc import Endpoint
 from pandacea.chain.source import ChainSource
 from pandacea.domain.ids import LeaseId
-from pandacea.flows.backfill_check import LATER_SECONDS
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.backfill_check import LATER_SECONDS
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.flows.ports import Clock
 from pandacea.tasks import TaskBody
 

@@ -15,8 +15,8 @@ from pandacea.chain.rereading.lease_rereader import LeaseRereader
 from pandacea.chain.rpc_faults import RpcFault
 from pandacea.chain.source import ChainSource
 from pandacea.domain.ids import LeaseId
-from pandacea.flows.backfill_check import find_leases_lacking
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.backfill_check import find_leases_lacking
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.tasks import run_every
 
 log = structlog.get_logger(__name__)

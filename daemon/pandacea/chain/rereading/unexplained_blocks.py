@@ -20,8 +20,8 @@ from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import BlockReceipt, RpcLog
 from pandacea.chain.source import ChainSource
 from pandacea.domain.ids import Hash32
-from pandacea.flows.backfill_check import add_missing_events
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.backfill_check import add_missing_events
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.tasks import run_every
 
 log = structlog.get_logger(__name__)

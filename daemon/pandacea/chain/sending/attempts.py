@@ -15,7 +15,7 @@ from pandacea.chain.rpc_messages import TransactionReceipt, parse_data
 from pandacea.chain.sending.calldata import calldata_of
 from pandacea.chain.sending.fees import FeeQuote, parse_wei
 from pandacea.domain.ids import Address, Hash32
-from pandacea.flows.chain_store import SentTransaction
+from pandacea.flows.following.chain_store import SentTransaction
 from pandacea_sdk.protocol.contract import lease_agreement
 from pandacea_sdk.protocol.json_types import JsonObject
 

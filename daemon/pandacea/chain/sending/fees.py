@@ -14,7 +14,7 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import FaultKind, RpcFault
 from pandacea.chain.rpc_messages import BaseFee
 from pandacea.errors import Unavailable
-from pandacea.flows.chain_store import SentTransaction
+from pandacea.flows.following.chain_store import SentTransaction
 from pandacea_sdk.protocol.ids import HEX_QUANTITY
 
 DAY_SECONDS: Final = 86_400.0

@@ -9,7 +9,7 @@ from pandacea.chain.follower import Follower
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Unavailable
-from pandacea.flows.follow import fold_events
+from pandacea.flows.following.follow import fold_events
 
 
 class FollowedLeases:

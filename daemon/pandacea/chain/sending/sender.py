@@ -26,7 +26,7 @@ from pandacea.chain.sending.key_lock import hold_key
 from pandacea.chain.sending.reverts import PoolRefusal, classify_refusal, error_from_revert, insufficient_funds, revert_of
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Unavailable
-from pandacea.flows.chain_store import SentTransaction, SentTransactionStore
+from pandacea.flows.following.chain_store import SentTransaction, SentTransactionStore
 from pandacea.flows.ports import Commitment
 from pandacea_sdk.protocol.contract import lease_agreement
 

@@ -23,8 +23,8 @@ from pandacea.chain.rpc import Endpoint
 from pandacea.chain.rpc_faults import ANSWER_FAULTS, RpcFault
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.errors import Unavailable
-from pandacea.flows.approval_proof import load_lease
-from pandacea.flows.chain_store import ChainStore
+from pandacea.flows.following.approval_proof import load_lease
+from pandacea.flows.following.chain_store import ChainStore
 from pandacea.tasks import retry_until_available
 
 log = structlog.get_logger(__name__)

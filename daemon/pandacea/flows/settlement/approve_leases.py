@@ -12,7 +12,7 @@ from pandacea.domain.auto_approval import ApprovalPolicy, ApprovalQuestion, Appr
 from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, LeaseId
 from pandacea.errors import Unavailable
-from pandacea.flows.chain_store import ChainStore, SentTransaction, SentTransactionStore
+from pandacea.flows.following.chain_store import ChainStore, SentTransaction, SentTransactionStore
 from pandacea.flows.messages import auto_approval_event
 from pandacea.flows.ports import Catalogue, Clock
 from pandacea.flows.settlement.requested_leases import RequestedLease, list_requested

@@ -9,8 +9,8 @@ from typing import Final
 from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.lease import LeaseStatus
-from pandacea.flows.chain_store import ChainStore
-from pandacea.flows.follow import fold_events
+from pandacea.flows.following.chain_store import ChainStore
+from pandacea.flows.following.follow import fold_events
 
 APPROVE_SECONDS: Final = 7 * 86_400
 """The contract takes an approval until so long after the lease's creation."""

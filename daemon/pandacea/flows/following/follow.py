@@ -14,7 +14,7 @@ from pandacea.domain.chain_view import ChainEvent, ChainUpdate, ChainView
 from pandacea.domain.ids import LeaseId, LeaseKey
 from pandacea.domain.lease import LeaseCreated
 from pandacea.domain.lease_record import LeaseRecord
-from pandacea.flows.chain_store import ChainStore, ChainUnitOfWork, StoredProof
+from pandacea.flows.following.chain_store import ChainStore, ChainUnitOfWork, StoredProof
 
 
 class LeaseChange(NamedTuple):

@@ -10,8 +10,8 @@ from pandacea.domain.ids import Hash32, LeaseId
 from pandacea.domain.lease import FINAL_STATUSES, Lease
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Refused
-from pandacea.flows.chain_store import ChainStore, ChainUnitOfWork, StoredProof
-from pandacea.flows.follow import LeaseCacheWriter, current_proof_status, fold_events, load_changes
+from pandacea.flows.following.chain_store import ChainStore, ChainUnitOfWork, StoredProof
+from pandacea.flows.following.follow import LeaseCacheWriter, current_proof_status, fold_events, load_changes
 
 
 @dataclass(frozen=True, slots=True)

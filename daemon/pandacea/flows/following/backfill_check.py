@@ -10,8 +10,15 @@ from pandacea.domain.chain_view import BlockRef, ChainEvent, ChainView
 from pandacea.domain.ids import LeaseId
 from pandacea.domain.lease import Lease, LeaseCreated, LeaseTerms
 from pandacea.domain.lease_record import FACT_FIELDS, LeaseRecord
-from pandacea.flows.chain_store import ChainStore, ChainUnitOfWork
-from pandacea.flows.follow import LeaseCacheWriter, digest_events, find_contradictions, fold_events, load_changes, select_own
+from pandacea.flows.following.chain_store import ChainStore, ChainUnitOfWork
+from pandacea.flows.following.follow import (
+    LeaseCacheWriter,
+    digest_events,
+    find_contradictions,
+    fold_events,
+    load_changes,
+    select_own,
+)
 
 LATER_SECONDS: Final = 300.0
 """From the settling of a range near the head, or from the agreement on one of a backfill, to one more reading."""
