@@ -189,12 +189,30 @@ def _run(narrator: Narrator, stack: ExitStack, folder: Path, asked: argparse.Nam
 
     narrator.chapter("A script that tries to leave")
     with narrator.step("send examples/network_probe_script.py") as note:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            probe = client.execute_computation(lease_id, PROBE, [], params={"port": listener.getsockname()[1]})
-        attempts = json.loads(probe["results"]["output"])
-        assert "connected" not in attempts.values(), attempts
-        assert "resolved" not in attempts.values(), attempts
-        note(", ".join(f"{name}: {result}" for name, result in attempts.items()))
+        note(_try_to_leave(client, lease_id))
+
+    narrator.chapter("The proof")
+    with narrator.step("the Earner replays the first computation: pandacea replay") as note:
+        note(_replay(folder, answer["computation_id"], committed))
+
+
+def _try_to_leave(client: PandaceaClient, lease_id: str) -> str:
+    """Send a script that tries every way out; each must fail."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        probe = client.execute_computation(lease_id, PROBE, [], params={"port": listener.getsockname()[1]})
+    attempts = json.loads(probe["results"]["output"])
+    assert "connected" not in attempts.values(), attempts
+    assert "resolved" not in attempts.values(), attempts
+    return ", ".join(f"{name}: {result}" for name, result in attempts.items())
+
+
+def _replay(folder: Path, computation_id: str, committed: str) -> str:
+    """Run a computation again as the Earner would; what comes out must be what the chain has."""
+    command = [sys.executable, "-m", "pandacea", "replay", computation_id, "--json", "--config", str(folder / "config.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=_environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["result_hash"] == committed, "the replay is of another result than the chain has"
+    return f"equal, byte for byte, to what the chain has as {committed[:18]}..."
 
 
 def _start_chain(stack: ExitStack) -> dict[str, Any]:

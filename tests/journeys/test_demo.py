@@ -26,6 +26,7 @@ def test_every_step_of_the_story_holds(sandbox: str) -> None:
     done = demo("--sandbox", sandbox)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "committedResult = 0x" in done.stdout
+    assert "equal, byte for byte, to what the chain has as 0x" in done.stdout
     assert "Every step held." in done.stdout
     assert processes(Path(tempfile.gettempdir(), "pandacea-demo-")) == {}
 
