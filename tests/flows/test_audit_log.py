@@ -26,8 +26,11 @@ from pandacea.flows.ports import SandboxEvent, SandboxJob
 from pandacea.flows.release import refuse_result, release_result
 from pandacea.flows.submit import submit_job
 from pandacea.store.database_engine import DatabaseEngine
-from pandacea_sdk.protocol.audit import EMPTY_HEAD, AuditRow, SignedHead, chain_entry, find_audit_fault
+from pandacea_sdk.protocol.audit import EMPTY_HEAD, AuditRow, SignedHead, chain_entry, find_audit_fault, read_signed_head
+from pandacea_sdk.protocol.hashing import KeySigner
 from pandacea_sdk.protocol.json_types import JsonObject
+from pandacea_sdk.protocol.manifest import hash_manifest
+from pandacea_sdk.protocol.receipt import Receipt
 from tests.fakes import CHAIN_ID, CONTRACT, LEASE_ID, SPENDER, cached_lease, product
 from tests.flows.conftest import World, caller, computation_request
 
@@ -254,3 +257,15 @@ def test_a_log_without_rows_holds_and_contradicts_any_receipt() -> None:
     fault = find_audit_fault([], [SignedHead("one", "0x1", "0x2", "3" * 64)])
     assert fault is not None
     assert fault.seq == 1
+
+
+def test_a_result_signed_before_the_node_kept_a_log_contradicts_nothing() -> None:
+    """A node that is upgraded has receipts whose manifests name no head; a receipt alone, of which that is not known, still counts."""
+    signer = KeySigner("01" * 32)
+    manifest = {"audit_head": None}
+    lease, computation, request, version = ("0x" + digit * 64 for digit in "1234")
+    receipt = Receipt(1, "0x" + "c" * 40, lease, computation, request, version, hash_manifest(manifest)).sign(signer)
+    old, _, _ = read_signed_head("old", receipt, manifest)
+    alone, _, _ = read_signed_head("alone", receipt, None)
+    assert find_audit_fault([], [old]) is None
+    assert find_audit_fault([], [old, alone]) is not None

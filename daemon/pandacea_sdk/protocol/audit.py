@@ -56,6 +56,8 @@ class SignedHead:
     result_hash: str
     head: str | None
     """None: of the manifest nothing is known but its hash, or it was signed before the node kept a log."""
+    before_log: bool = False
+    """The manifest names no head: it was signed by a version of the node that kept no log, so no row records it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ def read_signed_head(source: str, receipt: Any, manifest: JsonMapping | None) ->
     if manifest is not None and hash_manifest(manifest) != signed.result_hash:
         raise ProtocolError("bad-receipt", f"{source}: the manifest is not the one that the receipt names.")
     head = None if manifest is None else manifest.get("audit_head")
-    return SignedHead(source, signed.computation_id, signed.result_hash, head), signed, signer
+    before_log = manifest is not None and head is None
+    return SignedHead(source, signed.computation_id, signed.result_hash, head, before_log), signed, signer
 
 
 class AuditCheck:
@@ -121,6 +124,8 @@ class AuditCheck:
 
     def _compare(self, one: SignedHead) -> AuditFault | None:
         row = self._ended.get((one.computation_id, one.result_hash))
+        if row is None and one.before_log:
+            return None
         if row is None:
             # A head that is not here either is one of rows that were cut, or of a log that goes on after this one.
             where = self.last.seq if one.head is None else self._heads.get(one.head, self.last.seq)
