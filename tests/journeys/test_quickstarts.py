@@ -89,11 +89,13 @@ def test_the_example_of_a_spenders_side_runs(weather: System, tmp_path: Path) ->
 
 
 def test_the_blocks_of_the_sdks_page_run_as_they_are_written(weather: System, tmp_path: Path) -> None:
-    """A script of its name and a lease; a lease made of the signed catalogue; the key of a wallet's owner."""
-    first, lease, wallet = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sdk.md").read_text(), re.DOTALL)[:3]
+    """A script of its name and a lease; a function with a handle; a lease made of the signed catalogue; the key of a wallet's owner."""
+    first, handles, lease, wallet = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sdk.md").read_text(), re.DOTALL)[:4]
     (tmp_path / "train.py").write_text("open('model_weights.pth', 'wb').write(features.to_csv().encode())")
     program = first.replace("http://localhost:8080", weather.url).replace("0x…", weather.lease(computations=1))
     program += "\nassert weights.startswith(b',wind,sun'), weights\n"
+    program += handles.replace("http://localhost:8080", weather.url).replace("0x…", weather.lease(computations=1))
+    program += "\nassert w['lr'] == 0.01, w\n"
     program += (
         lease.replace("http://localhost:8080", weather.url)
         .replace("https://…", weather.rpc_url)
@@ -102,10 +104,12 @@ def test_the_blocks_of_the_sdks_page_run_as_they_are_written(weather: System, tm
     )
     program += f"\nassert len(lease_id) == 66, lease_id\nowner_key = {'5a' * 32!r}\n{wallet}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "PANDACEA_PRIVATE_KEY": weather.accounts[2]["private_key"]}
+    (tmp_path / "spender.py").write_text(program)  # a function's source is read from its file
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+        [sys.executable, "spender.py"], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
     )
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run.zip").is_file()
 
 
 def test_a_spender_reads_which_packages_a_script_finds(weather: System) -> None:
