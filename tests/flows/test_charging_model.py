@@ -521,7 +521,7 @@ def migrated_template() -> Path:
     global _made  # noqa: PLW0603  # made once for all examples
     if _made is None:
         folder = Path(tempfile.mkdtemp(prefix="charging-template-"))
-        atexit.register(shutil.rmtree, folder)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # it is inside the folder that the whole run removes
 
         async def make() -> None:
             database = await DatabaseEngine.open(f"sqlite+aiosqlite:///{folder / 'node.db'}")

@@ -9,11 +9,14 @@ name, does not. So joblib's backends become one that uses the job's threads, a D
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from . import after_import
@@ -30,6 +33,7 @@ def keep_in_one_process(threads: int, pids: int) -> None:
 
     `pids`: how many processes and threads the sandbox may have; pools take at most a quarter of them.
     """
+    _load_openmp()
     after_import.run_after_import(
         {
             "multiprocessing.context": _adapt_multiprocessing,
@@ -42,6 +46,15 @@ def keep_in_one_process(threads: int, pids: int) -> None:
             "torch.multiprocessing": _adapt_tensors,
         }
     )
+
+
+def _load_openmp() -> None:
+    """Load torch's libgomp: lightgbm names it without bringing one, and an image or a bare machine has none of its own."""
+    torch = importlib.util.find_spec("torch")
+    if torch is not None and torch.origin is not None:
+        library = Path(torch.origin).parent / "lib" / "libgomp.so.1"
+        if library.exists():
+            ctypes.CDLL(str(library))
 
 
 @functools.cache  # once for each text
