@@ -290,3 +290,7 @@ def main() -> None:
         print(f"{name:26} {value:10.2f}   {targets.get(name, '')}")
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
