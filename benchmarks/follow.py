@@ -153,6 +153,7 @@ def measure_follower(url: str, address: str, last: int, database: str, **_: Any)
     What a node spreads over the minutes after that is measured separately: `proof`, CPU seconds of proving one approval, and `reading`,
     of the second reading of all ranges.
     """
+    import aiohttp
     import structlog
 
     from tests.chain.anvil import Anvil, AnvilAgreement
@@ -173,7 +174,7 @@ def measure_follower(url: str, address: str, last: int, database: str, **_: Any)
     again: dict[str, float] = {}
 
     async def follow() -> None:
-        async with node:
+        async with aiohttp.ClientSession() as chain._session, node:
             await asyncio.wait_for(node.follower.caught_up.wait(), 600)
             view = node.follower.lease_cache.chain_view
             assert view is not None
