@@ -127,6 +127,13 @@ async def test_all_processors_for_a_booster_is_not_too_many(laboratory: Laborato
     assert (outcome.failure, outcome.output) == (None, b"fitted\n")
 
 
+async def test_looking_for_a_library_is_not_importing_it(laboratory: Laboratory) -> None:
+    """A script that asks whether numpy is there, as many libraries do, has the same seed as one that does not."""
+    draw = "import numpy\nprint(numpy.random.rand(3))\n"
+    asked = await run(laboratory, "import importlib.util\nassert importlib.util.find_spec('numpy')\n" + draw)
+    assert (asked.failure, asked.output) == (None, (await run(laboratory, draw)).output)
+
+
 async def test_tensors_pass_between_processes(laboratory: Laboratory) -> None:
     """A queue carries them by value; by descriptor, torch's own way, the reader would wait for ever."""
     code = (

@@ -29,18 +29,17 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        action = self._waiting.pop(fullname, None)
-        if action is None:
+        if fullname not in self._waiting:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, action)
+            spec.loader = _Loader(spec.loader, self._waiting, fullname)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
-    def __init__(self, inner: Any, after: Callable[[Any], None]) -> None:
-        self._inner, self._after = inner, after
+    def __init__(self, inner: Any, waiting: dict[str, Callable[[Any], None]], name: str) -> None:
+        self._inner, self._waiting, self._name = inner, waiting, name
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         created: ModuleType | None = self._inner.create_module(spec)
@@ -51,7 +50,9 @@ class _Loader(importlib.abc.Loader):
             module.__spec__.loader = self._inner  # from here on the module looks as if it had been imported without this
         module.__loader__ = self._inner
         self._inner.exec_module(module)
-        self._after(module)
+        action = self._waiting.pop(self._name, None)  # only now: whoever asks for a spec need not import the module
+        if action is not None:
+            action(module)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

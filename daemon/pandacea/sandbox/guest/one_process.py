@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
 import inspect
 import os
 import sys
@@ -49,11 +50,11 @@ def keep_in_one_process(threads: int, pids: int) -> None:
 
 def _load_openmp() -> None:
     """Load torch's libgomp: lightgbm names it without bringing one, and an image or a bare machine has none of its own."""
-    for folder in sys.path:  # asking importlib for torch would set off what waits for its import
-        library = Path(folder) / "torch" / "lib" / "libgomp.so.1"
+    torch = importlib.util.find_spec("torch")
+    if torch is not None and torch.origin is not None:
+        library = Path(torch.origin).with_name("lib") / "libgomp.so.1"
         if library.exists():
             ctypes.CDLL(str(library))
-            return
 
 
 @functools.cache  # once for each text
