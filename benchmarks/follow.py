@@ -153,28 +153,20 @@ def measure_follower(url: str, address: str, last: int, database: str, **_: Any)
     What a node spreads over the minutes after that is measured separately: `proof`, CPU seconds of proving one approval, and `reading`,
     of the second reading of all ranges.
     """
-    import aiohttp
     import structlog
 
     from tests.chain.anvil import Anvil, AnvilAgreement
     from tests.chain.node import FollowingNode
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    chain = Anvil()
-    chain.url = url
-    node = FollowingNode(
-        AnvilAgreement(chain, address, 1),
-        database,
-        upgraded=True,
-        settle_every=32,
-        cross_check_interval=15.0,
-        reread=quiet_rereading(),
-        poll_interval=1.0,
-    )
+    options: dict[str, Any] = {"upgraded": True, "settle_every": 32, "cross_check_interval": 15.0, "poll_interval": 1.0}
     again: dict[str, float] = {}
 
     async def follow() -> None:
-        async with aiohttp.ClientSession() as chain._session, node:
+        async with (
+            Anvil.connect(url) as chain,
+            FollowingNode(AnvilAgreement(chain, address, 1), database, reread=quiet_rereading(), **options) as node,
+        ):
             await asyncio.wait_for(node.follower.caught_up.wait(), 600)
             view = node.follower.lease_cache.chain_view
             assert view is not None
@@ -196,7 +188,7 @@ def measure_follower(url: str, address: str, last: int, database: str, **_: Any)
         from pandacea.store.database_engine import DatabaseEngine
         from pandacea.store.migrate import upgrade
 
-        opened = await DatabaseEngine.open(node.address)
+        opened = await DatabaseEngine.open(database)
         await upgrade(opened)
         await opened.close()
 
@@ -233,11 +225,7 @@ def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, 
     from tests.chain.node import FollowingNode
 
     imported = time.monotonic()
-    chain = Anvil()
-    chain.url = url
-    node = FollowingNode(
-        AnvilAgreement(chain, address, 1), database, chain_id=31337, cross_check_interval=15.0, reread=quiet_rereading()
-    )
+    options: dict[str, Any] = {"chain_id": 31337, "cross_check_interval": 15.0}
 
     async def start() -> dict[str, Any]:
         from pandacea.store.database_engine import DatabaseEngine
@@ -245,7 +233,10 @@ def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, 
         opened = await DatabaseEngine.open(database)
         await opened.close()
         first = time.monotonic()
-        async with node:
+        async with (
+            Anvil.connect(url) as chain,
+            FollowingNode(AnvilAgreement(chain, address, 1), database, reread=quiet_rereading(), **options) as node,
+        ):
             while not len(node.follower.lease_cache):
                 await asyncio.sleep(0.001)
             while node.follower.lease_cache.not_ready_reason is not None:
@@ -270,7 +261,6 @@ def measure_ready(url: str, address: str, database: str, **_: Any) -> dict[str, 
 
 def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: Any) -> dict[str, Any]:
     """Measure the time from a block being visible at the endpoint to the changed answer, 200 times."""
-    import aiohttp
     import structlog
 
     from tests.chain.anvil import Anvil, AnvilAgreement
@@ -281,9 +271,10 @@ def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: 
     rounds = 20 if poll else 200
 
     async def measure() -> list[float]:
-        chain = Anvil()
-        chain.url = url
-        chain._session = aiohttp.ClientSession()
+        async with Anvil.connect(url) as chain:
+            return await measure_on(chain)
+
+    async def measure_on(chain: Anvil) -> list[float]:
         agreement = AnvilAgreement(chain, address, 1)
         emitter = Emitter(agreement)
         more: dict[str, Any] = {"poll_interval": 1.0} if poll else {"poll_interval": 1.0, "ws_url": chain.ws_url}
@@ -308,7 +299,6 @@ def measure_lag(url: str, address: str, database: str, poll: bool = False, **_: 
                 await asyncio.wait_for(changed.wait(), 10)
                 lags.append((time.monotonic() - seen) * 1000)
                 stop()
-        await chain._session.close()
         assert callable(lease_number)
         return lags
 

@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -55,6 +56,15 @@ class Anvil:
         self._session: aiohttp.ClientSession | None = None
         self.url = ""
         self.chain_id = 31337
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, url: str) -> AsyncIterator[Anvil]:
+        """Use a chain that another process runs: nothing is started, and nothing is killed at the end."""
+        chain = cls()
+        chain.url = url
+        async with aiohttp.ClientSession() as chain._session:
+            yield chain
 
     async def __aenter__(self) -> Anvil:
         arguments = [str(ANVIL), "--port", "0", *self._options]

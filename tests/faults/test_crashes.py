@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 from pathlib import Path
 
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from tests.chain.anvil import ROOT, Anvil
+from tests.chain.anvil import Anvil
 from tests.chain.node import FollowingNode, rebuilt_node
 from tests.faults.conftest import STATEMENTS
+from tests.faults.processes import run_module
 
 COMPUTATION = "0x" + "22" * 32
 
@@ -30,23 +27,9 @@ async def test_row_15_crash_between_logs_and_checkpoint(anvil: Anvil, tmp_path: 
     seed = await DatabaseEngine.open(f"sqlite+aiosqlite:///{tmp_path}/seed.db")
     await upgrade(seed)
     await seed.close()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.faults.killed",
-        anvil.url,
-        agreement.address,
-        str(agreement.block),
-        str(tmp_path),
-        str(STATEMENTS),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT}"},
+    killed = await run_module(
+        "tests.faults.killed", anvil.url, agreement.address, str(agreement.block), str(tmp_path), str(STATEMENTS)
     )
-    said, problems = await process.communicate()
-    assert process.returncode == 0, problems.decode()[-2000:]
-    killed = json.loads(said)
     assert len(killed) >= min(STATEMENTS, 30), "every statement of the catch-up was a place to die"
     async with rebuilt_node(agreement, tmp_path) as fresh:
         expected = await fresh.rows_and_cache()

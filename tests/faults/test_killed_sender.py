@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 from pathlib import Path
 
-from tests.chain.anvil import ROOT, AnvilAgreement
+from tests.chain.anvil import AnvilAgreement
+from tests.faults.processes import run_module
 from tests.faults.settling import settling_node
 
 
@@ -18,23 +15,9 @@ async def test_killed_between_any_two_steps(agreement: AnvilAgreement, tmp_path:
         lease = await earner.lease()
         await earner.node.wait_for_proof(lease)
         await earner.release(lease, "a")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.faults.killed_sender",
-        agreement.chain.url,
-        agreement.address,
-        str(tmp_path / "node.db"),
-        lease,
-        str(tmp_path),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT}"},
+    ended = await run_module(
+        "tests.faults.killed_sender", agreement.chain.url, agreement.address, str(tmp_path / "node.db"), lease, str(tmp_path)
     )
-    said, problems = await process.communicate()
-    assert process.returncode == 0, problems.decode()[-2000:]
-    ended = json.loads(said)
     assert len(ended) >= 6, "signing, sending and noting are several steps"
     for place, found in enumerate(ended, 1):
         assert found["committed"], f"killed at step {place}: {found}"
