@@ -57,7 +57,7 @@ class AgreementMethods:
         """
         if self._rpc_url is None:
             raise usage_error("create_lease needs your own endpoint and the contract: PandaceaClient(..., rpc_url=, contract=).")
-        return await offers.create_lease(
+        lease_id, _ = await offers.create_lease(
             self._node,
             self._rpc_url,
             account_of(self._node.signer),
@@ -69,6 +69,7 @@ class AgreementMethods:
             max_fee=max_fee,
             max_tip=max_tip,
         )
+        return lease_id
 
     async def request_lease(
         self,
@@ -98,8 +99,10 @@ class AgreementMethods:
         product_id = product_id_of(product)
         if self._rpc_url is None:
             raise usage_error("request_lease needs your own endpoint and the contract: PandaceaClient(..., rpc_url=, contract=).")
-        offer = await offers.fetch_offer(self._node, product_id)
-        lease_id = await self.create_lease(
+        lease_id, offer = await offers.create_lease(
+            self._node,
+            self._rpc_url,
+            account_of(self._node.signer),
             product_id,
             computations=computations,
             days=days,

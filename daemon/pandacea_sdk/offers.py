@@ -87,8 +87,8 @@ async def create_lease(
     arbiter: str | None,
     max_fee: int,
     max_tip: int | None,
-) -> str:
-    """Create a lease on a product as it is offered. See `AsyncPandaceaClient.create_lease`."""
+) -> tuple[str, Offer]:
+    """Create a lease on a product as it is offered; returns its id and the offer it was made of. See `AsyncPandaceaClient.create_lease`."""
     from pandacea_sdk.chain import ContractReverted, LeaseChain, RpcUnavailable, WrongDeployment
 
     try:
@@ -111,7 +111,7 @@ async def create_lease(
     try:
         async with LeaseChain(rpc_url, offer.contract, key=account, chain_id=chain_id, max_fee=max_fee, max_tip=max_tip) as chain:
             await _check_signers(chain, offer)
-            return await chain.create_lease(
+            lease_id = await chain.create_lease(
                 offer.earner,
                 product_id,
                 price=offer.price,
@@ -120,6 +120,7 @@ async def create_lease(
                 max_computations=computations,
                 arbiter=arbiter,
             )
+            return lease_id, offer
     except WrongDeployment as error:
         raise UntrustedResult("not-on-chain", f"No lease was made: {error}.") from error
     except ContractReverted as error:

@@ -19,17 +19,17 @@ from pandacea.chain.lease_cache import InMemoryLeaseCache
 from pandacea.chain.rereading.parts import RereadOptions
 from pandacea.chain.rpc import Endpoint
 from pandacea.clock import SystemClock
-from pandacea.domain.access import CachedLease
+from pandacea.domain.access import AccessDecision, CachedLease, ProductFacts, may_run
 from pandacea.domain.approval_proof import ProofStatus
 from pandacea.domain.chain_view import ChainView
-from pandacea.domain.ids import Address, LeaseId
+from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
 from pandacea.domain.lease_record import LeaseRecord
 from pandacea.errors import Broken
 from pandacea.flows.following.follow import fold_events
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.migrate import upgrade
-from tests.chain.anvil import EARNER, AnvilAgreement
+from tests.chain.anvil import EARNER, PRODUCT, AnvilAgreement
 
 AT_ONCE = Confidence(ConfidenceKind.CONFIRMATIONS, 0)
 
@@ -120,6 +120,22 @@ class FollowingNode:
     def known_lease(self, lease_id: str) -> CachedLease | None:
         """Find a lease in the cache."""
         return self.follower.lease_cache.find_lease(LeaseId(lease_id))
+
+    def decide_run(self, lease_id: str, caller: str) -> AccessDecision:
+        """Decide whether this caller may now run on the one asset of the lease's product."""
+        return may_run(
+            self.known_lease(lease_id),
+            self.lease_cache.chain_status(),
+            caller=Address(caller.lower()),
+            earner=Address(EARNER.address.lower()),
+            product=ProductFacts(PRODUCT, frozenset({AssetId("a")}), Hash32("v")),
+            assets=[AssetId("a")],
+            product_version=None,
+            used=0,
+            reserved=0,
+            time_limit=60,
+            clock=0,
+        )
 
     async def wait_until(self, condition: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
         """Wait for a condition that the follower brings about; its own failure is raised at once."""

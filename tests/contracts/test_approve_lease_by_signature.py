@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pandacea_sdk.protocol.contract import ContractEvent
+from tests.chain.wallet_setup import WalletBehaviour
 from tests.contracts.agreement import DAY, NO_LEASE, ZERO, Agreement, Done, Refusal
-from tests.contracts.wallet import Wallet, WalletMood
+from tests.contracts.wallet import Wallet
 
 FOREVER = 2**256 - 1
 
@@ -162,13 +163,13 @@ def test_given_the_earner_is_a_contract_when_it_does_not_accept_the_signature_it
     """Another key's signature, or a wallet that refuses its own."""
     wallet, lease = wallet_lease(agreement)
     assert bring(agreement, lease, by=agreement.other) == not_signed(lease)
-    wallet.behave(WalletMood.REFUSE)
+    wallet.behave(WalletBehaviour.REFUSE)
     assert bring(agreement, lease) == not_signed(lease)
 
 
-@pytest.mark.parametrize("mood", [WalletMood.SHORT, WalletMood.DIRTY])
+@pytest.mark.parametrize("mood", [WalletBehaviour.SHORT, WalletBehaviour.DIRTY])
 def test_given_the_earner_is_a_contract_when_it_answers_with_something_else_it_reverts_with_approval_not_signed(
-    agreement: Agreement, mood: WalletMood
+    agreement: Agreement, mood: WalletBehaviour
 ) -> None:
     """Fewer bytes than a word, or the magic value and more in the same word."""
     wallet, lease = wallet_lease(agreement)
@@ -176,9 +177,9 @@ def test_given_the_earner_is_a_contract_when_it_answers_with_something_else_it_r
     assert bring(agreement, lease) == not_signed(lease)
 
 
-@pytest.mark.parametrize("mood", [WalletMood.REVERT, WalletMood.BURN])
+@pytest.mark.parametrize("mood", [WalletBehaviour.REVERT, WalletBehaviour.BURN])
 def test_given_the_earner_is_a_contract_when_it_reverts_or_burns_all_gas_it_reverts_with_approval_not_signed(
-    agreement: Agreement, mood: WalletMood
+    agreement: Agreement, mood: WalletBehaviour
 ) -> None:
     """Whatever it does, the answer is a refusal with its reason."""
     wallet, lease = wallet_lease(agreement)

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 from pandacea_sdk.protocol.contract import ContractAbi
+from tests.chain.wallet_setup import WalletBehaviour
 from tests.contracts.agreement import Agreement, Done, artifact
-
-
-class WalletMood(IntEnum):
-    """What the contract answers when it is asked whether it signed."""
-
-    HONEST = 0
-    REFUSE = 1
-    REVERT = 2
-    BURN = 3
-    FLOOD = 4
-    LONG = 5
-    SHORT = 6
-    DIRTY = 7
 
 
 class Wallet:
@@ -29,7 +15,7 @@ class Wallet:
         self._abi = ContractAbi(artifact("Wallet"))
         self.address = agreement.deploy(self._abi, owner)
 
-    def behave(self, mood: WalletMood) -> None:
+    def behave(self, mood: WalletBehaviour) -> None:
         """Set what it answers."""
         call = self._abi.encode_call("behave", int(mood))
         assert isinstance(self._agreement.raw(call, by=self._agreement.owner, to=self.address), Done)

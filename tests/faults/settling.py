@@ -81,6 +81,22 @@ class SettlingNode:
                 await work.outbox.put_message(OutboxMessage(Channel.CHAIN, f"commit:{word(name)}", "commitResult", payload), 0.0)
             await work.commit()
 
+    async def send_into_pool(self, name: str) -> str:
+        """Make a lease and send a result of it into the pool of a chain that mines by itself no more; returns the lease's id."""
+        lease_id = await self.lease()
+        await self.chain.call_method("evm_setAutomine", False)
+        await self.release(lease_id, name)
+        await self.settle()
+        return lease_id
+
+    async def cancel_before_it(self, lease_id: str) -> None:
+        """Have the Earner's cancellation of a lease mined while what was sent for it has dropped out of the pool; then look at it once."""
+        raw = await self.chain.sign_transaction(EARNER, self.agreement.address, encode_call("cancelLease(bytes32)", lease_id))
+        await self.chain.call_method("anvil_dropAllTransactions")
+        await self.chain.call_method("eth_sendRawTransaction", raw)
+        await self.chain.mine_blocks(1)
+        await self.resend()
+
     async def settle(self) -> int:
         """Run one step of the delivery, at the chain's head."""
         await self.node.wait_for_head()

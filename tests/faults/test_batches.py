@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pandacea.chain.sending.fees import FeeLimits
 from pandacea_sdk.protocol.contract import function_selector
-from tests.chain.anvil import EARNER, AnvilAgreement, encode_call
+from tests.chain.anvil import AnvilAgreement
 from tests.faults.proxy import FaultProxy
 from tests.faults.settling import settling_node, word
 
@@ -49,11 +49,7 @@ async def test_one_that_the_contract_leaves_out(agreement: AnvilAgreement, tmp_p
         await earner.release(good, "a")
         await earner.release(gone, "c")
         await earner.settle()
-        raw = await chain.sign_transaction(EARNER, agreement.address, encode_call("cancelLease(bytes32)", gone))
-        await chain.call_method("anvil_dropAllTransactions")
-        await chain.call_method("eth_sendRawTransaction", raw)
-        await chain.mine_blocks(1)
-        await earner.resend()
+        await earner.cancel_before_it(gone)
         await chain.mine_blocks(1)
         await earner.finish()
         assert list((await earner.notes()).values()) == ["committed", "refused: the lease is cancelled on-chain"]

@@ -13,14 +13,14 @@ from pandacea.app.control.leases import LeaseControl
 from pandacea.app.render import render_answer
 from pandacea.chain.rereading.parts import RereadOptions
 from pandacea.clock import SystemClock
-from pandacea.domain.access import Denied, Granted, ProductFacts, may_run
-from pandacea.domain.ids import Address, AssetId, Hash32, LeaseId
+from pandacea.domain.access import Denied, Granted
+from pandacea.domain.ids import LeaseId
 from pandacea.domain.lease import LeaseStatus
 from pandacea.errors import Refused
 from pandacea.flows.following.chain_store import ChainStore
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.products import SqlProductStore
-from tests.chain.anvil import EARNER, PRODUCT, SPENDER, Anvil, AnvilAgreement
+from tests.chain.anvil import PRODUCT, SPENDER, Anvil, AnvilAgreement
 from tests.chain.emitter import TOPIC
 from tests.chain.node import FollowingNode, assert_equals_rebuild
 from tests.faults.proxy import FaultProxy
@@ -58,19 +58,7 @@ class LeftOut:
 
 def answer_of(node: FollowingNode, lease: str) -> str:
     """Return what the node answers the Spender who asks to run: `granted`, or the code of the denial."""
-    decision = may_run(
-        node.known_lease(lease),
-        node.lease_cache.chain_status(),
-        caller=Address(SPENDER.address.lower()),
-        earner=Address(EARNER.address.lower()),
-        product=ProductFacts(PRODUCT, frozenset({AssetId("a")}), Hash32("v")),
-        assets=[AssetId("a")],
-        product_version=None,
-        used=0,
-        reserved=0,
-        time_limit=60,
-        clock=0,
-    )
+    decision = node.decide_run(lease, SPENDER.address)
     return decision.code if isinstance(decision, Denied) else "granted" if isinstance(decision, Granted) else "unknown"
 
 

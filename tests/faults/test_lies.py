@@ -8,30 +8,12 @@ from typing import Any
 import pytest
 
 from pandacea.chain.contract_versions import GET_LEASE_SELECTOR
-from pandacea.domain.access import Denied, Granted, ProductFacts, may_continue, may_read, may_run
+from pandacea.domain.access import Denied, Granted, may_continue, may_read
 from pandacea.domain.approval_proof import ProofStatus
-from pandacea.domain.ids import Address, AssetId, Hash32
 from tests.chain.anvil import EARNER, OPERATOR, OWNER, PRODUCT, SPENDER, STRANGER, Anvil, encode_call
 from tests.chain.emitter import Emitter, created, lease_number, simple, terms
 from tests.chain.node import FollowingNode, assert_equals_rebuild
 from tests.faults.proxy import FaultProxy, ProxyAnswer
-
-
-def run(node: FollowingNode, lease: str, caller: str) -> Any:
-    """May this caller run on the one asset?"""
-    return may_run(
-        node.known_lease(lease),
-        node.lease_cache.chain_status(),
-        caller=Address(caller.lower()),
-        earner=EARNER.address.lower(),
-        product=ProductFacts(PRODUCT, frozenset({AssetId("a")}), Hash32("v")),
-        assets=[AssetId("a")],
-        product_version=None,
-        used=0,
-        reserved=0,
-        time_limit=60,
-        clock=0,
-    )
 
 
 async def test_a_consistent_fake_chain_gets_nothing(anvil: Anvil, tmp_path: Path) -> None:
@@ -44,7 +26,7 @@ async def test_a_consistent_fake_chain_gets_nothing(anvil: Anvil, tmp_path: Path
         await node.wait_for_head()
         await node.wait_until(lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN)
         for answer in (
-            run(node, lease, STRANGER.address),
+            node.decide_run(lease, STRANGER.address),
             may_read(node.known_lease(lease), node.lease_cache.chain_status(), caller=STRANGER.address.lower()),
             may_continue(node.known_lease(lease), node.lease_cache.chain_status()),
         ):
@@ -73,10 +55,10 @@ async def test_a_real_approval_does_not_open_another_persons_lease(anvil: Anvil,
             await node.wait_until(
                 lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN
             )
-            answer = run(node, lease, STRANGER.address)
+            answer = node.decide_run(lease, STRANGER.address)
             assert isinstance(answer, Denied)
             assert answer.code == "approval-unproven"
-            assert isinstance(run(node, lease, SPENDER.address), Denied)
+            assert isinstance(node.decide_run(lease, SPENDER.address), Denied)
 
 
 LIES = {
@@ -102,7 +84,7 @@ async def test_a_transaction_changed_in_any_field_proves_nothing(anvil: Anvil, t
             await node.wait_until(
                 lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN
             )
-            assert isinstance(run(node, lease, SPENDER.address), Denied)
+            assert isinstance(node.decide_run(lease, SPENDER.address), Denied)
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
@@ -116,8 +98,8 @@ async def test_an_approval_of_any_transaction_type_is_proved(anvil: Anvil, tmp_p
         known = node.known_lease(lease)
         assert known is not None
         assert known.proof_status is ProofStatus.SIGNED
-        assert isinstance(run(node, lease, SPENDER.address), Granted)
-        assert isinstance(run(node, lease, STRANGER.address), Denied)
+        assert isinstance(node.decide_run(lease, SPENDER.address), Granted)
+        assert isinstance(node.decide_run(lease, STRANGER.address), Denied)
 
 
 async def test_an_operator_approves_when_the_earner_made_it_one(anvil: Anvil, tmp_path: Path) -> None:
@@ -145,7 +127,7 @@ async def test_an_approval_that_a_stranger_brought_is_proved_by_the_signature_in
             known = node.known_lease(lease)
             assert known is not None
             assert known.proof_status is ProofStatus.SIGNED
-            assert isinstance(run(node, lease, SPENDER.address), Granted)
+            assert isinstance(node.decide_run(lease, SPENDER.address), Granted)
 
 
 async def test_an_id_that_names_another_arbiter_than_the_lease_has_is_not_proved(anvil: Anvil, tmp_path: Path) -> None:
@@ -166,7 +148,7 @@ async def test_an_id_that_names_another_arbiter_than_the_lease_has_is_not_proved
             await node.wait_until(
                 lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN
             )
-            assert isinstance(run(node, lease, SPENDER.address), Denied)
+            assert isinstance(node.decide_run(lease, SPENDER.address), Denied)
 
 
 async def test_proofs_survive_a_restart(anvil: Anvil, tmp_path: Path) -> None:
@@ -209,7 +191,7 @@ async def test_any_endpoint_may_deny(anvil: Anvil, tmp_path: Path) -> None:
             await node.wait_until(
                 lambda: _code(may_continue(node.known_lease(lease), node.lease_cache.chain_status())) == "lease-doubted"
             )
-            assert _code(run(node, lease, SPENDER.address)) == "lease-doubted"
+            assert _code(node.decide_run(lease, SPENDER.address)) == "lease-doubted"
             hiding.refuse = True
             await anvil.mine_blocks(1)
             await node.wait_until(lambda: node.follower.endpoints.current.url == anvil.url, what="failover")
@@ -305,10 +287,10 @@ async def test_v0_is_served_with_a_second_endpoint(anvil: Anvil, tmp_path: Path)
         known = node.known_lease(lease)
         assert known is not None
         assert (known.data_product_id, known.expires_at, known.max_computations) == (PRODUCT, None, 1)
-        assert isinstance(run(node, lease, SPENDER.address), Granted)
+        assert isinstance(node.decide_run(lease, SPENDER.address), Granted)
         await agreement.execute(lease, by=STRANGER)
         await node.wait_for_head()
-        assert isinstance(run(node, lease, SPENDER.address), Granted), "a stranger's execution is not obeyed"
+        assert isinstance(node.decide_run(lease, SPENDER.address), Granted), "a stranger's execution is not obeyed"
         assert node.follower.source is not None
         completer = node.follower.source.v0_completer
         assert completer is not None
@@ -317,7 +299,7 @@ async def test_v0_is_served_with_a_second_endpoint(anvil: Anvil, tmp_path: Path)
         await node.wait_until(
             lambda: (known := node.known_lease(lease)) is not None and known.proof_status is ProofStatus.UNPROVEN, what="unproven"
         )
-        assert _code(run(node, lease, SPENDER.address)) == "approval-unproven"
+        assert _code(node.decide_run(lease, SPENDER.address)) == "approval-unproven"
 
 
 async def test_v0_the_earners_own_execution_ends_it(anvil: Anvil, tmp_path: Path) -> None:
@@ -334,7 +316,7 @@ async def test_v0_the_earners_own_execution_ends_it(anvil: Anvil, tmp_path: Path
     ):
         await node.wait_for_proof(lease)
         await node.wait_for_head()
-        assert _code(run(node, lease, SPENDER.address)) == "lease-ended"
+        assert _code(node.decide_run(lease, SPENDER.address)) == "lease-ended"
 
 
 async def test_v0_disputes_that_emit_nothing_are_found_by_asking(anvil: Anvil, tmp_path: Path) -> None:
@@ -358,8 +340,8 @@ async def test_v0_disputes_that_emit_nothing_are_found_by_asking(anvil: Anvil, t
         first.after.append(dispute)
         second.after.append(dispute)
         await node.wait_for_proof(lease)
-        assert isinstance(run(node, lease, SPENDER.address), Granted)
+        assert isinstance(node.decide_run(lease, SPENDER.address), Granted)
         disputed = True
-        await node.wait_until(lambda: _code(run(node, lease, SPENDER.address)) == "lease-doubted", what="the dispute")
+        await node.wait_until(lambda: _code(node.decide_run(lease, SPENDER.address)) == "lease-doubted", what="the dispute")
         disputed = False
-        await node.wait_until(lambda: isinstance(run(node, lease, SPENDER.address), Granted), what="its end")
+        await node.wait_until(lambda: isinstance(node.decide_run(lease, SPENDER.address), Granted), what="its end")

@@ -71,10 +71,7 @@ async def test_a_pool_that_drops_it_gets_it_again(agreement: AnvilAgreement, tmp
     """Dropped from the pool without a word: the same bytes are sent again."""
     chain = agreement.chain
     async with settling_node(agreement, tmp_path) as earner:
-        lease = await earner.lease()
-        await chain.call_method("evm_setAutomine", False)
-        await earner.release(lease, "a")
-        await earner.settle()
+        lease = await earner.send_into_pool("a")
         await chain.call_method("anvil_dropAllTransactions")
         await earner.resend()
         await chain.mine_blocks(1)
@@ -87,10 +84,7 @@ async def test_a_base_fee_that_jumps_is_followed_at_once(agreement: AnvilAgreeme
     """Twenty times the base fee: one replacement, at the fee of now, and not twenty-four."""
     chain = agreement.chain
     async with settling_node(agreement, tmp_path) as earner:
-        lease = await earner.lease()
-        await chain.call_method("evm_setAutomine", False)
-        await earner.release(lease, "a")
-        await earner.settle()
+        lease = await earner.send_into_pool("a")
         await chain.call_method("anvil_setNextBlockBaseFeePerGas", hex(20 * 10**9))
         await chain.mine_blocks(1)
         assert not await earner.committed(lease, "a")
@@ -105,10 +99,7 @@ async def test_a_transaction_that_is_stuck_is_replaced(agreement: AnvilAgreement
     """After a minute in the pool it is replaced by a dearer one with the same nonce; whichever is mined, the effect is one."""
     chain = agreement.chain
     async with settling_node(agreement, tmp_path) as earner:
-        lease = await earner.lease()
-        await chain.call_method("evm_setAutomine", False)
-        await earner.release(lease, "a")
-        await earner.settle()
+        await earner.send_into_pool("a")
         await earner.resend()
         assert len(await earner.rows()) == 1, "not stuck for long enough"
         await earner.resend()
@@ -142,10 +133,7 @@ async def test_ether_that_ran_out_after_signing(agreement: AnvilAgreement, tmp_p
     """What is signed stays, is an alarm, and is sent when there is ether again."""
     chain = agreement.chain
     async with settling_node(agreement, tmp_path) as earner:
-        lease = await earner.lease()
-        await chain.call_method("evm_setAutomine", False)
-        await earner.release(lease, "a")
-        await earner.settle()
+        await earner.send_into_pool("a")
         await chain.call_method("anvil_dropAllTransactions")
         await chain.call_method("anvil_setBalance", OPERATOR.address, "0x0")
         await earner.resend()
@@ -194,10 +182,7 @@ async def test_a_nonce_that_somebody_else_used(agreement: AnvilAgreement, tmp_pa
     """It is given up when the other's is final, not before; the commitment gets another nonce."""
     chain = agreement.chain
     async with settling_node(agreement, tmp_path) as earner:
-        lease = await earner.lease()
-        await chain.call_method("evm_setAutomine", False)
-        await earner.release(lease, "a")
-        await earner.settle()
+        lease = await earner.send_into_pool("a")
         await chain.call_method("anvil_dropAllTransactions")
         await chain.call_method("eth_sendRawTransaction", await chain.sign_transaction(OPERATOR, STRANGER.address, "0x", nonce=0))
         await chain.mine_blocks(1)
@@ -221,11 +206,7 @@ async def test_a_lease_cancelled_while_it_is_in_the_pool(agreement: AnvilAgreeme
         await chain.call_method("evm_setAutomine", False)
         await earner.release(gone, "a")
         await earner.settle()
-        raw = await chain.sign_transaction(EARNER, agreement.address, encode_call("cancelLease(bytes32)", gone))
-        await chain.call_method("anvil_dropAllTransactions")
-        await chain.call_method("eth_sendRawTransaction", raw)
-        await chain.mine_blocks(1)
-        await earner.resend()
+        await earner.cancel_before_it(gone)
         await chain.call_method("evm_setAutomine", True)
         await chain.mine_blocks(1)
         await earner.release(other, "b")
@@ -337,10 +318,7 @@ async def test_a_receipt_that_an_endpoint_invents_does_not_deliver(agreement: An
     """A receipt of one endpoint ends the row at most; the message stays, and is sent again."""
     chain = agreement.chain
     async with FaultProxy(chain.url) as proxy, settling_node(agreement, tmp_path, urls=[proxy.url]) as earner:
-        lease = await earner.lease()
-        await chain.call_method("evm_setAutomine", False)
-        await earner.release(lease, "a")
-        await earner.settle()
+        lease = await earner.send_into_pool("a")
         await chain.call_method("anvil_dropAllTransactions")
         lied = ProxyAnswer(
             result={"transactionHash": word("t"), "blockHash": word("b"), "blockNumber": "0x1", "status": "0x1", "logs": []}
@@ -419,10 +397,7 @@ async def test_a_gap_below_our_nonce_is_filled(agreement: AnvilAgreement, tmp_pa
     """A database that lost a row (a restore) would leave all above it waiting for ever."""
     chain = agreement.chain
     async with settling_node(agreement, tmp_path) as earner:
-        lease = await earner.lease()
-        await chain.call_method("evm_setAutomine", False)
-        await earner.release(lease, "a")
-        await earner.settle()
+        lease = await earner.send_into_pool("a")
         await earner.release(lease, "b")
         await earner.settle()
         await earner.store.update_state((await earner.rows())[0], "lost")

@@ -11,14 +11,13 @@ import aiomqtt
 import pytest
 
 from pandacea.errors import Unavailable
-from pandacea.flows.messages import Event
 from pandacea.flows.outbox import Backlog, deliver_events
 from pandacea.flows.unit_of_work import Channel
 from pandacea.mqtt import MqttPublisher, MqttSettings
 from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.unit_of_work import SqlDatabase
 from tests.fakes import FakeClock
-from tests.messages import check_message
+from tests.messages import check_message, computation_message, put_events
 from tests.mqtt.broker import Certificates, Mosquitto
 from tests.prerequisites import free_port
 
@@ -88,20 +87,6 @@ async def test_hostile_text_is_made_printable(mosquitto: Mosquitto) -> None:
     await broker.close()
 
 
-def event(computation: int, state: str) -> Event:
-    """The event of one state of a computation."""
-    identity = f"0x{computation:064x}"
-    data = {"computation_id": identity, "lease_id": "0x" + "1" * 64, "state": state}
-    return Event(f"{identity}:{state}:1", "computations", identity, state, data)
-
-
-async def put_events(books: SqlDatabase, clock: FakeClock, *events: Event) -> None:
-    async with books.unit_of_work() as work:
-        for one in events:
-            await work.outbox.put_event(one, clock.now())
-        await work.commit()
-
-
 async def deliver_all(books: SqlDatabase, broker: MqttPublisher, clock: FakeClock, backlog: Backlog) -> None:
     """Deliver until nothing waits."""
     async with asyncio.timeout(30):
@@ -116,7 +101,7 @@ async def test_messages_outlive_a_broker_that_is_down(mosquitto: Mosquitto, data
     states = ("pending", "running", "completed")
     await mosquitto.stop()
     for state in states:
-        await put_events(books, clock, *(event(number, state) for number in range(40)))
+        await put_events(books, clock, *(computation_message(number, state) for number in range(40)))
         assert await deliver_events(books, broker, clock, backlog) == 0
         clock.time += 10
     assert (backlog.waiting, backlog.oldest_seconds, backlog.dropped) == (120, 20, 0)
@@ -128,7 +113,7 @@ async def test_messages_outlive_a_broker_that_is_down(mosquitto: Mosquitto, data
         received = await receive_messages(client, 120)
     for topic, payload in received:
         check_message(payload)
-        assert topic == event(int(topic.split("/")[1], 16), topic.split("/")[2]).topic
+        assert topic == computation_message(int(topic.split("/")[1], 16), topic.split("/")[2]).topic
     for number in range(40):
         assert [topic.split("/")[2] for topic, _ in received if int(topic.split("/")[1], 16) == number] == list(states)
     assert await deliver_events(books, broker, clock) == 0, "delivered messages are not sent again"
@@ -143,7 +128,7 @@ async def test_a_broker_away_for_longer_than_the_backlog_hears_the_newest(
     broker = publisher(mosquitto.port)
     await mosquitto.stop()
     for state in ("pending", "running", "completed"):
-        await put_events(books, clock, *(event(number, state) for number in range(10)))
+        await put_events(books, clock, *(computation_message(number, state) for number in range(10)))
         await deliver_events(books, broker, clock, backlog)
     assert (backlog.waiting, backlog.dropped) == (15, 15)
     assert "messages.dropped" in "".join(capsys.readouterr())
@@ -161,7 +146,7 @@ async def test_a_broker_away_for_longer_than_the_backlog_hears_the_newest(
 async def test_a_repeated_message_has_the_same_id(mosquitto: Mosquitto, database: DatabaseEngine) -> None:
     """A node killed between the broker's word and its own note sends again; a subscriber knows the id."""
     books, clock = SqlDatabase(database), FakeClock()
-    await put_events(books, clock, event(1, "completed"), event(1, "completed"))
+    await put_events(books, clock, computation_message(1, "completed"), computation_message(1, "completed"))
     async with books.read_session() as session:
         (entry,) = await session.outbox.fetch_due(Channel.MQTT, clock.now())
     broker = publisher(mosquitto.port)

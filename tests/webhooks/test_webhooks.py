@@ -16,7 +16,6 @@ import pytest
 from aiohttp import web
 
 from pandacea.errors import BadConfig, Unavailable
-from pandacea.flows.messages import Event
 from pandacea.flows.outbox import (
     MAX_WEBHOOK_ATTEMPTS,
     MAX_WEBHOOK_BACKOFF_SECONDS,
@@ -29,7 +28,7 @@ from pandacea.store.database_engine import DatabaseEngine
 from pandacea.store.unit_of_work import SqlDatabase
 from pandacea.webhooks import MAX_ANSWER_BYTES, WebhookSender, WebhookSettings, find_address_fault, parse_secret
 from tests.fakes import FakeClock
-from tests.messages import check_message
+from tests.messages import check_message, computation_message, put_events
 from tests.mqtt.broker import Certificates
 from tests.prerequisites import find_program, free_port
 from tests.webhooks.receiver import Receiver, Resolver, accept_message, receiving
@@ -38,19 +37,6 @@ SECRET: Final = b"only for tests, 32 bytes of them"
 WEBHOOK_ONLY: Final = frozenset({Channel.WEBHOOK})
 ENDLESS_BYTES: Final = 2000 * MAX_ANSWER_BYTES
 PAYLOAD: Final = {"id": "evt_1", "type": "t"}
-
-
-def event(number: int, state: str = "completed") -> Event:
-    identity = f"0x{number:064x}"
-    data = {"computation_id": identity, "lease_id": "0x" + "1" * 64, "state": state}
-    return Event(f"{identity}:{state}:1", "computations", identity, state, data)
-
-
-async def put_events(books: SqlDatabase, clock: FakeClock, *events: Event) -> None:
-    async with books.unit_of_work() as work:
-        for one in events:
-            await work.outbox.put_event(one, clock.now())
-        await work.commit()
 
 
 def sender(url: str, *, allow_private: bool = True, timeout: float = 5.0, resolver: Resolver | None = None) -> WebhookSender:
@@ -81,13 +67,13 @@ def openssl_signature(secret: bytes, signed: bytes) -> str:
 async def test_a_receiver_verifies_what_it_gets(database: DatabaseEngine) -> None:
     """Headers and signature of the Standard Webhooks specification, over the very bytes of the body; the body has the published form."""
     books, clock = SqlDatabase(database, WEBHOOK_ONLY), FakeClock()
-    await put_events(books, clock, event(1))
+    await put_events(books, clock, computation_message(1))
     async with receiving() as receiver:
         assert await deliver_webhooks(books, sender(receiver.url), clock) == 1
         assert await deliver_webhooks(books, sender(receiver.url), clock) == 0, "told once"
     ((headers, body),) = receiver.requests
     check_message(json.loads(body))
-    assert headers["webhook-id"] == json.loads(body)["id"] == event(1).id
+    assert headers["webhook-id"] == json.loads(body)["id"] == computation_message(1).id
     assert headers["webhook-timestamp"] == str(int(clock.now()))
     assert headers["content-type"] == "application/json"
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
@@ -98,7 +84,7 @@ async def test_a_receiver_verifies_what_it_gets(database: DatabaseEngine) -> Non
 async def test_only_the_types_that_were_chosen_are_written(database: DatabaseEngine) -> None:
     """An event that nobody wants makes no row."""
     books, clock = SqlDatabase(database, WEBHOOK_ONLY, ("computations.failed",)), FakeClock()
-    await put_events(books, clock, event(1), event(2, "failed"))
+    await put_events(books, clock, computation_message(1), computation_message(2, "failed"))
     async with books.read_session() as session:
         assert (await session.outbox.measure_waiting(Channel.WEBHOOK)).count == 1
         assert (await session.outbox.measure_waiting(Channel.MQTT)).count == 0
@@ -111,7 +97,7 @@ async def fail(_request: web.Request) -> web.Response:
 async def test_a_receiver_that_fails_is_asked_again_later_and_later_and_then_no_more(database: DatabaseEngine) -> None:
     """The pauses grow to a bound; after the last attempt the message is dropped and counted."""
     books, clock, backlog = SqlDatabase(database, WEBHOOK_ONLY), FakeClock(), Backlog(Channel.WEBHOOK)
-    await put_events(books, clock, event(1))
+    await put_events(books, clock, computation_message(1))
     pauses: list[float] = []
     async with receiving(fail) as receiver:
         while not backlog.dropped:
@@ -130,10 +116,10 @@ async def test_a_message_that_is_not_taken_does_not_hold_up_the_others(database:
     """One that the receiver fails on waits out its pause while the rest arrives."""
 
     async def fail_on_first(request: web.Request) -> web.Response:
-        return web.Response(status=500 if event(0).id in await request.text() else 200)
+        return web.Response(status=500 if computation_message(0).id in await request.text() else 200)
 
     books, clock, backlog = SqlDatabase(database, WEBHOOK_ONLY), FakeClock(), Backlog(Channel.WEBHOOK)
-    await put_events(books, clock, *(event(number) for number in range(5)))
+    await put_events(books, clock, *(computation_message(number) for number in range(5)))
     async with receiving(fail_on_first) as receiver:
         assert await deliver_webhooks(books, sender(receiver.url), clock, backlog) == 0
         assert await deliver_webhooks(books, sender(receiver.url), clock, backlog) == 4
@@ -144,7 +130,7 @@ async def test_a_receiver_that_is_down_gets_what_waited(database: DatabaseEngine
     """The words of the failure name the receiver, not the path, which may be a secret."""
     books, clock = SqlDatabase(database, WEBHOOK_ONLY), FakeClock()
     port, backlog = free_port(), Backlog(Channel.WEBHOOK)
-    await put_events(books, clock, event(1))
+    await put_events(books, clock, computation_message(1))
     url = f"http://127.0.0.1:{port}/secret-path"
     for _ in range(3):
         assert await deliver_webhooks(books, sender(url), clock, backlog) == 0
@@ -275,7 +261,7 @@ def test_which_addresses_may_be_connected_to(address: str, allow_private: bool, 
 async def test_a_receiver_that_hangs_does_not_delay_mqtt(database: DatabaseEngine) -> None:
     """Each channel has its own rows and its own loop; one event is told on both under one id."""
     books, clock = SqlDatabase(database), FakeClock()
-    await put_events(books, clock, event(1))
+    await put_events(books, clock, computation_message(1))
     published: list[Any] = []
     hanging, ended = asyncio.Event(), asyncio.Event()
 
@@ -295,13 +281,13 @@ async def test_a_receiver_that_hangs_does_not_delay_mqtt(database: DatabaseEngin
         assert not webhook.done()
         ended.set()
         assert await webhook == 1
-    assert published == [(event(1).topic, event(1).id)]
+    assert published == [(computation_message(1).topic, computation_message(1).id)]
 
 
 async def test_a_broker_that_is_away_does_not_delay_the_webhook(database: DatabaseEngine) -> None:
     """As a receiver that hangs does not delay the broker."""
     books, clock = SqlDatabase(database), FakeClock()
-    await put_events(books, clock, event(1))
+    await put_events(books, clock, computation_message(1))
 
     class Broker:
         async def publish(self, _topic: str, _payload: dict[str, Any]) -> None:

@@ -152,33 +152,15 @@ def _deploy(parsed: argparse.Namespace) -> int:
 
 
 def _withdraw(parsed: argparse.Namespace) -> int:
-    from pandacea.app import factories
-    from pandacea.app.commands.earner_key import unlock_earner_key
-    from pandacea.app.commands.leases import list_leases
-    from pandacea_sdk.chain import ChainError, ContractReverted, LeaseChain
+    from pandacea.app.commands.earner_key import unlock_earner_key, withdraw_with_key
 
     config = load_config_quietly(parsed)
     account = unlock_earner_key(config, parsed.keystore, parsed.passphrase_file)
-    executed = [row["lease_id"] for row in asyncio.run(list_leases(config)) if row["status"] == "executed"]
-    contract = factories.resolve_contract(config)
-
-    async def take() -> int:
-        url = config.blockchain.rpc_url[0].url
-        # The node sends over the configured endpoint, too, whatever its scheme.
-        async with LeaseChain(url, contract.address, key=account, any_code=True, allow_http=True) as chain:
-            for lease_id in executed:
-                try:
-                    await chain.finalize(lease_id)
-                    print(f"{lease_id} is finalized: its price is yours.")
-                except ContractReverted as refused:
-                    print(f"{lease_id} cannot be finalized yet: {refused}")
-            return await chain.withdraw() if await chain.credit_of(account.address) else 0
-
-    try:
-        taken = asyncio.run(take())
-    except ChainError as problem:
-        raise Broken(f"Nothing was withdrawn: {problem}") from problem
-    print(f"{format_ether(taken)} withdrawn to {account.address}." if taken else "The contract holds nothing for the Earner yet.")
+    withdrawn = asyncio.run(withdraw_with_key(config, account, print))
+    if withdrawn:
+        print(f"{format_ether(withdrawn)} withdrawn to {account.address}.")
+    else:
+        print("The contract holds nothing for the Earner yet.")
     return 0
 
 

@@ -8,13 +8,14 @@ from typing import Final
 
 from pandacea.app import factories
 from pandacea.chain.endpoints import EndpointPool
-from pandacea.chain.rpc_messages import RpcLog, parse_data
+from pandacea.chain.logs import LogReader
+from pandacea.chain.rpc_messages import parse_data
 from pandacea.config import Config
-from pandacea.domain.ids import Address, Hash32, LeaseId
+from pandacea.domain.ids import Address, LeaseId
 from pandacea.domain.lease import Lease
 from pandacea.domain.printable import printable
 from pandacea.errors import Unavailable
-from pandacea.flows.following.follow import fold_events
+from pandacea.flows.following.follow import load_all_leases
 from pandacea.store.products import SqlProductStore
 from pandacea_sdk.protocol.contract import lease_agreement
 
@@ -53,11 +54,7 @@ async def list_disputes(config: Config) -> list[DisputedLease]:
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(factories.open_database(config))
         store = await factories.open_chain_store(config, engine)
-        ids = set(await store.list_touched())
-        async for page in store.load_approved():
-            ids |= {row.lease_id for row in page}
-        settled, events = await store.load_rows_and_events(sorted(ids))
-        leases = [record.lease for record in fold_events(settled, events, store, 0).values()]
+        leases = [record.lease for record in await load_all_leases(store)]
         follower = await stack.enter_async_context(
             factories.open_follower(config, factories.resolve_contract(config), engine, earner)
         )
@@ -92,13 +89,12 @@ async def _describe(lease: Lease, products: SqlProductStore, endpoints: Endpoint
 async def _find_reason(lease: Lease, number: int, endpoints: EndpointPool) -> tuple[int | None, str | None]:
     """Read of the dispute's block when it was raised, and the Spender's words: a stranger's text."""
     agreement, endpoint = lease_agreement(), await endpoints.pick_endpoint()
-    topics = [agreement.event_topic("DisputeRaised"), lease.key.lease_id]
-    wanted = {"address": lease.key.contract, "fromBlock": hex(number), "toBlock": hex(number), "topics": topics}
-    logs = await endpoint.call_method("eth_getLogs", [wanted], list[RpcLog])
+    reader = LogReader(lease.key.contract, [agreement.event_topic("DisputeRaised")], (lease.key.lease_id,))
+    _, logs = await reader.read_range(endpoint, number, number)
     block = await endpoint.call_method("eth_getBlockByNumber", [hex(number), False], dict[str, object])
     raised_at = int(str(block["timestamp"]), 16) if "timestamp" in block else None
     for log in logs:
-        if [Hash32(topic.lower()) for topic in log.topics[:2]] == topics:
+        if log.topics[1] == lease.key.lease_id:
             event = agreement.decode_event([parse_data(topic) for topic in log.topics], parse_data(log.data))
             if event is not None:
                 return raised_at, printable(str(event.values["reason"]), limit=REASON_CHARACTERS)

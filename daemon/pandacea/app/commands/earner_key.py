@@ -8,6 +8,8 @@ from eth_account.signers.local import LocalAccount
 
 from pandacea import keys
 from pandacea.app import factories
+from pandacea.app.commands.leases import list_leases
+from pandacea.app.commands.prompts import Write
 from pandacea.app.control.ids import expand_id
 from pandacea.config import Config
 from pandacea.domain.ids import LeaseId
@@ -41,13 +43,38 @@ async def cancel_with_key(config: Config, account: LocalAccount, lease_id: str) 
     wanted = LeaseId(expand_id(lease_id, sorted(set(known))))
     if wanted not in known:
         raise Refused(f"No lease {wanted} of this Earner is known here; `pandacea leases` shows them.")
-    url, contract = config.blockchain.rpc_url[0].url, factories.resolve_contract(config)
     try:
-        # The node sends over the configured endpoint, too, whatever its scheme.
-        async with LeaseChain(url, contract.address, key=account, any_code=True, allow_http=True) as chain:
+        async with _open_chain(config, account) as chain:
             await chain.cancel(wanted)
     except ContractReverted as refused:
         raise Refused(f"The contract refuses: {refused}") from refused
     except ChainError as problem:
         raise Broken(f"Nothing was cancelled: {problem}") from problem
     return wanted
+
+
+async def withdraw_with_key(config: Config, account: LocalAccount, write: Write) -> int:
+    """Finalize each executed lease that the contract lets be, and withdraw all that it holds for the Earner; returns wei, 0 for nothing.
+
+    Raises:
+        Unavailable: the contract has not been followed here yet.
+        Broken: the chain cannot be asked.
+    """
+    executed = [row["lease_id"] for row in await list_leases(config) if row["status"] == "executed"]
+    try:
+        async with _open_chain(config, account) as chain:
+            for lease_id in executed:
+                try:
+                    await chain.finalize(lease_id)
+                    write(f"{lease_id} is finalized: its price is yours.")
+                except ContractReverted as refused:
+                    write(f"{lease_id} cannot be finalized yet: {refused}")
+            return await chain.withdraw() if await chain.credit_of(account.address) else 0
+    except ChainError as problem:
+        raise Broken(f"Nothing was withdrawn: {problem}") from problem
+
+
+def _open_chain(config: Config, account: LocalAccount) -> LeaseChain:
+    # The node sends over the configured endpoint, too, whatever its scheme.
+    url = config.blockchain.rpc_url[0].url
+    return LeaseChain(url, factories.resolve_contract(config).address, key=account, any_code=True, allow_http=True)

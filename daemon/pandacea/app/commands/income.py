@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 
 from pandacea.app import factories
 from pandacea.chain.endpoints import EndpointPool
-from pandacea.chain.rpc_messages import RpcLog, parse_data
+from pandacea.chain.logs import LogReader
+from pandacea.chain.rpc_messages import parse_data
 from pandacea.chain.sending.attempts import FILL
 from pandacea.chain.sending.calldata import commitments_in
 from pandacea.config import Config
@@ -16,7 +17,7 @@ from pandacea.domain.chain_view import ChainView
 from pandacea.domain.ids import Address, Hash32, LeaseId
 from pandacea.domain.lease import Lease, LeaseStatus
 from pandacea.flows.following.chain_store import SentTransaction
-from pandacea.flows.following.follow import fold_events
+from pandacea.flows.following.follow import load_all_leases
 from pandacea.flows.settlement.income import GasCost, IncomeRow, LeaseIncome, sum_income
 from pandacea.store.chain_store import SqlChainStore
 from pandacea.store.products import SqlProductStore
@@ -49,12 +50,8 @@ async def load_income(config: Config) -> list[IncomeRow]:
 
 async def _load_approved(store: SqlChainStore, view: ChainView) -> Sequence[tuple[Lease, int]]:
     """Return each lease that was ever approved, and when it was created (Unix seconds; a block's time at or after it)."""
-    ids = set(await store.list_touched())
-    async for page in store.load_approved():
-        ids |= {row.lease_id for row in page}
-    settled, events = await store.load_rows_and_events(sorted(ids))
     found = []
-    for record in fold_events(settled, events, store, 0).values():
+    for record in await load_all_leases(store):
         if record.approved_block is not None:
             block = view.block_at(record.created_block)
             found.append((record.lease, block.timestamp if block is not None else record.seen_at or int(time.time())))
@@ -68,13 +65,10 @@ async def _find_credit(lease: Lease, earner: Address, endpoints: EndpointPool) -
     if lease.status is not LeaseStatus.SETTLED or lease.resolved_block is None:
         return 0
     # Price and stake, or a half of the price, or nothing: the rows do not say which.
-    agreement = lease_agreement()
-    endpoint = await endpoints.pick_endpoint()
-    block = hex(lease.resolved_block)
-    topics = [agreement.event_topic("Credited"), lease.key.lease_id, "0x" + earner[2:].rjust(64, "0")]
-    wanted = {"address": lease.key.contract, "fromBlock": block, "toBlock": block, "topics": topics}
-    logs = await endpoint.call_method("eth_getLogs", [wanted], list[RpcLog])
-    return sum(int.from_bytes(parse_data(log.data)) for log in logs if [topic.lower() for topic in log.topics] == topics)
+    indexed = (lease.key.lease_id, "0x" + earner[2:].rjust(64, "0"))
+    reader = LogReader(lease.key.contract, [lease_agreement().event_topic("Credited")], indexed)
+    _, logs = await reader.read_range(await endpoints.pick_endpoint(), lease.resolved_block, lease.resolved_block)
+    return sum(int.from_bytes(parse_data(log.data)) for log in logs if log.topics[1:] == list(indexed))
 
 
 def _gas_cost(row: SentTransaction) -> GasCost:

@@ -188,6 +188,19 @@ def fold_events(
     return after
 
 
+async def load_all_leases(store: ChainStore) -> list[LeaseRecord]:
+    """Load every lease that was approved or has events near the head, as of the newest block that was read.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    ids = set(await store.list_touched())
+    async for page in store.load_approved():
+        ids |= {row.lease_id for row in page}
+    settled, events = await store.load_rows_and_events(sorted(ids))
+    return list(fold_events(settled, events, store, 0).values())
+
+
 async def load_changes(
     tx: ChainUnitOfWork,
     ids: Sequence[LeaseId],
